@@ -1,0 +1,97 @@
+"""Navigate the loss space of neural networks.
+
+One sentence: evaluate an *objective* on a *chart*, at the points a *sampler* asks for, with an *engine*;
+get a *surface*.
+
+>>> import lossnav as ln
+>>> "evaluate" in dir(ln)
+True
+
+Importing this module loads neither torch nor xarray nor a plotting library; each name arrives when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lossnav import checkpoints, directions, errors, params, zoo
+    from lossnav import plots as plot
+    from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
+    from lossnav.engines import Engine, Local
+    from lossnav.errors import Interrupted, LossnavError
+    from lossnav.evaluation import evaluate
+    from lossnav.objective import Objective
+    from lossnav.samplers import Grid, Sampler
+    from lossnav.surface import open_surface as open
+    from lossnav.surface import save_surface as save
+
+# name -> (module, attribute); no attribute means the module itself. Grouped by noun.
+_LAZY: dict[str, tuple[str, str | None]] = {
+    "params": ("lossnav.params", None),
+    "Objective": ("lossnav.objective", "Objective"),
+    "directions": ("lossnav.directions", None),
+    "Chart": ("lossnav.charts", "Chart"),
+    "Line": ("lossnav.charts", "Line"),
+    "Plane": ("lossnav.charts", "Plane"),
+    "Volume": ("lossnav.charts", "Volume"),
+    "RescaledLine": ("lossnav.charts", "RescaledLine"),
+    "RescaledBilinear": ("lossnav.charts", "RescaledBilinear"),
+    "Sampler": ("lossnav.samplers", "Sampler"),
+    "Grid": ("lossnav.samplers", "Grid"),
+    "Engine": ("lossnav.engines", "Engine"),
+    "Local": ("lossnav.engines", "Local"),
+    "evaluate": ("lossnav.evaluation", "evaluate"),
+    "open": ("lossnav.surface", "open_surface"),
+    "save": ("lossnav.surface", "save_surface"),
+    "plot": ("lossnav.plots", None),
+    "checkpoints": ("lossnav.checkpoints", None),
+    "zoo": ("lossnav.zoo", None),
+    "errors": ("lossnav.errors", None),
+    "LossnavError": ("lossnav.errors", "LossnavError"),
+    "Interrupted": ("lossnav.errors", "Interrupted"),
+}
+
+__all__ = [
+    "Chart",
+    "Engine",
+    "Grid",
+    "Interrupted",
+    "Line",
+    "Local",
+    "LossnavError",
+    "Objective",
+    "Plane",
+    "RescaledBilinear",
+    "RescaledLine",
+    "Sampler",
+    "Volume",
+    "__version__",
+    "checkpoints",
+    "directions",
+    "errors",
+    "evaluate",
+    "open",
+    "params",
+    "plot",
+    "save",
+    "zoo",
+]
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        module_name, attribute = _LAZY[name]
+    except KeyError:
+        raise AttributeError(f"module 'lossnav' has no attribute {name!r}") from None
+    module = importlib.import_module(module_name)
+    value = module if attribute is None else getattr(module, attribute)
+    globals()[name] = value  # the next look-up is direct
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

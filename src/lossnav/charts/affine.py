@@ -1,0 +1,83 @@
+"""Straight charts: a line, a plane, a volume through the centre."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.charts.base import Chart, moving_names
+from lossnav.errors import DirectionError
+from lossnav.params import Params
+
+
+class _Affine(Chart):
+    """center + sum_i x_i * d_i; coordinate i is in units of the length of direction i."""
+
+    affine = True
+
+    def __init__(self, center: Mapping[str, Tensor], *directions: Mapping[str, Tensor]) -> None:
+        super().__init__(center, *directions)
+        lengths = [algebra.norm(direction) for direction in directions]
+        gram = np.array([[algebra.dot(a, b) for b in directions] for a in directions]) / np.outer(lengths, lengths)
+        if np.linalg.eigvalsh(gram)[0] < 1e-9:
+            raise DirectionError(
+                f"The directions along {', '.join(self.dims)} are parallel or dependent, so they span no "
+                f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
+                f"n={len(directions)})."
+            )
+        names = moving_names(*directions)
+        self._moving = {name: self.center[name] for name in names}
+
+    @property
+    def basis(self) -> tuple[Mapping[str, Tensor], ...]:
+        """The directions themselves."""
+        return self.directions
+
+    def _at(self, coords: Sequence[float]) -> Params:
+        moved = algebra.combine(self._moving, coords, self.directions)
+        return {name: moved.get(name, tensor) for name, tensor in self.center.items()}
+
+
+class Line(_Affine):
+    """theta(alpha) = center + alpha * d.
+
+    Parameters
+    ----------
+    center, direction : mapping of str to Tensor
+
+    Examples
+    --------
+    >>> import torch
+    >>> line = Line({"w": torch.tensor([1.0, 1.0])}, {"w": torch.tensor([0.0, 2.0])})
+    >>> line([0.5])
+    {'w': tensor([1., 2.])}
+    >>> line.project({"w": torch.tensor([4.0, 2.0])})
+    Projection(coords=array([0.5]), residual=3.0)
+    """
+
+    dims = ("alpha",)
+
+
+class Plane(_Affine):
+    """theta(alpha, beta) = center + alpha * d1 + beta * d2 (Li et al. 2018, eq. 1).
+
+    Parameters
+    ----------
+    center, d1, d2 : mapping of str to Tensor
+    """
+
+    dims = ("alpha", "beta")
+
+
+class Volume(_Affine):
+    """theta(alpha, beta, gamma) = center + alpha * d1 + beta * d2 + gamma * d3.
+
+    Parameters
+    ----------
+    center, d1, d2, d3 : mapping of str to Tensor
+    """
+
+    dims = ("alpha", "beta", "gamma")

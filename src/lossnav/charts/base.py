@@ -1,0 +1,167 @@
+"""What every chart is: ``chart(coords) -> params``, with a centre at the origin and names for its coordinates."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.directions import cosines
+from lossnav.errors import ChartError, DirectionError, StructureMismatchError
+from lossnav.params import Params
+
+
+class Projection(NamedTuple):
+    """Where a point of weight space lies as seen from a chart.
+
+    Attributes
+    ----------
+    coords : ndarray of shape (k,)
+        Coordinates of the closest point of the chart.
+    residual : float
+        Distance from there to the point itself, in units of weights.
+    """
+
+    coords: NDArray[np.float64]
+    residual: float
+
+
+class Chart(ABC):
+    """A map from k coordinates to a point of weight space; the origin is the centre.
+
+    Parameters
+    ----------
+    center : mapping of str to Tensor
+        The point at coordinates 0. Not copied: do not write into its tensors.
+    directions : mappings of str to Tensor
+        One or more, of the centre's names and shapes.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        Names of the coordinates.
+    affine : bool
+        Whether ``chart(x) = center + sum_i x_i * basis_i``.
+
+    Raises
+    ------
+    StructureMismatchError
+        If a direction has other names or shapes than the centre.
+    DirectionError
+        If a direction is zero or not finite.
+    """
+
+    dims: ClassVar[tuple[str, ...]]
+    affine: ClassVar[bool] = False
+
+    def __init__(self, center: Mapping[str, Tensor], *directions: Mapping[str, Tensor]) -> None:
+        kind = type(self).__name__
+        if len(directions) != len(self.dims):
+            raise ChartError(
+                f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
+                f"Make them with ln.directions.random(objective, n={len(self.dims)})."
+            )
+        self.center: Params = dict(center)
+        self.directions: tuple[Mapping[str, Tensor], ...] = directions
+        for dim, direction in zip(self.dims, directions, strict=True):
+            _require_direction(direction, self.center, dim)
+
+    def __call__(self, coords: ArrayLike) -> Params:
+        """Return the point of weight space at some coordinates.
+
+        Parameters
+        ----------
+        coords : array of shape (k,) or (1, k)
+
+        Returns
+        -------
+        dict of str to Tensor
+            In the dtypes of the centre. At the origin every tensor is the centre's own, bit for bit.
+        """
+        numbers = np.asarray(coords, dtype=np.float64)
+        if numbers.shape not in ((len(self.dims),), (1, len(self.dims))):
+            raise ChartError(
+                f"Coordinates of shape {numbers.shape} do not fit ({', '.join(self.dims)}). "
+                f"Pass {len(self.dims)} number(s), one point at a time."
+            )
+        return self._at([float(number) for number in numbers.reshape(-1)])
+
+    @abstractmethod
+    def _at(self, coords: Sequence[float]) -> Params: ...
+
+    @property
+    def basis(self) -> tuple[Mapping[str, Tensor], ...]:
+        """The k vectors of an affine chart; ChartError for any other."""
+        raise ChartError(f"A {type(self).__name__} is not affine and has no basis. Use a Line, Plane or Volume.")
+
+    def project(self, params: Mapping[str, Tensor]) -> Projection:
+        """Find the coordinates of the closest point of an affine chart, and how far away it is.
+
+        Least squares by the k x k Gram matrix, in float64.
+
+        Raises
+        ------
+        ChartError
+            If the chart is not affine.
+        StructureMismatchError
+            If the point has other names or shapes than the centre.
+        """
+        if difference := algebra.first_difference(params, self.center):
+            raise StructureMismatchError(
+                f"The point and the chart differ at {difference}. Take the point from a model of the same architecture."
+            )
+        basis = self.basis
+        offset = {name: tensor.detach().double() - self.center[name].double() for name, tensor in params.items()}
+        gram = np.array([[algebra.dot(a, b) for b in basis] for a in basis])  # (k, k)
+        coords = np.linalg.solve(gram, np.array([algebra.dot(a, offset) for a in basis]))
+        left = algebra.combine(offset, [-float(x) for x in coords], basis)
+        return Projection(coords, algebra.norm(left))
+
+    def describe(self) -> dict[str, Any]:
+        """Say how this chart is made, in values that JSON can hold: the recipe of a surface."""
+        recipes = []
+        for direction in self.directions:
+            recipe = getattr(direction, "recipe", None)
+            norms = {name: length for name, length in algebra.norms(direction).items() if length}
+            recipes.append(recipe or {"kind": "given", "norm": algebra.norm(direction), "norms": norms})
+        return {
+            "kind": type(self).__name__,
+            "dims": list(self.dims),
+            "affine": self.affine,
+            "center": algebra.fingerprint(self.center),
+            "center_norm": algebra.norm(self.center),
+            "directions": recipes,
+            "cosines": cosines(self.directions),
+        }
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.dims)}; {', '.join(map(repr, self.directions))})"
+
+
+def moving_names(*directions: Mapping[str, Tensor]) -> list[str]:
+    """The tensors in which at least one direction is not zero."""
+    return [name for name in directions[0] if any(bool(torch.any(d[name] != 0)) for d in directions)]
+
+
+def _require_direction(direction: Mapping[str, Tensor], center: Params, dim: str) -> None:
+    if difference := algebra.first_difference(direction, center):
+        raise StructureMismatchError(
+            f"The direction along {dim} and the centre differ at {difference}. They probably come from two "
+            "architectures. Make directions from the same objective: ln.directions.random(objective, n=2)."
+        )
+    lengths = algebra.norms(direction)
+    for name, length in lengths.items():
+        if not math.isfinite(length):
+            raise DirectionError(
+                f'The direction along {dim} holds NaN or infinite entries in "{name}". '
+                "Check the checkpoints or gradients it was made of."
+            )
+    if not any(lengths.values()):
+        raise DirectionError(f"The direction along {dim} is zero, so it leads nowhere. Pass another one.")

@@ -1,0 +1,119 @@
+"""The seed notebook's charts, which blend the weights with a direction scaled to the weights' own norm.
+
+Both work tensor by tensor, with the Frobenius norm of the whole tensor. A tensor in which a direction is zero (a
+bias, by default) stays at the centre. Use them with directions drawn ``normalize=None, orthogonal=False,
+distribution="uniform"`` for the notebook itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.charts.base import Chart, moving_names
+from lossnav.errors import ChartError
+from lossnav.params import Params
+
+
+class RescaledLine(Chart):
+    """theta_l(alpha) = (1 - alpha) * theta_l + alpha * ||theta_l|| / ||d_l|| * d_l, for every tensor l.
+
+    At 0 it is the centre, at 1 the direction with the centre's norms. It is affine: its basis is the difference of
+    those two. `perturbweights` of the seed notebook.
+
+    Parameters
+    ----------
+    center, direction : mapping of str to Tensor
+
+    Examples
+    --------
+    >>> line = RescaledLine({"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([1.0, 0.0])})
+    >>> line([1.0])
+    {'w': tensor([5., 0.])}
+    """
+
+    dims = ("alpha",)
+    affine = True
+
+    def __init__(self, center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> None:
+        super().__init__(center, direction)
+        self._scaled = _scaled_to(self.center, direction)
+
+    def _at(self, coords: Sequence[float]) -> Params:
+        (t,) = coords
+        return {
+            name: _blend(tensor, self._scaled.get(name), t).to(tensor.dtype) for name, tensor in self.center.items()
+        }
+
+    @cached_property
+    def basis(self) -> tuple[Mapping[str, Tensor], ...]:
+        """The one vector ||theta|| / ||d|| * d - theta."""
+        end = {name: self._scaled.get(name, tensor) for name, tensor in self.center.items()}
+        return (algebra.subtract(end, self.center),)
+
+
+class RescaledBilinear(Chart):
+    """The seed notebook's plane, bent so that the first blend keeps the centre's norm.
+
+    For every tensor l, with theta the centre, a the first direction and b the second::
+
+        phi_l                = alpha * ||theta_l|| / ||a_l|| * a_l + (1 - alpha) * theta_l
+        theta_l(alpha, beta) = beta * ||theta_l|| / ||b_l|| * b_l + (1 - beta) * ||theta_l|| / ||phi_l|| * phi_l
+
+    Not affine: phi is scaled back to the centre's norm at every alpha. `pw_2d_bilinear` of the seed notebook, where
+    a is its theta2, b its theta0 (its theta1 is drawn and never used).
+
+    Parameters
+    ----------
+    center : mapping of str to Tensor
+    a, b : mapping of str to Tensor
+        The directions of alpha and beta. They must be zero in the same tensors.
+
+    Raises
+    ------
+    ChartError
+        If one direction is zero in a tensor in which the other is not.
+    """
+
+    dims = ("alpha", "beta")
+
+    def __init__(self, center: Mapping[str, Tensor], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+        super().__init__(center, a, b)
+        if odd := set(moving_names(a)) ^ set(moving_names(b)):
+            raise ChartError(
+                f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
+                "Draw both with the same exclude=."
+            )
+        self._a, self._b = _scaled_to(self.center, a), _scaled_to(self.center, b)
+        self._norms = algebra.norms(self.center)
+
+    def _at(self, coords: Sequence[float]) -> Params:
+        alpha, beta = coords
+        moved: Params = {}
+        for name, theta in self.center.items():
+            if name not in self._a or (alpha == 0.0 and beta == 0.0):
+                moved[name] = theta
+                continue
+            phi = _blend(theta, self._a[name], alpha)
+            length = math.sqrt(algebra.tensor_dot(phi, phi))
+            kept = phi * (self._norms[name] / length if length else 0.0)
+            moved[name] = _blend(kept, self._b[name], beta).to(theta.dtype)
+        return moved
+
+
+def _scaled_to(center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Params:
+    """Scale each tensor of a direction to the norm of the centre's; tensors of zeros are left away."""
+    lengths, wanted = algebra.norms(direction), algebra.norms(center)
+    return {name: direction[name] * (wanted[name] / length) for name, length in lengths.items() if length}
+
+
+def _blend(start: Tensor, end: Tensor | None, t: float) -> Tensor:
+    """(1 - t) * start + t * end; the start itself, bit for bit, at 0 or where there is no end."""
+    if end is None or t == 0.0:
+        return start
+    return torch.add(start * (1.0 - t), end, alpha=t)

@@ -1,0 +1,399 @@
+"""Directions through weight space, as values with their recipe beside them.
+
+A direction is a ``dict[str, Tensor]`` with the names and shapes of the objective's parameters (zeros where it does
+not lead) that also carries ``recipe``: what it is, its seed, its norm, and the norm of each tensor.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.errors import DirectionError, OptionError, StructureMismatchError
+from lossnav.objective import Objective
+from lossnav.params import Params
+
+Normalization = Literal["filter", "layer", "weight"] | None
+Distribution = Literal["normal", "uniform"]
+
+NORMALIZATIONS = ("filter", "layer", "weight", None)
+
+
+class Direction(dict[str, Tensor]):
+    """A Params-shaped vector that remembers how it was made.
+
+    Attributes
+    ----------
+    recipe : dict
+        Values that JSON can hold: ``kind``, ``seed``, ``normalize``, ``norm`` (float64, over all tensors), ``norms``
+        (Frobenius norm of each tensor that moves), and what else the maker knows.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+        super().__init__(tensors)
+        norms = {name: length for name, length in algebra.norms(self).items() if length}
+        self.recipe: dict[str, Any] = {**recipe, "norm": algebra.norm(self), "norms": norms}
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed") if key in self.recipe)
+        return f"Direction({said}, norm={self.recipe['norm']:.4g})"
+
+
+def random(
+    objective: Objective,
+    n: int = 1,
+    *,
+    normalize: Normalization = "filter",
+    distribution: Distribution = "normal",
+    orthogonal: bool = True,
+    exclude: Sequence[str] = ("bias", "norm"),
+    seed: int = 0,
+) -> tuple[Direction, ...]:
+    """Draw random directions.
+
+    Each tensor is drawn on its own, on the CPU in float32, from a counter-based generator keyed by the seed, the
+    number of the direction and the name of the tensor: what is drawn for one tensor does not depend on the others,
+    on the device or on what is excluded.
+
+    With ``normalize="filter"`` the directions are made orthogonal *within each filter* before the filter is scaled.
+    Then every filter has the norm of the weight's filter **and** the directions are orthogonal. Orthogonalising as a
+    whole and scaling afterwards loses one of the two. A filter of m entries has no more than m orthogonal
+    directions: it is left out (zero) from the (m+1)-th on, which the recipe counts in ``filters_left_out``.
+
+    Parameters
+    ----------
+    objective : Objective
+        Whose parameters move.
+    n : int
+        How many directions.
+    normalize : "filter", "layer", "weight" or None
+        ``filter``: d_ij <- d_ij * ||theta_ij|| / ||d_ij|| for filter j of layer i (Li et al. 2018, section 4).
+        ``layer``: the same per tensor. ``weight``: every entry times the absolute value of its weight.
+        None: as drawn.
+    distribution : "normal" or "uniform"
+        Standard normal, or uniform on [0, 1) as in the seed notebook (not of zero mean).
+    orthogonal : bool
+        Whether d_i . d_j = 0 is made exact.
+    exclude : sequence of str
+        ``"bias"`` and ``"norm"`` (parameters of normalisation layers) leave out what has that role; anything else
+        is a glob pattern over names. What is left out stays at the centre. Default as in Li et al. 2018.
+    seed : int
+        Recorded in the recipe.
+
+    Returns
+    -------
+    tuple of n Direction
+        float32 where the parameters are of lower precision, so that small steps do not vanish, else their dtype.
+
+    Raises
+    ------
+    OptionError
+        If an option is unknown, or nothing is left to move.
+    DirectionError
+        If there is no room for n orthogonal directions.
+
+    References
+    ----------
+    Li, Xu, Taylor, Studer, Goldstein 2018, "Visualizing the Loss Landscape of Neural Nets", section 4.
+    Departures: they set excluded layers to zero only when asked, and do not orthogonalise.
+    """
+    _require_normalization(normalize)
+    if distribution not in ("normal", "uniform"):
+        raise OptionError(f"distribution={distribution!r} is unknown. Use 'normal' or 'uniform'.")
+    if n < 1:
+        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
+    if isinstance(exclude, str):
+        exclude = (exclude,)
+    excluded = _excluded(objective, exclude)
+    names = [name for name in objective.params if name not in excluded]
+    if not names:
+        raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
+
+    drawn = [{name: _draw(objective.params[name], distribution, seed, i, name) for name in names} for i in range(n)]
+    reference = {name: objective.params[name] for name in names}
+    left_out = [0] * n
+    if normalize in ("filter", "layer"):
+        for name in names:
+            groups = _blocks(normalize, name, objective.transposed)
+            blocks = [_to_blocks(direction[name], groups) for direction in drawn]
+            if orthogonal:
+                left_out = [a + b for a, b in zip(left_out, _orthogonalize(blocks), strict=True)]
+            wanted = _to_blocks(reference[name].to("cpu", torch.float64), groups)
+            for direction, block in zip(drawn, blocks, strict=True):
+                direction[name] = _from_blocks(_scale(block, wanted), reference[name].shape, groups)
+    else:
+        if normalize == "weight":
+            drawn = [_weight_scaled(direction, reference) for direction in drawn]
+        if orthogonal:
+            _orthogonalize_whole(drawn)
+    directions = []
+    for i, tensors in enumerate(drawn):
+        moved = {
+            name: tensors[name].to(center.device, _direction_dtype(center))
+            if name in tensors
+            else torch.zeros_like(center, dtype=_direction_dtype(center))
+            for name, center in objective.params.items()
+        }
+        recipe: dict[str, Any] = {
+            "kind": "random",
+            "distribution": distribution,
+            "normalize": normalize,
+            "orthogonal": orthogonal,
+            "seed": seed,
+            "index": i,
+            "n": n,
+            "exclude": list(exclude),
+            "excluded": sorted(excluded),
+            "filters_left_out": left_out[i],
+        }
+        direction = Direction(moved, recipe)
+        if not direction.recipe["norm"]:
+            raise DirectionError(
+                f"Direction {i + 1} of {n} is zero: the filters have no room for {n} orthogonal directions, or the "
+                "weights are zero. Ask for fewer, or use normalize='layer'."
+            )
+        directions.append(direction)
+    return tuple(directions)
+
+
+def between(a: Mapping[str, Tensor] | Objective, b: Mapping[str, Tensor] | Objective) -> Direction:
+    """Return b - a, the direction that leads from one point to another.
+
+    ``Line(a, between(a, b))`` is at a for alpha = 0 and at b for alpha = 1.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ.
+
+    Examples
+    --------
+    >>> between({"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])})["w"]
+    tensor([3.])
+    """
+    start = a.params if isinstance(a, Objective) else a
+    end = b.params if isinstance(b, Objective) else b
+    if difference := algebra.first_difference(end, start):
+        raise StructureMismatchError(
+            f"The two points differ at {difference}. Take both from models of one architecture."
+        )
+    wide = {name: tensor.to(_direction_dtype(tensor)) for name, tensor in end.items()}
+    recipe = {"kind": "between", "start": algebra.fingerprint(start), "end": algebra.fingerprint(end)}
+    return Direction(algebra.subtract(wide, start), recipe)
+
+
+def filter_normalize(
+    direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], transposed: Mapping[str, int] | None = None
+) -> Params:
+    """Give every filter of a direction the norm of the matching filter of a reference.
+
+    d_ij <- d_ij * ||theta_ij|| / ||d_ij||, filter j of layer i. A filter of zeros stays zero.
+
+    Parameters
+    ----------
+    direction, reference : mapping of str to Tensor
+        Of the same names and shapes.
+    transposed : mapping of str to int, optional
+        Weights whose filters run along the second axis, with their number of groups (`Objective.transposed`).
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ; the message says where first.
+
+    References
+    ----------
+    Li et al. 2018, section 4. Departure: they zero biases and norm layers, we leave that choice to `exclude=`.
+
+    Examples
+    --------
+    >>> filter_normalize({"w": torch.tensor([[1., 0.], [0., 2.]])}, {"w": torch.tensor([[3., 0.], [0., 4.]])})
+    {'w': tensor([[3., 0.], [0., 4.]])}
+    """
+    return _normalize(direction, reference, "filter", transposed or {})
+
+
+def layer_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Params:
+    """Give every tensor of a direction the Frobenius norm of the matching tensor of a reference.
+
+    d_i <- d_i * ||theta_i|| / ||d_i||, tensor i. A tensor of zeros stays zero.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ.
+
+    References
+    ----------
+    Li et al. 2018, section 4 (their "layer normalization").
+
+    Examples
+    --------
+    >>> layer_normalize({"w": torch.tensor([[1., 0.], [0., 0.]])}, {"w": torch.tensor([[3., 0.], [0., 4.]])})
+    {'w': tensor([[5., 0.], [0., 0.]])}
+    """
+    return _normalize(direction, reference, "layer", {})
+
+
+def weight_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Params:
+    """Scale every entry of a direction by the absolute value of the matching weight.
+
+    d <- d * |theta|, entry by entry.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ.
+
+    Examples
+    --------
+    >>> weight_normalize({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([-3.0, 0.0])})
+    {'w': tensor([3., 0.])}
+    """
+    _require_same(direction, reference)
+    return _weight_scaled(direction, reference)
+
+
+def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Cosine of every pair of directions, keyed ``"0,1"``, ``"0,2"``, ..."""
+    return {
+        f"{i},{j}": algebra.cosine(directions[i], directions[j]) for i, j in combinations(range(len(directions)), 2)
+    }
+
+
+# ---------------------------------------------------------------------- inside: draws
+
+
+def _draw(center: Tensor, distribution: str, seed: int, index: int, name: str) -> Tensor:
+    """Draw one tensor in float64 values of float32 precision, from its own counter-based generator."""
+    key = np.random.SeedSequence(entropy=seed, spawn_key=(index, zlib.crc32(name.encode())))
+    generator = np.random.Generator(np.random.Philox(key))
+    count = center.numel()
+    if distribution == "normal":
+        values = generator.standard_normal(count, dtype=np.float32)
+    else:
+        values = generator.random(count, dtype=np.float32)
+    return torch.from_numpy(values).reshape(center.shape).double()
+
+
+def _excluded(objective: Objective, exclude: Sequence[str]) -> set[str]:
+    roles = {word for word in exclude if word in ("bias", "norm")}
+    patterns = [word for word in exclude if word not in roles]
+    by_role = {name for name, role in objective.roles.items() if role in roles}
+    by_name = algebra.select(objective.params, patterns)
+    if unmatched := [pattern for pattern in patterns if not algebra.select(objective.params, pattern)]:
+        raise OptionError(
+            f"exclude={unmatched[0]!r} matches no parameter. Use 'bias', 'norm' or a glob such as 'fc.*'; "
+            f"the names are {', '.join(list(objective.params)[:5])}, …"
+        )
+    return by_role | set(by_name)
+
+
+def _direction_dtype(center: Tensor) -> torch.dtype:
+    return torch.promote_types(center.dtype, torch.float32)
+
+
+# ---------------------------------------------------------------------- inside: blocks
+# A normalisation cuts each tensor into blocks (its filters, or the whole), one a row of a matrix. Everything is done
+# block by block in float64: orthogonalise, then scale. What is orthogonal in every block is orthogonal as a whole.
+
+_WHOLE_TENSOR = -1
+
+
+def _blocks(normalize: str, name: str, transposed: Mapping[str, int]) -> int | None:
+    """How a tensor is cut: None or a number of groups as in `to_filters`, or the whole."""
+    return _WHOLE_TENSOR if normalize == "layer" else transposed.get(name)
+
+
+def _to_blocks(tensor: Tensor, groups: int | None) -> Tensor:
+    return tensor.reshape(1, -1) if groups == _WHOLE_TENSOR else algebra.to_filters(tensor, groups)
+
+
+def _from_blocks(blocks: Tensor, shape: torch.Size, groups: int | None) -> Tensor:
+    return blocks.reshape(shape) if groups == _WHOLE_TENSOR else algebra.from_filters(blocks, shape, groups)
+
+
+def _orthogonalize(blocks: list[Tensor]) -> list[int]:
+    """Make the rows of each matrix orthogonal to those of the earlier ones, in place; count rows without room.
+
+    Gram-Schmidt, twice, which is exact to rounding (Giraud et al. 2005). A row of m entries has no room for an
+    (m+1)-th direction; it becomes zero.
+    """
+    left_out = []
+    entries = blocks[0].shape[1]
+    for i in range(len(blocks)):
+        if i >= entries:
+            left_out.append(blocks[i].shape[0])
+            blocks[i] = torch.zeros_like(blocks[i])
+            continue
+        left_out.append(0)
+        for _ in range(2):
+            for earlier in blocks[:i]:
+                length = (earlier * earlier).sum(1, keepdim=True)
+                share = (blocks[i] * earlier).sum(1, keepdim=True) / torch.where(length > 0, length, 1.0)
+                blocks[i] = blocks[i] - share * earlier
+    return left_out
+
+
+def _orthogonalize_whole(directions: list[Params]) -> None:
+    """Gram-Schmidt over all tensors at once, in place; each direction keeps the length it was drawn with."""
+    for i, direction in enumerate(directions):
+        length = algebra.norm(direction)
+        for _ in range(2):
+            for earlier in directions[:i]:
+                share = algebra.dot(direction, earlier) / (algebra.dot(earlier, earlier) or 1.0)
+                for name in direction:
+                    direction[name] = direction[name] - share * earlier[name]
+        left = algebra.norm(direction)
+        if left <= 1e-10 * length:
+            raise DirectionError(
+                f"Direction {i + 1} has no room: the parameters that move have only {i} dimensions. Ask for fewer."
+            )
+        for name in direction:
+            direction[name] = direction[name] * (length / left)
+
+
+def _scale(blocks: Tensor, wanted: Tensor) -> Tensor:
+    """Give every row the norm of the matching row; rows of zeros stay zero."""
+    norms = torch.linalg.vector_norm(blocks, dim=1, keepdim=True)
+    factors = torch.linalg.vector_norm(wanted, dim=1, keepdim=True) / torch.where(norms > 0, norms, 1.0)
+    scaled: Tensor = blocks * factors
+    return scaled
+
+
+def _weight_scaled(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Params:
+    return {name: tensor * reference[name].detach().abs().to(tensor) for name, tensor in direction.items()}
+
+
+def _normalize(
+    direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], how: str, transposed: Mapping[str, int]
+) -> Params:
+    _require_same(direction, reference)
+    scaled: Params = {}
+    for name, tensor in direction.items():
+        groups = _blocks(how, name, transposed)
+        blocks = _scale(
+            _to_blocks(tensor.detach().double(), groups), _to_blocks(reference[name].detach().double(), groups)
+        )
+        scaled[name] = _from_blocks(blocks, tensor.shape, groups).to(tensor.dtype)
+    return scaled
+
+
+def _require_normalization(normalize: Any) -> None:
+    if normalize not in NORMALIZATIONS:
+        raise OptionError(f"normalize={normalize!r} is unknown. Use 'filter', 'layer', 'weight' or None.")
+
+
+def _require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+    if difference := algebra.first_difference(direction, reference):
+        raise StructureMismatchError(
+            f"direction and reference differ at {difference}. They probably come from two architectures. "
+            "Make directions from the same objective: ln.directions.random(objective, n=2)."
+        )

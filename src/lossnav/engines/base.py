@@ -1,0 +1,43 @@
+"""What every engine is: points in, outcomes out, in any order."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Point = NDArray[np.float64]  # (k,)
+PointFunction = Callable[[Point], Mapping[str, float]]
+
+
+class Outcome(NamedTuple):
+    """What became of one point.
+
+    Attributes
+    ----------
+    number : int
+        Which of the points asked for.
+    values : mapping of str to float
+        Empty where the function raised.
+    error : str or None
+        What it raised.
+    """
+
+    number: int
+    values: Mapping[str, float]
+    error: str | None = None
+
+
+class Engine(ABC):
+    """Runs a function at points."""
+
+    @abstractmethod
+    def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
+        """Yield the outcome of every point of `points`, shape (m, k), as it comes; an error is an outcome too."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Say how the points were computed, in values that JSON can hold."""

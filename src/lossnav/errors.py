@@ -1,0 +1,169 @@
+"""Everything lossnav can complain about, as one tree.
+
+::
+
+    LossnavError                      what every error of ours is; `except ln.errors.LossnavError` catches all
+    ├── OptionError                   an option has a value it cannot have
+    ├── StructureMismatchError        two points of weight space differ in names or shapes
+    ├── DirectionError                a direction is zero, NaN or leads nowhere new
+    ├── ChartError                    a chart cannot do what was asked of it
+    ├── SamplerError                  the points asked for make no grid
+    ├── ObjectiveError
+    │   ├── DataError                 the data is empty or of a shape we cannot unpack
+    │   ├── LossShapeError            the loss did not return what it promised
+    │   ├── NonFiniteCenterError      the loss at the centre is NaN or infinite
+    │   ├── NotDeterministicError     two passes at one point disagree
+    │   └── DeviceError               the device asked for is not there
+    ├── EvaluationError               every point failed
+    ├── CheckpointError
+    │   ├── CheckpointMismatchError   the weights belong to another model
+    │   └── UnsafeCheckpointError     the file is a pickle that wants to run code
+    ├── StoreError
+    │   ├── OutputExistsError         something is there already
+    │   ├── OutputNotWritableError    the folder cannot be written
+    │   ├── NotASurfaceError          the file is no surface of ours
+    │   └── SchemaTooNewError         the surface was written by a newer lossnav
+    ├── SpecError                     a SPEC on the command line leads to no objective
+    └── MissingExtraError             an optional package is not installed
+
+    Interrupted (a KeyboardInterrupt) a run was stopped; what it computed is in `.surface`
+
+    LossnavWarning                    what every warning of ours is
+    ├── TrainModeWarning              the model was in train mode; says what is done about it
+    └── PointsFailedWarning           some points raised; the rest is there
+
+Each message says in one sentence what is wrong and in one what to do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class LossnavError(Exception):
+    """Any error that lossnav raises on purpose."""
+
+
+class OptionError(LossnavError, ValueError):
+    """An option has a value it cannot have."""
+
+
+class StructureMismatchError(LossnavError, ValueError):
+    """Two points of weight space differ in names or shapes."""
+
+
+class DirectionError(LossnavError, ValueError):
+    """A direction is zero, not finite, or leads nowhere new."""
+
+
+class ChartError(LossnavError, ValueError):
+    """A chart cannot do what was asked of it."""
+
+
+class SamplerError(LossnavError, ValueError):
+    """The points asked for make no grid."""
+
+
+class ObjectiveError(LossnavError):
+    """An objective cannot be built or evaluated."""
+
+
+class DataError(ObjectiveError, ValueError):
+    """The data is empty, missing, or of a shape we cannot unpack."""
+
+
+class LossShapeError(ObjectiveError, ValueError):
+    """The loss (or a metric) did not return what it promised."""
+
+
+class NonFiniteCenterError(ObjectiveError, ValueError):
+    """The loss at the centre of the chart is NaN or infinite."""
+
+
+class NotDeterministicError(ObjectiveError):
+    """Two passes over the data at the same point disagree."""
+
+
+class DeviceError(ObjectiveError):
+    """The device asked for is not there."""
+
+
+class EvaluationError(LossnavError):
+    """Every point of a run raised an error."""
+
+
+class CheckpointError(LossnavError):
+    """A file of weights cannot be read."""
+
+
+class CheckpointMismatchError(CheckpointError, ValueError):
+    """The weights in a file belong to another model."""
+
+
+class UnsafeCheckpointError(CheckpointError):
+    """A checkpoint is a pickle that would run code when opened."""
+
+
+class StoreError(LossnavError):
+    """A result cannot be written or read.
+
+    Attributes
+    ----------
+    surface : xarray.Dataset or None
+        What had been computed when writing failed, so that nothing is lost.
+    """
+
+    surface: Any = None
+
+
+class OutputExistsError(StoreError, FileExistsError):
+    """Something is already where the result should go."""
+
+
+class OutputNotWritableError(StoreError, PermissionError):
+    """The folder for the result cannot be written."""
+
+
+class NotASurfaceError(StoreError, ValueError):
+    """A file or dataset is not a surface of ours."""
+
+
+class SchemaTooNewError(StoreError, ValueError):
+    """A surface was written by a newer lossnav than this one."""
+
+
+class SpecError(LossnavError, ValueError):
+    """A SPEC on the command line does not lead to an objective."""
+
+
+class MissingExtraError(LossnavError, ImportError):
+    """An optional package is not installed."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by Ctrl-C or SIGTERM; what it computed is kept.
+
+    Attributes
+    ----------
+    surface : xarray.Dataset or None
+        The surface as far as it got; `status` is 0 where nothing was evaluated.
+    signal : int
+        The number of the signal (2 for Ctrl-C, 15 for SIGTERM); exit codes are 128 + signal.
+    """
+
+    def __init__(self, message: str, surface: Any = None, signal: int = 2) -> None:
+        super().__init__(message)
+        self.surface = surface
+        self.signal = signal
+
+
+class LossnavWarning(UserWarning):
+    """Any warning that lossnav gives on purpose."""
+
+
+class TrainModeWarning(LossnavWarning):
+    """The model was in train mode with layers that behave differently there."""
+
+
+class PointsFailedWarning(LossnavWarning):
+    """Some points raised an error and are stored as failed."""

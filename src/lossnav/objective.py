@@ -1,0 +1,501 @@
+"""What is being minimised: a model, a loss, data, metrics.
+
+An objective is a pure function of weights: ``objective.evaluate(params) -> {"loss": ..., "accuracy": ...}``. It
+takes a copy of the model's weights and buffers when it is made and never touches the model again, so training may
+go on beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lossnav import batches as data_batches
+from lossnav import params as algebra
+from lossnav import rng
+from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
+from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Passes, StepValues, make_passes
+from lossnav.errors import (
+    CheckpointMismatchError,
+    DataError,
+    DeviceError,
+    LossShapeError,
+    ObjectiveError,
+    OptionError,
+    StructureMismatchError,
+    TrainModeWarning,
+)
+from lossnav.measures import Loss, Metric, Values, check_metric, logits, name_of, reduce_steps, resolve_metrics
+from lossnav.params import Params
+
+Role = Literal["weight", "bias", "norm"]
+Forward = Callable[[Any, Batch], tuple[Any, Any]]
+
+_NORMS = (
+    BATCH_NORMS,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+    nn.modules.instancenorm._InstanceNorm,
+)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+class Objective:
+    """A loss over data as a pure function of a model's weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any module. It is not changed by anything lossnav does: a private copy of its structure, in eval mode, is
+        called with our own copies of its weights and buffers. A model in train mode is evaluated in eval mode
+        all the same, with a warning that says so.
+    loss : callable, str or None
+        ``loss(outputs, targets)``, or one of "cross_entropy", "mse", "l1", "nll",
+        "binary_cross_entropy_withlogits". A loss with a ``reduction`` argument (all of torch's) is asked for one
+        value a sample, which gives `loss_se`, wherever their mean is the loss itself. None: the model returns its
+        loss, as a scalar or in ``outputs.loss``.
+    data : (x, y) tensors or arrays, dict of tensors, Dataset, DataLoader, or iterable of batches
+        Read once, kept on the device where it fits `data_budget`.
+    metrics : sequence of str or callables, or dict of name to callable
+        Besides the loss: "accuracy", "error", "top5_accuracy" (fractions in [0, 1]), or
+        ``metric(outputs, targets)`` that returns a batch mean or one value a sample.
+    params : str or sequence of str
+        Glob patterns over parameter names: which may move. The others are held at their values.
+    reduction : "auto", "mean" or "none"
+        What the loss returns: the mean of the batch, or one value a sample. "auto" finds out for losses with a
+        ``reduction`` argument and takes any other for a mean.
+    forward : callable, optional
+        ``forward(model, batch) -> (outputs, targets)``, for batches that do not unpack. By default a batch
+        ``(x, y)`` calls ``model(x)``; ``(a, b, …, y)`` calls ``model(a, b, …)``; a dict calls ``model(**batch)``
+        without its ``labels`` (or ``label``, ``targets``, ``target``, ``y``) and uses ``outputs.logits`` where
+        there are some.
+    bn : "frozen", "recompute" or "batch"
+        BatchNorm at a displaced point: running statistics of the centre; statistics made anew from the data at
+        every point (one more pass, every batch counting the same); or each batch's own.
+    device : str or torch.device, optional
+        By default where the model is.
+    batch_size : int, optional
+        For tensors and Datasets. Default 50 on the CPU, 1,024 elsewhere.
+    data_budget : int
+        Bytes of data to keep on the device (default 4 GiB); larger data is read anew at every point.
+    seed : int
+        A model that draws random numbers draws the same ones at every point.
+    progress : bool or None
+        Whether to show a bar while the data is loaded (None: on a terminal).
+
+    Attributes
+    ----------
+    params : dict of str to Tensor
+        The centre: a copy of the parameters that may move.
+    roles : dict of str to {"weight", "bias", "norm"}
+        What each parameter is; "norm" is any parameter of a normalisation layer.
+    transposed : dict of str to int
+        Weights whose filters run along the second axis, with their number of groups.
+
+    Raises
+    ------
+    DataError
+        If the data is empty or a batch does not unpack.
+    LossShapeError
+        If the loss returns a vector without saying so, or a scalar where one value a sample was promised.
+    OptionError
+        If an option has an unknown value or no parameter matches `params`.
+    DeviceError
+        If the device is not there.
+
+    Examples
+    --------
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> _ = model.requires_grad_(False).weight.fill_(2.0)
+    >>> objective = Objective(model, "mse", (torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)))
+    >>> objective.evaluate(objective.params)
+    {'loss': 20.0, 'loss_se': 16.0}
+    """
+
+    params: Params
+    roles: dict[str, Role]
+    transposed: dict[str, int]
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Callable[..., Any] | str | None,
+        data: Any,
+        *,
+        metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
+        params: str | Sequence[str] = "*",
+        reduction: Literal["auto", "mean", "none"] = "auto",
+        forward: Forward | None = None,
+        bn: Literal["frozen", "recompute", "batch"] = "frozen",
+        device: str | torch.device | None = None,
+        batch_size: int | None = None,
+        data_budget: int = DEFAULT_BUDGET,
+        seed: int = 0,
+        progress: bool | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise OptionError(
+                f"The model is a {type(model).__name__}, not an nn.Module. "
+                "For a function of parameters use Objective.from_function(f, params)."
+            )
+        if bn not in ("frozen", "recompute", "batch"):
+            raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
+        _require_initialised(model)
+        _warn_in_train_mode(model, bn)
+        self.name = type(model).__name__
+        self.bn, self.seed = bn, seed
+        self.device = _resolve_device(device, model)
+        self.metrics = resolve_metrics(metrics)
+        self._loss = Loss(loss, reduction)
+        self._forward = forward or _default_forward(loss is None)
+
+        everything = dict(model.named_parameters())
+        moving = _select_moving(everything, params)
+        self.params = algebra.copy({name: everything[name] for name in moving}, self.device)
+        held = {name: tensor for name, tensor in everything.items() if name not in self.params}
+        self._held = algebra.copy(held, self.device)
+        self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
+        self.roles, self.transposed = _describe_parameters(model, self.params)
+        self._pass: Passes = make_passes(model, self._step, bn, self.device)
+
+        with rng.preserved(seed, self.device):
+            self.batches: Batches | None = Batches(
+                data, device=self.device, batch_size=batch_size, budget=data_budget, progress=progress
+            )
+        self.samples: int | None = None
+        self._prove(model)
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[..., Any],
+        params: Mapping[str, Tensor],
+        data: Any = None,
+        *,
+        metrics: Mapping[str, Callable[..., Any]] | None = None,
+        reduction: Literal["mean", "none"] = "mean",
+        name: str | None = None,
+        batch_size: int | None = None,
+        data_budget: int = DEFAULT_BUDGET,
+        seed: int = 0,
+    ) -> Objective:
+        """Make an objective of a bare function, with no module at all.
+
+        Parameters
+        ----------
+        function : callable
+            ``function(params)``, or ``function(params, batch)`` where there is data; returns a scalar, or with
+            ``reduction="none"`` one value a sample.
+        params : mapping of str to Tensor
+            The centre; copied.
+        data : optional
+            As in `Objective`; the function is called once a batch and batches are weighted by their length.
+        metrics : mapping of str to callables, optional
+            Called as the function is.
+        reduction : "mean" or "none"
+        name : str, optional
+            For the stored surface; by default the function's name.
+
+        Examples
+        --------
+        >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+        >>> bowl.evaluate({"x": torch.tensor([3.0, 4.0])})
+        {'loss': 25.0}
+        """
+        if not params:
+            raise OptionError("There are no parameters. Pass a dict of name to tensor.")
+        self = cls.__new__(cls)
+        self.name = name or name_of(function)
+        self.bn, self.seed = "frozen", seed
+        self.params = algebra.copy(params)
+        self.device = next(iter(self.params.values())).device
+        self.metrics = dict(metrics or {})
+        self._held, self._buffers = {}, {}
+        self.roles = {name: _role_by_name(name) for name in self.params}
+        self.transposed = {}
+        self._loss = Loss(None, reduction)
+        self._loss.name = self.name
+        self.samples = None
+        self.batches = None
+        if data is not None:
+            with rng.preserved(seed, self.device):
+                self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget)
+
+        def step(point: Params, batch: Batch) -> StepValues:
+            arguments = (point,) if self.batches is None else (point, batch)
+            n = 1 if self.batches is None else _count(None, batch)
+            values = {"loss": self._loss.check(function(*arguments), n)}
+            for metric_name, metric in self.metrics.items():
+                values[metric_name] = check_metric(metric_name, metric(*arguments), n)
+            return n, values
+
+        self._pass = FunctionPasses(step)
+        return self
+
+    # ------------------------------------------------------------------ evaluating
+
+    def evaluate(self, params: Mapping[str, Tensor]) -> Values:
+        """Evaluate loss and metrics at a point of weight space, over all the data.
+
+        Parameters
+        ----------
+        params : mapping of str to Tensor
+            Names and shapes of `self.params`. Other dtypes are converted.
+
+        Returns
+        -------
+        dict of str to float
+            ``loss``: mean over the samples, accumulated in float64. ``loss_se``: standard error of that mean,
+            s / sqrt(n) with s the sample standard deviation over the data; only where the loss of single samples
+            can be had, nan for a single one. Then every metric. Values that overflow are inf or nan.
+
+        Raises
+        ------
+        StructureMismatchError
+            If names or shapes differ.
+        """
+        self.require_same_structure(params, "the point")
+        point = {name: params[name].to(center.device, center.dtype) for name, center in self.params.items()}
+        with rng.preserved(self.seed, self.device), torch.no_grad():
+            steps = self._pass(point | self._held, self._buffers, self.batches)
+            values, self.samples = reduce_steps(steps, has_samples=self.batches is not None)
+        return values
+
+    def at(self, state: Mapping[str, Tensor]) -> Objective:
+        """Return the same objective centred at other weights, such as a checkpoint's.
+
+        Parameters
+        ----------
+        state : mapping of str to Tensor
+            A state dict: every parameter that moves, and if it has them the held ones and the buffers.
+
+        Raises
+        ------
+        CheckpointMismatchError
+            If a parameter is missing, has another shape, or a name is unknown.
+        """
+        mine = {**self.params, **self._held, **self._buffers}
+        state = {name: tensor for name, tensor in state.items() if name in mine or not self._is_alias(name, state)}
+        expected = {name: mine[name] for name in mine if name in state or name in self.params}
+        if difference := algebra.first_difference(state, expected):
+            raise CheckpointMismatchError(
+                f"The weights do not fit {self.name}: {difference}. "
+                "They probably come from another architecture; build the model they were trained with."
+            )
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        for part in ("params", "_held", "_buffers"):
+            tensors = {
+                name: state.get(name, tensor).detach().to(tensor.device, tensor.dtype, copy=True)
+                for name, tensor in getattr(self, part).items()
+            }
+            setattr(other, part, tensors)
+        return other
+
+    def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
+        """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
+        if difference := algebra.first_difference(params, self.params):
+            raise StructureMismatchError(
+                f"{what} and the objective differ at {difference}. "
+                "They probably come from two architectures. Make points and directions from the same objective."
+            )
+
+    # ------------------------------------------------------------------ saying what it is
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Sixteen hex digits that change with the weights, the data, the loss, the metrics or the BN policy."""
+        digest = hashlib.sha256()
+        for part in (self.params, self._held, self._buffers):
+            algebra.update_hash(digest, part)
+        digest.update(repr((self.name, self._loss.name, sorted(self.metrics), self.bn, self.seed)).encode())
+        if self.batches is not None:
+            with rng.preserved(self.seed, self.device):
+                self.batches.update_hash(digest)
+        return digest.hexdigest()[:16]
+
+    def describe(self) -> dict[str, Any]:
+        """Say what this objective is, in values that JSON can hold."""
+        dtypes = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in self.params.values())
+        return {
+            "model": self.name,
+            "loss": self._loss.name,
+            "metrics": list(self.metrics),
+            "parameters": sum(tensor.numel() for tensor in self.params.values()),
+            "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
+            "samples": self.samples,
+            "batches": None if self.batches is None else len(self.batches),
+            "data_resident": None if self.batches is None else self.batches.resident,
+            "bn": self.bn,
+            "seed": self.seed,
+            "device": str(self.device),
+            "dtype": dtypes.most_common(1)[0][0],
+            "fingerprint": self.fingerprint,
+        }
+
+    def __repr__(self) -> str:
+        entries = sum(tensor.numel() for tensor in self.params.values())
+        return f"Objective({self.name}, {self._loss.name}, {entries:,} parameters, {self.samples} samples)"
+
+    # ------------------------------------------------------------------ inside
+
+    def _step(self, model: Any, batch: Batch) -> StepValues:
+        """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample."""
+        outputs, targets = self._forward(model, batch)
+        n = _count(targets, batch)
+        values = {"loss": self._loss(outputs, targets, n)}
+        outputs = logits(outputs)
+        for name, metric in self.metrics.items():
+            values[name] = check_metric(name, metric(outputs, targets), n)
+        return n, values
+
+    def _prove(self, model: nn.Module) -> None:
+        """Pass one batch at the centre: learn what the loss returns, and whether the model can be called by value.
+
+        A model that keeps a second reference to a weight (in a list, say) would go on using the old one. Our copy
+        of the structure holds no weights at all, so such a use fails here instead of giving a flat surface.
+        """
+        with rng.preserved(self.seed, self.device):
+            first: list[Batch] = [next(iter(self.batches or []))]
+        if not any(tensor.dim() and tensor.shape[0] for tensor in data_batches.tensors(first)):
+            raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
+        params = self.params | self._held
+        with rng.preserved(self.seed, self.device), torch.no_grad():
+            try:
+                self._pass(params, self._buffers, first)
+            except (LossShapeError, DataError):
+                raise
+            except Exception as error:
+                self._pass = CopyPasses(model, self._step, self.bn, self.device)
+                try:
+                    self._pass(params, self._buffers, first)
+                except Exception:
+                    raise error from None  # it is not the way of calling: the user's own mistake is more useful
+
+    def _is_alias(self, name: str, state: Mapping[str, Tensor]) -> bool:
+        """Whether an unknown name in a state dict is a tied weight saved a second time."""
+        return any(
+            other in self.params and state[other] is not state[name] and torch.equal(state[other], state[name])
+            for other in state
+            if other != name and state[other].shape == state[name].shape
+        )
+
+
+_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+def _default_forward(own_loss: bool) -> Forward:
+    def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
+        if isinstance(batch, Mapping):
+            key = next((key for key in _TARGET_KEYS if key in batch), None)
+            targets = None if key is None else batch[key]
+            if own_loss:
+                return model(**batch), targets
+            if key is not None:
+                return model(**{name: part for name, part in batch.items() if name != key}), targets
+            raise DataError(
+                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(_TARGET_KEYS)}. "
+                "Pass forward=lambda model, batch: (outputs, targets)."
+            )
+        if isinstance(batch, list | tuple) and len(batch) >= 2:
+            return model(*batch[:-1]), batch[-1]
+        if own_loss and isinstance(batch, list | tuple | Tensor):
+            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), None
+        raise DataError(
+            f"A batch is a {type(batch).__name__}, which does not unpack into (x, y). "
+            "Pass forward=lambda model, batch: (outputs, targets)."
+        )
+
+    return forward
+
+
+def _count(targets: Any, batch: Batch) -> int:
+    """Samples in a batch: the length of the first tensor with a first axis, targets before inputs."""
+    for tensor in (*data_batches.tensors(targets), *data_batches.tensors(batch)):
+        if tensor.dim():
+            return int(tensor.shape[0])
+    return 1
+
+
+def _resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    if device is None:
+        first = next(iter(model.parameters()), next(iter(model.buffers()), None))
+        return torch.device("cpu") if first is None else first.device
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise DeviceError(
+            f"The device {str(device)!r} is not there: {reason}. Leave device= out, or use 'cpu'."
+        ) from None
+    return resolved
+
+
+def _select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
+    chosen = [name for name in algebra.select(parameters, patterns) if parameters[name].is_floating_point()]
+    if not chosen:
+        names = ", ".join(list(parameters)[:5]) or "none at all"
+        raise OptionError(f"No parameter matches params={patterns!r}. The model's parameters are {names}, …")
+    return chosen
+
+
+def _describe_parameters(model: nn.Module, moving: Params) -> tuple[dict[str, Role], dict[str, int]]:
+    """The role of each parameter, and the groups of those whose filters run along the second axis."""
+    roles: dict[str, Role] = {}
+    transposed: dict[str, int] = {}
+    for prefix, module in model.named_modules():
+        for leaf, parameter in module.named_parameters(prefix, recurse=False):
+            if leaf not in moving:
+                continue
+            is_norm = isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
+            roles[leaf] = "norm" if is_norm else _role_by_name(leaf)
+            if isinstance(module, _TRANSPOSED) and parameter.dim() > 2:
+                transposed[leaf] = module.groups
+            elif type(module).__name__ == "Conv1D" and parameter.dim() == 2:  # GPT-2's: (inputs, outputs)
+                transposed[leaf] = 1
+    return {name: roles.get(name, _role_by_name(name)) for name in moving}, transposed
+
+
+def _role_by_name(name: str) -> Role:
+    return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
+
+
+def _require_initialised(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        if isinstance(parameter, nn.parameter.UninitializedParameter):
+            raise ObjectiveError(
+                f'"{name}" of the model is not initialised yet. Pass one batch through the model first.'
+            )
+
+
+def _warn_in_train_mode(model: nn.Module, bn: str) -> None:
+    kinds = Counter(
+        type(module).__name__
+        for module in model.modules()
+        if module.training and isinstance(module, nn.modules.dropout._DropoutNd | BATCH_NORMS)
+    )
+    if not kinds:
+        return
+    layers = " and ".join(f"{count} {kind}" for kind, count in kinds.items())
+    statistics = {
+        "frozen": "BatchNorm uses its running statistics",
+        "recompute": "BatchNorm statistics are made anew from the data at every point",
+        "batch": "BatchNorm uses each batch's own statistics",
+    }[bn]
+    warnings.warn(
+        f"The model is in train mode with {layers}. It is evaluated on a copy in eval mode: dropout is off and "
+        f"{statistics} (bn={bn!r}). Call model.eval() first to say that this is what you want.",
+        TrainModeWarning,
+        stacklevel=3,
+    )

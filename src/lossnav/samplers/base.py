@@ -1,0 +1,43 @@
+"""What every sampler is: it asks for coordinates, is told their losses, and may ask for more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Points = NDArray[np.float64]  # (m, k)
+Losses = NDArray[np.float64]  # (m,)
+
+
+class Sampler(ABC):
+    """Coordinates by ask and tell; a sampler is a value, and the state of a run lives in its generator.
+
+    Attributes
+    ----------
+    dims : tuple of str
+        The coordinates it asks for, in order; those of the chart.
+    """
+
+    dims: tuple[str, ...]
+
+    @abstractmethod
+    def rounds(self) -> Generator[Points, Losses, None]:
+        """Ask by yielding coordinates of shape (m, k), no point twice; be told their losses, shape (m,), by `send`."""
+
+    @property
+    def axes(self) -> dict[str, NDArray[np.float64]] | None:
+        """The axes of the grid that all points lie on, one array a dim; None where there is no grid."""
+        return None
+
+    @property
+    def total(self) -> int | None:
+        """How many points it will ask for; None where it depends on what it is told."""
+        return None
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Say how the points are chosen, in values that JSON can hold."""

@@ -1,0 +1,100 @@
+"""A regular grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lossnav.errors import SamplerError
+from lossnav.samplers.base import Losses, Points, Sampler
+
+Axis = NDArray[np.float64]
+
+
+class Grid(Sampler):
+    """Every combination of evenly spaced coordinates.
+
+    Parameters
+    ----------
+    **axes : (low, high, n) or increasing sequence of numbers
+        One a coordinate, named as the chart names it (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple
+        of three whose last is an ``int`` means n evenly spaced points with both ends among them; anything else is
+        taken as the coordinates themselves.
+
+    Raises
+    ------
+    SamplerError
+        If an axis has fewer than two points, is not increasing, or is not finite.
+
+    Examples
+    --------
+    >>> Grid(alpha=(-1, 1, 3), beta=(0, 1, 2)).points()
+    array([[-1.,  0.], [-1.,  1.], [ 0.,  0.], [ 0.,  1.], [ 1.,  0.], [ 1.,  1.]])
+    """
+
+    def __init__(self, **axes: tuple[float, float, int] | ArrayLike) -> None:
+        if not axes:
+            raise SamplerError(
+                "A grid needs at least one axis. Pass alpha=(-1, 1, 51), beta=(-1, 1, 51)."
+            )
+        self._axes = {name: _axis(name, spec) for name, spec in axes.items()}
+        self.dims = tuple(axes)
+
+    @property
+    def axes(self) -> dict[str, Axis]:
+        """Coordinates along each dim, increasing."""
+        return self._axes
+
+    @property
+    def total(self) -> int:
+        """Number of points."""
+        return math.prod(len(axis) for axis in self._axes.values())
+
+    def points(self) -> Points:
+        """All points, shape (total, k), the last coordinate running fastest."""
+        mesh = np.meshgrid(*self._axes.values(), indexing="ij")
+        return np.stack([coordinate.reshape(-1) for coordinate in mesh], axis=1)
+
+    def rounds(self) -> Generator[Points, Losses, None]:
+        """Ask for everything at once."""
+        yield self.points()
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, ends and number of points of each axis."""
+        return {
+            "kind": "Grid",
+            "axes": {name: [float(axis[0]), float(axis[-1]), len(axis)] for name, axis in self._axes.items()},
+        }
+
+    def __repr__(self) -> str:
+        axes = (f"{name}=({axis[0]:g}, {axis[-1]:g}, {len(axis)})" for name, axis in self._axes.items())
+        return f"Grid({', '.join(axes)})"
+
+
+def _axis(name: str, spec: Any) -> Axis:
+    if isinstance(spec, tuple) and len(spec) == 3 and isinstance(spec[2], int | np.integer):
+        low, high, n = float(spec[0]), float(spec[1]), int(spec[2])
+        if n < 2:
+            raise SamplerError(f"{name}={spec} asks for {n} point(s), which shows no slope. Ask for 2 or more.")
+        if math.isfinite(low) and math.isfinite(high) and low >= high:
+            raise SamplerError(
+                f"{name}={spec} runs from {low:g} down to {high:g}. Give the lower end first: ({high:g}, {low:g}, {n})."
+            )
+        steps = np.arange(n)
+        axis = (low * (n - 1 - steps) + high * steps) / (n - 1)  # exact at both ends, and at 0 in the middle
+    else:
+        axis = np.asarray(spec, dtype=np.float64)
+        if axis.ndim != 1 or len(axis) < 2:
+            raise SamplerError(
+                f"{name} has shape {axis.shape}; two points or more along one axis are needed. "
+                f"Pass {name}=(low, high, n) with a whole number n."
+            )
+    if not np.isfinite(axis).all():
+        raise SamplerError(f"{name}={spec} is not finite. Give two numbers as its ends.")
+    if (np.diff(axis) <= 0).any():
+        raise SamplerError(f"The coordinates of {name} do not increase. Sort them, and give each once.")
+    return axis

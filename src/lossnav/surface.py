@@ -1,0 +1,345 @@
+"""The result: an `xarray.Dataset` by a written schema (docs/schema.md), saved to and opened from Zarr.
+
+No torch in this file: a stored surface opens and draws without it. What was measured is what is stored; NaN and inf
+stay as they are, and `status` says of every point what became of it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from lossnav import __version__
+from lossnav.errors import (
+    NotASurfaceError,
+    OutputExistsError,
+    OutputNotWritableError,
+    SchemaTooNewError,
+    StoreError,
+)
+
+SCHEMA_VERSION = 1
+SCHEMA_NAME = "lossnav.surface"
+
+NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
+STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
+
+_TILE = 64  # points along each side of a chunk: one chunk is one tile
+
+_LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
+_DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
+
+
+# ---------------------------------------------------------------------- making one
+
+
+def assemble(
+    dims: Sequence[str],
+    axes: Mapping[str, NDArray[np.float64]] | None,
+    points: NDArray[np.float64],
+    rows: Sequence[Mapping[str, float]],
+    statuses: Sequence[int],
+    attributes: Mapping[str, Any],
+) -> xr.Dataset:
+    """Make a surface of what was measured.
+
+    Parameters
+    ----------
+    dims : sequence of str
+        Names of the k coordinates.
+    axes : mapping of str to ndarray, or None
+        With axes the surface has their grid shape; points not given are "not evaluated". Without, one dim ``point``.
+    points : ndarray of shape (m, k)
+    rows : m mappings of name to value
+        Empty where a point failed.
+    statuses : m status codes
+    attributes : mapping
+        Provenance: ``objective``, ``chart``, ``sampler``, ``engine``, ``center``, ``seconds``, ...
+
+    Returns
+    -------
+    xarray.Dataset
+        That `validate` accepts.
+    """
+    if axes is not None:
+        shape: tuple[int, ...] = tuple(len(axes[dim]) for dim in dims)
+        where = tuple(np.searchsorted(axes[dim], points[:, i]) for i, dim in enumerate(dims))
+        value_dims: tuple[str, ...] = tuple(dims)
+        coords: dict[str, Any] = {dim: (dim, axes[dim]) for dim in dims}
+    else:
+        shape, where, value_dims = (len(points),), (np.arange(len(points)),), ("point",)
+        coords = {dim: ("point", points[:, i]) for i, dim in enumerate(dims)}
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["loss"]
+    variables: dict[str, Any] = {}
+    for name in names:
+        values = np.full(shape, np.nan)
+        values[where] = [row.get(name, math.nan) for row in rows]
+        variables[name] = (value_dims, values)
+    status = np.zeros(shape, np.uint8)
+    status[where] = np.asarray(statuses, np.uint8)
+    variables["status"] = (value_dims, status)
+    dataset = xr.Dataset(variables, coords=coords)
+    header = {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
+    dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | _plain(attributes)
+    _describe_variables(dataset)
+    return validate(dataset)
+
+
+def status_of(values: Mapping[str, float], error: str | None = None) -> int:
+    """Return the status code of a point from its values."""
+    if error is not None:
+        return FAILED
+    return OK if math.isfinite(values["loss"]) else NON_FINITE
+
+
+def _describe_variables(dataset: xr.Dataset) -> None:
+    """Give every variable and coordinate its meaning and unit."""
+    objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
+    loss = objective.get("loss", "loss")
+    unit = _LOSS_UNITS.get(loss, "1")
+    for name, variable in dataset.data_vars.items():
+        if name == "loss":
+            variable.attrs = {"long_name": f"mean loss over the data ({loss})", "units": unit}
+        elif name == "loss_se":
+            variable.attrs = {"long_name": "standard error of the mean loss over the data", "units": unit}
+        elif name == "status":
+            words = {word.replace(" ", "_"): code for code, word in STATUS_WORDS.items()}
+            variable.attrs = {"long_name": "what became of the point", "units": "1"}
+            variable.attrs |= {"flag_values": list(words.values()), "flag_meanings": " ".join(words)}
+        else:
+            variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
+    recipes = chart.get("directions", [])
+    for i, dim in enumerate(chart.get("dims", [])):
+        recipe = recipes[i] if i < len(recipes) else {}
+        dataset[dim].attrs = {
+            "long_name": f"{_DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
+            "units": "lengths of the direction",
+        }
+
+
+def direction_words(recipe: Mapping[str, Any]) -> str:
+    """Say in a few words what a direction is, for an axis label."""
+    kind = recipe.get("kind", "given")
+    if kind == "random":
+        drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
+        how = recipe.get("normalize")
+        return f"random {drawn}" + (f", {how}-normalised" if how else "")
+    return {"between": "from start to end", "given": "given direction"}.get(kind, str(kind))
+
+
+# ---------------------------------------------------------------------- checking one
+
+
+def validate(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset if it is a surface of a schema we know.
+
+    Raises
+    ------
+    NotASurfaceError
+        If the header, the loss or the status is missing, or shapes and types are off.
+    SchemaTooNewError
+        If a newer lossnav wrote it.
+    """
+    if not isinstance(dataset, xr.Dataset) or dataset.attrs.get("schema") != SCHEMA_NAME:
+        raise NotASurfaceError(
+            "This is not a lossnav surface: its attributes lack the schema. "
+            "Pass what ln.evaluate returned, or a path that lossnav evaluate wrote."
+        )
+    version = dataset.attrs.get("schema_version")
+    if not isinstance(version, int):
+        raise NotASurfaceError("This surface does not say its schema version. It was damaged; evaluate it anew.")
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNewError(
+            f"This surface has schema version {version} and this lossnav ({__version__}) reads up to {SCHEMA_VERSION}. "
+            "Upgrade with: pip install --upgrade lossnav"
+        )
+    for name, kind in (("loss", "f"), ("status", "u")):
+        if name not in dataset or dataset[name].dtype.kind != kind:
+            raise NotASurfaceError(f'This surface has no variable "{name}". It was damaged; evaluate it anew.')
+    if any(dataset[name].dims != dataset["loss"].dims for name in dataset.data_vars):
+        raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
+    return dataset
+
+
+@xr.register_dataset_accessor("lossnav")  # type: ignore[no-untyped-call]
+class SurfaceAccessor:
+    """What a surface can say of itself: ``surface.lossnav``."""
+
+    def __init__(self, dataset: xr.Dataset) -> None:
+        self._dataset = dataset
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """Names of the chart's coordinates."""
+        return tuple(self._dataset.attrs["chart"]["dims"])
+
+    @property
+    def is_grid(self) -> bool:
+        """Whether the surface has grid shape (else point shape)."""
+        return "point" not in self._dataset.dims
+
+    @property
+    def complete(self) -> bool:
+        """Whether every point was evaluated (or failed), none left out."""
+        return bool((self._dataset["status"] != NOT_EVALUATED).all())
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many points have each status, by its word."""
+        status = self._dataset["status"].values
+        return {word: int((status == code).sum()) for code, word in STATUS_WORDS.items()}
+
+    @property
+    def center(self) -> dict[str, float]:
+        """Loss and metrics measured at the centre of the chart before the run; empty where that was not checked."""
+        return {name: float(value) for name, value in self._dataset.attrs.get("center", {}).items()}
+
+    def summary(self) -> dict[str, Any]:
+        """Points by status, lowest and highest finite loss and where, loss at the centre, seconds, points/s."""
+        loss = self._dataset["loss"]
+        flat = loss.values.reshape(-1)
+        finite = np.isfinite(flat)
+        found: dict[str, Any] = {"points": int(flat.size), "status": self.counts, "center": self.center}
+        if finite.any():
+            for word, index in (("lowest", np.nanargmin), ("highest", np.nanargmax)):
+                i = int(index(np.where(finite, flat, np.nan)))
+                if self.is_grid:
+                    places = np.unravel_index(i, loss.shape)
+                    at = {str(dim): float(loss[dim][int(j)]) for dim, j in zip(loss.dims, places, strict=True)}
+                else:
+                    at = {dim: float(self._dataset[dim][i]) for dim in self.dims}
+                found[word] = {"loss": float(flat[i]), "at": at}
+        for name in ("seconds", "points_per_second"):
+            if name in self._dataset.attrs:
+                found[name] = self._dataset.attrs[name]
+        return found
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Write to a Zarr folder; see `save_surface`."""
+        return save_surface(self._dataset, path, overwrite=overwrite)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def require_writable(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """Check, before anything is computed, that a result can be written here.
+
+    Raises
+    ------
+    OutputExistsError
+        If something is there and `overwrite` is False.
+    OutputNotWritableError
+        If the folder cannot be made or written.
+    """
+    target = Path(path).expanduser()
+    if target.exists() and not overwrite:
+        raise OutputExistsError(f"{target} exists. Choose another name, or pass overwrite=True (--overwrite).")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{target.parent} cannot be written: {error.strerror or error}. Choose a folder of yours."
+        ) from error
+    return target
+
+
+def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write a surface to a Zarr v3 folder, whole or not at all.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A surface.
+    path : path
+        The folder to make, by custom ending in ``.zarr``.
+    overwrite : bool
+        Whether something that is there is replaced.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    NotASurfaceError, OutputExistsError, OutputNotWritableError
+    StoreError
+        If writing fails half-way (a full disk); `.surface` of the error holds the dataset.
+    """
+    validate(dataset)
+    target = require_writable(path, overwrite)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        encoding = {
+            str(name): {"chunks": tuple(min(size, _TILE) for size in variable.shape)}
+            for name, variable in dataset.data_vars.items()
+        }
+        clean = dataset.copy()
+        for variable in clean.variables.values():
+            variable.encoding = {}
+        clean.to_zarr(scratch / "data", mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+        if target.exists():
+            target.rename(scratch / "old")
+        (scratch / "data").rename(target)
+    except OSError as error:
+        failure = StoreError(
+            f"{target} could not be written: {error.strerror or error}. Make room and save again: the surface is in "
+            "the .surface of this error, ln.save(error.surface, path)."
+        )
+        failure.surface = dataset
+        raise failure from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def open_surface(path: str | os.PathLike[str]) -> xr.Dataset:
+    """Open a stored surface into memory.
+
+    Raises
+    ------
+    NotASurfaceError
+        If there is nothing, or no surface.
+    SchemaTooNewError
+        If a newer lossnav wrote it.
+    """
+    source = Path(path).expanduser()
+    if not source.exists():
+        raise NotASurfaceError(f"There is no {source}. Check the path; surfaces are folders, often named *.zarr.")
+    try:
+        with xr.open_zarr(source, consolidated=False) as stored:
+            dataset = stored.load()
+    except Exception as error:
+        raise NotASurfaceError(
+            f"{source} is not a lossnav surface: it does not open as Zarr ({type(error).__name__}). "
+            "Pass a folder that lossnav evaluate wrote."
+        ) from error
+    try:
+        return validate(dataset)
+    except StoreError as error:
+        raise type(error)(f"{source}: {error}") from None
+
+
+def _plain(value: Any) -> Any:
+    """Turn a value into what JSON can hold; numbers that JSON lacks become words."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
