@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lossnav import params as algebra
 from lossnav.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
-from lossnav.surface import require_writable
+from lossnav.files import require_writable
 
 State = dict[str, Tensor]
 
@@ -63,7 +63,9 @@ def save(
         save_file(unique, scratch, metadata={key: str(value) for key, value in (metadata or {}).items()})
         scratch.replace(target)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{target} could not be written: {error}. Make room, or choose another folder.") from error
+        raise CheckpointError(
+            f"{target} could not be written: {error}. Make room, or choose another folder."
+        ) from error
     finally:
         scratch.unlink(missing_ok=True)
     return target
@@ -99,7 +101,9 @@ def load(path: str | os.PathLike[str]) -> State:
             with safe_open(source, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         except SafetensorError as error:
-            raise CheckpointError(f"{source} is no safetensors file: {error}. It may be damaged; save it anew.") from error
+            raise CheckpointError(
+                f"{source} is no safetensors file: {error}. It may be damaged; save it anew."
+            ) from error
     try:
         content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -117,25 +121,52 @@ def load(path: str | os.PathLike[str]) -> State:
     return _unwrap(content, source)
 
 
-def fit(state: Mapping[str, Tensor], names: Mapping[str, Tensor], what: str = "the model") -> State:
-    """Match the names of a state dict to a model's, dropping the prefix a wrapper left (``module.``).
+def fit(
+    state: Mapping[str, Tensor],
+    required: Mapping[str, Tensor],
+    optional: Mapping[str, Tensor] | None = None,
+    aliases: Collection[str] = (),
+    what: str = "the model",
+) -> State:
+    """Match the names of a state dict to a model's, dropping the prefix that a wrapper left (``module.``).
+
+    Parameters
+    ----------
+    state : mapping of str to Tensor
+    required : mapping of str to Tensor
+        Names and shapes that must be there.
+    optional : mapping of str to Tensor, optional
+        Those that may be.
+    aliases : collection of str
+        Second names of tied weights, which some files hold; they are passed over.
+    what : str
+        The model, for the message.
 
     Raises
     ------
     CheckpointMismatchError
-        If a tensor of the model is missing, has another shape, or a name is left over.
+        If a tensor is missing, has another shape, or a name is left over.
     """
+    known = {*required, *(optional or {})}
     best = dict(state)
     for prefix in _PREFIXES:
         stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-        if len(stripped) == len(state) and len(set(stripped) & set(names)) > len(set(best) & set(names)):
+        if len(stripped) == len(state) and len(known & set(stripped)) > len(known & set(best)):
             best = stripped
-    if difference := algebra.first_difference(best, names):
+    best = {name: tensor for name, tensor in best.items() if name in known or name not in aliases}
+    expected = {**required, **{name: tensor for name, tensor in (optional or {}).items() if name in best}}
+    if difference := algebra.first_difference(best, expected):
         raise CheckpointMismatchError(
             f"The weights do not fit {what}: {difference}. "
             "They probably come from another architecture; build the model they were trained with."
         )
     return best
+
+
+def aliases_of(model: nn.Module) -> frozenset[str]:
+    """Names in the state dict of a model that are second names of a tied weight."""
+    first_names = dict(model.named_parameters()) | dict(model.named_buffers())
+    return frozenset(name for name in model.state_dict() if name not in first_names)
 
 
 def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
@@ -146,14 +177,14 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     UnsafeCheckpointError, CheckpointError, CheckpointMismatchError
         The model is untouched in each case.
     """
-    mine = dict(model.named_parameters()) | dict(model.named_buffers())
-    aliases = set(model.state_dict()) - set(mine)  # a tied weight's second name, in files of other makers
-    state = {name: tensor for name, tensor in load(path).items() if name not in aliases}
-    persistent = {name: tensor for name, tensor in mine.items() if name in model.state_dict()}
-    fitting = fit(state, persistent, type(model).__name__)
+    aliases = aliases_of(model)
+    mine = {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
+    counters = {name: tensor for name, tensor in mine.items() if name.endswith("num_batches_tracked")}
+    required = {name: tensor for name, tensor in mine.items() if name not in counters}
+    fitting = fit(load(path), required, counters, aliases, type(model).__name__)
     with torch.no_grad():
         for name, tensor in fitting.items():
-            persistent[name].copy_(tensor)
+            mine[name].copy_(tensor)
     return model
 
 

@@ -26,6 +26,7 @@ from lossnav.errors import (
     PointsFailedWarning,
     SamplerError,
 )
+from lossnav.files import require_writable
 from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
 from lossnav.progress import Progress
@@ -104,7 +105,7 @@ def evaluate(
             f"Pass ln.Grid({', '.join(f'{dim}=(-1, 1, 51)' for dim in chart.dims)})."
         )
     if store is not None:
-        store = surfaces.require_writable(store, overwrite)
+        store = require_writable(store, overwrite)
     engine = engine or Local()
     with rng.preserved(device=objective.device), StopRequests() as stop:
         center = _check_center(objective, chart) if check else {}

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from lossnav import batches as data_batches
+from lossnav import checkpoints, rng
 from lossnav import params as algebra
-from lossnav import rng
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Passes, StepValues, make_passes
 from lossnav.errors import (
-    CheckpointMismatchError,
     DataError,
     DeviceError,
     LossShapeError,
@@ -164,6 +163,7 @@ class Objective:
         self.params = algebra.copy({name: everything[name] for name in moving}, self.device)
         held = {name: tensor for name, tensor in everything.items() if name not in self.params}
         self._held = algebra.copy(held, self.device)
+        self._aliases = checkpoints.aliases_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = _describe_parameters(model, self.params)
         self._pass: Passes = make_passes(model, self._step, bn, self.device)
@@ -220,7 +220,7 @@ class Objective:
         self.params = algebra.copy(params)
         self.device = next(iter(self.params.values())).device
         self.metrics = dict(metrics or {})
-        self._held, self._buffers = {}, {}
+        self._held, self._buffers, self._aliases = {}, {}, frozenset()
         self.roles = {name: _role_by_name(name) for name in self.params}
         self.transposed = {}
         self._loss = Loss(None, reduction)
@@ -282,16 +282,9 @@ class Objective:
         Raises
         ------
         CheckpointMismatchError
-            If a parameter is missing, has another shape, or a name is unknown.
+            If a parameter that moves is missing, has another shape, or a name is unknown.
         """
-        mine = {**self.params, **self._held, **self._buffers}
-        state = {name: tensor for name, tensor in state.items() if name in mine or not self._is_alias(name, state)}
-        expected = {name: mine[name] for name in mine if name in state or name in self.params}
-        if difference := algebra.first_difference(state, expected):
-            raise CheckpointMismatchError(
-                f"The weights do not fit {self.name}: {difference}. "
-                "They probably come from another architecture; build the model they were trained with."
-            )
+        state = checkpoints.fit(state, self.params, self._held | self._buffers, self._aliases, self.name)
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)
         for part in ("params", "_held", "_buffers"):
@@ -381,14 +374,6 @@ class Objective:
                     self._pass(params, self._buffers, first)
                 except Exception:
                     raise error from None  # it is not the way of calling: the user's own mistake is more useful
-
-    def _is_alias(self, name: str, state: Mapping[str, Tensor]) -> bool:
-        """Whether an unknown name in a state dict is a tied weight saved a second time."""
-        return any(
-            other in self.params and state[other] is not state[name] and torch.equal(state[other], state[name])
-            for other in state
-            if other != name and state[other].shape == state[name].shape
-        )
 
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")

@@ -38,9 +38,7 @@ class Grid(Sampler):
 
     def __init__(self, **axes: tuple[float, float, int] | ArrayLike) -> None:
         if not axes:
-            raise SamplerError(
-                "A grid needs at least one axis. Pass alpha=(-1, 1, 51), beta=(-1, 1, 51)."
-            )
+            raise SamplerError("A grid needs at least one axis. Pass alpha=(-1, 1, 51), beta=(-1, 1, 51).")
         self._axes = {name: _axis(name, spec) for name, spec in axes.items()}
         self.dims = tuple(axes)
 

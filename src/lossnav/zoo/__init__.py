@@ -1,0 +1,21 @@
+"""The seed notebook's own example, and nothing more: its data, its network, its training."""
+
+from lossnav.zoo.data import Data, cifar10, digits, load_data, mnist
+from lossnav.zoo.models import NotebookCNN, notebook_cnn
+from lossnav.zoo.recipes import RECIPES, Recipe, recipe
+from lossnav.zoo.train import History, train
+
+__all__ = [
+    "RECIPES",
+    "Data",
+    "History",
+    "NotebookCNN",
+    "Recipe",
+    "cifar10",
+    "digits",
+    "load_data",
+    "mnist",
+    "notebook_cnn",
+    "recipe",
+    "train",
+]

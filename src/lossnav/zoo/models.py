@@ -1,0 +1,57 @@
+"""The seed notebook's network."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lossnav import rng
+
+
+class NotebookCNN(nn.Module):
+    """Conv(2x2, 1->16, relu), max-pool, Conv(2x2, 16->8, relu), max-pool, Linear(288->10); 3,490 parameters.
+
+    Takes images of shape (n, 1, 28, 28) in [0, 1], returns logits of shape (n, 10). The notebook ends in a softmax
+    and takes the cross-entropy of that; the cross-entropy of the logits is the same number, without its overflow.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 16, 2)  # 28 -> 27, pooled to 13
+        self.conv2 = nn.Conv2d(16, 8, 2)  # 13 -> 12, pooled to 6
+        self.dense = nn.Linear(288, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits of shape (n, 10)."""
+        hidden = F.max_pool2d(F.relu(self.conv1(images)), 2)
+        hidden = F.max_pool2d(F.relu(self.conv2(hidden)), 2)
+        logits: Tensor = self.dense(hidden.flatten(1))
+        return logits
+
+
+def notebook_cnn(seed: int = 0) -> NotebookCNN:
+    """Build the notebook's network with Flux's initial values: Glorot uniform weights, zero biases.
+
+    Parameters
+    ----------
+    seed : int
+        The global random state is left as it was.
+
+    Returns
+    -------
+    NotebookCNN
+        With channels-last convolutions, which removes most of max-pooling's cost on the CPU.
+
+    References
+    ----------
+    Glorot & Bengio 2010, eq. 16.
+    """
+    with rng.preserved(seed):
+        model = NotebookCNN()
+        for layer in (model.conv1, model.conv2, model.dense):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.constant_(cast(Tensor, layer.bias), 0.0)
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
