@@ -116,4 +116,7 @@ def _blend(start: Tensor, end: Tensor | None, t: float) -> Tensor:
     """(1 - t) * start + t * end; the start itself, bit for bit, at 0 or where there is no end."""
     if end is None or t == 0.0:
         return start
-    return torch.add(start * (1.0 - t), end, alpha=t)
+    shrunk = start * (1.0 - t)
+    return torch.add(
+        shrunk, end, alpha=t, out=torch.empty_like(shrunk, dtype=torch.promote_types(shrunk.dtype, end.dtype))
+    )
