@@ -1,0 +1,156 @@
+"""Pictures of surfaces: matplotlib for paper, plotly to turn and zoom. No torch needed.
+
+Each function takes a surface and returns a figure of the backend::
+
+    ln.plot.contour(surface).show()
+    ln.plot.surface(surface, log=True).show()
+    ln.plot.line(surface, backend="matplotlib").savefig("line.pdf")
+
+``write(kind, surface, path)`` makes a file; its ending chooses the backend.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from lossnav.errors import OptionError, StoreError
+from lossnav.files import require_writable
+from lossnav.plots import contour as _contour
+from lossnav.plots import heatmap as _heatmap
+from lossnav.plots import line as _line
+from lossnav.plots import surface3d as _surface3d
+from lossnav.plots.picture import Picture, prepare, style
+
+Backend = Literal["plotly", "matplotlib"]
+
+KINDS = ("line", "contour", "heatmap", "surface")
+
+_DRAWERS: dict[str, Any] = {"line": _line, "contour": _contour, "heatmap": _heatmap, "surface": _surface3d}
+_DIMS = {"line": 1, "contour": 2, "heatmap": 2, "surface": 2}
+_LOG_BY_DEFAULT = {"line": False, "contour": True, "heatmap": False, "surface": False}
+
+
+def line(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, backend: Backend = "plotly") -> Any:
+    """Draw a 1-D surface as a curve, with a band of one standard error where `loss_se` is there.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A surface over one coordinate.
+    variable : str
+        ``"loss"`` or a metric.
+    log : bool
+        Logarithmic vertical axis.
+    backend : "plotly" or "matplotlib"
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+        Points that are not finite are gaps, and said in a note.
+
+    Raises
+    ------
+    NotASurfaceError
+        If the dataset is no surface.
+    OptionError
+        If the variable is not there or the surface has another number of coordinates.
+    """
+    return _figure("line", dataset, variable, log, backend)
+
+
+def contour(dataset: xr.Dataset, *, variable: str = "loss", log: bool = True, backend: Backend = "plotly") -> Any:
+    """Draw lines of equal loss over a plane, the centre marked.
+
+    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm. Raises as `line` does.
+    """
+    return _figure("contour", dataset, variable, log, backend)
+
+
+def heatmap(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, backend: Backend = "plotly") -> Any:
+    """Draw every measured point of a plane as a coloured cell.
+
+    Parameters as in `line`; ``log`` makes the colours follow the logarithm. Raises as `line` does.
+    """
+    return _figure("heatmap", dataset, variable, log, backend)
+
+
+def surface(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, backend: Backend = "plotly") -> Any:
+    """Draw a plane as a surface in three dimensions.
+
+    Parameters as in `line`; ``log`` draws log10 of the values. Raises as `line` does.
+    """
+    return _figure("surface", dataset, variable, log, backend)
+
+
+def write(
+    kind: str,
+    dataset: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    variable: str = "loss",
+    log: bool | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Draw a surface into a file.
+
+    Parameters
+    ----------
+    kind : "line", "contour", "heatmap" or "surface"
+    dataset : xarray.Dataset
+    path : path
+        ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside.
+    variable : str
+    log : bool, optional
+        By default contours are logarithmic and the rest linear.
+    overwrite : bool
+
+    Raises
+    ------
+    OptionError, NotASurfaceError, OutputExistsError, OutputNotWritableError
+    StoreError
+        If writing fails half-way.
+    """
+    if kind not in KINDS:
+        raise OptionError(f"There is no plot {kind!r}. Use {', '.join(KINDS)}.")
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".svg", ".pdf", ".html"):
+        raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
+    picture = _picture(kind, dataset, variable, log)
+    target = require_writable(path, overwrite)
+    try:
+        if suffix == ".html":
+            _DRAWERS[kind].interactive(picture).write_html(target, include_plotlyjs=True, full_html=True)
+        else:
+            from matplotlib.figure import Figure
+
+            with style():
+                figure = Figure(layout="constrained")
+                _DRAWERS[kind].draw(figure, picture)
+                figure.savefig(target)
+    except OSError as error:
+        raise StoreError(
+            f"{target} could not be written: {error.strerror or error}. Make room and try again."
+        ) from error
+    return target
+
+
+def _figure(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, backend: str) -> Any:
+    picture = _picture(kind, dataset, variable, log)
+    if backend == "plotly":
+        return _DRAWERS[kind].interactive(picture)
+    if backend != "matplotlib":
+        raise OptionError(f"backend={backend!r} is unknown. Use 'plotly' or 'matplotlib'.")
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure = plt.figure(layout="constrained")
+        _DRAWERS[kind].draw(figure, picture)
+    return figure
+
+
+def _picture(kind: str, dataset: xr.Dataset, variable: str, log: bool | None) -> Picture:
+    return prepare(dataset, variable, _LOG_BY_DEFAULT[kind] if log is None else log, _DIMS[kind])

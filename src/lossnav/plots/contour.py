@@ -1,0 +1,110 @@
+"""Lines of equal loss over a plane, the centre marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, color_ticks, finish, hover, layout, levels, short
+
+
+def draw(figure: Any, picture: Picture) -> None:
+    """Draw into a matplotlib figure."""
+    from matplotlib.colors import LogNorm, Normalize
+
+    axes = figure.add_subplot()
+    x, y = picture.axes
+    if not picture.holes.all():
+        low, high = picture.range
+        chosen = levels(picture)
+        if not low < high:
+            high = low + 1
+        norm = LogNorm(10**low, 10**high) if picture.log else Normalize(low, high)
+        values = np.ma.masked_invalid(picture.values.T)
+        lines = axes.contour(x.values, y.values, values, levels=chosen, cmap=COLORMAP, norm=norm, linewidths=1.3)
+        axes.clabel(lines, fmt=short, fontsize=7, inline=True, inline_spacing=2)
+        from matplotlib.cm import ScalarMappable
+
+        bar = figure.colorbar(ScalarMappable(norm=norm, cmap=COLORMAP), ax=axes, pad=0.02, aspect=28)
+        bar.set_label(picture.label)
+        bar.outline.set_visible(False)
+    mark_plane(axes, picture)
+    finish(figure, picture)
+
+
+def mark_plane(axes: Any, picture: Picture) -> None:
+    """Mark the centre and the holes, label the axes: what every matplotlib picture of a plane has."""
+    x, y = picture.axes
+    if picture.center is not None:
+        axes.plot(
+            [0], [0], marker="o", color=CENTER_COLOR, markersize=6, markeredgecolor="white", markeredgewidth=1, zorder=6
+        )
+    if picture.note:
+        columns, rows = np.nonzero(picture.holes)
+        axes.plot(x.values[columns], y.values[rows], "x", color="0.55", markersize=2.5, markeredgewidth=0.6)
+    axes.set_xlim(x.values[0], x.values[-1])
+    axes.set_ylim(y.values[0], y.values[-1])
+    axes.set_xlabel(x.label)
+    axes.set_ylabel(y.label)
+    axes.spines[:].set_visible(True)
+    spans = np.ptp(x.values), np.ptp(y.values)
+    if 0.5 <= spans[0] / spans[1] <= 2:
+        axes.set_aspect("equal")
+
+
+def interactive(picture: Picture) -> Any:
+    """Make a plotly figure."""
+    import plotly.graph_objects as go
+
+    x, y = picture.axes
+    bar: dict[str, Any] = {"title": {"text": picture.label, "side": "right"}, "outlinewidth": 0}
+    if picture.log:
+        bar["tickvals"], bar["ticktext"] = color_ticks(picture)
+    low, high = picture.range
+    numbers, template = hover(picture)
+    figure = go.Figure(
+        go.Contour(
+            x=x.values,
+            y=y.values,
+            z=picture.drawn.T,
+            colorscale=COLORMAP,
+            contours={"coloring": "lines", "start": low, "end": high, "size": (high - low) / 14 or 1.0},
+            line={"width": 2},
+            colorbar=bar,
+            connectgaps=False,
+            customdata=numbers,
+            hovertemplate=template,
+        )
+    )
+    return mark_plane_interactive(figure, picture)
+
+
+def mark_plane_interactive(figure: Any, picture: Picture) -> Any:
+    """Mark the centre and the holes, label the axes: what every plotly picture of a plane has."""
+    x, y = picture.axes
+    if picture.note:
+        columns, rows = np.nonzero(picture.holes)
+        figure.add_scatter(
+            x=x.values[columns],
+            y=y.values[rows],
+            mode="markers",
+            marker={"symbol": "x-thin", "size": 5, "line": {"color": "#888", "width": 1}},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    if picture.center is not None:
+        figure.add_scatter(
+            x=[0],
+            y=[0],
+            mode="markers",
+            marker={"color": CENTER_COLOR, "size": 11, "line": {"color": "white", "width": 1.5}},
+            hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
+            showlegend=False,
+        )
+    figure.update_xaxes(title=x.label, range=[x.values[0], x.values[-1]], constrain="domain")
+    figure.update_yaxes(title=y.label, range=[y.values[0], y.values[-1]])
+    spans = np.ptp(x.values), np.ptp(y.values)
+    if 0.5 <= spans[0] / spans[1] <= 2:
+        figure.update_yaxes(scaleanchor="x")
+    return layout(figure, picture)

@@ -1,0 +1,104 @@
+"""A plane as a surface in three dimensions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, finish, hover, layout, meanings
+
+
+def draw(figure: Any, picture: Picture) -> None:
+    """Draw into a matplotlib figure."""
+    from matplotlib.colors import Normalize
+
+    axes = figure.add_subplot(projection="3d")
+    x, y = picture.axes
+    low, high = picture.range
+    if not low < high:
+        high = low + 1
+    mesh_x, mesh_y = np.meshgrid(x.values, y.values, indexing="ij")
+    norm = Normalize(low, high)
+    sheet = axes.plot_surface(
+        mesh_x,
+        mesh_y,
+        picture.drawn,
+        cmap=COLORMAP,
+        norm=norm,
+        rcount=len(x.values),
+        ccount=len(y.values),
+        linewidth=0.15,
+        edgecolor=(0, 0, 0, 0.25),
+        antialiased=True,
+    )
+    floor = low - 0.35 * (high - low)
+    if not picture.holes.any():
+        axes.contour(
+            mesh_x, mesh_y, picture.drawn, 12, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+        )
+    axes.set_zlim(floor, high)
+    if picture.center is not None:
+        height = math.log10(picture.center) if picture.log else picture.center
+        axes.plot([0, 0], [0, 0], [floor, height], color=CENTER_COLOR, linewidth=0.8, linestyle="--", zorder=10)
+        axes.plot([0], [0], [height], "o", color=CENTER_COLOR, markersize=4, zorder=11)
+    axes.set_xlabel(x.letter, labelpad=-2)
+    axes.set_ylabel(y.letter, labelpad=-2)
+    axes.tick_params(labelsize=7, pad=0)
+    axes.view_init(elev=32, azim=-125)
+    axes.set_box_aspect((1, 1, 0.75), zoom=1.05)
+    for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
+        pane.set_pane_color((1, 1, 1, 0))
+        pane._axinfo["grid"].update(color=(0.88, 0.88, 0.88), linewidth=0.5)
+    bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    bar.set_label(picture.log_label if picture.log else picture.label)
+    bar.outline.set_visible(False)
+    finish(figure, picture)
+    axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+
+
+def interactive(picture: Picture) -> Any:
+    """Make a plotly figure."""
+    import plotly.graph_objects as go
+
+    x, y = picture.axes
+    label = picture.log_label if picture.log else picture.label
+    numbers, template = hover(picture)
+    figure = go.Figure(
+        go.Surface(
+            x=x.values,
+            y=y.values,
+            z=picture.drawn.T,
+            colorscale=COLORMAP,
+            colorbar={"title": {"text": label, "side": "right"}, "outlinewidth": 0, "len": 0.75},
+            connectgaps=False,
+            contours={"z": {"show": True, "usecolormap": True, "project": {"z": True}, "width": 1}},
+            lighting={"ambient": 0.65, "diffuse": 0.7, "specular": 0.12, "roughness": 0.6},
+            customdata=numbers,
+            hovertemplate=template,
+            name=label,
+        )
+    )
+    if picture.center is not None:
+        figure.add_scatter3d(
+            x=[0],
+            y=[0],
+            z=[math.log10(picture.center) if picture.log else picture.center],
+            mode="markers",
+            marker={"color": CENTER_COLOR, "size": 5},
+            hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
+            showlegend=False,
+        )
+    figure.update_layout(
+        scene={
+            "xaxis": {"title": {"text": x.letter}},
+            "yaxis": {"title": {"text": y.letter}},
+            "zaxis": {"title": {"text": label}},
+            "aspectratio": {"x": 1, "y": 1, "z": 0.75},
+            "camera": {"eye": {"x": -1.25, "y": -1.45, "z": 0.95}},
+        }
+    )
+    layout(figure, picture)
+    figure.update_layout(title={"subtitle": {"text": meanings(picture), "font": {"size": 12, "color": "#666"}}})
+    return figure
