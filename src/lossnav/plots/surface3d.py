@@ -39,6 +39,7 @@ def draw(figure: Any, picture: Picture) -> None:
             mesh_x, mesh_y, picture.drawn, 12, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
         )
     axes.set_zlim(floor, high)
+    axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
     if picture.center is not None:
         height = math.log10(picture.center) if picture.log else picture.center
         axes.plot([0, 0], [0, 0], [floor, height], color=CENTER_COLOR, linewidth=0.8, linestyle="--", zorder=10)

@@ -3,7 +3,7 @@
 from lossnav.zoo.data import Data, cifar10, digits, load_data, mnist
 from lossnav.zoo.models import NotebookCNN, notebook_cnn
 from lossnav.zoo.recipes import RECIPES, Recipe, recipe
-from lossnav.zoo.train import History, train
+from lossnav.zoo.train import History, accuracy, train
 
 __all__ = [
     "RECIPES",
@@ -11,6 +11,7 @@ __all__ = [
     "History",
     "NotebookCNN",
     "Recipe",
+    "accuracy",
     "cifar10",
     "digits",
     "load_data",

@@ -1,0 +1,333 @@
+"""The command line: parse, call, print. Results go to stdout, progress to stderr; no numerics here.
+
+Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with failed points, 130 Ctrl-C, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import warnings
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec, cast
+
+import typer
+
+from lossnav import __version__
+from lossnav.errors import (
+    Interrupted,
+    LossnavError,
+    LossnavWarning,
+    OptionError,
+    SamplerError,
+    SpecError,
+)
+
+app = typer.Typer(
+    name="lossnav",
+    help="Navigate the loss space of neural networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+P = ParamSpec("P")
+
+_USAGE_ERRORS = (OptionError, SamplerError, SpecError)
+
+
+class ChartName(StrEnum):
+    """Charts by name."""
+
+    line = "line"
+    plane = "plane"
+    rescaled_line = "rescaled-line"
+    rescaled_bilinear = "rescaled-bilinear"
+
+
+class Normalize(StrEnum):
+    """Normalisations of a random direction."""
+
+    filter = "filter"
+    layer = "layer"
+    weight = "weight"
+    none = "none"
+
+
+class Distribution(StrEnum):
+    """Distributions of a random direction's entries."""
+
+    normal = "normal"
+    uniform = "uniform"
+
+
+class DemoData(StrEnum):
+    """Data sets of the demo."""
+
+    digits = "digits"
+    mnist = "mnist"
+
+
+class Order(StrEnum):
+    """Orders of the training batches."""
+
+    stored = "stored"
+    shuffled = "shuffled"
+
+
+class Kind(StrEnum):
+    """Kinds of plot."""
+
+    line = "line"
+    contour = "contour"
+    heatmap = "heatmap"
+    surface = "surface"
+
+
+def _reporting(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn our errors into a line on stderr and an exit code; anything else is a bug and shows its traceback."""
+
+    @functools.wraps(command)
+    def reported(*args: P.args, **kwargs: P.kwargs) -> None:
+        warnings.showwarning = _show_warning
+        try:
+            command(*args, **kwargs)
+        except LossnavError as error:
+            _say(f"{type(error).__name__}: {error}")
+            raise typer.Exit(2 if isinstance(error, _USAGE_ERRORS) else 1) from error
+        except Interrupted as error:
+            _say(str(error))
+            raise typer.Exit(128 + error.signal) from error
+        except KeyboardInterrupt as error:
+            _say("Stopped.")
+            raise typer.Exit(130) from error
+
+    return reported
+
+
+DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files).")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+
+
+@app.command()
+@_reporting
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("lossnav-demo"),
+    data: Annotated[DemoData, typer.Option(help="Embedded digits, or MNIST: the notebook itself.")] = DemoData.digits,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train the notebook's network and show the ground around it: a line, two planes, pictures, one page."""
+    from lossnav.zoo.demo import demo as run
+
+    result = run(out, data=data.value, data_root=data_root, seed=seed, overwrite=overwrite, progress=True, say=_say)
+    _print_table(result.table())
+    typer.echo(f"open {result.index}")
+
+
+@app.command()
+@_reporting
+def train(
+    spec: Annotated[str, typer.Argument(help="zoo:notebook-digits or zoo:notebook-mnist.")] = "zoo:notebook-digits",
+    out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write (.safetensors).")] = Path(
+        "model.safetensors"
+    ),
+    data_root: DataRoot = None,
+    passes: Annotated[int | None, typer.Option(help="Over the training data. Default: the recipe's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's step. Default 0.001.")] = None,
+    order: Annotated[Order | None, typer.Option(help="Of the batches. Default: the recipe's.")] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Train a network of the zoo and write its checkpoint."""
+    from lossnav import checkpoints, zoo
+    from lossnav.files import require_writable
+
+    prefix, _, name = spec.rpartition(":")
+    if prefix != "zoo":
+        raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits or zoo:notebook-mnist.")
+    require_writable(out, overwrite)
+    recipe = zoo.recipe(name)
+    _say(f"loading {recipe.data}")
+    data = recipe.load_data(data_root)
+    model = recipe.model(seed)
+    options = {"passes": passes, "batch_size": batch_size, "lr": lr, "order": order and order.value, "seed": seed}
+    interrupted = None
+    try:
+        history = recipe.train(model, data, progress=True, **options)
+    except KeyboardInterrupt as error:
+        interrupted, history = error, None
+    held_out = zoo.accuracy(model, data, recipe.held_out)
+    checkpoints.save(
+        model, out, metadata={"recipe": name, "seed": seed, "held_out_accuracy": held_out}, overwrite=overwrite
+    )
+    if interrupted is not None:
+        raise Interrupted(f"Stopped. The weights as they are (held-out accuracy {held_out:.4f}) are in {out}.")
+    assert history is not None
+    _print_table({"held-out accuracy": f"{held_out:.4f}", "training loss": f"{history.loss[-1]:.5g} nat"})
+    typer.echo(str(out))
+
+
+@app.command()
+@_reporting
+def evaluate(
+    spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Surface to write (a .zarr folder).")] = Path("run.zarr"),
+    chart: Annotated[ChartName, typer.Option(help="Where to look.")] = ChartName.plane,
+    normalize: Annotated[Normalize | None, typer.Option(help="Default: filter; none for rescaled charts.")] = None,
+    distribution: Annotated[
+        Distribution | None, typer.Option(help="Default: normal; uniform for rescaled charts.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: bias norm. '' for nothing.")
+    ] = None,
+    grid: Annotated[int, typer.Option(help="Points along each axis.")] = 51,
+    range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis.")] = (-1.0, 1.0),
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Evaluate an objective on a chart and write the surface."""
+    from lossnav import directions
+    from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
+    from lossnav.evaluation import evaluate as run
+    from lossnav.files import require_writable
+    from lossnav.samplers import Grid
+    from lossnav.specs import load_objective
+
+    charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
+    chart_class: Any = charts[chart.value]
+    rescaled = chart.value.startswith("rescaled")
+    how = normalize or (Normalize.none if rescaled else Normalize.filter)
+    drawn = distribution or (Distribution.uniform if rescaled else Distribution.normal)
+    sampler = Grid(**dict.fromkeys(chart_class.dims, (*range_, grid)))
+    require_writable(out, overwrite)
+    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
+    found = directions.random(
+        objective,
+        n=len(chart_class.dims),
+        normalize=None if how is Normalize.none else cast(Any, how.value),
+        distribution=drawn.value,
+        orthogonal=not rescaled,
+        exclude=("bias", "norm") if exclude is None else [word for word in exclude if word],
+        seed=seed,
+    )
+    surface = run(
+        objective, chart_class(objective.params, *found), sampler, store=out, overwrite=overwrite, progress=True
+    )
+    _print_table(_summary_words(surface))
+    typer.echo(str(out))
+    if surface.lossnav.counts["failed"]:
+        raise typer.Exit(3)
+
+
+@app.command()
+@_reporting
+def plot(
+    kind: Annotated[Kind, typer.Argument(help="What to draw.")],
+    surface: Annotated[Path, typer.Argument(help="A .zarr folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
+    variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a stored surface."""
+    from lossnav import plots
+    from lossnav.surface import open_surface
+
+    target = plots.write(kind.value, open_surface(surface), out, variable=variable, log=log, overwrite=overwrite)
+    typer.echo(str(target))
+
+
+@app.command()
+@_reporting
+def info(
+    surface: Annotated[Path, typer.Argument(help="A .zarr folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what a stored surface holds and how it was made."""
+    from lossnav.surface import open_surface
+
+    opened = open_surface(surface)
+    if as_json:
+        sizes = {str(dim): size for dim, size in opened.sizes.items()}
+        everything = {"path": str(surface), "sizes": sizes, "summary": opened.lossnav.summary(), **opened.attrs}
+        typer.echo(json.dumps(everything, indent=2, ensure_ascii=False))
+    else:
+        _print_table(_made_words(opened) | _summary_words(opened))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lossnav {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; exits with the code that says how it went."""
+    app()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - stderr is for people
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    if issubclass(category, LossnavWarning):
+        _say(f"{category.__name__}: {message}")
+
+
+def _print_table(rows: dict[str, str]) -> None:
+    """Print two columns."""
+    width = max(len(name) for name in rows)
+    for name, value in rows.items():
+        typer.echo(f"{name:<{width}}  {value}")
+
+
+def _summary_words(surface: Any) -> dict[str, str]:
+    found = surface.lossnav.summary()
+    words = {"points": f"{found['points']:,}"}
+    words |= {f"  {word}": f"{count:,}" for word, count in found["status"].items() if count and word != "ok"}
+    for name, value in found["center"].items():
+        words[f"{name} at the centre"] = f"{value:.6g}"
+    for name in ("lowest", "highest"):
+        if name in found:
+            at = ", ".join(f"{dim} = {x:g}" for dim, x in found[name]["at"].items())
+            words[f"{name} loss"] = f"{found[name]['loss']:.6g} at {at}"
+    words["seconds"] = f"{found['seconds']:.1f} ({found['points_per_second']:.3g} points/s)"
+    return words
+
+
+def _made_words(surface: Any) -> dict[str, str]:
+    objective, chart, engine = (surface.attrs[key] for key in ("objective", "chart", "engine"))
+    axes = ", ".join(f"{dim}: {size}" for dim, size in surface.sizes.items())
+    words = {
+        "objective": f"{objective['model']}, {objective['loss']}, {objective['parameters']:,} parameters"
+        + (f", {objective['samples']:,} samples" if objective["samples"] else ""),
+        "fingerprint": objective["fingerprint"],
+        "chart": f"{chart['kind']} ({axes})",
+    }
+    for dim, recipe in zip(chart["dims"], chart["directions"], strict=True):
+        facts = [f"{key} {recipe[key]}" for key in ("normalize", "distribution", "seed") if key in recipe]
+        words[f"  {dim}"] = ", ".join([recipe["kind"], *facts, f"norm {recipe['norm']:.5g}"])
+    words |= {f"  cosine {pair}": f"{cosine:.2g}" for pair, cosine in chart["cosines"].items()}
+    words["BatchNorm"] = objective["bn"]
+    words["computed"] = f"{objective['dtype']} on {objective['device']}, engine {engine['kind']}, plan {engine['plan']}"
+    words["created"] = f"{surface.attrs['created']} by lossnav {surface.attrs['lossnav_version']}"
+    return words

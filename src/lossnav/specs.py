@@ -1,0 +1,100 @@
+"""From the words of a command line to an objective: ``file.py:name``, ``package.module:name``, ``zoo:name``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lossnav import checkpoints
+from lossnav.errors import LossnavError, SpecError
+from lossnav.objective import Objective
+
+
+def load_objective(
+    spec: str,
+    *,
+    checkpoint: str | os.PathLike[str] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+) -> Objective:
+    """Build the objective that a SPEC names.
+
+    Parameters
+    ----------
+    spec : str
+        ``file.py:name`` or ``package.module:name``, where the name is an `Objective` or a function without arguments
+        that returns one; or ``zoo:notebook-digits``, ``zoo:notebook-mnist``. The code of a file is run: name only
+        files you trust.
+    checkpoint : path, optional
+        Weights to centre the objective at; needed for the zoo.
+    data_root : path, optional
+        Where the data of the zoo lies.
+
+    Raises
+    ------
+    SpecError
+        If the SPEC leads nowhere.
+    CheckpointError
+        If the checkpoint cannot be read or does not fit.
+    """
+    place, _, name = spec.rpartition(":")
+    if not place or not name:
+        raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
+    if place == "zoo":
+        return _from_zoo(name, checkpoint, data_root)
+    value = getattr(_import(place), name, None)
+    if value is None:
+        raise SpecError(f"{place} has no {name!r}. Define {name} = lossnav.Objective(...) there, or a function of it.")
+    if callable(value) and not isinstance(value, Objective):
+        value = value()
+    if not isinstance(value, Objective):
+        raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
+    return value.at(checkpoints.load(checkpoint)) if checkpoint is not None else value
+
+
+def _from_zoo(name: str, checkpoint: Any, data_root: Any) -> Objective:
+    from lossnav import zoo
+
+    recipe = zoo.recipe(name)
+    if checkpoint is None:
+        raise SpecError(
+            f"zoo:{name} needs the weights of a trained network. Make them with: "
+            f"lossnav train zoo:{name} -o {name}.safetensors, then add --checkpoint {name}.safetensors"
+        )
+    model = recipe.model()
+    checkpoints.load_into(model, checkpoint)
+    return recipe.objective(model, recipe.load_data(data_root))
+
+
+def _import(place: str) -> ModuleType:
+    """Import a module by its dotted name, or a file by its path."""
+    if place.endswith(".py"):
+        path = Path(place).expanduser().resolve()
+        if not path.is_file():
+            raise SpecError(f"There is no file {place}. Check the path before the colon.")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.path.insert(0, str(path.parent))  # so that the file finds its neighbours, as under `python file.py`
+        sys.modules.setdefault(path.stem, module)
+        loader = spec.loader.exec_module
+    else:
+        sys.path.insert(0, os.getcwd())
+        module, loader = ModuleType(place), None
+    try:
+        if loader is None:
+            return importlib.import_module(place)
+        loader(module)
+        return module
+    except LossnavError:
+        raise
+    except Exception as error:
+        raise SpecError(
+            f"{place} cannot be imported: {type(error).__name__}: {error}. Run it by itself first."
+        ) from error
+    finally:
+        sys.path.pop(0)
