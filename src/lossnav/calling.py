@@ -1,12 +1,13 @@
 """Calling a model by value: the same structure, with weights of ours, over all batches.
 
 The user's module is never touched. What is called is a copy of its *structure*, in eval mode, whose own parameters
-and buffers lie on the meta device: a weight that is used behind `functional_call`'s back cannot be used silently.
+are NaN and take no memory: a weight that is used behind `functional_call`'s back cannot be used silently.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -88,17 +89,25 @@ class CopyPasses:
         return result
 
 
+def has_nan(steps: Iterable[StepValues]) -> bool:
+    """Whether any loss among these is NaN."""
+    return any(bool(torch.isnan(values["loss"]).any()) for _, values in steps)
+
+
 def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> Passes:
-    """Copy the structure of a model without its weights; what is left of them lies on the meta device."""
+    """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
+
+    Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
+    """
     memo: dict[int, Any] = {}
     for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = torch.empty_like(buffer, device="meta")
+        if parameter.is_floating_point():
+            hollow = torch.full((), math.nan, dtype=parameter.dtype, device=device)
+            memo[id(parameter)] = nn.Parameter(hollow.expand(parameter.shape), requires_grad=False)
     try:
         if isinstance(model, torch.jit.ScriptModule):
             raise TypeError("a ScriptModule cannot be called with other weights")
-        return FunctionalPasses(copy.deepcopy(model, memo).eval(), step, bn)
+        return FunctionalPasses(copy.deepcopy(model, memo).to(device).eval(), step, bn)
     except Exception as first:
         try:
             return CopyPasses(model, step, bn, device)

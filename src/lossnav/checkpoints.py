@@ -61,6 +61,9 @@ def save(
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         save_file(unique, scratch, metadata={key: str(value) for key, value in (metadata or {}).items()})
+        mask = os.umask(0)  # reading it means setting it
+        os.umask(mask)
+        scratch.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
         scratch.replace(target)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(

@@ -22,7 +22,7 @@ from lossnav import batches as data_batches
 from lossnav import checkpoints, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
-from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Passes, StepValues, make_passes
+from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Passes, StepValues, has_nan, make_passes
 from lossnav.errors import (
     DataError,
     DeviceError,
@@ -355,25 +355,33 @@ class Objective:
     def _prove(self, model: nn.Module) -> None:
         """Pass one batch at the centre: learn what the loss returns, and whether the model can be called by value.
 
-        A model that keeps a second reference to a weight (in a list, say) would go on using the old one. Our copy
-        of the structure holds no weights at all, so such a use fails here instead of giving a flat surface.
+        A model that keeps a second reference to a weight (in a list, say) would go on using the old one. The weights
+        of our copy of the structure are NaN, so such a use shows here instead of giving a flat surface; such a model
+        is evaluated on a full private copy.
         """
         with rng.preserved(self.seed, self.device):
             first: list[Batch] = [next(iter(self.batches or []))]
-        if not any(tensor.dim() and tensor.shape[0] for tensor in data_batches.tensors(first)):
+        found = list(data_batches.tensors(first))
+        if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
-        params = self.params | self._held
+        params, failure = self.params | self._held, None
         with rng.preserved(self.seed, self.device), torch.no_grad():
             try:
-                self._pass(params, self._buffers, first)
+                if not has_nan(self._pass(params, self._buffers, first)):
+                    return
             except (LossShapeError, DataError):
                 raise
             except Exception as error:
-                self._pass = CopyPasses(model, self._step, self.bn, self.device)
-                try:
-                    self._pass(params, self._buffers, first)
-                except Exception:
-                    raise error from None  # it is not the way of calling: the user's own mistake is more useful
+                failure = error
+            try:
+                on_copy = CopyPasses(model, self._step, self.bn, self.device)
+                nan_there_too = has_nan(on_copy(params, self._buffers, first))
+            except Exception:
+                if failure is not None:  # it is not the way of calling: the user's own mistake is more useful
+                    raise failure from None
+                return
+        if failure is not None or not nan_there_too:
+            self._pass = on_copy
 
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")

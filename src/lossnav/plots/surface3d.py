@@ -97,9 +97,10 @@ def interactive(picture: Picture) -> Any:
             "yaxis": {"title": {"text": y.letter}},
             "zaxis": {"title": {"text": label}},
             "aspectratio": {"x": 1, "y": 1, "z": 0.75},
-            "camera": {"eye": {"x": -1.25, "y": -1.45, "z": 0.95}},
+            "camera": {"eye": {"x": -1.1, "y": -1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}},
         }
     )
     layout(figure, picture)
+    figure.update_layout(margin={"l": 0, "r": 10, "b": 10})
     figure.update_layout(title={"subtitle": {"text": meanings(picture), "font": {"size": 12, "color": "#666"}}})
     return figure

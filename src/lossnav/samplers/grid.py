@@ -22,8 +22,8 @@ class Grid(Sampler):
     ----------
     **axes : (low, high, n) or increasing sequence of numbers
         One a coordinate, named as the chart names it (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple
-        of three whose last is an ``int`` means n evenly spaced points with both ends among them; anything else is
-        taken as the coordinates themselves.
+        of three means n evenly spaced points with both ends among them; a list or array holds the coordinates
+        themselves.
 
     Raises
     ------
@@ -74,16 +74,24 @@ class Grid(Sampler):
 
 
 def _axis(name: str, spec: Any) -> Axis:
-    if isinstance(spec, tuple) and len(spec) == 3 and isinstance(spec[2], int | np.integer):
-        low, high, n = float(spec[0]), float(spec[1]), int(spec[2])
+    if isinstance(spec, tuple) and len(spec) == 3:
+        low, high, n = float(spec[0]), float(spec[1]), spec[2]
+        if not isinstance(n, int | np.integer):
+            raise SamplerError(
+                f"{name}={spec} ends in {n!r}, which is no whole number of points. Pass (low, high, n), or a list of "
+                "coordinates."
+            )
         if n < 2:
             raise SamplerError(f"{name}={spec} asks for {n} point(s), which shows no slope. Ask for 2 or more.")
-        if math.isfinite(low) and math.isfinite(high) and low >= high:
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise SamplerError(f"{name}={spec} is not finite. Give two numbers as its ends.")
+        if low >= high:
             raise SamplerError(
                 f"{name}={spec} runs from {low:g} down to {high:g}. Give the lower end first: ({high:g}, {low:g}, {n})."
             )
         steps = np.arange(n)
-        axis = (low * (n - 1 - steps) + high * steps) / (n - 1)  # exact at both ends, and at 0 in the middle
+        axis = (low * (n - 1 - steps) + high * steps) / (n - 1)  # exactly symmetric, so 0 in the middle is 0
+        axis[0], axis[-1] = low, high
     else:
         axis = np.asarray(spec, dtype=np.float64)
         if axis.ndim != 1 or len(axis) < 2:
@@ -92,7 +100,7 @@ def _axis(name: str, spec: Any) -> Axis:
                 f"Pass {name}=(low, high, n) with a whole number n."
             )
     if not np.isfinite(axis).all():
-        raise SamplerError(f"{name}={spec} is not finite. Give two numbers as its ends.")
+        raise SamplerError(f"The coordinates of {name} are not all finite. Leave out the others.")
     if (np.diff(axis) <= 0).any():
         raise SamplerError(f"The coordinates of {name} do not increase. Sort them, and give each once.")
     return axis

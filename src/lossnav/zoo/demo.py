@@ -168,6 +168,7 @@ def _runs(objective: Objective, seed: int) -> dict[str, tuple[str, Any, Grid]]:
 
 def _draw(surfaces: dict[str, xr.Dataset], folder: Path, overwrite: bool) -> None:
     plots.write("line", surfaces[_LINE], folder / "line.png", overwrite=overwrite)
+    plots.write("line", surfaces[_LINE], folder / "line-log.png", log=True, overwrite=overwrite)
     for stem in (_BILINEAR, _PLANE):
         plots.write("surface", surfaces[stem], folder / f"{stem}-surface.png", log=True, overwrite=overwrite)
         plots.write("contour", surfaces[stem], folder / f"{stem}-contour.png", overwrite=overwrite)
@@ -191,7 +192,7 @@ def _write_index(result: DemoResult, data: str) -> None:
                 "From the trained network (α = 0) towards a random point of the same norm (α = 1) and away from it. "
                 "The band is one standard error of the mean over the images.",
                 [plots.line(line)],
-                [folder / "line.png"],
+                [folder / "line-log.png"],
             ),
             Section(
                 "Over the notebook's plane",

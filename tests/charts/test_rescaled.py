@@ -1,0 +1,75 @@
+"""The notebook's charts equal the notebook's formulas, tensor by tensor."""
+
+import numpy as np
+import pytest
+import torch
+
+import lossnav as ln
+from lossnav import errors
+
+RAW = {"normalize": None, "distribution": "uniform", "orthogonal": False}
+
+
+def norm(x):
+    return np.sqrt((x.astype(np.float64) ** 2).sum())
+
+
+def arrays(params):
+    return {name: tensor.double().numpy() for name, tensor in params.items()}
+
+
+@pytest.mark.parametrize("t", [-2.0, -0.3, 0.0, 0.5, 1.0, 2.0])
+def test_rescaled_line_is_perturbweights(digits_objective, t):
+    (d,) = ln.directions.random(digits_objective, seed=1, **RAW)
+    point, theta, direction = (
+        arrays(ln.RescaledLine(digits_objective.params, d)([t])),
+        arrays(digits_objective.params),
+        arrays(d),
+    )
+    for name in theta:
+        expected = theta[name]
+        if name.endswith("weight"):
+            expected = (1 - t) * theta[name] + t * norm(theta[name]) / norm(direction[name]) * direction[name]
+        np.testing.assert_allclose(point[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [-1.0, -0.4, 0.0, 0.7, 1.0])
+@pytest.mark.parametrize("beta", [-1.0, 0.0, 0.3, 1.0])
+def test_rescaled_bilinear_is_pw_2d_bilinear(digits_objective, alpha, beta):
+    d0, _, d2 = ln.directions.random(digits_objective, 3, seed=1, **RAW)
+    point = arrays(ln.RescaledBilinear(digits_objective.params, d2, d0)([alpha, beta]))
+    theta0, theta2, theta3 = arrays(d0), arrays(d2), arrays(digits_objective.params)
+    for name in theta3:
+        expected = theta3[name]
+        if name.endswith("weight"):
+            size = norm(theta3[name])
+            phi = alpha * size / norm(theta2[name]) * theta2[name] + (1 - alpha) * theta3[name]
+            expected = beta * size / norm(theta0[name]) * theta0[name] + (1 - beta) * size / norm(phi) * phi
+        np.testing.assert_allclose(point[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_origins_are_the_centre_bit_for_bit(digits_objective):
+    d0, d2 = ln.directions.random(digits_objective, 2, **RAW)
+    for chart in (ln.RescaledLine(digits_objective.params, d0), ln.RescaledBilinear(digits_objective.params, d2, d0)):
+        point = chart(np.zeros(len(chart.dims)))
+        assert all(torch.equal(point[name], tensor) for name, tensor in digits_objective.params.items())
+
+
+def test_the_line_is_affine_and_projects(digits_objective):
+    (d,) = ln.directions.random(digits_objective, **RAW)
+    line = ln.RescaledLine(digits_objective.params, d)
+    found = line.project(line([0.75]))
+    assert found.coords == pytest.approx([0.75], abs=1e-5)
+    assert found.residual < 1e-5
+
+
+def test_the_bilinear_is_not(digits_objective):
+    chart = ln.RescaledBilinear(digits_objective.params, *ln.directions.random(digits_objective, 2, **RAW))
+    with pytest.raises(errors.ChartError, match="not affine"):
+        chart.project(digits_objective.params)
+
+
+def test_directions_must_move_the_same_tensors(digits_objective):
+    (a,), (b,) = (ln.directions.random(digits_objective, exclude=e, **RAW) for e in (("bias",), ("bias", "conv1.*")))
+    with pytest.raises(errors.ChartError, match='"conv1.weight".*same exclude='):
+        ln.RescaledBilinear(digits_objective.params, a, b)

@@ -1,0 +1,82 @@
+"""Networks and data small enough to check by hand, and where real data lies if it is there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lossnav as ln
+
+ROOT = Path(__file__).parent.parent
+
+
+def shared_data(name: str) -> Path:
+    """A folder or file of real data, or a skip that says why."""
+    for base in (os.environ.get("LOSSNAV_DATA"), ROOT.parent / "shared" / "data"):
+        if base and (Path(base) / name).exists():
+            return Path(base) / name
+    pytest.skip(f"no {name} in LOSSNAV_DATA or ../shared/data")
+
+
+class Everything(nn.Module):
+    """Biases, BatchNorm, LayerNorm, tied weights, one-element filters, a transposed convolution, a scalar."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.bn = nn.BatchNorm2d(4)
+        self.depthwise = nn.Conv2d(4, 4, 1, groups=4)  # one element a filter
+        self.up = nn.ConvTranspose2d(4, 6, 2, groups=2)
+        self.first = nn.Linear(6, 5)
+        self.norm = nn.LayerNorm(5)
+        self.second = nn.Linear(5, 5)
+        self.tied = nn.Linear(5, 5)
+        self.tied.weight = self.second.weight
+        self.gain = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(self.depthwise(torch.relu(self.bn(self.conv(x)))))
+        x = self.norm(self.first(x.mean((2, 3))))
+        return self.gain * self.tied(torch.tanh(self.second(x)))
+
+
+@pytest.fixture
+def everything() -> nn.Module:
+    torch.manual_seed(0)
+    model = Everything()
+    model(torch.randn(32, 1, 8, 8))  # running statistics that are not the initial ones
+    return model.eval()
+
+
+@pytest.fixture
+def images() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(23, 1, 8, 8, generator=generator), torch.randint(0, 5, (23,), generator=generator)
+
+
+@pytest.fixture
+def objective(everything: nn.Module, images: tuple[Tensor, Tensor]) -> ln.Objective:
+    return ln.Objective(everything, "cross_entropy", images, metrics=["accuracy"], batch_size=10)
+
+
+@pytest.fixture
+def plane(objective: ln.Objective) -> ln.Plane:
+    return ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
+
+
+@pytest.fixture(scope="session")
+def digits_objective() -> ln.Objective:
+    """The notebook's network after a short training on the embedded digits."""
+    recipe = ln.zoo.recipe("notebook-digits")
+    data, model = recipe.load_data(), recipe.model(seed=3)
+    recipe.train(model, data, passes=4, progress=False)
+    return recipe.objective(model, data)
+
+
+@pytest.fixture
+def surface(objective: ln.Objective, plane: ln.Plane):
+    return ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-0.5, 1, 4)))

@@ -1,0 +1,164 @@
+"""Directions are what they say: orthogonal, of the right norms, reproducible."""
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import lossnav as ln
+from lossnav import directions, errors
+from lossnav import params as algebra
+
+EVERYTHING = ()  # exclude nothing
+
+
+def filter_norms(objective, tensors, name):
+    return algebra.to_filters(tensors[name].double(), objective.transposed.get(name)).norm(dim=1)
+
+
+@pytest.fixture(params=["everything", "cnn"])
+def any_objective(request, objective, digits_objective):
+    return objective if request.param == "everything" else digits_objective
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("exclude", [("bias", "norm"), EVERYTHING])
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_every_filter_has_the_weights_norm_and_directions_are_orthogonal(any_objective, n, exclude, distribution):
+    found = directions.random(any_objective, n, normalize="filter", exclude=exclude, distribution=distribution, seed=7)
+    for a, b in itertools.combinations(found, 2):
+        assert abs(algebra.dot(a, b)) <= 1e-6 * algebra.norm(a) * algebra.norm(b)
+    for i, direction in enumerate(found):
+        left_out = 0
+        for name in direction:
+            if name in direction.recipe["excluded"]:
+                assert not direction[name].any()
+                continue
+            wanted = filter_norms(any_objective, any_objective.params, name)
+            got = filter_norms(any_objective, direction, name)
+            entries = any_objective.params[name].numel() // len(wanted)
+            if entries <= i:  # a filter of m entries has m orthogonal directions
+                left_out += len(wanted)
+                assert not got.any()
+            else:
+                assert torch.allclose(got, wanted, rtol=1e-6, atol=0)
+        assert direction.recipe["filters_left_out"] == left_out
+
+
+def test_one_element_filters_are_in_the_first_direction_only(objective):
+    d1, d2 = directions.random(objective, 2)
+    assert d1["depthwise.weight"].all()
+    assert not d2["depthwise.weight"].any()
+    assert d2.recipe["filters_left_out"] == 4 + 1  # the four depthwise filters and the gain
+
+
+def test_biases_and_norms_stay_by_default_and_tied_weights_move_once(objective):
+    (d,) = directions.random(objective)
+    assert "tied.weight" not in d
+    assert set(d.recipe["excluded"]) == {
+        name for name in d if name.endswith("bias") or name[:2] == "bn" or name[:4] == "norm"
+    }
+    assert {name for name in d if d[name].any()} == {
+        "conv.weight", "depthwise.weight", "up.weight", "first.weight", "second.weight", "gain"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("normalize", ["layer", "weight", None])
+def test_other_normalisations_are_orthogonal_too(any_objective, normalize):
+    found = directions.random(any_objective, 3, normalize=normalize, seed=1)
+    for a, b in itertools.combinations(found, 2):
+        assert abs(algebra.cosine(a, b)) < 1e-6
+    if normalize == "layer":
+        for name, length in found[0].recipe["norms"].items():
+            assert length == pytest.approx(algebra.norms(any_objective.params)[name], rel=1e-6)
+
+
+def test_weight_normalisation_is_zero_where_the_weight_is():
+    model = nn.Linear(4, 4, bias=False)
+    with torch.no_grad():
+        model.weight[0] = 0
+    objective = ln.Objective(model.eval(), "mse", (torch.ones(2, 4), torch.ones(2, 4)))
+    for d in directions.random(objective, 2, normalize="weight"):
+        assert not d["weight"][0].any()
+        assert d["weight"][1:].all()
+
+
+def test_same_seed_same_bits_other_seed_other_direction(objective):
+    a, b = directions.random(objective, 2, seed=3), directions.random(objective, 2, seed=3)
+    assert all(torch.equal(x[name], y[name]) for x, y in zip(a, b, strict=True) for name in x)
+    c = directions.random(objective, 2, seed=4)
+    assert abs(algebra.cosine(a[0], c[0])) < 0.5
+    assert [d.recipe for d in a] == [d.recipe for d in b]
+
+
+def test_a_draw_depends_on_seed_number_and_name_alone(objective):
+    """What is excluded, and how many are asked for, leaves the other tensors' draws as they were."""
+    raw = {"normalize": None, "orthogonal": False, "seed": 9}
+    (first,) = directions.random(objective, 1, **raw)
+    again, second = directions.random(objective, 2, exclude=(), **raw)
+    assert torch.equal(first["conv.weight"], again["conv.weight"])
+    assert not torch.equal(again["conv.weight"], second["conv.weight"])
+
+
+def test_global_generators_are_left_alone(objective):
+    before = torch.get_rng_state()
+    directions.random(objective, 2)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_draws_have_the_distribution_they_say():
+    big = ln.Objective.from_function(lambda p: p["w"].sum(), {"w": torch.ones(100, 1000)})
+    raw = {"normalize": None, "orthogonal": False}
+    normal = directions.random(big, **raw)[0]["w"]
+    uniform = directions.random(big, distribution="uniform", **raw)[0]["w"]
+    assert abs(normal.mean()) < 0.02
+    assert normal.std() == pytest.approx(1, abs=0.02)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert uniform.mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_half_precision_models_get_float32_directions():
+    model = nn.Linear(8, 4).to(torch.bfloat16).eval()
+    data = (torch.ones(2, 8, dtype=torch.bfloat16), torch.ones(2, 4, dtype=torch.bfloat16))
+    objective = ln.Objective(model, "mse", data)
+    (d,) = directions.random(objective)
+    assert d["weight"].dtype == torch.float32
+    assert ln.Line(objective.params, d)([0.1])["weight"].dtype == torch.bfloat16
+
+
+def test_between_leads_from_one_to_the_other(objective):
+    other = {name: tensor + 1 for name, tensor in objective.params.items()}
+    line = ln.Line(objective.params, directions.between(objective, other))
+    assert all(torch.allclose(line([1.0])[name], other[name]) for name in other)
+    with pytest.raises(errors.StructureMismatchError, match="missing.*one architecture"):
+        directions.between(objective, {"w": torch.zeros(1)})
+
+
+def test_normalisers_by_hand():
+    d, ref = {"w": torch.tensor([[3.0, 4.0], [0.0, 0.0]])}, {"w": torch.tensor([[0.0, 10.0], [1.0, 0.0]])}
+    assert torch.equal(directions.filter_normalize(d, ref)["w"], torch.tensor([[6.0, 8.0], [0.0, 0.0]]))
+    assert directions.layer_normalize(d, ref)["w"].norm() == pytest.approx(101**0.5)
+    assert torch.equal(directions.weight_normalize(d, ref)["w"], torch.tensor([[0.0, 40.0], [0.0, 0.0]]))
+    with pytest.raises(errors.StructureMismatchError, match=r'"w": \(2, 2\) vs \(3,\).*two architectures'):
+        directions.filter_normalize(d, {"w": torch.zeros(3)})
+
+
+def test_unknown_words_are_refused(objective):
+    for options, words in (
+        ({"normalize": "filters"}, "normalize='filters' is unknown.*'filter'"),
+        ({"distribution": "cauchy"}, "cauchy.*uniform"),
+        ({"n": 0}, "n=0.*1 or more"),
+        ({"exclude": ("conv1.*",)}, "'conv1.*' matches no parameter.*conv.weight"),
+        ({"exclude": ("*",)}, "leaves no parameter"),
+    ):
+        with pytest.raises(errors.OptionError, match=words):
+            directions.random(objective, **options)
+
+
+def test_no_room_for_more_directions_is_said():
+    tiny = ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)})
+    for normalize in ("filter", None):
+        with pytest.raises(errors.DirectionError, match="Ask for fewer"):
+            directions.random(tiny, 3, normalize=normalize)

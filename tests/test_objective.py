@@ -1,0 +1,471 @@
+"""An objective is a pure function of weights, whatever model, loss and data it is made of."""
+
+import collections
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+import lossnav as ln
+from lossnav import errors
+
+X = torch.randn(23, 6, generator=torch.Generator().manual_seed(0))
+Y = torch.randint(0, 3, (23,), generator=torch.Generator().manual_seed(1))
+
+
+def net() -> nn.Module:
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(6, 7), nn.Tanh(), nn.Linear(7, 3)).eval()
+
+
+def true_loss(model=None) -> float:
+    with torch.no_grad():
+        return F.cross_entropy((model or net()).double()(X.double()), Y).item()
+
+
+class Pairs(Dataset):
+    def __len__(self):
+        return len(X)
+
+    def __getitem__(self, i):
+        return X[i], Y[i]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from zip(X, Y, strict=True)
+
+
+Batch = collections.namedtuple("Batch", "x y")
+
+SOURCES = {
+    "tensors": lambda: (X, Y),
+    "arrays": lambda: (X.numpy(), Y.numpy()),
+    "dict of tensors": lambda: {"input": X, "labels": Y},
+    "dataset": Pairs,
+    "iterable dataset": Stream,
+    "tensor dataset": lambda: TensorDataset(X, Y),
+    "loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=4),
+    "shuffling loader": lambda: DataLoader(TensorDataset(X, Y), batch_size=4, shuffle=True),
+    "list of tuples": lambda: list(zip(X.split(5), Y.split(5), strict=True)),
+    "list of dicts": lambda: [{"input": x, "labels": y} for x, y in zip(X.split(5), Y.split(5), strict=True)],
+    "named tuples": lambda: [Batch(x, y) for x, y in zip(X.split(5), Y.split(5), strict=True)],
+    "generator": lambda: zip(X.split(5), Y.split(5), strict=True),
+}
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_any_data_gives_the_same_loss(kind):
+    """A short last batch has its own weight: 23 is divided by none of the batch sizes."""
+    objective = ln.Objective(net(), F.cross_entropy, SOURCES[kind](), metrics=["accuracy"], batch_size=10)
+    values = objective.evaluate(objective.params)
+    assert values["loss"] == pytest.approx(true_loss(), rel=1e-6)
+    assert values["accuracy"] == (net()(X).argmax(1) == Y).double().mean().item()
+    assert objective.samples == 23
+    with torch.no_grad():
+        singles = F.cross_entropy(net()(X), Y, reduction="none").double()
+    assert values["loss_se"] == pytest.approx((singles.std() / 23**0.5).item(), rel=1e-5)
+
+
+LOSSES = {
+    "name": ("cross_entropy", True),
+    "function": (F.cross_entropy, True),
+    "module": (nn.CrossEntropyLoss(), True),
+    "module none": (nn.CrossEntropyLoss(reduction="none"), True),
+    "lambda mean": (lambda out, y: F.cross_entropy(out, y), False),
+}
+
+
+@pytest.mark.parametrize("kind", LOSSES)
+def test_any_loss_gives_the_same_mean_and_an_error_bar_where_it_can(kind):
+    loss, has_se = LOSSES[kind]
+    values = ln.Objective(net(), loss, (X, Y), batch_size=10).evaluate(dict(net().named_parameters()))
+    assert values["loss"] == pytest.approx(true_loss(), rel=1e-6)
+    assert ("loss_se" in values) == has_se
+
+
+def test_a_vector_loss_that_says_so():
+    objective = ln.Objective(net(), lambda o, y: F.cross_entropy(o, y, reduction="none"), (X, Y), reduction="none")
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(true_loss(), rel=1e-6)
+
+
+def test_class_weights_and_ignored_targets_are_not_averaged_sample_by_sample():
+    """The mean of such a loss is no mean of single losses: no error bar, and the right value."""
+    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]))
+    values = ln.Objective(net(), weighted, (X, Y), batch_size=23).evaluate(dict(net().named_parameters()))
+    assert "loss_se" not in values
+    assert values["loss"] == pytest.approx(weighted(net()(X), Y).item(), rel=1e-6)
+
+
+def test_a_model_with_its_own_loss_and_dict_batches():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = net()
+
+        def forward(self, input, labels):
+            logits = self.body(input)
+            return {"loss": F.cross_entropy(logits, labels), "logits": logits}
+
+    batches = [{"input": x, "labels": y} for x, y in zip(X.split(5), Y.split(5), strict=True)]
+    objective = ln.Objective(Own().eval(), None, batches)
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(true_loss(), rel=1e-6)
+
+
+def test_forward_hook_for_what_does_not_unpack():
+    class Graph:
+        def __init__(self, x, y):
+            self.x, self.y = x, y
+
+        def to(self, device):
+            return self
+
+    data = [Graph(X, Y)]
+    with pytest.raises(errors.DataError, match="does not unpack.*forward="):
+        ln.Objective(net(), F.cross_entropy, data)
+    objective = ln.Objective(net(), F.cross_entropy, data, forward=lambda model, batch: (model(batch.x), batch.y))
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(true_loss(), rel=1e-6)
+
+
+def test_bare_function_with_data_and_metrics():
+    def squares(p, batch):
+        x, y = batch
+        return ((x @ p["w"] - y) ** 2).mean()
+
+    x, y = torch.randn(7, 2), torch.randn(7)
+    objective = ln.Objective.from_function(
+        squares,
+        {"w": torch.ones(2)},
+        (x, y),
+        metrics={"bias": lambda p, b: (b[0] @ p["w"] - b[1]).mean()},
+        batch_size=3,
+    )
+    values = objective.evaluate({"w": torch.tensor([2.0, -1.0])})
+    residual = (x @ torch.tensor([2.0, -1.0]) - y).double()
+    assert values["loss"] == pytest.approx((residual**2).mean().item(), rel=1e-6)
+    assert values["bias"] == pytest.approx(residual.mean().item(), abs=1e-6)
+
+
+def test_loss_is_accumulated_in_float64():
+    """Many equal float32 values: a float32 sum drifts, ours does not."""
+    n = 200_000
+    x = torch.full((n, 1), 0.1)
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 1.0)
+    objective = ln.Objective(model.eval(), "mse", (x, torch.zeros(n, 1)), batch_size=50_000)
+    values = objective.evaluate(objective.params)
+    assert values["loss"] == pytest.approx(float(torch.tensor(0.1) ** 2), rel=1e-12)
+    assert values["loss_se"] == pytest.approx(0, abs=1e-12)
+
+
+# ---------------------------------------------------------------------- models
+
+
+def agrees_with_a_displaced_copy(make, batch, loss=F.cross_entropy):
+    """Evaluate at displaced weights by value, and by writing the weights into a fresh copy of the model."""
+    model = make().eval()
+    objective = ln.Objective(model, loss, batch, batch_size=8)
+    torch.manual_seed(4)
+    moved = {name: tensor + 0.3 * torch.randn_like(tensor) for name, tensor in objective.params.items()}
+    fresh = make().eval()
+    with torch.no_grad():
+        for name, parameter in fresh.named_parameters():
+            parameter.copy_(moved[name])
+        expected = loss(fresh(batch[0]), batch[1]).item()
+        assert expected != pytest.approx(loss(model(batch[0]), batch[1]).item(), rel=1e-4)
+    assert objective.evaluate(moved)["loss"] == pytest.approx(expected, rel=1e-5)
+    return objective
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.rnn = nn.LSTM(2, 4, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.head(self.rnn(x.reshape(-1, 3, 2))[0][:, -1])
+
+
+class Aliased(nn.Module):
+    """Keeps a second reference to its weight, which functional_call would not swap."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 3)
+        self.weights = [self.layer.weight]
+
+    def forward(self, x):
+        return F.linear(x, self.weights[0], self.layer.bias)
+
+
+class InPlace(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x).relu_() * self.calls.clamp(max=1)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.attention = nn.MultiheadAttention(2, 1, batch_first=True)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = x.reshape(-1, 3, 2)
+        return self.head(self.attention(x, x, x)[0].mean(1))
+
+
+class WeightNormed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.utils.parametrizations.weight_norm(nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+@pytest.mark.parametrize("make", [net, Recurrent, Aliased, InPlace, Attention, WeightNormed], ids=lambda f: f.__name__)
+def test_every_kind_of_model_moves(make):
+    agrees_with_a_displaced_copy(make, (X, Y))
+
+
+def test_scripted_models_move():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit is on its way out, its models are about
+        agrees_with_a_displaced_copy(lambda: torch.jit.script(net()), (X, Y))
+
+
+def test_only_what_params_selects_moves():
+    objective = ln.Objective(net(), F.cross_entropy, (X, Y), params="2.*")
+    assert list(objective.params) == ["2.weight", "2.bias"]
+    assert objective.describe()["parameters_held"] == 49
+    with pytest.raises(errors.OptionError, match="No parameter matches params='lora.*0.weight"):
+        ln.Objective(net(), F.cross_entropy, (X, Y), params="lora*")
+
+
+def test_training_on_beside_it_changes_nothing():
+    model = net()
+    objective = ln.Objective(model, F.cross_entropy, (X, Y))
+    before = objective.evaluate(objective.params)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+    assert objective.evaluate(objective.params) == before
+
+
+def test_at_a_checkpoint():
+    objective, other = ln.Objective(net(), F.cross_entropy, (X, Y)), net()
+    with torch.no_grad():
+        other[0].weight.mul_(2)
+    moved = objective.at({f"module.{name}": tensor for name, tensor in other.state_dict().items()})
+    assert moved.evaluate(moved.params)["loss"] == pytest.approx(true_loss(other), rel=1e-6)
+    assert moved.fingerprint != objective.fingerprint
+    with pytest.raises(errors.CheckpointMismatchError, match=r'Sequential: "0.weight" \(7, 6\) is missing'):
+        objective.at({"2.weight": other[2].weight})
+
+
+@pytest.mark.parametrize("bn", ["frozen", "recompute", "batch"])
+def test_batch_norm_policies(bn):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    model(torch.randn(50, 6) * 3)
+    model.eval()
+    objective = ln.Objective(model, F.cross_entropy, (X, Y), bn=bn, batch_size=23)
+    moved = {name: tensor + 0.2 for name, tensor in objective.params.items()}
+    h = F.linear(X, moved["0.weight"], moved["0.bias"])
+    mean, var = (model[1].running_mean, model[1].running_var) if bn == "frozen" else (h.mean(0), None)
+    if var is None:
+        var = h.var(0, unbiased=bn == "recompute")  # running variance is the unbiased one, a batch's own is not
+    h = (h - mean) / torch.sqrt(var + 1e-5) * moved["1.weight"] + moved["1.bias"]
+    expected = F.cross_entropy(F.linear(h, moved["2.weight"], moved["2.bias"]), Y).item()
+    for _ in range(2):  # twice: nothing of the first may be left over
+        assert objective.evaluate(moved)["loss"] == pytest.approx(expected, rel=1e-5)
+    assert objective.describe()["bn"] == bn
+
+
+def test_recomputed_statistics_average_over_the_batches():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 3)).eval()
+    objective = ln.Objective(model, F.cross_entropy, (X, Y), bn="recompute", batch_size=10)
+    parts = X.split(10)
+    mean = torch.stack([p.mean(0) for p in parts]).mean(0)
+    var = torch.stack([p.var(0) for p in parts]).mean(0)
+    h = (X - mean) / torch.sqrt(var + 1e-5)
+    expected = F.cross_entropy(F.linear(h, model[1].weight, model[1].bias), Y).item()
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_model_that_draws_random_numbers_draws_the_same_ones():
+    class Noisy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = net()
+
+        def forward(self, x):
+            return self.layer(x + torch.randn_like(x))
+
+    objective = ln.Objective(Noisy().eval(), F.cross_entropy, (X, Y), seed=5)
+    torch.manual_seed(1)
+    first = objective.evaluate(objective.params)
+    torch.manual_seed(2)
+    assert objective.evaluate(objective.params) == first
+    other = ln.Objective(Noisy().eval(), F.cross_entropy, (X, Y), seed=6)
+    assert other.evaluate(other.params) != first
+
+
+# ---------------------------------------------------------------------- metrics
+
+
+@pytest.mark.parametrize(
+    ("outputs", "targets", "expected"),
+    [
+        (torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([1, 1]), 0.5),
+        (torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 1.0),  # one-hot
+        (torch.tensor([2.0, -1.0, 3.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0]), 0.75),  # one logit
+        (torch.tensor([[2.0], [-1.0]]), torch.tensor([1, 1]), 0.5),
+        (torch.eye(3).repeat(2, 1, 1), torch.tensor([[0, 1, 2], [0, 0, 0]]), 4 / 6),  # language: (n, T, V)
+    ],
+)
+def test_accuracy_of_every_shape(outputs, targets, expected):
+    objective = ln.Objective(
+        nn.Linear(1, 1),
+        lambda o, t: o.float().mean(),
+        [(outputs, targets)],
+        metrics=["accuracy", "error"],
+        forward=lambda model, batch: batch,
+    )
+    values = objective.evaluate(objective.params)
+    assert values["accuracy"] == pytest.approx(expected)
+    assert values["error"] == pytest.approx(1 - expected)
+
+
+def test_own_metrics_by_sample_or_batch():
+    metrics = {"margin": lambda o, y: o.max(1).values, "top": lambda o, y: o.max()}
+    objective = ln.Objective(net(), "cross_entropy", (X, Y), metrics=metrics, batch_size=23)
+    values = objective.evaluate(objective.params)
+    assert values["margin"] == pytest.approx(net()(X).max(1).values.mean().item(), rel=1e-6)
+    assert values["top"] == pytest.approx(net()(X).max().item(), rel=1e-6)
+
+
+# ---------------------------------------------------------------------- bad input
+
+
+def test_a_vector_without_saying_so_is_refused():
+    with pytest.raises(errors.LossShapeError, match=r"vector of shape \(23,\).*reduction='none'"):
+        ln.Objective(net(), lambda o, y: F.cross_entropy(o, y, reduction="none"), (X, Y))
+
+
+def test_a_scalar_where_a_vector_was_promised_is_refused():
+    with pytest.raises(errors.LossShapeError, match="reduction='none' promises one value a sample"):
+        ln.Objective(net(), lambda o, y: F.cross_entropy(o, y), (X, Y), reduction="none")
+
+
+def test_a_sum_is_refused():
+    with pytest.raises(errors.LossShapeError, match="sums over the batch"):
+        ln.Objective(net(), nn.CrossEntropyLoss(reduction="sum"), (X, Y))
+
+
+@pytest.mark.parametrize("empty", [(X[:0], Y[:0]), [], (), iter(())], ids=["tensors", "list", "tuple", "iterator"])
+def test_empty_data_is_refused(empty):
+    with pytest.raises(errors.DataError, match="empty.*at least one sample"):
+        ln.Objective(net(), "cross_entropy", empty)
+
+
+def test_no_data_is_refused():
+    for nothing in (None, "mnist", 3):
+        with pytest.raises(errors.DataError, match=r"Pass \(x, y\) tensors"):
+            ln.Objective(net(), "cross_entropy", nothing)
+
+
+def test_lengths_that_differ_are_refused():
+    with pytest.raises(errors.DataError, match=r"differ in length: \(23, 6\), \(22,\)"):
+        ln.Objective(net(), "cross_entropy", (X, Y[:22]))
+
+
+def test_a_generator_over_the_budget_is_refused_and_a_loader_is_read_anew():
+    with pytest.raises(errors.DataError, match="only once.*DataLoader"):
+        ln.Objective(net(), "cross_entropy", zip(X.split(5), Y.split(5), strict=True), data_budget=100)
+    objective = ln.Objective(net(), "cross_entropy", DataLoader(TensorDataset(X, Y), batch_size=5), data_budget=100)
+    assert not objective.batches.resident
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(true_loss(), rel=1e-6)
+
+
+def test_train_mode_says_what_is_done():
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Dropout(0.1)).train()
+    with pytest.warns(
+        errors.TrainModeWarning, match=r"1 BatchNorm1d and 2 Dropout.*dropout is off.*running statistics"
+    ):
+        objective = ln.Objective(model, "cross_entropy", (X, Y))
+    assert model.training
+    assert objective.evaluate(objective.params) == ln.Objective(model.eval(), "cross_entropy", (X, Y)).evaluate(
+        objective.params
+    )
+
+
+def test_other_structures_are_refused(objective):
+    with pytest.raises(errors.StructureMismatchError, match=r'"gain" \(\) is missing.*same objective'):
+        objective.evaluate({"w": torch.zeros(2)})
+
+
+def test_unknown_words_are_refused():
+    for options, words in (
+        ({"bn": "off"}, "bn='off'.*frozen"),
+        ({"reduction": "sum"}, "reduction='sum'.*auto"),
+        ({"metrics": ["precision"]}, "precision.*accuracy"),
+        ({"metrics": {"loss": F.mse_loss}}, "cannot be called 'loss'"),
+        ({"loss": "hinge"}, "loss='hinge'.*cross_entropy"),
+        ({"loss": 3}, "loss is a int"),
+    ):
+        loss = options.pop("loss", "cross_entropy")
+        with pytest.raises(errors.OptionError, match=words):
+            ln.Objective(net(), loss, (X, Y), **options)
+    with pytest.raises(errors.OptionError, match="from_function"):
+        ln.Objective(lambda x: x, "cross_entropy", (X, Y))
+
+
+def test_a_device_that_is_not_there_is_refused():
+    if torch.cuda.is_available():
+        pytest.skip("a CUDA device is there")
+    with pytest.raises(errors.DeviceError, match="'cuda' is not there.*'cpu'"):
+        ln.Objective(net(), "cross_entropy", (X, Y), device="cuda")
+
+
+def test_lazy_models_are_refused():
+    with pytest.raises(errors.ObjectiveError, match="not initialised"):
+        ln.Objective(nn.LazyLinear(3), "cross_entropy", (X, Y))
+
+
+def test_the_users_own_mistake_is_what_is_raised():
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        ln.Objective(net(), "cross_entropy", (X[:, :5], Y))
+
+
+def test_overflow_is_recorded_not_raised():
+    objective = ln.Objective(net(), "mse", (X, torch.zeros(23, 3)))
+    values = objective.evaluate({name: tensor * 1e30 for name, tensor in objective.params.items()})
+    assert math.isinf(values["loss"])
+    assert np.isnan(objective.evaluate({k: v * math.nan for k, v in objective.params.items()})["loss"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_values_agree():
+    here = ln.Objective(net(), "cross_entropy", (X, Y), metrics=["accuracy"])
+    there = ln.Objective(net(), "cross_entropy", (X, Y), metrics=["accuracy"], device="cuda")
+    assert there.evaluate(here.params) == pytest.approx(here.evaluate(here.params), rel=1e-5)
