@@ -119,6 +119,13 @@ def evaluate(
         surface = run.surface(interrupted=stop.signal is not None)
     if store is not None:
         surfaces.save_surface(surface, store, overwrite=overwrite)
+    if run.errors:
+        warnings.warn(
+            f"{len(run.errors)} of {len(run.rows)} points raised an error and have status 3 (failed), the first at "
+            f"{run.errors[0]}. The others are there.",
+            PointsFailedWarning,
+            stacklevel=2,
+        )
     if stop.signal is not None:
         kept = f"It is saved in {store}." if store else "It is in the .surface of this exception."
         total = sampler.total or "?"
@@ -174,13 +181,6 @@ class _Run:
             raise EvaluationError(
                 f"All {len(self.errors)} points raised an error, the first at {self.errors[0]}. "
                 "Call objective.evaluate(chart(coords)) at that point to see where it comes from."
-            )
-        if self.errors:
-            warnings.warn(
-                f"{len(self.errors)} of {len(self.rows)} points raised an error and have status 3 (failed), the first "
-                f"at {self.errors[0]}. The others are there.",
-                PointsFailedWarning,
-                stacklevel=3,
             )
         attributes: dict[str, Any] = {
             "objective": self.objective.describe(),
