@@ -3,7 +3,7 @@
 from lossnav.zoo.data import Data, cifar10, digits, load_data, mnist
 from lossnav.zoo.models import NotebookCNN, notebook_cnn
 from lossnav.zoo.recipes import RECIPES, Recipe, recipe
-from lossnav.zoo.train import History, accuracy, train
+from lossnav.zoo.training import History, accuracy, train
 
 __all__ = [
     "RECIPES",

@@ -10,7 +10,7 @@ from lossnav.errors import SpecError
 from lossnav.objective import Objective
 from lossnav.zoo.data import Data, load_data
 from lossnav.zoo.models import NotebookCNN, notebook_cnn
-from lossnav.zoo.train import History, train
+from lossnav.zoo.training import History, train
 
 
 @dataclass(frozen=True)

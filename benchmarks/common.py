@@ -1,0 +1,73 @@
+"""What every benchmark needs: paired timing, the machine's name, words or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def options(description: str) -> argparse.Namespace:
+    """Parse ``--quick`` and ``--json``."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, to see that it runs")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    return parser.parse_args()
+
+
+def paired(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Time each contender once a round, interleaved, after one round that does not count.
+
+    Returns
+    -------
+    dict of str to list of float
+        Seconds, one a round: entry i of all contenders were measured next to each other.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(rounds + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if i:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> float:
+    """Median over the rounds of how many times longer `slow` took than `fast`."""
+    return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+
+
+def machine() -> dict[str, Any]:
+    """Name the hardware and the versions that matter."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    names = (
+        [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if (cpuinfo.exists())
+        else []
+    )
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def report(result: Mapping[str, Any], as_json: bool) -> None:
+    """Print a result: one JSON object, or a line a number."""
+    if as_json:
+        print(json.dumps(result))
+        return
+    for name, value in result.items():
+        print(f"{name:<42} {value:.4g}" if isinstance(value, float) else f"{name:<42} {value}")

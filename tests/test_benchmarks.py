@@ -1,0 +1,23 @@
+"""Benchmarks run, and say what they measured as one JSON object. How fast is for them to say, not for a test."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from conftest import ROOT
+
+NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in ("__init__", "common"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_benchmark_runs_quickly(name):
+    command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["machine"]["torch"]
+    if "largest relative difference" in result:
+        assert result["largest relative difference"] < 1e-5

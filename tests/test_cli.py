@@ -1,0 +1,200 @@
+"""The command line: thin, honest in its exit codes, results to stdout and all else to stderr."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import lossnav as ln
+
+SLOW_PROJECT = """
+import time
+from pathlib import Path
+import torch
+import lossnav as ln
+
+calls = []
+
+def bowl(p):
+    time.sleep(0.05)
+    return (p["x"] ** 2).sum()
+
+def sharp(p):
+    if float(p["x"][0]) > 1.5:
+        raise ValueError("too far")
+    return (p["x"] ** 2).sum()
+
+def vector(out, y):
+    return (out - y)[:, 0]
+
+objective = ln.Objective.from_function(bowl, {"x": torch.ones(2)})
+failing = ln.Objective.from_function(sharp, {"x": torch.ones(2)})
+
+def bad_loss():
+    return ln.Objective(torch.nn.Linear(2, 2), vector, (torch.ones(3, 2), torch.ones(3, 2)))
+"""
+
+
+def lossnav(*arguments, cwd, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "lossnav", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "project.py").write_text(SLOW_PROJECT)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    done = lossnav("train", "zoo:notebook-digits", "-o", "model.safetensors", "--passes", 3, "--seed", 1, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_version_and_help(tmp_path):
+    assert lossnav("--version", cwd=tmp_path).stdout == f"lossnav {ln.__version__}\n"
+    for command in (
+        (),
+        ("--help",),
+        ("demo", "-h"),
+        ("train", "-h"),
+        ("evaluate", "-h"),
+        ("plot", "-h"),
+        ("info", "-h"),
+    ):
+        done = lossnav(*command, cwd=tmp_path)
+        assert done.returncode == (0 if command else 2)
+        assert "Usage" in done.stdout + done.stderr
+
+
+def test_train_evaluate_plot_info(trained, tmp_path):
+    """The whole way, and the numbers agree between stages."""
+    checkpoint = trained / "model.safetensors"
+    done = lossnav(
+        "evaluate", "zoo:notebook-digits", "--checkpoint", checkpoint, "--chart", "plane", "--normalize", "filter",
+        "--grid", 5, "--range", -1, 1, "--seed", 3, "-o", "run.zarr", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "run.zarr"
+    surface = ln.open(tmp_path / "run.zarr")
+    assert surface.sizes == {"alpha": 5, "beta": 5}
+    assert [recipe["seed"] for recipe in surface.attrs["chart"]["directions"]] == [3, 3]
+
+    info = json.loads(lossnav("info", "run.zarr", "--json", cwd=tmp_path).stdout)
+    assert info["sizes"] == {"alpha": 5, "beta": 5}
+    assert info["summary"]["status"]["ok"] == 25
+    assert info["objective"] == surface.attrs["objective"]
+    words = lossnav("info", "run.zarr", cwd=tmp_path).stdout
+    assert f"{surface.lossnav.center['loss']:.6g}" in words
+    assert "normalize filter" in words
+
+    for kind, out in (("contour", "c.png"), ("surface", "s.html"), ("heatmap", "h.svg")):
+        done = lossnav("plot", kind, "run.zarr", "-o", out, "--log", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / out).stat().st_size > 1000
+    again = lossnav("plot", "contour", "run.zarr", "-o", "c.png", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "OutputExistsError" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("chart", "dims", "how"),
+    [("line", ["alpha"], "filter"), ("rescaled-line", ["alpha"], None), ("rescaled-bilinear", ["alpha", "beta"], None)],
+)
+def test_every_chart_by_name(trained, tmp_path, chart, dims, how):
+    done = lossnav(
+        "evaluate", "zoo:notebook-digits", "--checkpoint", trained / "model.safetensors", "--chart", chart, "--grid", 3,
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    recipe = ln.open(tmp_path / "run.zarr").attrs["chart"]
+    assert (
+        recipe["kind"]
+        == {"line": "Line", "rescaled-line": "RescaledLine", "rescaled-bilinear": "RescaledBilinear"}[chart]
+    )
+    assert recipe["dims"] == dims
+    assert recipe["directions"][0]["normalize"] == how
+    assert recipe["directions"][0]["distribution"] == ("normal" if how else "uniform")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("evaluate", "nonsense"), 2, "SpecError: 'nonsense' is no SPEC"),
+        (("evaluate", "project.py:objective", "--grid", "1"), 2, "SamplerError"),
+        (("evaluate", "project.py:objective", "--range", "1", "-1"), 2, "runs from 1 down to -1"),
+        (("evaluate", "project.py:objective", "--exclude", "*"), 2, "leaves no parameter"),
+        (("evaluate", "project.py:objective", "--chart", "sphere"), 2, "sphere"),
+        (("evaluate", "project.py:objective", "--normalize", "filters"), 2, "filters"),
+        (("evaluate", "project.py:bad_loss"), 1, "LossShapeError"),
+        (("evaluate", "project.py:objective", "--checkpoint", "none.pt"), 1, "There is no checkpoint"),
+        (("evaluate", "project.py:objective", "-o", "project.py"), 1, "OutputExistsError"),
+        (("evaluate", "project.py:objective", "-o", "project.py/run.zarr"), 1, "OutputNotWritableError"),
+        (("info", "none.zarr"), 1, "There is no none.zarr"),
+        (("plot", "contour", "none.zarr", "-o", "x.png"), 1, "There is no none.zarr"),
+        (("plot", "pie", "none.zarr", "-o", "x.png"), 2, "pie"),
+        (("train", "zoo:alexnet"), 2, "zoo has no 'alexnet'"),
+        (("train", "project.py:objective"), 2, "not of the zoo"),
+        (("demo", "--data", "imagenet"), 2, "imagenet"),
+        (("demo", "--data", "mnist", "--data-root", "nowhere"), 1, "There is no folder nowhere"),
+        (("demo", "--out", "."), 1, "is not empty"),
+        (("--nothing",), 2, "nothing"),
+    ],
+)
+def test_what_is_wrong_is_said_on_stderr_with_its_code(project, arguments, code, words):
+    done = lossnav(*arguments, cwd=project)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_failed_points_exit_with_three(project):
+    done = lossnav("evaluate", "project.py:failing", "--chart", "line", "--normalize", "none", "--grid", 5, cwd=project)
+    assert done.returncode == 3, done.stderr
+    assert "PointsFailedWarning" in done.stderr
+    surface = ln.open(project / "run.zarr")
+    assert surface.lossnav.counts["failed"] > 0
+    assert surface.lossnav.counts["ok"] > 0
+
+
+def wait_until_it_catches_sigterm(pid):
+    """Wait until a process has begun to evaluate, which is when its handlers are in place."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+        if caught and int(caught.group(1), 16) >> (signal.SIGTERM - 1) & 1:
+            return
+    raise AssertionError("it never began")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see that the run has begun")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_exits_with_its_code(project, number, code):
+    command = [sys.executable, "-m", "lossnav", "evaluate", "project.py:objective", "--grid", "51"]
+    with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as process:
+        wait_until_it_catches_sigterm(process.pid)
+        time.sleep(0.6)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert "It is saved in run.zarr" in said
+    surface = ln.open(project / "run.zarr")
+    assert surface.attrs["interrupted"]
+    assert 0 < surface.lossnav.counts["ok"] < 51 * 51
+    assert "Traceback" not in said

@@ -1,0 +1,82 @@
+"""The gallery and the README are the front door: they are run."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+import lossnav as ln
+from conftest import ROOT
+
+
+def run(name, *arguments, cwd):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / name), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_first_surface(tmp_path):
+    said = run("first_surface.py", "9", cwd=tmp_path)
+    assert "'lowest'" in said
+    assert ln.open(tmp_path / "first_surface.zarr").sizes == {"alpha": 9, "beta": 9}
+    assert (tmp_path / "first_surface.png").stat().st_size > 10_000
+    assert (tmp_path / "first_surface.html").stat().st_size > 3_000_000
+
+
+@pytest.mark.slow
+def test_notebook(tmp_path):
+    said = run("notebook.py", "--digits", cwd=tmp_path)
+    accuracy = float(re.search(r"accuracy (0\.\d+)", said).group(1))
+    assert accuracy > 0.85
+    assert ln.open(tmp_path / "line.zarr").sizes == {"alpha": 41}
+    for name in ("bilinear", "plane"):
+        surface = ln.open(tmp_path / f"{name}.zarr")
+        assert surface.sizes == {"alpha": 21, "beta": 21}
+        assert surface["accuracy"].sel(alpha=0, beta=0) == pytest.approx(accuracy, abs=5e-4)
+        assert (tmp_path / f"{name}.html").exists()
+
+
+def test_every_example_is_tested():
+    names = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert names == {"first_surface.py", "notebook.py"}
+
+
+def test_the_readmes_script_runs(tmp_path, monkeypatch):
+    """The README's Python block, on a small network and a small grid in place of my_project's."""
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    module = type(sys)("my_project")
+    torch.manual_seed(0)
+    module.model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    module.test_data = torch.utils.data.TensorDataset(torch.randn(50, 4), torch.randint(0, 3, (50,)))
+    monkeypatch.setitem(sys.modules, "my_project", module)
+    monkeypatch.chdir(tmp_path)
+    import plotly.graph_objects as go
+
+    shown = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    exec(compile(script.replace("51", "5"), "README.md", "exec"), {})
+    assert len(shown) == 1
+    assert ln.open("run.zarr").sizes == {"alpha": 5, "beta": 5}
+
+
+def test_the_readme_holds_the_two_commands():
+    commands = re.findall(r"```bash\n(python -m pip install .*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert [command.strip() for command in commands] == [
+        "python -m pip install . && lossnav demo",
+        'python -m pip install -e ".[dev]" && python -m pytest',
+    ]
+
+
+def test_every_link_of_the_documents_leads_somewhere():
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("design/*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+            assert target.startswith("http") or (path.parent / target).exists(), f"{path.name}: {target}"
