@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -120,18 +120,23 @@ class Batches:
 
 def move(batch: Batch, device: torch.device) -> Batch:
     """Put every tensor of a batch on a device; arrays become tensors, other values stay as they are."""
+    if hasattr(batch, "to") and not isinstance(batch, Tensor):  # BatchEncoding, PyG's Data: they know how to move
+        return batch.to(device)
+    return map_tensors(batch, lambda tensor: tensor.detach().to(device, non_blocking=True))
+
+
+def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+    """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are."""
     if isinstance(batch, Tensor):
-        return batch.detach().to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
-        return torch.from_numpy(np.ascontiguousarray(batch)).to(device)
+        return change(torch.from_numpy(np.ascontiguousarray(batch)))
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(move(part, device) for part in batch))
+        return type(batch)(*(map_tensors(part, change) for part in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(move(part, device) for part in batch)
-    if isinstance(batch, dict):
-        return {key: move(part, device) for key, part in batch.items()}
-    if isinstance(batch, Mapping) or hasattr(batch, "to"):  # BatchEncoding, PyG's Data: they know how to move
-        return batch.to(device) if hasattr(batch, "to") else {k: move(v, device) for k, v in batch.items()}
+        return type(batch)(map_tensors(part, change) for part in batch)
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(part, change) for key, part in batch.items()}
     return batch
 
 

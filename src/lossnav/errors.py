@@ -30,6 +30,7 @@
 
     LossnavWarning                    what every warning of ours is
     ├── TrainModeWarning              the model was in train mode; says what is done about it
+    ├── PlanFellBackWarning           a faster way did not prove itself; a slower one is used
     └── PointsFailedWarning           some points raised; the rest is there
 
 Each message says in one sentence what is wrong and in one what to do.
@@ -167,3 +168,7 @@ class TrainModeWarning(LossnavWarning):
 
 class PointsFailedWarning(LossnavWarning):
     """Some points raised an error and are stored as failed."""
+
+
+class PlanFellBackWarning(LossnavWarning):
+    """A faster way to compute did not agree with the plain one and is not used."""

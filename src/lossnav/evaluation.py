@@ -11,12 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 
 from lossnav import rng
 from lossnav import surface as surfaces
+from lossnav.acceleration import PointFunction
 from lossnav.batches import tensors
 from lossnav.charts import Chart
 from lossnav.engines import Engine, Local, Outcome
+from lossnav.engines import base as engine_base
 from lossnav.engines.base import Point
 from lossnav.errors import (
     EvaluationError,
@@ -112,6 +115,7 @@ def evaluate(
         run = _Run(objective, chart, sampler, engine, center)
         with Progress("evaluate", sampler.total, "points", progress) as bar:
             try:
+                run.prepare()
                 run.go(bar, stop)
             except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
                 stop.signal = stop.signal or 2
@@ -145,10 +149,12 @@ class _Run:
         self.statuses: list[int] = []
         self.errors: list[str] = []
         self.seconds = math.nan
+        self.function: engine_base.PointFunction
 
-    def at(self, point: Point) -> Mapping[str, float]:
-        """The function that engines run."""
-        return self.objective.evaluate(self.chart(point))
+    def prepare(self) -> None:
+        """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
+        plain = PointFunction(self.objective, self.chart)
+        self.function = self.engine.prepare(plain, _probes(self.sampler), self.sampler.total)
 
     def go(self, bar: Progress, stop: StopRequests) -> None:
         """Ask and tell until the sampler has no more to ask, or a signal came."""
@@ -156,7 +162,7 @@ class _Run:
         points = next(asking, None)
         while points is not None:
             losses = np.full(len(points), math.nan)
-            for outcome in self.engine.run(self.at, points):
+            for outcome in self.engine.run(self.function, points):
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
                 bar.advance()
@@ -197,6 +203,16 @@ class _Run:
         }
         points = np.array(self.points).reshape(-1, len(self.sampler.dims))
         return surfaces.assemble(self.sampler.dims, self.sampler.axes, points, self.rows, self.statuses, attributes)
+
+
+def _probes(sampler: Sampler) -> NDArray[np.float64]:
+    """Points at which a faster way must agree with the plain one: centre, a few between (seed 0), corners."""
+    k = len(sampler.dims)
+    axes = sampler.axes
+    ends = np.array([(axis[0], axis[-1]) for axis in axes.values()] if axes else [(-1.0, 1.0)] * k)  # (k, 2)
+    between = np.random.default_rng(0).uniform(ends[:, 0], ends[:, 1], size=(3, k))
+    corners = np.stack([mesh.reshape(-1) for mesh in np.meshgrid(*ends, indexing="ij")], axis=1)
+    return np.concatenate([np.zeros((1, k)), between, corners])
 
 
 def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:

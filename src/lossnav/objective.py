@@ -173,6 +173,7 @@ class Objective:
                 data, device=self.device, batch_size=batch_size, budget=data_budget, progress=progress
             )
         self.samples: int | None = None
+        self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
         self._prove(model)
 
     @classmethod
@@ -226,6 +227,7 @@ class Objective:
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self.samples = None
+        self._plans = {}
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):

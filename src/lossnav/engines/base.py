@@ -34,6 +34,20 @@ class Outcome(NamedTuple):
 class Engine(ABC):
     """Runs a function at points."""
 
+    def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
+        """Return the function to run in place of this one: the same values, perhaps sooner.
+
+        Parameters
+        ----------
+        function : callable
+            Where it has a method ``accelerate`` an engine may use it.
+        probes : ndarray of shape (m, k)
+            Points at which both must agree; the first is the centre.
+        total : int or None
+            How many points will be asked for.
+        """
+        return function
+
     @abstractmethod
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
         """Yield the outcome of every point of `points`, shape (m, k), as it comes; an error is an outcome too."""

@@ -1,18 +1,55 @@
-"""The plainest engine: this process, one point after the other."""
+"""One process, one point after the other, each computed by the fastest plan that proved itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lossnav.acceleration.plan import PRECISIONS, Plan, Precision
 from lossnav.engines.base import Engine, Outcome, PointFunction
+from lossnav.errors import OptionError
 
 
 class Local(Engine):
-    """Evaluate here, in order."""
+    """Evaluate here, in order.
+
+    Parameters
+    ----------
+    plan : "auto", "plain" or Plan
+        ``auto`` looks at the model and the data, tries what may be faster and proves what it keeps; ``plain`` is the
+        reference path, `Objective.evaluate` point by point; a `Plan` is proved and used as it is.
+    precision : "native", "float32", "tf32", "bfloat16" or "float64"
+        What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much.
+
+    Raises
+    ------
+    OptionError
+        If plan or precision is unknown, or the plain path is asked for another precision.
+    """
+
+    def __init__(self, plan: Literal["auto", "plain"] | Plan = "auto", precision: Precision = "native") -> None:
+        if not isinstance(plan, Plan) and plan not in ("auto", "plain"):
+            raise OptionError(f"plan={plan!r} is unknown. Use 'auto', 'plain' or a Plan.")
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision={precision!r} is unknown. Use {', '.join(PRECISIONS)}.")
+        if plan == "plain" and precision != "native":
+            raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
+        self.plan, self.precision = plan, precision
+        self._function: Any = None
+
+    def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
+        """Find a plan for a function that knows faster ways, and prove it at the probe points."""
+        self._function = None
+        accelerate = getattr(function, "accelerate", None)
+        if accelerate is None or self.plan == "plain":
+            return function
+        wanted = self.plan if isinstance(self.plan, Plan) else None
+        prepared: PointFunction = accelerate(probes, total, self.precision, wanted)
+        self._function = prepared
+        return prepared
 
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
         """Yield the outcome of every point, in the order given."""
@@ -24,5 +61,6 @@ class Local(Engine):
             yield outcome
 
     def describe(self) -> dict[str, Any]:
-        """Kind and plan."""
-        return {"kind": "Local", "plan": "plain"}
+        """Kind, and the plan of the last run with its error."""
+        said = {"kind": "Local", "plan": "plain", "precision": self.precision}
+        return said | (self._function.describe() if self._function is not None else {})

@@ -1,0 +1,181 @@
+"""The four workloads the engine is measured on, each an objective with its plane, and the model for the plain loop."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import lossnav as ln
+
+
+@dataclass
+class Workload:
+    """A model, its data as tensors, and its loss."""
+
+    name: str
+    model: nn.Module
+    x: Tensor
+    y: Tensor
+    loss: Callable[..., Tensor]
+
+
+def shared(name: str) -> Path | None:
+    """Real data, where it lies beside the project."""
+    for base in (os.environ.get("LOSSNAV_DATA"), Path(__file__).parent.parent.parent / "shared" / "data"):
+        if base and (Path(base) / name).exists():
+            return Path(base) / name
+    return None
+
+
+def cnn(samples: int = 1000) -> Workload:
+    """The notebook's CNN on 1,000 held-out images: MNIST where it is, else digits (repeated)."""
+    root = shared("mnist")
+    data = ln.zoo.mnist(root) if root else ln.zoo.digits()
+    model = ln.zoo.NotebookCNN()
+    trained = ln.zoo.notebook_cnn(0)
+    ln.zoo.train(trained, data, passes=1 if root else 10, batch_size=250 if root else 25, progress=False)
+    model.load_state_dict({name: tensor.contiguous() for name, tensor in trained.state_dict().items()})
+    x, y = (torch.cat([part] * (samples // len(part) + 1))[:samples] for part in data.test)
+    return Workload("notebook CNN", model.eval(), x, y, F.cross_entropy)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions with BatchNorm and an option-A shortcut (He et al. 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.pad = (outputs - inputs) // 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        if self.pad:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
+        return F.relu(out + x)
+
+
+class ResNet(nn.Module):
+    """ResNet-(6n+2) for CIFAR."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        for i, (inputs, outputs, stride) in enumerate(((16, 16, 1), (16, 32, 2), (32, 64, 2)), 1):
+            blocks = [Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(n - 1))]
+            setattr(self, f"layer{i}", nn.Sequential(*blocks))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+
+def resnet56(samples: int = 1000) -> Workload:
+    """ResNet-56, the public checkpoint and CIFAR-10's first held-out images where they are, else random."""
+    model = ResNet(9)
+    checkpoint, parquet = shared("resnet56-cifar10.th"), shared("cifar10/test.parquet")
+    if checkpoint and parquet:
+        import numpy as np
+        import pyarrow.parquet as pq
+        from PIL import Image
+
+        ln.checkpoints.load_into(model, checkpoint)
+        table = pq.read_table(parquet).slice(0, samples)
+        pixels = [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table["img"].to_pylist()]
+        x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
+        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        x, y = ((x - mean) / std).contiguous(), torch.tensor(table["label"].to_pylist())
+    else:
+        torch.manual_seed(0)
+        x, y = torch.randn(samples, 3, 32, 32), torch.randint(0, 10, (samples,))
+        model(x[:100])
+    return Workload("ResNet-56", model.eval(), x, y, F.cross_entropy)
+
+
+def mlp(samples: int = 10_000) -> Workload:
+    """An MLP 784-512-512-10, briefly trained, on 10,000 held-out images."""
+    root = shared("mnist")
+    data = ln.zoo.mnist(root) if root else ln.zoo.digits()
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10)
+    )
+    ln.zoo.train(model, data, passes=1 if root else 10, batch_size=250 if root else 25, progress=False)
+    x, y = (torch.cat([part] * (samples // len(part) + 1))[:samples] for part in data.test)
+    return Workload("MLP", model.eval(), x, y, F.cross_entropy)
+
+
+class GPT(nn.Module):
+    """A small pre-norm transformer over bytes: 4 layers, width 256, 4 heads, 128 tokens, tied embeddings."""
+
+    def __init__(
+        self, vocabulary: int = 256, width: int = 256, layers: int = 4, heads: int = 4, length: int = 128
+    ) -> None:
+        super().__init__()
+        self.heads = heads
+        self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
+        self.blocks = nn.ModuleList(
+            nn.ModuleDict(
+                {
+                    "norm1": nn.LayerNorm(width),
+                    "qkv": nn.Linear(width, 3 * width),
+                    "out": nn.Linear(width, width),
+                    "norm2": nn.LayerNorm(width),
+                    "up": nn.Linear(width, 4 * width),
+                    "down": nn.Linear(4 * width, width),
+                }
+            )
+            for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.head.weight = self.tokens.weight
+
+    def forward(self, ids: Tensor) -> Tensor:
+        n, t = ids.shape
+        x = self.tokens(ids) + self.places.weight[:t]
+        for block in self.blocks:
+            q, k, v = (
+                part.reshape(n, t, self.heads, -1).transpose(1, 2)
+                for part in block["qkv"](block["norm1"](x)).chunk(3, -1)
+            )
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            x = x + block["out"](mixed.transpose(1, 2).reshape(n, t, -1))
+            x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+
+def next_token(logits: Tensor, ids: Tensor, reduction: str = "mean") -> Tensor:
+    """Cross-entropy of the next byte; one value a sequence where not reduced."""
+    losses = F.cross_entropy(logits[:, :-1].transpose(1, 2), ids[:, 1:], reduction="none").mean(1)
+    return losses if reduction == "none" else losses.mean()
+
+
+def gpt(samples: int = 64) -> Workload:
+    """A small GPT, a few steps into training on Python's own source code."""
+    torch.manual_seed(0)
+    text = b"".join(path.read_bytes() for path in sorted(Path(os.__file__).parent.glob("*.py"))[:80])
+    ids = torch.frombuffer(bytearray(text), dtype=torch.uint8).long()
+    ids = ids[: len(ids) // 128 * 128].reshape(-1, 128)
+    model = GPT()
+    nn.init.normal_(model.tokens.weight, std=0.02)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    for i in range(20):
+        batch = ids[samples + 16 * i : samples + 16 * (i + 1)]
+        optimizer.zero_grad()
+        next_token(model(batch), batch).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return Workload("small GPT", model.eval(), ids[:samples], ids[:samples], next_token)

@@ -1,0 +1,316 @@
+"""One plan, built: a function of coordinates that gives the objective's values by a faster way."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lossnav import rng
+from lossnav.acceleration.plan import Plan
+from lossnav.acceleration.structure import Structure, cut
+from lossnav.batches import Batch, map_tensors, tensors
+from lossnav.calling import FunctionalPasses, StepValues
+from lossnav.charts import Chart
+from lossnav.measures import Values, reduce_steps
+from lossnav.objective import Objective
+from lossnav.params import Params
+
+Point = NDArray[np.float64]
+Pair = tuple[Batch, "Tensor | None"]
+
+
+class Fast:
+    """The values of an objective on a chart, computed as a plan says.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Chart
+    structure : Structure
+    plan : Plan
+    samples : int, optional
+        Only the first this many samples, for tuning; by default all.
+    """
+
+    def __init__(
+        self, objective: Objective, chart: Chart, structure: Structure, plan: Plan, samples: int | None = None
+    ) -> None:
+        passes = objective._pass
+        assert isinstance(passes, FunctionalPasses)
+        self.objective, self.chart, self.structure, self.plan, self.samples = objective, chart, structure, plan, samples
+        original = passes.whole.model
+        model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
+        self._weights = _AffineWeights(chart) if chart.affine else chart
+        self._fixed = {name: self._form(t) for name, t in (objective._held | objective._buffers).items()}
+        self._folds = [_Fold(model, *names) for names in structure.folds] if plan.fold_batch_norm else []
+        self._given = _Given.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
+        if plan.onednn_linear:
+            for name in structure.linears:
+                model.get_submodule(name).__class__ = _OneDnnLinear
+        if plan.dtype is not None:
+            model.register_forward_pre_hook(
+                lambda _, args, kwargs: map_tensors((args, kwargs), self._cast), with_kwargs=True
+            )
+            model.register_forward_hook(lambda _, args, made: map_tensors(made, _at_least_float32))
+        self._batches = self._cut_batches()
+        self._responses = self._first_layer_responses(original) if self._given is not None else None
+        self._whole = _Whole(model, objective._step, self._given)
+        self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
+
+    def __call__(self, point: Point) -> Values:
+        """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
+        objective = self.objective
+        with rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
+            state = self._state(point)
+            if self.plan.compiled:
+                steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
+            else:
+                steps = self._functional(state, self._pairs(point))
+            values, count = reduce_steps(steps, has_samples=True)
+        if self.samples is None:
+            objective.samples = count
+        return values
+
+    # ------------------------------------------------------------------ what no point changes
+
+    def _cast(self, tensor: Tensor) -> Tensor:
+        dtype = self.plan.dtype
+        return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+
+    def _layout(self, tensor: Tensor) -> Tensor:
+        wanted = self.plan.channels_last and tensor.dim() == 4
+        return tensor.contiguous(memory_format=torch.channels_last) if wanted else tensor
+
+    def _form(self, tensor: Tensor) -> Tensor:
+        return self._cast(self._layout(tensor))
+
+    def _cut_batches(self) -> list[Batch]:
+        joined, total = self.structure.joined, self.structure.samples
+        if joined is None:
+            return [map_tensors(batch, self._layout) for batch in self.objective.batches or []]
+        total = min(total, self.samples or total)
+        size = min(self.plan.batch_size or total, total)
+        parts = (cut(joined, start, min(start + size, total)) for start in range(0, total, size))
+        return [map_tensors(part, self._layout) for part in parts]
+
+    def _first_layer_responses(self, original: nn.Module) -> list[list[Tensor]]:
+        """What the first layer makes of each batch at the centre and along each direction: 1 + k tensors a batch.
+
+        Its output is linear in its weight and bias, so at (x_1, ..., x_k) it is z_0 + sum_i x_i z_i.
+        """
+        name = str(self.structure.first_layer)
+        layer = original.get_submodule(name)
+        center = self.objective.params | self.objective._held
+        points = [center, *self.chart.basis]
+        responses = []
+        for given in _inputs_of(layer, self.objective, self._batches):
+            row = []
+            for i, point in enumerate(points):
+                weight, bias = point.get(f"{name}.weight"), point.get(f"{name}.bias")
+                weight = torch.zeros_like(center[f"{name}.weight"]) if weight is None else weight.to(given.dtype)
+                made = _linear_map(layer, given, self._layout(weight), None if bias is None else bias.to(given.dtype))
+                row.append(self._cast(made))
+                assert i == 0 or made.shape == row[0].shape
+            responses.append(row)
+        return responses
+
+    # ------------------------------------------------------------------ what every point changes
+
+    def _state(self, point: Point) -> Params:
+        """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
+        params = self._weights(point)
+        state = {name: self._form(tensor) for name, tensor in params.items()} | self._fixed
+        for fold in self._folds:
+            folded = fold.fold(params | self.objective._held, self.objective._buffers)
+            state |= {name: self._form(tensor) for name, tensor in folded.items()}
+        gone = {name for fold in self._folds for name in fold.gone}
+        return {f"model.{name}": tensor for name, tensor in state.items() if name not in gone}
+
+    def _pairs(self, point: Point) -> Iterator[Pair]:
+        """Batches, each with the first layer's response to it where that is amortised."""
+        if self._responses is None:
+            return ((batch, None) for batch in self._batches)
+        return ((batch, _mix(row, point)) for batch, row in zip(self._batches, self._responses, strict=True))
+
+    def _functional(self, state: Params, pairs: Iterable[Pair]) -> list[StepValues]:
+        result: list[StepValues] = functional_call(self._whole, state, (pairs,))
+        return result
+
+    def _run_one(self, state: Params, pair: Pair) -> list[StepValues]:
+        """Compiled for batches of the first one's size; a short last batch runs as it is."""
+        usual = _length(pair[0]) == _length(self._batches[0])
+        result: list[StepValues] = (self._call if usual else self._functional)(state, [pair])
+        return result
+
+
+# ---------------------------------------------------------------------- weights
+
+
+class _AffineWeights:
+    """The point of an affine chart, built in buffers that are used again at every point."""
+
+    def __init__(self, chart: Chart) -> None:
+        self.center = chart.center
+        basis = chart.basis
+        names = [name for name in chart.center if any(bool((b[name] != 0).any()) for b in basis)]
+        self.names = names
+        dtypes = [torch.promote_types(chart.center[name].dtype, basis[0][name].dtype) for name in names]
+        self.start = [chart.center[name].to(dtype) for name, dtype in zip(names, dtypes, strict=True)]
+        self.steps = [[torch.empty_like(s).copy_(b[n]) for n, s in zip(names, self.start, strict=True)] for b in basis]
+        self.buffers = [torch.empty_like(start) for start in self.start]
+
+    def __call__(self, point: Point) -> Params:
+        torch._foreach_copy_(self.buffers, self.start)
+        for x, steps in zip(point, self.steps, strict=True):
+            if x:
+                torch._foreach_add_(self.buffers, steps, alpha=float(x))
+        moved = zip(self.names, self.buffers, strict=True)
+        return self.center | {name: buffer.to(self.center[name].dtype) for name, buffer in moved}
+
+
+class _Fold:
+    """A BatchNorm with frozen statistics, multiplied into the layer before it.
+
+    w <- w * s and b <- (b - mean) * s + beta, with s = gamma / sqrt(var + eps), in the parameters' own precision.
+    """
+
+    def __init__(self, model: nn.Module, layer: str, norm: str) -> None:
+        self.layer, self.norm = layer, norm
+        self.eps: float = model.get_submodule(norm).eps  # type: ignore[assignment]
+        leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        self.gone = {f"{norm}.{leaf}" for leaf in leaves}
+        _put(model, norm, nn.Identity())
+        before = model.get_submodule(layer)
+        if before.bias is None:
+            before.bias = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def fold(self, params: Params, buffers: Params) -> Params:
+        """Return the layer's weight and bias with the BatchNorm in them."""
+        scale = torch.rsqrt(buffers[f"{self.norm}.running_var"] + self.eps)
+        if (gamma := params.get(f"{self.norm}.weight")) is not None:
+            scale = scale * gamma
+        shift = -buffers[f"{self.norm}.running_mean"]
+        if (bias := params.get(f"{self.layer}.bias")) is not None:
+            shift = shift + bias
+        shift = shift * scale
+        if (beta := params.get(f"{self.norm}.bias")) is not None:
+            shift = shift + beta
+        weight = params[f"{self.layer}.weight"]
+        return {
+            f"{self.layer}.weight": weight * scale.reshape(-1, *[1] * (weight.dim() - 1)),
+            f"{self.layer}.bias": shift,
+        }
+
+
+# ---------------------------------------------------------------------- layers
+
+
+class _Given(nn.Module):
+    """A layer whose response was computed before."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        for name, parameter in original._parameters.items():  # tied weights are still found under this name
+            self.register_parameter(name, parameter)
+        self.response: Tensor | None = None
+
+    @classmethod
+    def in_place_of(cls, model: nn.Module, name: str | None) -> _Given:
+        """Put one in the place of a layer."""
+        assert name is not None
+        given = cls(model.get_submodule(name))
+        _put(model, name, given)
+        return given
+
+    def forward(self, *inputs: Any) -> Tensor | None:
+        return self.response
+
+
+class _OneDnnLinear(nn.Linear):
+    """A linear layer through oneDNN's kernel: 1.2 to 1.5 times faster than MKL's on Zen 4."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
+        return result
+
+
+class _Whole(nn.Module):
+    """Batches through model and measures under one swap of weights."""
+
+    def __init__(self, model: nn.Module, step: Any, given: _Given | None) -> None:
+        super().__init__()
+        self.model, self.step = model, step
+        object.__setattr__(self, "given", given)  # a part of the model already, not of this
+
+    def forward(self, pairs: Iterable[Pair]) -> list[StepValues]:
+        results = []
+        for batch, response in pairs:
+            if response is not None:
+                self.given.response = response
+            results.append(self.step(self.model, batch))
+        return results
+
+
+def _put(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, new)
+
+
+def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch]) -> list[Tensor]:
+    """What a layer of the objective's model is given for each batch, at the centre."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, given, made: seen.append(given[0]))
+    try:
+        with torch.no_grad():
+            objective._pass(objective.params | objective._held, objective._buffers, batches)
+    finally:
+        handle.remove()
+    return seen
+
+
+def _linear_map(layer: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A layer's own linear map with another weight and bias."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(given, weight, bias)
+    result: Tensor = layer._conv_forward(given, weight, bias)  # type: ignore[operator]
+    return result
+
+
+def _mix(row: list[Tensor], point: Point) -> Tensor:
+    """z_0 + sum_i x_i z_i, in new memory: the model may write into it."""
+    total = torch.add(row[0], row[1], alpha=float(point[0]))
+    for x, part in zip(point[1:], row[2:], strict=True):
+        total.add_(part, alpha=float(x))
+    return total
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _length(batch: Batch) -> int:
+    return int(next(iter(tensors(batch))).shape[0])
+
+
+@contextmanager
+def _tf32(plan: Plan) -> Iterator[None]:
+    """TF32 for matrix products and convolutions on a GPU, put back on leaving."""
+    if plan.precision != "tf32":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before

@@ -1,0 +1,100 @@
+"""An objective seen through a chart, as engines take it: a function of coordinates that knows faster ways."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lossnav.acceleration.fast import Fast, Point
+from lossnav.acceleration.plan import Plan, Precision
+from lossnav.acceleration.planner import Choice, choose
+from lossnav.charts import Chart
+from lossnav.objective import Objective
+
+_SMALLEST_BATCH = 1
+
+
+class PointFunction:
+    """The plain path from coordinates to values; `accelerate` finds a faster one.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Chart
+    """
+
+    def __init__(self, objective: Objective, chart: Chart) -> None:
+        self.objective, self.chart = objective, chart
+
+    def __call__(self, point: Point) -> Mapping[str, float]:
+        """Return loss and metrics at some coordinates."""
+        return self.objective.evaluate(self.chart(point))
+
+    def accelerate(
+        self, probes: NDArray[np.float64], total: int | None, precision: Precision, plan: Plan | None = None
+    ) -> Accelerated:
+        """Choose a plan and prove it at the probe points; see `planner.choose`."""
+        function, choice = choose(self.objective, self.chart, probes, total, precision, plan)
+        return Accelerated(self, function, choice)
+
+
+class Accelerated:
+    """A proven plan at work; when memory runs out its batches are halved and it goes on.
+
+    Attributes
+    ----------
+    choice : Choice
+    """
+
+    def __init__(self, plain: PointFunction, fast: Fast | None, choice: Choice) -> None:
+        self.plain, self.fast, self.choice = plain, fast, choice
+
+    def __call__(self, point: Point) -> Mapping[str, float]:
+        """Return loss and metrics at some coordinates."""
+        if self.fast is None:
+            return self.plain(point)
+        while True:
+            try:
+                return self.fast(point)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error) or not self._halve():
+                    raise
+
+    def describe(self) -> dict[str, Any]:
+        """Say what is done, in values that JSON can hold."""
+        choice = self.choice
+        return {
+            "plan": str(choice.plan),
+            "plan_fields": choice.plan.describe(),
+            "plan_error": choice.error,
+            "plan_probes": choice.probes,
+            "plan_seconds": round(choice.seconds, 3),
+            "plan_events": choice.events,
+        }
+
+    def _halve(self) -> bool:
+        """Build the same plan with batches of half the size; False where they cannot be smaller."""
+        assert self.fast is not None
+        fast, structure = self.fast, self.fast.structure
+        size = min(fast.plan.batch_size or structure.samples, structure.samples)
+        if structure.joined is None or size <= _SMALLEST_BATCH:
+            return False
+        if fast.objective.device.type == "cuda":
+            torch.cuda.empty_cache()
+        plan = replace(fast.plan, batch_size=size // 2)
+        self.choice.events.append(f"out of memory: batches halved to {size // 2}")
+        self.choice.plan = plan
+        self.fast = Fast(fast.objective, fast.chart, structure, plan)
+        return True
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError) or "out of memory" in text or "can't allocate" in text
+    )

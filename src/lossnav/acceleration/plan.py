@@ -1,0 +1,81 @@
+"""What is done to go faster, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+Precision = Literal["native", "float32", "tf32", "bfloat16", "float64"]
+PRECISIONS: tuple[Precision, ...] = ("native", "float32", "tf32", "bfloat16", "float64")
+
+# Largest relative difference of the loss from the plain path that a plan may show at a probe point. Reordered sums in
+# float32 differ by 1e-7 to 1e-6; bfloat16 keeps 8 bits, and a deep network loses a few of them on the way.
+TOLERANCES: dict[Precision, float] = {"native": 1e-5, "float32": 1e-5, "tf32": 1e-2, "bfloat16": 5e-2, "float64": 1e-3}
+
+_DTYPES: dict[Precision, torch.dtype | None] = {
+    "native": None,
+    "float32": torch.float32,
+    "tf32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float64": torch.float64,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One way to evaluate an objective on a chart; all fields at their defaults is the plain path.
+
+    Attributes
+    ----------
+    precision : "native", "float32", "tf32", "bfloat16" or "float64"
+        What the model computes in; native is the model's own. The loss is computed in float32 or better.
+    batch_size : int or None
+        Samples a pass through the model; None leaves the batches as they came.
+    channels_last : bool
+        Images and convolution weights in the memory format that oneDNN and cuDNN prefer.
+    fold_batch_norm : bool
+        BatchNorm with frozen statistics is multiplied into the layer before it, at each point.
+    amortize_first_layer : bool
+        On an affine chart the first layer's response to the data is affine in the coordinates: computed once for the
+        centre and each direction, then added up.
+    onednn_linear : bool
+        Linear layers through oneDNN's kernel instead of MKL's.
+    compiled : bool
+        `torch.compile`, once, with the weights as inputs.
+    """
+
+    precision: Precision = "native"
+    batch_size: int | None = None
+    channels_last: bool = False
+    fold_batch_norm: bool = False
+    amortize_first_layer: bool = False
+    onednn_linear: bool = False
+    compiled: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """What the model is cast to; None for its own."""
+        return _DTYPES[self.precision]
+
+    @property
+    def tolerance(self) -> float:
+        """Largest relative difference of the loss from the plain path that may be shown."""
+        return TOLERANCES[self.precision]
+
+    def describe(self) -> dict[str, Any]:
+        """Fields that differ from the plain path."""
+        return {name: value for name, value in asdict(self).items() if value != getattr(Plan(), name)}
+
+    def __str__(self) -> str:
+        words = {
+            "precision": self.precision,
+            "batch_size": f"batches of {self.batch_size}",
+            "channels_last": "channels-last",
+            "fold_batch_norm": "BatchNorm folded",
+            "amortize_first_layer": "first layer amortised",
+            "onednn_linear": "oneDNN linear",
+            "compiled": "compiled",
+        }
+        return ", ".join(words[name] for name in self.describe()) or "plain"

@@ -1,0 +1,350 @@
+"""Choose a plan: try one change after the other on a part of the data, keep what is faster, prove what is kept.
+
+Nothing is believed. A change that raises, that is not faster, or whose loss differs from the plain path's by more than
+its precision allows is left out; what remains is held against the plain path at every probe point before the run.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lossnav import rng
+from lossnav.acceleration.fast import Fast, Point
+from lossnav.acceleration.plan import Plan, Precision
+from lossnav.acceleration.structure import Structure, cut, look
+from lossnav.calling import FunctionalPasses
+from lossnav.charts import Chart
+from lossnav.errors import PlanFellBackWarning
+from lossnav.measures import Values, reduce_steps
+from lossnav.objective import Objective
+
+Function = Callable[[Point], Mapping[str, float]]
+
+_TUNING_SECONDS = 0.15  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
+_WORTH_PLANNING = 1.0  # seconds of plain work under which the plain path is done before a plan is found
+_WORTH_COMPILING = 60.0  # seconds of work left above which 10-25 s of compiling are risked
+_GAIN = 0.97  # a change is kept where it takes less than this part of the time
+_BATCH_SIZES = (25, 50, 125, 250, 500, 1000)
+_SHARE = 0.25  # of memory that first-layer responses may take
+
+
+@dataclass
+class Choice:
+    """What was chosen, and how sure it is.
+
+    Attributes
+    ----------
+    plan : Plan
+    error : float
+        Largest relative difference of the loss from the plain path at the probe points.
+    probes : int
+        How many points it was held against the plain path at.
+    seconds : float
+        That choosing took.
+    events : list of str
+        What was tried and left out, what fell back.
+    per_point : float
+        Seconds a point, estimated.
+    """
+
+    plan: Plan = field(default_factory=Plan)
+    error: float = 0.0
+    probes: int = 0
+    seconds: float = 0.0
+    events: list[str] = field(default_factory=list)
+    per_point: float = math.nan
+
+
+def choose(
+    objective: Objective,
+    chart: Chart,
+    probes: NDArray[np.float64],
+    total: int | None,
+    precision: Precision,
+    wanted: Plan | None = None,
+) -> tuple[Function | None, Choice]:
+    """Find and prove the fastest plan for this objective on this chart.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Chart
+    probes : ndarray of shape (m, k)
+        Where plans are held against the plain path; the first is the centre.
+    total : int or None
+        How many points there will be; None where nobody knows (taken for many).
+    precision : str
+    wanted : Plan, optional
+        Prove this plan and look for no other.
+
+    Returns
+    -------
+    function : Fast or None
+        None is the plain path.
+    choice : Choice
+    """
+    started = time.perf_counter()
+    chosen = Choice()
+    finder = _Finder(objective, chart, probes, total or 1_000_000, precision, chosen)
+    function = finder.find(wanted)
+    chosen.seconds = time.perf_counter() - started
+    return function, chosen
+
+
+class _Finder:
+    def __init__(
+        self,
+        objective: Objective,
+        chart: Chart,
+        probes: NDArray[np.float64],
+        total: int,
+        precision: Precision,
+        choice: Choice,
+    ) -> None:
+        self.objective, self.chart, self.probes, self.total, self.choice = objective, chart, probes, total, choice
+        self.precision: Precision = precision
+        self.structure = Structure()
+        self.tuning: int | None = None
+        self._plain_cache: dict[tuple[int, int | None], Values] = {}
+
+    # ------------------------------------------------------------------ looking
+
+    def find(self, wanted: Plan | None) -> Fast | None:
+        if not isinstance(self.objective._pass, FunctionalPasses) or self.objective.batches is None:
+            self.choice.events.append("plain: this model or function cannot be taken apart")
+            return self._fall_back_to_plain()
+        with rng.preserved(self.objective.seed, self.objective.device), torch.no_grad():
+            try:
+                self.structure = look(self.objective, self.chart(self.probes[-1]))
+            except Exception as error:
+                self.choice.events.append(f"plain: looking at the model raised {type(error).__name__}")
+                return self._fall_back_to_plain()
+        if self.structure.joined is None and self.precision == "native" and wanted is None:
+            self.choice.events.append("plain: the batches cannot be joined and cut anew")
+            return None
+        per_point = self._plain_seconds()
+        self.choice.per_point = per_point
+        if wanted is None and self.precision == "native" and per_point * self.total < _WORTH_PLANNING:
+            self.choice.events.append("plain: done before a plan is found")
+            return None
+        kept = self._cached() if wanted is None else [wanted]
+        if kept is None:
+            kept = self._search()
+            self.objective._plans[self._key()] = kept
+        return self._prove(kept)
+
+    def _key(self) -> tuple[object, ...]:
+        long = self.choice.per_point * self.total > _WORTH_COMPILING
+        return self.precision, self.chart.affine, len(self.chart.dims), long, torch.get_num_threads()
+
+    def _cached(self) -> list[Plan] | None:
+        return self.objective._plans.get(self._key())
+
+    def _plain_seconds(self) -> float:
+        """Seconds a plain point takes, by a part of the data; sets how much of it plans are tuned on."""
+        samples = self.structure.samples
+        if not samples:
+            started = time.perf_counter()
+            self._plain(0, None)
+            return time.perf_counter() - started
+        part = min(samples, 25)
+        self._plain(0, part)
+        best = min(_clock(lambda: self._plain(0, part, cached=False)) for _ in range(2))
+        per_sample = best / part
+        self.tuning = int(min(samples, max(50, _TUNING_SECONDS / per_sample)))
+        return per_sample * samples
+
+    def _search(self) -> list[Plan]:
+        """Greedy: from the plain plan, one change after the other; the list holds each plan that was kept."""
+        plan = Plan(precision=self.precision)
+        seconds = self._seconds(plan)
+        kept = [plan]
+        deadline = time.perf_counter() + max(2.0, 0.05 * self.choice.per_point * self.total)
+        for group in self._changes():
+            best, best_seconds = plan, seconds * _GAIN
+            for change in group:
+                if time.perf_counter() > deadline:
+                    break
+                candidate = change(plan)
+                took = self._seconds(candidate)
+                if took < best_seconds:
+                    best, best_seconds = candidate, took
+            if best is not plan:
+                plan, seconds = best, best_seconds
+                kept.append(plan)
+        if self._may_compile(plan, seconds):
+            candidate = replace(plan, compiled=True, onednn_linear=False)
+            if self._seconds(candidate) < seconds * _GAIN:
+                kept.append(candidate)
+        return kept
+
+    def _changes(self) -> Iterator[list[Callable[[Plan], Plan]]]:
+        """Groups of alternatives, in the order they are tried."""
+        structure, tuning = self.structure, self.tuning or 0
+        formats = (False, True) if structure.convolutional else (False,)
+        if structure.joined is not None:
+            sizes = [size for size in _BATCH_SIZES if size <= tuning] or [tuning]
+            yield [
+                lambda plan, s=size, f=form: replace(plan, batch_size=s, channels_last=f)  # type: ignore[misc]
+                for form in reversed(formats)
+                for size in sizes
+            ]
+        elif structure.convolutional:
+            yield [lambda plan: replace(plan, channels_last=True)]
+        if structure.folds:
+            yield [lambda plan: replace(plan, fold_batch_norm=True)]
+        if structure.linears and self.objective.device.type == "cpu" and _has_onednn_linear():
+            yield [lambda plan: replace(plan, onednn_linear=True)]
+        if structure.first_layer and self.chart.affine and structure.joined is not None:
+            yield [
+                lambda plan: replace(plan, amortize_first_layer=True),
+                lambda plan: replace(plan, amortize_first_layer=True, onednn_linear=False),
+            ]
+        if structure.joined is not None:  # with the rest in place another size may be best
+            yield [lambda plan, s=size: replace(plan, batch_size=s) for size in sizes]  # type: ignore[misc]
+
+    def _may_compile(self, plan: Plan, seconds: float) -> bool:
+        if self.structure.joined is None or self.tuning is None or plan.batch_size is None:
+            return False
+        if self.tuning < plan.batch_size or not (shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")):
+            return False
+        left = seconds / self.tuning * self.structure.samples * self.total
+        return left > _WORTH_COMPILING
+
+    def _seconds(self, plan: Plan) -> float:
+        """Seconds a point of the tuning samples takes by a plan; infinite where it fails its first test."""
+        try:
+            fast = self._build(plan, self.tuning)
+            for i in (0, len(self.probes) - 1):
+                difference = relative_difference(self._plain(i, self.tuning), fast(self.probes[i]))
+                if not difference <= plan.tolerance:
+                    self.choice.events.append(f"left out: {plan} (off by {difference:.1e})")
+                    return math.inf
+            return min(_clock(lambda: fast(self.probes[-1])) for _ in range(3))
+        except Exception as error:
+            self.choice.events.append(f"left out: {plan} ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
+            return math.inf
+
+    def _build(self, plan: Plan, samples: int | None) -> Fast:
+        if plan.amortize_first_layer:
+            self._require_memory(plan)
+        return Fast(self.objective, self.chart, self.structure, plan, samples)
+
+    def _require_memory(self, plan: Plan) -> None:
+        """The responses of the first layer are held for all samples: only where they take a part of what is free."""
+        layer = str(self.structure.first_layer)
+        with torch.no_grad():
+            probe = Fast(self.objective, self.chart, self.structure, replace(plan, batch_size=1), samples=1)
+        assert probe._responses is not None
+        per_sample = sum(part.numel() * part.element_size() for part in probe._responses[0])
+        needed, free = per_sample * self.structure.samples, _free_bytes(self.objective.device)
+        if needed > _SHARE * free:
+            raise MemoryError(f"responses of {layer} take {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free")
+
+    # ------------------------------------------------------------------ proving
+
+    def _prove(self, kept: list[Plan]) -> Fast | None:
+        """The last plan that agrees with the plain path at every probe, and at two on all the data."""
+        fell = False
+        for plan in reversed(kept):
+            if plan == Plan():
+                break
+            try:
+                error = self._error(plan)
+            except Exception as failure:
+                error = math.inf
+                self.choice.events.append(f"{plan} raised {type(failure).__name__}")
+            if error <= plan.tolerance:
+                self.choice.plan, self.choice.error = plan, error
+                if fell:
+                    self._warn(f"the next best, {plan}, is used")
+                return self._proven
+            fell = True
+            self.choice.events.append(f"fell back from: {plan} (off by {error:.1e}, allowed {plan.tolerance:.0e})")
+        if fell:
+            self._warn("the plain path is used")
+        self.choice.plan, self.choice.error, self.choice.probes = Plan(), 0.0, 0
+        return None
+
+    def _fall_back_to_plain(self) -> None:
+        if self.precision != "native":
+            self._warn(f"precision={self.precision!r} is not possible here and the model's own is used")
+
+    def _warn(self, what: str) -> None:
+        warnings.warn(
+            f"A faster plan did not prove itself ({self.choice.events[-1]}); {what}. Pass engine=ln.Local(plan='plain') "
+            "to do without plans.",
+            PlanFellBackWarning,
+            stacklevel=6,
+        )
+
+    def _error(self, plan: Plan) -> float:
+        """Largest relative difference of the loss: at every probe on the tuning samples, at two on all data."""
+        part = self._build(plan, self.tuning)
+        errors = [relative_difference(self._plain(i, self.tuning), part(probe)) for i, probe in enumerate(self.probes)]
+        self._proven = self._build(plan, None)
+        if self.tuning != self.structure.samples:
+            for i in (0, len(self.probes) - 1):
+                errors.append(relative_difference(self._plain(i, None), self._proven(self.probes[i])))
+        self.choice.probes = len(errors)
+        return max(errors)
+
+    def _plain(self, i: int, samples: int | None, cached: bool = True) -> Values:
+        """The plain path at a probe, on the first samples or on all."""
+        if not cached or (i, samples) not in self._plain_cache:
+            params = self.chart(self.probes[i])
+            if samples is None or self.structure.joined is None:
+                values = self.objective.evaluate(params)
+            else:
+                objective = self.objective
+                size = 50 if objective.device.type == "cpu" else 1024
+                parts = [cut(self.structure.joined, s, min(s + size, samples)) for s in range(0, samples, size)]
+                with rng.preserved(objective.seed, objective.device), torch.no_grad():
+                    steps = objective._pass(params | objective._held, objective._buffers, parts)
+                    values, _ = reduce_steps(steps, has_samples=True)
+            self._plain_cache[(i, samples)] = values
+        return self._plain_cache[(i, samples)]
+
+
+def relative_difference(plain: Mapping[str, float], fast: Mapping[str, float]) -> float:
+    """Relative difference of two losses: 0 where both are the same non-finite value, infinite where only one is."""
+    a, b = plain["loss"], fast["loss"]
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return 0.0
+    if not (math.isfinite(a) and math.isfinite(b)) or set(plain) != set(fast):
+        return math.inf
+    return abs(a - b) / max(abs(a), 1e-12)
+
+
+def _clock(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def _has_onednn_linear() -> bool:
+    """Whether this torch has the private operator, and it works."""
+    try:
+        x = torch.eye(2)
+        return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x)
+    except Exception:
+        return False
+
+
+def _free_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo") as file:
+            return next(float(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 4e9

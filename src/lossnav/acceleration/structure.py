@@ -1,0 +1,149 @@
+"""What a model looks like from outside: which layers see the data, which BatchNorm follows which layer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossnav.batches import Batch, map_tensors, tensors
+from lossnav.calling import BATCH_NORMS, FunctionalPasses
+from lossnav.objective import Objective
+from lossnav.params import Params
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+LAYERS = (nn.Linear, *CONVOLUTIONS)
+
+
+@dataclass
+class Structure:
+    """What can be accelerated, as one pass over a small batch shows it.
+
+    All of it is a guess from what was seen: a plan built on it is held against the plain path before it is used.
+
+    Attributes
+    ----------
+    joined : Batch or None
+        All data as one batch, where batches can be joined and cut anew.
+    samples : int
+        In all batches.
+    first_layer : str or None
+        A linear or convolutional layer that is called once, on something that does not depend on the weights.
+    folds : list of (layer, BatchNorm)
+        Names of neighbours of which the second sees nothing but the first's output.
+    linears : list of str
+        Plain linear layers.
+    convolutional : bool
+    """
+
+    joined: Batch | None = None
+    samples: int = 0
+    first_layer: str | None = None
+    folds: list[tuple[str, str]] = field(default_factory=list)
+    linears: list[str] = field(default_factory=list)
+    convolutional: bool = False
+
+
+@dataclass
+class _Call:
+    name: str
+    given: Tensor
+    made: Tensor
+
+
+def look(objective: Objective, displaced: Params) -> Structure:
+    """Pass a few samples through the model at the centre and at a displaced point, and watch its layers.
+
+    Parameters
+    ----------
+    objective : Objective
+    displaced : dict of str to Tensor
+        Other weights, to see which inputs depend on them.
+    """
+    found = Structure()
+    passes = objective._pass
+    if not isinstance(passes, FunctionalPasses) or objective.batches is None:
+        return found
+    first = next(iter(objective.batches))
+    steps = passes(objective.params | objective._held, objective._buffers, [first])
+    found.joined, found.samples = _join(objective, steps[0][1])
+    model = passes.whole.model
+    sample = first if found.joined is None else cut(found.joined, 0, 4)
+    at_center = _watch(objective, passes, objective.params, sample)
+    elsewhere = _watch(objective, passes, displaced, sample)
+    times = Counter(call.name for call in at_center)
+    modules = dict(model.named_modules())
+    layers = [call for call in at_center if isinstance(modules[call.name], LAYERS)]
+    if layers and times[layers[0].name] == 1:
+        again = next((call for call in elsewhere if call.name == layers[0].name), None)
+        if again is not None and torch.equal(again.given, layers[0].given):
+            found.first_layer = layers[0].name
+    owners = Counter(id(p) for m in modules.values() for p in m._parameters.values() if p is not None)
+    if objective.bn == "frozen":
+        for call in at_center:
+            norm = modules[call.name]
+            if not isinstance(norm, BATCH_NORMS) or norm.running_mean is None or times[call.name] > 1:
+                continue
+            before = [other for other in layers if other.made is call.given]
+            own = before and times[before[0].name] == 1 and owners[id(modules[before[0].name].weight)] == 1
+            if own:
+                found.folds.append((before[0].name, call.name))
+    found.linears = [name for name, module in modules.items() if type(module) is nn.Linear]
+    found.convolutional = any(isinstance(module, nn.Conv2d | nn.Conv3d) for module in modules.values())
+    return found
+
+
+def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch: Batch) -> list[_Call]:
+    """Every call of a layer or BatchNorm in one pass, in order, with its input and output tensors."""
+    calls: list[_Call] = []
+
+    def hook(name: str) -> Callable[..., None]:
+        def record(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
+            if given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
+                calls.append(_Call(name, given[0], made))
+
+        return record
+
+    handles = [
+        module.register_forward_hook(hook(name))
+        for name, module in passes.whole.model.named_modules()
+        if isinstance(module, (*LAYERS, BATCH_NORMS))
+    ]
+    try:
+        passes(params | objective._held, objective._buffers, [batch])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+# ---------------------------------------------------------------------- batches
+
+
+def _join(objective: Objective, values: dict[str, Tensor]) -> tuple[Batch | None, int]:
+    """All batches as one, where every tensor counts the samples along its first axis and so do all values."""
+    batches = objective.batches
+    if batches is None or not batches.resident or objective.bn != "frozen":
+        return None, 0  # statistics of a batch depend on which samples are in it
+    if any(value.dim() == 0 for name, value in values.items() if name != "loss"):
+        return None, 0  # a metric of a whole batch is no mean over its samples
+    kept = list(batches)
+    parts = [list(tensors(batch)) for batch in kept]
+    sizes = [{part.shape[0] if part.dim() else None for part in batch} for batch in parts]
+    shapes = {tuple(tuple(part.shape[1:]) for part in batch) for batch in parts}
+    if any(len(size) != 1 or None in size for size in sizes) or len(shapes) != 1:
+        return None, 0
+    if any(type(batch) is not type(kept[0]) for batch in kept) or not isinstance(kept[0], Tensor | tuple | list | dict):
+        return None, 0
+    columns = iter(torch.cat(column) for column in zip(*parts, strict=True))
+    joined = map_tensors(kept[0], lambda _: next(columns))
+    return joined, sum(batch[0].shape[0] for batch in parts)
+
+
+def cut(joined: Batch, start: int, stop: int) -> Batch:
+    """Samples start to stop of a joined batch."""
+    return map_tensors(joined, lambda tensor: tensor[start:stop])
