@@ -50,6 +50,17 @@ def test_torch_files_of_many_makers(model, tmp_path, wrap, prefix):
     assert same(checkpoints.load_into(fresh, tmp_path / "model.pt").state_dict(), model.state_dict())
 
 
+def test_tied_weights_saved_under_their_other_name(everything, tmp_path):
+    safetensors.torch.save_model(everything, str(tmp_path / "theirs.safetensors"))
+    twin = checkpoints.load_into(type(everything)(), tmp_path / "theirs.safetensors")
+    assert same(twin.state_dict(), everything.state_dict())
+
+
+def test_what_is_no_tensor_is_refused(tmp_path):
+    with pytest.raises(errors.CheckpointError, match='"extra" is a dict, not a tensor'):
+        checkpoints.save({"w": torch.zeros(1), "extra": {}}, tmp_path / "x.safetensors")
+
+
 EXECUTED = []
 
 

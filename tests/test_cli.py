@@ -138,6 +138,8 @@ def test_every_chart_by_name(trained, tmp_path, chart, dims, how):
         (("evaluate", "project.py:objective", "--grid", "1"), 2, "SamplerError"),
         (("evaluate", "project.py:objective", "--range", "1", "-1"), 2, "runs from 1 down to -1"),
         (("evaluate", "project.py:objective", "--exclude", "*"), 2, "leaves no parameter"),
+        (("evaluate", "project.py:objective", "--seed", "-1"), 2, "greater than or equal to 0"),
+        (("evaluate", "project.py:objective", "-o", ".", "--overwrite"), 1, "is no surface of ours"),
         (("evaluate", "project.py:objective", "--chart", "sphere"), 2, "sphere"),
         (("evaluate", "project.py:objective", "--normalize", "filters"), 2, "filters"),
         (("evaluate", "project.py:bad_loss"), 1, "LossShapeError"),
@@ -161,6 +163,18 @@ def test_what_is_wrong_is_said_on_stderr_with_its_code(project, arguments, code,
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert not done.stdout
+
+
+def test_info_is_valid_json_with_a_single_sample(project):
+    (project / "one.py").write_text(
+        "import torch, lossnav as ln\n"
+        "data = (torch.ones(1, 2), torch.ones(1, 2))\n"
+        "objective = ln.Objective(torch.nn.Linear(2, 2).eval(), 'mse', data)\n"
+    )
+    assert lossnav("evaluate", "one.py:objective", "--chart", "line", "--grid", 3, cwd=project).returncode == 0
+    said = lossnav("info", "run.zarr", "--json", cwd=project).stdout
+    info = json.loads(said, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert info["summary"]["center"]["loss_se"] == "nan"
 
 
 def test_failed_points_exit_with_three(project):

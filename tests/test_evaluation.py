@@ -332,3 +332,32 @@ def test_an_off_centre_chart_is_allowed(objective, plane):
     surface = ln.evaluate(objective, shifted, ln.Grid(alpha=(0, 1, 2)))
     assert surface["loss"][0] == pytest.approx(objective.evaluate(plane([0.5, 0.5]))["loss"])
     assert surface.attrs["chart"]["center"] != algebra.fingerprint(objective.params)
+
+
+def test_parameters_that_require_grad_may_be_centre_and_direction(images, everything):
+    """A chart around the model's own parameters: detached, and the model is as before."""
+    objective = ln.Objective(everything, "cross_entropy", images)
+    own = dict(everything.named_parameters())
+    before = {name: tensor.detach().clone() for name, tensor in own.items()}
+    for chart in (ln.Line(own, own), ln.RescaledLine(own, own)):
+        assert ln.evaluate(objective, chart, ln.Grid(alpha=(-0.5, 0.5, 3))).lossnav.counts["ok"] == 3
+    assert all(torch.equal(own[name], before[name]) for name in own)
+
+
+def test_nothing_is_computed_before_it_is_known_that_it_can_be_described():
+    named = ln.Objective.from_function(
+        lambda p: p["x"].sum(), {"x": torch.ones(2)}, metrics={"alpha": lambda p: p["x"][0]}
+    )
+    with pytest.raises(errors.OptionError, match="both called 'alpha'"):
+        ln.evaluate(named, ln.Line(named.params, {"x": torch.ones(2)}), ln.Grid(alpha=(-1, 1, 3)))
+
+
+def test_batches_nobody_can_pickle_are_evaluated_all_the_same():
+    class Local:
+        x, y = DATA
+
+    model = nn.Linear(4, 3).eval()
+    forward = lambda model, batch: (model(batch.x), batch.y)  # noqa: E731
+    objective = ln.Objective(model, "cross_entropy", [Local()], forward=forward)
+    line = ln.Line(objective.params, *ln.directions.random(objective))
+    assert ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3))).lossnav.complete

@@ -59,6 +59,9 @@ def test_digits_demo_equals_numpy(digits_demo):
 def test_demo_leaves_everything_in_one_folder(digits_demo):
     names = {path.name for path in digits_demo.folder.iterdir()}
     assert names >= {"index.html", "model.safetensors", "line.zarr", "bilinear.zarr", "plane.zarr", "line.png"}
+    from lossnav.zoo import demo as module
+
+    assert names == module._FILES
     assert names >= {"plane-contour.png", "plane-heatmap.png", "plane-surface.html", "bilinear-surface.html"}
     page = digits_demo.index.read_text()
     table = digits_demo.table()
@@ -70,6 +73,20 @@ def test_demo_leaves_everything_in_one_folder(digits_demo):
     assert plane["loss"].sel(alpha=0, beta=0) == plane.lossnav.center["loss"]
     assert plane.attrs["chart"]["directions"][0]["normalize"] == "filter"
     assert abs(plane.attrs["chart"]["cosines"]["0,1"]) < 1e-6
+
+
+def test_a_folder_of_something_else_is_left_alone_and_an_unfinished_demo_is_done_anew(tmp_path):
+    from lossnav import errors
+    from lossnav.zoo import demo as module
+
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(errors.OutputExistsError, match="no demo of ours"):
+        demo(tmp_path, overwrite=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(errors.OutputExistsError, match="--overwrite"):
+        demo(tmp_path / "out")
+    assert module._make_folder(tmp_path / "out", overwrite=True) == tmp_path / "out"
 
 
 @pytest.mark.slow

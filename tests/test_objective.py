@@ -1,6 +1,7 @@
 """An objective is a pure function of weights, whatever model, loss and data it is made of."""
 
 import collections
+import functools
 import math
 import warnings
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import lossnav as ln
@@ -94,12 +96,117 @@ def test_a_vector_loss_that_says_so():
     assert objective.evaluate(objective.params)["loss"] == pytest.approx(true_loss(), rel=1e-6)
 
 
-def test_class_weights_and_ignored_targets_are_not_averaged_sample_by_sample():
-    """The mean of such a loss is no mean of single losses: no error bar, and the right value."""
-    weighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 5.0, 0.1]))
-    values = ln.Objective(net(), weighted, (X, Y), batch_size=23).evaluate(dict(net().named_parameters()))
+@pytest.mark.parametrize("batch_size", [1, 4, 10, 23])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("late", [False, True], ids=["early", "late"])
+@pytest.mark.parametrize("how", ["module", "partial", "nll"])
+def test_class_weights_and_ignored_targets_are_reckoned_over_all_the_data(batch_size, weighted, late, how):
+    """Whatever the batches, and wherever in the data the ignored ones are: torch's mean over everything at once."""
+    weight = torch.tensor([1.0, 5.0, 0.1]) if weighted else None
+    targets = Y.clone()
+    targets[slice(15, 20) if late else slice(0, 3)] = -100
+    loss = {
+        "module": nn.CrossEntropyLoss(weight=weight),
+        "partial": functools.partial(F.cross_entropy, weight=weight),
+        "nll": nn.NLLLoss(weight=weight),
+    }[how]
+    values = ln.Objective(net(), loss, (X, targets), batch_size=batch_size).evaluate(dict(net().named_parameters()))
+    assert values["loss"] == pytest.approx(loss(net()(X), targets).item(), rel=1e-6)
+    assert values["loss_se"] > 0
+
+
+def test_language_labels_padded_in_late_batches():
+    logits, labels = torch.randn(6, 4, 9), torch.randint(0, 4, (6, 9))
+    labels[4:, 3:] = -100
+    objective = ln.Objective(
+        nn.Linear(1, 1), "cross_entropy", (logits, labels), batch_size=2, metrics=["accuracy"], forward=lambda m, b: b
+    )
+    values = objective.evaluate(objective.params)
+    assert values["loss"] == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-6)
+    right = (logits.argmax(1) == labels)[labels >= 0]
+    assert values["accuracy"] == pytest.approx(right.double().mean().item())
+
+
+def test_the_error_of_a_ratio_is_right():
+    """Against the spread of the value over many data sets of the same kind."""
+    torch.manual_seed(0)
+    found = []
+    for _ in range(300):
+        y = torch.randint(0, 3, (60,))
+        y[torch.rand(60) < 0.3] = -100
+        objective = ln.Objective(nn.Linear(1, 1), "cross_entropy", (torch.randn(60, 3), y), forward=lambda m, b: b)
+        found.append(objective.evaluate(objective.params))
+    spread = np.std([values["loss"] for values in found])
+    assert np.mean([values["loss_se"] for values in found]) == pytest.approx(spread, rel=0.12)
+
+
+def test_a_loss_that_is_a_plain_mean_only_at_first_is_found_out():
+    """The second batch shows that the mean of single losses is not the loss; the pass is made anew with means."""
+
+    def trimmed(outputs, targets, reduction="mean"):
+        losses = F.cross_entropy(outputs, targets, reduction="none")
+        if reduction == "none":
+            return losses
+        return losses[targets < 2].mean()
+
+    order = torch.argsort(Y)
+    x, y = X[order], Y[order]
+    batches = [(x[:5], y[:5]), (x[-5:], torch.tensor([0, 1, 2, 2, 2]))]
+    objective = ln.Objective(net(), trimmed, batches)
+    values = objective.evaluate(objective.params)
+    expected = np.mean([trimmed(net()(a), b).item() for a, b in batches])
+    assert values["loss"] == pytest.approx(expected, rel=1e-6)
     assert "loss_se" not in values
-    assert values["loss"] == pytest.approx(weighted(net()(X), Y).item(), rel=1e-6)
+
+
+# ---------------------------------------------------------------------- what is the user's stays the user's
+
+
+def test_a_model_that_writes_into_its_input():
+    class Rude(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = net()
+
+        def forward(self, x):
+            x -= 0.5
+            return self.layer(x)
+
+    x = X.clone()
+    objective = ln.Objective(Rude().eval(), "cross_entropy", (x, Y), batch_size=10)
+    first = objective.evaluate(objective.params)
+    assert objective.evaluate(objective.params) == first
+    assert first["loss"] == pytest.approx(F.cross_entropy(net()(X - 0.5), Y).item(), rel=1e-6)
+    assert torch.equal(x, X)
+
+
+def test_a_model_that_writes_into_its_weights():
+    model = nn.Sequential(nn.Embedding(5, 4, max_norm=0.5), nn.Flatten(), nn.Linear(4, 3)).eval()
+    weight = model[0].weight.detach().clone()
+    objective = ln.Objective(model, "cross_entropy", (torch.arange(5).reshape(5, 1), Y[:5]))
+    assert torch.equal(objective.params["0.weight"], weight)
+    objective.evaluate(dict(model.named_parameters()))
+    assert torch.equal(model[0].weight, weight)
+    assert torch.equal(objective.params["0.weight"], weight)
+
+
+def test_a_generator_that_uses_one_buffer_again():
+    def batches():
+        buffer = torch.empty(5, 6)
+        for start in (0, 5, 10):
+            buffer.copy_(X[start : start + 5])
+            yield buffer, Y[start : start + 5]
+
+    objective = ln.Objective(net(), "cross_entropy", batches())
+    expected = F.cross_entropy(net()(X[:15]), Y[:15]).item()
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_loaders_own_generator_is_left_where_it_was():
+    generator = torch.Generator().manual_seed(3)
+    before = generator.get_state()
+    ln.Objective(net(), "cross_entropy", DataLoader(TensorDataset(X, Y), 5, shuffle=True, generator=generator))
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_a_model_with_its_own_loss_and_dict_batches():
@@ -240,7 +347,35 @@ class WeightNormed(nn.Module):
         return self.layer(x)
 
 
-@pytest.mark.parametrize("make", [net, Recurrent, Aliased, InPlace, Attention, WeightNormed], ids=lambda f: f.__name__)
+class OldWeightNorm(nn.Module):
+    """Keeps its computed weight as a plain attribute, which hangs on a graph."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.layer = nn.utils.weight_norm(nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Pruned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(6, 3)
+        prune.l1_unstructured(self.layer, "weight", 0.5)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+MODELS = [net, Recurrent, Aliased, InPlace, Attention, WeightNormed, OldWeightNorm, Pruned]
+
+
+@pytest.mark.parametrize("make", MODELS, ids=lambda f: f.__name__)
 def test_every_kind_of_model_moves(make):
     agrees_with_a_displaced_copy(make, (X, Y))
 
@@ -339,7 +474,12 @@ def test_a_model_that_draws_random_numbers_draws_the_same_ones():
         (torch.tensor([[0.1, 0.9], [0.8, 0.2]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), 1.0),  # one-hot
         (torch.tensor([2.0, -1.0, 3.0, 1.0]), torch.tensor([1.0, 0.0, 0.0, 1.0]), 0.75),  # one logit
         (torch.tensor([[2.0], [-1.0]]), torch.tensor([1, 1]), 0.5),
-        (torch.eye(3).repeat(2, 1, 1), torch.tensor([[0, 1, 2], [0, 0, 0]]), 4 / 6),  # language: (n, T, V)
+        (torch.eye(4)[None, :3].repeat(2, 1, 1), torch.tensor([[0, 1, 2], [0, 0, 0]]), 4 / 6),  # language: (n, T, V)
+        (
+            torch.eye(4)[None, :, :3].repeat(2, 1, 1),
+            torch.tensor([[0, 1, 2], [0, -100, 0]]),
+            4 / 5,
+        ),  # (n, C, T), ignored
     ],
 )
 def test_accuracy_of_every_shape(outputs, targets, expected):
@@ -429,6 +569,8 @@ def test_unknown_words_are_refused():
         ({"reduction": "sum"}, "reduction='sum'.*auto"),
         ({"metrics": ["precision"]}, "precision.*accuracy"),
         ({"metrics": {"loss": F.mse_loss}}, "cannot be called 'loss'"),
+        ({"metrics": {"val/acc": F.mse_loss}}, "cannot be called 'val/acc'"),
+        ({"metrics": [lambda o, y: 1.0, lambda o, y: 2.0]}, "Two metrics are called '<lambda>'"),
         ({"loss": "hinge"}, "loss='hinge'.*cross_entropy"),
         ({"loss": 3}, "loss is a int"),
     ):
@@ -437,6 +579,78 @@ def test_unknown_words_are_refused():
             ln.Objective(net(), loss, (X, Y), **options)
     with pytest.raises(errors.OptionError, match="from_function"):
         ln.Objective(lambda x: x, "cross_entropy", (X, Y))
+
+
+def test_functions_of_what_cannot_move_are_refused():
+    with pytest.raises(errors.OptionError, match='"x" is torch.int64, which cannot move by small steps'):
+        ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.tensor([0, 0])})
+    with pytest.raises(errors.OptionError, match="cannot be called 'loss'"):
+        ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(1)}, metrics={"loss": lambda p: 99.0})
+    bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": np.array([3.0, 4.0])})
+    assert bowl.evaluate(bowl.params) == {"loss": 25.0}
+
+
+def test_complex_parameters_are_held_with_a_word():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.phase = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+            self.layer = nn.Linear(6, 3)
+
+        def forward(self, x):
+            return (self.layer(x) * self.phase).abs()
+
+    with pytest.warns(errors.LossnavWarning, match='held still: "phase"'):
+        objective = ln.Objective(Complex().eval(), "cross_entropy", (X, Y))
+    assert "phase" not in objective.params
+
+
+def test_double_precision_arrays_take_the_models_precision():
+    objective = ln.Objective(net(), "cross_entropy", (X.double().numpy(), Y.numpy()))
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(true_loss(), rel=1e-6)
+
+
+def test_dropout_inside_layers_is_named_too():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(6, 3, num_layers=2, dropout=0.5)
+
+        def forward(self, x):
+            return self.rnn(x)[0]
+
+    with pytest.warns(errors.TrainModeWarning, match="1 LSTM"):
+        ln.Objective(Net().train(), "cross_entropy", (X, Y))
+
+
+def test_roles_go_by_what_a_layer_is():
+    class Normalizing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(6, 3))
+
+        def forward(self, x):
+            return x @ self.weight
+
+    class MyLayerNorm2d(Normalizing):
+        pass
+
+    for kind, role in ((Normalizing, "weight"), (MyLayerNorm2d, "norm")):
+        assert ln.Objective(kind().eval(), "cross_entropy", (X, Y)).roles == {"weight": role}
+
+
+def test_filters_of_a_weight_normed_transposed_convolution():
+    layer = nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 6, 2, groups=2), dim=1)
+    objective = ln.Objective(layer.eval(), "mse", (torch.ones(2, 4, 3, 3), torch.zeros(2, 6, 4, 4)))
+    assert objective.transposed == {"parametrizations.weight.original1": 2}
+
+
+def test_lengths_are_counted_by_what_most_tensors_say():
+    batches = [{"classes": torch.arange(100), "x": X[:5], "y": Y[:5]}, {"classes": torch.arange(100), "x": X, "y": Y}]
+    forward = lambda model, batch: (model(batch["x"]), batch)  # noqa: E731
+    objective = ln.Objective(net(), lambda o, b: F.cross_entropy(o, b["y"]), batches, forward=forward)
+    objective.evaluate(objective.params)
+    assert objective.samples == 28
 
 
 def test_a_device_that_is_not_there_is_refused():

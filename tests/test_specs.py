@@ -17,7 +17,16 @@ broken_name = None
 
 
 def make():
+    import neighbour  # found beside the file also now
+
     return objective
+
+
+def wants(data):
+    return objective
+
+
+model = torch.nn.Linear(2, 2)
 """
 
 
@@ -25,10 +34,11 @@ def make():
 def project(tmp_path, monkeypatch):
     (tmp_path / "my_project.py").write_text(PROJECT)
     (tmp_path / "helper.py").write_text("import torch\nSTART = torch.tensor([1.0, 2.0])\n")
+    (tmp_path / "neighbour.py").write_text("")
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
-    for name in ("my_project", "helper", "broken"):
+    for name in ("my_project", "helper", "neighbour", "broken"):
         sys.modules.pop(name, None)
 
 
@@ -53,6 +63,8 @@ def test_a_checkpoint_moves_the_centre(project, tmp_path):
         ("nonsense", "'nonsense' is no SPEC.*file.py:name"),
         ("none.py:objective", "There is no file none.py"),
         ("my_project.py:nothing", "has no 'nothing'.*Define nothing"),
+        ("my_project.py:model", "is a Linear, not an Objective"),
+        ("my_project.py:wants", "cannot be called without arguments.*data"),
         ("my_project.py:number", "is a int, not an Objective"),
         ("broken.py:objective", "cannot be imported: ModuleNotFoundError.*nothing_of_that_name"),
         ("no_such_package:x", "cannot be imported"),

@@ -134,6 +134,33 @@ def test_what_exists_is_kept_unless_told(surface, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["run.zarr"]  # no scratch is left
 
 
+def test_overwrite_replaces_surfaces_and_nothing_else(surface, tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "thesis.tex").write_text("precious")
+    (tmp_path / "file.zarr").write_text("precious")
+    for name in ("project", "file.zarr"):
+        with pytest.raises(errors.OutputExistsError, match="no surface of ours and is not replaced"):
+            surface.lossnav.save(tmp_path / name, overwrite=True)
+    assert (tmp_path / "project" / "thesis.tex").read_text() == "precious"
+    with pytest.raises(errors.OutputExistsError, match="no file of ours"):
+        ln.plot.write("contour", surface, surface.lossnav.save(tmp_path / "a.png"), overwrite=True)
+
+
+def test_a_failed_swap_puts_the_old_surface_back(surface, tmp_path, monkeypatch):
+    path = surface.lossnav.save(tmp_path / "run.zarr")
+    rename = Path.rename
+
+    def flaky(self, target):
+        if self.name == "data":
+            raise OSError(errno.EIO, "I/O error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", flaky)
+    with pytest.raises(errors.StoreError, match="I/O error"):
+        surface.lossnav.save(path, overwrite=True)
+    assert ln.open(path).identical(surface)
+
+
 def test_a_folder_that_cannot_be_written(surface, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(errors.OutputNotWritableError, match="cannot be written"):

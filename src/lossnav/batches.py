@@ -49,8 +49,15 @@ class Batches:
     budget : int
         Bytes of data to keep. A source above it is read anew on each pass, which needs one that can be iterated
         twice.
+    float_dtype : torch.dtype, optional
+        What double-precision NumPy arrays become.
     progress : bool or None
         Whether to show a bar while loading (None: on a terminal).
+
+    Attributes
+    ----------
+    written_to : bool
+        Set where the model writes into its input: then every pass is given copies.
 
     Raises
     ------
@@ -65,19 +72,21 @@ class Batches:
         device: torch.device,
         batch_size: int | None = None,
         budget: int = DEFAULT_BUDGET,
+        float_dtype: torch.dtype | None = None,
         progress: bool | None = None,
     ) -> None:
         if batch_size is None:
             batch_size = default_batch_size(device)
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}. Pass a whole number from 1 upwards.")
-        self.device = device
+        self.device, self.float_dtype = device, float_dtype
+        self.written_to = False
         self._source = _as_iterable(source, batch_size)
         self._kept: list[Batch] | None = []
         self.n_bytes = 0
         self.count = 0
         with Progress("load data", None, "batches", progress) as bar:
-            for batch in self._source:
+            for batch in self._read():
                 self.count += 1
                 self.n_bytes += _n_bytes(batch)
                 if self._kept is not None:
@@ -85,7 +94,7 @@ class Batches:
                         self._require_second_pass(budget)
                         self._kept = None
                     else:
-                        self._kept.append(move(batch, device))
+                        self._kept.append(move(batch, device, float_dtype))
                 bar.advance()
         if self.count == 0:
             raise DataError("The data is empty: it yields no batch. Pass at least one sample.")
@@ -96,11 +105,12 @@ class Batches:
         return self._kept is not None
 
     def __iter__(self) -> Iterator[Batch]:
-        if self._kept is not None:
-            yield from self._kept
+        if self._kept is None:
+            yield from (move(batch, self.device, self.float_dtype) for batch in self._read())
+        elif self.written_to:  # a model that writes into its input gets a copy each time
+            yield from (move(batch, self.device) for batch in self._kept)
         else:
-            for batch in self._source:
-                yield move(batch, self.device)
+            yield from self._kept
 
     def __len__(self) -> int:
         return self.count
@@ -110,34 +120,55 @@ class Batches:
         for batch in self:
             _hash_batch(batch, digest)
 
+    def _read(self) -> Iterator[Batch]:
+        """One pass over the source; a loader's own generator is left where it was."""
+        own = getattr(self._source, "generator", None)
+        if not isinstance(own, torch.Generator):
+            yield from self._source
+            return
+        state = own.get_state()
+        try:
+            yield from self._source
+        finally:
+            own.set_state(state)
+
     def _require_second_pass(self, budget: int) -> None:
-        if iter(self._source) is self._source:
+        if isinstance(self._source, Iterator):
             raise DataError(
                 f"The data exceeds the budget of {budget:,} bytes and can be iterated only once. "
                 "Pass a DataLoader or a list instead of a generator, or raise data_budget=."
             )
 
 
-def move(batch: Batch, device: torch.device) -> Batch:
-    """Put every tensor of a batch on a device; arrays become tensors, other values stay as they are."""
+def move(batch: Batch, device: torch.device, float_dtype: torch.dtype | None = None) -> Batch:
+    """Copy every tensor of a batch to a device, so that nothing done to it reaches the user's; the rest stays as it is.
+
+    Arrays become tensors, and double-precision arrays, NumPy's habit, take the model's `float_dtype`.
+    """
     if hasattr(batch, "to") and not isinstance(batch, Tensor):  # BatchEncoding, PyG's Data: they know how to move
         return batch.to(device)
-    return map_tensors(batch, lambda tensor: tensor.detach().to(device, non_blocking=True))
+    return map_tensors(batch, lambda tensor: tensor.detach().to(device, copy=True), float_dtype)
 
 
-def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor]) -> Batch:
+def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor], float_dtype: torch.dtype | None = None) -> Batch:
     """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are."""
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
-        return change(torch.from_numpy(np.ascontiguousarray(batch)))
+        tensor = torch.from_numpy(np.ascontiguousarray(batch))
+        return change(tensor.to(float_dtype) if float_dtype and tensor.dtype == torch.float64 else tensor)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(part, change) for part in batch))
+        return type(batch)(*(map_tensors(part, change, float_dtype) for part in batch))
     if isinstance(batch, list | tuple):
-        return type(batch)(map_tensors(part, change) for part in batch)
+        return type(batch)(map_tensors(part, change, float_dtype) for part in batch)
     if isinstance(batch, Mapping):
-        return {key: map_tensors(part, change) for key, part in batch.items()}
+        return {key: map_tensors(part, change, float_dtype) for key, part in batch.items()}
     return batch
+
+
+def versions(batch: Batch) -> list[int]:
+    """How often each tensor was written to."""
+    return [tensor._version for tensor in tensors(batch)]
 
 
 def tensors(batch: Batch) -> Iterator[Tensor]:
@@ -162,8 +193,11 @@ def _hash_batch(batch: Batch, digest: hashlib._Hash) -> None:
     found = {str(i): tensor for i, tensor in enumerate(tensors(batch))}
     if found:
         algebra.update_hash(digest, found)
-    else:
+        return
+    try:
         digest.update(pickle.dumps(batch))
+    except Exception:  # an object that nobody can pickle is known by its type alone
+        digest.update(type(batch).__qualname__.encode())
 
 
 def _as_iterable(source: Any, batch_size: int) -> Any:
@@ -177,6 +211,11 @@ def _as_iterable(source: Any, batch_size: int) -> Any:
     if isinstance(source, Mapping) and source and all(isinstance(v, Tensor | np.ndarray) for v in source.values()):
         keys = tuple(source)
         return _Slices(tuple(source.values()), lambda parts: dict(zip(keys, parts, strict=True)), batch_size)
+    if isinstance(source, Mapping):
+        raise DataError(
+            f"The data is a dict with values of type {', '.join(sorted({type(v).__name__ for v in source.values()}))}. "
+            "Pass a dict of tensors, or a list of batches."
+        )
     if isinstance(source, DataLoader | list | tuple):
         return source
     if isinstance(source, IterableDataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):

@@ -21,7 +21,8 @@ from lossnav.params import Params
 
 BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
-StepValues = tuple[int, dict[str, Tensor]]
+Measured = Tensor | tuple[Tensor, Tensor]  # a mean (), single values (n,), or numerators and weights (n,)
+StepValues = tuple[int, dict[str, Measured]]
 Step = Callable[[Any, Batch], StepValues]
 Passes = Callable[[Params, Params, "Iterable[Batch] | None"], list[StepValues]]  # (parameters, buffers, batches)
 
@@ -72,7 +73,7 @@ class CopyPasses:
     """A private deep copy whose weights are overwritten: for models that cannot be called by value."""
 
     def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device) -> None:
-        self.whole, self.bn = _Whole(copy.deepcopy(model).to(device).eval(), step), bn
+        self.whole, self.bn = _Whole(copy.deepcopy(model, _computed_attributes(model)).to(device).eval(), step), bn
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Write the weights into the copy and pass every batch through it."""
@@ -91,7 +92,8 @@ class CopyPasses:
 
 def has_nan(steps: Iterable[StepValues]) -> bool:
     """Whether any loss among these is NaN."""
-    return any(bool(torch.isnan(values["loss"]).any()) for _, values in steps)
+    losses = (values["loss"] for _, values in steps)
+    return any(bool(torch.isnan(loss[0] if isinstance(loss, tuple) else loss).any()) for loss in losses)
 
 
 def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> Passes:
@@ -104,6 +106,7 @@ def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> 
         if parameter.is_floating_point():
             hollow = torch.full((), math.nan, dtype=parameter.dtype, device=device)
             memo[id(parameter)] = nn.Parameter(hollow.expand(parameter.shape), requires_grad=False)
+    memo |= _computed_attributes(model)
     try:
         if isinstance(model, torch.jit.ScriptModule):
             raise TypeError("a ScriptModule cannot be called with other weights")
@@ -116,6 +119,12 @@ def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> 
                 f"The model cannot be copied: {first}. lossnav works on a copy so that yours is never changed; "
                 "remove attributes that cannot be copied (locks, open files, graphs), or pass a freshly built model."
             ) from first
+
+
+def _computed_attributes(model: nn.Module) -> dict[int, Tensor]:
+    """Copies of tensors that hang on a graph (the `weight` of old weight_norm or pruning), for a deepcopy's memo."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
 
 
 class _batch_norm_mode:  # noqa: N801 - reads as the context it is

@@ -53,6 +53,10 @@ def save(
     unique: State = {}
     seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
     for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):  # the extra state of a module, which safetensors cannot hold
+            raise CheckpointError(
+                f'"{name}" is a {type(tensor).__name__}, not a tensor. Save the others by themselves.'
+            )
         key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
         if tensor.numel() and key in seen:
             continue
@@ -172,6 +176,13 @@ def aliases_of(model: nn.Module) -> frozenset[str]:
     return frozenset(name for name in model.state_dict() if name not in first_names)
 
 
+def _tied_names(model: nn.Module) -> dict[str, str]:
+    """Second name of each tied weight -> its first."""
+    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
+    everything = model.named_parameters(remove_duplicate=False)
+    return {name: first_names[id(p)] for name, p in everything if first_names[id(p)] != name}
+
+
 def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Load a checkpoint into a model, in place, and return the model.
 
@@ -181,10 +192,14 @@ def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         The model is untouched in each case.
     """
     aliases = aliases_of(model)
+    state = load(path)
     mine = {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
     counters = {name: tensor for name, tensor in mine.items() if name.endswith("num_batches_tracked")}
     required = {name: tensor for name, tensor in mine.items() if name not in counters}
-    fitting = fit(load(path), required, counters, aliases, type(model).__name__)
+    for alias, first in _tied_names(model).items():  # safetensors' own writer keeps one name, not always ours
+        if alias in state and first not in state:
+            state[first] = state.pop(alias)
+    fitting = fit(state, required, counters, aliases, type(model).__name__)
     with torch.no_grad():
         for name, tensor in fitting.items():
             mine[name].copy_(tensor)

@@ -109,7 +109,7 @@ def _reporting(command: Callable[P, None]) -> Callable[P, None]:
 
 
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files).")]
-Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 
 
@@ -208,7 +208,7 @@ def evaluate(
     how = normalize or (Normalize.none if rescaled else Normalize.filter)
     drawn = distribution or (Distribution.uniform if rescaled else Distribution.normal)
     sampler = Grid(**dict.fromkeys(chart_class.dims, (*range_, grid)))
-    require_writable(out, overwrite)
+    require_writable(out, overwrite, kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
     found = directions.random(
         objective,
@@ -253,13 +253,13 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what a stored surface holds and how it was made."""
-    from lossnav.surface import open_surface
+    from lossnav.surface import jsonable, open_surface
 
     opened = open_surface(surface)
     if as_json:
         sizes = {str(dim): size for dim, size in opened.sizes.items()}
         everything = {"path": str(surface), "sizes": sizes, "summary": opened.lossnav.summary(), **opened.attrs}
-        typer.echo(json.dumps(everything, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(jsonable(everything), indent=2, ensure_ascii=False))
     else:
         _print_table(_made_words(opened) | _summary_words(opened))
 

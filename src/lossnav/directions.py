@@ -109,6 +109,8 @@ def random(
         raise OptionError(f"distribution={distribution!r} is unknown. Use 'normal' or 'uniform'.")
     if n < 1:
         raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
+    if not isinstance(seed, int) or seed < 0:
+        raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
     if isinstance(exclude, str):
         exclude = (exclude,)
     excluded = _excluded(objective, exclude)

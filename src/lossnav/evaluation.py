@@ -26,6 +26,7 @@ from lossnav.errors import (
     Interrupted,
     NonFiniteCenterError,
     NotDeterministicError,
+    OptionError,
     PointsFailedWarning,
     SamplerError,
 )
@@ -107,8 +108,10 @@ def evaluate(
             f"The sampler asks for ({', '.join(sampler.dims)}) and the chart has ({', '.join(chart.dims)}). "
             f"Pass ln.Grid({', '.join(f'{dim}=(-1, 1, 51)' for dim in chart.dims)})."
         )
+    if taken := set(objective.metrics) & {*chart.dims, "point"}:
+        raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
     if store is not None:
-        store = require_writable(store, overwrite)
+        store = require_writable(store, overwrite, kind="surface")
     engine = engine or Local()
     with rng.preserved(device=objective.device), StopRequests() as stop:
         center = _check_center(objective, chart) if check else {}
@@ -144,6 +147,7 @@ class _Run:
         self, objective: Objective, chart: Chart, sampler: Sampler, engine: Engine, center: Mapping[str, float]
     ) -> None:
         self.objective, self.chart, self.sampler, self.engine, self.center = objective, chart, sampler, engine, center
+        self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
         self.statuses: list[int] = []
@@ -189,9 +193,8 @@ class _Run:
                 "Call objective.evaluate(chart(coords)) at that point to see where it comes from."
             )
         attributes: dict[str, Any] = {
-            "objective": self.objective.describe(),
-            "chart": self.chart.describe(),
-            "sampler": self.sampler.describe(),
+            **self.made_of,
+            "objective": self.made_of["objective"] | {"samples": self.objective.samples},
             "engine": self.engine.describe(),
             "center": self.center,
             "torch_version": torch.__version__,

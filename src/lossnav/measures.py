@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossnav.calling import StepValues
+from lossnav.calling import Measured, StepValues
 from lossnav.errors import LossShapeError, OptionError
 
 Values = dict[str, float]
@@ -26,8 +28,18 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 
 
+class LossMisjudgedError(Exception):
+    """The mean of a loss turned out not to be the mean of single losses; the pass must be made anew with means."""
+
+
 class Loss:
-    """A loss that gives one value a sample where it can, else the mean of the batch."""
+    """A loss that gives one value a sample where it can, else the mean of the batch.
+
+    Cross-entropy and NLL with class weights or ignored targets are sums over samples divided by a sum of weights; for
+    them every sample has a numerator and a weight, so that the value does not depend on how the data is cut into
+    batches. Of any other loss with a ``reduction`` argument the mean of single losses is held against the loss itself,
+    on every batch of the first pass over the data.
+    """
 
     def __init__(self, loss: Callable[..., Any] | str | None, reduction: str) -> None:
         if isinstance(loss, str):
@@ -41,25 +53,34 @@ class Loss:
         self.function, self.reduction = loss, reduction
         self.name = "the model's own" if loss is None else name_of(loss)
         self._single: Callable[..., Any] | None = _per_sample(loss) if reduction == "auto" and loss else None
-        self._proven = self._single is None
-        if reduction != "none" and _declared_reduction(loss) == "sum":
+        self._weights = _ClassWeights.of(loss) if self._single is not None else None
+        declared = _declared_reduction(loss)
+        self._proven = self._single is None or self._weights is not None or declared == "none"
+        if reduction != "none" and declared == "sum":
             raise LossShapeError(
                 f"{self.name} sums over the batch, so its value depends on the batch size. "
                 "Use reduction='mean' in the loss."
             )
-        if reduction == "auto" and _declared_reduction(loss) == "none" and self._single is None:
+        if reduction == "auto" and declared == "none" and self._single is None:
             self.reduction = "none"
 
-    def __call__(self, outputs: Any, targets: Any, n: int) -> Tensor:
-        """Return the loss of a batch of n samples: shape (n,) where single losses can be had, else ()."""
+    def __call__(self, outputs: Any, targets: Any, n: int) -> Measured:
+        """Return the loss of a batch of n samples: shape (n,), or numerators and weights, or a mean of shape ()."""
         if self.function is None:
             return self.check(_own_loss(outputs), n)
         outputs = logits(outputs)
+        if self._single is None:
+            return self.check(self.function(outputs, targets), n)
+        single = self._single(outputs, targets)
+        if self._weights is not None and self._weights.apply_to(targets):
+            return single.reshape(n, -1).double().sum(1), self._weights(targets, n)
         if not self._proven:
-            self._prove(outputs, targets, n)
-        if self._single is not None:
-            return _sample_means(self._single(outputs, targets), n)
-        return self.check(self.function(outputs, targets), n)
+            self._prove(outputs, targets, single, n)
+        return _sample_means(single, n)
+
+    def settle(self) -> None:
+        """Say that a whole pass over the data agreed: nothing more is to be proven."""
+        self._proven = True
 
     def check(self, value: Any, n: int) -> Tensor:
         """Hold a value against what the reduction promises: a scalar, or (n, ...) averaged to (n,)."""
@@ -80,20 +101,45 @@ class Loss:
         scalar: Tensor = value.reshape(())
         return scalar
 
-    def _prove(self, outputs: Any, targets: Any, n: int) -> None:
-        """Keep single losses only where their mean is the loss: class weights and ignored targets break that."""
-        assert self._single is not None and self.function is not None
-        self._proven = True
-        if _declared_reduction(self.function) == "none":
-            return
-        try:
-            mean = self.function(outputs, targets)
-            singles = _sample_means(self._single(outputs, targets), n)
-        except LossShapeError:
-            self._single = None
-            return
-        if not torch.allclose(singles.mean(), mean.to(singles.dtype), rtol=1e-4, equal_nan=True):
-            self._single = None
+    def _prove(self, outputs: Any, targets: Any, single: Any, n: int) -> None:
+        """Keep single losses only while their mean is the loss."""
+        assert self.function is not None
+        mean = self.check(self.function(outputs, targets), n)
+        fits = isinstance(single, Tensor) and single.dim() > 0 and single.shape[0] == n
+        tolerance = 1e-4 if mean.dtype in (torch.float32, torch.float64) else 2e-2
+        if not fits or not torch.allclose(single.double().mean(), mean.double(), rtol=tolerance, equal_nan=True):
+            self._single, self._proven = None, True
+            raise LossMisjudgedError
+
+
+class _ClassWeights:
+    """The denominator of cross-entropy and NLL: the weight of each target's class, 0 where it is ignored."""
+
+    def __init__(self, weight: Tensor | None, ignore_index: int) -> None:
+        self.weight, self.ignore_index = weight, ignore_index
+
+    @classmethod
+    def of(cls, loss: Callable[..., Any] | None) -> _ClassWeights | None:
+        """Read weight and ignored index off a loss of torch's own; None for any other."""
+        if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
+            return cls(loss.weight, loss.ignore_index)  # type: ignore[union-attr]
+        if loss in (F.cross_entropy, F.nll_loss):
+            return cls(None, -100)
+        if isinstance(loss, partial) and loss.func in (F.cross_entropy, F.nll_loss) and not loss.args:
+            return cls(loss.keywords.get("weight"), loss.keywords.get("ignore_index", -100))
+        return None
+
+    def apply_to(self, targets: Any) -> bool:
+        """Whether the targets are classes (of probabilities torch takes the plain mean)."""
+        return isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
+
+    def __call__(self, targets: Tensor, n: int) -> Tensor:
+        """Sum of weights for each sample, shape (n,)."""
+        valid = targets != self.ignore_index
+        weights = valid.double()
+        if self.weight is not None:
+            weights = weights * self.weight.to(targets.device, torch.float64)[torch.where(valid, targets, 0)]
+        return weights.reshape(n, -1).sum(1)
 
 
 def _per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -136,53 +182,74 @@ def _own_loss(outputs: Any) -> Any:
 
 
 def logits(outputs: Any) -> Any:
-    """What loss and metrics look at: ``outputs.logits`` where there are some (Hugging Face), else the outputs."""
+    """What loss and metrics look at: ``outputs.logits`` or ``outputs["logits"]`` where there are some, else outputs."""
+    if isinstance(outputs, Mapping) and "logits" in outputs:
+        return outputs["logits"]
     return getattr(outputs, "logits", outputs)
 
 
-def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """1 where the prediction is right; the prediction is the largest output, or the sign of a single one."""
-    if outputs.dim() == targets.dim() and outputs.shape == targets.shape:
+def _accuracy(outputs: Tensor, targets: Tensor) -> Measured:
+    """1 where the prediction is right; the prediction is the largest output, or the sign of a single one.
+
+    Classes lie along axis 1, as for cross-entropy, or last where only that fits. Targets below 0 are ignored.
+    """
+    if outputs.shape == targets.shape:
         if outputs.dim() > 1 and outputs.shape[1] > 1:  # one-hot or soft labels
             return (outputs.argmax(1) == targets.argmax(1)).double()
         return ((outputs > 0) == (targets > 0.5)).double()
     if outputs.shape[1:] == (1,) and targets.dim() == 1:
         return ((outputs[:, 0] > 0) == (targets > 0.5)).double()
-    axis = -1 if outputs.shape[:-1] == targets.shape else 1
-    return (outputs.argmax(axis) == targets).double()
+    along_1 = outputs.dim() == targets.dim() + 1 and (outputs.shape[0], *outputs.shape[2:]) == targets.shape
+    right = outputs.argmax(1 if along_1 else -1) == targets
+    valid = targets >= 0
+    n = len(targets)
+    return (right & valid).reshape(n, -1).double().sum(1), valid.reshape(n, -1).double().sum(1)
 
 
-def _top5(outputs: Tensor, targets: Tensor) -> Tensor:
+def _error(outputs: Tensor, targets: Tensor) -> Measured:
+    accuracy = _accuracy(outputs, targets)
+    return (accuracy[1] - accuracy[0], accuracy[1]) if isinstance(accuracy, tuple) else 1 - accuracy
+
+
+def _top5(outputs: Tensor, targets: Tensor) -> Measured:
     best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
-    return (best == targets.unsqueeze(1)).any(1).double()
+    valid = targets >= 0
+    return ((best == targets.unsqueeze(1)).any(1) & valid).double(), valid.double()
 
 
-_METRICS: dict[str, Metric] = {
-    "accuracy": _accuracy,
-    "error": lambda outputs, targets: 1 - _accuracy(outputs, targets),
-    "top5_accuracy": _top5,
-}
+_METRICS: dict[str, Metric] = {"accuracy": _accuracy, "error": _error, "top5_accuracy": _top5}
 
 
 def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, Metric]:
     """Turn names and callables into one dict of callables; the order is kept."""
     if isinstance(metrics, Mapping):
-        found: dict[str, Metric] = dict(metrics)
+        named: list[tuple[str, str | Metric]] = [(str(name), metric) for name, metric in metrics.items()]
     else:
-        found = {}
-        for metric in [metrics] if isinstance(metrics, str) else metrics:
-            if isinstance(metric, str) and metric not in _METRICS:
+        listed = [metrics] if isinstance(metrics, str) else list(metrics)
+        named = [(metric if isinstance(metric, str) else name_of(metric), metric) for metric in listed]
+    found: dict[str, Metric] = {}
+    for name, metric in named:
+        if isinstance(metric, str):
+            if metric not in _METRICS:
                 raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(_METRICS)}, or pass a callable.")
-            found[metric if isinstance(metric, str) else name_of(metric)] = (
-                _METRICS[metric] if isinstance(metric, str) else metric
+            metric = _METRICS[metric]
+        if name in ("loss", "loss_se", "status", "point") or not _NAME.fullmatch(name):
+            raise OptionError(
+                f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."
             )
-    if taken := {"loss", "loss_se", "status"} & set(found):
-        raise OptionError(f"A metric cannot be called {taken.pop()!r}. Pass a dict with another name.")
+        if name in found:
+            raise OptionError(f"Two metrics are called {name!r}. Pass a dict that names them.")
+        found[name] = metric
     return found
 
 
-def check_metric(name: str, value: Any, n: int) -> Tensor:
+_NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
+
+
+def check_metric(name: str, value: Any, n: int) -> Measured:
     """Hold a metric against its promise: the mean of the batch (a scalar), or one value a sample."""
+    if isinstance(value, tuple):  # numerators and weights, of our own metrics
+        return value
     values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     if values.dim() == 0:
         return values
@@ -193,21 +260,42 @@ def check_metric(name: str, value: Any, n: int) -> Tensor:
 
 
 def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, int | None]:
-    """Join batches: means weighted by their lengths, single values all alike."""
+    """Join batches: single values all alike, numerators over weights, means weighted by their batch's length."""
     counts = [n for n, _ in steps]
     values: Values = {}
     for name in steps[0][1]:
         parts = [step_values[name] for _, step_values in steps]
-        if all(part.dim() == 1 for part in parts):
-            singles = torch.cat(parts).double()  # float32 drifts by 1e-4 over 50k samples, more than the ripples
-            values[name] = float(singles.mean())
-            if name == "loss":
-                values["loss_se"] = float(singles.std() / len(singles) ** 0.5) if len(singles) > 1 else float("nan")
+        if all(isinstance(part, tuple) for part in parts):
+            numerators, weights = (torch.cat(column).double() for column in zip(*parts, strict=True))
+            mean, se = _ratio(numerators, weights)
+        elif all(isinstance(part, Tensor) and part.dim() == 1 for part in parts):
+            singles = torch.cat(cast(list[Tensor], parts)).double()  # float32 drifts by 1e-4 over 50k samples
+            mean, se = _ratio(singles, torch.ones_like(singles))
         else:
-            weights = torch.tensor(counts, dtype=torch.float64)
-            means = torch.stack([part.double().mean() for part in parts]).cpu()
-            values[name] = float((means * weights).sum() / weights.sum())
+            lengths = torch.tensor(counts, dtype=torch.float64)
+            means = torch.stack([_mean(part) for part in parts]).cpu()
+            mean, se = float((means * lengths).sum() / lengths.sum()), None
+        values[name] = mean
+        if name == "loss" and se is not None:
+            values["loss_se"] = se
     return values, sum(counts) if has_samples else None
+
+
+def _ratio(numerators: Tensor, weights: Tensor) -> tuple[float, float]:
+    """Sum of numerators over sum of weights, and its standard error over the samples.
+
+    With weights 1 that is the mean and s / sqrt(n). Else the standard error of a ratio (Cochran 1977, eq. 6.13): the
+    residuals a_i - R w_i in the place of deviations from the mean.
+    """
+    n, total = len(numerators), weights.sum()
+    ratio = numerators.sum() / total
+    residuals = numerators - ratio * weights
+    variance = (residuals**2).sum() / (n - 1) if n > 1 else torch.tensor(float("nan"))
+    return float(ratio), float(torch.sqrt(variance * n) / total)
+
+
+def _mean(part: Measured) -> Tensor:
+    return part[0].sum() / part[1].sum() if isinstance(part, tuple) else part.double().mean()
 
 
 def name_of(function: Any) -> str:

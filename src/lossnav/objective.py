@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,17 +23,28 @@ from lossnav import batches as data_batches
 from lossnav import checkpoints, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
-from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Passes, StepValues, has_nan, make_passes
+from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Measured, Passes, StepValues, has_nan, make_passes
 from lossnav.errors import (
     DataError,
     DeviceError,
+    LossnavWarning,
     LossShapeError,
     ObjectiveError,
     OptionError,
     StructureMismatchError,
     TrainModeWarning,
 )
-from lossnav.measures import Loss, Metric, Values, check_metric, logits, name_of, reduce_steps, resolve_metrics
+from lossnav.measures import (
+    Loss,
+    LossMisjudgedError,
+    Metric,
+    Values,
+    check_metric,
+    logits,
+    name_of,
+    reduce_steps,
+    resolve_metrics,
+)
 from lossnav.params import Params
 
 Role = Literal["weight", "bias", "norm"]
@@ -46,6 +58,7 @@ _NORMS = (
     nn.LocalResponseNorm,
     nn.modules.instancenorm._InstanceNorm,
 )
+_NORM_NAME = re.compile(r"Norm(\d[dD])?$")  # the user's own RMSNorm, LayerNorm2d
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -60,9 +73,10 @@ class Objective:
         all the same, with a warning that says so.
     loss : callable, str or None
         ``loss(outputs, targets)``, or one of "cross_entropy", "mse", "l1", "nll",
-        "binary_cross_entropy_withlogits". A loss with a ``reduction`` argument (all of torch's) is asked for one
-        value a sample, which gives `loss_se`, wherever their mean is the loss itself. None: the model returns its
-        loss, as a scalar or in ``outputs.loss``.
+        "binary_cross_entropy_with_logits". A loss with a ``reduction`` argument (all of torch's) is asked for one
+        value a sample, which gives `loss_se`, wherever their mean is the loss itself; class weights and ignored
+        targets of torch's cross-entropy are reckoned over all the data. Any other mean is weighted by the length of
+        its batch. None: the model is given the whole batch and returns its loss, as a scalar or in ``outputs.loss``.
     data : (x, y) tensors or arrays, dict of tensors, Dataset, DataLoader, or iterable of batches
         Read once, kept on the device where it fits `data_budget`.
     metrics : sequence of str or callables, or dict of name to callable
@@ -166,11 +180,17 @@ class Objective:
         self._aliases = checkpoints.aliases_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = _describe_parameters(model, self.params)
+        self._writes_weights = False
         self._pass: Passes = make_passes(model, self._step, bn, self.device)
 
         with rng.preserved(seed, self.device):
             self.batches: Batches | None = Batches(
-                data, device=self.device, batch_size=batch_size, budget=data_budget, progress=progress
+                data,
+                device=self.device,
+                batch_size=batch_size,
+                budget=data_budget,
+                float_dtype=next(iter(self.params.values())).dtype,
+                progress=progress,
             )
         self.samples: int | None = None
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
@@ -215,12 +235,19 @@ class Objective:
         """
         if not params:
             raise OptionError("There are no parameters. Pass a dict of name to tensor.")
+        tensors = {param_name: torch.as_tensor(value) for param_name, value in params.items()}
+        for param_name, tensor in tensors.items():
+            if not tensor.is_floating_point():
+                raise OptionError(
+                    f'"{param_name}" is {tensor.dtype}, which cannot move by small steps. Pass floating-point tensors.'
+                )
         self = cls.__new__(cls)
         self.name = name or name_of(function)
         self.bn, self.seed = "frozen", seed
-        self.params = algebra.copy(params)
+        self.params = algebra.copy(tensors)
+        self._writes_weights = False
         self.device = next(iter(self.params.values())).device
-        self.metrics = dict(metrics or {})
+        self.metrics = resolve_metrics(metrics or {})
         self._held, self._buffers, self._aliases = {}, {}, frozenset()
         self.roles = {name: _role_by_name(name) for name in self.params}
         self.transposed = {}
@@ -236,7 +263,7 @@ class Objective:
         def step(point: Params, batch: Batch) -> StepValues:
             arguments = (point,) if self.batches is None else (point, batch)
             n = 1 if self.batches is None else _count(None, batch)
-            values = {"loss": self._loss.check(function(*arguments), n)}
+            values: dict[str, Measured] = {"loss": self._loss.check(function(*arguments), n)}
             for metric_name, metric in self.metrics.items():
                 values[metric_name] = check_metric(metric_name, metric(*arguments), n)
             return n, values
@@ -267,11 +294,18 @@ class Objective:
             If names or shapes differ.
         """
         self.require_same_structure(params, "the point")
-        point = {name: params[name].to(center.device, center.dtype) for name, center in self.params.items()}
-        with rng.preserved(self.seed, self.device), torch.no_grad():
-            steps = self._pass(point | self._held, self._buffers, self.batches)
-            values, self.samples = reduce_steps(steps, has_samples=self.batches is not None)
-        return values
+        point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
+        if self._writes_weights:
+            point = algebra.copy(point)
+        while True:
+            try:
+                with rng.preserved(self.seed, self.device), torch.no_grad():
+                    steps = self._pass(point, self._buffers, self.batches)
+                    values, self.samples = reduce_steps(steps, has_samples=self.batches is not None)
+            except LossMisjudgedError:
+                continue  # once: from now on the loss takes means
+            self._loss.settle()
+            return values
 
     def at(self, state: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at other weights, such as a checkpoint's.
@@ -348,42 +382,53 @@ class Objective:
         """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample."""
         outputs, targets = self._forward(model, batch)
         n = _count(targets, batch)
-        values = {"loss": self._loss(outputs, targets, n)}
+        values: dict[str, Measured] = {"loss": self._loss(outputs, targets, n)}
         outputs = logits(outputs)
         for name, metric in self.metrics.items():
             values[name] = check_metric(name, metric(outputs, targets), n)
         return n, values
 
     def _prove(self, model: nn.Module) -> None:
-        """Pass one batch at the centre: learn what the loss returns, and whether the model can be called by value.
+        """Pass one batch at the centre: learn what the loss returns, and how the model may be called.
 
         A model that keeps a second reference to a weight (in a list, say) would go on using the old one. The weights
         of our copy of the structure are NaN, so such a use shows here instead of giving a flat surface; such a model
-        is evaluated on a full private copy.
+        is evaluated on a full private copy. A model that writes into its input or its weights is given copies.
         """
         with rng.preserved(self.seed, self.device):
-            first: list[Batch] = [next(iter(self.batches or []))]
+            first: list[Batch] = [data_batches.move(next(iter(self.batches or [])), self.device)]
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
-        params, failure = self.params | self._held, None
-        with rng.preserved(self.seed, self.device), torch.no_grad():
-            try:
-                if not has_nan(self._pass(params, self._buffers, first)):
-                    return
-            except (LossShapeError, DataError):
-                raise
-            except Exception as error:
-                failure = error
-            try:
-                on_copy = CopyPasses(model, self._step, self.bn, self.device)
-                nan_there_too = has_nan(on_copy(params, self._buffers, first))
-            except Exception:
-                if failure is not None:  # it is not the way of calling: the user's own mistake is more useful
-                    raise failure from None
-                return
+        params = algebra.copy(self.params | self._held)
+        before, failure = (data_batches.versions(first), data_batches.versions(params)), None
+        try:
+            suspicious = has_nan(self._first_steps(self._pass, params, first))
+        except (LossShapeError, DataError):
+            raise
+        except Exception as error:
+            failure, suspicious = error, True
+        if self.batches is not None:
+            self.batches.written_to = data_batches.versions(first) != before[0]
+        self._writes_weights = data_batches.versions(params) != before[1]
+        if not suspicious:
+            return
+        try:
+            on_copy = CopyPasses(model, self._step, self.bn, self.device)
+            nan_there_too = has_nan(self._first_steps(on_copy, self.params | self._held, first))
+        except Exception:
+            if failure is not None:  # it is not the way of calling: the user's own mistake is more useful
+                raise failure from None
+            return
         if failure is not None or not nan_there_too:
             self._pass = on_copy
+
+    def _first_steps(self, passes: Passes, params: Params, first: list[Batch]) -> list[StepValues]:
+        with rng.preserved(self.seed, self.device), torch.no_grad():
+            try:
+                return passes(params, self._buffers, first)
+            except LossMisjudgedError:
+                return passes(params, self._buffers, first)
 
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")
@@ -402,10 +447,10 @@ def _default_forward(own_loss: bool) -> Forward:
                 f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(_TARGET_KEYS)}. "
                 "Pass forward=lambda model, batch: (outputs, targets)."
             )
+        if own_loss and isinstance(batch, list | tuple | Tensor):
+            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
         if isinstance(batch, list | tuple) and len(batch) >= 2:
             return model(*batch[:-1]), batch[-1]
-        if own_loss and isinstance(batch, list | tuple | Tensor):
-            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), None
         raise DataError(
             f"A batch is a {type(batch).__name__}, which does not unpack into (x, y). "
             "Pass forward=lambda model, batch: (outputs, targets)."
@@ -415,11 +460,11 @@ def _default_forward(own_loss: bool) -> Forward:
 
 
 def _count(targets: Any, batch: Batch) -> int:
-    """Samples in a batch: the length of the first tensor with a first axis, targets before inputs."""
-    for tensor in (*data_batches.tensors(targets), *data_batches.tensors(batch)):
-        if tensor.dim():
-            return int(tensor.shape[0])
-    return 1
+    """Samples in a batch: the length of the targets, else the most common length of a first axis."""
+    if isinstance(targets, Tensor) and targets.dim():
+        return int(targets.shape[0])
+    lengths = Counter(int(tensor.shape[0]) for tensor in data_batches.tensors(batch) if tensor.dim())
+    return lengths.most_common(1)[0][0] if lengths else 1
 
 
 def _resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
@@ -438,7 +483,15 @@ def _resolve_device(device: str | torch.device | None, model: nn.Module) -> torc
 
 
 def _select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
-    chosen = [name for name in algebra.select(parameters, patterns) if parameters[name].is_floating_point()]
+    matching = algebra.select(parameters, patterns)
+    chosen = [name for name in matching if parameters[name].is_floating_point()]
+    if complex_ones := [name for name in matching if parameters[name].is_complex()]:
+        warnings.warn(
+            f'Complex parameters are held still: "{complex_ones[0]}" and {len(complex_ones) - 1} more. Store real and '
+            "imaginary part as real tensors (torch.view_as_real) to let them move.",
+            LossnavWarning,
+            stacklevel=3,
+        )
     if not chosen:
         names = ", ".join(list(parameters)[:5]) or "none at all"
         raise OptionError(f"No parameter matches params={patterns!r}. The model's parameters are {names}, …")
@@ -449,14 +502,19 @@ def _describe_parameters(model: nn.Module, moving: Params) -> tuple[dict[str, Ro
     """The role of each parameter, and the groups of those whose filters run along the second axis."""
     roles: dict[str, Role] = {}
     transposed: dict[str, int] = {}
+    owners = {
+        f"{prefix}{'.' if prefix else ''}parametrizations.weight": module for prefix, module in model.named_modules()
+    }
     for prefix, module in model.named_modules():
         for leaf, parameter in module.named_parameters(prefix, recurse=False):
             if leaf not in moving:
                 continue
-            is_norm = isinstance(module, _NORMS) or "norm" in type(module).__name__.lower()
+            is_norm = isinstance(module, _NORMS) or bool(_NORM_NAME.search(type(module).__name__))
             roles[leaf] = "norm" if is_norm else _role_by_name(leaf)
             if isinstance(module, _TRANSPOSED) and parameter.dim() > 2:
                 transposed[leaf] = module.groups
+            elif isinstance(owner := owners.get(prefix), _TRANSPOSED) and parameter.shape == owner.weight.shape:
+                transposed[leaf] = owner.groups  # weight_norm keeps the direction of the weight in a parametrization
             elif type(module).__name__ == "Conv1D" and parameter.dim() == 2:  # GPT-2's: (inputs, outputs)
                 transposed[leaf] = 1
     return {name: roles.get(name, _role_by_name(name)) for name in moving}, transposed
@@ -474,11 +532,18 @@ def _require_initialised(model: nn.Module) -> None:
             )
 
 
+def _drops(module: nn.Module) -> bool:
+    """Whether a layer drops values in train mode: Dropout, or LSTM, GRU and MultiheadAttention with a rate."""
+    if isinstance(module, nn.RNNBase | nn.MultiheadAttention):
+        return module.dropout > 0
+    return isinstance(module, nn.modules.dropout._DropoutNd)
+
+
 def _warn_in_train_mode(model: nn.Module, bn: str) -> None:
     kinds = Counter(
         type(module).__name__
         for module in model.modules()
-        if module.training and isinstance(module, nn.modules.dropout._DropoutNd | BATCH_NORMS)
+        if module.training and (isinstance(module, BATCH_NORMS) or _drops(module))
     )
     if not kinds:
         return

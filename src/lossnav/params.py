@@ -153,7 +153,8 @@ def update_hash(digest: hashlib._Hash, params: Mapping[str, Tensor]) -> None:
     """Feed names, shapes, dtypes and exact bytes of every tensor into a hash."""
     for name, tensor in params.items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype};".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        dense = tensor.detach().cpu() if tensor.layout == torch.strided else tensor.detach().cpu().to_dense()
+        flat = dense.contiguous().reshape(-1)
         if flat.numel():
             digest.update(flat.view(torch.uint8).numpy().data)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from torch import nn
 
 from lossnav import checkpoints
 from lossnav.errors import LossnavError, SpecError
@@ -46,14 +51,26 @@ def load_objective(
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
     if place == "zoo":
         return _from_zoo(name, checkpoint, data_root)
-    value = getattr(_import(place), name, None)
-    if value is None:
-        raise SpecError(f"{place} has no {name!r}. Define {name} = lossnav.Objective(...) there, or a function of it.")
-    if callable(value) and not isinstance(value, Objective):
-        value = value()
+    with _import_path(place):
+        value = getattr(_import(place), name, None)
+        if value is None:
+            raise SpecError(
+                f"{place} has no {name!r}. Define {name} = lossnav.Objective(...) there, or a function of it."
+            )
+        if callable(value) and not isinstance(value, Objective | nn.Module):
+            value = _call(value, spec)
     if not isinstance(value, Objective):
         raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
     return value.at(checkpoints.load(checkpoint)) if checkpoint is not None else value
+
+
+def _call(function: Any, spec: str) -> Any:
+    """Call a function of the user's that takes no arguments."""
+    try:
+        inspect.signature(function).bind()
+    except TypeError as error:
+        raise SpecError(f"{spec} cannot be called without arguments: {error}. Give each a default.") from None
+    return function()
 
 
 def _from_zoo(name: str, checkpoint: Any, data_root: Any) -> Objective:
@@ -70,31 +87,32 @@ def _from_zoo(name: str, checkpoint: Any, data_root: Any) -> Objective:
     return recipe.objective(model, recipe.load_data(data_root))
 
 
+@contextmanager
+def _import_path(place: str) -> Iterator[None]:
+    """What the file names is found as under `python file.py`: beside the file; a package from the working folder."""
+    here = str(Path(place).expanduser().resolve().parent) if place.endswith(".py") else os.getcwd()
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
 def _import(place: str) -> ModuleType:
     """Import a module by its dotted name, or a file by its path."""
-    if place.endswith(".py"):
+    try:
+        if not place.endswith(".py"):
+            return importlib.import_module(place)
         path = Path(place).expanduser().resolve()
         if not path.is_file():
             raise SpecError(f"There is no file {place}. Check the path before the colon.")
         spec = importlib.util.spec_from_file_location(path.stem, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.path.insert(0, str(path.parent))  # so that the file finds its neighbours, as under `python file.py`
         sys.modules.setdefault(path.stem, module)
-        loader = spec.loader.exec_module
-    else:
-        sys.path.insert(0, os.getcwd())
-        module, loader = ModuleType(place), None
-    try:
-        if loader is None:
-            return importlib.import_module(place)
-        loader(module)
+        spec.loader.exec_module(module)
         return module
     except LossnavError:
         raise
     except Exception as error:
-        raise SpecError(
-            f"{place} cannot be imported: {type(error).__name__}: {error}. Run it by itself first."
-        ) from error
-    finally:
-        sys.path.pop(0)
+        raise SpecError(f"{place} cannot be imported: {type(error).__name__}: {error}. Run it by itself.") from error

@@ -25,10 +25,9 @@ from lossnav.errors import (
     SchemaTooNewError,
     StoreError,
 )
-from lossnav.files import require_writable
+from lossnav.files import SURFACE_SCHEMA, require_writable
 
 SCHEMA_VERSION = 1
-SCHEMA_NAME = "lossnav.surface"
 
 NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
 STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
@@ -88,8 +87,8 @@ def assemble(
     status[where] = np.asarray(statuses, np.uint8)
     variables["status"] = (value_dims, status)
     dataset = xr.Dataset(variables, coords=coords)
-    header = {"schema": SCHEMA_NAME, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
-    dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | _plain(attributes)
+    header = {"schema": SURFACE_SCHEMA, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
+    dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | jsonable(attributes)
     _describe_variables(dataset)
     return validate(dataset)
 
@@ -149,7 +148,7 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     SchemaTooNewError
         If a newer lossnav wrote it.
     """
-    if not isinstance(dataset, xr.Dataset) or dataset.attrs.get("schema") != SCHEMA_NAME:
+    if not isinstance(dataset, xr.Dataset) or dataset.attrs.get("schema") != SURFACE_SCHEMA:
         raise NotASurfaceError(
             "This is not a lossnav surface: its attributes lack the schema. "
             "Pass what ln.evaluate returned, or a path that lossnav evaluate wrote."
@@ -254,7 +253,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
         If writing fails half-way (a full disk); `.surface` of the error holds the dataset.
     """
     validate(dataset)
-    target = require_writable(path, overwrite)
+    target = require_writable(path, overwrite, kind="surface")
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         encoding = {
@@ -265,9 +264,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
         for variable in clean.variables.values():
             variable.encoding = {}
         clean.to_zarr(scratch / "data", mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
-        if target.exists():
-            target.rename(scratch / "old")
-        (scratch / "data").rename(target)
+        _swap_in(scratch / "data", target, scratch / "old")
     except OSError as error:
         failure = StoreError(
             f"{target} could not be written: {error.strerror or error}. Make room and save again: the surface is in "
@@ -278,6 +275,19 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _swap_in(new: Path, target: Path, aside: Path) -> None:
+    """Put a folder in the place of another; where that fails the old one is put back."""
+    there = target.exists()
+    if there:
+        target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        if there:
+            aside.rename(target)
+        raise
 
 
 def open_surface(path: str | os.PathLike[str]) -> xr.Dataset:
@@ -307,12 +317,12 @@ def open_surface(path: str | os.PathLike[str]) -> xr.Dataset:
         raise type(error)(f"{source}: {error}") from None
 
 
-def _plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """Turn a value into what JSON can hold; numbers that JSON lacks become words."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
+        return {str(key): jsonable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
+        return [jsonable(part) for part in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

@@ -149,10 +149,20 @@ def test_the_centre_is_marked_where_it_is_in_view(slope):
     dataset.attrs["center"] = {"loss": 5.0}
     assert prepare(dataset, "loss", False, 2).center == 5
     assert prepare(dataset.isel(alpha=slice(2, 4)), "loss", False, 2).center is None
-    assert prepare(dataset.isel(beta=1), "loss", False, 1).center == 7
+    assert prepare(dataset.isel(beta=1), "loss", False, 1).center is None  # a slice at beta = 0.5
+    assert prepare(dataset.isel(beta=1, drop=True), "loss", False, 1).center == 7
+    dataset.attrs["center"] = {"loss": 0.0}
+    assert prepare(dataset, "loss", True, 2).center is None  # no logarithm
+    ln.plot.surface(dataset, log=True, backend="matplotlib")
 
 
 # ---------------------------------------------------------------------- levels
+
+
+def test_a_range_of_rounding_errors_still_draws(tmp_path):
+    nearly = made(1 + 1e-15 * np.arange(12).reshape(4, 3))
+    for log in (True, False):
+        ln.plot.write("contour", nearly, tmp_path / f"{log}.png", log=log)
 
 
 @pytest.mark.parametrize("decades", [0.05, 0.5, 1.5, 4, 12, 40])

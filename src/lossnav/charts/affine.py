@@ -20,6 +20,7 @@ class _Affine(Chart):
 
     def __init__(self, center: Mapping[str, Tensor], *directions: Mapping[str, Tensor]) -> None:
         super().__init__(center, *directions)
+        directions = self.directions
         lengths = [algebra.norm(direction) for direction in directions]
         gram = np.array([[algebra.dot(a, b) for b in directions] for a in directions]) / np.outer(lengths, lengths)
         if np.linalg.eigvalsh(gram)[0] < 1e-9:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.directions import cosines
+from lossnav.directions import Direction, cosines
 from lossnav.errors import ChartError, DirectionError, StructureMismatchError
 from lossnav.params import Params
 
@@ -68,7 +68,8 @@ class Chart(ABC):
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
                 f"Make them with ln.directions.random(objective, n={len(self.dims)})."
             )
-        self.center: Params = dict(center)
+        self.center: Params = {name: tensor.detach() for name, tensor in center.items()}
+        directions = tuple(_detached(direction) for direction in directions)
         self.directions: tuple[Mapping[str, Tensor], ...] = directions
         for dim, direction in zip(self.dims, directions, strict=True):
             _require_direction(direction, self.center, dim)
@@ -143,6 +144,14 @@ class Chart(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.dims)}; {', '.join(map(repr, self.directions))})"
+
+
+def _detached(direction: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The same direction off any graph (made of a model's own parameters, say), its recipe kept."""
+    if not any(tensor.requires_grad for tensor in direction.values()):
+        return direction
+    tensors = {name: tensor.detach() for name, tensor in direction.items()}
+    return Direction(tensors, getattr(direction, "recipe", {"kind": "given"}))
 
 
 def moving_names(*directions: Mapping[str, Tensor]) -> list[str]:

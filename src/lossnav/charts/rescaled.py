@@ -42,7 +42,7 @@ class RescaledLine(Chart):
 
     def __init__(self, center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> None:
         super().__init__(center, direction)
-        self._scaled = _scaled_to(self.center, direction)
+        self._scaled = _scaled_to(self.center, self.directions[0])
 
     def _at(self, coords: Sequence[float]) -> Params:
         (t,) = coords
@@ -89,7 +89,7 @@ class RescaledBilinear(Chart):
                 f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
                 "Draw both with the same exclude=."
             )
-        self._a, self._b = _scaled_to(self.center, a), _scaled_to(self.center, b)
+        self._a, self._b = (_scaled_to(self.center, direction) for direction in self.directions)
         self._norms = algebra.norms(self.center)
 
     def _at(self, coords: Sequence[float]) -> Params:

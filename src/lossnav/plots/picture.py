@@ -122,7 +122,7 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int) -> Picture
         log_label=f"log₁₀ {variable}{suffix}",
         title=_title(dataset),
         note=f"left out of {holes.size:,} points: {note}" if note else "",
-        center=_center(axes, values, holes, dataset, variable),
+        center=_center(axes, values, holes, dataset, variable, log),
     )
 
 
@@ -148,16 +148,25 @@ def meanings(picture: Picture) -> str:
 
 
 def _center(
-    axes: tuple[Axis, ...], values: NDArray[np.float64], holes: NDArray[np.bool_], dataset: xr.Dataset, variable: str
+    axes: tuple[Axis, ...],
+    values: NDArray[np.float64],
+    holes: NDArray[np.bool_],
+    dataset: xr.Dataset,
+    variable: str,
+    log: bool,
 ) -> float | None:
     """The value at the origin: a grid point where there is one, else what was measured before the run."""
+    if any(coordinate.ndim == 0 and float(coordinate) != 0 for coordinate in dataset.coords.values()):
+        return None  # a slice of a volume beside the centre
     if any(not axis.values[0] <= 0 <= axis.values[-1] for axis in axes):
         return None
     nearest = tuple(int(np.abs(axis.values).argmin()) for axis in axes)
     if all(axis.values[i] == 0 for axis, i in zip(axes, nearest, strict=True)):
         return None if holes[nearest] else float(values[nearest])
     measured = dataset.attrs.get("center", {}).get(variable)
-    return float(measured) if measured is not None and math.isfinite(float(measured)) else None
+    if measured is None or not math.isfinite(float(measured)) or (log and float(measured) <= 0):
+        return None
+    return float(measured)
 
 
 def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
@@ -179,7 +188,7 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
     if len(found) > 2 * about:  # many decades: one line each, or fewer
         found = decades[(decades > 10**low) & (decades < 10**high)]
         found = found[:: math.ceil(len(found) / (2 * about))]
-    return found if len(found) >= 3 else 10 ** np.linspace(low, high, about + 2)[1:-1]
+    return found if len(found) >= 3 else np.unique(10 ** np.linspace(low, high, about + 2)[1:-1])
 
 
 def short(value: float) -> str:

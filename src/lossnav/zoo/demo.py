@@ -24,6 +24,23 @@ from lossnav.zoo.recipes import recipe
 # file stems of what the demo writes
 _LINE, _BILINEAR, _PLANE = "line", "bilinear", "plane"
 
+_FILES = {
+    "index.html",
+    "model.safetensors",
+    "line.zarr",
+    "bilinear.zarr",
+    "plane.zarr",
+    "line.png",
+    "line-log.png",
+    "bilinear-surface.png",
+    "bilinear-contour.png",
+    "bilinear-surface.html",
+    "plane-surface.png",
+    "plane-contour.png",
+    "plane-heatmap.png",
+    "plane-surface.html",
+}
+
 Say = Callable[[str], None]
 
 
@@ -214,8 +231,12 @@ def _write_index(result: DemoResult, data: str) -> None:
 
 
 def _make_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Make the folder; one that holds anything but an earlier demo, whole or not, is left alone."""
     folder = Path(out).expanduser()
-    if folder.is_dir() and any(folder.iterdir()) and not (overwrite and (folder / "index.html").exists()):
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if there - _FILES:
+        raise OutputExistsError(f"{folder} is not empty and no demo of ours. Choose another folder with --out.")
+    if there and not overwrite:
         raise OutputExistsError(f"{folder} is not empty. Choose another folder with --out, or pass --overwrite.")
     require_writable(folder / "index.html", overwrite=True)
     return folder
