@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 
-def options(description: str) -> argparse.Namespace:
-    """Parse ``--quick`` and ``--json``."""
-    parser = argparse.ArgumentParser(description=description)
+def options(description: str, only: str | None = None) -> argparse.Namespace:
+    """Parse ``--quick`` and ``--json``, and ``--only`` where there is a choice."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if only is not None:
+        parser.add_argument("--only", default=only, help=f"some of {only}")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, to see that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args()

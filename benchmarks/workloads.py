@@ -58,6 +58,7 @@ class Block(nn.Module):
         self.pad = (outputs - inputs) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return what comes out of the block."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         if self.pad:
             x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
@@ -72,12 +73,14 @@ class ResNet(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
         for i, (inputs, outputs, stride) in enumerate(((16, 16, 1), (16, 32, 2), (32, 64, 2)), 1):
             blocks = [Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(n - 1))]
-            setattr(self, f"layer{i}", nn.Sequential(*blocks))
+            self.add_module(f"layer{i}", nn.Sequential(*blocks))
         self.linear = nn.Linear(64, 10)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return logits of shape (n, 10)."""
         x = F.relu(self.bn1(self.conv1(x)))
-        x = self.layer3(self.layer2(self.layer1(x)))
+        for name in ("layer1", "layer2", "layer3"):
+            x = self.get_submodule(name)(x)
         logits: Tensor = self.linear(x.mean((2, 3)))
         return logits
 
@@ -117,43 +120,43 @@ def mlp(samples: int = 10_000) -> Workload:
     return Workload("MLP", model.eval(), x, y, F.cross_entropy)
 
 
-class GPT(nn.Module):
-    """A small pre-norm transformer over bytes: 4 layers, width 256, 4 heads, 128 tokens, tied embeddings."""
+class TransformerBlock(nn.Module):
+    """Pre-norm attention and MLP."""
 
-    def __init__(
-        self, vocabulary: int = 256, width: int = 256, layers: int = 4, heads: int = 4, length: int = 128
-    ) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what comes out of the block, shape (n, tokens, width)."""
+        n, t, _ = x.shape
+        parts = self.qkv(self.norm1(x)).chunk(3, -1)
+        q, k, v = (part.reshape(n, t, self.heads, -1).transpose(1, 2) for part in parts)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(n, t, -1))
+        result: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
+        return result
+
+
+class GPT(nn.Module):
+    """A small transformer over bytes: 4 layers, width 256, 4 heads, 128 tokens, tied embeddings."""
+
+    def __init__(self, vocabulary: int = 256, width: int = 256, layers: int = 4, length: int = 128) -> None:
+        super().__init__()
         self.tokens, self.places = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "norm1": nn.LayerNorm(width),
-                    "qkv": nn.Linear(width, 3 * width),
-                    "out": nn.Linear(width, width),
-                    "norm2": nn.LayerNorm(width),
-                    "up": nn.Linear(width, 4 * width),
-                    "down": nn.Linear(4 * width, width),
-                }
-            )
-            for _ in range(layers)
-        )
+        self.blocks = nn.ModuleList(TransformerBlock(width, 4) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.tokens.weight
 
     def forward(self, ids: Tensor) -> Tensor:
-        n, t = ids.shape
-        x = self.tokens(ids) + self.places.weight[:t]
+        """Return logits of shape (n, tokens, vocabulary)."""
+        x = self.tokens(ids) + self.places.weight[: ids.shape[1]]
         for block in self.blocks:
-            q, k, v = (
-                part.reshape(n, t, self.heads, -1).transpose(1, 2)
-                for part in block["qkv"](block["norm1"](x)).chunk(3, -1)
-            )
-            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + block["out"](mixed.transpose(1, 2).reshape(n, t, -1))
-            x = x + block["down"](F.gelu(block["up"](block["norm2"](x))))
+            x = block(x)
         logits: Tensor = self.head(self.norm(x))
         return logits
 

@@ -158,7 +158,7 @@ class _Run:
     def prepare(self) -> None:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
         plain = PointFunction(self.objective, self.chart)
-        self.function = self.engine.prepare(plain, _probes(self.sampler), self.sampler.total)
+        self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
 
     def go(self, bar: Progress, stop: StopRequests) -> None:
         """Ask and tell until the sampler has no more to ask, or a signal came."""
@@ -208,7 +208,7 @@ class _Run:
         return surfaces.assemble(self.sampler.dims, self.sampler.axes, points, self.rows, self.statuses, attributes)
 
 
-def _probes(sampler: Sampler) -> NDArray[np.float64]:
+def probe_points(sampler: Sampler) -> NDArray[np.float64]:
     """Points at which a faster way must agree with the plain one: centre, a few between (seed 0), corners."""
     k = len(sampler.dims)
     axes = sampler.axes

@@ -51,7 +51,9 @@ class Fast:
         model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
         self._weights = _AffineWeights(chart) if chart.affine else chart
         self._fixed = {name: self._form(t) for name, t in (objective._held | objective._buffers).items()}
-        self._folds = [_Fold(model, *names) for names in structure.folds] if plan.fold_batch_norm else []
+        given_layer = structure.first_layer if plan.amortize_first_layer else None
+        folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
+        self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm else []
         self._given = _Given.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
         if plan.onednn_linear:
             for name in structure.linears:
@@ -86,6 +88,9 @@ class Fast:
         dtype = self.plan.dtype
         return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
+    def _cast_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
+        return map_tensors((args, kwargs), self._cast)
+
     def _layout(self, tensor: Tensor) -> Tensor:
         wanted = self.plan.channels_last and tensor.dim() == 4
         return tensor.contiguous(memory_format=torch.channels_last) if wanted else tensor
@@ -114,12 +119,11 @@ class Fast:
         responses = []
         for given in _inputs_of(layer, self.objective, self._batches):
             row = []
-            for i, point in enumerate(points):
+            for point in points:
                 weight, bias = point.get(f"{name}.weight"), point.get(f"{name}.bias")
                 weight = torch.zeros_like(center[f"{name}.weight"]) if weight is None else weight.to(given.dtype)
                 made = _linear_map(layer, given, self._layout(weight), None if bias is None else bias.to(given.dtype))
                 row.append(self._cast(made))
-                assert i == 0 or made.shape == row[0].shape
             responses.append(row)
         return responses
 
@@ -189,7 +193,7 @@ class _Fold:
         leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
         self.gone = {f"{norm}.{leaf}" for leaf in leaves}
         _put(model, norm, nn.Identity())
-        before = model.get_submodule(layer)
+        before: Any = model.get_submodule(layer)
         if before.bias is None:
             before.bias = nn.Parameter(torch.zeros(()), requires_grad=False)
 
@@ -231,6 +235,10 @@ class _Given(nn.Module):
         _put(model, name, given)
         return given
 
+    def set_response(self, response: Tensor | None) -> None:
+        """Say what the next call returns."""
+        self.response = response
+
     def forward(self, *inputs: Any) -> Tensor | None:
         return self.response
 
@@ -249,13 +257,13 @@ class _Whole(nn.Module):
     def __init__(self, model: nn.Module, step: Any, given: _Given | None) -> None:
         super().__init__()
         self.model, self.step = model, step
-        object.__setattr__(self, "given", given)  # a part of the model already, not of this
+        self.set_response = given.set_response if given is not None else None
 
     def forward(self, pairs: Iterable[Pair]) -> list[StepValues]:
         results = []
         for batch, response in pairs:
-            if response is not None:
-                self.given.response = response
+            if self.set_response is not None:
+                self.set_response(response)
             results.append(self.step(self.model, batch))
         return results
 

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 
 from lossnav import rng
-from lossnav.acceleration.fast import Fast, Point
+from lossnav.acceleration.fast import Fast
+from lossnav.acceleration.plan import TOLERANCES as TOLERANCES
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.structure import Structure, cut, look
 from lossnav.calling import FunctionalPasses
@@ -26,8 +27,6 @@ from lossnav.charts import Chart
 from lossnav.errors import PlanFellBackWarning
 from lossnav.measures import Values, reduce_steps
 from lossnav.objective import Objective
-
-Function = Callable[[Point], Mapping[str, float]]
 
 _TUNING_SECONDS = 0.15  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
 _WORTH_PLANNING = 1.0  # seconds of plain work under which the plain path is done before a plan is found
@@ -71,7 +70,7 @@ def choose(
     total: int | None,
     precision: Precision,
     wanted: Plan | None = None,
-) -> tuple[Function | None, Choice]:
+) -> tuple[Fast | None, Choice]:
     """Find and prove the fastest plan for this objective on this chart.
 
     Parameters
@@ -119,15 +118,19 @@ class _Finder:
     # ------------------------------------------------------------------ looking
 
     def find(self, wanted: Plan | None) -> Fast | None:
-        if not isinstance(self.objective._pass, FunctionalPasses) or self.objective.batches is None:
+        objective = self.objective
+        writes = objective._writes_weights or (objective.batches is not None and objective.batches.written_to)
+        if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or writes:
             self.choice.events.append("plain: this model or function cannot be taken apart")
-            return self._fall_back_to_plain()
+            self._fall_back_to_plain()
+            return None
         with rng.preserved(self.objective.seed, self.objective.device), torch.no_grad():
             try:
                 self.structure = look(self.objective, self.chart(self.probes[-1]))
             except Exception as error:
                 self.choice.events.append(f"plain: looking at the model raised {type(error).__name__}")
-                return self._fall_back_to_plain()
+                self._fall_back_to_plain()
+                return None
         if self.structure.joined is None and self.precision == "native" and wanted is None:
             self.choice.events.append("plain: the batches cannot be joined and cut anew")
             return None
@@ -281,8 +284,8 @@ class _Finder:
 
     def _warn(self, what: str) -> None:
         warnings.warn(
-            f"A faster plan did not prove itself ({self.choice.events[-1]}); {what}. Pass engine=ln.Local(plan='plain') "
-            "to do without plans.",
+            f"A faster plan did not prove itself ({self.choice.events[-1]}); {what}. "
+            "Pass engine=ln.Local(plan='plain') to do without plans.",
             PlanFellBackWarning,
             stacklevel=6,
         )
@@ -293,8 +296,8 @@ class _Finder:
         errors = [relative_difference(self._plain(i, self.tuning), part(probe)) for i, probe in enumerate(self.probes)]
         self._proven = self._build(plan, None)
         if self.tuning != self.structure.samples:
-            for i in (0, len(self.probes) - 1):
-                errors.append(relative_difference(self._plain(i, None), self._proven(self.probes[i])))
+            ends = (0, len(self.probes) - 1)
+            errors += [relative_difference(self._plain(i, None), self._proven(self.probes[i])) for i in ends]
         self.choice.probes = len(errors)
         return max(errors)
 

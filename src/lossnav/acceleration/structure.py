@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lossnav.batches import Batch, map_tensors, tensors
-from lossnav.calling import BATCH_NORMS, FunctionalPasses
+from lossnav.calling import BATCH_NORMS, FunctionalPasses, Measured
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -66,7 +66,7 @@ def look(objective: Objective, displaced: Params) -> Structure:
     """
     found = Structure()
     passes = objective._pass
-    if not isinstance(passes, FunctionalPasses) or objective.batches is None:
+    if not isinstance(passes, FunctionalPasses) or objective.batches is None or objective._writes_weights:
         return found
     first = next(iter(objective.batches))
     steps = passes(objective.params | objective._held, objective._buffers, [first])
@@ -124,12 +124,14 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
 # ---------------------------------------------------------------------- batches
 
 
-def _join(objective: Objective, values: dict[str, Tensor]) -> tuple[Batch | None, int]:
+def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | None, int]:
     """All batches as one, where every tensor counts the samples along its first axis and so do all values."""
     batches = objective.batches
-    if batches is None or not batches.resident or objective.bn != "frozen":
+    if batches is None or not batches.resident or batches.written_to or objective._writes_weights:
+        return None, 0
+    if objective.bn != "frozen":
         return None, 0  # statistics of a batch depend on which samples are in it
-    if any(value.dim() == 0 for name, value in values.items() if name != "loss"):
+    if any(isinstance(value, Tensor) and value.dim() == 0 for name, value in values.items() if name != "loss"):
         return None, 0  # a metric of a whole batch is no mean over its samples
     kept = list(batches)
     parts = [list(tensors(batch)) for batch in kept]
