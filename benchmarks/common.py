@@ -18,6 +18,7 @@ def options(description: str, only: str | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if only is not None:
         parser.add_argument("--only", default=only, help=f"some of {only}")
+    parser.add_argument("--rounds", type=int, help="timed rounds, in place of the benchmark's own number")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, to see that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args()

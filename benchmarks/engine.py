@@ -37,7 +37,7 @@ def matmul_peak() -> float:
     return 2 * 2048**3 / best / 1e9
 
 
-def measure(name: str, quick: bool) -> dict[str, Any]:
+def measure(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     """Measure one workload."""
     workload = getattr(workloads, name)(SIZES[name][quick])
     objective = ln.Objective(workload.model, workload.loss, (workload.x, workload.y))
@@ -71,7 +71,7 @@ def measure(name: str, quick: bool) -> dict[str, Any]:
     contenders |= others
     counts = {name: len(points) for name in ("plain loop", *planned)} | dict.fromkeys(others, peers.POINTS)
 
-    seconds = paired(contenders, rounds=1 if quick else 5)
+    seconds = paired(contenders, rounds)
     per_point = {name: [s / counts[name] for s in values] for name, values in seconds.items()}
     truth = plain()
     for label, function in planned.items():
@@ -86,15 +86,16 @@ def measure(name: str, quick: bool) -> dict[str, Any]:
         planning = planned[name].choice.seconds if name in planned else 0.0
         return planning + per_point[name][i] * PLANE
 
-    rounds = range(len(per_point["plain loop"]))
     for name in contenders:
         if name != "plain loop":
-            result[f"plain loop / {name}"] = statistics.median(whole("plain loop", i) / whole(name, i) for i in rounds)
+            result[f"plain loop / {name}"] = statistics.median(
+                whole("plain loop", i) / whole(name, i) for i in range(rounds)
+            )
     if others:
         best = min(others, key=lambda name: statistics.median(per_point[name]))
         result["best peer"] = best
         for label in planned:
-            result[f"best peer / {label}"] = statistics.median(whole(best, i) / whole(label, i) for i in rounds)
+            result[f"best peer / {label}"] = statistics.median(whole(best, i) / whole(label, i) for i in range(rounds))
     result["peers that did not run"] = missing or "none"
     result["peak resident MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return result
@@ -110,7 +111,7 @@ def main() -> None:
     chosen = options(__doc__ or "", only=",".join(SIZES))
     result: dict[str, Any] = {"machine": machine(), "matmul peak GFLOP/s": matmul_peak()}
     for name in chosen.only.split(","):
-        for key, value in measure(name, chosen.quick).items():
+        for key, value in measure(name, chosen.quick, chosen.rounds or (1 if chosen.quick else 5)).items():
             result[f"{name}: {key}"] = value
     report(result, chosen.json)
 

@@ -85,7 +85,11 @@ def test_the_viewing_side_never_imports_torch(path):
 
 @pytest.mark.parametrize(
     "path",
-    [p for p in modules() if belongs(p, ("objective.py", "calling.py", "measures.py", "directions.py", "charts"))],
+    [
+        p
+        for p in modules()
+        if belongs(p, ("objective.py", "calling.py", "measures.py", "directions.py", "charts", "acceleration"))
+    ],
 )
 def test_the_computing_side_never_imports_xarray_or_plots(path):
     names = imports(path, everywhere=True)

@@ -165,6 +165,22 @@ def test_what_is_wrong_is_said_on_stderr_with_its_code(project, arguments, code,
     assert not done.stdout
 
 
+def test_a_plan_by_name_is_used_and_said(trained, tmp_path):
+    checkpoint = trained / "model.safetensors"
+    run = ("evaluate", "zoo:notebook-digits", "--checkpoint", checkpoint, "--grid", 3)
+    done = lossnav(*run, "--precision", "bfloat16", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    engine = ln.open(tmp_path / "run.zarr").attrs["engine"]
+    assert engine["plan_fields"]["precision"] == "bfloat16"
+    assert 0 < engine["plan_error"] < 5e-2
+    said = lossnav("info", "run.zarr", cwd=tmp_path).stdout
+    assert "plan: bfloat16" in said
+    assert "relative, at" in said
+    refused = lossnav(*run, "--plan", "plain", "--precision", "bfloat16", "-o", "b.zarr", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "plan='auto'" in refused.stderr
+
+
 def test_info_is_valid_json_with_a_single_sample(project):
     (project / "one.py").write_text(
         "import torch, lossnav as ln\n"

@@ -64,6 +64,23 @@ class Distribution(StrEnum):
     uniform = "uniform"
 
 
+class PlanName(StrEnum):
+    """How points are computed."""
+
+    plain = "plain"
+    auto = "auto"
+
+
+class PrecisionName(StrEnum):
+    """What the model computes in."""
+
+    native = "native"
+    float32 = "float32"
+    tf32 = "tf32"
+    bfloat16 = "bfloat16"
+    float64 = "float64"
+
+
 class DemoData(StrEnum):
     """Data sets of the demo."""
 
@@ -190,6 +207,12 @@ def evaluate(
     grid: Annotated[int, typer.Option(help="Points along each axis.")] = 51,
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis.")] = (-1.0, 1.0),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    plan: Annotated[
+        PlanName | None, typer.Option(help="plain: the reference path; auto: faster ways that prove themselves.")
+    ] = None,
+    precision: Annotated[
+        PrecisionName, typer.Option(help="What the model computes in; implies --plan auto.")
+    ] = PrecisionName.native,
     data_root: DataRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -197,11 +220,13 @@ def evaluate(
     """Evaluate an objective on a chart and write the surface."""
     from lossnav import directions
     from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
+    from lossnav.engines import Local
     from lossnav.evaluation import evaluate as run
     from lossnav.files import require_writable
     from lossnav.samplers import Grid
     from lossnav.specs import load_objective
 
+    engine = Local(plan.value if plan else None, precision.value)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
     chart_class: Any = charts[chart.value]
     rescaled = chart.value.startswith("rescaled")
@@ -219,9 +244,8 @@ def evaluate(
         exclude=("bias", "norm") if exclude is None else [word for word in exclude if word],
         seed=seed,
     )
-    surface = run(
-        objective, chart_class(objective.params, *found), sampler, store=out, overwrite=overwrite, progress=True
-    )
+    place = chart_class(objective.params, *found)
+    surface = run(objective, place, sampler, engine=engine, store=out, overwrite=overwrite, progress=True)
     _print_table(_summary_words(surface))
     typer.echo(str(out))
     if surface.lossnav.counts["failed"]:
@@ -328,6 +352,9 @@ def _made_words(surface: Any) -> dict[str, str]:
         words[f"  {dim}"] = ", ".join([recipe["kind"], *facts, f"norm {recipe['norm']:.5g}"])
     words |= {f"  cosine {pair}": f"{cosine:.2g}" for pair, cosine in chart["cosines"].items()}
     words["BatchNorm"] = objective["bn"]
-    words["computed"] = f"{objective['dtype']} on {objective['device']}, engine {engine['kind']}, plan {engine['plan']}"
+    words["computed"] = f"{objective['dtype']} on {objective['device']}, {engine['kind']}, plan: {engine['plan']}"
+    if "plan_error" in engine:
+        words["plan error"] = f"{engine['plan_error']:.2g} relative, at {engine['plan_probes']} probes"
+        words["planning"] = f"{engine['plan_seconds']:.1f} s"
     words["created"] = f"{surface.attrs['created']} by lossnav {surface.attrs['lossnav_version']}"
     return words

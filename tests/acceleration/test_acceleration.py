@@ -21,6 +21,10 @@ Y = torch.randint(0, 5, (60,), generator=GENERATOR)
 GRID = ln.Grid(alpha=(-1, 1, 5), beta=(-0.5, 1, 4))
 
 
+def auto():
+    return ln.Local(plan="auto")
+
+
 class ConvNet(nn.Module):
     """Convolutions with and without bias, each followed by a BatchNorm; linear layers; an in-place relu."""
 
@@ -117,7 +121,7 @@ def eager(monkeypatch):
 
 def test_auto_finds_everything_and_proves_it(eager):
     objective = make(ConvNet())
-    surface = ln.evaluate(objective, plane_of(objective), GRID)
+    surface = ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
     plain = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     engine = surface.attrs["engine"]
@@ -243,7 +247,7 @@ def test_a_wrong_plan_is_caught_and_the_surface_is_right_all_the_same(eager, kin
     if "switch" in d1:
         d1["switch"].fill_(1.0)
     plane = ln.Plane(objective.params, d1, d2)
-    surface = ln.evaluate(objective, plane, GRID)
+    surface = ln.evaluate(objective, plane, GRID, engine=auto())
     plain = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     np.testing.assert_allclose(surface["accuracy"], plain["accuracy"], atol=1.01 / 60)
@@ -290,7 +294,9 @@ def test_models_on_a_private_copy_functions_and_recomputed_statistics_run_plainl
         ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(4)}),
         ln.Objective(trained(ConvNet()), "cross_entropy", (X, Y), metrics={"top": lambda o, y: o.max()}),
     ):
-        surface = ln.evaluate(objective, plane_of(objective, ()) if objective.batches else _xy(objective), GRID)
+        surface = ln.evaluate(
+            objective, plane_of(objective, ()) if objective.batches else _xy(objective), GRID, engine=auto()
+        )
         assert surface.lossnav.counts["ok"] == 20
         assert surface.attrs["engine"]["plan"] == "plain"
         assert surface.attrs["engine"]["plan_events"][0].startswith("plain: ")
@@ -304,7 +310,7 @@ def test_a_charts_bend_does_not_hinder_the_rest(eager):
     objective = make(ConvNet())
     raw = {"normalize": None, "distribution": "uniform", "orthogonal": False}
     chart = ln.RescaledBilinear(objective.params, *ln.directions.random(objective, 2, **raw))
-    surface = ln.evaluate(objective, chart, GRID)
+    surface = ln.evaluate(objective, chart, GRID, engine=auto())
     plain = ln.evaluate(objective, chart, GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     assert surface.attrs["engine"]["plan_fields"]["fold_batch_norm"]
@@ -313,15 +319,15 @@ def test_a_charts_bend_does_not_hinder_the_rest(eager):
 
 def test_short_runs_are_not_planned():
     objective = make(ConvNet())
-    surface = ln.evaluate(objective, plane_of(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)))
+    surface = ln.evaluate(objective, plane_of(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), engine=auto())
     assert surface.attrs["engine"]["plan_events"] == ["plain: done before a plan is found"]
 
 
 def test_a_plan_is_found_once_an_objective(eager, monkeypatch):
     objective = make(ConvNet())
-    ln.evaluate(objective, plane_of(objective), GRID)
+    ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
     monkeypatch.setattr(planning._Finder, "_search", lambda self: pytest.fail("searched again"))
-    ln.evaluate(objective, plane_of(objective), GRID)
+    ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
 
 
 def test_diverging_points_agree_too(eager):
@@ -331,7 +337,7 @@ def test_diverging_points_agree_too(eager):
     wide = ln.Grid(alpha=(-1e30, 1e30, 3), beta=(-1e30, 1e30, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", errors.PlanFellBackWarning)
-        surface = ln.evaluate(objective, plane, wide)
+        surface = ln.evaluate(objective, plane, wide, engine=auto())
     plain = ln.evaluate(objective, plane, wide, engine=ln.Local(plan="plain"))
     np.testing.assert_array_equal(np.isfinite(surface["loss"]), np.isfinite(plain["loss"]))
 
@@ -367,7 +373,7 @@ def test_out_of_memory_halves_the_batches_and_goes_on(monkeypatch, error):
 def test_first_layer_responses_take_only_a_part_of_the_memory(eager, monkeypatch):
     monkeypatch.setattr(planning, "_free_bytes", lambda device: 1000.0)
     objective = make(ConvNet())
-    surface = ln.evaluate(objective, plane_of(objective), GRID)
+    surface = ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
     assert "amortize_first_layer" not in surface.attrs["engine"]["plan_fields"]
     assert any("responses of conv1 take" in event for event in surface.attrs["engine"]["plan_events"])
 
@@ -385,11 +391,19 @@ def test_unknown_words_are_refused():
             ln.Local(**options)
 
 
+def test_the_default_is_the_reference_path_bit_for_bit(eager):
+    objective = make(ConvNet())
+    default = ln.evaluate(objective, plane_of(objective), GRID)
+    plain = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan="plain"))
+    np.testing.assert_array_equal(default["loss"], plain["loss"])
+    assert default.attrs["engine"] == {"kind": "Local", "plan": "plain", "precision": "native"}
+
+
 def test_the_model_is_as_before(eager):
     model = trained(ConvNet())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     objective = ln.Objective(model, "cross_entropy", (X, Y), batch_size=20)
-    ln.evaluate(objective, plane_of(objective), GRID)
+    ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(torch.equal(objective.params[name], before[name]) for name in objective.params)
     assert type(model.bn1) is nn.BatchNorm2d

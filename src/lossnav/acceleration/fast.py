@@ -92,8 +92,11 @@ class Fast:
         return map_tensors((args, kwargs), self._cast)
 
     def _layout(self, tensor: Tensor) -> Tensor:
-        wanted = self.plan.channels_last and tensor.dim() == 4
-        return tensor.contiguous(memory_format=torch.channels_last) if wanted else tensor
+        if not self.plan.channels_last or tensor.dim() != 4:
+            return tensor
+        # not .contiguous(): with one channel it leaves the strides as they are, and oneDNN then takes the slow road
+        laid_out = torch.empty_like(tensor, memory_format=torch.channels_last)
+        return tensor if tensor.stride() == laid_out.stride() else laid_out.copy_(tensor)
 
     def _form(self, tensor: Tensor) -> Tensor:
         return self._cast(self._layout(tensor))

@@ -1,4 +1,4 @@
-"""One process, one point after the other, each computed by the fastest plan that proved itself."""
+"""One process, one point after the other, each by the plain path or by a plan that proved itself."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ class Local(Engine):
 
     Parameters
     ----------
-    plan : "auto", "plain" or Plan
-        ``auto`` looks at the model and the data, tries what may be faster and proves what it keeps; ``plain`` is the
-        reference path, `Objective.evaluate` point by point; a `Plan` is proved and used as it is.
+    plan : "plain", "auto" or Plan, optional
+        ``plain`` is the reference path, `Objective.evaluate` point by point, and gives the same bits every time.
+        ``auto`` looks at the model and the data, times what may be faster, and proves what it keeps at probe points;
+        since it goes by time, two runs may choose differently and differ by rounding (`plan_error` in the surface
+        bounds it). A `Plan` is proved and used as it is. Default: plain, or auto where a precision is asked for.
     precision : "native", "float32", "tf32", "bfloat16" or "float64"
         What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much.
 
@@ -30,11 +32,13 @@ class Local(Engine):
         If plan or precision is unknown, or the plain path is asked for another precision.
     """
 
-    def __init__(self, plan: Literal["auto", "plain"] | Plan = "auto", precision: Precision = "native") -> None:
-        if not isinstance(plan, Plan) and plan not in ("auto", "plain"):
-            raise OptionError(f"plan={plan!r} is unknown. Use 'auto', 'plain' or a Plan.")
+    def __init__(self, plan: Literal["plain", "auto"] | Plan | None = None, precision: Precision = "native") -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision={precision!r} is unknown. Use {', '.join(PRECISIONS)}.")
+        if plan is None:
+            plan = "plain" if precision == "native" else "auto"
+        if not isinstance(plan, Plan) and plan not in ("plain", "auto"):
+            raise OptionError(f"plan={plan!r} is unknown. Use 'plain', 'auto' or a Plan.")
         if plan == "plain" and precision != "native":
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
