@@ -74,10 +74,10 @@ def _loss_landscapes(workload: Workload) -> Callable[[], Any]:
 
 
 def _landscaper(workload: Workload) -> Callable[[], Any]:
-    spec = importlib.util.find_spec("landscaper")
-    if spec is None or spec.submodule_search_locations is None:
-        raise ImportError("not installed")
     if "landscaper" not in sys.modules:  # without its topology packages, which the loop does not need
+        spec = importlib.util.find_spec("landscaper")
+        if spec is None or spec.submodule_search_locations is None:
+            raise ImportError("not installed")
         package = types.ModuleType("landscaper")
         package.__path__ = list(spec.submodule_search_locations)
         sys.modules["landscaper"] = package

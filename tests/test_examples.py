@@ -68,6 +68,21 @@ def test_the_readmes_script_runs(tmp_path, monkeypatch):
     assert ln.open("run.zarr").sizes == {"alpha": 5, "beta": 5}
 
 
+def test_the_tutorials_script_runs(tmp_path, monkeypatch):
+    script = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "first-surface.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    import plotly.graph_objects as go
+
+    shown = []
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
+    names: dict[str, object] = {}
+    exec(compile(script[0].replace("25))", "5))").replace("passes=20", "passes=2"), "first-surface.md", "exec"), names)
+    exec(compile(script[1], "first-surface.md", "exec"), names)
+    assert len(shown) == 1
+    assert (tmp_path / "contour.pdf").exists()
+    assert ln.open("run.zarr").lossnav.complete
+
+
 def test_the_readme_holds_the_two_commands():
     commands = re.findall(r"```bash\n(python -m pip install .*?)```", (ROOT / "README.md").read_text(), re.S)
     assert [command.strip() for command in commands] == [

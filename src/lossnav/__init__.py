@@ -20,6 +20,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lossnav import checkpoints, directions, errors, params, zoo
     from lossnav import plots as plot
+    from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
     from lossnav.engines import Engine, Local
     from lossnav.errors import Interrupted, LossnavError
@@ -44,6 +45,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Grid": ("lossnav.samplers", "Grid"),
     "Engine": ("lossnav.engines", "Engine"),
     "Local": ("lossnav.engines", "Local"),
+    "Plan": ("lossnav.acceleration", "Plan"),
     "evaluate": ("lossnav.evaluation", "evaluate"),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
@@ -64,6 +66,7 @@ __all__ = [
     "Local",
     "LossnavError",
     "Objective",
+    "Plan",
     "Plane",
     "RescaledBilinear",
     "RescaledLine",

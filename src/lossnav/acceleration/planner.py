@@ -28,9 +28,9 @@ from lossnav.errors import PlanFellBackWarning
 from lossnav.measures import Values, reduce_steps
 from lossnav.objective import Objective
 
-_TUNING_SECONDS = 0.15  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
+_TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
 _WORTH_PLANNING = 1.0  # seconds of plain work under which the plain path is done before a plan is found
-_WORTH_COMPILING = 60.0  # seconds of work left above which 10-25 s of compiling are risked
+_WORTH_COMPILING = 300.0  # seconds of work left above which 10-25 s of compiling are risked
 _GAIN = 0.97  # a change is kept where it takes less than this part of the time
 _BATCH_SIZES = (25, 50, 125, 250, 500, 1000)
 _SHARE = 0.25  # of memory that first-layer responses may take
@@ -212,8 +212,8 @@ class _Finder:
                 lambda plan: replace(plan, amortize_first_layer=True),
                 lambda plan: replace(plan, amortize_first_layer=True, onednn_linear=False),
             ]
-        if structure.joined is not None:  # with the rest in place another size may be best
-            yield [lambda plan, s=size: replace(plan, batch_size=s) for size in sizes]  # type: ignore[misc]
+        if structure.joined is not None:  # with the rest in place the next size up or down may be best
+            yield [lambda plan, k=step: replace(plan, batch_size=_next_size(plan, sizes, k)) for step in (-1, 1)]  # type: ignore[misc]
 
     def _may_compile(self, plan: Plan, seconds: float) -> bool:
         if self.structure.joined is None or self.tuning is None or plan.batch_size is None:
@@ -227,12 +227,12 @@ class _Finder:
         """Seconds a point of the tuning samples takes by a plan; infinite where it fails its first test."""
         try:
             fast = self._build(plan, self.tuning)
-            for i in (0, len(self.probes) - 1):
-                difference = relative_difference(self._plain(i, self.tuning), fast(self.probes[i]))
-                if not difference <= plan.tolerance:
-                    self.choice.events.append(f"left out: {plan} (off by {difference:.1e})")
-                    return math.inf
-            return min(_clock(lambda: fast(self.probes[-1])) for _ in range(3))
+            last = len(self.probes) - 1
+            difference = relative_difference(self._plain(last, self.tuning), fast(self.probes[last]))
+            if not difference <= plan.tolerance:
+                self.choice.events.append(f"left out: {plan} (off by {difference:.1e})")
+                return math.inf
+            return min(_clock(lambda: fast(self.probes[last])) for _ in range(2))
         except Exception as error:
             self.choice.events.append(f"left out: {plan} ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
             return math.inf
@@ -316,6 +316,13 @@ class _Finder:
                     values, _ = reduce_steps(steps, has_samples=True)
             self._plain_cache[(i, samples)] = values
         return self._plain_cache[(i, samples)]
+
+
+def _next_size(plan: Plan, sizes: list[int], step: int) -> int | None:
+    """The size before or after the plan's among those that are tried; its own at the ends."""
+    if plan.batch_size not in sizes:
+        return plan.batch_size
+    return sizes[min(max(sizes.index(plan.batch_size) + step, 0), len(sizes) - 1)]
 
 
 def relative_difference(plain: Mapping[str, float], fast: Mapping[str, float]) -> float:
