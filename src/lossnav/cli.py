@@ -10,9 +10,8 @@ import json
 import sys
 import warnings
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec, cast
+from typing import Annotated, Any, Literal, ParamSpec
 
 import typer
 
@@ -37,71 +36,6 @@ app = typer.Typer(
 P = ParamSpec("P")
 
 _USAGE_ERRORS = (OptionError, SamplerError, SpecError)
-
-
-class ChartName(StrEnum):
-    """Charts by name."""
-
-    line = "line"
-    plane = "plane"
-    rescaled_line = "rescaled-line"
-    rescaled_bilinear = "rescaled-bilinear"
-
-
-class Normalize(StrEnum):
-    """Normalisations of a random direction."""
-
-    filter = "filter"
-    layer = "layer"
-    weight = "weight"
-    none = "none"
-
-
-class Distribution(StrEnum):
-    """Distributions of a random direction's entries."""
-
-    normal = "normal"
-    uniform = "uniform"
-
-
-class PlanName(StrEnum):
-    """How points are computed."""
-
-    plain = "plain"
-    auto = "auto"
-
-
-class PrecisionName(StrEnum):
-    """What the model computes in."""
-
-    native = "native"
-    float32 = "float32"
-    tf32 = "tf32"
-    bfloat16 = "bfloat16"
-    float64 = "float64"
-
-
-class DemoData(StrEnum):
-    """Data sets of the demo."""
-
-    digits = "digits"
-    mnist = "mnist"
-
-
-class Order(StrEnum):
-    """Orders of the training batches."""
-
-    stored = "stored"
-    shuffled = "shuffled"
-
-
-class Kind(StrEnum):
-    """Kinds of plot."""
-
-    line = "line"
-    contour = "contour"
-    heatmap = "heatmap"
-    surface = "surface"
 
 
 def _reporting(command: Callable[P, None]) -> Callable[P, None]:
@@ -134,7 +68,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is th
 @_reporting
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("lossnav-demo"),
-    data: Annotated[DemoData, typer.Option(help="Embedded digits, or MNIST: the notebook itself.")] = DemoData.digits,
+    data: Annotated[Literal["digits", "mnist"], typer.Option(help="MNIST is the notebook itself.")] = "digits",
     data_root: DataRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -142,7 +76,7 @@ def demo(
     """Train the notebook's network and show the ground around it: a line, two planes, pictures, one page."""
     from lossnav.zoo.demo import demo as run
 
-    result = run(out, data=data.value, data_root=data_root, seed=seed, overwrite=overwrite, progress=True, say=_say)
+    result = run(out, data=data, data_root=data_root, seed=seed, overwrite=overwrite, progress=True, say=_say)
     _print_table(result.table())
     typer.echo(f"open {result.index}")
 
@@ -158,7 +92,9 @@ def train(
     passes: Annotated[int | None, typer.Option(help="Over the training data. Default: the recipe's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
     lr: Annotated[float | None, typer.Option(help="Adam's step. Default 0.001.")] = None,
-    order: Annotated[Order | None, typer.Option(help="Of the batches. Default: the recipe's.")] = None,
+    order: Annotated[
+        Literal["stored", "shuffled"] | None, typer.Option(help="Of the batches. Default: the recipe's.")
+    ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -174,7 +110,7 @@ def train(
     _say(f"loading {recipe.data}")
     data = recipe.load_data(data_root)
     model = recipe.model(seed)
-    options = {"passes": passes, "batch_size": batch_size, "lr": lr, "order": order and order.value, "seed": seed}
+    options = {"passes": passes, "batch_size": batch_size, "lr": lr, "order": order, "seed": seed}
     interrupted = None
     try:
         history = recipe.train(model, data, progress=True, **options)
@@ -196,10 +132,15 @@ def train(
 def evaluate(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Surface to write (a .zarr folder).")] = Path("run.zarr"),
-    chart: Annotated[ChartName, typer.Option(help="Where to look.")] = ChartName.plane,
-    normalize: Annotated[Normalize | None, typer.Option(help="Default: filter; none for rescaled charts.")] = None,
+    chart: Annotated[
+        Literal["line", "plane", "rescaled-line", "rescaled-bilinear"], typer.Option(help="Where to look.")
+    ] = "plane",
+    normalize: Annotated[
+        Literal["filter", "layer", "weight", "none"] | None,
+        typer.Option(help="Default: filter; none for rescaled charts."),
+    ] = None,
     distribution: Annotated[
-        Distribution | None, typer.Option(help="Default: normal; uniform for rescaled charts.")
+        Literal["normal", "uniform"] | None, typer.Option(help="Default: normal; uniform for rescaled charts.")
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: bias norm. '' for nothing.")
@@ -208,11 +149,13 @@ def evaluate(
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis.")] = (-1.0, 1.0),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     plan: Annotated[
-        PlanName | None, typer.Option(help="plain: the reference path; auto: faster ways that prove themselves.")
+        Literal["plain", "auto"] | None,
+        typer.Option(help="plain: the reference path; auto: faster ways that prove themselves."),
     ] = None,
     precision: Annotated[
-        PrecisionName, typer.Option(help="What the model computes in; implies --plan auto.")
-    ] = PrecisionName.native,
+        Literal["native", "float32", "tf32", "bfloat16", "float64"],
+        typer.Option(help="What the model computes in; implies --plan auto."),
+    ] = "native",
     data_root: DataRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -226,20 +169,19 @@ def evaluate(
     from lossnav.samplers import Grid
     from lossnav.specs import load_objective
 
-    engine = Local(plan.value if plan else None, precision.value)
+    engine = Local(plan, precision)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
-    chart_class: Any = charts[chart.value]
-    rescaled = chart.value.startswith("rescaled")
-    how = normalize or (Normalize.none if rescaled else Normalize.filter)
-    drawn = distribution or (Distribution.uniform if rescaled else Distribution.normal)
+    chart_class: Any = charts[chart]
+    rescaled = chart.startswith("rescaled")
+    how = normalize or ("none" if rescaled else "filter")
     sampler = Grid(**dict.fromkeys(chart_class.dims, (*range_, grid)))
     require_writable(out, overwrite, kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
     found = directions.random(
         objective,
         n=len(chart_class.dims),
-        normalize=None if how is Normalize.none else cast(Any, how.value),
-        distribution=drawn.value,
+        normalize=None if how == "none" else how,
+        distribution=distribution or ("uniform" if rescaled else "normal"),
         orthogonal=not rescaled,
         exclude=("bias", "norm") if exclude is None else [word for word in exclude if word],
         seed=seed,
@@ -255,7 +197,7 @@ def evaluate(
 @app.command()
 @_reporting
 def plot(
-    kind: Annotated[Kind, typer.Argument(help="What to draw.")],
+    kind: Annotated[Literal["line", "contour", "heatmap", "surface"], typer.Argument(help="What to draw.")],
     surface: Annotated[Path, typer.Argument(help="A .zarr folder.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
@@ -266,7 +208,7 @@ def plot(
     from lossnav import plots
     from lossnav.surface import open_surface
 
-    target = plots.write(kind.value, open_surface(surface), out, variable=variable, log=log, overwrite=overwrite)
+    target = plots.write(kind, open_surface(surface), out, variable=variable, log=log, overwrite=overwrite)
     typer.echo(str(target))
 
 
