@@ -100,7 +100,7 @@ class Progress:
             TextColumn("{task.fields[rate]}"),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("of"),
+            TextColumn("elapsed"),
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
