@@ -253,6 +253,34 @@ def test_a_wrong_plan_is_caught_and_the_surface_is_right_all_the_same(eager, kin
     np.testing.assert_allclose(surface["accuracy"], plain["accuracy"], atol=1.01 / 60)
 
 
+class Noisy(ConvNet):
+    """Draws random numbers: the same ones at every point, but others for other batches."""
+
+    def forward(self, x):
+        return super().forward(x + torch.randn_like(x))
+
+
+def _mean_of_the_valid(outputs, targets):
+    """A mean without a `reduction` argument: with ignored targets it depends on how the data is cut."""
+    return F.cross_entropy(outputs, targets)
+
+
+@pytest.mark.parametrize("case", ["noise", "mean of the valid"])
+@pytest.mark.filterwarnings("ignore::lossnav.errors.PlanFellBackWarning")
+def test_what_depends_on_the_batches_keeps_them(eager, case):
+    """The data is smaller than what plans are tuned on, so the truth is the objective in its own batches."""
+    targets = Y.clone()
+    targets[45:55] = -100
+    if case == "noise":
+        objective = ln.Objective(trained(Noisy()), "cross_entropy", (X, Y), batch_size=20)
+    else:
+        objective = ln.Objective(trained(ConvNet()), _mean_of_the_valid, (X, targets), batch_size=20)
+    plane = plane_of(objective)
+    surface = ln.evaluate(objective, plane, GRID, engine=auto())
+    plain = ln.evaluate(objective, plane, GRID)
+    np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kind", "field"),
     [(HookedOutput, "fold_batch_norm"), (OutputUsedTwice, "fold_batch_norm"), (NotOnTheData, "amortize_first_layer")],

@@ -103,10 +103,11 @@ class Fast:
 
     def _cut_batches(self) -> list[Batch]:
         joined, total = self.structure.joined, self.structure.samples
-        if joined is None:
-            return [map_tensors(batch, self._layout) for batch in self.objective.batches or []]
+        own: Iterable[Batch] = self.objective.batches or []
+        if joined is None or (self.plan.batch_size is None and self.samples is None):
+            return [map_tensors(batch, self._layout) for batch in own]
         total = min(total, self.samples or total)
-        size = min(self.plan.batch_size or total, total)
+        size = min(self.plan.batch_size or _length(next(iter(own))), total)
         parts = (cut(joined, start, min(start + size, total)) for start in range(0, total, size))
         return [map_tensors(part, self._layout) for part in parts]
 

@@ -305,8 +305,8 @@ class _Finder:
         """The plain path at a probe, on the first samples or on all."""
         if not cached or (i, samples) not in self._plain_cache:
             params = self.chart(self.probes[i])
-            if samples is None or self.structure.joined is None:
-                values = self.objective.evaluate(params)
+            if samples in (None, self.structure.samples) or self.structure.joined is None:
+                values = self.objective.evaluate(params)  # on all data in the batches as they came: the truth itself
             else:
                 objective = self.objective
                 size = 50 if objective.device.type == "cpu" else 1024
