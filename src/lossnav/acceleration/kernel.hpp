@@ -1,0 +1,207 @@
+// Building blocks of a fused kernel: images as [height][width][channels], channels padded to whole vectors, each image
+// with a border of zeros where a convolution wants padding. All sizes are constants, so the compiler unrolls the inner
+// blocks and keeps their sums in registers. Comparisons are written so that NaN stays NaN, as in torch.
+
+#include <cstring>
+
+template <int V> struct Vector { typedef float type __attribute__((vector_size(4 * V), aligned(4), may_alias)); };
+template <int V> using vec = typename Vector<V>::type;
+
+template <int V> static inline vec<V> load(const float* p) { return *(const vec<V>*)p; }
+template <int V> static inline void store(float* p, vec<V> v) { *(vec<V>*)p = v; }
+template <int V> static inline vec<V> relu_of(vec<V> v) { return v < 0 ? vec<V>{} : v; }
+
+// An image: C channels at a distance of CS floats, H x W pixels, a border of B pixels on every side.
+template <int C_, int CS_, int H_, int W_, int B_> struct Image {
+    static constexpr int C = C_, CS = CS_, H = H_, W = W_, B = B_;
+    static constexpr long ROW = long(W_ + 2 * B_) * CS_;
+    static inline long at(int y, int x) { return (y + B_) * ROW + long(x + B_) * CS_; }
+};
+
+// P pixels of a row times Q vectors of output channels, all sums in registers.
+template <class I, int V, int Q, int P, int KH, int KW, int SW, int DH, int DW, bool ADD, bool RELU>
+static inline __attribute__((always_inline)) void convolve_block(
+    const float* x, const float* w, const float* bias, const float* added, long added_step, float* out, long out_step) {
+    vec<V> sum[P][Q];
+#pragma GCC unroll 32
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) sum[p][q] = load<V>(bias + q * V);
+#pragma GCC unroll 1
+    for (int ky = 0; ky < KH; ky++)
+#pragma GCC unroll 1
+        for (int kx = 0; kx < KW; kx++) {
+            const float* from = x + ky * DH * I::ROW + kx * DW * I::CS;
+#pragma GCC unroll 4
+            for (int c = 0; c < I::C; c++, w += Q * V) {
+                vec<V> weight[Q];
+#pragma GCC unroll 8
+                for (int q = 0; q < Q; q++) weight[q] = load<V>(w + q * V);
+#pragma GCC unroll 32
+                for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+                    for (int q = 0; q < Q; q++) sum[p][q] += from[p * SW * I::CS + c] * weight[q];
+            }
+        }
+#pragma GCC unroll 32
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) {
+            vec<V> made = sum[p][q];
+            if (ADD) made += load<V>(added + p * added_step + q * V);
+            store<V>(out + p * out_step + q * V, RELU ? relu_of<V>(made) : made);
+        }
+}
+
+// I: image in, O: image out, A: image that is added. Weights lie as [channels out / (Q V)][KH][KW][channels in][Q V].
+template <class I, class O, class A, int V, int Q, int P, int KH, int KW, int SH, int SW, int PH, int PW, int DH, int DW,
+          bool ADD, bool RELU>
+static void convolve(const float* x, const float* w, const float* bias, const float* added, float* out) {
+    constexpr int BLOCKS = O::CS / (Q * V), REST = O::W % P;
+    for (int block = 0; block < BLOCKS; block++, w += KH * KW * I::C * Q * V) {
+        const int first = block * Q * V;
+        for (int y = 0; y < O::H; y++) {
+            int column = 0;
+            for (; column + P <= O::W; column += P)
+                convolve_block<I, V, Q, P, KH, KW, SW, DH, DW, ADD, RELU>(
+                    x + I::at(y * SH - PH, column * SW - PW), w, bias + first, added + A::at(y, column) + first, A::CS,
+                    out + O::at(y, column) + first, O::CS);
+            if constexpr (REST > 0)
+                convolve_block<I, V, Q, REST, KH, KW, SW, DH, DW, ADD, RELU>(
+                    x + I::at(y * SH - PH, column * SW - PW), w, bias + first, added + A::at(y, column) + first, A::CS,
+                    out + O::at(y, column) + first, O::CS);
+        }
+    }
+}
+
+// P samples times Q vectors of outputs. A sample's inputs lie as [pixels][channels], at a distance of CS floats.
+template <int V, int Q, int P, int PIXELS, int C, int CS, bool ADD, bool RELU>
+static inline __attribute__((always_inline)) void multiply_block(
+    const float* x, long x_step, const float* w, const float* bias, const float* added, long added_step, float* out,
+    long out_step) {
+    vec<V> sum[P][Q];
+#pragma GCC unroll 32
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) sum[p][q] = load<V>(bias + q * V);
+    for (int pixel = 0; pixel < PIXELS; pixel++, x += CS)
+#pragma GCC unroll 4
+        for (int c = 0; c < C; c++, w += Q * V) {
+            vec<V> weight[Q];
+#pragma GCC unroll 8
+            for (int q = 0; q < Q; q++) weight[q] = load<V>(w + q * V);
+#pragma GCC unroll 32
+            for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+                for (int q = 0; q < Q; q++) sum[p][q] += x[p * x_step + c] * weight[q];
+        }
+#pragma GCC unroll 32
+    for (int p = 0; p < P; p++)
+#pragma GCC unroll 8
+        for (int q = 0; q < Q; q++) {
+            vec<V> made = sum[p][q];
+            if (ADD) made += load<V>(added + p * added_step + q * V);
+            store<V>(out + p * out_step + q * V, RELU ? relu_of<V>(made) : made);
+        }
+}
+
+// Weights lie as [outputs / (Q V)][inputs][Q V].
+template <int V, int Q, int P, int PIXELS, int C, int CS, int OUT, bool ADD, bool RELU>
+static void multiply(int rows, const float* x, long x_step, const float* w, const float* bias, const float* added,
+                     long added_step, float* out, long out_step) {
+    for (int block = 0; block < OUT / (Q * V); block++, w += long(PIXELS) * C * Q * V) {
+        const int first = block * Q * V;
+        int row = 0;
+        for (; row + P <= rows; row += P)
+            multiply_block<V, Q, P, PIXELS, C, CS, ADD, RELU>(
+                x + row * x_step, x_step, w, bias + first, added + row * added_step + first, added_step,
+                out + row * out_step + first, out_step);
+        for (; row < rows; row++)
+            multiply_block<V, Q, 1, PIXELS, C, CS, ADD, RELU>(
+                x + row * x_step, x_step, w, bias + first, added + row * added_step + first, added_step,
+                out + row * out_step + first, out_step);
+    }
+}
+
+// out = relu(x * scale + shift + added), channel by channel; each part only where it is asked for.
+template <class I, class O, class A, int V, bool AFFINE, bool ADD, bool RELU>
+static void elementwise(const float* x, const float* scale, const float* shift, const float* added, float* out) {
+    for (int y = 0; y < O::H; y++)
+        for (int column = 0; column < O::W; column++)
+            for (int c = 0; c < O::CS; c += V) {
+                vec<V> made = load<V>(x + I::at(y, column) + c);
+                if (AFFINE) made = made * load<V>(scale + c) + load<V>(shift + c);
+                if (ADD) made += load<V>(added + A::at(y, column) + c);
+                store<V>(out + O::at(y, column) + c, RELU ? relu_of<V>(made) : made);
+            }
+}
+
+template <class I, class O, int V, int KH, int KW, int SH, int SW, int PH, int PW>
+static void max_pool(const float* x, float* out) {
+    for (int y = 0; y < O::H; y++)
+        for (int column = 0; column < O::W; column++)
+            for (int c = 0; c < O::CS; c += V) {
+                vec<V> best = vec<V>{} - __builtin_inff();
+#pragma GCC unroll 4
+                for (int ky = 0; ky < KH; ky++)
+#pragma GCC unroll 4
+                    for (int kx = 0; kx < KW; kx++) {
+                        const int from_y = y * SH - PH + ky, from_x = column * SW - PW + kx;
+                        if ((PH || PW) && (from_y < 0 || from_y >= I::H || from_x < 0 || from_x >= I::W)) continue;
+                        const vec<V> value = load<V>(x + I::at(from_y, from_x) + c);
+                        best = best >= value ? best : (best != best ? best : value);
+                    }
+                store<V>(out + O::at(y, column) + c, best);
+            }
+}
+
+template <class I, class O, int V, int KH, int KW, int SH, int SW>
+static void average_pool(const float* x, float* out) {
+    for (int y = 0; y < O::H; y++)
+        for (int column = 0; column < O::W; column++)
+            for (int c = 0; c < O::CS; c += V) {
+                vec<V> sum = {};
+                for (int ky = 0; ky < KH; ky++)
+                    for (int kx = 0; kx < KW; kx++) sum += load<V>(x + I::at(y * SH + ky, column * SW + kx) + c);
+                store<V>(out + O::at(y, column) + c, sum / float(KH * KW));
+            }
+}
+
+// Every SH-th row and SW-th column; channels shifted by OFFSET, the rest zero.
+template <class I, class O, int SH, int SW, int OFFSET> static void select(const float* x, float* out) {
+    for (int y = 0; y < O::H; y++)
+        for (int column = 0; column < O::W; column++) {
+            float* to = out + O::at(y, column);
+            std::memset(to, 0, O::CS * sizeof(float));
+            std::memcpy(to + OFFSET, x + I::at(y * SH, column * SW), I::C * sizeof(float));
+        }
+}
+
+// One sample from the data, [channels][height][width], into an image: a sum of SOURCES tensors, weighed.
+template <class O, int SOURCES>
+static void enter(const float* const* sources, const float* factors, long sample, float* out) {
+    constexpr long SIZE = long(O::C) * O::H * O::W;
+    for (int c = 0; c < O::C; c++)
+        for (int y = 0; y < O::H; y++) {
+            const long from = sample * SIZE + (long(c) * O::H + y) * O::W;
+            for (int column = 0; column < O::W; column++) {
+                float value = sources[0][from + column];
+                for (int s = 1; s < SOURCES; s++) value += factors[s] * sources[s][from + column];
+                out[O::at(y, column) + c] = value;
+            }
+        }
+}
+
+// The same for vectors; factors[0] is 1.
+template <int SIZE, int SOURCES, bool RELU>
+static void enter_rows(const float* const* sources, const float* factors, long start, int rows, float* out, long step) {
+    for (int row = 0; row < rows; row++) {
+        const long from = (start + row) * SIZE;
+        for (int i = 0; i < SIZE; i++) {
+            float value = sources[0][from + i];
+#pragma GCC unroll 8
+            for (int s = 1; s < SOURCES; s++) value += factors[s] * sources[s][from + i];
+            out[row * step + i] = RELU && value < 0 ? 0 : value;
+        }
+    }
+}

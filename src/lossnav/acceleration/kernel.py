@@ -1,0 +1,468 @@
+"""One kernel for a whole model: written for its sizes, compiled once, weights as inputs.
+
+Between two layers of a small network a plain path writes megabytes to memory and reads them back. Here a few samples
+go through all layers before the next ones come, so that what is between stays in the cache (Alwani et al. 2016, fused
+layers; the inner blocks are the register tiles of Goto & van de Geijn 2008).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, cached_property
+from pathlib import Path
+
+import platformdirs
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossnav.acceleration.graph import Graph, Node, NotReadableError
+from lossnav.acceleration.norms import fold_batch_norm
+from lossnav.params import Params
+
+_ALIGNED = 16  # floats: 64 bytes
+_COMPILER_SECONDS = 120
+_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+
+
+class Kernel:
+    """A graph as one compiled function of data and weights.
+
+    Parameters
+    ----------
+    graph : Graph
+    sources : int
+        Of how many tensors, weighed and added up, the data consists; 1 is plain data.
+
+    Raises
+    ------
+    NotReadableError
+        If the operations are known but stand in an order the kernel cannot do.
+    """
+
+    def __init__(self, graph: Graph, sources: int = 1) -> None:
+        self.graph, self.sources = graph, sources
+        self.features = graph.nodes[-1].shape[0]
+        layout = _Layout(graph, sources)
+        self.source, self._packers = layout.source, layout.packers
+        self._packed = _aligned_zeros(layout.weights)
+        self._rows, self._scratch_size = layout.rows, layout.scratch
+        self._scratch: list[Tensor] = []
+        self._pool: ThreadPoolExecutor | None = None
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the compiled kernel lies, or will lie: named by all that it depends on."""
+        parts = (self.source, _header(), _compiler() or "", " ".join(_FLAGS), _processor())
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+        return platformdirs.user_cache_path("lossnav") / "kernels" / f"{digest}.so"
+
+    @property
+    def compiled(self) -> bool:
+        """Whether an earlier run left it behind."""
+        return self.path.exists()
+
+    @cached_property
+    def function(self) -> ctypes._CFuncPtr:
+        """The compiled function; compiles for a second or a few where it must."""
+        if not self.compiled:
+            _compile(self.source, self.path)
+        run = ctypes.CDLL(str(self.path)).run
+        pointer, integer = ctypes.c_void_p, ctypes.c_long
+        run.argtypes = [pointer, pointer, pointer, pointer, integer, integer, pointer, pointer]
+        run.restype = None
+        return run
+
+    def load(self, state: Params) -> None:
+        """Take the weights of a point: BatchNorm folded in, in the order the kernel reads them."""
+        for packer in self._packers:
+            packer.pack(state, self._packed)
+
+    def __call__(self, data: Sequence[Tensor], factors: Sequence[float] = (1.0,)) -> Tensor:
+        """Return what the model makes of the data, shape (n, features).
+
+        Parameters
+        ----------
+        data : sequence of Tensor, each (n, ...), float32, contiguous
+        factors : sequence of float
+            The data is sum_i factors[i] data[i]; the first is 1.
+        """
+        n = data[0].shape[0]
+        out = torch.empty(n, self.features)
+        sources = (ctypes.c_void_p * len(data))(*(tensor.data_ptr() for tensor in data))
+        weighed = (ctypes.c_float * len(data))(*factors)
+        following = ctypes.c_long(0)
+        threads = max(1, min(torch.get_num_threads(), -(-n // self._rows)))
+        rows = min(self._rows, max(1, -(-n // threads)))
+        while len(self._scratch) < threads:
+            self._scratch.append(_aligned_zeros(self._scratch_size))
+        fixed = (sources, weighed, self._packed.data_ptr(), out.data_ptr(), n, rows, ctypes.addressof(following))
+        run = self.function
+        others = [self._threads(threads - 1).submit(run, *fixed, s.data_ptr()) for s in self._scratch[1:threads]]
+        try:
+            run(*fixed, self._scratch[0].data_ptr())
+        finally:
+            for other in others:
+                other.result()
+        return out
+
+    def _threads(self, count: int) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool._max_workers < count:
+            self._pool = ThreadPoolExecutor(count, thread_name_prefix="lossnav-kernel")
+        return self._pool
+
+
+# ---------------------------------------------------------------------- from graph to source
+
+
+class _Packer:
+    """Where the weights of one node lie in the buffer that the kernel reads, and how they come there."""
+
+    def __init__(self, node: Node, start: int, width: int, blocks: int, size: int) -> None:
+        self.node, self.start, self.width, self.blocks, self.size = node, start, width, blocks, size
+
+    def pack(self, state: Params, packed: Tensor) -> None:
+        node = self.node
+        if node.kind == "affine":
+            assert node.norm is not None
+            ones = torch.ones(node.shape[0])
+            weight, bias = fold_batch_norm(ones, None, node.norm, state)
+            self._put(packed, self.start, weight)
+            self._put(packed, self.start + self.blocks * self.width, bias)
+            return
+        weight = state[str(node.weight)]
+        bias_or_none = None if node.bias is None else state[node.bias]
+        if node.norm is not None:
+            weight, bias_or_none = fold_batch_norm(weight, bias_or_none, node.norm, state)
+        if node.kind == "linear" and node.inputs[0].kind == "flatten":
+            weight = weight.reshape(weight.shape[0], *node.inputs[0].inputs[0].shape)
+        if weight.dim() == 2:
+            weight = weight[:, :, None, None]
+        outputs = weight.shape[0]
+        if missing := self.blocks * self.width - outputs:
+            weight = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, missing))
+        _, inputs, height, across = weight.shape
+        target = packed[self.start : self.start + self.size]
+        weight = weight.reshape(self.blocks, self.width, inputs, height, across)
+        target.view(self.blocks, height, across, inputs, self.width).copy_(weight.permute(0, 3, 4, 2, 1))
+        if bias_or_none is not None:
+            self._put(packed, self.start + self.size, bias_or_none)
+
+    @staticmethod
+    def _put(packed: Tensor, start: int, values: Tensor) -> None:
+        packed[start : start + values.numel()].copy_(values)
+
+
+class _Layout:
+    """Sizes, places in memory and the source text."""
+
+    def __init__(self, graph: Graph, sources: int) -> None:
+        self.nodes, self.sources = graph.nodes, sources
+        self.vector, self.registers = _vector_unit()
+        self.weights = self.scratch = 0
+        self.packers: list[_Packer] = []
+        self.users = {
+            id(node): [u for u in self.nodes if node in u.inputs or u.added is node] for node in self.nodes
+        }
+        spatial = any(node.spatial for node in self.nodes)
+        self.rows = 12 if spatial else 48  # samples that go through the layers on vectors together
+        self.images: dict[int, str] = {}
+        self.places: dict[int, str] = {}  # a C++ expression for where a node's values begin
+        self.steps: dict[int, str] = {}  # for vectors: distance between samples
+        self.sample_lines: list[str] = []
+        self.row_lines: list[str] = []
+        self.declarations: list[str] = []
+        self._place()
+        for node in self.nodes:
+            self._write(node)
+        self.source = self._text()
+
+    # ---- memory
+
+    def _lanes(self, channels: int) -> int:
+        """Floats in a vector: half as many where a whole one would be half empty."""
+        lanes = self.vector
+        while lanes > 4 and -channels % lanes >= lanes // 2:
+            lanes //= 2
+        return lanes
+
+    def _padded(self, channels: int) -> int:
+        lanes = self._lanes(channels)
+        return -(-channels // lanes) * lanes
+
+    def _stride(self, node: Node) -> int:
+        """Floats between pixels; data that only convolutions read is not padded."""
+        if node.kind == "input" and all(user.kind == "convolution" for user in self.users[id(node)]):
+            return node.shape[0]
+        return self._padded(node.shape[0])
+
+    def _take(self, floats: int) -> int:
+        start = self.scratch
+        self.scratch += -(-floats // _ALIGNED) * _ALIGNED
+        return start
+
+    def _place(self) -> None:
+        """A place for every node; images of one form take turns, so that their borders stay zero."""
+        free: dict[str, list[int]] = {}
+        last_use = {id(node): max((self.nodes.index(u) for u in self.users[id(node)]), default=0) for node in self.nodes}
+        alive: list[tuple[int, str, int]] = []
+        for i, node in enumerate(self.nodes):
+            for end, form, start in [entry for entry in alive if entry[0] < i]:
+                free.setdefault(form, []).append(start)
+                alive.remove((end, form, start))
+            if not node.spatial:
+                self._place_vector(node)
+                continue
+            users = self.users[id(node)]
+            flat = [user for user in users if user.kind == "flatten"]
+            border = max((max(u.padding) for u in users if u.kind == "convolution" and u.inputs[0] is node), default=0)
+            channels, height, width = node.shape
+            form = f"Image<{channels}, {self._stride(node)}, {height}, {width}, {border}>"
+            self.images[id(node)] = f"I{i}"
+            self.declarations.append(f"using I{i} = {form};")
+            if flat:
+                if border or node.kind == "input":
+                    raise NotReadableError("an image that is flattened and convolved")
+                step = self._stride(node) * height * width
+                start = self._take(step * self.rows)
+                self.places[id(node)] = f"(scratch + {start} + row * {step}L)"
+                for user in flat:
+                    self.places[id(user)], self.steps[id(user)] = f"(scratch + {start})", f"{step}L"
+                continue
+            size = self._stride(node) * (height + 2 * border) * (width + 2 * border) + 4 * self.vector
+            start = free[form].pop() if free.get(form) else self._take(size)
+            self.places[id(node)] = f"(scratch + {start})"
+            alive.append((last_use[id(node)], form, start))
+
+    def _place_vector(self, node: Node) -> None:
+        if node.kind == "flatten":
+            return  # lies where the image is written
+        if node.kind == "input" and self.sources == 1 and not node.relu:
+            self.places[id(node)], self.steps[id(node)] = f"(in[0] + start * {node.shape[0]}L)", f"{node.shape[0]}L"
+            return
+        step = self._padded(node.shape[0])
+        self.places[id(node)] = f"(scratch + {self._take(step * self.rows)})"
+        self.steps[id(node)] = f"{step}L"
+
+    # ---- code
+
+    def _write(self, node: Node) -> None:
+        kind = node.kind
+        if kind == "flatten":
+            return
+        if kind == "input":
+            self._write_input(node)
+            return
+        before = node.inputs[0]
+        if node.spatial and not before.spatial:
+            raise NotReadableError("an image made of a vector")
+        if not node.spatial and before.kind == "flatten" and kind != "linear" and before.inputs[0].shape[1:] != (1, 1):
+            raise NotReadableError(f"{kind} on a flattened image")
+        out, x = self.places[id(node)], self.places[id(before)]
+        lanes = self._lanes(node.shape[0])
+        flags = f"{_cpp(node.added)}, {_cpp(node.relu)}"
+        if kind == "convolution":
+            self._write_convolution(node, before, flags)
+        elif kind == "linear":
+            self._write_linear(node, before, flags)
+        elif kind in ("affine", "add", "relu"):
+            scale, shift = "nullptr", "nullptr"
+            if node.norm is not None:
+                padded = self._padded(node.shape[0])
+                start = self._weights_for(node, lanes, padded // lanes, padded)
+                scale, shift = f"(w + {start})", f"(w + {start + padded})"
+            added = "nullptr" if node.added is None else self.places[id(node.added)]
+            types = [self._image(part) for part in (before, node, node.added or node)]
+            call = f"elementwise<{', '.join(types)}, {lanes}, {_cpp(node.norm)}, {flags}>"
+            if node.spatial:
+                self.sample_lines.append(f"{call}({x}, {scale}, {shift}, {added}, {out});")
+            else:
+                steps = [self.steps[id(part)] for part in (before, node.added or before, node)]
+                plus = "nullptr" if node.added is None else f"{added} + row * {steps[1]}"
+                self.row_lines.append(
+                    f"for (int row = 0; row < rows; row++) "
+                    f"{call}({x} + row * {steps[0]}, {scale}, {shift}, {plus}, {out} + row * {steps[2]});"
+                )
+        else:
+            types = f"{self._image(before)}, {self._image(node)}"
+            window = ", ".join(map(str, (*node.kernel, *node.stride)))
+            self.sample_lines.append(
+                {
+                    "max_pool": f"max_pool<{types}, {lanes}, {window}, {node.padding[0]}, {node.padding[1]}>({x}, {out});",
+                    "average_pool": f"average_pool<{types}, {lanes}, {window}>({x}, {out});",
+                    "select": f"select<{types}, {node.stride[0]}, {node.stride[1]}, {node.offset}>({x}, {out});",
+                }[kind]
+            )
+
+    def _image(self, node: Node) -> str:
+        if node.spatial:
+            return self.images[id(node)]
+        return f"Image<{node.shape[0]}, {self._padded(node.shape[0])}, 1, 1, 0>"
+
+    def _write_input(self, node: Node) -> None:
+        out = self.places[id(node)]
+        if node.spatial:
+            call = f"enter<{self.images[id(node)]}, {self.sources}>"
+            self.sample_lines.append(f"{call}(in, factors, start + row, {out});")
+        elif self.sources > 1 or node.relu:
+            call = f"enter_rows<{node.shape[0]}, {self.sources}, {_cpp(node.relu)}>"
+            self.row_lines.append(f"{call}(in, factors, start, rows, {out}, {self.steps[id(node)]});")
+
+    def _block(self, outputs: int, length: int) -> tuple[int, int, int]:
+        """Lanes, vectors of outputs and pixels (or samples) that are summed up together in registers."""
+        lanes = self._lanes(outputs)
+        vectors = self._padded(outputs) // lanes
+        across = next(q for q in (2, 3, 1) if vectors % q == 0)
+        most = min(16, self.registers // across)
+        return lanes, across, -(-length // -(-length // most))
+
+    def _write_convolution(self, node: Node, before: Node, flags: str) -> None:
+        lanes, across, pixels = self._block(node.shape[0], node.shape[2])
+        blocks = self._padded(node.shape[0]) // (lanes * across)
+        size = math.prod(node.kernel) * before.shape[0] * blocks * lanes * across
+        start = self._weights_for(node, lanes * across, blocks, size)
+        images = ", ".join(self._image(part) for part in (before, node, node.added or node))
+        numbers = (lanes, across, pixels, *node.kernel, *node.stride, *node.padding, *node.dilation)
+        added = "nullptr" if node.added is None else self.places[id(node.added)]
+        self.sample_lines.append(
+            f"convolve<{images}, {', '.join(map(str, numbers))}, {flags}>({self.places[id(before)]}, "
+            f"w + {start}, w + {start + size}, {added}, {self.places[id(node)]});"
+        )
+
+    def _write_linear(self, node: Node, before: Node, flags: str) -> None:
+        lanes, across, rows = self._block(node.shape[0], self.rows)
+        padded = self._padded(node.shape[0])
+        blocks = padded // (lanes * across)
+        if before.kind == "flatten":
+            image = before.inputs[0]
+            pixels, channels, stride = math.prod(image.shape[1:]), image.shape[0], self._stride(image)
+        else:
+            pixels, channels, stride = 1, before.shape[0], before.shape[0]
+        size = pixels * channels * padded
+        start = self._weights_for(node, lanes * across, blocks, size)
+        added = ("nullptr", "0") if node.added is None else (self.places[id(node.added)], self.steps[id(node.added)])
+        self.row_lines.append(
+            f"multiply<{lanes}, {across}, {rows}, {pixels}, {channels}, {stride}, {padded}, {flags}>(rows, "
+            f"{self.places[id(before)]}, {self.steps[id(before)]}, w + {start}, w + {start + size}, "
+            f"{added[0]}, {added[1]}, {self.places[id(node)]}, {self.steps[id(node)]});"
+        )
+
+    def _weights_for(self, node: Node, width: int, blocks: int, size: int) -> int:
+        """Room for weights and, after them, one bias an output."""
+        start = self.weights
+        self.packers.append(_Packer(node, start, width, blocks, size))
+        self.weights += -(-(size + width * blocks) // _ALIGNED) * _ALIGNED
+        return start
+
+    def _text(self) -> str:
+        last = self.nodes[-1]
+        lines = [
+            *self.declarations,
+            'extern "C" void run(const float* const* in, const float* factors, const float* w, float* result, long n,',
+            "                    long tile, long* following, float* scratch) {",
+            "    for (;;) {",
+            "        const long start = __atomic_fetch_add(following, tile, __ATOMIC_RELAXED);",
+            "        if (start >= n) return;",
+            "        const int rows = n - start < tile ? n - start : tile;",
+            *(["        for (int row = 0; row < rows; row++) {"] if self.sample_lines else []),
+            *(f"            {line}" for line in self.sample_lines),
+            *(["        }"] if self.sample_lines else []),
+            *(f"        {line}" for line in self.row_lines),
+            "        for (int row = 0; row < rows; row++)",
+            f"            std::memcpy(result + (start + row) * {last.shape[0]}L, "
+            f"{self.places[id(last)]} + row * {self.steps[id(last)]}, {4 * last.shape[0]});",
+            "    }",
+            "}",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def _cpp(value: object) -> str:
+    return "true" if value else "false"
+
+
+def _aligned_zeros(floats: int) -> Tensor:
+    """Zeros that begin at a multiple of 64 bytes."""
+    room = torch.zeros(floats + 2 * _ALIGNED)
+    skipped = -room.data_ptr() % 64 // 4
+    return room[skipped : skipped + floats]
+
+
+# ---------------------------------------------------------------------- the compiler
+
+
+def can_compile() -> bool:
+    """Whether there is a C++ compiler."""
+    return _compiler() is not None
+
+
+@cache
+def _compiler() -> str | None:
+    named = os.environ.get("CXX")
+    found = (shutil.which(name) for name in (named, "c++", "g++", "clang++") if name)
+    return next((path for path in found if path), None)
+
+
+@cache
+def _header() -> str:
+    return (Path(__file__).parent / "kernel.hpp").read_text()
+
+
+@cache
+def _vector_unit() -> tuple[int, int]:
+    """Floats in a vector register, and how many registers may hold sums."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512":
+        return 16, 24
+    return (8, 12) if capability == "AVX2" else (4, 24 if platform.machine().lower() in ("arm64", "aarch64") else 12)
+
+
+@cache
+def _processor() -> str:
+    """What a kernel compiled for this processor needs to run."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        said = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    except OSError:
+        said = [platform.processor()]
+    return "\n".join([platform.system(), platform.machine(), *said])
+
+
+def _compile(source: str, path: Path) -> None:
+    """Compile into a file that others see whole or not at all.
+
+    Raises
+    ------
+    NotReadableError
+        If there is no compiler, or it fails.
+    """
+    compiler = _compiler()
+    if compiler is None:
+        raise NotReadableError("no C++ compiler is there")
+    native = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            code, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+            code.write_text(_header() + source)
+            subprocess.run(
+                [compiler, *_FLAGS, native, str(code), "-o", str(made)],
+                check=True,
+                capture_output=True,
+                timeout=_COMPILER_SECONDS,
+            )
+            made.replace(path)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").splitlines() or ["no reason given"]
+        raise NotReadableError(f"the compiler failed: {said[0][:200]}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotReadableError(f"the kernel could not be compiled: {error}") from None
