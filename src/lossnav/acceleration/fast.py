@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossnav import rng
+from lossnav.acceleration.graph import TRACED_SAMPLES, NotReadableError, read
+from lossnav.acceleration.kernel import Kernel
+from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
 from lossnav.acceleration.structure import Structure, cut
 from lossnav.batches import Batch, map_tensors, tensors
@@ -25,7 +28,8 @@ from lossnav.objective import Objective
 from lossnav.params import Params
 
 Point = NDArray[np.float64]
-Pair = tuple[Batch, "Tensor | None"]
+Response = Tensor | tuple[list[Tensor], list[float]]  # of the first layer; or its parts and their factors
+Pair = tuple[Batch, "Response | None"]
 
 
 class Fast:
@@ -53,19 +57,22 @@ class Fast:
         self._fixed = {name: self._form(t) for name, t in (objective._held | objective._buffers).items()}
         given_layer = structure.first_layer if plan.amortize_first_layer else None
         folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
-        self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm else []
+        self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
         self._given = _Given.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
         if plan.onednn_linear:
             for name in structure.linears:
                 model.get_submodule(name).__class__ = _OneDnnLinear
-        if plan.dtype is not None:
+        if plan.dtype is not None and not plan.fused:
             model.register_forward_pre_hook(
                 lambda _, args, kwargs: map_tensors((args, kwargs), self._cast), with_kwargs=True
             )
             model.register_forward_hook(lambda _, args, made: map_tensors(made, _at_least_float32))
         self._batches = self._cut_batches()
         self._responses = self._first_layer_responses(original) if self._given is not None else None
-        self._whole = _Whole(model, objective._step, self._given)
+        self._fused = self._fuse(model) if plan.fused else None
+        if self._fused is not None and chart.affine:
+            self._weights = _AffineWeights(chart, self._fused.kernel.names)
+        self._whole = _Whole(self._fused or model, objective._step, self._fused or self._given)
         self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
 
     def __call__(self, point: Point) -> Values:
@@ -85,7 +92,7 @@ class Fast:
     # ------------------------------------------------------------------ what no point changes
 
     def _cast(self, tensor: Tensor) -> Tensor:
-        dtype = self.plan.dtype
+        dtype = None if self.plan.fused else self.plan.dtype  # a kernel rounds by itself
         return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
     def _cast_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
@@ -127,18 +134,44 @@ class Fast:
                 weight, bias = point.get(f"{name}.weight"), point.get(f"{name}.bias")
                 weight = torch.zeros_like(center[f"{name}.weight"]) if weight is None else weight.to(given.dtype)
                 made = _linear_map(layer, given, self._layout(weight), None if bias is None else bias.to(given.dtype))
-                row.append(self._cast(made))
+                row.append(made.contiguous() if self.plan.fused else self._cast(made))
             responses.append(row)
         return responses
+
+    def _fuse(self, model: nn.Module) -> _Fused:
+        """Compile the model, as it is without its first layer where that is given, into one kernel."""
+        pass_, sample = self.objective._pass, self._batches[0]
+        assert isinstance(pass_, FunctionalPasses)
+        half = self.plan.precision == "bfloat16"
+        first = cut(sample, 0, TRACED_SAMPLES)
+        if _length(first) < TRACED_SAMPLES:
+            raise NotReadableError(f"fewer than {TRACED_SAMPLES} samples")
+        state = self.objective.params | self.objective._held | self.objective._buffers
+        x = _input_of(pass_.whole.model, self.objective, first)
+        if self._given is None or self._responses is None:
+            graph = read(lambda weights, x: functional_call(model, weights, (x,)), state, x)
+            return _Fused(Kernel(graph, half=half))
+        given = self._given
+
+        def call(weights: Params, response: Tensor) -> Tensor:
+            given.set_response(response)
+            made: Tensor = functional_call(model, weights, (x,))
+            return made
+
+        row = [part[:TRACED_SAMPLES] for part in self._responses[0]]
+        return _Fused(Kernel(read(call, state, row[0]), len(row), half))
 
     # ------------------------------------------------------------------ what every point changes
 
     def _state(self, point: Point) -> Params:
         """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
         params = self._weights(point)
+        if self._fused is not None:
+            self._fused.kernel.load(params | self._fixed)
+            return {}
         state = {name: self._form(tensor) for name, tensor in params.items()} | self._fixed
         for fold in self._folds:
-            folded = fold.fold(params | self.objective._held, self.objective._buffers)
+            folded = fold.fold(params | self.objective._held | self.objective._buffers)
             state |= {name: self._form(tensor) for name, tensor in folded.items()}
         gone = {name for fold in self._folds for name in fold.gone}
         return {f"model.{name}": tensor for name, tensor in state.items() if name not in gone}
@@ -147,6 +180,9 @@ class Fast:
         """Batches, each with the first layer's response to it where that is amortised."""
         if self._responses is None:
             return ((batch, None) for batch in self._batches)
+        if self._fused is not None:
+            factors = [1.0, *(float(x) for x in point)]
+            return ((batch, (row, factors)) for batch, row in zip(self._batches, self._responses, strict=True))
         return ((batch, _mix(row, point)) for batch, row in zip(self._batches, self._responses, strict=True))
 
     def _functional(self, state: Params, pairs: Iterable[Pair]) -> list[StepValues]:
@@ -166,10 +202,11 @@ class Fast:
 class _AffineWeights:
     """The point of an affine chart, built in buffers that are used again at every point."""
 
-    def __init__(self, chart: Chart) -> None:
+    def __init__(self, chart: Chart, wanted: Container[str] | None = None) -> None:
         self.center = chart.center
         basis = chart.basis
-        names = [name for name in chart.center if any(bool((b[name] != 0).any()) for b in basis)]
+        wanted = chart.center if wanted is None else wanted
+        names = [name for name in chart.center if name in wanted and any(bool((b[name] != 0).any()) for b in basis)]
         self.names = names
         dtypes = [torch.promote_types(chart.center[name].dtype, basis[0][name].dtype) for name in names]
         self.start = [chart.center[name].to(dtype) for name, dtype in zip(names, dtypes, strict=True)]
@@ -186,14 +223,13 @@ class _AffineWeights:
 
 
 class _Fold:
-    """A BatchNorm with frozen statistics, multiplied into the layer before it.
-
-    w <- w * s and b <- (b - mean) * s + beta, with s = gamma / sqrt(var + eps), in the parameters' own precision.
-    """
+    """A layer and the BatchNorm after it, which is taken out of the model."""
 
     def __init__(self, model: nn.Module, layer: str, norm: str) -> None:
-        self.layer, self.norm = layer, norm
-        self.eps: float = model.get_submodule(norm).eps  # type: ignore[assignment]
+        self.layer = layer
+        module: Any = model.get_submodule(norm)
+        weight, bias = (f"{norm}.{leaf}" if module.affine else None for leaf in ("weight", "bias"))
+        self.norm = Norm(weight, bias, f"{norm}.running_mean", f"{norm}.running_var", module.eps)
         leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
         self.gone = {f"{norm}.{leaf}" for leaf in leaves}
         _put(model, norm, nn.Identity())
@@ -201,22 +237,10 @@ class _Fold:
         if before.bias is None:
             before.bias = nn.Parameter(torch.zeros(()), requires_grad=False)
 
-    def fold(self, params: Params, buffers: Params) -> Params:
+    def fold(self, state: Params) -> Params:
         """Return the layer's weight and bias with the BatchNorm in them."""
-        scale = torch.rsqrt(buffers[f"{self.norm}.running_var"] + self.eps)
-        if (gamma := params.get(f"{self.norm}.weight")) is not None:
-            scale = scale * gamma
-        shift = -buffers[f"{self.norm}.running_mean"]
-        if (bias := params.get(f"{self.layer}.bias")) is not None:
-            shift = shift + bias
-        shift = shift * scale
-        if (beta := params.get(f"{self.norm}.bias")) is not None:
-            shift = shift + beta
-        weight = params[f"{self.layer}.weight"]
-        return {
-            f"{self.layer}.weight": weight * scale.reshape(-1, *[1] * (weight.dim() - 1)),
-            f"{self.layer}.bias": shift,
-        }
+        weight, bias = f"{self.layer}.weight", f"{self.layer}.bias"
+        return dict(zip((weight, bias), fold_batch_norm(state[weight], state.get(bias), self.norm, state), strict=True))
 
 
 # ---------------------------------------------------------------------- layers
@@ -247,6 +271,31 @@ class _Given(nn.Module):
         return self.response
 
 
+class _Fused(nn.Module):
+    """A whole model as one kernel, with the weights that it was last given."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.kernel.function  # noqa: B018 - compiled here, and not at the first point
+        self._shape = kernel.graph.given
+        self._response: tuple[list[Tensor], list[float]] | None = None
+
+    def set_response(self, response: tuple[list[Tensor], list[float]] | None) -> None:
+        """Say what the first layer made of the batch that comes next."""
+        self._response = response
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._response is not None:
+            parts, factors = self._response
+        else:
+            parts, factors = [x.contiguous()], [1.0]
+            if x.dtype != torch.float32 or x.shape[1:] != self._shape:
+                raise NotReadableError(f"data of shape {tuple(x.shape)} after samples of shape {self._shape}")
+        made = self.kernel(parts, factors)
+        return made if self.kernel.graph.tail is None else self.kernel.graph.tail(made)
+
+
 class _OneDnnLinear(nn.Linear):
     """A linear layer through oneDNN's kernel: 1.2 to 1.5 times faster than MKL's on Zen 4."""
 
@@ -258,7 +307,7 @@ class _OneDnnLinear(nn.Linear):
 class _Whole(nn.Module):
     """Batches through model and measures under one swap of weights."""
 
-    def __init__(self, model: nn.Module, step: Any, given: _Given | None) -> None:
+    def __init__(self, model: nn.Module, step: Any, given: _Given | _Fused | None) -> None:
         super().__init__()
         self.model, self.step = model, step
         self.set_response = given.set_response if given is not None else None
@@ -287,6 +336,21 @@ def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch])
     finally:
         handle.remove()
     return seen
+
+
+def _input_of(model: nn.Module, objective: Objective, batch: Batch) -> Tensor:
+    """The one tensor that the objective's model is given for a batch."""
+    seen: list[Any] = []
+    handle = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    try:
+        with torch.no_grad():
+            objective._pass(objective.params | objective._held, objective._buffers, [batch])
+    finally:
+        handle.remove()
+    if len(seen) != 1 or len(seen[0][0]) != 1 or seen[0][1] or not isinstance(seen[0][0][0], Tensor):
+        raise NotReadableError("it is given more than one tensor")
+    x: Tensor = seen[0][0][0]
+    return x
 
 
 def _linear_map(layer: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ import math
 import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -82,13 +82,18 @@ class Graph:
     Attributes
     ----------
     nodes : list of Node
+    given : tuple of int
+        Shape of one sample of the data.
     tail : callable or None
         What torch does with the output: a softmax or its logarithm.
+    flops : float
+        Multiplications and additions for one sample.
     """
 
     nodes: list[Node]
-    tail: Callable[[Tensor], Tensor] | None = None
-    flops: float = field(default=0.0)
+    given: tuple[int, ...]
+    tail: Callable[[Tensor], Tensor] | None
+    flops: float
 
 
 def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor) -> Graph:
@@ -318,7 +323,7 @@ class _Reader:
             raise NotReadableError("an output that does not depend on the data")
         if len(nodes[0].shape) not in (1, 3):
             raise NotReadableError(f"data of shape {nodes[0].shape}")
-        return Graph(nodes, tail, sum(_flops(node) for node in nodes))
+        return Graph(nodes, self.shape, tail, sum(_flops(node) for node in nodes))
 
 
 _KNOWN: dict[Any, Any] = {

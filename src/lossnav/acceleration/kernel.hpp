@@ -7,8 +7,54 @@
 template <int V> struct Vector { typedef float type __attribute__((vector_size(4 * V), aligned(4), may_alias)); };
 template <int V> using vec = typename Vector<V>::type;
 
-template <int V> static inline vec<V> load(const float* p) { return *(const vec<V>*)p; }
-template <int V> static inline void store(float* p, vec<V> v) { *(vec<V>*)p = v; }
+// What lies between layers: float, or bfloat16 in pairs that are multiplied and added up two at a time in float.
+#ifdef BFLOAT16
+#include <immintrin.h>
+using number = unsigned short;
+constexpr int TOGETHER = 2;
+template <int V> struct Halves { typedef number type __attribute__((vector_size(2 * V), aligned(2), may_alias)); };
+template <int V> struct Words { typedef unsigned type __attribute__((vector_size(4 * V))); };
+typedef int word __attribute__((aligned(2), may_alias));
+
+template <int V> static inline vec<V> load(const number* p) {
+    typedef typename Halves<V>::type halves;
+    typedef typename Words<V>::type words;
+    return (vec<V>)(__builtin_convertvector(*(const halves*)p, words) << 16);
+}
+template <int V> static inline void store(number* p, vec<V> v) {
+    if constexpr (V == 16) _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh((__m512)v));
+    else if constexpr (V == 8) _mm_storeu_si128((__m128i*)p, (__m128i)_mm256_cvtneps_pbh((__m256)v));
+    else _mm_storel_epi64((__m128i*)p, (__m128i)_mm_cvtneps_pbh((__m128)v));
+}
+template <int V> static inline void accumulate(vec<V>& sum, const number* x, vec<V> weight) {
+    const int pair = *(const word*)x;
+    if constexpr (V == 16)
+        sum = (vec<V>)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)weight);
+    else if constexpr (V == 8)
+        sum = (vec<V>)_mm256_dpbf16_ps((__m256)sum, (__m256bh)_mm256_set1_epi32(pair), (__m256bh)weight);
+    else sum = (vec<V>)_mm_dpbf16_ps((__m128)sum, (__m128bh)_mm_set1_epi32(pair), (__m128bh)weight);
+}
+static inline float to_float(number x) {
+    const unsigned bits = unsigned(x) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+static inline number to_number(float value) {  // to the nearest, ties to even
+    unsigned bits;
+    std::memcpy(&bits, &value, 4);
+    return value != value ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+#else
+using number = float;
+constexpr int TOGETHER = 1;
+template <int V> static inline vec<V> load(const number* p) { return *(const vec<V>*)p; }
+template <int V> static inline void store(number* p, vec<V> v) { *(vec<V>*)p = v; }
+template <int V> static inline void accumulate(vec<V>& sum, const number* x, vec<V> weight) { sum += *x * weight; }
+static inline float to_float(number x) { return x; }
+static inline number to_number(float value) { return value; }
+#endif
+template <int V> static inline vec<V> load_weight(const float* p) { return *(const vec<V>*)p; }
 template <int V> static inline vec<V> relu_of(vec<V> v) { return v < 0 ? vec<V>{} : v; }
 
 // An image: C channels at a distance of CS floats, H x W pixels, a border of B pixels on every side.
@@ -18,29 +64,32 @@ template <int C_, int CS_, int H_, int W_, int B_> struct Image {
     static inline long at(int y, int x) { return (y + B_) * ROW + long(x + B_) * CS_; }
 };
 
+constexpr int words(int inputs) { return (inputs + TOGETHER - 1) / TOGETHER; }
+
 // P pixels of a row times Q vectors of output channels, all sums in registers.
 template <class I, int V, int Q, int P, int KH, int KW, int SW, int DH, int DW, bool ADD, bool RELU>
 static inline __attribute__((always_inline)) void convolve_block(
-    const float* x, const float* w, const float* bias, const float* added, long added_step, float* out, long out_step) {
+    const number* x, const float* w, const float* bias, const number* added, long added_step, number* out,
+    long out_step) {
     vec<V> sum[P][Q];
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; q++) sum[p][q] = load<V>(bias + q * V);
+        for (int q = 0; q < Q; q++) sum[p][q] = load_weight<V>(bias + q * V);
 #pragma GCC unroll 1
     for (int ky = 0; ky < KH; ky++)
 #pragma GCC unroll 1
         for (int kx = 0; kx < KW; kx++) {
-            const float* from = x + ky * DH * I::ROW + kx * DW * I::CS;
+            const number* from = x + ky * DH * I::ROW + kx * DW * I::CS;
 #pragma GCC unroll 4
-            for (int c = 0; c < I::C; c++, w += Q * V) {
+            for (int c = 0; c < I::C; c += TOGETHER, w += Q * V) {
                 vec<V> weight[Q];
 #pragma GCC unroll 8
-                for (int q = 0; q < Q; q++) weight[q] = load<V>(w + q * V);
+                for (int q = 0; q < Q; q++) weight[q] = load_weight<V>(w + q * V);
 #pragma GCC unroll 32
                 for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-                    for (int q = 0; q < Q; q++) sum[p][q] += from[p * SW * I::CS + c] * weight[q];
+                    for (int q = 0; q < Q; q++) accumulate<V>(sum[p][q], from + p * SW * I::CS + c, weight[q]);
             }
         }
 #pragma GCC unroll 32
@@ -56,9 +105,10 @@ static inline __attribute__((always_inline)) void convolve_block(
 // I: image in, O: image out, A: image that is added. Weights lie as [channels out / (Q V)][KH][KW][channels in][Q V].
 template <class I, class O, class A, int V, int Q, int P, int KH, int KW, int SH, int SW, int PH, int PW, int DH, int DW,
           bool ADD, bool RELU>
-static void convolve(const float* x, const float* w, const float* bias, const float* added, float* out) {
+static void convolve(const number* x, const float* w, const float* bias, const number* added,
+                     number* out) {
     constexpr int BLOCKS = O::CS / (Q * V), REST = O::W % P;
-    for (int block = 0; block < BLOCKS; block++, w += KH * KW * I::C * Q * V) {
+    for (int block = 0; block < BLOCKS; block++, w += KH * KW * words(I::C) * Q * V) {
         const int first = block * Q * V;
         for (int y = 0; y < O::H; y++) {
             int column = 0;
@@ -77,23 +127,23 @@ static void convolve(const float* x, const float* w, const float* bias, const fl
 // P samples times Q vectors of outputs. A sample's inputs lie as [pixels][channels], at a distance of CS floats.
 template <int V, int Q, int P, int PIXELS, int C, int CS, bool ADD, bool RELU>
 static inline __attribute__((always_inline)) void multiply_block(
-    const float* x, long x_step, const float* w, const float* bias, const float* added, long added_step, float* out,
+    const number* x, long x_step, const float* w, const float* bias, const number* added, long added_step, number* out,
     long out_step) {
     vec<V> sum[P][Q];
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-        for (int q = 0; q < Q; q++) sum[p][q] = load<V>(bias + q * V);
+        for (int q = 0; q < Q; q++) sum[p][q] = load_weight<V>(bias + q * V);
     for (int pixel = 0; pixel < PIXELS; pixel++, x += CS)
 #pragma GCC unroll 4
-        for (int c = 0; c < C; c++, w += Q * V) {
+        for (int c = 0; c < C; c += TOGETHER, w += Q * V) {
             vec<V> weight[Q];
 #pragma GCC unroll 8
-            for (int q = 0; q < Q; q++) weight[q] = load<V>(w + q * V);
+            for (int q = 0; q < Q; q++) weight[q] = load_weight<V>(w + q * V);
 #pragma GCC unroll 32
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-                for (int q = 0; q < Q; q++) sum[p][q] += x[p * x_step + c] * weight[q];
+                for (int q = 0; q < Q; q++) accumulate<V>(sum[p][q], x + p * x_step + c, weight[q]);
         }
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
@@ -107,9 +157,9 @@ static inline __attribute__((always_inline)) void multiply_block(
 
 // Weights lie as [outputs / (Q V)][inputs][Q V].
 template <int V, int Q, int P, int PIXELS, int C, int CS, int OUT, bool ADD, bool RELU>
-static void multiply(int rows, const float* x, long x_step, const float* w, const float* bias, const float* added,
-                     long added_step, float* out, long out_step) {
-    for (int block = 0; block < OUT / (Q * V); block++, w += long(PIXELS) * C * Q * V) {
+static void multiply(int rows, const number* x, long x_step, const float* w, const float* bias, const number* added,
+                     long added_step, number* out, long out_step) {
+    for (int block = 0; block < OUT / (Q * V); block++, w += long(PIXELS) * words(C) * Q * V) {
         const int first = block * Q * V;
         int row = 0;
         for (; row + P <= rows; row += P)
@@ -125,19 +175,19 @@ static void multiply(int rows, const float* x, long x_step, const float* w, cons
 
 // out = relu(x * scale + shift + added), channel by channel; each part only where it is asked for.
 template <class I, class O, class A, int V, bool AFFINE, bool ADD, bool RELU>
-static void elementwise(const float* x, const float* scale, const float* shift, const float* added, float* out) {
+static void elementwise(const number* x, const float* scale, const float* shift, const number* added, number* out) {
     for (int y = 0; y < O::H; y++)
         for (int column = 0; column < O::W; column++)
             for (int c = 0; c < O::CS; c += V) {
                 vec<V> made = load<V>(x + I::at(y, column) + c);
-                if (AFFINE) made = made * load<V>(scale + c) + load<V>(shift + c);
+                if (AFFINE) made = made * load_weight<V>(scale + c) + load_weight<V>(shift + c);
                 if (ADD) made += load<V>(added + A::at(y, column) + c);
                 store<V>(out + O::at(y, column) + c, RELU ? relu_of<V>(made) : made);
             }
 }
 
 template <class I, class O, int V, int KH, int KW, int SH, int SW, int PH, int PW>
-static void max_pool(const float* x, float* out) {
+static void max_pool(const number* x, number* out) {
     for (int y = 0; y < O::H; y++)
         for (int column = 0; column < O::W; column++)
             for (int c = 0; c < O::CS; c += V) {
@@ -156,7 +206,7 @@ static void max_pool(const float* x, float* out) {
 }
 
 template <class I, class O, int V, int KH, int KW, int SH, int SW>
-static void average_pool(const float* x, float* out) {
+static void average_pool(const number* x, number* out) {
     for (int y = 0; y < O::H; y++)
         for (int column = 0; column < O::W; column++)
             for (int c = 0; c < O::CS; c += V) {
@@ -168,18 +218,18 @@ static void average_pool(const float* x, float* out) {
 }
 
 // Every SH-th row and SW-th column; channels shifted by OFFSET, the rest zero.
-template <class I, class O, int SH, int SW, int OFFSET> static void select(const float* x, float* out) {
+template <class I, class O, int SH, int SW, int OFFSET> static void select(const number* x, number* out) {
     for (int y = 0; y < O::H; y++)
         for (int column = 0; column < O::W; column++) {
-            float* to = out + O::at(y, column);
-            std::memset(to, 0, O::CS * sizeof(float));
-            std::memcpy(to + OFFSET, x + I::at(y * SH, column * SW), I::C * sizeof(float));
+            number* to = out + O::at(y, column);
+            std::memset(to, 0, O::CS * sizeof(number));
+            std::memcpy(to + OFFSET, x + I::at(y * SH, column * SW), I::C * sizeof(number));
         }
 }
 
 // One sample from the data, [channels][height][width], into an image: a sum of SOURCES tensors, weighed.
 template <class O, int SOURCES>
-static void enter(const float* const* sources, const float* factors, long sample, float* out) {
+static void enter(const float* const* sources, const float* factors, long sample, number* out) {
     constexpr long SIZE = long(O::C) * O::H * O::W;
     for (int c = 0; c < O::C; c++)
         for (int y = 0; y < O::H; y++) {
@@ -187,21 +237,22 @@ static void enter(const float* const* sources, const float* factors, long sample
             for (int column = 0; column < O::W; column++) {
                 float value = sources[0][from + column];
                 for (int s = 1; s < SOURCES; s++) value += factors[s] * sources[s][from + column];
-                out[O::at(y, column) + c] = value;
+                out[O::at(y, column) + c] = to_number(value);
             }
         }
 }
 
 // The same for vectors; factors[0] is 1.
 template <int SIZE, int SOURCES, bool RELU>
-static void enter_rows(const float* const* sources, const float* factors, long start, int rows, float* out, long step) {
+static void enter_rows(const float* const* sources, const float* factors, long start, int rows, number* out,
+                       long step) {
     for (int row = 0; row < rows; row++) {
         const long from = (start + row) * SIZE;
         for (int i = 0; i < SIZE; i++) {
             float value = sources[0][from + i];
 #pragma GCC unroll 8
             for (int s = 1; s < SOURCES; s++) value += factors[s] * sources[s][from + i];
-            out[row * step + i] = RELU && value < 0 ? 0 : value;
+            out[row * step + i] = to_number(RELU && value < 0 ? 0 : value);
         }
     }
 }

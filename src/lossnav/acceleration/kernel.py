@@ -42,17 +42,22 @@ class Kernel:
     graph : Graph
     sources : int
         Of how many tensors, weighed and added up, the data consists; 1 is plain data.
+    half : bool
+        Weights and what lies between layers in bfloat16, sums in float32.
 
     Raises
     ------
     NotReadableError
-        If the operations are known but stand in an order the kernel cannot do.
+        If the operations are known but stand in an order the kernel cannot do, or the processor has no bfloat16.
     """
 
-    def __init__(self, graph: Graph, sources: int = 1) -> None:
+    def __init__(self, graph: Graph, sources: int = 1, half: bool = False) -> None:
+        if half and "avx512_bf16" not in _processor():
+            raise NotReadableError("this processor has no instructions for bfloat16")
         self.graph, self.sources = graph, sources
         self.features = graph.nodes[-1].shape[0]
-        layout = _Layout(graph, sources)
+        layout = _Layout(graph, sources, half)
+        self.names = {name for packer in layout.packers for name in packer.names}
         self.source, self._packers = layout.source, layout.packers
         self._packed = _aligned_zeros(layout.weights)
         self._rows, self._scratch_size = layout.rows, layout.scratch
@@ -62,7 +67,7 @@ class Kernel:
     @cached_property
     def path(self) -> Path:
         """Where the compiled kernel lies, or will lie: named by all that it depends on."""
-        parts = (self.source, _header(), _compiler() or "", " ".join(_FLAGS), _processor())
+        parts = (self.source, _compiler() or "", " ".join(_FLAGS), _processor())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
         return platformdirs.user_cache_path("lossnav") / "kernels" / f"{digest}.so"
 
@@ -127,8 +132,11 @@ class Kernel:
 class _Packer:
     """Where the weights of one node lie in the buffer that the kernel reads, and how they come there."""
 
-    def __init__(self, node: Node, start: int, width: int, blocks: int, size: int) -> None:
-        self.node, self.start, self.width, self.blocks, self.size = node, start, width, blocks, size
+    def __init__(self, node: Node, start: int, width: int, blocks: int, size: int, half: bool) -> None:
+        self.node, self.start, self.width, self.blocks, self.size, self.half = node, start, width, blocks, size, half
+        norm = node.norm
+        of_norm = () if norm is None else (norm.weight, norm.bias, norm.mean, norm.var)
+        self.names = [name for name in (node.weight, node.bias, *of_norm) if name is not None]
 
     def pack(self, state: Params, packed: Tensor) -> None:
         node = self.node
@@ -153,7 +161,13 @@ class _Packer:
         _, inputs, height, across = weight.shape
         target = packed[self.start : self.start + self.size]
         weight = weight.reshape(self.blocks, self.width, inputs, height, across)
-        target.view(self.blocks, height, across, inputs, self.width).copy_(weight.permute(0, 3, 4, 2, 1))
+        if self.half:  # pairs of inputs side by side
+            weight = F.pad(weight, (0, 0, 0, 0, 0, inputs % 2))
+            weight = weight.reshape(self.blocks, self.width, -(-inputs // 2), 2, height, across)
+            halves = target.view(torch.bfloat16).view(self.blocks, height, across, -(-inputs // 2), self.width, 2)
+            halves.copy_(weight.permute(0, 4, 5, 2, 1, 3))
+        else:
+            target.view(self.blocks, height, across, inputs, self.width).copy_(weight.permute(0, 3, 4, 2, 1))
         if bias_or_none is not None:
             self._put(packed, self.start + self.size, bias_or_none)
 
@@ -165,8 +179,8 @@ class _Packer:
 class _Layout:
     """Sizes, places in memory and the source text."""
 
-    def __init__(self, graph: Graph, sources: int) -> None:
-        self.nodes, self.sources = graph.nodes, sources
+    def __init__(self, graph: Graph, sources: int, half: bool) -> None:
+        self.nodes, self.sources, self.half = graph.nodes, sources, half
         self.vector, self.registers = _vector_unit()
         self.weights = self.scratch = 0
         self.packers: list[_Packer] = []
@@ -202,8 +216,12 @@ class _Layout:
     def _stride(self, node: Node) -> int:
         """Floats between pixels; data that only convolutions read is not padded."""
         if node.kind == "input" and all(user.kind == "convolution" for user in self.users[id(node)]):
-            return node.shape[0]
+            return self._words(node.shape[0]) * (2 if self.half else 1)
         return self._padded(node.shape[0])
+
+    def _words(self, inputs: int) -> int:
+        """Places of 32 bits that a row of inputs takes."""
+        return -(-inputs // 2) if self.half else inputs
 
     def _take(self, floats: int) -> int:
         start = self.scratch
@@ -246,12 +264,15 @@ class _Layout:
     def _place_vector(self, node: Node) -> None:
         if node.kind == "flatten":
             return  # lies where the image is written
-        if node.kind == "input" and self.sources == 1 and not node.relu:
+        if self._read_in_place(node):
             self.places[id(node)], self.steps[id(node)] = f"(in[0] + start * {node.shape[0]}L)", f"{node.shape[0]}L"
             return
         step = self._padded(node.shape[0])
         self.places[id(node)] = f"(scratch + {self._take(step * self.rows)})"
         self.steps[id(node)] = f"{step}L"
+
+    def _read_in_place(self, node: Node) -> bool:
+        return node.kind == "input" and self.sources == 1 and not node.relu and not self.half
 
     # ---- code
 
@@ -313,7 +334,7 @@ class _Layout:
         if node.spatial:
             call = f"enter<{self.images[id(node)]}, {self.sources}>"
             self.sample_lines.append(f"{call}(in, factors, start + row, {out});")
-        elif self.sources > 1 or node.relu:
+        elif not self._read_in_place(node):
             call = f"enter_rows<{node.shape[0]}, {self.sources}, {_cpp(node.relu)}>"
             self.row_lines.append(f"{call}(in, factors, start, rows, {out}, {self.steps[id(node)]});")
 
@@ -328,7 +349,7 @@ class _Layout:
     def _write_convolution(self, node: Node, before: Node, flags: str) -> None:
         lanes, across, pixels = self._block(node.shape[0], node.shape[2])
         blocks = self._padded(node.shape[0]) // (lanes * across)
-        size = math.prod(node.kernel) * before.shape[0] * blocks * lanes * across
+        size = math.prod(node.kernel) * self._words(before.shape[0]) * blocks * lanes * across
         start = self._weights_for(node, lanes * across, blocks, size)
         images = ", ".join(self._image(part) for part in (before, node, node.added or node))
         numbers = (lanes, across, pixels, *node.kernel, *node.stride, *node.padding, *node.dilation)
@@ -347,7 +368,7 @@ class _Layout:
             pixels, channels, stride = math.prod(image.shape[1:]), image.shape[0], self._stride(image)
         else:
             pixels, channels, stride = 1, before.shape[0], before.shape[0]
-        size = pixels * channels * padded
+        size = pixels * self._words(channels) * padded
         start = self._weights_for(node, lanes * across, blocks, size)
         added = ("nullptr", "0") if node.added is None else (self.places[id(node.added)], self.steps[id(node.added)])
         self.row_lines.append(
@@ -359,16 +380,18 @@ class _Layout:
     def _weights_for(self, node: Node, width: int, blocks: int, size: int) -> int:
         """Room for weights and, after them, one bias an output."""
         start = self.weights
-        self.packers.append(_Packer(node, start, width, blocks, size))
+        self.packers.append(_Packer(node, start, width, blocks, size, self.half))
         self.weights += -(-(size + width * blocks) // _ALIGNED) * _ALIGNED
         return start
 
     def _text(self) -> str:
         last = self.nodes[-1]
         lines = [
+            *(["#define BFLOAT16"] if self.half else []),
+            _header(),
             *self.declarations,
             'extern "C" void run(const float* const* in, const float* factors, const float* w, float* result, long n,',
-            "                    long tile, long* following, float* scratch) {",
+            "                    long tile, long* following, number* scratch) {",
             "    for (;;) {",
             "        const long start = __atomic_fetch_add(following, tile, __ATOMIC_RELAXED);",
             "        if (start >= n) return;",
@@ -378,8 +401,8 @@ class _Layout:
             *(["        }"] if self.sample_lines else []),
             *(f"        {line}" for line in self.row_lines),
             "        for (int row = 0; row < rows; row++)",
-            f"            std::memcpy(result + (start + row) * {last.shape[0]}L, "
-            f"{self.places[id(last)]} + row * {self.steps[id(last)]}, {4 * last.shape[0]});",
+            f"            for (int i = 0; i < {last.shape[0]}; i++) result[(start + row) * {last.shape[0]}L + i] = "
+            f"to_float({self.places[id(last)]}[row * {self.steps[id(last)]} + i]);",
             "    }",
             "}",
         ]
@@ -453,7 +476,7 @@ def _compile(source: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             code, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
-            code.write_text(_header() + source)
+            code.write_text(source)
             subprocess.run(
                 [compiler, *_FLAGS, native, str(code), "-o", str(made)],
                 check=True,

@@ -44,6 +44,10 @@ class Plan:
         Linear layers through oneDNN's kernel instead of MKL's.
     compiled : bool
         `torch.compile`, once, with the weights as inputs.
+    fused : bool
+        On the CPU: the whole model as one kernel, written for its sizes and compiled in a second; a few samples go
+        through all layers before the next ones come. Folds BatchNorm and needs no other layout, so of the other
+        changes only batch_size and amortize_first_layer go with it.
     """
 
     precision: Precision = "native"
@@ -53,6 +57,7 @@ class Plan:
     amortize_first_layer: bool = False
     onednn_linear: bool = False
     compiled: bool = False
+    fused: bool = False
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -77,5 +82,6 @@ class Plan:
             "amortize_first_layer": "first layer amortised",
             "onednn_linear": "oneDNN linear",
             "compiled": "compiled",
+            "fused": "fused kernel",
         }
         return ", ".join(words[name] for name in self.describe()) or "plain"

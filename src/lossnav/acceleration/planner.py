@@ -234,7 +234,7 @@ class _Finder:
                 return math.inf
             return min(_clock(lambda: fast(self.probes[last])) for _ in range(2))
         except Exception as error:
-            self.choice.events.append(f"left out: {plan} ({type(error).__name__}: {str(error).splitlines()[0][:120]})")
+            self.choice.events.append(f"left out: {plan} ({_in_words(error)})")
             return math.inf
 
     def _build(self, plan: Plan, samples: int | None) -> Fast:
@@ -246,7 +246,7 @@ class _Finder:
         """The responses of the first layer are held for all samples: only where they take a part of what is free."""
         layer = str(self.structure.first_layer)
         with torch.no_grad():
-            probe = Fast(self.objective, self.chart, self.structure, replace(plan, batch_size=1), samples=1)
+            probe = Fast(self.objective, self.chart, self.structure, replace(plan, batch_size=1, fused=False), samples=1)
         assert probe._responses is not None
         per_sample = sum(part.numel() * part.element_size() for part in probe._responses[0])
         needed, free = per_sample * self.structure.samples, _free_bytes(self.objective.device)
@@ -265,7 +265,7 @@ class _Finder:
                 error = self._error(plan)
             except Exception as failure:
                 error = math.inf
-                self.choice.events.append(f"{plan} raised {type(failure).__name__}")
+                self.choice.events.append(f"{plan} raised {_in_words(failure)}")
             if error <= plan.tolerance:
                 self.choice.plan, self.choice.error = plan, error
                 if fell:
@@ -333,6 +333,10 @@ def relative_difference(plain: Mapping[str, float], fast: Mapping[str, float]) -
     if not (math.isfinite(a) and math.isfinite(b)) or set(plain) != set(fast):
         return math.inf
     return abs(a - b) / max(abs(a), 1e-12)
+
+
+def _in_words(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:120]}"
 
 
 def _clock(run: Callable[[], object]) -> float:

@@ -141,9 +141,20 @@ def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | No
         return None, 0
     if any(type(batch) is not type(kept[0]) for batch in kept) or not isinstance(kept[0], Tensor | tuple | list | dict):
         return None, 0
-    columns = iter(torch.cat(column) for column in zip(*parts, strict=True))
+    columns = iter(_join_column(column) for column in zip(*parts, strict=True))
     joined = map_tensors(kept[0], lambda _: next(columns))
     return joined, sum(batch[0].shape[0] for batch in parts)
+
+
+def _join_column(parts: tuple[Tensor, ...]) -> Tensor:
+    """Tensors one after the other; without a copy where they are consecutive parts of one."""
+    first, place = parts[0], parts[0].storage_offset()
+    for part in parts:
+        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
+        if not same or part.storage_offset() != place or part.stride() != first.stride() or part.dtype != first.dtype:
+            return torch.cat(parts)
+        place += part.shape[0] * part.stride()[0]
+    return first.as_strided((sum(len(part) for part in parts), *first.shape[1:]), first.stride())
 
 
 def cut(joined: Batch, start: int, stop: int) -> Batch:
