@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lossnav.acceleration.fast import Fast, Point
 from lossnav.acceleration.plan import Plan, Precision
-from lossnav.acceleration.planner import Choice, choose
+from lossnav.acceleration.planner import Choice, Way, choose
 from lossnav.charts import Chart
 from lossnav.objective import Objective
 
@@ -36,7 +36,7 @@ class PointFunction:
         return self.objective.evaluate(self.chart(point))
 
     def accelerate(
-        self, probes: NDArray[np.float64], total: int | None, precision: Precision, plan: Plan | None = None
+        self, probes: NDArray[np.float64], total: int | None, precision: Precision, plan: Way | Plan = "auto"
     ) -> Accelerated:
         """Choose a plan and prove it at the probe points; see `planner.choose`."""
         function, choice = choose(self.objective, self.chart, probes, total, precision, plan)

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -31,7 +30,7 @@ from lossnav.params import Params
 
 _ALIGNED = 16  # floats: 64 bytes
 _COMPILER_SECONDS = 120
-_FLAGS = ("-O3", "-std=c++17", "-shared", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 
 
 class Kernel:
@@ -60,9 +59,8 @@ class Kernel:
         self.names = {name for packer in layout.packers for name in packer.names}
         self.source, self._packers = layout.source, layout.packers
         self._packed = _aligned_zeros(layout.weights)
-        self._rows, self._scratch_size = layout.rows, layout.scratch
-        self._scratch: list[Tensor] = []
-        self._pool: ThreadPoolExecutor | None = None
+        self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * _ALIGNED  # floats, for each thread
+        self._scratch = torch.empty(0)
 
     @cached_property
     def path(self) -> Path:
@@ -81,9 +79,12 @@ class Kernel:
         """The compiled function; compiles for a second or a few where it must."""
         if not self.compiled:
             _compile(self.source, self.path)
-        run = ctypes.CDLL(str(self.path)).run
+        try:
+            run = ctypes.CDLL(str(self.path)).run
+        except OSError as error:
+            raise NotReadableError(f"the kernel could not be loaded: {error}") from None
         pointer, integer = ctypes.c_void_p, ctypes.c_long
-        run.argtypes = [pointer, pointer, pointer, pointer, integer, integer, pointer, pointer]
+        run.argtypes = [pointer, pointer, pointer, pointer, integer, integer, pointer, integer, integer]
         run.restype = None
         return run
 
@@ -105,25 +106,22 @@ class Kernel:
         out = torch.empty(n, self.features)
         sources = (ctypes.c_void_p * len(data))(*(tensor.data_ptr() for tensor in data))
         weighed = (ctypes.c_float * len(data))(*factors)
-        following = ctypes.c_long(0)
         threads = max(1, min(torch.get_num_threads(), -(-n // self._rows)))
         rows = min(self._rows, max(1, -(-n // threads)))
-        while len(self._scratch) < threads:
-            self._scratch.append(_aligned_zeros(self._scratch_size))
-        fixed = (sources, weighed, self._packed.data_ptr(), out.data_ptr(), n, rows, ctypes.addressof(following))
-        run = self.function
-        others = [self._threads(threads - 1).submit(run, *fixed, s.data_ptr()) for s in self._scratch[1:threads]]
-        try:
-            run(*fixed, self._scratch[0].data_ptr())
-        finally:
-            for other in others:
-                other.result()
+        if len(self._scratch) < threads * self._scratch_size:
+            self._scratch = _aligned_zeros(threads * self._scratch_size)
+        self.function(
+            sources,
+            weighed,
+            self._packed.data_ptr(),
+            out.data_ptr(),
+            n,
+            rows,
+            self._scratch.data_ptr(),
+            self._scratch_size,
+            threads,
+        )
         return out
-
-    def _threads(self, count: int) -> ThreadPoolExecutor:
-        if self._pool is None or self._pool._max_workers < count:
-            self._pool = ThreadPoolExecutor(count, thread_name_prefix="lossnav-kernel")
-        return self._pool
 
 
 # ---------------------------------------------------------------------- from graph to source
@@ -391,10 +389,12 @@ class _Layout:
             _header(),
             *self.declarations,
             'extern "C" void run(const float* const* in, const float* factors, const float* w, float* result, long n,',
-            "                    long tile, long* following, number* scratch) {",
-            "    for (;;) {",
-            "        const long start = __atomic_fetch_add(following, tile, __ATOMIC_RELAXED);",
-            "        if (start >= n) return;",
+            "                    long tile, float* memory, long share, long threads) {",
+            "    long following = 0, arrived = 0;",
+            "#pragma omp parallel num_threads(threads)",
+            "    for (number* scratch = (number*)(memory + __atomic_fetch_add(&arrived, 1, __ATOMIC_RELAXED) * share);;) {",
+            "        const long start = __atomic_fetch_add(&following, tile, __ATOMIC_RELAXED);",
+            "        if (start >= n) break;",
             "        const int rows = n - start < tile ? n - start : tile;",
             *(["        for (int row = 0; row < rows; row++) {"] if self.sample_lines else []),
             *(f"            {line}" for line in self.sample_lines),
@@ -475,14 +475,14 @@ def _compile(source: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            code, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+            code, unlinked, made = (Path(folder) / f"kernel.{ending}" for ending in ("cpp", "o", "so"))
             code.write_text(source)
-            subprocess.run(
-                [compiler, *_FLAGS, native, str(code), "-o", str(made)],
-                check=True,
-                capture_output=True,
-                timeout=_COMPILER_SECONDS,
-            )
+            # linked without OpenMP: its symbols are then found in the library that torch has loaded, with its threads
+            for step in (
+                [*_FLAGS, native, "-c", str(code), "-o", str(unlinked)],
+                ["-shared", str(unlinked), "-o", str(made)],
+            ):
+                subprocess.run([compiler, *step], check=True, capture_output=True, timeout=_COMPILER_SECONDS)
             made.replace(path)
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").splitlines() or ["no reason given"]

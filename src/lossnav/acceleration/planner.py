@@ -1,7 +1,11 @@
-"""Choose a plan: try one change after the other on a part of the data, keep what is faster, prove what is kept.
+"""Choose a plan, by rule or by the clock, and prove it.
 
-Nothing is believed. A change that raises, that is not faster, or whose loss differs from the plain path's by more than
-its precision allows is left out; what remains is held against the plain path at every probe point before the run.
+By rule: what the model, the data and the processor are says what is done; the same call chooses the same plan on the
+same machine, and so gives the same bits. By the clock: one change after the other is timed on a part of the data, and
+what is faster is kept; two runs may choose differently.
+
+Nothing is believed either way. A plan that raises, or whose loss differs from the plain path's by more than its
+precision allows at any probe point, falls back to the next simpler one.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +24,8 @@ from numpy.typing import NDArray
 
 from lossnav import rng
 from lossnav.acceleration.fast import Fast
+from lossnav.acceleration.graph import NotReadableError
+from lossnav.acceleration.kernel import can_compile
 from lossnav.acceleration.plan import TOLERANCES as TOLERANCES
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.structure import Structure, cut, look
@@ -29,11 +36,21 @@ from lossnav.measures import Values, reduce_steps
 from lossnav.objective import Objective
 
 _TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
-_WORTH_PLANNING = 1.0  # seconds of plain work under which the plain path is done before a plan is found
+_WORTH_PLANNING = 1.0  # seconds of plain work under which the plain path is done before a plan is found, by the clock
+_WORTH_RULES = 2e10  # the same by rule: operations in the run; 0.2 to 2 s of plain work
+_FEWEST_POINTS = 10  # a proof costs about as much as three points
+_PROVING_FLOPS = 1e9  # of one pass over the part of the data on which all probes are held against the plain path
+_FEWEST_PROVING = 30  # samples
+_IN_CACHE = 4e6  # bytes of the widest layer's output for a batch, where the size of batches goes by rule
+_MOST_FUSED = 10_000  # samples a call of the fused kernel
+_LEAST_INPUTS = 32  # to each part of a first layer's response, for that to be cheaper than the layer
 _WORTH_COMPILING = 300.0  # seconds of work left above which 10-25 s of compiling are risked
 _GAIN = 0.97  # a change is kept where it takes less than this part of the time
 _BATCH_SIZES = (25, 50, 125, 250, 500, 1000)
 _SHARE = 0.25  # of memory that first-layer responses may take
+
+
+Way = Literal["auto", "tuned"]
 
 
 @dataclass
@@ -52,7 +69,7 @@ class Choice:
     events : list of str
         What was tried and left out, what fell back.
     per_point : float
-        Seconds a point, estimated.
+        Seconds a plain point, where the clock was asked.
     """
 
     plan: Plan = field(default_factory=Plan)
@@ -69,9 +86,9 @@ def choose(
     probes: NDArray[np.float64],
     total: int | None,
     precision: Precision,
-    wanted: Plan | None = None,
+    plan: Way | Plan = "auto",
 ) -> tuple[Fast | None, Choice]:
-    """Find and prove the fastest plan for this objective on this chart.
+    """Find and prove a plan for this objective on this chart.
 
     Parameters
     ----------
@@ -82,8 +99,8 @@ def choose(
     total : int or None
         How many points there will be; None where nobody knows (taken for many).
     precision : str
-    wanted : Plan, optional
-        Prove this plan and look for no other.
+    plan : "auto", "tuned" or Plan
+        By rule, by the clock, or this one.
 
     Returns
     -------
@@ -94,7 +111,7 @@ def choose(
     started = time.perf_counter()
     chosen = Choice()
     finder = _Finder(objective, chart, probes, total or 1_000_000, precision, chosen)
-    function = finder.find(wanted)
+    function = finder.find(plan)
     chosen.seconds = time.perf_counter() - started
     return function, chosen
 
@@ -117,7 +134,7 @@ class _Finder:
 
     # ------------------------------------------------------------------ looking
 
-    def find(self, wanted: Plan | None) -> Fast | None:
+    def find(self, wanted: Way | Plan) -> Fast | None:
         objective = self.objective
         writes = objective._writes_weights or (objective.batches is not None and objective.batches.written_to)
         if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or writes:
@@ -131,19 +148,77 @@ class _Finder:
                 self.choice.events.append(f"plain: looking at the model raised {type(error).__name__}")
                 self._fall_back_to_plain()
                 return None
-        if self.structure.joined is None and self.precision == "native" and wanted is None:
+        asked = isinstance(wanted, Plan)
+        if self.structure.joined is None and self.precision == "native" and not asked:
             self.choice.events.append("plain: the batches cannot be joined and cut anew")
             return None
-        per_point = self._plain_seconds()
-        self.choice.per_point = per_point
-        if wanted is None and self.precision == "native" and per_point * self.total < _WORTH_PLANNING:
+        if wanted == "tuned":
+            self.choice.per_point = self._plain_seconds()
+            worth = self.choice.per_point * self.total >= _WORTH_PLANNING
+        else:
+            self._set_tuning()
+            work = self.structure.flops * self.structure.samples * self.total
+            worth = self.total >= _FEWEST_POINTS and work >= _WORTH_RULES
+        if not worth and not asked and self.precision == "native":
             self.choice.events.append("plain: done before a plan is found")
             return None
-        kept = self._cached() if wanted is None else [wanted]
+        if isinstance(wanted, Plan):
+            return self._prove([wanted])
+        if wanted == "auto":
+            return self._prove(self._by_rule())
+        kept = self._cached()
         if kept is None:
             kept = self._search()
             self.objective._plans[self._key()] = kept
         return self._prove(kept)
+
+    # ------------------------------------------------------------------ by rule
+
+    def _set_tuning(self) -> None:
+        samples = self.structure.samples
+        if samples and self.structure.joined is not None:
+            self.tuning = int(min(samples, max(_FEWEST_PROVING, _PROVING_FLOPS / max(1.0, self.structure.flops))))
+
+    def _by_rule(self) -> list[Plan]:
+        """From the simplest plan to the boldest."""
+        structure, plan = self.structure, Plan(precision=self.precision)
+        on_cpu = self.objective.device.type == "cpu"
+        kept = [plan]
+        if on_cpu and structure.joined is not None:
+            fitting = [size for size in _BATCH_SIZES if size * structure.widest <= _IN_CACHE]
+            plan = replace(plan, batch_size=min(max(fitting, default=_BATCH_SIZES[0]), structure.samples))
+        if on_cpu and structure.convolutional:
+            plan = replace(plan, channels_last=True)
+        kept.append(plan)
+        if structure.folds:
+            kept.append(replace(kept[-1], fold_batch_norm=True))
+        if self._amortises():
+            kept.append(replace(kept[-1], amortize_first_layer=True))
+        if on_cpu and structure.linears and self.precision in ("native", "float32") and _has_onednn_linear():
+            kept.append(replace(kept[-1], onednn_linear=True))
+        if self._may_fuse():
+            kept.append(self._fused_plan(self._amortises()))
+        return [plan for i, plan in enumerate(kept) if plan not in kept[:i]]
+
+    def _amortises(self) -> bool:
+        """Whether the first layer's response is cheaper to keep than to make, and there is room for it."""
+        structure = self.structure
+        if not structure.first_layer or structure.joined is None or not self.chart.affine:
+            return False
+        inputs, outputs = structure.first_shape
+        parts = 1 + len(self.chart.dims)
+        needed = 4.0 * parts * outputs * structure.samples
+        return inputs >= _LEAST_INPUTS * parts and needed <= _SHARE * _free_bytes(self.objective.device)
+
+    def _may_fuse(self) -> bool:
+        on_cpu = self.objective.device.type == "cpu" and self.structure.joined is not None
+        return on_cpu and self.precision in ("native", "float32", "bfloat16") and can_compile()
+
+    def _fused_plan(self, amortize: bool) -> Plan:
+        size = min(self.structure.samples, _MOST_FUSED)
+        return Plan(precision=self.precision, batch_size=size, amortize_first_layer=amortize, fused=True)
+
+    # ------------------------------------------------------------------ by the clock
 
     def _key(self) -> tuple[object, ...]:
         long = self.choice.per_point * self.total > _WORTH_COMPILING
@@ -155,7 +230,7 @@ class _Finder:
     def _plain_seconds(self) -> float:
         """Seconds a plain point takes, by a part of the data; sets how much of it plans are tuned on."""
         samples = self.structure.samples
-        if not samples:
+        if self.structure.joined is None:
             started = time.perf_counter()
             self._plain(0, None)
             return time.perf_counter() - started
@@ -169,6 +244,7 @@ class _Finder:
     def _search(self) -> list[Plan]:
         """Greedy: from the plain plan, one change after the other; the list holds each plan that was kept."""
         plan = Plan(precision=self.precision)
+        structure, affine = self.structure, self.chart.affine
         seconds = self._seconds(plan)
         kept = [plan]
         deadline = time.perf_counter() + max(2.0, 0.05 * self.choice.per_point * self.total)
@@ -184,7 +260,13 @@ class _Finder:
             if best is not plan:
                 plan, seconds = best, best_seconds
                 kept.append(plan)
-        if self._may_compile(plan, seconds):
+        if self._may_fuse():
+            for candidate in {self._fused_plan(False), self._fused_plan(bool(structure.first_layer) and affine)}:
+                took = self._seconds(candidate)
+                if took < seconds * _GAIN:
+                    plan, seconds = candidate, took
+                    kept.append(plan)
+        if self._may_compile(plan, seconds) and not plan.fused:
             candidate = replace(plan, compiled=True, onednn_linear=False)
             if self._seconds(candidate) < seconds * _GAIN:
                 kept.append(candidate)
@@ -263,6 +345,11 @@ class _Finder:
                 break
             try:
                 error = self._error(plan)
+            except NotReadableError as reason:
+                self.choice.events.append(f"not fused: {reason}")
+                if len(kept) > 1:  # a rule that does not apply is no plan that failed
+                    continue
+                error = math.inf
             except Exception as failure:
                 error = math.inf
                 self.choice.events.append(f"{plan} raised {_in_words(failure)}")
@@ -295,7 +382,7 @@ class _Finder:
         part = self._build(plan, self.tuning)
         errors = [relative_difference(self._plain(i, self.tuning), part(probe)) for i, probe in enumerate(self.probes)]
         self._proven = self._build(plan, None)
-        if self.tuning != self.structure.samples:
+        if self.tuning is not None and self.tuning != self.structure.samples:
             ends = (0, len(self.probes) - 1)
             errors += [relative_difference(self._plain(i, None), self._proven(self.probes[i])) for i in ends]
         self.choice.probes = len(errors)

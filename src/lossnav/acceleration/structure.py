@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lossnav.batches import Batch, map_tensors, tensors
 from lossnav.calling import BATCH_NORMS, FunctionalPasses, Measured
@@ -31,8 +32,14 @@ class Structure:
         All data as one batch, where batches can be joined and cut anew.
     samples : int
         In all batches.
+    flops : float
+        Multiplications and additions for one sample, in products and convolutions.
+    widest : float
+        Bytes of the largest output of a layer, for one sample.
     first_layer : str or None
         A linear or convolutional layer that is called once, on something that does not depend on the weights.
+    first_shape : (inputs, outputs)
+        Numbers that one of its outputs is made of, and outputs a sample.
     folds : list of (layer, BatchNorm)
         Names of neighbours of which the second sees nothing but the first's output.
     linears : list of str
@@ -42,7 +49,10 @@ class Structure:
 
     joined: Batch | None = None
     samples: int = 0
+    flops: float = 0.0
+    widest: float = 0.0
     first_layer: str | None = None
+    first_shape: tuple[int, int] = (0, 0)
     folds: list[tuple[str, str]] = field(default_factory=list)
     linears: list[str] = field(default_factory=list)
     convolutional: bool = False
@@ -73,7 +83,12 @@ def look(objective: Objective, displaced: Params) -> Structure:
     found.joined, found.samples = _join(objective, steps[0][1])
     model = passes.whole.model
     sample = first if found.joined is None else cut(found.joined, 0, 4)
-    at_center = _watch(objective, passes, objective.params, sample)
+    with FlopCounterMode(display=False) as counter:
+        at_center = _watch(objective, passes, objective.params, sample)
+    in_sample = max(1, steps[0][0] if found.joined is None else next(tensors(sample)).shape[0])
+    found.samples = found.samples or in_sample * len(objective.batches)
+    found.flops = counter.get_total_flops() / in_sample
+    found.widest = max((call.made.numel() * call.made.element_size() for call in at_center), default=0) / in_sample
     elsewhere = _watch(objective, passes, displaced, sample)
     times = Counter(call.name for call in at_center)
     modules = dict(model.named_modules())
@@ -82,6 +97,8 @@ def look(objective: Objective, displaced: Params) -> Structure:
         again = next((call for call in elsewhere if call.name == layers[0].name), None)
         if again is not None and torch.equal(again.given, layers[0].given):
             found.first_layer = layers[0].name
+            weight: Any = modules[layers[0].name].weight
+            found.first_shape = (weight.numel() // weight.shape[0], layers[0].made.numel() // in_sample)
     owners = Counter(id(p) for m in modules.values() for p in m._parameters.values() if p is not None)
     if objective.bn == "frozen":
         for call in at_center:

@@ -18,11 +18,12 @@ class Local(Engine):
 
     Parameters
     ----------
-    plan : "plain", "auto" or Plan, optional
-        ``plain`` is the reference path, `Objective.evaluate` point by point, and gives the same bits every time.
-        ``auto`` looks at the model and the data, times what may be faster, and proves what it keeps at probe points;
-        since it goes by time, two runs may choose differently and differ by rounding (`plan_error` in the surface
-        bounds it). A `Plan` is proved and used as it is. Default: plain, or auto where a precision is asked for.
+    plan : "auto", "plain", "tuned" or Plan
+        ``auto`` goes by rule: what the model, the data and the processor are says what is done to go faster. The same
+        call gives the same bits on the same machine. ``tuned`` goes by the clock: it times what may be faster on a
+        part of the data, so two runs may choose differently and differ by rounding. A `Plan` is used as it is. All
+        three are held against the plain path at probe points first, and `plan_error` in the surface says how far
+        they were off. ``plain`` is the reference path, `Objective.evaluate` point by point.
     precision : "native", "float32", "tf32", "bfloat16" or "float64"
         What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much.
 
@@ -32,13 +33,11 @@ class Local(Engine):
         If plan or precision is unknown, or the plain path is asked for another precision.
     """
 
-    def __init__(self, plan: Literal["plain", "auto"] | Plan | None = None, precision: Precision = "native") -> None:
+    def __init__(self, plan: Literal["auto", "plain", "tuned"] | Plan = "auto", precision: Precision = "native") -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision={precision!r} is unknown. Use {', '.join(PRECISIONS)}.")
-        if plan is None:
-            plan = "plain" if precision == "native" else "auto"
-        if not isinstance(plan, Plan) and plan not in ("plain", "auto"):
-            raise OptionError(f"plan={plan!r} is unknown. Use 'plain', 'auto' or a Plan.")
+        if not isinstance(plan, Plan) and plan not in ("auto", "plain", "tuned"):
+            raise OptionError(f"plan={plan!r} is unknown. Use 'auto', 'plain', 'tuned' or a Plan.")
         if plan == "plain" and precision != "native":
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
@@ -50,8 +49,7 @@ class Local(Engine):
         accelerate = getattr(function, "accelerate", None)
         if accelerate is None or self.plan == "plain":
             return function
-        wanted = self.plan if isinstance(self.plan, Plan) else None
-        prepared: PointFunction = accelerate(probes, total, self.precision, wanted)
+        prepared: PointFunction = accelerate(probes, total, self.precision, self.plan)
         self._function = prepared
         return prepared
 
