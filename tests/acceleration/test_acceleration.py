@@ -21,8 +21,7 @@ Y = torch.randint(0, 5, (60,), generator=GENERATOR)
 GRID = ln.Grid(alpha=(-1, 1, 5), beta=(-0.5, 1, 4))
 
 
-def auto():
-    return ln.Local(plan="auto")
+WAYS = ["auto", "tuned"]
 
 
 class ConvNet(nn.Module):
@@ -114,14 +113,16 @@ def test_precisions_say_how_far_off_they_are(precision):
 @pytest.fixture
 def eager(monkeypatch):
     """Plan even for small runs, and take every change that is right, however slow: the traps must be stepped into."""
-    monkeypatch.setattr(planning, "_WORTH_PLANNING", 0.0)
+    for name in ("_WORTH_PLANNING", "_WORTH_RULES", "_FEWEST_POINTS", "_LEAST_INPUTS"):
+        monkeypatch.setattr(planning, name, 0)
     monkeypatch.setattr(planning, "_GAIN", 1e9)
     monkeypatch.setattr(planning, "_clock", lambda run: (run(), 1e-3)[1])
 
 
-def test_auto_finds_everything_and_proves_it(eager):
+@pytest.mark.parametrize("way", WAYS)
+def test_auto_finds_everything_and_proves_it(eager, way):
     objective = make(ConvNet())
-    surface = ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
+    surface = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
     plain = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     engine = surface.attrs["engine"]
@@ -241,13 +242,14 @@ TRAPS = [HookedInput, HookedOutput, NormTwice, OutputUsedTwice, NotOnTheData, La
 
 @pytest.mark.parametrize("kind", TRAPS, ids=lambda kind: kind.__name__)
 @pytest.mark.filterwarnings("ignore::lossnav.errors.PlanFellBackWarning")
-def test_a_wrong_plan_is_caught_and_the_surface_is_right_all_the_same(eager, kind):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_wrong_plan_is_caught_and_the_surface_is_right_all_the_same(eager, kind, way):
     objective = make(kind())
     d1, d2 = ln.directions.random(objective, n=2, exclude=(), seed=1)
     if "switch" in d1:
         d1["switch"].fill_(1.0)
     plane = ln.Plane(objective.params, d1, d2)
-    surface = ln.evaluate(objective, plane, GRID, engine=auto())
+    surface = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan=way))
     plain = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     np.testing.assert_allclose(surface["accuracy"], plain["accuracy"], atol=1.01 / 60)
@@ -267,7 +269,8 @@ def _mean_of_the_valid(outputs, targets):
 
 @pytest.mark.parametrize("case", ["noise", "mean of the valid"])
 @pytest.mark.filterwarnings("ignore::lossnav.errors.PlanFellBackWarning")
-def test_what_depends_on_the_batches_keeps_them(eager, case):
+@pytest.mark.parametrize("way", WAYS)
+def test_what_depends_on_the_batches_keeps_them(eager, case, way):
     """The data is smaller than what plans are tuned on, so the truth is the objective in its own batches."""
     targets = Y.clone()
     targets[45:55] = -100
@@ -276,7 +279,7 @@ def test_what_depends_on_the_batches_keeps_them(eager, case):
     else:
         objective = ln.Objective(trained(ConvNet()), _mean_of_the_valid, (X, targets), batch_size=20)
     plane = plane_of(objective)
-    surface = ln.evaluate(objective, plane, GRID, engine=auto())
+    surface = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan=way))
     plain = ln.evaluate(objective, plane, GRID)
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
 
@@ -314,7 +317,8 @@ class Aliased(nn.Module):
         return F.linear(x.flatten(1), self.weights[0], self.layer.bias)
 
 
-def test_models_on_a_private_copy_functions_and_recomputed_statistics_run_plainly(eager):
+@pytest.mark.parametrize("way", WAYS)
+def test_models_on_a_private_copy_functions_and_recomputed_statistics_run_plainly(eager, way):
     for objective in (
         make(Aliased()),
         make(ConvNet(), bn="recompute"),
@@ -323,7 +327,7 @@ def test_models_on_a_private_copy_functions_and_recomputed_statistics_run_plainl
         ln.Objective(trained(ConvNet()), "cross_entropy", (X, Y), metrics={"top": lambda o, y: o.max()}),
     ):
         surface = ln.evaluate(
-            objective, plane_of(objective, ()) if objective.batches else _xy(objective), GRID, engine=auto()
+            objective, plane_of(objective, ()) if objective.batches else _xy(objective), GRID, engine=ln.Local(plan=way)
         )
         assert surface.lossnav.counts["ok"] == 20
         assert surface.attrs["engine"]["plan"] == "plain"
@@ -334,38 +338,44 @@ def _xy(objective):
     return ln.Plane(objective.params, *ln.directions.random(objective, 2, normalize=None))
 
 
-def test_a_charts_bend_does_not_hinder_the_rest(eager):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_charts_bend_does_not_hinder_the_rest(eager, way):
     objective = make(ConvNet())
     raw = {"normalize": None, "distribution": "uniform", "orthogonal": False}
     chart = ln.RescaledBilinear(objective.params, *ln.directions.random(objective, 2, **raw))
-    surface = ln.evaluate(objective, chart, GRID, engine=auto())
+    surface = ln.evaluate(objective, chart, GRID, engine=ln.Local(plan=way))
     plain = ln.evaluate(objective, chart, GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     assert surface.attrs["engine"]["plan_fields"]["fold_batch_norm"]
     assert "amortize_first_layer" not in surface.attrs["engine"]["plan_fields"]
 
 
-def test_short_runs_are_not_planned():
+@pytest.mark.parametrize("way", WAYS)
+def test_short_runs_are_not_planned(way):
     objective = make(ConvNet())
-    surface = ln.evaluate(objective, plane_of(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), engine=auto())
+    surface = ln.evaluate(
+        objective, plane_of(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), engine=ln.Local(plan=way)
+    )
     assert surface.attrs["engine"]["plan_events"] == ["plain: done before a plan is found"]
 
 
-def test_a_plan_is_found_once_an_objective(eager, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_a_plan_is_found_once_an_objective(eager, monkeypatch, way):
     objective = make(ConvNet())
-    ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
+    ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
     monkeypatch.setattr(planning._Finder, "_search", lambda self: pytest.fail("searched again"))
-    ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
+    ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
 
 
-def test_diverging_points_agree_too(eager):
+@pytest.mark.parametrize("way", WAYS)
+def test_diverging_points_agree_too(eager, way):
     """Corners so far out that the loss overflows are inf or NaN on both paths."""
     objective = make(ConvNet())
     plane = plane_of(objective)
     wide = ln.Grid(alpha=(-1e30, 1e30, 3), beta=(-1e30, 1e30, 3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", errors.PlanFellBackWarning)
-        surface = ln.evaluate(objective, plane, wide, engine=auto())
+        surface = ln.evaluate(objective, plane, wide, engine=ln.Local(plan=way))
     plain = ln.evaluate(objective, plane, wide, engine=ln.Local(plan="plain"))
     np.testing.assert_array_equal(np.isfinite(surface["loss"]), np.isfinite(plain["loss"]))
 
@@ -398,12 +408,14 @@ def test_out_of_memory_halves_the_batches_and_goes_on(monkeypatch, error):
     ]  # fmt: skip
 
 
-def test_first_layer_responses_take_only_a_part_of_the_memory(eager, monkeypatch):
+@pytest.mark.parametrize("way", WAYS)
+def test_first_layer_responses_take_only_a_part_of_the_memory(eager, monkeypatch, way):
     monkeypatch.setattr(planning, "_free_bytes", lambda device: 1000.0)
     objective = make(ConvNet())
-    surface = ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
+    surface = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
     assert "amortize_first_layer" not in surface.attrs["engine"]["plan_fields"]
-    assert any("responses of conv1 take" in event for event in surface.attrs["engine"]["plan_events"])
+    said = any("responses of conv1 take" in event for event in surface.attrs["engine"]["plan_events"])
+    assert said == (way == "tuned")  # by rule it is not even tried
 
 
 # ---------------------------------------------------------------------- options
@@ -419,19 +431,22 @@ def test_unknown_words_are_refused():
             ln.Local(**options)
 
 
-def test_the_default_is_the_reference_path_bit_for_bit(eager):
-    objective = make(ConvNet())
-    default = ln.evaluate(objective, plane_of(objective), GRID)
-    plain = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan="plain"))
-    np.testing.assert_array_equal(default["loss"], plain["loss"])
-    assert default.attrs["engine"] == {"kind": "Local", "plan": "plain", "precision": "native"}
+def test_the_default_plans_by_rule_and_gives_the_same_bits_twice(eager):
+    plane = plane_of(make(ConvNet()))
+    first, second = (ln.evaluate(make(ConvNet()), plane, GRID) for _ in range(2))
+    np.testing.assert_array_equal(first["loss"], second["loss"])
+    np.testing.assert_array_equal(first["loss_se"], second["loss_se"])
+    one, other = (surface.attrs["engine"] for surface in (first, second))
+    assert one["plan"] == other["plan"] != "plain"
+    assert one["plan_error"] == other["plan_error"] < 1e-5
 
 
-def test_the_model_is_as_before(eager):
+@pytest.mark.parametrize("way", WAYS)
+def test_the_model_is_as_before(eager, way):
     model = trained(ConvNet())
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     objective = ln.Objective(model, "cross_entropy", (X, Y), batch_size=20)
-    ln.evaluate(objective, plane_of(objective), GRID, engine=auto())
+    ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(torch.equal(objective.params[name], before[name]) for name in objective.params)
     assert type(model.bn1) is nn.BatchNorm2d

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossnav import rng
-from lossnav.acceleration.graph import TRACED_SAMPLES, NotReadableError, read
+from lossnav.acceleration.graph import TRACED_SAMPLES, Graph, NotReadableError, read
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
@@ -88,6 +88,11 @@ class Fast:
         if self.samples is None:
             objective.samples = count
         return values
+
+    @property
+    def graph(self) -> Graph | None:
+        """What the fused kernel does, where there is one."""
+        return None if self._fused is None else self._fused.kernel.graph
 
     # ------------------------------------------------------------------ what no point changes
 
@@ -310,7 +315,7 @@ class _Whole(nn.Module):
     def __init__(self, model: nn.Module, step: Any, given: _Given | _Fused | None) -> None:
         super().__init__()
         self.model, self.step = model, step
-        self.set_response = given.set_response if given is not None else None
+        self.set_response: Any = given.set_response if given is not None else None
 
     def forward(self, pairs: Iterable[Pair]) -> list[StepValues]:
         results = []

@@ -117,7 +117,7 @@ def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor
     if sample.shape[0] != TRACED_SAMPLES or sample.device.type != "cpu":
         raise NotReadableError("not a batch of samples on the CPU")
     with torch.no_grad():
-        traced = make_fx(functionalize(call, remove="mutations"))(state, sample)  # type: ignore[arg-type]
+        traced = make_fx(functionalize(call, remove="mutations"))(state, sample)
     traced.graph.eliminate_dead_code()
     return _Reader(traced.graph, list(state), tuple(sample.shape[1:])).graph()
 
@@ -165,7 +165,7 @@ class _Reader:
         elif node.target is operator.getitem and node.args[0] in self.made and not node.users:
             pass
         elif node.target is ATEN.t.default and node.args[0] in self.names:
-            self.names[node] = f"{self.names[node.args[0]]}|t"  # type: ignore[index]
+            self.names[node] = f"{self.names[node.args[0]]}|t"
         elif node.target is ATEN.empty.memory_format and not node.users:
             pass
         else:
@@ -183,7 +183,7 @@ class _Reader:
         name = self.names.get(given)
         if name is None or name.endswith("|t") != transposed:
             raise NotReadableError("a weight that is computed")
-        return name.removesuffix("|t")
+        return str(name).removesuffix("|t")
 
     def _convolution(
         self, node: fx.Node, x: Any, w: Any, b: Any, stride: Any, pad: Any, dil: Any, turned: bool, _: Any, groups: int
@@ -255,7 +255,7 @@ class _Reader:
         if len(before.shape) != 3 or {d % 4 for d in dims} != {2, 3} or node.kwargs:
             raise NotReadableError("a mean over other axes than height and width")
         kernel = before.shape[1:]
-        pooled = Node("average_pool", [before], (before.shape[0], 1, 1), kernel=kernel, stride=kernel)  # type: ignore[arg-type]
+        pooled = Node("average_pool", [before], (before.shape[0], 1, 1), kernel=kernel, stride=kernel)
         return pooled if keep else Node("flatten", [pooled], before.shape[:1])
 
     def _view(self, node: fx.Node, x: Any, _: Any) -> Node:
@@ -302,7 +302,14 @@ class _Reader:
 
     def _pad(self, node: fx.Node, x: Any, pad: Any, value: float = 0.0) -> Node:
         before, shape = self._of(node, 0), _shape_of(node)
-        if shape is None or len(before.shape) != 3 or value or len(pad) not in (2, 4, 6) or any(pad[:4]) or min(pad) < 0:
+        if (
+            shape is None
+            or len(before.shape) != 3
+            or value
+            or len(pad) not in (2, 4, 6)
+            or any(pad[:4])
+            or min(pad) < 0
+        ):
             raise NotReadableError("padding of height or width")
         stride = (1, 1)
         if before.kind == "select" and before.shape[0] == before.inputs[0].shape[0]:
@@ -380,7 +387,11 @@ def _merge(nodes: list[Node]) -> list[Node]:
             if node.kind == "add" and node.added is not None and place[id(node.added)] > place[id(before)]:
                 before, node.added = node.added, before  # into the later of the two
                 node.inputs = [before]
-            if users[id(before)] != 1 or before.relu or before.kind in ("max_pool", "average_pool", "select", "flatten"):
+            if (
+                users[id(before)] != 1
+                or before.relu
+                or before.kind in ("max_pool", "average_pool", "select", "flatten")
+            ):
                 continue
             if before.kind == "input" and (node.kind != "relu" or before.spatial):
                 continue
@@ -403,6 +414,8 @@ def _merge(nodes: list[Node]) -> list[Node]:
 
 
 def _flops(node: Node) -> float:
+    if not node.inputs:
+        return 0.0
     if node.kind == "convolution":
         return 2.0 * math.prod(node.shape) * node.inputs[0].shape[0] * math.prod(node.kernel)
     return 2.0 * node.shape[0] * node.inputs[0].shape[0] if node.kind == "linear" else 0.0
@@ -416,7 +429,7 @@ def _tail(node: fx.Node) -> Callable[[Tensor], Tensor]:
 
 
 def _shape_of(node: fx.Node) -> tuple[int, ...] | None:
-    meta = node.meta.get("tensor_meta")
+    meta: Any = node.meta.get("tensor_meta")
     return tuple(meta.shape) if hasattr(meta, "shape") else None
 
 

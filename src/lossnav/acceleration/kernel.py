@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -30,7 +30,21 @@ from lossnav.params import Params
 
 _ALIGNED = 16  # floats: 64 bytes
 _COMPILER_SECONDS = 120
+_NEAR = 512 * 1024  # bytes of weights that stay in the second-level cache
+_FEW_PIXELS = 64
 _FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
+
+
+def require_weights_in_cache(graph: Graph) -> None:
+    """Raise NotReadableError where weights would be read from far away, sample after sample, for little work.
+
+    A convolution reads its weights once a sample: 512 kB and more of them pay only for 64 pixels and more.
+    """
+    for node in graph.nodes:
+        if node.kind == "convolution":
+            weights = 4 * node.shape[0] * node.inputs[0].shape[0] * math.prod(node.kernel)
+            if weights > _NEAR and math.prod(node.shape[1:]) < _FEW_PIXELS:
+                raise NotReadableError(f"weights of {node.weight} do not stay in the cache")
 
 
 class Kernel:
@@ -75,7 +89,7 @@ class Kernel:
         return self.path.exists()
 
     @cached_property
-    def function(self) -> ctypes._CFuncPtr:
+    def function(self) -> Callable[..., None]:
         """The compiled function; compiles for a second or a few where it must."""
         if not self.compiled:
             _compile(self.source, self.path)
@@ -182,9 +196,7 @@ class _Layout:
         self.vector, self.registers = _vector_unit()
         self.weights = self.scratch = 0
         self.packers: list[_Packer] = []
-        self.users = {
-            id(node): [u for u in self.nodes if node in u.inputs or u.added is node] for node in self.nodes
-        }
+        self.users = {id(node): [u for u in self.nodes if node in u.inputs or u.added is node] for node in self.nodes}
         spatial = any(node.spatial for node in self.nodes)
         self.rows = 12 if spatial else 48  # samples that go through the layers on vectors together
         self.images: dict[int, str] = {}
@@ -229,7 +241,9 @@ class _Layout:
     def _place(self) -> None:
         """A place for every node; images of one form take turns, so that their borders stay zero."""
         free: dict[str, list[int]] = {}
-        last_use = {id(node): max((self.nodes.index(u) for u in self.users[id(node)]), default=0) for node in self.nodes}
+        last_use = {
+            id(node): max((self.nodes.index(u) for u in self.users[id(node)]), default=0) for node in self.nodes
+        }
         alive: list[tuple[int, str, int]] = []
         for i, node in enumerate(self.nodes):
             for end, form, start in [entry for entry in alive if entry[0] < i]:
@@ -312,13 +326,14 @@ class _Layout:
                     f"{call}({x} + row * {steps[0]}, {scale}, {shift}, {plus}, {out} + row * {steps[2]});"
                 )
         else:
-            types = f"{self._image(before)}, {self._image(node)}"
+            both = f"{self._image(before)}, {self._image(node)}"
+            padding = ", ".join(map(str, node.padding))
             window = ", ".join(map(str, (*node.kernel, *node.stride)))
             self.sample_lines.append(
                 {
-                    "max_pool": f"max_pool<{types}, {lanes}, {window}, {node.padding[0]}, {node.padding[1]}>({x}, {out});",
-                    "average_pool": f"average_pool<{types}, {lanes}, {window}>({x}, {out});",
-                    "select": f"select<{types}, {node.stride[0]}, {node.stride[1]}, {node.offset}>({x}, {out});",
+                    "max_pool": f"max_pool<{both}, {lanes}, {window}, {padding}>({x}, {out});",
+                    "average_pool": f"average_pool<{both}, {lanes}, {window}>({x}, {out});",
+                    "select": f"select<{both}, {node.stride[0]}, {node.stride[1]}, {node.offset}>({x}, {out});",
                 }[kind]
             )
 
@@ -390,10 +405,11 @@ class _Layout:
             *self.declarations,
             'extern "C" void run(const float* const* in, const float* factors, const float* w, float* result, long n,',
             "                    long tile, float* memory, long share, long threads) {",
+            "    constexpr int ANY = __ATOMIC_RELAXED;",
             "    long following = 0, arrived = 0;",
             "#pragma omp parallel num_threads(threads)",
-            "    for (number* scratch = (number*)(memory + __atomic_fetch_add(&arrived, 1, __ATOMIC_RELAXED) * share);;) {",
-            "        const long start = __atomic_fetch_add(&following, tile, __ATOMIC_RELAXED);",
+            "    for (number* scratch = (number*)(memory + share * __atomic_fetch_add(&arrived, 1, ANY));;) {",
+            "        const long start = __atomic_fetch_add(&following, tile, ANY);",
             "        if (start >= n) break;",
             "        const int rows = n - start < tile ? n - start : tile;",
             *(["        for (int row = 0; row < rows; row++) {"] if self.sample_lines else []),

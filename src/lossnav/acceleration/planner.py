@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from lossnav import rng
 from lossnav.acceleration.fast import Fast
 from lossnav.acceleration.graph import NotReadableError
-from lossnav.acceleration.kernel import can_compile
+from lossnav.acceleration.kernel import can_compile, require_weights_in_cache
 from lossnav.acceleration.plan import TOLERANCES as TOLERANCES
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.structure import Structure, cut, look
@@ -130,6 +130,7 @@ class _Finder:
         self.precision: Precision = precision
         self.structure = Structure()
         self.tuning: int | None = None
+        self._by_rules = False
         self._plain_cache: dict[tuple[int, int | None], Values] = {}
 
     # ------------------------------------------------------------------ looking
@@ -165,6 +166,7 @@ class _Finder:
         if isinstance(wanted, Plan):
             return self._prove([wanted])
         if wanted == "auto":
+            self._by_rules = True
             return self._prove(self._by_rule())
         kept = self._cached()
         if kept is None:
@@ -322,13 +324,18 @@ class _Finder:
     def _build(self, plan: Plan, samples: int | None) -> Fast:
         if plan.amortize_first_layer:
             self._require_memory(plan)
-        return Fast(self.objective, self.chart, self.structure, plan, samples)
+        fast = Fast(self.objective, self.chart, self.structure, plan, samples)
+        if fast.graph is not None and self._by_rules:
+            require_weights_in_cache(fast.graph)
+        return fast
 
     def _require_memory(self, plan: Plan) -> None:
         """The responses of the first layer are held for all samples: only where they take a part of what is free."""
         layer = str(self.structure.first_layer)
         with torch.no_grad():
-            probe = Fast(self.objective, self.chart, self.structure, replace(plan, batch_size=1, fused=False), samples=1)
+            probe = Fast(
+                self.objective, self.chart, self.structure, replace(plan, batch_size=1, fused=False), samples=1
+            )
         assert probe._responses is not None
         per_sample = sum(part.numel() * part.element_size() for part in probe._responses[0])
         needed, free = per_sample * self.structure.samples, _free_bytes(self.objective.device)
@@ -343,23 +350,24 @@ class _Finder:
         for plan in reversed(kept):
             if plan == Plan():
                 break
+            error, reason = math.inf, ""
             try:
                 error = self._error(plan)
-            except NotReadableError as reason:
-                self.choice.events.append(f"not fused: {reason}")
+            except NotReadableError as unknown:
                 if len(kept) > 1:  # a rule that does not apply is no plan that failed
+                    self.choice.events.append(f"not fused: {unknown}")
                     continue
-                error = math.inf
+                reason = str(unknown)
             except Exception as failure:
-                error = math.inf
-                self.choice.events.append(f"{plan} raised {_in_words(failure)}")
+                reason = _in_words(failure)
             if error <= plan.tolerance:
                 self.choice.plan, self.choice.error = plan, error
                 if fell:
                     self._warn(f"the next best, {plan}, is used")
                 return self._proven
             fell = True
-            self.choice.events.append(f"fell back from: {plan} (off by {error:.1e}, allowed {plan.tolerance:.0e})")
+            reason = reason or f"off by {error:.1e}, allowed {plan.tolerance:.0e}"
+            self.choice.events.append(f"fell back from: {plan} ({reason})")
         if fell:
             self._warn("the plain path is used")
         self.choice.plan, self.choice.error, self.choice.probes = Plan(), 0.0, 0

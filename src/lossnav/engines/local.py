@@ -33,7 +33,9 @@ class Local(Engine):
         If plan or precision is unknown, or the plain path is asked for another precision.
     """
 
-    def __init__(self, plan: Literal["auto", "plain", "tuned"] | Plan = "auto", precision: Precision = "native") -> None:
+    def __init__(
+        self, plan: Literal["auto", "plain", "tuned"] | Plan = "auto", precision: Precision = "native"
+    ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision={precision!r} is unknown. Use {', '.join(PRECISIONS)}.")
         if not isinstance(plan, Plan) and plan not in ("auto", "plain", "tuned"):
