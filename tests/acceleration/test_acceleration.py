@@ -64,6 +64,8 @@ PLANS = {
     "oneDNN": Plan(onednn_linear=True),
     "all": Plan("native", 25, True, True, True, True),
     "float64": Plan("float64", 25, True, True, True),
+    "several points": Plan(batch_size=25, points=4),
+    "several points, all": Plan("native", 25, True, True, True, points=2),
 }
 
 
@@ -83,6 +85,53 @@ def test_every_plan_gives_the_plain_values(name, exclude):
         assert got["loss"] == pytest.approx(plain["loss"], rel=2e-6)
         assert got["loss_se"] == pytest.approx(plain["loss_se"], rel=1e-5)
         assert got["accuracy"] == pytest.approx(plain["accuracy"])
+
+
+def test_several_points_at_once_are_a_surface_too():
+    objective = make(ConvNet())
+    plane = plane_of(objective)
+    engine = ln.Local(plan=Plan(batch_size=25, fold_batch_norm=True, amortize_first_layer=True, points=7))
+    surface = ln.evaluate(objective, plane, GRID, engine=engine)
+    plain = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan="plain"))
+    assert surface.attrs["engine"]["plan_fields"]["points"] == 7
+    for name in ("loss", "loss_se", "accuracy"):
+        np.testing.assert_allclose(surface[name], plain[name], rtol=1e-5)
+
+
+def test_several_points_at_once_take_fewer_when_memory_runs_out(monkeypatch):
+    objective = make(ConvNet())
+    real = Fast.many
+
+    def tight(self, points):
+        if len(points) > 3 and self.samples is None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, points)
+
+    plane = plane_of(objective)
+    engine = ln.Local(plan=Plan(points=10))
+    monkeypatch.setattr(Fast, "many", tight)
+    surface = ln.evaluate(objective, plane, GRID, engine=engine)
+    plain = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan="plain"))
+    np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
+    assert surface.attrs["engine"]["plan_fields"]["points"] == 2
+    assert surface.attrs["engine"]["plan_events"] == ["out of memory: 5 points at once", "out of memory: 2 points at once"]
+
+
+def test_a_point_that_fails_among_several_fails_alone(monkeypatch):
+    objective = make(ConvNet())
+    plane = plane_of(objective)
+    real = Fast.many
+
+    def failing(self, points):
+        if self.samples is None and any(point[0] == 0.5 for point in points):
+            raise RuntimeError("no")
+        return real(self, points)
+
+    monkeypatch.setattr(Fast, "many", failing)
+    with pytest.warns(errors.PointsFailedWarning):
+        surface = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan=Plan(points=6)))
+    assert surface.lossnav.counts["failed"] == 4
+    assert surface.lossnav.counts["ok"] == 16
 
 
 @pytest.mark.slow

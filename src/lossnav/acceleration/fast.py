@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
 from lossnav.acceleration.structure import Structure, cut
 from lossnav.batches import Batch, map_tensors, tensors
-from lossnav.calling import FunctionalPasses, StepValues
+from lossnav.calling import FunctionalPasses, Measured, StepValues
 from lossnav.charts import Chart
 from lossnav.measures import Values, reduce_steps
 from lossnav.objective import Objective
@@ -77,6 +78,8 @@ class Fast:
 
     def __call__(self, point: Point) -> Values:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
+        if self.plan.points > 1:
+            return self.many([point])[0]
         objective = self.objective
         with rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             state = self._state(point)
@@ -88,6 +91,31 @@ class Fast:
         if self.samples is None:
             objective.samples = count
         return values
+
+    def many(self, points: Sequence[Point] | Point) -> list[Values]:
+        """Return loss and metrics at several coordinates, all in one pass through the model."""
+        objective = self.objective
+        with rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
+            states = [{name: tensor.clone() for name, tensor in self._state(point).items()} for point in points]
+            moved = {f"model.{name}" for name in self._moved} & states[0].keys()
+            stacked = {name: torch.stack([state[name] for state in states]) for name in moved}
+            still = {name: tensor for name, tensor in states[0].items() if name not in moved}
+            lengths: list[int] = []
+
+            def one(state: Params, coordinates: Tensor) -> list[dict[str, Measured]]:
+                steps = self._functional(state | still, self._pairs(list(coordinates)))
+                lengths[:] = [n for n, _ in steps]
+                return [values for _, values in steps]
+
+            made = torch.vmap(one, randomness="same")(stacked, torch.tensor(np.asarray(points), device=objective.device))
+            results = []
+            for i in range(len(points)):
+                mine = [map_tensors(values, operator.itemgetter(i)) for values in made]
+                values, count = reduce_steps(list(zip(lengths, mine, strict=True)), has_samples=True)
+                results.append(values)
+        if self.samples is None:
+            objective.samples = count
+        return results
 
     @property
     def graph(self) -> Graph | None:
@@ -181,7 +209,13 @@ class Fast:
         gone = {name for fold in self._folds for name in fold.gone}
         return {f"model.{name}": tensor for name, tensor in state.items() if name not in gone}
 
-    def _pairs(self, point: Point) -> Iterator[Pair]:
+    @property
+    def _moved(self) -> set[str]:
+        """Names of weights that points differ in, once BatchNorm is folded."""
+        folded = {f"{fold.layer}.{leaf}" for fold in self._folds for leaf in ("weight", "bias")}
+        return folded | set(self.objective.params)
+
+    def _pairs(self, point: Sequence[Any] | Point) -> Iterator[Pair]:
         """Batches, each with the first layer's response to it where that is amortised."""
         if self._responses is None:
             return ((batch, None) for batch in self._batches)
@@ -366,8 +400,10 @@ def _linear_map(layer: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | 
     return result
 
 
-def _mix(row: list[Tensor], point: Point) -> Tensor:
+def _mix(row: list[Tensor], point: Sequence[Any] | Point) -> Tensor:
     """z_0 + sum_i x_i z_i, in new memory: the model may write into it."""
+    if isinstance(point[0], Tensor):  # several points at once
+        return torch.stack([row[0], *(x.to(z.dtype) * z for x, z in zip(point, row[1:], strict=True))]).sum(0)
     total = torch.add(row[0], row[1], alpha=float(point[0]))
     for x, part in zip(point[1:], row[2:], strict=True):
         total.add_(part, alpha=float(x))

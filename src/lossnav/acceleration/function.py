@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from lossnav.acceleration.fast import Fast, Point
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.planner import Choice, Way, choose
 from lossnav.charts import Chart
+from lossnav.measures import Values
 from lossnav.objective import Objective
 
 _SMALLEST_BATCH = 1
@@ -64,6 +65,25 @@ class Accelerated:
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error) or not self._halve():
                     raise
+
+    @property
+    def points_at_once(self) -> int:
+        """How many points `many` takes best."""
+        return 1 if self.fast is None else self.fast.plan.points
+
+    def many(self, points: Sequence[Point]) -> list[Values]:
+        """Return loss and metrics at several coordinates, in one pass; fewer at once when memory runs out."""
+        assert self.fast is not None
+        try:
+            return self.fast.many(points)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error) or len(points) == 1:
+                raise
+        half = len(points) // 2
+        if half < self.choice.plan.points:
+            self.choice.events.append(f"out of memory: {half} points at once")
+            self.choice.plan = self.fast.plan = replace(self.choice.plan, points=half)
+        return self.many(points[:half]) + self.many(points[half:])
 
     def describe(self) -> dict[str, Any]:
         """Say what is done, in values that JSON can hold."""

@@ -48,6 +48,9 @@ class Plan:
         On the CPU: the whole model as one kernel, written for its sizes and compiled in a second; a few samples go
         through all layers before the next ones come. Folds BatchNorm and needs no other layout, so of the other
         changes only batch_size and amortize_first_layer go with it.
+    points : int
+        Points of weight space that go through the model together (`torch.vmap` over the weights): for small models
+        on a GPU.
     """
 
     precision: Precision = "native"
@@ -58,6 +61,7 @@ class Plan:
     onednn_linear: bool = False
     compiled: bool = False
     fused: bool = False
+    points: int = 1
 
     @property
     def dtype(self) -> torch.dtype | None:
@@ -83,5 +87,6 @@ class Plan:
             "onednn_linear": "oneDNN linear",
             "compiled": "compiled",
             "fused": "fused kernel",
+            "points": f"{self.points} points at once",
         }
         return ", ".join(words[name] for name in self.describe()) or "plain"

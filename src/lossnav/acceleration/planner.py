@@ -47,6 +47,7 @@ _LEAST_INPUTS = 32  # to each part of a first layer's response, for that to be c
 _WORTH_COMPILING = 300.0  # seconds of work left above which 10-25 s of compiling are risked
 _GAIN = 0.97  # a change is kept where it takes less than this part of the time
 _BATCH_SIZES = (25, 50, 125, 250, 500, 1000)
+_POINTS_AT_ONCE = (4, 16, 64)  # on a GPU; on the CPU it does not pay
 _SHARE = 0.25  # of memory that first-layer responses may take
 
 
@@ -296,6 +297,8 @@ class _Finder:
                 lambda plan: replace(plan, amortize_first_layer=True),
                 lambda plan: replace(plan, amortize_first_layer=True, onednn_linear=False),
             ]
+        if self.objective.device.type == "cuda" and structure.joined is not None:
+            yield [lambda plan, n=count: replace(plan, points=n) for count in _POINTS_AT_ONCE]  # type: ignore[misc]
         if structure.joined is not None:  # with the rest in place the next size up or down may be best
             yield [lambda plan, k=step: replace(plan, batch_size=_next_size(plan, sizes, k)) for step in (-1, 1)]  # type: ignore[misc]
 
@@ -316,6 +319,9 @@ class _Finder:
             if not difference <= plan.tolerance:
                 self.choice.events.append(f"left out: {plan} (off by {difference:.1e})")
                 return math.inf
+            if plan.points > 1:
+                points = [self.probes[i % len(self.probes)] for i in range(plan.points)]
+                return min(_clock(lambda: fast.many(points)) for _ in range(2)) / plan.points
             return min(_clock(lambda: fast(self.probes[last])) for _ in range(2))
         except Exception as error:
             self.choice.events.append(f"left out: {plan} ({_in_words(error)})")
@@ -388,7 +394,8 @@ class _Finder:
     def _error(self, plan: Plan) -> float:
         """Largest relative difference of the loss: at every probe on the tuning samples, at two on all data."""
         part = self._build(plan, self.tuning)
-        errors = [relative_difference(self._plain(i, self.tuning), part(probe)) for i, probe in enumerate(self.probes)]
+        found = part.many(self.probes) if plan.points > 1 else [part(probe) for probe in self.probes]
+        errors = [relative_difference(self._plain(i, self.tuning), values) for i, values in enumerate(found)]
         self._proven = self._build(plan, None)
         if self.tuning is not None and self.tuning != self.structure.samples:
             ends = (0, len(self.probes) - 1)

@@ -57,12 +57,25 @@ class Local(Engine):
 
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
         """Yield the outcome of every point, in the order given."""
-        for number, point in enumerate(points):
+        number = 0
+        while number < len(points):
+            together = getattr(function, "points_at_once", 1)
+            if together > 1:
+                try:
+                    made = function.many(points[number : number + together])  # type: ignore[attr-defined]
+                except Exception:
+                    made = []  # one of them: found point by point
+                yield from (Outcome(number + i, values) for i, values in enumerate(made))
+                number += len(made)
+                if made:
+                    continue
+            point = points[number]
             try:
                 outcome = Outcome(number, function(point))
             except Exception as error:  # one bad point does not end a run; Ctrl-C is no Exception and does
                 outcome = Outcome(number, {}, f"{type(error).__name__}: {error}")
             yield outcome
+            number += 1
 
     def describe(self) -> dict[str, Any]:
         """Kind, and the plan of the last run with its error."""
