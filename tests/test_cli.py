@@ -228,3 +228,15 @@ def test_a_signal_saves_and_exits_with_its_code(project, number, code):
     assert surface.attrs["interrupted"]
     assert 0 < surface.lossnav.counts["ok"] < 51 * 51
     assert "Traceback" not in said
+
+
+def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(project):
+    done = lossnav("evaluate", "project.py:objective", "--grid", 7, "--dry-run", cwd=project)
+    assert done.returncode == 0, done.stderr
+    words = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines())
+    assert words["points"] == "49"
+    assert words["plan"] == "plain"
+    assert re.fullmatch(r"\d+(\.\d+)? ms", words["a point"])
+    assert re.fullmatch(r"\d+\.\d (s|min|h)", words["all of it"])
+    assert "MB" in words["memory"]
+    assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == ["project.py"]

@@ -361,3 +361,24 @@ def test_batches_nobody_can_pickle_are_evaluated_all_the_same():
     objective = ln.Objective(model, "cross_entropy", [Local()], forward=forward)
     line = ln.Line(objective.params, *ln.directions.random(objective))
     assert ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3))).lossnav.complete
+
+
+# ---------------------------------------------------------------------- what it would cost
+
+
+def test_an_estimate_plans_and_says_what_a_run_costs():
+    torch.manual_seed(0)
+    data = torch.randn(2000, 64), torch.randint(0, 5, (2000,))
+    objective = ln.Objective(torch.nn.Linear(64, 5), "cross_entropy", data)
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
+    before = torch.random.get_rng_state()
+    found = ln.estimate(objective, plane, ln.Grid(alpha=(-1, 1, 200), beta=(-1, 1, 200)))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert found.points == 40_000
+    assert found.plan != "plain"
+    assert found.plan_error < 1e-5
+    assert found.seconds == pytest.approx(found.planning_seconds + 40_000 * found.seconds_per_point)
+    assert 0 < found.seconds_per_point < 1
+    assert found.memory > 1e7
+    with pytest.raises(errors.SamplerError):
+        ln.estimate(objective, plane, ln.Grid(alpha=(-1, 1, 3)))

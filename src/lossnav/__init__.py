@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
     from lossnav.engines import Engine, Local
     from lossnav.errors import Interrupted, LossnavError
-    from lossnav.evaluation import evaluate
+    from lossnav.evaluation import estimate, evaluate
     from lossnav.objective import Objective
     from lossnav.samplers import Grid, Sampler
     from lossnav.surface import open_surface as open
@@ -46,6 +46,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Engine": ("lossnav.engines", "Engine"),
     "Local": ("lossnav.engines", "Local"),
     "Plan": ("lossnav.acceleration", "Plan"),
+    "estimate": ("lossnav.evaluation", "estimate"),
     "evaluate": ("lossnav.evaluation", "evaluate"),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
@@ -76,6 +77,7 @@ __all__ = [
     "checkpoints",
     "directions",
     "errors",
+    "estimate",
     "evaluate",
     "open",
     "params",

@@ -156,6 +156,9 @@ def evaluate(
         Literal["native", "float32", "tf32", "bfloat16", "float64"],
         typer.Option(help="What the model computes in."),
     ] = "native",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
+    ] = False,
     data_root: DataRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -164,6 +167,7 @@ def evaluate(
     from lossnav import directions
     from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
     from lossnav.engines import Local
+    from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
     from lossnav.files import require_writable
     from lossnav.samplers import Grid
@@ -175,7 +179,8 @@ def evaluate(
     rescaled = chart.startswith("rescaled")
     how = normalize or ("none" if rescaled else "filter")
     sampler = Grid(**dict.fromkeys(chart_class.dims, (*range_, grid)))
-    require_writable(out, overwrite, kind="surface")
+    if not dry_run:
+        require_writable(out, overwrite, kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
     found = directions.random(
         objective,
@@ -187,6 +192,9 @@ def evaluate(
         seed=seed,
     )
     place = chart_class(objective.params, *found)
+    if dry_run:
+        _print_table(_estimate_words(estimate(objective, place, sampler, engine=engine)))
+        return
     surface = run(objective, place, sampler, engine=engine, store=out, overwrite=overwrite, progress=True)
     _print_table(_summary_words(surface))
     typer.echo(str(out))
@@ -264,6 +272,24 @@ def _print_table(rows: dict[str, str]) -> None:
     width = max(len(name) for name in rows)
     for name, value in rows.items():
         typer.echo(f"{name:<{width}}  {value}")
+
+
+def _estimate_words(found: Any) -> dict[str, str]:
+    words = {"points": f"{found.points:,}", "plan": found.plan}
+    if found.plan != "plain":
+        words["plan error"] = f"{found.plan_error:.2g} relative"
+    words["planning"] = f"{found.planning_seconds:.1f} s"
+    words["a point"] = f"{1e3 * found.seconds_per_point:.3g} ms"
+    words["all of it"] = f"{_in_hours(found.seconds)}"
+    if found.memory == found.memory:
+        words["memory"] = f"{found.memory / 1e6:,.0f} MB at its peak, Python and torch included"
+    return words
+
+
+def _in_hours(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _summary_words(surface: Any) -> dict[str, str]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+import time
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,7 @@ from lossnav.samplers import Sampler
 
 _REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
 _FAILURES_KEPT = 20
+_ESTIMATED_POINTS, _ESTIMATING_SECONDS = 20, 0.5  # at most so many points, or so long, for an estimate
 
 
 def evaluate(
@@ -102,14 +106,7 @@ def evaluate(
     >>> ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))["loss"].values
     array([25.,  0., 25.])
     """
-    objective.require_same_structure(chart.center, "the chart's centre")
-    if tuple(sampler.dims) != tuple(chart.dims):
-        raise SamplerError(
-            f"The sampler asks for ({', '.join(sampler.dims)}) and the chart has ({', '.join(chart.dims)}). "
-            f"Pass ln.Grid({', '.join(f'{dim}=(-1, 1, 51)' for dim in chart.dims)})."
-        )
-    if taken := set(objective.metrics) & {*chart.dims, "point"}:
-        raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
+    _require_fit(objective, chart, sampler)
     if store is not None:
         store = require_writable(store, overwrite, kind="surface")
     engine = engine or Local()
@@ -138,6 +135,112 @@ def evaluate(
         total = sampler.total or "?"
         raise Interrupted(f"Stopped after {len(run.rows)} of {total} points. {kept}", surface, stop.signal)
     return surface
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run would cost.
+
+    Attributes
+    ----------
+    points : int or None
+        How many; None where only the run itself will tell.
+    plan : str
+        What is done to go faster.
+    plan_error : float
+        Largest relative difference of the loss from the plain path at the probe points.
+    planning_seconds : float
+        To choose, compile and prove the plan; a kernel that is compiled is kept for the next time.
+    seconds_per_point : float
+        Median over a few points.
+    seconds : float
+        For all points and the planning; nan where their number is not known.
+    memory : float
+        Bytes: the peak of this process (on a GPU: of what torch took there) after planning and a few points. A run
+        does no more than that at a time. nan where the system does not say.
+    """
+
+    points: int | None
+    plan: str
+    plan_error: float
+    planning_seconds: float
+    seconds_per_point: float
+    seconds: float
+    memory: float
+
+
+def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: Engine | None = None) -> Estimate:
+    """Plan a run and do a few of its points, to say what all of it would cost.
+
+    Parameters
+    ----------
+    objective, chart, sampler, engine
+        As `evaluate` takes them.
+
+    Returns
+    -------
+    Estimate
+
+    Raises
+    ------
+    StructureMismatchError, SamplerError
+        If chart, objective and sampler do not fit.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    >>> line = ln.Line(bowl.params, {"x": torch.tensor([3.0, 4.0])})
+    >>> ln.estimate(bowl, line, ln.Grid(alpha=(-1, 1, 101))).points
+    101
+    """
+    _require_fit(objective, chart, sampler)
+    engine = engine or Local()
+    probes = probe_points(sampler)
+    with rng.preserved(device=objective.device):
+        started = time.perf_counter()
+        function = engine.prepare(PointFunction(objective, chart), probes, sampler.total)
+        planning = time.perf_counter() - started
+        list(engine.run(function, probes[:1]))  # the first point also fills caches
+        seconds = []
+        while len(seconds) < 3 or (len(seconds) < _ESTIMATED_POINTS and sum(seconds) < _ESTIMATING_SECONDS):
+            started = time.perf_counter()
+            count = max(1, getattr(function, "points_at_once", 1))
+            list(engine.run(function, probes[np.arange(count) % len(probes)]))
+            seconds.append((time.perf_counter() - started) / count)
+    said, per_point = engine.describe(), float(np.median(seconds))
+    total = math.nan if sampler.total is None else planning + per_point * sampler.total
+    return Estimate(
+        sampler.total,
+        str(said.get("plan", "plain")),
+        float(said.get("plan_error", 0.0)),
+        planning,
+        per_point,
+        total,
+        _peak_bytes(objective.device),
+    )
+
+
+def _peak_bytes(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return float(peak) if sys.platform == "darwin" else 1024.0 * peak
+
+
+def _require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
+    objective.require_same_structure(chart.center, "the chart's centre")
+    if tuple(sampler.dims) != tuple(chart.dims):
+        raise SamplerError(
+            f"The sampler asks for ({', '.join(sampler.dims)}) and the chart has ({', '.join(chart.dims)}). "
+            f"Pass ln.Grid({', '.join(f'{dim}=(-1, 1, 51)' for dim in chart.dims)})."
+        )
+    if taken := set(objective.metrics) & {*chart.dims, "point"}:
+        raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
 
 
 class _Run:

@@ -66,18 +66,19 @@ template <int C_, int CS_, int H_, int W_, int B_> struct Image {
 
 constexpr int words(int inputs) { return (inputs + TOGETHER - 1) / TOGETHER; }
 
-// P pixels of a row times Q vectors of output channels, all sums in registers.
-template <class I, int V, int Q, int P, int KH, int KW, int SW, int DH, int DW, bool ADD, bool RELU>
+// P pixels of a row times Q vectors of output channels, all sums in registers; rows FIRST to LAST of the filter.
+template <class I, int V, int Q, int P, int KW, int SW, int DH, int DW, bool ADD, bool RELU>
 static inline __attribute__((always_inline)) void convolve_block(
-    const number* x, const float* w, const float* bias, const number* added, long added_step, number* out,
-    long out_step) {
+    int first_row, int last_row, const number* x, const float* w, const float* bias, const number* added,
+    long added_step, number* out, long out_step) {
     vec<V> sum[P][Q];
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
         for (int q = 0; q < Q; q++) sum[p][q] = load_weight<V>(bias + q * V);
+    w += first_row * KW * words(I::C) * Q * V;
 #pragma GCC unroll 1
-    for (int ky = 0; ky < KH; ky++)
+    for (int ky = first_row; ky < last_row; ky++)
 #pragma GCC unroll 1
         for (int kx = 0; kx < KW; kx++) {
             const number* from = x + ky * DH * I::ROW + kx * DW * I::CS;
@@ -103,23 +104,26 @@ static inline __attribute__((always_inline)) void convolve_block(
 }
 
 // I: image in, O: image out, A: image that is added. Weights lie as [channels out / (Q V)][KH][KW][channels in][Q V].
+// Rows of the filter that lie wholly in the border are skipped.
 template <class I, class O, class A, int V, int Q, int P, int KH, int KW, int SH, int SW, int PH, int PW, int DH, int DW,
           bool ADD, bool RELU>
-static void convolve(const number* x, const float* w, const float* bias, const number* added,
-                     number* out) {
+static void convolve(const number* x, const float* w, const float* bias, const number* added, number* out) {
     constexpr int BLOCKS = O::CS / (Q * V), REST = O::W % P;
     for (int block = 0; block < BLOCKS; block++, w += KH * KW * words(I::C) * Q * V) {
-        const int first = block * Q * V;
+        const int channel = block * Q * V;
         for (int y = 0; y < O::H; y++) {
-            int column = 0;
+            const int top = y * SH - PH;
+            int first = 0, last = KH, column = 0;
+            while (first < last && top + first * DH < 0) first++;
+            while (last > first && top + (last - 1) * DH >= I::H) last--;
             for (; column + P <= O::W; column += P)
-                convolve_block<I, V, Q, P, KH, KW, SW, DH, DW, ADD, RELU>(
-                    x + I::at(y * SH - PH, column * SW - PW), w, bias + first, added + A::at(y, column) + first, A::CS,
-                    out + O::at(y, column) + first, O::CS);
+                convolve_block<I, V, Q, P, KW, SW, DH, DW, ADD, RELU>(
+                    first, last, x + I::at(top, column * SW - PW), w, bias + channel,
+                    added + A::at(y, column) + channel, A::CS, out + O::at(y, column) + channel, O::CS);
             if constexpr (REST > 0)
-                convolve_block<I, V, Q, REST, KH, KW, SW, DH, DW, ADD, RELU>(
-                    x + I::at(y * SH - PH, column * SW - PW), w, bias + first, added + A::at(y, column) + first, A::CS,
-                    out + O::at(y, column) + first, O::CS);
+                convolve_block<I, V, Q, REST, KW, SW, DH, DW, ADD, RELU>(
+                    first, last, x + I::at(top, column * SW - PW), w, bias + channel,
+                    added + A::at(y, column) + channel, A::CS, out + O::at(y, column) + channel, O::CS);
         }
     }
 }

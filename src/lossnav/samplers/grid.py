@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Generator
 from typing import Any
@@ -13,6 +14,8 @@ from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Points, Sampler
 
 Axis = NDArray[np.float64]
+
+_COARSEST = 5  # points along each axis of the first level
 
 
 class Grid(Sampler):
@@ -58,8 +61,21 @@ class Grid(Sampler):
         return np.stack([coordinate.reshape(-1) for coordinate in mesh], axis=1)
 
     def rounds(self) -> Generator[Points, Losses, None]:
-        """Ask for everything at once."""
-        yield self.points()
+        """Ask level by level, each halving the steps of the one before: stopped early, it is a complete coarse grid."""
+        seen = np.zeros([len(axis) for axis in self._axes.values()], bool)
+        for indices in zip(*self._levels(), strict=True):
+            level = np.zeros_like(seen)
+            level[np.ix_(*indices)] = True
+            new = np.argwhere(level & ~seen)
+            seen |= level
+            if len(new):
+                yield np.stack([axis[new[:, i]] for i, axis in enumerate(self._axes.values())], axis=1)
+
+    def _levels(self) -> list[list[list[int]]]:
+        """For each axis the indices of each level, from coarse to all; axes that are done early wait."""
+        nested = [_halvings(len(axis)) for axis in self._axes.values()]
+        depth = max(map(len, nested))
+        return [levels + [levels[-1]] * (depth - len(levels)) for levels in nested]
 
     def describe(self) -> dict[str, Any]:
         """Kind, ends and number of points of each axis."""
@@ -71,6 +87,18 @@ class Grid(Sampler):
     def __repr__(self) -> str:
         axes = (f"{name}=({axis[0]:g}, {axis[-1]:g}, {len(axis)})" for name, axis in self._axes.items())
         return f"Grid({', '.join(axes)})"
+
+
+def _halvings(n: int) -> list[list[int]]:
+    """Indices 0 to n - 1 in nested levels: the ends and the middle, then the middles of what lies between; 5 and more."""
+    level, levels = [0, n - 1], []
+    while True:
+        if len(level) >= min(_COARSEST, n):
+            levels.append(level)
+        if len(level) == n:
+            return levels
+        between = [(low + high) // 2 for low, high in itertools.pairwise(level)]
+        level = sorted({*level, *between})
 
 
 def _axis(name: str, spec: Any) -> Axis:

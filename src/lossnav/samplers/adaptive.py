@@ -1,0 +1,224 @@
+"""Points where the surface bends."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lossnav.errors import SamplerError
+from lossnav.interpolation import Interpolant
+from lossnav.samplers.base import Losses, Points, Sampler
+
+Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be
+Ends = dict[str, tuple[float, float]]
+
+_ACCEPTED = 1.0  # a cell whose middle was predicted within this many tolerances is left as it is
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cube of side `size` whose lowest corner is `corner`."""
+
+    corner: Key
+    size: int
+
+    @property
+    def middle(self) -> Key:
+        return tuple(c + self.size // 2 for c in self.corner)
+
+    def nodes(self) -> list[Key]:
+        """Corners, and the middles of edges and faces: all but the centre that its 2^k parts have."""
+        half = self.size // 2
+        steps = itertools.product((0, half, self.size), repeat=len(self.corner))
+        return [tuple(c + s for c, s in zip(self.corner, step, strict=True)) for step in steps]
+
+    def corners(self) -> list[Key]:
+        steps = itertools.product((0, self.size), repeat=len(self.corner))
+        return [tuple(c + s for c, s in zip(self.corner, step, strict=True)) for step in steps]
+
+    def parts(self) -> list[_Cell]:
+        half = self.size // 2
+        steps = itertools.product((0, half), repeat=len(self.corner))
+        return [_Cell(tuple(c + s for c, s in zip(self.corner, step, strict=True)), half) for step in steps]
+
+
+class Adaptive(Sampler):
+    """Cells that are divided where the loss is not yet predicted well.
+
+    Starts with a coarse grid. Each cell is tested: its middle is predicted from all points so far, then measured.
+    Where prediction and measurement differ by more than the tolerance, the cell is divided into 2^k, and these are
+    tested in turn. So every cell that is left carries a held-out error: that of its middle before it was known.
+
+    Parameters
+    ----------
+    tolerance : float
+        Largest relative error of the loss that is aimed at. Where losses are not all positive: a part of their range.
+    max_points : int
+        No more points than this; what then is not within the tolerance is reported as unresolved.
+    start : int
+        Cells along each axis to begin with.
+    max_depth : int
+        How often a cell may be halved: an edge (a cliff, the rim of a region of NaN) is never smooth.
+    **ends : (low, high)
+        One a coordinate, in the chart's order.
+
+    Raises
+    ------
+    SamplerError
+        If an option is out of its range.
+
+    Notes
+    -----
+    Deterministic: the same losses lead to the same points. The outcome of a run (in the surface's attributes) says
+    ``held_out_error`` (largest over all cells that are resolved), its 99th percentile, and how many cells are
+    ``unresolved`` or touch a ``non_finite`` point.
+
+    Examples
+    --------
+    >>> Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.01)
+    Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.01, max_points=2000)
+    """
+
+    def __init__(
+        self,
+        *,
+        tolerance: float = 0.01,
+        max_points: int = 2000,
+        start: int = 4,
+        max_depth: int = 6,
+        **ends: tuple[float, float],
+    ) -> None:
+        if not ends:
+            raise SamplerError("Adaptive needs at least one axis. Pass alpha=(-1, 1), beta=(-1, 1).")
+        for name, pair in ends.items():
+            if len(pair) != 2 or not all(map(math.isfinite, pair)) or pair[0] >= pair[1]:
+                raise SamplerError(f"{name}={pair} is not an interval. Give two finite numbers, the lower first.")
+        if not 0 < tolerance < math.inf:
+            raise SamplerError(f"tolerance={tolerance} is not a positive number. 0.01 is one percent of the loss.")
+        if start < 1 or max_depth < 0:
+            raise SamplerError(f"start={start} and max_depth={max_depth}: use 1 and 0, or more.")
+        if max_points < (start + 1) ** len(ends):
+            raise SamplerError(
+                f"max_points={max_points} is fewer than the {(start + 1) ** len(ends)} points of the coarse grid. "
+                "Allow more, or pass a smaller start."
+            )
+        self.dims = tuple(ends)
+        self.ends: Ends = {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+        self.tolerance, self.max_points, self.start, self.max_depth = tolerance, max_points, start, max_depth
+
+    def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
+        """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
+        return _Refinement(self).rounds()
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, ends and options."""
+        return {
+            "kind": "Adaptive",
+            "axes": {name: list(pair) for name, pair in self.ends.items()},
+            "tolerance": self.tolerance,
+            "max_points": self.max_points,
+            "start": self.start,
+            "max_depth": self.max_depth,
+        }
+
+    def __repr__(self) -> str:
+        axes = ", ".join(f"{name}=({low:g}, {high:g})" for name, (low, high) in self.ends.items())
+        return f"Adaptive({axes}, tolerance={self.tolerance:g}, max_points={self.max_points})"
+
+
+class _Refinement:
+    """One run: what is known, and which cells are waiting."""
+
+    def __init__(self, sampler: Adaptive) -> None:
+        self.sampler = sampler
+        self.k = len(sampler.dims)
+        self.unit = 2 ** (sampler.max_depth + 1)  # of a first cell's side: its middles and those of its last parts
+        self.known: dict[Key, float] = {}
+        self.errors: dict[_Cell, float] = {}  # of cells that are left
+        self.holes: set[_Cell] = set()
+
+    def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
+        axis = range(0, (self.sampler.start + 1) * self.unit, self.unit)
+        grid = list(itertools.product(axis, repeat=self.k))
+        yield from self._ask(grid)
+        corners = itertools.product(axis[:-1], repeat=self.k)
+        waiting = [_Cell(corner, self.unit) for corner in corners]
+        while waiting:
+            tested = self._affordable(waiting, lambda cell: [cell.middle])
+            predicted = self._predict([cell.middle for cell in tested])
+            yield from self._ask([cell.middle for cell in tested])
+            self._judge(tested, predicted)
+            self.errors |= dict.fromkeys(waiting[len(tested) :], math.inf)
+            if len(tested) < len(waiting):
+                break
+            failed = [cell for cell in tested if self._divides(cell)]
+            failed.sort(key=lambda cell: (-self.errors[cell], cell.size, cell.corner))
+            divided = self._affordable(failed, _Cell.nodes)
+            yield from self._ask([node for cell in divided for node in cell.nodes()])
+            for cell in divided:
+                del self.errors[cell]
+                self.holes.discard(cell)
+            waiting = [part for cell in divided for part in cell.parts()]
+        return self._outcome()
+
+    def _ask(self, keys: list[Key]) -> Generator[Points, Losses, None]:
+        new = [key for key in dict.fromkeys(keys) if key not in self.known]
+        if new:
+            losses = yield self._places(new)
+            self.known |= dict(zip(new, (float(loss) for loss in losses), strict=True))
+
+    def _affordable(self, cells: list[_Cell], needs: Any) -> list[_Cell]:
+        """As many cells, from the first, as there are points left for."""
+        asked: set[Key] = set()
+        for i, cell in enumerate(cells):
+            more = {key for key in needs(cell) if key not in self.known} - asked
+            if len(self.known) + len(asked) + len(more) > self.sampler.max_points:
+                return cells[:i]
+            asked |= more
+        return cells
+
+    def _places(self, keys: list[Key]) -> Points:
+        low, high = (np.array([pair[i] for pair in self.sampler.ends.values()]) for i in (0, 1))
+        whole = self.sampler.start * self.unit
+        steps = np.array(keys, dtype=np.float64).reshape(-1, self.k)
+        return (low * (whole - steps) + high * steps) / whole
+
+    def _predict(self, keys: list[Key]) -> NDArray[np.float64]:
+        self.interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()))
+        return self.interpolant.heights(self._places(keys))
+
+    def _judge(self, cells: list[_Cell], predicted: NDArray[np.float64]) -> None:
+        measured = np.array([self.known[cell.middle] for cell in cells])
+        interpolant = self.interpolant
+        if interpolant.log and (measured <= 0).any():  # from here on there are no logarithms
+            predicted = interpolant.losses(predicted)
+            interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()), log=False)
+        differences = interpolant.difference(predicted, measured)
+        for cell, difference in zip(cells, differences, strict=True):
+            finite = [math.isfinite(self.known[key]) for key in (cell.middle, *cell.corners())]
+            if not all(finite):
+                self.holes.add(cell)
+            self.errors[cell] = float(difference) if all(finite) else (math.inf if any(finite) else 0.0)
+
+    def _divides(self, cell: _Cell) -> bool:
+        return self.errors[cell] > _ACCEPTED * self.sampler.tolerance and cell.size > 2
+
+    def _outcome(self) -> dict[str, Any]:
+        limit = _ACCEPTED * self.sampler.tolerance
+        errors = np.array(list(self.errors.values()))
+        resolved = errors[errors <= limit]
+        smooth = errors[np.isfinite(errors)]
+        return {
+            "points": len(self.known),
+            "cells": len(errors),
+            "unresolved": int((errors > limit).sum()),
+            "non_finite": len(self.holes),
+            "held_out_error": float(resolved.max()) if len(resolved) else math.nan,
+            "held_out_error_p99": float(np.quantile(smooth, 0.99)) if len(smooth) else math.nan,
+        }

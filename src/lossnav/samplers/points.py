@@ -1,0 +1,64 @@
+"""A given list of points."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lossnav.errors import SamplerError
+from lossnav.samplers.base import Losses, Sampler
+from lossnav.samplers.base import Points as Coordinates
+
+
+class Points(Sampler):
+    """The points of a list, in its order; a point that comes twice is asked for once.
+
+    Parameters
+    ----------
+    points : array of shape (m, k)
+    dims : sequence of str
+        Names of the k coordinates, in the chart's order.
+
+    Raises
+    ------
+    SamplerError
+        If there is no point, shapes do not fit, or a coordinate is not finite.
+
+    Examples
+    --------
+    >>> Points([(0, 0), (0.5, -1)], dims=("alpha", "beta")).total
+    2
+    """
+
+    def __init__(self, points: ArrayLike, dims: tuple[str, ...] | list[str] = ("alpha", "beta")) -> None:
+        places = np.asarray(points, dtype=np.float64)
+        if places.ndim != 2 or places.shape[1] != len(dims) or not len(places):
+            raise SamplerError(
+                f"Points of shape {places.shape} for the coordinates {', '.join(dims)}: (m, {len(dims)}) is needed. "
+                "Pass one row a point and dims= with a name for each column."
+            )
+        if not np.isfinite(places).all():
+            raise SamplerError("The coordinates of the points are not all finite. Leave out the others.")
+        _, first = np.unique(places, axis=0, return_index=True)
+        self.dims = tuple(dims)
+        self.places = places[np.sort(first)]
+
+    @property
+    def total(self) -> int:
+        """Number of points."""
+        return len(self.places)
+
+    def rounds(self) -> Generator[Coordinates, Losses, None]:
+        """Ask for everything at once."""
+        yield self.places
+
+    def describe(self) -> dict[str, Any]:
+        """Kind, number of points and the box around them."""
+        ends = zip(self.dims, self.places.min(0).tolist(), self.places.max(0).tolist(), strict=True)
+        return {"kind": "Points", "points": self.total, "axes": {name: [low, high] for name, low, high in ends}}
+
+    def __repr__(self) -> str:
+        return f"Points({self.total} points, dims={self.dims})"
