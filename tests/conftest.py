@@ -7,9 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor, nn
 
 import lossnav as ln
+
+settings.register_profile("no deadline", deadline=None)  # the first call of a test may import much
+settings.load_profile("no deadline")
 
 ROOT = Path(__file__).parent.parent
 

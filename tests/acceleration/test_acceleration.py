@@ -114,7 +114,10 @@ def test_several_points_at_once_take_fewer_when_memory_runs_out(monkeypatch):
     plain = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan="plain"))
     np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
     assert surface.attrs["engine"]["plan_fields"]["points"] == 2
-    assert surface.attrs["engine"]["plan_events"] == ["out of memory: 5 points at once", "out of memory: 2 points at once"]
+    assert surface.attrs["engine"]["plan_events"] == [
+        "out of memory: 5 points at once",
+        "out of memory: 2 points at once",
+    ]
 
 
 def test_a_point_that_fails_among_several_fails_alone(monkeypatch):

@@ -192,6 +192,49 @@ def test_what_cannot_be_fused_says_why(model, x, words):
         fuse(model.eval(), x)
 
 
+class Spread(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(5, 4)), nn.Parameter(torch.randn(1))
+
+    def forward(self, x):
+        return torch.addmm(self.bias, x, self.weight.t())
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "words"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), images(3, 5), "flattened image"),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.ReLU(), nn.Linear(36, 5)), images(3, 5), "flattened image"),
+        (nn.Sequential(nn.MaxPool2d(2, 3, ceil_mode=True), nn.Flatten(), nn.Linear(27, 5)), images(3, 7), "max-pool"),
+        (Spread(), vectors(4), "spread over outputs"),
+    ],
+    ids=["flat output", "relu on flat", "ceil", "scalar bias"],
+)
+def test_what_would_be_misread_is_not_read(model, x, words):
+    with pytest.raises(NotReadableError, match=words):
+        fuse(model.eval(), x)
+
+
+@HALF
+def test_a_diverged_point_leaves_nothing_behind():
+    """Odd channels are read in pairs: what stands beside the last one must not matter, nor what stood there before."""
+    torch.manual_seed(0)
+    layers = [layer for _ in range(3) for layer in (nn.Conv2d(3, 3, 3, padding=1), nn.ReLU())]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 5)).eval()
+    x, state = images(3, 6, 8), state_of(model)
+    made = Kernel(read(lambda weights, x: functional_call(model, weights, (x,)), state, x[:3]), half=True)
+    made.load(state)
+    before = made([x])
+    made.load({name: 1e38 * tensor for name, tensor in state.items()})
+    assert not made([x]).isfinite().all()
+    made.load(state)
+    assert torch.equal(made([x]), before)
+    x = x.clone()
+    x[0] = torch.inf
+    assert made([x]).isfinite()[1:].all()
+
+
 # ---------------------------------------------------------------------- in a run
 
 
@@ -330,4 +373,28 @@ def test_data_in_another_layout_is_read_right(eager):
     model, x = ready("notebook")
     fast, plain = surfaces(*problem(model, x.contiguous(memory_format=torch.channels_last).transpose(2, 3)))
     assert fast.attrs["engine"]["plan_fields"]["fused"]
+    np.testing.assert_allclose(fast["loss"], plain["loss"], rtol=1e-5)
+
+
+def test_numbers_that_belong_to_a_batch_keep_it(eager):
+    """A batch of tensors and a number is not cut anew: the number would go to the wrong samples."""
+    batches = [(vectors(4), torch.zeros(30, dtype=torch.long), float(i)) for i in range(3)]
+    objective = ln.Objective(
+        nn.Linear(4, 5).eval(),
+        lambda outputs, targets: F.cross_entropy(outputs, targets[0]),
+        batches,
+        forward=lambda model, batch: (model(batch[0]), batch[1:]),
+        metrics={"number": lambda outputs, targets: torch.full((30,), targets[1])},
+    )
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, exclude=(), seed=1))
+    fast, plain = surfaces(objective, plane)
+    np.testing.assert_array_equal(fast["number"], plain["number"])
+    assert float(fast["number"][0, 0]) == 1.0
+
+
+def test_a_chart_around_another_centre_is_amortised_there(eager):
+    objective, plane = problem(*ready("mlp"))
+    center = {name: tensor + 0.1 for name, tensor in objective.params.items()}
+    fast, plain = surfaces(objective, ln.Plane(center, *plane.basis))
+    assert fast.attrs["engine"]["plan_fields"]["amortize_first_layer"]
     np.testing.assert_allclose(fast["loss"], plain["loss"], rtol=1e-5)

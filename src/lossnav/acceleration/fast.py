@@ -62,6 +62,8 @@ class Fast:
         self._given = _Given.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
         if plan.onednn_linear:
             for name in structure.linears:
+                if name == given_layer:
+                    continue
                 model.get_submodule(name).__class__ = _OneDnnLinear
         if plan.dtype is not None and not plan.fused:
             model.register_forward_pre_hook(
@@ -107,7 +109,9 @@ class Fast:
                 lengths[:] = [n for n, _ in steps]
                 return [values for _, values in steps]
 
-            made = torch.vmap(one, randomness="same")(stacked, torch.tensor(np.asarray(points), device=objective.device))
+            made = torch.vmap(one, randomness="same")(
+                stacked, torch.tensor(np.asarray(points), device=objective.device)
+            )
             results = []
             for i in range(len(points)):
                 mine = [map_tensors(values, operator.itemgetter(i)) for values in made]
@@ -158,7 +162,7 @@ class Fast:
         """
         name = str(self.structure.first_layer)
         layer = original.get_submodule(name)
-        center = self.objective.params | self.objective._held
+        center = self.chart.center | self.objective._held
         points = [center, *self.chart.basis]
         responses = []
         for given in _inputs_of(layer, self.objective, self._batches):

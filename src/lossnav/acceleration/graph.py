@@ -116,8 +116,11 @@ def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor
         raise NotReadableError("not all of it is float32")
     if sample.shape[0] != TRACED_SAMPLES or sample.device.type != "cpu":
         raise NotReadableError("not a batch of samples on the CPU")
-    with torch.no_grad():
-        traced = make_fx(functionalize(call, remove="mutations"))(state, sample)
+    try:
+        with torch.no_grad():
+            traced = make_fx(functionalize(call, remove="mutations"))(state, sample)
+    except Exception as error:  # a value asked for while it is traced, most often
+        raise NotReadableError(f"it cannot be traced: {str(error).splitlines()[0][:80]}") from None
     traced.graph.eliminate_dead_code()
     return _Reader(traced.graph, list(state), tuple(sample.shape[1:])).graph()
 
@@ -227,7 +230,8 @@ class _Reader:
 
     def _max_pool(self, node: fx.Node, x: Any, kernel: Any, stride: Any = (), pad: Any = 0, *rest: Any) -> Node:
         before = self._of(node, 0)
-        if len(before.shape) != 3 or any(part not in (1, [1, 1], False) for part in rest):
+        dilation, ceil = (*rest, *(1, False)[len(rest) :])
+        if len(before.shape) != 3 or _pair(dilation) != (1, 1) or ceil:
             raise NotReadableError("max-pooling that is dilated or not two-dimensional")
         k, s, p = _pair(kernel), _pair(stride or kernel), _pair(pad)
         shape = (before.shape[0], *(_pooled(before.shape[i + 1], k[i], s[i], p[i]) for i in (0, 1)))
@@ -277,6 +281,8 @@ class _Reader:
         shape = _shape_of(node)
         if x.spatial or shape is None or len(shape) != 2:
             raise NotReadableError("a linear layer on images")
+        if b is not None and _shape_of(b) != shape[1:]:
+            raise NotReadableError("a bias that is spread over outputs")
         return Node("linear", [x], shape[1:], weight=self._name(w, transposed=True), bias=self._name(b))
 
     def _addmm(self, node: fx.Node, b: Any, x: Any, w: Any) -> Node:
@@ -326,6 +332,10 @@ class _Reader:
         nodes = _merge(_in_order(last))
         if nodes[-1].spatial:
             raise NotReadableError("an output that is no vector")
+        for node in nodes:  # a flattened image lies in another order: only a linear layer's weights can follow it
+            parts = [node.added] if node.kind == "linear" else [*node.inputs, node.added]
+            if any(_reordered(part) for part in parts) or _reordered(nodes[-1]):
+                raise NotReadableError("a flattened image that is not given to a linear layer")
         if nodes[0].kind != "input" or len(nodes) < 2:
             raise NotReadableError("an output that does not depend on the data")
         if len(nodes[0].shape) not in (1, 3):
@@ -411,6 +421,10 @@ def _merge(nodes: list[Node]) -> list[Node]:
             changed = True
             break
     return nodes
+
+
+def _reordered(node: Node | None) -> bool:
+    return node is not None and node.kind == "flatten" and node.inputs[0].shape[1:] != (1, 1)
 
 
 def _flops(node: Node) -> float:

@@ -34,6 +34,10 @@ template <int V> static inline void accumulate(vec<V>& sum, const number* x, vec
         sum = (vec<V>)_mm256_dpbf16_ps((__m256)sum, (__m256bh)_mm256_set1_epi32(pair), (__m256bh)weight);
     else sum = (vec<V>)_mm_dpbf16_ps((__m128)sum, (__m128bh)_mm_set1_epi32(pair), (__m128bh)weight);
 }
+template <int V> static inline void accumulate_last(vec<V>& sum, const number* x, vec<V> weight) {
+    const word alone = *x;  // without its neighbour, which is padding and may be NaN
+    accumulate<V>(sum, (const number*)&alone, weight);
+}
 static inline float to_float(number x) {
     const unsigned bits = unsigned(x) << 16;
     float value;
@@ -51,6 +55,7 @@ constexpr int TOGETHER = 1;
 template <int V> static inline vec<V> load(const number* p) { return *(const vec<V>*)p; }
 template <int V> static inline void store(number* p, vec<V> v) { *(vec<V>*)p = v; }
 template <int V> static inline void accumulate(vec<V>& sum, const number* x, vec<V> weight) { sum += *x * weight; }
+template <int V> static inline void accumulate_last(vec<V>& sum, const number* x, vec<V> weight) {}
 static inline float to_float(number x) { return x; }
 static inline number to_number(float value) { return value; }
 #endif
@@ -90,7 +95,10 @@ static inline __attribute__((always_inline)) void convolve_block(
 #pragma GCC unroll 32
                 for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-                    for (int q = 0; q < Q; q++) accumulate<V>(sum[p][q], from + p * SW * I::CS + c, weight[q]);
+                    for (int q = 0; q < Q; q++) {
+                        if (c + TOGETHER <= I::C) accumulate<V>(sum[p][q], from + p * SW * I::CS + c, weight[q]);
+                        else accumulate_last<V>(sum[p][q], from + p * SW * I::CS + c, weight[q]);
+                    }
             }
         }
 #pragma GCC unroll 32
@@ -147,7 +155,10 @@ static inline __attribute__((always_inline)) void multiply_block(
 #pragma GCC unroll 32
             for (int p = 0; p < P; p++)
 #pragma GCC unroll 8
-                for (int q = 0; q < Q; q++) accumulate<V>(sum[p][q], x + p * x_step + c, weight[q]);
+                for (int q = 0; q < Q; q++) {
+                    if (c + TOGETHER <= C) accumulate<V>(sum[p][q], x + p * x_step + c, weight[q]);
+                    else accumulate_last<V>(sum[p][q], x + p * x_step + c, weight[q]);
+                }
         }
 #pragma GCC unroll 32
     for (int p = 0; p < P; p++)

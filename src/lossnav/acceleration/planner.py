@@ -47,6 +47,7 @@ _LEAST_INPUTS = 32  # to each part of a first layer's response, for that to be c
 _WORTH_COMPILING = 300.0  # seconds of work left above which 10-25 s of compiling are risked
 _GAIN = 0.97  # a change is kept where it takes less than this part of the time
 _BATCH_SIZES = (25, 50, 125, 250, 500, 1000)
+_ROUGHLY = 0.05  # relative to a metric of 1 and more
 _POINTS_AT_ONCE = (4, 16, 64)  # on a GPU; on the CPU it does not pay
 _SHARE = 0.25  # of memory that first-layer responses may take
 
@@ -359,13 +360,12 @@ class _Finder:
             error, reason = math.inf, ""
             try:
                 error = self._error(plan)
-            except NotReadableError as unknown:
-                if len(kept) > 1:  # a rule that does not apply is no plan that failed
-                    self.choice.events.append(f"not fused: {unknown}")
-                    continue
-                reason = str(unknown)
             except Exception as failure:
-                reason = _in_words(failure)
+                known = isinstance(failure, NotReadableError)
+                reason = f"not fused: {failure}" if known else _in_words(failure)
+                if len(kept) > 1 and plan is not kept[0]:  # a rule that does not apply is no plan that failed
+                    self.choice.events.append(reason if known else f"left out: {plan} ({reason})")
+                    continue
             if error <= plan.tolerance:
                 self.choice.plan, self.choice.error = plan, error
                 if fell:
@@ -429,6 +429,11 @@ def _next_size(plan: Plan, sizes: list[int], step: int) -> int | None:
 
 def relative_difference(plain: Mapping[str, float], fast: Mapping[str, float]) -> float:
     """Relative difference of two losses: 0 where both are the same non-finite value, infinite where only one is."""
+    if any(
+        abs(plain[name] - fast[name]) > _ROUGHLY * max(1.0, abs(plain[name]))
+        for name in (set(plain) & set(fast)) - {"loss"}
+    ):
+        return math.inf  # of metrics only gross errors are found: one sample more or less is rounding
     a, b = plain["loss"], fast["loss"]
     if a == b or (math.isnan(a) and math.isnan(b)):
         return 0.0

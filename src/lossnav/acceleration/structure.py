@@ -95,7 +95,8 @@ def look(objective: Objective, displaced: Params) -> Structure:
     layers = [call for call in at_center if isinstance(modules[call.name], LAYERS)]
     if layers and times[layers[0].name] == 1:
         again = next((call for call in elsewhere if call.name == layers[0].name), None)
-        if again is not None and torch.equal(again.given, layers[0].given):
+        moves = f"{layers[0].name}.weight" in objective.params | objective._held  # and is not computed from others
+        if moves and again is not None and torch.equal(again.given, layers[0].given):
             found.first_layer = layers[0].name
             weight: Any = modules[layers[0].name].weight
             found.first_shape = (weight.numel() // weight.shape[0], layers[0].made.numel() // in_sample)
@@ -151,6 +152,8 @@ def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | No
     if any(isinstance(value, Tensor) and value.dim() == 0 for name, value in values.items() if name != "loss"):
         return None, 0  # a metric of a whole batch is no mean over its samples
     kept = list(batches)
+    if not all(_only_tensors(batch) for batch in kept):
+        return None, 0  # numbers and words that belong to one batch
     parts = [list(tensors(batch)) for batch in kept]
     sizes = [{part.shape[0] if part.dim() else None for part in batch} for batch in parts]
     shapes = {tuple(tuple(part.shape[1:]) for part in batch) for batch in parts}
@@ -161,6 +164,14 @@ def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | No
     columns = iter(_join_column(column) for column in zip(*parts, strict=True))
     joined = map_tensors(kept[0], lambda _: next(columns))
     return joined, sum(batch[0].shape[0] for batch in parts)
+
+
+def _only_tensors(batch: Batch) -> bool:
+    if isinstance(batch, dict):
+        return all(_only_tensors(part) for part in batch.values())
+    if isinstance(batch, list | tuple):
+        return all(_only_tensors(part) for part in batch)
+    return isinstance(batch, Tensor)
 
 
 def _join_column(parts: tuple[Tensor, ...]) -> Tensor:
