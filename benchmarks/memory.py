@@ -67,7 +67,7 @@ def run(workload: workloads.Workload, plan: str, points: int) -> None:
 
 def plain_loop(workload: workloads.Workload) -> None:
     """One point: all the data as one batch."""
-    state = dict(workload.model.named_parameters())
+    state = {name: parameter.detach() for name, parameter in workload.model.named_parameters()}
     with torch.inference_mode():
         workload.loss(functional_call(workload.model, state, (workload.x,)), workload.y)
 

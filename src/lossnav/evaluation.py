@@ -202,7 +202,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
         function = engine.prepare(PointFunction(objective, chart), probes, sampler.total)
         planning = time.perf_counter() - started
         list(engine.run(function, probes[:1]))  # the first point also fills caches
-        seconds = []
+        seconds: list[float] = []
         while len(seconds) < 3 or (len(seconds) < _ESTIMATED_POINTS and sum(seconds) < _ESTIMATING_SECONDS):
             started = time.perf_counter()
             count = max(1, getattr(function, "points_at_once", 1))

@@ -9,10 +9,11 @@ from torch.func import functional_call
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.acceleration import Plan, kernel
+from lossnav.acceleration import Plan, PointFunction, kernel
 from lossnav.acceleration import planner as planning
 from lossnav.acceleration.graph import NotReadableError, read
 from lossnav.acceleration.kernel import Kernel
+from lossnav.evaluation import probe_points
 
 pytestmark = pytest.mark.skipif(not kernel.can_compile(), reason="no C++ compiler")
 
@@ -201,6 +202,27 @@ class Spread(nn.Module):
         return torch.addmm(self.bias, x, self.weight.t())
 
 
+class TwoShapes(nn.Module):
+    """The data as vectors and, by another name for it, as images."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.conv = nn.Linear(27, 5), nn.Conv2d(3, 5, 3)
+
+    def forward(self, x):
+        again = x.detach()
+        return self.linear(x.flatten(1)) + self.conv(again).flatten(1)
+
+
+class Tupled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return (self.layer(x),)
+
+
 @pytest.mark.parametrize(
     ("model", "x", "words"),
     [
@@ -208,12 +230,92 @@ class Spread(nn.Module):
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.ReLU(), nn.Linear(36, 5)), images(3, 5), "flattened image"),
         (nn.Sequential(nn.MaxPool2d(2, 3, ceil_mode=True), nn.Flatten(), nn.Linear(27, 5)), images(3, 7), "max-pool"),
         (Spread(), vectors(4), "spread over outputs"),
+        (TwoShapes(), images(3, 3), "two shapes"),
+        (Tupled(), vectors(4), "a tuple and not one tensor"),
     ],
-    ids=["flat output", "relu on flat", "ceil", "scalar bias"],
+    ids=["flat output", "relu on flat", "ceil", "scalar bias", "two shapes", "tuple"],
 )
 def test_what_would_be_misread_is_not_read(model, x, words):
     with pytest.raises(NotReadableError, match=words):
         fuse(model.eval(), x)
+
+
+class AddsItsData(nn.Module):
+    """Reads its data as a term of a sum: rows of 13 have no room for a whole vector after the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(13, 13)
+
+    def forward(self, x):
+        return self.layer(x) + x
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_torchs_defaults_do_not_matter(dtype):
+    torch.manual_seed(0)
+    model, x = AddsItsData().eval(), vectors(13)
+    expected = model(x)
+    torch.set_default_dtype(dtype)
+    try:
+        made = fuse(model, x)(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_added_is_not_read_past_its_end():
+    model = AddsItsData()
+    made = Kernel(read(lambda w, x: functional_call(model, w, (x,)), state_of(model), vectors(13, 3)))
+    assert "in[0] + start" not in made.source
+
+
+def test_a_hook_before_the_model_is_applied_once(eager):
+    model = nn.Sequential(nn.Linear(13, 8), nn.ReLU(), nn.Linear(8, 5))
+    model.register_forward_pre_hook(lambda _, args: (args[0] + args[0],))
+    fast, plain = surfaces(*problem(model, vectors(13)))
+    assert fast.attrs["engine"]["plan_fields"].get("fused"), fast.attrs["engine"]
+    np.testing.assert_allclose(fast["loss"], plain["loss"], rtol=1e-5)
+
+
+def test_nothing_is_proved_where_nothing_is_finite(eager):
+    model = nn.Sequential(nn.Linear(13, 5))
+    objective, plane = problem(model, vectors(13).fill_(torch.nan))
+    surface = ln.evaluate(objective, plane, GRID, check=False)
+    assert surface.attrs["engine"]["plan_fields"] == {}
+    assert "no probe" in surface.attrs["engine"]["plan_events"][-1]
+
+
+def test_memory_running_out_ends_in_batches_too_small_to_fuse(eager, monkeypatch):
+    objective, plane = problem(*ready("linear"))
+    plain = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan="plain"))
+    calls = []
+
+    def out_of_memory(self, data, factors=(1.0,)):
+        calls.append(len(data[0]))
+        if len(calls) > 15:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, data, factors)
+
+    real = Kernel.__call__
+    monkeypatch.setattr(Kernel, "__call__", out_of_memory)
+    surface = ln.evaluate(objective, plane, GRID)
+    assert "fused" not in surface.attrs["engine"]["plan_fields"], surface.attrs["engine"]
+    assert surface.attrs["engine"]["plan_fields"]["batch_size"] < 3
+    np.testing.assert_allclose(surface["loss"], plain["loss"], rtol=1e-5)
+
+
+def test_threads_may_share_one_function(eager):
+    from concurrent.futures import ThreadPoolExecutor
+
+    objective, plane = problem(*ready("notebook"))
+    function = ln.Local().prepare(PointFunction(objective, plane), probe_points(GRID), 10_000)
+    assert function.fast.plan.fused
+    points = GRID.points()
+    alone = [function(point)["loss"] for point in points]
+    with ThreadPoolExecutor(4) as pool:
+        assert [values["loss"] for values in pool.map(function, points)] == alone
 
 
 @HALF

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import operator
+import threading
 from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -49,6 +50,7 @@ class Fast:
     def __init__(
         self, objective: Objective, chart: Chart, structure: Structure, plan: Plan, samples: int | None = None
     ) -> None:
+        self._lock = threading.Lock()  # buffers are used again at every point
         passes = objective._pass
         assert isinstance(passes, FunctionalPasses)
         self.objective, self.chart, self.structure, self.plan, self.samples = objective, chart, structure, plan, samples
@@ -83,7 +85,7 @@ class Fast:
         if self.plan.points > 1:
             return self.many([point])[0]
         objective = self.objective
-        with rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
+        with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             state = self._state(point)
             if self.plan.compiled:
                 steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
@@ -97,7 +99,7 @@ class Fast:
     def many(self, points: Sequence[Point] | Point) -> list[Values]:
         """Return loss and metrics at several coordinates, all in one pass through the model."""
         objective = self.objective
-        with rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
+        with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             states = [{name: tensor.clone() for name, tensor in self._state(point).items()} for point in points]
             moved = {f"model.{name}" for name in self._moved} & states[0].keys()
             stacked = {name: torch.stack([state[name] for state in states]) for name in moved}
@@ -131,9 +133,6 @@ class Fast:
     def _cast(self, tensor: Tensor) -> Tensor:
         dtype = None if self.plan.fused else self.plan.dtype  # a kernel rounds by itself
         return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
-
-    def _cast_inputs(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        return map_tensors((args, kwargs), self._cast)
 
     def _layout(self, tensor: Tensor) -> Tensor:
         if not self.plan.channels_last or tensor.dim() != 4:
@@ -384,7 +383,9 @@ def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch])
 def _input_of(model: nn.Module, objective: Objective, batch: Batch) -> Tensor:
     """The one tensor that the objective's model is given for a batch."""
     seen: list[Any] = []
-    handle = model.register_forward_pre_hook(lambda _, args, kwargs: seen.append((args, kwargs)), with_kwargs=True)
+    handle = model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append((args, kwargs)), prepend=True, with_kwargs=True
+    )  # before the user's own hooks, which are part of what is traced
     try:
         with torch.no_grad():
             objective._pass(objective.params | objective._held, objective._buffers, [batch])

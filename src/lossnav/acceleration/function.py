@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lossnav.acceleration.fast import Fast, Point
+from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.planner import Choice, Way, choose
 from lossnav.charts import Chart
@@ -107,9 +108,13 @@ class Accelerated:
         if fast.objective.device.type == "cuda":
             torch.cuda.empty_cache()
         plan = replace(fast.plan, batch_size=size // 2)
+        try:
+            self.fast = Fast(fast.objective, fast.chart, structure, plan)
+        except NotReadableError:  # too few samples to read the model with
+            plan = replace(plan, fused=False)
+            self.fast = Fast(fast.objective, fast.chart, structure, plan)
         self.choice.events.append(f"out of memory: batches halved to {size // 2}")
         self.choice.plan = plan
-        self.fast = Fast(fast.objective, fast.chart, structure, plan)
         return True
 
 

@@ -118,11 +118,21 @@ def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor
         raise NotReadableError("not a batch of samples on the CPU")
     try:
         with torch.no_grad():
-            traced = make_fx(functionalize(call, remove="mutations"))(state, sample)
+            traced = make_fx(functionalize(_to_one_tensor(call), remove="mutations"))(state, sample)
     except Exception as error:  # a value asked for while it is traced, most often
         raise NotReadableError(f"it cannot be traced: {str(error).splitlines()[0][:80]}") from None
     traced.graph.eliminate_dead_code()
     return _Reader(traced.graph, list(state), tuple(sample.shape[1:])).graph()
+
+
+def _to_one_tensor(call: Callable[[Params, Tensor], Tensor]) -> Callable[[Params, Tensor], Tensor]:
+    def checked(state: Params, sample: Tensor) -> Tensor:
+        made = call(state, sample)
+        if not isinstance(made, Tensor):
+            raise TypeError(f"its output is a {type(made).__name__} and not one tensor")
+        return made
+
+    return checked
 
 
 class _Reader:
@@ -139,7 +149,7 @@ class _Reader:
                 continue
             if node.op == "output":
                 out = node.args[0]
-                out = out[0] if isinstance(out, list | tuple) and len(out) == 1 else out
+                out = out[0] if isinstance(out, list | tuple) and len(out) == 1 else out  # tracing may wrap one tensor
                 if not isinstance(out, fx.Node) or out not in self.made:
                     raise NotReadableError("its output is not one tensor")
                 return self._finish(self.made[out], tail)
@@ -168,7 +178,8 @@ class _Reader:
         elif node.target is operator.getitem and node.args[0] in self.made and not node.users:
             pass
         elif node.target is ATEN.t.default and node.args[0] in self.names:
-            self.names[node] = f"{self.names[node.args[0]]}|t"
+            name = self.names[node.args[0]]
+            self.names[node] = name.removesuffix("|t") if name.endswith("|t") else f"{name}|t"
         elif node.target is ATEN.empty.memory_format and not node.users:
             pass
         else:
@@ -230,7 +241,7 @@ class _Reader:
 
     def _max_pool(self, node: fx.Node, x: Any, kernel: Any, stride: Any = (), pad: Any = 0, *rest: Any) -> Node:
         before = self._of(node, 0)
-        dilation, ceil = (*rest, *(1, False)[len(rest) :])
+        dilation, ceil = rest[0] if rest else 1, len(rest) > 1 and rest[1]
         if len(before.shape) != 3 or _pair(dilation) != (1, 1) or ceil:
             raise NotReadableError("max-pooling that is dilated or not two-dimensional")
         k, s, p = _pair(kernel), _pair(stride or kernel), _pair(pad)
@@ -269,9 +280,10 @@ class _Reader:
         if shape[1:] == before.shape:
             return before
         if before.kind == "input":
-            before.shape = shape[1:]  # the data is read in the order it lies in
-            if sum(x is other for node_ in self.fx.nodes for other in node_.all_input_nodes) > 1:
+            names = [name for name, made in self.made.items() if made is before]
+            if any(user is not node and self.made.get(user) is not before for name in names for user in name.users):
                 raise NotReadableError("data that is used in two shapes")
+            before.shape = shape[1:]  # the data is read in the order it lies in
             return before
         if len(before.shape) == 3 and shape[1:] == (math.prod(before.shape),):
             return Node("flatten", [before], shape[1:])
@@ -444,6 +456,8 @@ def _tail(node: fx.Node) -> Callable[[Tensor], Tensor]:
 
 def _shape_of(node: fx.Node) -> tuple[int, ...] | None:
     meta: Any = node.meta.get("tensor_meta")
+    if isinstance(meta, tuple | list) and not hasattr(meta, "shape"):  # of several results the first is read
+        meta = meta[0]
     return tuple(meta.shape) if hasattr(meta, "shape") else None
 
 

@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
@@ -29,6 +30,7 @@ from lossnav.acceleration.norms import fold_batch_norm
 from lossnav.params import Params
 
 _ALIGNED = 16  # floats: 64 bytes
+_FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the user has set as torch's defaults
 _COMPILER_SECONDS = 120
 _NEAR = 512 * 1024  # bytes of weights that stay in the second-level cache
 _FEW_PIXELS = 64
@@ -74,7 +76,7 @@ class Kernel:
         self.source, self._packers = layout.source, layout.packers
         self._packed = _aligned_zeros(layout.weights)
         self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * _ALIGNED  # floats, for each thread
-        self._scratch = torch.empty(0)
+        self._scratch = torch.empty(0, **_FLOATS)
 
     @cached_property
     def path(self) -> Path:
@@ -117,7 +119,7 @@ class Kernel:
             The data is sum_i factors[i] data[i]; the first is 1.
         """
         n = data[0].shape[0]
-        out = torch.empty(n, self.features)
+        out = torch.empty(n, self.features, **_FLOATS)
         sources = (ctypes.c_void_p * len(data))(*(tensor.data_ptr() for tensor in data))
         weighed = (ctypes.c_float * len(data))(*factors)
         threads = max(1, min(torch.get_num_threads(), -(-n // self._rows)))
@@ -154,7 +156,7 @@ class _Packer:
         node = self.node
         if node.kind == "affine":
             assert node.norm is not None
-            ones = torch.ones(node.shape[0])
+            ones = torch.ones(node.shape[0], **_FLOATS)
             weight, bias = fold_batch_norm(ones, None, node.norm, state)
             self._put(packed, self.start, weight)
             self._put(packed, self.start + self.blocks * self.width, bias)
@@ -284,7 +286,9 @@ class _Layout:
         self.steps[id(node)] = f"{step}L"
 
     def _read_in_place(self, node: Node) -> bool:
-        return node.kind == "input" and self.sources == 1 and not node.relu and not self.half
+        """Whether the data, whose rows end where the next begin, is only read by what needs no padding: products."""
+        only_multiplied = all(u.kind == "linear" and u.added is not node for u in self.users[id(node)])
+        return node.kind == "input" and self.sources == 1 and not node.relu and not self.half and only_multiplied
 
     # ---- code
 
@@ -431,7 +435,7 @@ def _cpp(value: object) -> str:
 
 def _aligned_zeros(floats: int) -> Tensor:
     """Zeros that begin at a multiple of 64 bytes."""
-    room = torch.zeros(floats + 2 * _ALIGNED)
+    room = torch.zeros(floats + 2 * _ALIGNED, **_FLOATS)
     skipped = -room.data_ptr() % 64 // 4
     return room[skipped : skipped + floats]
 

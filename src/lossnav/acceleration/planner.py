@@ -354,6 +354,10 @@ class _Finder:
     def _prove(self, kept: list[Plan]) -> Fast | None:
         """The last plan that agrees with the plain path at every probe, and at two on all the data."""
         fell = False
+        if not any(math.isfinite(self._plain(i, self.tuning)["loss"]) for i in range(len(self.probes))):
+            self.choice.events.append("plain: no probe has a finite loss to hold a plan against")
+            self._fall_back_to_plain()
+            return None
         for plan in reversed(kept):
             if plan == Plan():
                 break

@@ -90,7 +90,7 @@ class Grid(Sampler):
 
 
 def _halvings(n: int) -> list[list[int]]:
-    """Indices 0 to n - 1 in nested levels: the ends and the middle, then the middles of what lies between; 5 and more."""
+    """Indices 0 to n - 1 in nested levels, each with the middles of what lies between; the first has 5 and more."""
     level, levels = [0, n - 1], []
     while True:
         if len(level) >= min(_COARSEST, n):
