@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from lossnav.errors import SamplerError
 from lossnav.interpolation import Interpolant
 from lossnav.samplers.base import Losses, Points, Sampler
+from lossnav.samplers.range import RISE, AutoRange, find_ranges
 
 Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be
 Ends = dict[str, tuple[float, float]]
@@ -65,7 +67,9 @@ class Adaptive(Sampler):
         Cells along each axis to begin with.
     max_depth : int
         How often a cell may be halved: an edge (a cliff, the rim of a region of NaN) is never smooth.
-    **ends : (low, high)
+    rise, cap : float
+        Of automatic ranges, as in `Grid`.
+    **ends : (low, high) or "auto"
         One a coordinate, in the chart's order.
 
     Raises
@@ -92,11 +96,16 @@ class Adaptive(Sampler):
         max_points: int = 2000,
         start: int = 4,
         max_depth: int = 6,
-        **ends: tuple[float, float],
+        rise: float = RISE,
+        cap: float = AutoRange.cap,
+        **ends: tuple[float, float] | Literal["auto"],
     ) -> None:
         if not ends:
             raise SamplerError("Adaptive needs at least one axis. Pass alpha=(-1, 1), beta=(-1, 1).")
-        for name, pair in ends.items():
+        self._auto = dict.fromkeys((name for name, pair in ends.items() if pair == "auto"), AutoRange(rise, cap))
+        self._found: dict[str, dict[str, Any]] = {}
+        pairs = {name: (-1.0, 1.0) if pair == "auto" else pair for name, pair in ends.items()}
+        for name, pair in pairs.items():
             if len(pair) != 2 or not all(map(math.isfinite, pair)) or pair[0] >= pair[1]:
                 raise SamplerError(f"{name}={pair} is not an interval. Give two finite numbers, the lower first.")
         if not 0 < tolerance < math.inf:
@@ -109,8 +118,17 @@ class Adaptive(Sampler):
                 "Allow more, or pass a smaller start."
             )
         self.dims = tuple(ends)
-        self.ends: Ends = {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+        self.ends: Ends = {name: (float(low), float(high)) for name, (low, high) in pairs.items()}
         self.tolerance, self.max_points, self.start, self.max_depth = tolerance, max_points, start, max_depth
+
+    def settle(self, losses: Callable[[Points], Losses]) -> Adaptive:
+        """Find the automatic ranges, where there are any."""
+        if not self._auto:
+            return self
+        settled = copy.copy(self)
+        settled._auto, settled._found = {}, find_ranges(self.dims, self._auto, losses)
+        settled.ends = self.ends | {name: (-said["reach"], said["reach"]) for name, said in settled._found.items()}
+        return settled
 
     def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
         """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
@@ -125,7 +143,7 @@ class Adaptive(Sampler):
             "max_points": self.max_points,
             "start": self.start,
             "max_depth": self.max_depth,
-        }
+        } | ({"auto": self._found} if self._found else {})
 
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}=({low:g}, {high:g})" for name, (low, high) in self.ends.items())
@@ -187,7 +205,8 @@ class _Refinement:
         low, high = (np.array([pair[i] for pair in self.sampler.ends.values()]) for i in (0, 1))
         whole = self.sampler.start * self.unit
         steps = np.array(keys, dtype=np.float64).reshape(-1, self.k)
-        return (low * (whole - steps) + high * steps) / whole
+        places: Points = (low * (whole - steps) + high * steps) / whole
+        return places
 
     def _predict(self, keys: list[Key]) -> NDArray[np.float64]:
         self.interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,21 @@ class Sampler(ABC):
     dims: tuple[str, ...]
 
     @abstractmethod
-    def rounds(self) -> Generator[Points, Losses, None]:
-        """Ask by yielding coordinates of shape (m, k), no point twice; be told their losses, shape (m,), by `send`."""
+    def rounds(self) -> Generator[Points, Losses, dict[str, Any] | None]:
+        """Ask by yielding coordinates of shape (m, k), no point twice; be told their losses, shape (m,), by `send`.
+
+        What it returns at the end, where it is not None, is the outcome: kept in the surface beside what was asked.
+        """
+
+    def settle(self, losses: Callable[[Points], Losses]) -> Sampler:
+        """Return the sampler with all that was left open decided, by the losses at a few points; itself if nothing was.
+
+        Parameters
+        ----------
+        losses : callable
+            From coordinates of shape (m, k) to losses of shape (m,).
+        """
+        return self
 
     @property
     def axes(self) -> dict[str, NDArray[np.float64]] | None:

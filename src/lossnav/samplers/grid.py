@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Points, Sampler
+from lossnav.samplers.range import RISE, AutoRange, find_ranges
 
 Axis = NDArray[np.float64]
 
+_AUTO_POINTS = 51
 _COARSEST = 5  # points along each axis of the first level
 
 
@@ -26,7 +28,10 @@ class Grid(Sampler):
     **axes : (low, high, n) or increasing sequence of numbers
         One a coordinate, named as the chart names it (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple
         of three means n evenly spaced points with both ends among them; a list or array holds the coordinates
-        themselves.
+        themselves. "auto", or ("auto", n), finds the range: [-r, r] with r doubled or halved until the loss at its
+        ends is `rise` times the centre's. n is 51 where it is not given.
+    rise, cap : float
+        Of an automatic range: what the loss rises by at its ends, and the largest r there may be.
 
     Raises
     ------
@@ -39,11 +44,27 @@ class Grid(Sampler):
     array([[-1.,  0.], [-1.,  1.], [ 0.,  0.], [ 0.,  1.], [ 1.,  0.], [ 1.,  1.]])
     """
 
-    def __init__(self, **axes: tuple[float, float, int] | ArrayLike) -> None:
+    def __init__(
+        self, *, rise: float = RISE, cap: float = AutoRange.cap, **axes: tuple[float, float, int] | ArrayLike
+    ) -> None:
         if not axes:
             raise SamplerError("A grid needs at least one axis. Pass alpha=(-1, 1, 51), beta=(-1, 1, 51).")
-        self._axes = {name: _axis(name, spec) for name, spec in axes.items()}
+        auto = {name: spec for name, spec in axes.items() if _is_auto(spec)}
+        self._auto = dict.fromkeys(auto, AutoRange(rise, cap))
+        ends = {name: (-1, 1, _auto_points(name, spec)) for name, spec in auto.items()}
+        self._axes = {name: _axis(name, ends.get(name, spec)) for name, spec in axes.items()}
+        self._found: dict[str, dict[str, Any]] = {}
         self.dims = tuple(axes)
+
+    def settle(self, losses: Callable[[Points], Losses]) -> Grid:
+        """Find the automatic ranges, where there are any."""
+        if not self._auto:
+            return self
+        found = find_ranges(self.dims, self._auto, losses)
+        ends = {name: (-said["reach"], said["reach"], len(self._axes[name])) for name, said in found.items()}
+        settled = Grid(**(self._axes | ends))  # type: ignore[arg-type]
+        settled._found = found
+        return settled
 
     @property
     def axes(self) -> dict[str, Axis]:
@@ -79,10 +100,8 @@ class Grid(Sampler):
 
     def describe(self) -> dict[str, Any]:
         """Kind, ends and number of points of each axis."""
-        return {
-            "kind": "Grid",
-            "axes": {name: [float(axis[0]), float(axis[-1]), len(axis)] for name, axis in self._axes.items()},
-        }
+        axes = {name: [float(axis[0]), float(axis[-1]), len(axis)] for name, axis in self._axes.items()}
+        return {"kind": "Grid", "axes": axes} | ({"auto": self._found} if self._found else {})
 
     def __repr__(self) -> str:
         axes = (f"{name}=({axis[0]:g}, {axis[-1]:g}, {len(axis)})" for name, axis in self._axes.items())
@@ -132,3 +151,14 @@ def _axis(name: str, spec: Any) -> Axis:
     if (np.diff(axis) <= 0).any():
         raise SamplerError(f"The coordinates of {name} do not increase. Sort them, and give each once.")
     return axis
+
+
+def _is_auto(spec: Any) -> bool:
+    return isinstance(spec, str) or (isinstance(spec, tuple) and len(spec) > 0 and isinstance(spec[0], str))
+
+
+def _auto_points(name: str, spec: Any) -> int:
+    word, n = (spec, _AUTO_POINTS) if isinstance(spec, str) else (spec[0], spec[-1])
+    if word != "auto" or (not isinstance(spec, str) and len(spec) != 2):
+        raise SamplerError(f"{name}={spec!r} is no axis. Use (-1, 1, 51), 'auto' or ('auto', 51).")
+    return int(n)

@@ -1,0 +1,83 @@
+"""How far to go: a range that ends where the loss has risen so far and no further."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lossnav.errors import SamplerError
+from lossnav.samplers.base import Losses, Points
+
+Ask = Callable[[Points], Losses]
+
+RISE = 10.0
+_SMALLEST = 2.0**-10
+
+
+@dataclass(frozen=True)
+class AutoRange:
+    """A range [-r, r], r a power of two: the smallest at whose ends the loss has risen far enough.
+
+    Attributes
+    ----------
+    rise : float
+        The higher of the two losses at the ends is at least this multiple of the centre's.
+    cap : float
+        r is no more than this, however flat the ground.
+    """
+
+    rise: float = RISE
+    cap: float = 16.0
+
+    def __post_init__(self) -> None:
+        if not self.rise > 1 or not _SMALLEST < self.cap < math.inf:
+            raise SamplerError(
+                f"rise={self.rise} and cap={self.cap}: the rise is above 1, the cap finite. 10 and 16 do."
+            )
+
+    def find(self, i: int, k: int, losses: Ask) -> dict[str, Any]:
+        """Find r along coordinate i of k, all others zero.
+
+        Returns
+        -------
+        dict
+            ``reach`` (r), ``rise`` (what was asked), ``found`` (what the loss rose by at r), ``capped``, ``points``
+            (how many were evaluated).
+        """
+        center = float(losses(np.zeros((1, k)))[0])
+        found: dict[float, float] = {}
+
+        def risen(r: float) -> bool:
+            ends = np.zeros((2, k))
+            ends[:, i] = -r, r
+            heights = losses(ends)
+            found[r] = float(np.max(heights)) / center if np.isfinite(heights).all() else math.inf
+            return found[r] >= self.rise
+
+        if not center > 0:
+            raise SamplerError(
+                f"The loss at the centre is {center:g}, of which there is no multiple. Give the ends of the axes."
+            )
+        r = min(1.0, self.cap)
+        if risen(r):
+            while r / 2 >= _SMALLEST and risen(r / 2):
+                r /= 2
+        else:
+            while r < self.cap and not risen(r := min(2 * r, self.cap)):
+                pass
+        return {
+            "reach": r,
+            "rise": self.rise,
+            "found": found[r],
+            "capped": found[r] < self.rise,
+            "points": 1 + 2 * len(found),
+        }
+
+
+def find_ranges(dims: Sequence[str], wanted: dict[str, AutoRange], losses: Ask) -> dict[str, dict[str, Any]]:
+    """Find the range of every coordinate that asks for it, by its name."""
+    return {dim: wanted[dim].find(i, len(dims), losses) for i, dim in enumerate(dims) if dim in wanted}
