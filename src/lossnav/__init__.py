@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
     from lossnav.engines import Engine, Local
     from lossnav.errors import Interrupted, LossnavError
-    from lossnav.evaluation import estimate, evaluate
+    from lossnav.evaluation import estimate, evaluate, stream
     from lossnav.objective import Objective
-    from lossnav.samplers import Grid, Sampler
+    from lossnav.samplers import Adaptive, Grid, Points, Sampler
     from lossnav.surface import open_surface as open
     from lossnav.surface import save_surface as save
 
@@ -43,11 +43,14 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "RescaledBilinear": ("lossnav.charts", "RescaledBilinear"),
     "Sampler": ("lossnav.samplers", "Sampler"),
     "Grid": ("lossnav.samplers", "Grid"),
+    "Adaptive": ("lossnav.samplers", "Adaptive"),
+    "Points": ("lossnav.samplers", "Points"),
     "Engine": ("lossnav.engines", "Engine"),
     "Local": ("lossnav.engines", "Local"),
     "Plan": ("lossnav.acceleration", "Plan"),
     "estimate": ("lossnav.evaluation", "estimate"),
     "evaluate": ("lossnav.evaluation", "evaluate"),
+    "stream": ("lossnav.evaluation", "stream"),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
@@ -59,6 +62,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
 }
 
 __all__ = [
+    "Adaptive",
     "Chart",
     "Engine",
     "Grid",
@@ -69,6 +73,7 @@ __all__ = [
     "Objective",
     "Plan",
     "Plane",
+    "Points",
     "RescaledBilinear",
     "RescaledLine",
     "Sampler",
@@ -83,6 +88,7 @@ __all__ = [
     "params",
     "plot",
     "save",
+    "stream",
     "zoo",
 ]
 

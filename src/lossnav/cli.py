@@ -178,7 +178,8 @@ def evaluate(
     chart_class: Any = charts[chart]
     rescaled = chart.startswith("rescaled")
     how = normalize or ("none" if rescaled else "filter")
-    sampler = Grid(**dict.fromkeys(chart_class.dims, (*range_, grid)))
+    axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, grid))
+    sampler = Grid(**axes)
     if not dry_run:
         require_writable(out, overwrite, kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)

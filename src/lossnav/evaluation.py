@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ from lossnav.engines.base import Point
 from lossnav.errors import (
     EvaluationError,
     Interrupted,
+    LossnavWarning,
     NonFiniteCenterError,
     NotDeterministicError,
     OptionError,
@@ -41,6 +42,7 @@ from lossnav.samplers import Sampler
 
 _REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
 _FAILURES_KEPT = 20
+_UPDATE_SECONDS = 0.1  # least time between two partial surfaces
 _ESTIMATED_POINTS, _ESTIMATING_SECONDS = 20, 0.5  # at most so many points, or so long, for an estimate
 
 
@@ -54,6 +56,8 @@ def evaluate(
     overwrite: bool = False,
     check: bool = True,
     progress: bool | None = None,
+    resume: xr.Dataset | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
 ) -> xr.Dataset:
     """Evaluate an objective on a chart at the points a sampler asks for.
 
@@ -77,6 +81,12 @@ def evaluate(
         Whether the centre is evaluated twice before the run, to find a NaN or a loss that is not a function.
     progress : bool or None
         True: a bar, or lines where stderr is a file. False: none. None: a bar on a terminal.
+    resume : xarray.Dataset, optional
+        A surface of the same objective, chart and sampler that was stopped: its points are taken as they are (those
+        that failed are tried again), and the result is what an uninterrupted run gives.
+    on_update : callable, optional
+        Called with the surface as far as it is: after the first round of the sampler (for a grid a coarse one), then
+        now and then, and at the end. What it raises ends the updates with a warning, not the run.
 
     Returns
     -------
@@ -90,6 +100,8 @@ def evaluate(
         If chart, objective and sampler do not fit.
     NonFiniteCenterError, NotDeterministicError
         If the check of the centre fails.
+    OptionError
+        If the surface to resume is another one's.
     OutputExistsError, OutputNotWritableError, StoreError
         If the store cannot be written.
     EvaluationError
@@ -109,18 +121,20 @@ def evaluate(
     _require_fit(objective, chart, sampler)
     if store is not None:
         store = require_writable(store, overwrite, kind="surface")
-    engine = engine or Local()
+    updates = _Updates(on_update)
     with rng.preserved(device=objective.device), StopRequests() as stop:
         center = _check_center(objective, chart) if check else {}
-        run = _Run(objective, chart, sampler, engine, center)
-        with Progress("evaluate", sampler.total, "points", progress) as bar:
+        run = _Run(objective, chart, sampler, engine or Local(), center, resume)
+        with Progress("evaluate", run.sampler.total, "points", progress) as bar:
+            run.started = time.perf_counter()
             try:
                 run.prepare()
-                run.go(bar, stop)
+                for round_ended in run.steps(bar, stop):
+                    updates.offer(run, round_ended)
             except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
                 stop.signal = stop.signal or 2
-            run.seconds = bar.seconds
         surface = run.surface(interrupted=stop.signal is not None)
+        updates.send(surface)
     if store is not None:
         surfaces.save_surface(surface, store, overwrite=overwrite)
     if run.errors:
@@ -132,9 +146,116 @@ def evaluate(
         )
     if stop.signal is not None:
         kept = f"It is saved in {store}." if store else "It is in the .surface of this exception."
-        total = sampler.total or "?"
+        total = run.sampler.total or "?"
         raise Interrupted(f"Stopped after {len(run.rows)} of {total} points. {kept}", surface, stop.signal)
     return surface
+
+
+def stream(
+    objective: Objective,
+    chart: Chart,
+    sampler: Sampler,
+    *,
+    engine: Engine | None = None,
+    check: bool = True,
+    resume: xr.Dataset | None = None,
+) -> Iterator[xr.Dataset]:
+    """Evaluate as `evaluate` does, and yield the surface as far as it is, from a coarse one to the whole.
+
+    The first comes after the sampler's first round, the last is what `evaluate` returns. Between two of them nothing
+    is computed and nothing of the caller's is changed; leaving the loop ends the run.
+
+    Parameters
+    ----------
+    objective, chart, sampler, engine, check, resume
+        As in `evaluate`.
+
+    Yields
+    ------
+    xarray.Dataset
+        A surface; ``attrs["finished"]`` says whether it is the last.
+
+    Raises
+    ------
+    As `evaluate` does; after Ctrl-C an `Interrupted` with the ``surface``.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    >>> line = ln.Line(bowl.params, {"x": torch.tensor([3.0, 4.0])})
+    >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
+    [5, 9]
+    """
+    _require_fit(objective, chart, sampler)
+    pace = _Updates(None)
+    with rng.preserved(device=objective.device):
+        center = _check_center(objective, chart) if check else {}
+        run = _Run(objective, chart, sampler, engine or Local(), center, resume)
+        run.started = time.perf_counter()
+        run.prepare()
+    silent = Progress("evaluate", run.sampler.total, "points", show=False)
+    steps: Iterator[bool] | None = None
+    running = True
+    while running:
+        with rng.preserved(device=objective.device), StopRequests() as stop:
+            try:
+                steps = run.steps(silent, stop) if steps is None else steps
+                run.stop = stop
+                running = any(pace.due(run, round_ended) for round_ended in steps)
+            except KeyboardInterrupt:
+                stop.signal = stop.signal or 2
+            surface = run.surface(interrupted=stop.signal is not None)
+        if stop.signal is not None:
+            said = f"Stopped after {len(run.rows)} points. They are in the .surface of this exception."
+            raise Interrupted(said, surface, stop.signal)
+        if running or not pace.saw(run):
+            pace.sent(run)
+            yield surface
+
+
+class _Updates:
+    """When a partial surface is worth making: after the first round, then at most every tenth of the time it takes."""
+
+    def __init__(self, receive: Callable[[xr.Dataset], object] | None) -> None:
+        self.receive = receive
+        self.points, self.last, self.cost = 0, -math.inf, 0.0
+
+    def due(self, run: _Run, round_ended: bool) -> bool:
+        if run.finished or self.saw(run):
+            return run.finished and not self.saw(run)
+        since = time.perf_counter() - self.last
+        if self.points == 0:
+            return round_ended
+        return since > max(_UPDATE_SECONDS if round_ended else 4 * _UPDATE_SECONDS, 10 * self.cost)
+
+    def saw(self, run: _Run) -> bool:
+        """Whether there is nothing new since the last one."""
+        return self.points == len(run.rows) + run.finished
+
+    def sent(self, run: _Run) -> None:
+        self.points, self.last = len(run.rows) + run.finished, time.perf_counter()
+
+    def offer(self, run: _Run, round_ended: bool) -> None:
+        if self.receive is None or run.finished or not self.due(run, round_ended):
+            return
+        started = time.perf_counter()
+        self.send(run.surface(interrupted=False))
+        self.sent(run)
+        self.cost = self.last - started
+
+    def send(self, surface: xr.Dataset) -> None:
+        if self.receive is None:
+            return
+        try:
+            self.receive(surface)
+        except Exception as error:
+            self.receive = None
+            warnings.warn(
+                f"on_update raised {type(error).__name__}: {error}. It is not called any more; the run goes on.",
+                LossnavWarning,
+                stacklevel=4,
+            )
 
 
 @dataclass(frozen=True)
@@ -196,6 +317,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     """
     _require_fit(objective, chart, sampler)
     engine = engine or Local()
+    sampler = sampler.settle(_losses_of(objective, chart))
     probes = probe_points(sampler)
     with rng.preserved(device=objective.device):
         started = time.perf_counter()
@@ -247,39 +369,63 @@ class _Run:
     """One evaluation under way: what was asked, what came back."""
 
     def __init__(
-        self, objective: Objective, chart: Chart, sampler: Sampler, engine: Engine, center: Mapping[str, float]
+        self,
+        objective: Objective,
+        chart: Chart,
+        sampler: Sampler,
+        engine: Engine,
+        center: Mapping[str, float],
+        resumed: xr.Dataset | None = None,
     ) -> None:
+        sampler = sampler.settle(_losses_of(objective, chart))
         self.objective, self.chart, self.sampler, self.engine, self.center = objective, chart, sampler, engine, center
+        self.outcome: dict[str, Any] | None = None
+        self.finished = False
+        self.stop: StopRequests
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
         self.statuses: list[int] = []
         self.errors: list[str] = []
-        self.seconds = math.nan
+        self.started = math.nan
         self.function: engine_base.PointFunction
+        self.known = {} if resumed is None else _measured(resumed, self.made_of)
 
     def prepare(self) -> None:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
         plain = PointFunction(self.objective, self.chart)
         self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
 
-    def go(self, bar: Progress, stop: StopRequests) -> None:
-        """Ask and tell until the sampler has no more to ask, or a signal came."""
+    def steps(self, bar: Progress, stop: StopRequests) -> Iterator[bool]:
+        """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
+        self.stop = stop
         asking = self.sampler.rounds()
-        points = next(asking, None)
-        while points is not None:
+        losses: NDArray[np.float64] | None = None
+        while True:
+            try:
+                points = next(asking) if losses is None else asking.send(losses)
+            except StopIteration as end:
+                self.outcome, self.finished = end.value, True
+                yield True
+                return
             losses = np.full(len(points), math.nan)
-            for outcome in self.engine.run(self.function, points):
+            for count, outcome in enumerate(self._outcomes(points), 1):
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
                 bar.advance()
-                if stop.signal is not None:
+                if self.stop.signal is not None:
                     bar.say("Stopping; what is computed is kept.")
                     return
-            try:
-                points = asking.send(losses)
-            except StopIteration:
-                return
+                yield count == len(points)
+
+    def _outcomes(self, points: NDArray[np.float64]) -> Iterator[Outcome]:
+        """What is known from the surface that is resumed, then what the engine finds."""
+        rows = [self.known.get(point.tobytes()) for point in points + 0.0]  # -0.0 and 0.0 are one place
+        yield from (Outcome(i, row) for i, row in enumerate(rows) if row is not None)
+        new = np.array([i for i, row in enumerate(rows) if row is None], dtype=int)
+        if len(new):
+            for outcome in self.engine.run(self.function, points[new]):
+                yield outcome._replace(number=int(new[outcome.number]))
 
     def _keep(self, point: Point, outcome: Outcome) -> None:
         self.points.append(point)
@@ -295,17 +441,20 @@ class _Run:
                 f"All {len(self.errors)} points raised an error, the first at {self.errors[0]}. "
                 "Call objective.evaluate(chart(coords)) at that point to see where it comes from."
             )
+        seconds = time.perf_counter() - self.started
         attributes: dict[str, Any] = {
             **self.made_of,
             "objective": self.made_of["objective"] | {"samples": self.objective.samples},
+            "sampler": self.made_of["sampler"] | ({"outcome": self.outcome} if self.outcome is not None else {}),
             "engine": self.engine.describe(),
             "center": self.center,
             "torch_version": torch.__version__,
             "torch_threads": torch.get_num_threads(),
             "interrupted": interrupted,
+            "finished": self.finished,
             "failures": self.errors[:_FAILURES_KEPT],
-            "seconds": round(self.seconds, 3),
-            "points_per_second": len(self.rows) / self.seconds if self.seconds > 0 else math.nan,
+            "seconds": round(seconds, 3),
+            "points_per_second": len(self.rows) / seconds if seconds > 0 else math.nan,
         }
         points = np.array(self.points).reshape(-1, len(self.sampler.dims))
         return surfaces.assemble(self.sampler.dims, self.sampler.axes, points, self.rows, self.statuses, attributes)
@@ -319,6 +468,37 @@ def probe_points(sampler: Sampler) -> NDArray[np.float64]:
     between = np.random.default_rng(0).uniform(ends[:, 0], ends[:, 1], size=(3, k))
     corners = np.stack([mesh.reshape(-1) for mesh in np.meshgrid(*ends, indexing="ij")], axis=1)
     return np.concatenate([np.zeros((1, k)), between, corners])
+
+
+def _losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
+    """Losses by the plain path, nan where a point raises."""
+
+    def losses(points: Point) -> Point:
+        found = np.full(len(points), math.nan)
+        for outcome in Local(plan="plain").run(PointFunction(objective, chart), points):
+            found[outcome.number] = outcome.values.get("loss", math.nan)
+        return found
+
+    return losses
+
+
+def _measured(surface: xr.Dataset, made_of: Mapping[str, Any]) -> dict[bytes, dict[str, float]]:
+    """Values of a surface by the bytes of their coordinates; refused where it was made of something else."""
+    surfaces.validate(surface)
+    for part, wanted in made_of.items():
+        there = {key: value for key, value in surface.attrs[part].items() if key not in ("outcome", "samples")}
+        asked = {key: value for key, value in surfaces.jsonable(wanted).items() if key != "samples"}
+        if there != asked:
+            different = next(key for key in (*asked, *there) if there.get(key) != asked.get(key))
+            raise OptionError(
+                f"The surface to resume has another {part}: {different} was {there.get(different)!r} and is "
+                f"{asked.get(different)!r}. Pass what it was made of, or leave out resume=."
+            )
+    points, names = surfaces.points_of(surface), [str(name) for name in surface.data_vars if name != "status"]
+    status = surface["status"].values.reshape(-1)
+    columns = {name: surface[name].values.reshape(-1) for name in names}
+    kept = np.flatnonzero((status == surfaces.OK) | (status == surfaces.NON_FINITE))
+    return {(points[i] + 0.0).tobytes(): {name: float(columns[name][i]) for name in names} for i in kept}
 
 
 def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:

@@ -113,7 +113,7 @@ class Interpolant:
             hull = Delaunay(self._scale(self.points))
         except QhullError:  # on one line
             return inside
-        return inside & (hull.find_simplex(self._scale(places), tol=1e-9) >= 0)
+        return np.asarray(inside & (hull.find_simplex(self._scale(places), tol=1e-9) >= 0), bool)
 
     def _corners(self) -> NDArray[np.intp]:
         if self.points.shape[1] == 1:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from lossnav import __version__
 from lossnav.errors import (
     NotASurfaceError,
+    OptionError,
     SchemaTooNewError,
     StoreError,
 )
@@ -222,9 +223,113 @@ class SurfaceAccessor:
                 found[name] = self._dataset.attrs[name]
         return found
 
+    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Coordinates that were evaluated, shape (m, k), and their losses, shape (m,), not finite ones among them."""
+        done = self._dataset["status"].values.reshape(-1) != NOT_EVALUATED
+        return points_of(self._dataset)[done], self._dataset["loss"].values.reshape(-1)[done]
+
+    def to_grid(self, n: int | None = None) -> xr.Dataset:
+        """Interpolate what was measured on a regular grid; see `resample`."""
+        return resample(self._dataset, n)
+
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write to a Zarr folder; see `save_surface`."""
         return save_surface(self._dataset, path, overwrite=overwrite)
+
+
+def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
+    """Return the coordinates of every point, shape (m, k), in the order of the flattened variables."""
+    dims = [str(dim) for dim in dataset.attrs["chart"]["dims"] if str(dim) in dataset.coords]
+    if "point" in dataset.dims:
+        return np.stack([dataset[dim].values for dim in dims], axis=1).astype(np.float64)
+    mesh = np.meshgrid(*(dataset[dim].values for dim in dataset["loss"].dims), indexing="ij")
+    return np.stack([coordinate.reshape(-1) for coordinate in mesh], axis=1).astype(np.float64)
+
+
+# ---------------------------------------------------------------------- from points to a grid
+
+
+def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
+    """Interpolate a surface on a regular grid over the range of its points.
+
+    A polyharmonic spline of log-loss (of the value itself, where not all are positive) through every finite point.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A surface of point shape, or of grid shape, not all of it evaluated perhaps.
+    n : int, optional
+        Points along each axis; by default the surface's own grid, or 101 (in three dimensions 41).
+
+    Returns
+    -------
+    xarray.Dataset
+        A surface of grid shape with a variable ``interpolated``: 0 where the value was measured, 1 where it was not.
+        A place whose nearest measured point is not finite (or failed) has no value and that point's status: nothing is
+        drawn across a hole. A place outside of all points is not evaluated. ``attrs["interpolation"]`` says how far
+        off it may be: ``left_out_error``, largest and at the 99th percentile (``left_out_error_p99``), the relative
+        difference of each loss from what the other points predict (without logarithms: a part of their range).
+
+    Raises
+    ------
+    NotASurfaceError
+        If the dataset is no surface.
+    OptionError
+        If n is below 2 or no point was evaluated.
+    """
+    from scipy.spatial import cKDTree
+
+    from lossnav.interpolation import Interpolant
+
+    validate(dataset)
+    dims = [str(dim) for dim in (dataset.attrs["chart"]["dims"] if "point" in dataset.dims else dataset["loss"].dims)]
+    status = dataset["status"].values.reshape(-1)
+    done = status != NOT_EVALUATED
+    points, status = points_of(dataset)[done], status[done]
+    if not len(points) or (n is not None and n < 2):
+        raise OptionError(f"{len(points)} points and n={n} make no grid. Evaluate some points, and ask for 2 or more.")
+    if n is None and "point" not in dataset.dims:
+        axes = [dataset[dim].values.astype(np.float64) for dim in dims]
+    else:
+        count = n or {1: 201, 2: 101}.get(len(dims), 41)
+        axes = [np.linspace(low, high, count) for low, high in zip(points.min(0), points.max(0), strict=True)]
+    mesh = np.stack([part.reshape(-1) for part in np.meshgrid(*axes, indexing="ij")], axis=1)
+    shape = tuple(len(axis) for axis in axes)
+    scale = np.where(np.ptp(points, axis=0) > 0, np.ptp(points, axis=0), 1.0)
+    distance, nearest = cKDTree(points / scale).query(mesh / scale)
+    measured = distance < 1e-9
+    losses = dataset["loss"].values.reshape(-1)[done]
+    loss = Interpolant(points, losses)
+    holes = np.isin(status[nearest], (NON_FINITE, FAILED))
+    outside = ~loss.reaches(mesh) & ~holes & ~measured
+    variables: dict[str, Any] = {}
+    for name in dataset.data_vars:
+        if name in ("status", "interpolated"):
+            continue
+        values = dataset[name].values.reshape(-1)[done].astype(np.float64)
+        found = (loss if name == "loss" else Interpolant(points, values))(mesh)
+        found = np.where(
+            measured | holes, np.where(measured | ~np.isfinite(values[nearest]), values[nearest], np.nan), found
+        )
+        found[outside] = np.nan
+        variables[str(name)] = (dims, found.reshape(shape), dataset[name].attrs)
+    became = np.where(holes, status[nearest], np.where(outside, NOT_EVALUATED, OK)).astype(np.uint8)
+    variables["status"] = (dims, became.reshape(shape), dataset["status"].attrs)
+    meaning = {"long_name": "whether the value was interpolated (1) or measured (0)", "units": "1"}
+    variables["interpolated"] = (dims, (~measured).astype(np.uint8).reshape(shape), meaning)
+    errors = loss.left_out()
+    errors = errors[np.isfinite(errors)]
+    said = {
+        "method": f"polyharmonic spline of {'log-loss' if loss.log else 'the loss'}",
+        "points": len(points),
+        "left_out_error": float(errors.max()) if len(errors) else math.nan,
+        "left_out_error_p99": float(np.quantile(errors, 0.99)) if len(errors) else math.nan,
+        "measured": points.tolist(),
+    }
+    coords = {dim: (dim, axis, dataset[dim].attrs) for dim, axis in zip(dims, axes, strict=True)}
+    others = {name: coord for name, coord in dataset.coords.items() if name not in dims and coord.ndim == 0}
+    made = xr.Dataset(variables, coords=coords | others, attrs=dataset.attrs | {"interpolation": jsonable(said)})
+    return validate(made)
 
 
 # ---------------------------------------------------------------------- files
