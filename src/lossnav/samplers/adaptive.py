@@ -20,7 +20,7 @@ from lossnav.samplers.range import RISE, AutoRange, find_ranges
 Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be
 Ends = dict[str, tuple[float, float]]
 
-_ACCEPTED = 1.0  # a cell whose middle was predicted within this many tolerances is left as it is
+_SPREADS = 2.0  # an error this many times the tolerance makes the cells around it suspect
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Adaptive(Sampler):
 
     Starts with a coarse grid. Each cell is tested: its middle is predicted from all points so far, then measured.
     Where prediction and measurement differ by more than the tolerance, the cell is divided into 2^k, and these are
-    tested in turn. So every cell that is left carries a held-out error: that of its middle before it was known.
+    tested in turn; where they differ by more than twice the tolerance, the cells around it are divided too. So every
+    cell that is left carries a held-out error: that of its middle before it was known.
 
     Parameters
     ----------
@@ -175,8 +176,9 @@ class _Refinement:
             self.errors |= dict.fromkeys(waiting[len(tested) :], math.inf)
             if len(tested) < len(waiting):
                 break
-            failed = [cell for cell in tested if self._divides(cell)]
-            failed.sort(key=lambda cell: (-self.errors[cell], cell.size, cell.corner))
+            risks = self._risks()
+            failed = [cell for cell, risk in risks.items() if risk > self.sampler.tolerance and cell.size > 2]
+            failed.sort(key=lambda cell: (-risks[cell], cell.size, cell.corner))
             divided = self._affordable(failed, _Cell.nodes)
             yield from self._ask([node for cell in divided for node in cell.nodes()])
             for cell in divided:
@@ -225,11 +227,20 @@ class _Refinement:
                 self.holes.add(cell)
             self.errors[cell] = float(difference) if all(finite) else (math.inf if any(finite) else 0.0)
 
-    def _divides(self, cell: _Cell) -> bool:
-        return self.errors[cell] > _ACCEPTED * self.sampler.tolerance and cell.size > 2
+    def _risks(self) -> dict[_Cell, float]:
+        """The error of each cell, or a part of that of a cell it touches: a middle alone may be predicted by luck."""
+        cells = list(self.errors)
+        errors = np.array([self.errors[cell] for cell in cells])
+        low = np.array([cell.corner for cell in cells])
+        high = low + np.array([[cell.size] for cell in cells])
+        risks = errors.copy()
+        for i in np.flatnonzero(errors > self.sampler.tolerance * _SPREADS):
+            touching = ((low <= high[i]) & (low[i] <= high)).all(1)
+            risks[touching] = np.maximum(risks[touching], errors[i] / _SPREADS)
+        return dict(zip(cells, (float(risk) for risk in risks), strict=True))
 
     def _outcome(self) -> dict[str, Any]:
-        limit = _ACCEPTED * self.sampler.tolerance
+        limit = self.sampler.tolerance
         errors = np.array(list(self.errors.values()))
         resolved = errors[errors <= limit]
         smooth = errors[np.isfinite(errors)]

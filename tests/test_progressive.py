@@ -1,0 +1,181 @@
+"""A surface while it is made: updates, streams, resuming, and the grid made of points."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import lossnav as ln
+from lossnav.errors import LossnavWarning, OptionError
+
+ADAPTIVE = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), max_points=120)
+GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
+
+
+def problem(function=None, calls=None):
+    def f(p):
+        if calls is not None:
+            calls.append(1)
+        x = p["x"]
+        return (1 + (x[0] - 0.3) ** 2 * (1 + x[1] ** 2) + torch.exp(1.5 * x[1])) if function is None else function(x)
+
+    objective = ln.Objective.from_function(f, {"x": torch.zeros(2)}, name="valley")
+    e1, e2 = ({"x": torch.tensor(v)} for v in ([1.0, 0.0], [0.0, 1.0]))
+    return objective, ln.Plane(objective.params, e1, e2)
+
+
+def same(a, b):
+    assert a["loss"].equals(b["loss"])
+    assert a["status"].equals(b["status"])
+
+
+# ---------------------------------------------------------------------- while it runs
+
+
+@pytest.mark.parametrize("sampler", [GRID, ADAPTIVE])
+def test_a_stream_ends_with_what_evaluate_returns(sampler):
+    surfaces = list(ln.stream(*problem(), sampler))
+    assert len(surfaces) >= 2
+    assert [s.attrs["finished"] for s in surfaces] == [False] * (len(surfaces) - 1) + [True]
+    assert (surfaces[0]["status"].values == 1).sum() == 25
+    same(surfaces[-1], ln.evaluate(*problem(), sampler))
+
+
+def test_a_stream_that_is_left_leaves_nothing_behind():
+    handlers = signal.getsignal(signal.SIGINT)
+    state = torch.get_rng_state()
+    for surface in ln.stream(*problem(), GRID):  # noqa: B007 - looked at below
+        assert signal.getsignal(signal.SIGINT) == handlers
+        torch.rand(3)
+        break
+    assert not torch.equal(torch.get_rng_state(), state)  # what the caller drew is drawn
+    assert not surface.lossnav.complete
+
+
+def test_updates_come_from_coarse_to_whole():
+    seen = []
+    surface = ln.evaluate(*problem(), GRID, on_update=seen.append)
+    assert (seen[0]["status"].values == 1).sum() == 25
+    assert seen[-1] is surface
+
+
+def test_an_update_that_raises_does_not_end_the_run():
+    def broken(surface):
+        raise ValueError("no window")
+
+    with pytest.warns(LossnavWarning, match="no window"):
+        surface = ln.evaluate(*problem(), GRID, on_update=broken)
+    assert surface.lossnav.complete
+
+
+# ---------------------------------------------------------------------- resuming
+
+
+@pytest.mark.parametrize("sampler", [GRID, ADAPTIVE])
+@pytest.mark.parametrize("after", [1, 7, 26, 40, 63])
+def test_a_stopped_run_goes_on_to_the_same_bits(sampler, after):
+    whole = ln.evaluate(*problem(), sampler)
+    calls = []
+
+    def stopping(x):
+        if len(calls) == after + 2:  # the centre is evaluated twice before
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1 + (x[0] - 0.3) ** 2 * (1 + x[1] ** 2) + torch.exp(1.5 * x[1])
+
+    with pytest.raises(ln.Interrupted) as caught:
+        ln.evaluate(*problem(stopping, calls), sampler)
+    part = caught.value.surface
+    assert (part["status"].values == 1).sum() == after
+    again = []
+    resumed = ln.evaluate(*problem(calls=again), sampler, resume=part)
+    assert len(again) == 2 + (whole["status"].values == 1).sum() - after
+    same(resumed, whole)
+    assert resumed.attrs["sampler"] == whole.attrs["sampler"]
+
+
+def test_points_that_failed_are_tried_again():
+    def failing(x):
+        if x[0] > 0.9:
+            raise RuntimeError("worn out")
+        return x[0] ** 2 + 1
+
+    with pytest.warns(ln.errors.PointsFailedWarning):
+        part = ln.evaluate(*problem(failing), GRID)
+    whole = ln.evaluate(*problem(lambda x: x[0] ** 2 + 1), GRID, resume=part)
+    assert whole.lossnav.counts["ok"] == 81
+
+
+def test_another_runs_surface_is_refused():
+    part = ln.evaluate(*problem(), GRID)
+    with pytest.raises(OptionError, match="another sampler: kind was 'Grid' and is 'Adaptive'"):
+        ln.evaluate(*problem(), ADAPTIVE, resume=part)
+    objective, plane = problem()
+    objective = objective.at({"x": torch.ones(2)})
+    with pytest.raises(OptionError, match="another objective"):
+        ln.evaluate(objective, ln.Plane(objective.params, *plane.basis), GRID, resume=part)
+
+
+# ---------------------------------------------------------------------- from points to a grid
+
+
+def test_points_become_a_grid_that_says_what_is_interpolated():
+    surface = ln.evaluate(*problem(), ADAPTIVE)
+    outcome = surface.attrs["sampler"]["outcome"]
+    assert outcome["unresolved"] == 0
+    grid = surface.lossnav.to_grid(33)
+    truth = ln.evaluate(*problem(), ln.Grid(alpha=(-1, 1, 33), beta=(-1, 1, 33)))
+    error = np.abs(grid["loss"] / truth["loss"] - 1)
+    assert float(error.max()) <= 2 * outcome["held_out_error"]
+    measured = grid["interpolated"].values == 0
+    assert 41 <= measured.sum() < 33 * 33
+    np.testing.assert_array_equal(grid["loss"].values[measured], truth["loss"].values[measured])
+    assert 0 < grid.attrs["interpolation"]["left_out_error_p99"] <= grid.attrs["interpolation"]["left_out_error"] < 0.2
+    assert grid.attrs["interpolation"]["points"] == surface.sizes["point"]
+
+
+def test_a_coarse_picture_fills_its_own_grid():
+    part = next(iter(ln.stream(*problem(), GRID)))
+    grid = part.lossnav.to_grid()
+    assert grid.sizes == part.sizes
+    assert (grid["interpolated"] == 0).sum() == 25
+    assert np.isfinite(grid["loss"]).all()
+
+
+def test_nothing_is_drawn_across_a_hole():
+    def hole(x):
+        return torch.where(x[0] > 0.3, torch.nan, 1 + x[0] ** 2 + x[1] ** 2)
+
+    grid = ln.evaluate(*problem(hole), ADAPTIVE).lossnav.to_grid(41)
+    right = grid.sel(alpha=slice(0.45, 1))
+    assert np.isnan(right["loss"]).all()
+    assert (right["status"] == 2).all()
+    assert np.isfinite(grid.sel(alpha=slice(-1, 0.15))["loss"]).all()
+
+
+def test_outside_of_all_points_nothing_is_known():
+    triangle = ln.Points([(0, 0), (1, 0), (0, 1), (0.3, 0.3), (0.1, 0.6), (0.6, 0.1), (0.2, 0.1)])
+    grid = ln.evaluate(*problem(), triangle).lossnav.to_grid(21)
+    assert grid["status"].sel(alpha=0.9, beta=0.9, method="nearest") == 0
+    assert grid["status"].sel(alpha=0.2, beta=0.2, method="nearest") == 1
+
+
+def test_a_line_too():
+    objective, plane = problem()
+    line = ln.Line(objective.params, plane.basis[1])
+    surface = ln.evaluate(objective, line, ln.Adaptive(alpha=(-2, 2)))
+    grid = surface.lossnav.to_grid()
+    assert grid.sizes == {"alpha": 201}
+    truth = ln.evaluate(objective, line, ln.Grid(alpha=(-2, 2, 201)))
+    assert float(np.abs(grid["loss"] / truth["loss"] - 1).max()) < 0.01
+
+
+def test_an_automatic_range_is_found_and_recorded():
+    objective, plane = problem()
+    surface = ln.evaluate(objective, plane, ln.Grid(alpha=("auto", 5), beta=("auto", 5)))
+    auto = surface.attrs["sampler"]["auto"]
+    assert float(surface["beta"].max()) == auto["beta"]["reach"]
+    assert auto["beta"]["found"] >= 10
+    with pytest.raises(OptionError, match="make no grid"):
+        surface.lossnav.to_grid(1)
