@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from lossnav import plots as plot
     from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
+    from lossnav.corrections import control_variate
     from lossnav.engines import Engine, Local
+    from lossnav.ensembles import ensemble
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
     from lossnav.objective import Objective
@@ -51,6 +53,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "estimate": ("lossnav.evaluation", "estimate"),
     "evaluate": ("lossnav.evaluation", "evaluate"),
     "stream": ("lossnav.evaluation", "stream"),
+    "ensemble": ("lossnav.ensembles", "ensemble"),
+    "control_variate": ("lossnav.corrections", "control_variate"),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
@@ -80,7 +84,9 @@ __all__ = [
     "Volume",
     "__version__",
     "checkpoints",
+    "control_variate",
     "directions",
+    "ensemble",
     "errors",
     "estimate",
     "evaluate",

@@ -6,6 +6,7 @@ tensor, an object of the user's own), with its tensors on the objective's device
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,6 +116,44 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    def take(self, rows: Sequence[int], batch_size: int) -> Batches:
+        """Return some of the samples, in their order, as batches of their own, kept on the device.
+
+        Parameters
+        ----------
+        rows : increasing sequence of int
+            Which samples, counted over all batches.
+        batch_size : int
+
+        Raises
+        ------
+        DataError
+            If a batch holds anything but tensors that count its samples along their first axis.
+        """
+        wanted, start, parts = torch.as_tensor(rows), 0, []
+        kind: Batch = None
+        for batch in self:
+            lengths = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
+            if len(lengths) != 1 or -1 in lengths or not only_tensors(batch):
+                raise DataError(
+                    "A subset cannot be drawn: a batch holds more than tensors with one row a sample. "
+                    "Pass data as (x, y) tensors, or choose the samples yourself."
+                )
+            length = lengths.pop()
+            inside = wanted[(wanted >= start) & (wanted < start + length)] - start
+            chosen = map_tensors(batch, lambda tensor, rows=inside: tensor[rows.to(tensor.device)])  # type: ignore[misc]
+            kind = chosen if kind is None else kind
+            parts.append(list(tensors(chosen)))
+            start += length
+        columns = iter([torch.cat(column) for column in zip(*parts, strict=True)])
+        joined = map_tensors(kind, lambda _: next(columns))
+        taken = copy.copy(self)
+        cuts = range(0, len(wanted), batch_size)
+        taken._kept = [map_tensors(joined, lambda t, s=s: t[s : s + batch_size]) for s in cuts]  # type: ignore[misc]
+        taken._source, taken.count = taken._kept, len(taken._kept)
+        taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
+        return taken
+
     def update_hash(self, digest: hashlib._Hash) -> None:
         """Feed every batch into a hash, in order."""
         for batch in self:
@@ -183,6 +222,15 @@ def tensors(batch: Batch) -> Iterator[Tensor]:
     elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         for part in batch:
             yield from tensors(part)
+
+
+def only_tensors(batch: Batch) -> bool:
+    """Whether there is nothing in it but tensors."""
+    if isinstance(batch, Mapping):
+        return all(only_tensors(part) for part in batch.values())
+    if isinstance(batch, list | tuple):
+        return all(only_tensors(part) for part in batch)
+    return isinstance(batch, Tensor)
 
 
 def _n_bytes(batch: Batch) -> int:

@@ -13,11 +13,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RBFInterpolator
-from scipy.spatial import ConvexHull, Delaunay, QhullError
+from scipy.spatial import ConvexHull, Delaunay, QhullError, cKDTree
 
 Array = NDArray[np.float64]
 
 _DIRECT = 1200  # points up to which one system of equations is solved for all
+_SPARE = 0.5
 _NEIGHBORS = 80  # beyond that, each value comes from so many nearest points
 
 
@@ -51,7 +52,7 @@ class Interpolant:
         scaled = self._scale(np.asarray(where, np.float64))
         if len(scaled) == 0 or self._spline is None:
             return np.full(len(scaled), self._heights.mean() if len(self._heights) else np.nan)
-        return np.asarray(self._spline(scaled), np.float64)
+        return self._limit(np.asarray(self._spline(scaled), np.float64), scaled)
 
     def __call__(self, where: ArrayLike) -> Array:
         """Losses at places of shape (n, k): shape (n,)."""
@@ -94,7 +95,7 @@ class Interpolant:
             zeros = np.zeros((len(powers), len(powers)))
             inverse = np.linalg.pinv(np.block([[kernels[spline.kernel], terms], [terms.T, zeros]]))
             weights = inverse[:count, :count] @ self._heights
-            predicted -= weights / np.diagonal(inverse)[:count]
+            predicted = self._limit(predicted - weights / np.diagonal(inverse)[:count], scaled, skip=1)
         found = self.difference(predicted, self.losses(self._heights))
         found[self._corners()] = np.nan
         return found
@@ -130,6 +131,23 @@ class Interpolant:
         return spread or 1.0
 
     # ------------------------------------------------------------------ inside
+
+    def _limit(self, heights: Array, scaled: Array, skip: int = 0) -> Array:
+        """Keep heights near those of the nearest points: a spline rings beside a cliff, and these do not.
+
+        Half the range of the 3^k nearest is allowed beyond it; between points of a smooth function no more is needed.
+        """
+        count, k = self.points.shape
+        nearest = min(3**k, count - skip)
+        _, places = self._tree.query(scaled, nearest + skip)
+        around = self._heights[places.reshape(len(scaled), -1)[:, skip:]]
+        low, high = around.min(1), around.max(1)
+        spare = _SPARE * (high - low)
+        return np.clip(heights, low - spare, high + spare)
+
+    @cached_property
+    def _tree(self) -> cKDTree:
+        return cKDTree(self._scale(self.points))
 
     def _scale(self, where: Array) -> Array:
         return (where - self._middle) / self._half

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 import re
 import warnings
 from collections import Counter
@@ -50,6 +51,7 @@ from lossnav.params import Params
 Role = Literal["weight", "bias", "norm"]
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
+_SUBSET_ERROR, _LEAST_SUBSET = 0.01, 100  # of an automatic subset: standard error relative to the loss; samples
 _NORMS = (
     BATCH_NORMS,
     nn.LayerNorm,
@@ -101,8 +103,10 @@ class Objective:
         For tensors and Datasets. Default 50 on the CPU, 1,024 elsewhere.
     data_budget : int
         Bytes of data to keep on the device (default 4 GiB); larger data is read anew at every point.
+    subset : int or "auto", optional
+        Only so many samples of the data, drawn once by the seed and the same at every point; see `subset`.
     seed : int
-        A model that draws random numbers draws the same ones at every point.
+        A model that draws random numbers draws the same ones at every point. Also of the subset.
     progress : bool or None
         Whether to show a bar while the data is loaded (None: on a terminal).
 
@@ -153,6 +157,7 @@ class Objective:
         device: str | torch.device | None = None,
         batch_size: int | None = None,
         data_budget: int = DEFAULT_BUDGET,
+        subset: int | Literal["auto"] | None = None,
         seed: int = 0,
         progress: bool | None = None,
     ) -> None:
@@ -194,7 +199,11 @@ class Objective:
             )
         self.samples: int | None = None
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
+        self.population: int | None = None  # samples that this is a subset of
+        self.subset_seed: int | None = None
         self._prove(model)
+        if subset is not None:
+            self.__dict__.update(self.subset(subset, seed).__dict__)
 
     @classmethod
     def from_function(
@@ -253,7 +262,7 @@ class Objective:
         self.transposed = {}
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
-        self.samples = None
+        self.samples = self.population = self.subset_seed = None
         self._plans = {}
         self.batches = None
         if data is not None:
@@ -301,11 +310,71 @@ class Objective:
             try:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
                     steps = self._pass(point, self._buffers, self.batches)
-                    values, self.samples = reduce_steps(steps, has_samples=self.batches is not None)
+                    values, self.samples = self._reduce(steps)
             except LossMisjudgedError:
                 continue  # once: from now on the loss takes means
             self._loss.settle()
             return values
+
+    def _reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
+        """Join batches; of a subset the standard error is that of the mean over all the data."""
+        values, count = reduce_steps(steps, has_samples=self.batches is not None)
+        if self.population and count and "loss_se" in values:  # Cochran 1977, eq. 2.20: drawn without replacement
+            values["loss_se"] *= math.sqrt(max(0.0, 1 - count / self.population))
+        return values, count
+
+    def subset(self, n: int | Literal["auto"] = "auto", seed: int = 0) -> Objective:
+        """Return the same objective on a random part of the data, the same part at every point.
+
+        The loss is then an estimate of the loss over all the data, and ``loss_se`` its standard error: s / sqrt(n)
+        times sqrt(1 - n / N), the samples being drawn without replacement (Cochran 1977, eq. 2.20). Differences
+        between points are surer than that, since the samples are the same (common random numbers).
+
+        Parameters
+        ----------
+        n : int or "auto"
+            How many samples. "auto": as many as make the standard error at the centre 1 % of the loss, and no fewer
+            than 100; that takes one pass over all the data.
+        seed : int
+
+        Raises
+        ------
+        OptionError
+            If n is below 2 or beyond the data, or "auto" has no losses of single samples to go by.
+        DataError
+            If the data does not consist of tensors with one row a sample.
+
+        Examples
+        --------
+        >>> x = torch.arange(8.0).reshape(-1, 1)
+        >>> objective = Objective(nn.Linear(1, 1), "mse", (x, x))
+        >>> objective.subset(4, seed=1).describe()["population"]
+        8
+        """
+        if self.batches is None:
+            raise OptionError("This objective has no data to draw a subset of. Leave out subset=.")
+        if self.population is not None:
+            raise OptionError("This objective is a subset already. Draw from the one with all the data.")
+        values = self.evaluate(self.params) if n == "auto" or self.samples is None else {}
+        total = self.samples or 0
+        count = self._enough(values, total) if n == "auto" else n
+        if not 2 <= count <= total:
+            raise OptionError(f"subset={n} of {total} samples is none. Pass a number from 2 to {total}, or 'auto'.")
+        drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        other.batches = self.batches.take(drawn.tolist(), min(count, data_batches.default_batch_size(self.device)))
+        other.population, other.subset_seed, other.samples, other._plans = total, seed, count, {}
+        return other
+
+    @staticmethod
+    def _enough(values: Values, total: int) -> int:
+        """How many samples make the standard error small enough at a point with these values over all the data."""
+        if "loss_se" not in values:
+            raise OptionError("subset='auto' needs the losses of single samples, which this loss hides. Pass a number.")
+        variance, allowed = values["loss_se"] ** 2 * total, (_SUBSET_ERROR * values["loss"]) ** 2
+        enough = variance / (allowed + variance / total) if allowed + variance > 0 else total
+        return min(total, max(_LEAST_SUBSET, math.ceil(enough) if math.isfinite(enough) else total))
 
     def at(self, state: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at other weights, such as a checkpoint's.
@@ -363,6 +432,8 @@ class Objective:
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
             "samples": self.samples,
+            "population": self.population,
+            "subset_seed": self.subset_seed,
             "batches": None if self.batches is None else len(self.batches),
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,

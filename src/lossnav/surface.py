@@ -228,6 +228,25 @@ class SurfaceAccessor:
         done = self._dataset["status"].values.reshape(-1) != NOT_EVALUATED
         return points_of(self._dataset)[done], self._dataset["loss"].values.reshape(-1)[done]
 
+    def over_seeds(self) -> xr.Dataset:
+        """Of a surface with a dim ``seed`` the mean over the seeds; ``loss_sd`` is their standard deviation.
+
+        A place that is not finite for one seed is not finite in the mean.
+        """
+        dataset = self._dataset
+        if "seed" not in dataset.dims:
+            raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
+        status = dataset["status"]
+        made = dataset.drop_vars(["status", "loss_se"], errors="ignore").mean("seed", skipna=False, keep_attrs=True)
+        made["loss_sd"] = dataset["loss"].std("seed", ddof=1, skipna=False)
+        made["loss_sd"].attrs = {"long_name": "standard deviation of the loss over seeds"}
+        made["loss_sd"].attrs["units"] = dataset["loss"].attrs.get("units", "1")
+        worst = status.where(status != NOT_EVALUATED, FAILED + 1).max("seed")
+        made["status"] = worst.where(worst <= FAILED, NOT_EVALUATED).astype(np.uint8)
+        made["status"].attrs = status.attrs
+        made.attrs = {key: value for key, value in dataset.attrs.items() if key != "center"}
+        return validate(made.drop_vars("seed", errors="ignore"))
+
     def to_grid(self, n: int | None = None) -> xr.Dataset:
         """Interpolate what was measured on a regular grid; see `resample`."""
         return resample(self._dataset, n)
@@ -244,6 +263,30 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
         return np.stack([dataset[dim].values for dim in dims], axis=1).astype(np.float64)
     mesh = np.meshgrid(*(dataset[dim].values for dim in dataset["loss"].dims), indexing="ij")
     return np.stack([coordinate.reshape(-1) for coordinate in mesh], axis=1).astype(np.float64)
+
+
+def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Dataset:
+    """Join surfaces along a new first dim ``seed``; of point shape their interpolated grids.
+
+    Raises
+    ------
+    OptionError
+        If their coordinates differ.
+    """
+    grids = [surface if surface.lossnav.is_grid else surface.lossnav.to_grid() for surface in surfaces]
+    if any(grid.lossnav.dims != grids[0].lossnav.dims or grid.sizes != grids[0].sizes for grid in grids):
+        raise OptionError("The charts of the seeds differ in their coordinates. Make them all of one kind.")
+    if any(not grid[dim].equals(grids[0][dim]) for grid in grids for dim in grid.lossnav.dims):
+        raise OptionError("The seeds have different ranges. Give the ends of the axes in place of 'auto'.")
+    made = xr.concat(grids, xr.Variable("seed", list(seeds)), combine_attrs="override", join="exact")
+    made["seed"].attrs = {"long_name": "seed of the directions", "units": "1"}
+    charts = [surface.attrs["chart"] for surface in surfaces]
+    spent = sum(float(surface.attrs.get("seconds", 0)) for surface in surfaces)
+    points = sum(int((surface["status"] != NOT_EVALUATED).sum()) for surface in surfaces)
+    rate = points / spent if spent > 0 else math.nan
+    made.attrs = surfaces[0].attrs | {"ensemble": {"seeds": list(seeds), "charts": charts}}
+    made.attrs |= {"seconds": round(spent, 3), "points_per_second": rate}
+    return validate(made)
 
 
 # ---------------------------------------------------------------------- from points to a grid
@@ -282,6 +325,10 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     from lossnav.interpolation import Interpolant
 
     validate(dataset)
+    if "seed" in dataset.dims:
+        raise OptionError(
+            "This surface is of several seeds. Take one, surface.sel(seed=0), or their mean, over_seeds()."
+        )
     dims = [str(dim) for dim in (dataset.attrs["chart"]["dims"] if "point" in dataset.dims else dataset["loss"].dims)]
     status = dataset["status"].values.reshape(-1)
     done = status != NOT_EVALUATED

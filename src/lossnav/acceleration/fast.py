@@ -25,7 +25,7 @@ from lossnav.acceleration.structure import Structure, cut
 from lossnav.batches import Batch, map_tensors, tensors
 from lossnav.calling import FunctionalPasses, Measured, StepValues
 from lossnav.charts import Chart
-from lossnav.measures import Values, reduce_steps
+from lossnav.measures import Values
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -91,7 +91,7 @@ class Fast:
                 steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
             else:
                 steps = self._functional(state, self._pairs(point))
-            values, count = reduce_steps(steps, has_samples=True)
+            values, count = objective._reduce(steps)
         if self.samples is None:
             objective.samples = count
         return values
@@ -117,7 +117,7 @@ class Fast:
             results = []
             for i in range(len(points)):
                 mine = [map_tensors(values, operator.itemgetter(i)) for values in made]
-                values, count = reduce_steps(list(zip(lengths, mine, strict=True)), has_samples=True)
+                values, count = objective._reduce(list(zip(lengths, mine, strict=True)))
                 results.append(values)
         if self.samples is None:
             objective.samples = count

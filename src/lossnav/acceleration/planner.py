@@ -32,7 +32,7 @@ from lossnav.acceleration.structure import Structure, cut, look
 from lossnav.calling import FunctionalPasses
 from lossnav.charts import Chart
 from lossnav.errors import PlanFellBackWarning
-from lossnav.measures import Values, reduce_steps
+from lossnav.measures import Values
 from lossnav.objective import Objective
 
 _TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
@@ -419,7 +419,7 @@ class _Finder:
                 parts = [cut(self.structure.joined, s, min(s + size, samples)) for s in range(0, samples, size)]
                 with rng.preserved(objective.seed, objective.device), torch.no_grad():
                     steps = objective._pass(params | objective._held, objective._buffers, parts)
-                    values, _ = reduce_steps(steps, has_samples=True)
+                    values, _ = objective._reduce(steps)
             self._plain_cache[(i, samples)] = values
         return self._plain_cache[(i, samples)]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lossnav.batches import Batch, map_tensors, tensors
+from lossnav.batches import Batch, map_tensors, only_tensors, tensors
 from lossnav.calling import BATCH_NORMS, FunctionalPasses, Measured
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -152,7 +152,7 @@ def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | No
     if any(isinstance(value, Tensor) and value.dim() == 0 for name, value in values.items() if name != "loss"):
         return None, 0  # a metric of a whole batch is no mean over its samples
     kept = list(batches)
-    if not all(_only_tensors(batch) for batch in kept):
+    if not all(only_tensors(batch) for batch in kept):
         return None, 0  # numbers and words that belong to one batch
     parts = [list(tensors(batch)) for batch in kept]
     sizes = [{part.shape[0] if part.dim() else None for part in batch} for batch in parts]
@@ -164,14 +164,6 @@ def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | No
     columns = iter(_join_column(column) for column in zip(*parts, strict=True))
     joined = map_tensors(kept[0], lambda _: next(columns))
     return joined, sum(batch[0].shape[0] for batch in parts)
-
-
-def _only_tensors(batch: Batch) -> bool:
-    if isinstance(batch, dict):
-        return all(_only_tensors(part) for part in batch.values())
-    if isinstance(batch, list | tuple):
-        return all(_only_tensors(part) for part in batch)
-    return isinstance(batch, Tensor)
 
 
 def _join_column(parts: tuple[Tensor, ...]) -> Tensor:
