@@ -23,7 +23,7 @@ OWNERS = {  # who may import an optional or heavy package at all
     "datasets": {"zoo/data.py"},
     "pyarrow": {"zoo/data.py"},
     "typer": {"cli.py"},
-    "rich": {"progress.py", "cli.py"},
+    "rich": {"progress.py", "cli.py", "live.py"},
 }
 
 

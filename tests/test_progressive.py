@@ -179,3 +179,30 @@ def test_an_automatic_range_is_found_and_recorded():
     assert auto["beta"]["found"] >= 10
     with pytest.raises(OptionError, match="make no grid"):
         surface.lossnav.to_grid(1)
+
+
+# ---------------------------------------------------------------------- pictures
+
+
+@pytest.mark.parametrize("kind", ["contour", "heatmap", "surface"])
+@pytest.mark.parametrize("ending", ["png", "html"])
+def test_points_are_drawn_as_a_plane_that_says_so(kind, ending, tmp_path):
+    surface = ln.evaluate(*problem(), ADAPTIVE)
+    target = ln.plot.write(kind, surface, tmp_path / f"out.{ending}", points=True)
+    assert target.stat().st_size > 10_000
+    figure = getattr(ln.plot, kind)(surface, points=True)
+    words = " ".join(note.text for note in figure.layout.annotations)
+    assert f"interpolated from {surface.sizes['point']} points, held-out error" in words
+    marked = [trace for trace in figure.data if trace.x is not None and len(trace.x) == surface.sizes["point"]]
+    assert len(marked) == 1
+
+
+def test_a_line_of_points_and_one_of_seeds(tmp_path):
+    objective, plane = problem()
+    lines = [ln.Line(objective.params, b) for b in plane.basis]
+    one = ln.evaluate(objective, lines[0], ln.Adaptive(alpha=(-1, 1)))
+    assert "measured" in {trace.name for trace in ln.plot.line(one, points=True).data}
+    many = ln.ensemble(objective, lambda seed: lines[seed], ln.Grid(alpha=(-1, 1, 9)), seeds=[0, 1])
+    assert "± 1 standard deviation over seeds" in {trace.name for trace in ln.plot.line(many).data}
+    for surface in (one, many):
+        ln.plot.write("line", surface, tmp_path / f"{id(surface)}.png", points=True)

@@ -145,8 +145,22 @@ def evaluate(
     exclude: Annotated[
         list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: bias norm. '' for nothing.")
     ] = None,
-    grid: Annotated[int, typer.Option(help="Points along each axis.")] = 51,
+    sampler: Annotated[
+        Literal["grid", "adaptive"], typer.Option(help="Every point of a grid, or points where the surface bends.")
+    ] = "grid",
+    grid: Annotated[int, typer.Option(help="Points along each axis of a grid.")] = 51,
+    tolerance: Annotated[float, typer.Option(help="Of the adaptive sampler: relative error of the loss.")] = 0.01,
+    max_points: Annotated[int, typer.Option(help="Of the adaptive sampler.")] = 2000,
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis.")] = (-1.0, 1.0),
+    auto_range: Annotated[
+        bool, typer.Option("--auto-range", help="Find the ends: where the loss is ten times the centre's.")
+    ] = False,
+    subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
+    control: Annotated[
+        int, typer.Option(help="With --subset: points along each axis of a coarse grid with all the data.")
+    ] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="So many seeds of the directions, from --seed on.")] = 1,
+    live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
@@ -164,39 +178,75 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate an objective on a chart and write the surface."""
+    import contextlib
+
     from lossnav import directions
     from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
+    from lossnav.corrections import control_variate
     from lossnav.engines import Local
+    from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
     from lossnav.files import require_writable
-    from lossnav.samplers import Grid
+    from lossnav.live import TerminalMap
+    from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
+    from lossnav.surface import save_surface
 
     engine = Local(plan, precision)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
     chart_class: Any = charts[chart]
     rescaled = chart.startswith("rescaled")
     how = normalize or ("none" if rescaled else "filter")
-    axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, grid))
-    sampler = Grid(**axes)
+    ends: Any = "auto" if auto_range else range_
+    axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (ends, grid) if auto_range else (*range_, grid))
+    chosen: Any = Grid(**axes)
+    if sampler == "adaptive":
+        chosen = Adaptive(tolerance=tolerance, max_points=max_points, **dict.fromkeys(chart_class.dims, ends))
+    if subset not in (None, "auto") and not str(subset).isdecimal():
+        raise OptionError(f"--subset {subset} is no number of samples. Use a number, or auto.")
+    if control and (subset is None or sampler == "adaptive" or auto_range or seeds > 1):
+        raise OptionError("--control corrects a --subset on a grid of a given range, for one seed. Leave out the rest.")
+    if control and (grid - 1) % (control - 1 or grid):
+        raise OptionError(
+            f"--control {control} has points that --grid {grid} has not: {grid} - 1 is no multiple of {control} - 1. "
+            f"Use --grid {(grid - 1) // max(1, control - 1) * (control - 1) + control}."
+        )
     if not dry_run:
         require_writable(out, overwrite, kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
-    found = directions.random(
-        objective,
-        n=len(chart_class.dims),
-        normalize=None if how == "none" else how,
-        distribution=distribution or ("uniform" if rescaled else "normal"),
-        orthogonal=not rescaled,
-        exclude=("bias", "norm") if exclude is None else [word for word in exclude if word],
-        seed=seed,
-    )
-    place = chart_class(objective.params, *found)
+
+    def place(seed: int) -> Any:
+        found = directions.random(
+            objective,
+            n=len(chart_class.dims),
+            normalize=None if how == "none" else how,
+            distribution=distribution or ("uniform" if rescaled else "normal"),
+            orthogonal=not rescaled,
+            exclude=("bias", "norm") if exclude is None else [word for word in exclude if word],
+            seed=seed,
+        )
+        return chart_class(objective.params, *found)
+
+    part = objective
+    if subset is not None:
+        part = objective.subset("auto" if subset == "auto" else int(subset), seed)
     if dry_run:
-        _print_table(_estimate_words(estimate(objective, place, sampler, engine=engine)))
+        _print_table(_estimate_words(estimate(part, place(seed), chosen, engine=engine)))
         return
-    surface = run(objective, place, sampler, engine=engine, store=out, overwrite=overwrite, progress=True)
+    with TerminalMap() if live else contextlib.nullcontext() as drawn:
+        options: dict[str, Any] = {"engine": engine, "progress": not live, "on_update": drawn}
+        if seeds > 1:
+            many = range(seed, seed + seeds)
+            surface = ensemble(part, place, chosen, many, store=out, overwrite=overwrite, **options)
+        elif control:
+            coarse_axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, control))
+            coarse = Grid(**coarse_axes)
+            whole = run(objective, place(seed), coarse, **options)
+            surface = control_variate(run(part, place(seed), chosen, **options), whole)
+            save_surface(surface, out, overwrite=overwrite)
+        else:
+            surface = run(part, place(seed), chosen, store=out, overwrite=overwrite, **options)
     _print_table(_summary_words(surface))
     typer.echo(str(out))
     if surface.lossnav.counts["failed"]:
@@ -211,13 +261,16 @@ def plot(
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
     log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
+    points: Annotated[bool, typer.Option("--points", help="Mark the points that were measured.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a stored surface."""
     from lossnav import plots
     from lossnav.surface import open_surface
 
-    target = plots.write(kind, open_surface(surface), out, variable=variable, log=log, overwrite=overwrite)
+    target = plots.write(
+        kind, open_surface(surface), out, variable=variable, log=log, points=points, overwrite=overwrite
+    )
     typer.echo(str(target))
 
 
@@ -276,12 +329,13 @@ def _print_table(rows: dict[str, str]) -> None:
 
 
 def _estimate_words(found: Any) -> dict[str, str]:
-    words = {"points": f"{found.points:,}", "plan": found.plan}
+    words = {"points": "as many as it takes" if found.points is None else f"{found.points:,}", "plan": found.plan}
     if found.plan != "plain":
         words["plan error"] = f"{found.plan_error:.2g} relative"
     words["planning"] = f"{found.planning_seconds:.1f} s"
     words["a point"] = f"{1e3 * found.seconds_per_point:.3g} ms"
-    words["all of it"] = f"{_in_hours(found.seconds)}"
+    if found.points is not None:
+        words["all of it"] = f"{_in_hours(found.seconds)}"
     if found.memory == found.memory:
         words["memory"] = f"{found.memory / 1e6:,.0f} MB at its peak, Python and torch included"
     return words
@@ -303,6 +357,16 @@ def _summary_words(surface: Any) -> dict[str, str]:
         if name in found:
             at = ", ".join(f"{dim} = {x:g}" for dim, x in found[name]["at"].items())
             words[f"{name} loss"] = f"{found[name]['loss']:.6g} at {at}"
+    outcome = surface.attrs.get("sampler", {}).get("outcome")
+    if outcome is not None and "seed" not in surface.dims:
+        words["held-out error"] = (
+            f"{float(outcome['held_out_error']):.2g} relative, the largest of {outcome['cells']:,} cells"
+        )
+        for name, key in (("unresolved", "unresolved"), ("beside holes", "non_finite")):
+            if outcome[key]:
+                words[name] = f"{outcome[key]:,} cells"
+    if "control_variate" in surface.attrs:
+        words["residual error"] = f"{float(surface.attrs['control_variate']['residual_error']):.2g} relative"
     words["seconds"] = f"{found['seconds']:.1f} ({found['points_per_second']:.3g} points/s)"
     return words
 

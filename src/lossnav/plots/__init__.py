@@ -34,8 +34,13 @@ _DIMS = {"line": 1, "contour": 2, "heatmap": 2, "surface": 2}
 _LOG_BY_DEFAULT = {"line": False, "contour": True, "heatmap": False, "surface": False}
 
 
-def line(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, backend: Backend = "plotly") -> Any:
+def line(
+    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+) -> Any:
     """Draw a 1-D surface as a curve, with a band of one standard error where `loss_se` is there.
+
+    Of several seeds their mean is drawn, with a band of one standard deviation. Where the points lie on no grid the
+    curve is interpolated, and a note says from how many points and how far off it may be.
 
     Parameters
     ----------
@@ -45,6 +50,8 @@ def line(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, back
         ``"loss"`` or a metric.
     log : bool
         Logarithmic vertical axis.
+    points : bool
+        Mark the points that were measured.
     backend : "plotly" or "matplotlib"
 
     Returns
@@ -59,31 +66,37 @@ def line(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, back
     OptionError
         If the variable is not there or the surface has another number of coordinates.
     """
-    return _figure("line", dataset, variable, log, backend)
+    return _figure("line", dataset, variable, log, backend, points)
 
 
-def contour(dataset: xr.Dataset, *, variable: str = "loss", log: bool = True, backend: Backend = "plotly") -> Any:
+def contour(
+    dataset: xr.Dataset, *, variable: str = "loss", log: bool = True, points: bool = False, backend: Backend = "plotly"
+) -> Any:
     """Draw lines of equal loss over a plane, the centre marked.
 
     Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm. Raises as `line` does.
     """
-    return _figure("contour", dataset, variable, log, backend)
+    return _figure("contour", dataset, variable, log, backend, points)
 
 
-def heatmap(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, backend: Backend = "plotly") -> Any:
+def heatmap(
+    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+) -> Any:
     """Draw every measured point of a plane as a coloured cell.
 
     Parameters as in `line`; ``log`` makes the colours follow the logarithm. Raises as `line` does.
     """
-    return _figure("heatmap", dataset, variable, log, backend)
+    return _figure("heatmap", dataset, variable, log, backend, points)
 
 
-def surface(dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, backend: Backend = "plotly") -> Any:
+def surface(
+    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+) -> Any:
     """Draw a plane as a surface in three dimensions.
 
     Parameters as in `line`; ``log`` draws log10 of the values. Raises as `line` does.
     """
-    return _figure("surface", dataset, variable, log, backend)
+    return _figure("surface", dataset, variable, log, backend, points)
 
 
 def write(
@@ -93,6 +106,7 @@ def write(
     *,
     variable: str = "loss",
     log: bool | None = None,
+    points: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Draw a surface into a file.
@@ -106,6 +120,8 @@ def write(
     variable : str
     log : bool, optional
         By default contours are logarithmic and the rest linear.
+    points : bool
+        Mark the points that were measured.
     overwrite : bool
 
     Raises
@@ -119,7 +135,7 @@ def write(
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
-    picture = _picture(kind, dataset, variable, log)
+    picture = _picture(kind, dataset, variable, log, points)
     target = require_writable(path, overwrite)
     try:
         if suffix == ".html":
@@ -138,8 +154,8 @@ def write(
     return target
 
 
-def _figure(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, backend: str) -> Any:
-    picture = _picture(kind, dataset, variable, log)
+def _figure(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, backend: str, points: bool) -> Any:
+    picture = _picture(kind, dataset, variable, log, points)
     if backend == "plotly":
         return _DRAWERS[kind].interactive(picture)
     if backend != "matplotlib":
@@ -152,5 +168,5 @@ def _figure(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, bac
     return figure
 
 
-def _picture(kind: str, dataset: xr.Dataset, variable: str, log: bool | None) -> Picture:
-    return prepare(dataset, variable, _LOG_BY_DEFAULT[kind] if log is None else log, _DIMS[kind])
+def _picture(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, points: bool) -> Picture:
+    return prepare(dataset, variable, _LOG_BY_DEFAULT[kind] if log is None else log, _DIMS[kind], points)

@@ -40,7 +40,9 @@ def mark_plane(axes: Any, picture: Picture) -> None:
         axes.plot(
             [0], [0], marker="o", color=CENTER_COLOR, markersize=6, markeredgecolor="white", markeredgewidth=1, zorder=6
         )
-    if picture.note:
+    if picture.measured is not None:
+        axes.plot(*picture.measured.T, ".", color="0.2", markersize=2, markeredgewidth=0, zorder=5)
+    if picture.holes.any():
         columns, rows = np.nonzero(picture.holes)
         axes.plot(x.values[columns], y.values[rows], "x", color="0.55", markersize=2.5, markeredgewidth=0.6)
     axes.set_xlim(x.values[0], x.values[-1])
@@ -83,7 +85,17 @@ def interactive(picture: Picture) -> Any:
 def mark_plane_interactive(figure: Any, picture: Picture) -> Any:
     """Mark the centre and the holes, label the axes: what every plotly picture of a plane has."""
     x, y = picture.axes
-    if picture.note:
+    if picture.measured is not None:
+        figure.add_scatter(
+            x=picture.measured[:, 0],
+            y=picture.measured[:, 1],
+            mode="markers",
+            marker={"size": 3, "color": "#333"},
+            hoverinfo="skip",
+            name="measured",
+            showlegend=False,
+        )
+    if picture.holes.any():
         columns, rows = np.nonzero(picture.holes)
         figure.add_scatter(
             x=x.values[columns],

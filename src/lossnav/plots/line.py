@@ -13,9 +13,12 @@ def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
     axes = figure.add_subplot()
     (axis,) = picture.axes
-    axes.plot(axis.values, picture.values, color=LINE_COLOR, marker="o", markersize=2.5)
+    dots = "o" if picture.measured is None and len(axis.values) <= 101 else ""
+    axes.plot(axis.values, picture.values, color=LINE_COLOR, marker=dots, markersize=2.5)
+    if picture.measured is not None:
+        axes.plot(*_on_curve(picture), "o", color=LINE_COLOR, markersize=3.5, label="measured")
     if (band := _band(picture)) is not None:
-        axes.fill_between(axis.values, *band, color=LINE_COLOR, alpha=0.22, linewidth=0, label="± 1 standard error")
+        axes.fill_between(axis.values, *band, color=LINE_COLOR, alpha=0.22, linewidth=0, label=picture.band)
     if picture.center is not None:
         axes.axvline(0, color="0.6", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.plot([0], [picture.center], "o", color=CENTER_COLOR, markersize=5.5, label="centre", zorder=5)
@@ -49,19 +52,24 @@ def interactive(picture: Picture) -> Any:
                 fill=fill,
                 fillcolor="rgba(49,104,142,0.22)",
                 showlegend=fill is not None,
-                name="± 1 standard error",
+                name=picture.band,
                 hoverinfo="skip",
             )
     figure.add_scatter(
         x=axis.values,
         y=picture.values,
-        mode="lines+markers",
+        mode="lines+markers" if picture.measured is None and len(axis.values) <= 101 else "lines",
         line={"color": LINE_COLOR, "width": 2.5},
         marker={"size": 5},
         name=picture.label,
         connectgaps=False,
         hovertemplate=f"{axis.letter} = %{{x:.4g}}<br>{picture.label}: %{{y:.5g}}<extra></extra>",
     )
+    if picture.measured is not None:
+        x, y = _on_curve(picture)
+        figure.add_scatter(
+            x=x, y=y, mode="markers", marker={"size": 7, "color": LINE_COLOR}, name="measured", hoverinfo="skip"
+        )
     if picture.center is not None:
         figure.add_scatter(
             x=[0],
@@ -74,6 +82,14 @@ def interactive(picture: Picture) -> Any:
     figure.update_xaxes(title=axis.label)
     figure.update_yaxes(title=picture.label, type="log" if picture.log else "linear")
     return layout(figure, picture)
+
+
+def _on_curve(picture: Picture) -> tuple[Any, Any]:
+    """Where the measured points are marked: on the curve, which runs through them."""
+    assert picture.measured is not None
+    (axis,) = picture.axes
+    places = picture.measured[:, 0]
+    return places, np.interp(places, axis.values, picture.values)
 
 
 def _band(picture: Picture) -> tuple[Any, Any] | None:

@@ -57,6 +57,10 @@ class Picture:
         The note says what the holes are; empty where there is none.
     center : float or None
         Value at the origin, where that lies on the grid's range and was measured.
+    measured : ndarray or None
+        Coordinates of the points to mark, shape (m, k).
+    band : str
+        What `se` is.
     """
 
     values: NDArray[np.float64]
@@ -70,6 +74,8 @@ class Picture:
     title: str
     note: str
     center: float | None
+    measured: NDArray[np.float64] | None = None
+    band: str = "± 1 standard error"
 
     @property
     def range(self) -> tuple[float, float]:
@@ -78,8 +84,10 @@ class Picture:
         return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
 
 
-def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int) -> Picture:
+def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bool = False) -> Picture:
     """Take from a surface what a picture needs.
+
+    Points that lie on no grid are interpolated, and the note says so; several seeds become their mean with a band.
 
     Raises
     ------
@@ -89,8 +97,16 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int) -> Picture
     if variable not in dataset or variable == "status":
         known = ", ".join(str(name) for name in dataset.data_vars if name not in ("status", "loss_se"))
         raise OptionError(f"This surface has no variable {variable!r}. Use one of {known}.")
+    measured = dataset.attrs.get("interpolation", {}).get("measured")
+    if "seed" in dataset.dims:
+        dataset = dataset.lossnav.over_seeds()
+    elif "point" in dataset.dims and len(dataset.lossnav.dims) == ndim:
+        dataset = dataset.lossnav.to_grid()
+        measured = dataset.attrs["interpolation"]["measured"]
+    elif measured is None:
+        measured = dataset.lossnav.points()[0]
     data = dataset[variable]
-    if "point" in data.dims or data.ndim != ndim:
+    if data.ndim != ndim:
         dims = ", ".join(map(str, data.dims))
         kinds = {1: "'line'", 2: "'contour', 'heatmap' or 'surface'"}.get(data.ndim, "a slice, surface.isel(gamma=0)")
         raise OptionError(f"This plot needs {ndim} coordinate(s) and the surface has ({dims}). Plot {kinds} of it.")
@@ -108,22 +124,41 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int) -> Picture
         "not positive (no logarithm)": int(not_positive.sum()),
     }
     note = ", ".join(f"{count:,} {word}" for word, count in counts.items() if count)
+    note = f"left out of {holes.size:,} points: {note}" if note else ""
+    spread = "loss_sd" if "loss_sd" in dataset else "loss_se"
     unit = data.attrs.get("units", "1")
     suffix = f" ({unit})" if unit != "1" else ""
     axes = tuple(_axis(dataset, str(dim)) for dim in data.dims)
     return Picture(
         values=np.where(holes, np.nan, values),
         drawn=drawn,
-        se=dataset["loss_se"].values if variable == "loss" and "loss_se" in dataset else None,
+        se=dataset[spread].values if variable == "loss" and spread in dataset else None,
         holes=holes,
         axes=axes,
         log=log,
         label=f"{variable}{suffix}",
         log_label=f"log₁₀ {variable}{suffix}",
         title=_title(dataset),
-        note=f"left out of {holes.size:,} points: {note}" if note else "",
+        note="; ".join(part for part in (_interpolated(dataset), note) if part),
         center=_center(axes, values, holes, dataset, variable, log),
+        measured=np.asarray(measured, np.float64) if points and measured is not None else None,
+        band="± 1 standard deviation over seeds" if spread == "loss_sd" else "± 1 standard error",
     )
+
+
+def _interpolated(dataset: xr.Dataset) -> str:
+    """What a note says of interpolation: from how many points, and how far off it may be."""
+    said = dataset.attrs.get("interpolation")
+    if said is None:
+        return ""
+    outcome = dataset.attrs.get("sampler", {}).get("outcome") or {}
+    held_out = float(outcome.get("held_out_error", said["left_out_error_p99"]))
+    words = f"interpolated from {said['points']:,} points"
+    if math.isfinite(held_out):
+        words += f", held-out error {held_out:.1%}" if held_out < 10 else f", held-out error {held_out:.0f}-fold"
+    if outcome.get("unresolved"):
+        words += f", {outcome['unresolved']:,} of {outcome['cells']:,} cells unresolved"
+    return words
 
 
 def _axis(dataset: xr.Dataset, dim: str) -> Axis:
@@ -156,7 +191,8 @@ def _center(
     log: bool,
 ) -> float | None:
     """The value at the origin: a grid point where there is one, else what was measured before the run."""
-    if any(coordinate.ndim == 0 and float(coordinate) != 0 for coordinate in dataset.coords.values()):
+    scalars = [coordinate for name, coordinate in dataset.coords.items() if coordinate.ndim == 0 and name != "seed"]
+    if any(float(coordinate) != 0 for coordinate in scalars):
         return None  # a slice of a volume beside the centre
     if any(not axis.values[0] <= 0 <= axis.values[-1] for axis in axes):
         return None

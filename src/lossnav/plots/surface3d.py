@@ -40,6 +40,8 @@ def draw(figure: Any, picture: Picture) -> None:
         )
     axes.set_zlim(floor, high)
     axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
+    if picture.measured is not None:
+        axes.plot(*picture.measured.T, floor, ".", color="0.3", markersize=1.5)
     if picture.center is not None:
         height = math.log10(picture.center) if picture.log else picture.center
         axes.plot([0, 0], [0, 0], [floor, height], color=CENTER_COLOR, linewidth=0.8, linestyle="--", zorder=10)
@@ -81,6 +83,17 @@ def interactive(picture: Picture) -> Any:
             name=label,
         )
     )
+    if picture.measured is not None:
+        low, _ = picture.range
+        figure.add_scatter3d(
+            x=picture.measured[:, 0],
+            y=picture.measured[:, 1],
+            z=np.full(len(picture.measured), low),
+            mode="markers",
+            marker={"color": "#333", "size": 2},
+            hoverinfo="skip",
+            showlegend=False,
+        )
     if picture.center is not None:
         figure.add_scatter3d(
             x=[0],
