@@ -37,7 +37,7 @@ def test_nothing_finite_is_said(value):
     assert draw(made).plain == "nothing finite yet"
 
 
-def test_in_a_file_only_the_last_is_drawn(capsys):
+def test_in_a_file_only_the_last_is_told(capsys):
     with TerminalMap() as drawn:
         for n in (3, 5):
             drawn(surface(2, ln.Grid(alpha=(-1, 1, n), beta=(-1, 1, n))))

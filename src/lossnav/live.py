@@ -24,7 +24,7 @@ class TerminalMap:
     """Draws partial surfaces on stderr, the last one in place of the one before; for `evaluate(on_update=)`.
 
     A plane is a map of the log-loss, two places a character, blue for low and yellow for high; a line is a curve.
-    Each place shows its nearest point. Where stderr is no terminal only the last one is drawn, without colours.
+    Each place shows its nearest point. Where stderr is no terminal a line of the last one's numbers is all there is.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class TerminalMap:
         if self._console.is_terminal:
             self._live.stop()
         elif self._last is not None:
-            self._console.print(draw(self._last))
+            self._console.print(draw(self._last).plain.splitlines()[-1], highlight=False)
 
 
 def draw(surface: xr.Dataset, width: int | None = None) -> Text:
