@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
-from scipy.spatial import cKDTree
 
+from lossnav.coordinates import nearest
 from lossnav.errors import OptionError
 from lossnav.interpolation import Interpolant
 from lossnav.surface import OK, jsonable, points_of, validate
@@ -60,27 +60,26 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     known = subset["status"].values.reshape(-1) == OK
     if len(coarse) < 6 or not known.any():
         raise OptionError(f"A correction needs six points of finite loss; there are {len(coarse)}. Evaluate more.")
-    scale = np.where(np.ptp(places, axis=0) > 0, np.ptp(places, axis=0), 1.0)
-    distance, nearest = cKDTree(places / scale).query(coarse / scale)
+    distance, same = nearest(places, coarse)
     if (distance > 1e-9).any():
         raise OptionError(
             f"{int((distance > 1e-9).sum())} points of the full surface are not among the subset's. Take a coarse grid "
             "whose points the fine one has: 11 and 51 points on the same range, for example."
         )
-    usable = known[nearest]
-    coarse, truth, there = coarse[usable], truth[usable], losses[nearest[usable]]
+    usable = known[same]
+    coarse, truth, there = coarse[usable], truth[usable], losses[same[usable]]
     log = bool((truth > 0).all() and (losses[known] > 0).all())
     offsets = np.log(truth) - np.log(there) if log else truth - there
     correction = Interpolant(coarse, offsets, log=False)
     steps = correction.heights(places[known])
     better = losses.copy()
     better[known] = losses[known] * np.exp(steps) if log else losses[known] + steps
-    better[nearest[usable]] = truth
+    better[same[usable]] = truth
     errors = correction.left_out() * correction.range  # in units of the offsets: relative, or of the loss
     errors = errors[np.isfinite(errors)]
     residual = float(np.sqrt((errors**2).mean())) if len(errors) else float("nan")
     se = np.where(known, np.abs(better) * residual if log else residual, np.nan)
-    se[nearest[usable]] = 0.0
+    se[same[usable]] = 0.0
     made = subset.copy()
     shape, dims = subset["loss"].shape, subset["loss"].dims
     meaning = {"long_name": "residual error of the control variate", "units": subset["loss"].attrs.get("units", "1")}

@@ -129,7 +129,8 @@ def evaluate(
             run.started = time.perf_counter()
             try:
                 run.prepare()
-                for round_ended in run.steps(bar, stop):
+                run.stop = stop
+                for round_ended in run.steps(bar):
                     updates.offer(run, round_ended)
             except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
                 stop.signal = stop.signal or 2
@@ -195,12 +196,10 @@ def stream(
         run.started = time.perf_counter()
         run.prepare()
     silent = Progress("evaluate", run.sampler.total, "points", show=False)
-    steps: Iterator[bool] | None = None
-    running = True
+    steps, running = run.steps(silent), True
     while running:
         with rng.preserved(device=objective.device), StopRequests() as stop:
             try:
-                steps = run.steps(silent, stop) if steps is None else steps
                 run.stop = stop
                 running = any(pace.due(run, round_ended) for round_ended in steps)
             except KeyboardInterrupt:
@@ -396,9 +395,8 @@ class _Run:
         plain = PointFunction(self.objective, self.chart)
         self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
 
-    def steps(self, bar: Progress, stop: StopRequests) -> Iterator[bool]:
+    def steps(self, bar: Progress) -> Iterator[bool]:
         """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
-        self.stop = stop
         asking = self.sampler.rounds()
         losses: NDArray[np.float64] | None = None
         while True:

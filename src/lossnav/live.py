@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+
+from lossnav.coordinates import mesh, nearest
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -84,10 +85,8 @@ def _nearest(points: NDArray[np.float64], shown: NDArray[np.float64], shape: tup
     low, high = points.min(0), points.max(0)
     axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, shape, strict=False)]
     axes += [np.zeros(1)] * (points.shape[1] - len(shape))
-    mesh = np.stack([part.reshape(-1) for part in np.meshgrid(*axes, indexing="ij")], axis=1)
-    scale = np.where(high > low, high - low, 1.0)
-    _, places = cKDTree(points / scale).query(mesh / scale)
-    return np.asarray(shown[places].reshape(shape), np.float64)
+    _, which = nearest(points, mesh(axes))
+    return np.asarray(shown[which].reshape(shape), np.float64)
 
 
 def _draw_map(text: Any, points: NDArray[np.float64], shown: NDArray[np.float64], columns: int) -> None:

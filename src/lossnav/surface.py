@@ -20,6 +20,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav import __version__
+from lossnav.coordinates import mesh, nearest
 from lossnav.errors import (
     NotASurfaceError,
     OptionError,
@@ -261,8 +262,7 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
     dims = [str(dim) for dim in dataset.attrs["chart"]["dims"] if str(dim) in dataset.coords]
     if "point" in dataset.dims:
         return np.stack([dataset[dim].values for dim in dims], axis=1).astype(np.float64)
-    mesh = np.meshgrid(*(dataset[dim].values for dim in dataset["loss"].dims), indexing="ij")
-    return np.stack([coordinate.reshape(-1) for coordinate in mesh], axis=1).astype(np.float64)
+    return mesh(dataset[dim].values.astype(np.float64) for dim in dataset["loss"].dims)
 
 
 def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Dataset:
@@ -320,8 +320,6 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     OptionError
         If n is below 2 or no point was evaluated.
     """
-    from scipy.spatial import cKDTree
-
     from lossnav.interpolation import Interpolant
 
     validate(dataset)
@@ -340,27 +338,26 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     else:
         count = n or {1: 201, 2: 101}.get(len(dims), 41)
         axes = [np.linspace(low, high, count) for low, high in zip(points.min(0), points.max(0), strict=True)]
-    mesh = np.stack([part.reshape(-1) for part in np.meshgrid(*axes, indexing="ij")], axis=1)
+    places = mesh(axes)
     shape = tuple(len(axis) for axis in axes)
-    scale = np.where(np.ptp(points, axis=0) > 0, np.ptp(points, axis=0), 1.0)
-    distance, nearest = cKDTree(points / scale).query(mesh / scale)
+    distance, beside = nearest(points, places)
     measured = distance < 1e-9
     losses = dataset["loss"].values.reshape(-1)[done]
     loss = Interpolant(points, losses)
-    holes = np.isin(status[nearest], (NON_FINITE, FAILED))
-    outside = ~loss.reaches(mesh) & ~holes & ~measured
+    holes = np.isin(status[beside], (NON_FINITE, FAILED))
+    outside = ~loss.reaches(places) & ~holes & ~measured
     variables: dict[str, Any] = {}
     for name in dataset.data_vars:
         if name in ("status", "interpolated"):
             continue
         values = dataset[name].values.reshape(-1)[done].astype(np.float64)
-        found = (loss if name == "loss" else Interpolant(points, values))(mesh)
+        found = (loss if name == "loss" else Interpolant(points, values))(places)
         found = np.where(
-            measured | holes, np.where(measured | ~np.isfinite(values[nearest]), values[nearest], np.nan), found
+            measured | holes, np.where(measured | ~np.isfinite(values[beside]), values[beside], np.nan), found
         )
         found[outside] = np.nan
         variables[str(name)] = (dims, found.reshape(shape), dataset[name].attrs)
-    became = np.where(holes, status[nearest], np.where(outside, NOT_EVALUATED, OK)).astype(np.uint8)
+    became = np.where(holes, status[beside], np.where(outside, NOT_EVALUATED, OK)).astype(np.uint8)
     variables["status"] = (dims, became.reshape(shape), dataset["status"].attrs)
     meaning = {"long_name": "whether the value was interpolated (1) or measured (0)", "units": "1"}
     variables["interpolated"] = (dims, (~measured).astype(np.uint8).reshape(shape), meaning)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lossnav.coordinates import mesh
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Points, Sampler
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
@@ -78,8 +79,7 @@ class Grid(Sampler):
 
     def points(self) -> Points:
         """All points, shape (total, k), the last coordinate running fastest."""
-        mesh = np.meshgrid(*self._axes.values(), indexing="ij")
-        return np.stack([coordinate.reshape(-1) for coordinate in mesh], axis=1)
+        return mesh(self._axes.values())
 
     def rounds(self) -> Generator[Points, Losses, None]:
         """Ask level by level, each halving the steps of the one before: stopped early, it is a complete coarse grid."""
