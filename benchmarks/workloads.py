@@ -36,7 +36,16 @@ def shared(name: str) -> Path | None:
 
 def cnn(samples: int = 1000) -> Workload:
     """The notebook's CNN on 1,000 held-out images: MNIST where it is, else digits (repeated)."""
-    root = shared("mnist")
+    return _cnn("mnist" if shared("mnist") else "digits", samples)
+
+
+def cnn_digits(samples: int = 400) -> Workload:
+    """The notebook's CNN on the 400 held-out images of scikit-learn's digits."""
+    return _cnn("digits", samples)
+
+
+def _cnn(name: str, samples: int) -> Workload:
+    root = shared("mnist") if name == "mnist" else None
     data = ln.zoo.mnist(root) if root else ln.zoo.digits()
     model = ln.zoo.NotebookCNN()
     trained = ln.zoo.notebook_cnn(0)

@@ -131,6 +131,43 @@ def test_every_chart_by_name(trained, tmp_path, chart, dims, how):
     assert recipe["directions"][0]["distribution"] == ("normal" if how else "uniform")
 
 
+def test_points_where_they_are_needed(trained, tmp_path):
+    checkpoint = trained / "model.safetensors"
+    run = ("evaluate", "zoo:notebook-digits", "--checkpoint", checkpoint, "--sampler", "adaptive", "--auto-range")
+    done = lossnav(*run, "--tolerance", 0.1, "--max-points", 60, "--live", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    surface = ln.open(tmp_path / "run.zarr")
+    assert surface.sizes["point"] <= 60
+    sampler = surface.attrs["sampler"]
+    assert (sampler["kind"], sampler["tolerance"]) == ("Adaptive", 0.1)
+    assert set(sampler["auto"]) == {"alpha", "beta"}
+    words = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines()[:-1])
+    assert words["held-out error"].startswith(f"{sampler['outcome']['held_out_error']:.2g} relative")
+    assert "points" in done.stderr
+    drawn = lossnav("plot", "contour", "run.zarr", "-o", "c.png", "--points", cwd=tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+
+
+def test_a_part_of_the_data_for_several_seeds(trained, tmp_path):
+    checkpoint = trained / "model.safetensors"
+    run = ("evaluate", "zoo:notebook-digits", "--checkpoint", checkpoint, "--subset", 100)
+    done = lossnav(*run, "--chart", "line", "--grid", 9, "--seeds", 3, "--seed", 5, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    surface = ln.open(tmp_path / "run.zarr")
+    assert surface.sizes == {"seed": 3, "alpha": 9}
+    assert surface["seed"].values.tolist() == [5, 6, 7]
+    assert surface.attrs["objective"]["samples"] == 100
+    assert (surface["loss_se"] > 0).all()
+    drawn = lossnav("plot", "line", "run.zarr", "-o", "band.png", cwd=tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+
+    done = lossnav(*run, "--grid", 9, "--control", 5, "-o", "corrected.zarr", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said = float(ln.open(tmp_path / "corrected.zarr").attrs["control_variate"]["residual_error"])
+    assert "residual error" in done.stdout
+    assert f"{said:.2g} relative" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -143,6 +180,12 @@ def test_every_chart_by_name(trained, tmp_path, chart, dims, how):
         (("evaluate", "project.py:objective", "--chart", "sphere"), 2, "sphere"),
         (("evaluate", "project.py:objective", "--normalize", "filters"), 2, "filters"),
         (("evaluate", "project.py:bad_loss"), 1, "LossShapeError"),
+        (("evaluate", "project.py:objective", "--subset", "some"), 2, "Use a number, or auto"),
+        (("evaluate", "project.py:objective", "--subset", "10"), 2, "OptionError"),
+        (("evaluate", "project.py:objective", "--control", "5"), 2, "--control corrects a --subset"),
+        (("evaluate", "project.py:objective", "--subset", "9", "--control", "4"), 2, "Use --grid 52"),
+        (("evaluate", "project.py:objective", "--sampler", "adaptive", "--tolerance", "0"), 2, "SamplerError"),
+        (("evaluate", "project.py:objective", "--seeds", "0"), 2, "seeds"),
         (("evaluate", "project.py:objective", "--checkpoint", "none.pt"), 1, "There is no checkpoint"),
         (("evaluate", "project.py:objective", "-o", "project.py"), 1, "OutputExistsError"),
         (("evaluate", "project.py:objective", "-o", "project.py/run.zarr"), 1, "OutputNotWritableError"),

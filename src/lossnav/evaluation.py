@@ -21,6 +21,7 @@ from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
 from lossnav.batches import tensors
 from lossnav.charts import Chart
+from lossnav.coordinates import mesh
 from lossnav.engines import Engine, Local, Outcome
 from lossnav.engines import base as engine_base
 from lossnav.engines.base import Point
@@ -460,12 +461,9 @@ class _Run:
 
 def probe_points(sampler: Sampler) -> NDArray[np.float64]:
     """Points at which a faster way must agree with the plain one: centre, a few between (seed 0), corners."""
-    k = len(sampler.dims)
-    axes = sampler.axes
-    ends = np.array([(axis[0], axis[-1]) for axis in axes.values()] if axes else [(-1.0, 1.0)] * k)  # (k, 2)
-    between = np.random.default_rng(0).uniform(ends[:, 0], ends[:, 1], size=(3, k))
-    corners = np.stack([mesh.reshape(-1) for mesh in np.meshgrid(*ends, indexing="ij")], axis=1)
-    return np.concatenate([np.zeros((1, k)), between, corners])
+    box = sampler.box
+    between = np.random.default_rng(0).uniform(*box.T, size=(3, len(box)))
+    return np.concatenate([np.zeros((1, len(box))), between, mesh(box)])
 
 
 def _losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:

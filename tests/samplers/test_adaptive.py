@@ -5,6 +5,7 @@ import pytest
 
 import lossnav as ln
 from lossnav.errors import SamplerError
+from lossnav.evaluation import probe_points
 from lossnav.interpolation import Interpolant
 
 SIDE = 61
@@ -199,3 +200,18 @@ def test_points_are_asked_for_once_and_in_order():
 def test_points_that_are_none_are_refused(points):
     with pytest.raises(SamplerError):
         ln.Points(points)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        ln.Grid(alpha=(-3, 1, 5), beta=(0, 2, 5)),
+        ln.Adaptive(alpha=(-3, 1), beta=(0, 2)),
+        ln.Points([(-3, 2), (1, 0), (0, 1)]),
+    ],
+)
+def test_plans_are_proved_where_the_points_will_be(sampler):
+    assert sampler.box.tolist() == [[-3, 1], [0, 2]]
+    probes = probe_points(sampler)
+    assert {(-3, 0), (-3, 2), (1, 0), (1, 2), (0, 0)} <= {tuple(point) for point in probes.tolist()}
+    assert (probes >= sampler.box[:, 0]).all() & (probes <= sampler.box[:, 1]).all()

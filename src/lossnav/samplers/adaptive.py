@@ -131,6 +131,11 @@ class Adaptive(Sampler):
         settled.ends = self.ends | {name: (-said["reach"], said["reach"]) for name, said in settled._found.items()}
         return settled
 
+    @property
+    def box(self) -> Points:
+        """Lowest and highest value of each coordinate, shape (k, 2)."""
+        return np.array(list(self.ends.values()))
+
     def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
         """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
         return _Refinement(self).rounds()
@@ -204,7 +209,7 @@ class _Refinement:
         return cells
 
     def _places(self, keys: list[Key]) -> Points:
-        low, high = (np.array([pair[i] for pair in self.sampler.ends.values()]) for i in (0, 1))
+        low, high = self.sampler.box.T
         whole = self.sampler.start * self.unit
         steps = np.array(keys, dtype=np.float64).reshape(-1, self.k)
         places: Points = (low * (whole - steps) + high * steps) / whole

@@ -47,6 +47,12 @@ class Sampler(ABC):
         return None
 
     @property
+    def box(self) -> NDArray[np.float64]:
+        """Lowest and highest value of each coordinate, shape (k, 2); -1 and 1 where that is not known beforehand."""
+        ends = [(axis[0], axis[-1]) for axis in self.axes.values()] if self.axes else [(-1.0, 1.0)] * len(self.dims)
+        return np.array(ends, dtype=np.float64)
+
+    @property
     def total(self) -> int | None:
         """How many points it will ask for; None where it depends on what it is told."""
         return None

@@ -47,6 +47,11 @@ class Points(Sampler):
         self.places = places[np.sort(first)]
 
     @property
+    def box(self) -> Coordinates:
+        """Lowest and highest value of each coordinate, shape (k, 2)."""
+        return np.stack([self.places.min(0), self.places.max(0)], axis=1)
+
+    @property
     def total(self) -> int:
         """Number of points."""
         return len(self.places)
@@ -57,8 +62,8 @@ class Points(Sampler):
 
     def describe(self) -> dict[str, Any]:
         """Kind, number of points and the box around them."""
-        ends = zip(self.dims, self.places.min(0).tolist(), self.places.max(0).tolist(), strict=True)
-        return {"kind": "Points", "points": self.total, "axes": {name: [low, high] for name, low, high in ends}}
+        axes = dict(zip(self.dims, self.box.tolist(), strict=True))
+        return {"kind": "Points", "points": self.total, "axes": axes}
 
     def __repr__(self) -> str:
         return f"Points({self.total} points, dims={self.dims})"
