@@ -135,7 +135,7 @@ def sampled(
         surface = ln.evaluate(objective, chart, ln.Adaptive(**ends, tolerance=tolerance), progress=False)
         found = surface.lossnav.to_grid(len(truth))["loss"].values
         outcome = surface.attrs["sampler"]["outcome"]
-        said = {"own": float(outcome["held_out_error"]), "unresolved": int(outcome["unresolved"])}
+        said = {"own": float(outcome["estimated_error"]), "unresolved": int(outcome["unresolved"])}
         yield f"Adaptive({tolerance:g})", surface.sizes["point"], against(found, truth) | said
 
 

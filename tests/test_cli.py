@@ -142,7 +142,7 @@ def test_points_where_they_are_needed(trained, tmp_path):
     assert (sampler["kind"], sampler["tolerance"]) == ("Adaptive", 0.1)
     assert set(sampler["auto"]) == {"alpha", "beta"}
     words = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in done.stdout.splitlines()[:-1])
-    assert words["held-out error"].startswith(f"{sampler['outcome']['held_out_error']:.2g} relative")
+    assert words["estimated error"].startswith(f"{sampler['outcome']['estimated_error']:.2g} relative")
     assert "points" in done.stderr
     drawn = lossnav("plot", "contour", "run.zarr", "-o", "c.png", "--points", cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr

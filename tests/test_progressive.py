@@ -127,7 +127,7 @@ def test_points_become_a_grid_that_says_what_is_interpolated():
     grid = surface.lossnav.to_grid(33)
     truth = ln.evaluate(*problem(), ln.Grid(alpha=(-1, 1, 33), beta=(-1, 1, 33)))
     error = np.abs(grid["loss"] / truth["loss"] - 1)
-    assert float(error.max()) <= 2 * outcome["held_out_error"]
+    assert float(error.max()) <= 2 * outcome["estimated_error"]
     measured = grid["interpolated"].values == 0
     assert 41 <= measured.sum() < 33 * 33
     np.testing.assert_array_equal(grid["loss"].values[measured], truth["loss"].values[measured])
@@ -192,7 +192,7 @@ def test_points_are_drawn_as_a_plane_that_says_so(kind, ending, tmp_path):
     assert target.stat().st_size > 10_000
     figure = getattr(ln.plot, kind)(surface, points=True)
     words = " ".join(note.text for note in figure.layout.annotations)
-    assert f"interpolated from {surface.sizes['point']} points, held-out error" in words
+    assert f"interpolated from {surface.sizes['point']} points, estimated error" in words
     marked = [trace for trace in figure.data if trace.x is not None and len(trace.x) == surface.sizes["point"]]
     assert len(marked) == 1
 

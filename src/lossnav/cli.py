@@ -359,8 +359,8 @@ def _summary_words(surface: Any) -> dict[str, str]:
             words[f"{name} loss"] = f"{found[name]['loss']:.6g} at {at}"
     outcome = surface.attrs.get("sampler", {}).get("outcome")
     if outcome is not None and "seed" not in surface.dims:
-        words["held-out error"] = (
-            f"{float(outcome['held_out_error']):.2g} relative, the largest of {outcome['cells']:,} cells"
+        words["estimated error"] = (
+            f"{float(outcome['estimated_error']):.2g} relative, the largest of {outcome['cells']:,} cells"
         )
         for name, key in (("unresolved", "unresolved"), ("beside holes", "non_finite")):
             if outcome[key]:

@@ -462,7 +462,7 @@ class _Run:
 def probe_points(sampler: Sampler) -> NDArray[np.float64]:
     """Points at which a faster way must agree with the plain one: centre, a few between (seed 0), corners."""
     box = sampler.box
-    between = np.random.default_rng(0).uniform(*box.T, size=(3, len(box)))
+    between = np.random.default_rng(0).uniform(box[:, 0], box[:, 1], size=(3, len(box)))
     return np.concatenate([np.zeros((1, len(box))), between, mesh(box)])
 
 

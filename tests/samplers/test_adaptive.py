@@ -57,7 +57,7 @@ def test_a_smooth_function_is_found_and_its_error_is_known(dims):
     points, losses, outcome = refine(bowl, dims)
     error = true_error(bowl, points, losses, side={1: 801, 2: 61, 3: 17}[dims])
     assert error <= 0.01
-    assert error / 2 <= outcome["held_out_error"] <= 0.01
+    assert error / 2 <= outcome["estimated_error"] <= 0.01
     assert outcome["unresolved"] == 0
     assert len(points) == outcome["points"] < {1: 30, 2: 250, 3: 1500}[dims]
     assert len(np.unique(points, axis=0)) == len(points)
@@ -66,7 +66,7 @@ def test_a_smooth_function_is_found_and_its_error_is_known(dims):
 def test_a_narrow_valley_gets_its_points():
     points, losses, outcome = refine(rosenbrock)
     assert outcome["unresolved"] == 0
-    assert true_error(rosenbrock, points, losses) <= 2 * outcome["held_out_error"] <= 0.02
+    assert true_error(rosenbrock, points, losses) <= 2 * outcome["estimated_error"] <= 0.02
     valley = np.abs(points[:, 1] - points[:, 0] ** 2) < 0.25
     strip = 0.25  # the part of the square within 0.25 of the valley
     assert valley.mean() > 1.3 * strip
@@ -75,7 +75,7 @@ def test_a_narrow_valley_gets_its_points():
 def test_a_cliff_is_followed_and_said_to_be_unresolved():
     points, losses, outcome = refine(cliff, max_points=1500)
     assert outcome["unresolved"] > 0
-    assert np.isfinite(outcome["held_out_error"])
+    assert np.isfinite(outcome["estimated_error"])
     distance = np.abs(points[:, 0] + 0.3 * points[:, 1] - 0.21)
     assert (distance < 0.1).mean() > 0.3  # a tenth of the square
     where = ln.Grid(alpha=(-1, 1, SIDE), beta=(-1, 1, SIDE)).points()
@@ -96,7 +96,7 @@ def test_a_constant_costs_the_coarse_grid_and_its_middles(value):
     points, _, outcome = refine(lambda p: np.full(len(p), value))
     assert len(points) == 25 + 16
     assert outcome["unresolved"] == 0
-    assert outcome["held_out_error"] == pytest.approx(0, abs=1e-9)
+    assert outcome["estimated_error"] == pytest.approx(0, abs=1e-9)
 
 
 def test_nothing_finite_ends_after_the_coarse_grid():
@@ -112,7 +112,7 @@ def test_losses_of_both_signs_are_measured_against_their_range():
     points, losses, outcome = refine(wave)
     where = ln.Grid(alpha=(-1, 1, SIDE), beta=(-1, 1, SIDE)).points()
     error = np.abs(Interpolant(points, losses)(where) - wave(where)).max() / np.ptp(wave(where))
-    assert error <= 2 * outcome["held_out_error"] <= 0.02
+    assert error <= 2 * outcome["estimated_error"] <= 0.02
 
 
 @pytest.mark.parametrize("most", [25, 40, 41, 60, 77])

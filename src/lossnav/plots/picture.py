@@ -152,10 +152,10 @@ def _interpolated(dataset: xr.Dataset) -> str:
     if said is None:
         return ""
     outcome = dataset.attrs.get("sampler", {}).get("outcome") or {}
-    held_out = float(outcome.get("held_out_error", said["left_out_error_p99"]))
+    off = float(outcome.get("estimated_error", said["left_out_error_p99"]))
     words = f"interpolated from {said['points']:,} points"
-    if math.isfinite(held_out):
-        words += f", held-out error {held_out:.1%}" if held_out < 10 else f", held-out error {held_out:.0f}-fold"
+    if math.isfinite(off):
+        words += f", estimated error {off:.1%}" if off < 10 else f", estimated error {off:.0f}-fold"
     if outcome.get("unresolved"):
         words += f", {outcome['unresolved']:,} of {outcome['cells']:,} cells unresolved"
     return words

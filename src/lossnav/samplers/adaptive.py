@@ -20,6 +20,7 @@ from lossnav.samplers.range import RISE, AutoRange, find_ranges
 Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be
 Ends = dict[str, tuple[float, float]]
 
+_HALVES = 2.0  # once a middle is known too, the spline errs less by at least this factor
 _SPREADS = 2.0  # an error this many times the tolerance makes the cells around it suspect
 
 
@@ -54,9 +55,10 @@ class Adaptive(Sampler):
     """Cells that are divided where the loss is not yet predicted well.
 
     Starts with a coarse grid. Each cell is tested: its middle is predicted from all points so far, then measured.
-    Where prediction and measurement differ by more than the tolerance, the cell is divided into 2^k, and these are
-    tested in turn; where they differ by more than twice the tolerance, the cells around it are divided too. So every
-    cell that is left carries a held-out error: that of its middle before it was known.
+    Half the difference of the two is the cell's estimated error: now that the middle is known, the farthest place is
+    nearer to a point by a factor of 1.4 or more, and the error of an interpolant falls with the square of that or
+    faster. Where it is above the tolerance, the cell is divided into 2^k, and these are tested in turn; where it is
+    above twice the tolerance, the cells around it are divided too.
 
     Parameters
     ----------
@@ -81,7 +83,7 @@ class Adaptive(Sampler):
     Notes
     -----
     Deterministic: the same losses lead to the same points. The outcome of a run (in the surface's attributes) says
-    ``held_out_error`` (largest over all cells that are resolved), its 99th percentile, and how many cells are
+    ``estimated_error`` (largest over all cells that are resolved), its 99th percentile, and how many cells are
     ``unresolved`` or touch a ``non_finite`` point.
 
     Examples
@@ -230,7 +232,7 @@ class _Refinement:
             finite = [math.isfinite(self.known[key]) for key in (cell.middle, *cell.corners())]
             if not all(finite):
                 self.holes.add(cell)
-            self.errors[cell] = float(difference) if all(finite) else (math.inf if any(finite) else 0.0)
+            self.errors[cell] = float(difference) / _HALVES if all(finite) else (math.inf if any(finite) else 0.0)
 
     def _risks(self) -> dict[_Cell, float]:
         """The error of each cell, or a part of that of a cell it touches: a middle alone may be predicted by luck."""
@@ -254,6 +256,6 @@ class _Refinement:
             "cells": len(errors),
             "unresolved": int((errors > limit).sum()),
             "non_finite": len(self.holes),
-            "held_out_error": float(resolved.max()) if len(resolved) else math.nan,
-            "held_out_error_p99": float(np.quantile(smooth, 0.99)) if len(smooth) else math.nan,
+            "estimated_error": float(resolved.max()) if len(resolved) else math.nan,
+            "estimated_error_p99": float(np.quantile(smooth, 0.99)) if len(smooth) else math.nan,
         }
