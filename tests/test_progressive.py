@@ -10,7 +10,7 @@ import torch
 import lossnav as ln
 from lossnav.errors import LossnavWarning, OptionError
 
-ADAPTIVE = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), max_points=120)
+ADAPTIVE = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=120)
 GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
 
 
