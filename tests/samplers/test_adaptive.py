@@ -59,7 +59,7 @@ def test_a_smooth_function_is_found_and_its_error_is_known(dims):
     assert error <= 0.01
     assert error / 2 <= outcome["estimated_error"] <= 0.01
     assert outcome["unresolved"] == 0
-    assert len(points) == outcome["points"] < {1: 30, 2: 250, 3: 1500}[dims]
+    assert len(points) == outcome["points"] < {1: 30, 2: 250, 3: 2000}[dims]
     assert len(np.unique(points, axis=0)) == len(points)
 
 
@@ -92,16 +92,16 @@ def test_a_region_of_nan_is_ringed_and_counted():
 
 
 @pytest.mark.parametrize("value", [3.0, 0.0, -2.0])
-def test_a_constant_costs_the_coarse_grid_and_its_middles(value):
+def test_a_constant_costs_the_coarse_grid_its_middles_and_those_of_the_rim(value):
     points, _, outcome = refine(lambda p: np.full(len(p), value))
-    assert len(points) == 25 + 16
+    assert len(points) == 25 + 16 + 16
     assert outcome["unresolved"] == 0
     assert outcome["estimated_error"] == pytest.approx(0, abs=1e-9)
 
 
 def test_nothing_finite_ends_after_the_coarse_grid():
     points, _, outcome = refine(lambda p: np.full(len(p), np.nan))
-    assert len(points) == 25 + 16
+    assert len(points) == 25 + 16 + 16
     assert outcome["non_finite"] == 16
 
 
@@ -113,6 +113,31 @@ def test_losses_of_both_signs_are_measured_against_their_range():
     where = ln.Grid(alpha=(-1, 1, SIDE), beta=(-1, 1, SIDE)).points()
     error = np.abs(Interpolant(points, losses)(where) - wave(where)).max() / np.ptp(wave(where))
     assert error <= 2 * outcome["estimated_error"] <= 0.02
+
+
+def test_what_happens_in_the_rim_only_is_found():
+    def step(p):
+        return 1 + 2 * np.exp(-(((p[:, 0] - 1) / 0.15) ** 2) - ((p[:, 1] - 0.75) / 0.15) ** 2)
+
+    points, losses, outcome = refine(step)
+    assert outcome["unresolved"] == 0
+    assert true_error(step, points, losses) <= 2 * outcome["estimated_error"] <= 0.02
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.01])
+def test_an_error_is_never_more_than_twice_what_is_said(tolerance):
+    for seed in range(15):
+        random = np.random.default_rng(seed)
+        middles, widths = random.uniform(-1.2, 1.2, (12, 2)), random.uniform(0.35, 1.2, 12)
+        heights, slopes = random.normal(size=12), random.normal(size=(2, 2))
+
+        def loss(p, middles=middles, widths=widths, heights=heights, slopes=slopes):
+            bumps = (heights * np.exp(-((p[:, None] - middles) ** 2).sum(2) / widths**2)).sum(1)
+            return np.exp(bumps + np.logaddexp(*(4 * p @ slopes).T) / 8)  # a bend, as of a rectifier that switches
+
+        points, losses, outcome = refine(loss, tolerance=tolerance)
+        assert outcome["unresolved"] == 0
+        assert true_error(loss, points, losses) <= 2 * outcome["estimated_error"] <= 2 * tolerance
 
 
 @pytest.mark.parametrize("most", [25, 40, 41, 60, 77])

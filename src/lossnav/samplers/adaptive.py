@@ -20,7 +20,7 @@ from lossnav.samplers.range import RISE, AutoRange, find_ranges
 Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be
 Ends = dict[str, tuple[float, float]]
 
-_HALVES = 2.0  # once a middle is known too, the spline errs less by at least this factor
+_HALVES = 2.0  # once a test is known too, the spline errs less by at least this factor
 _SPREADS = 2.0  # an error this many times the tolerance makes the cells around it suspect
 
 
@@ -36,7 +36,7 @@ class _Cell:
         return tuple(c + self.size // 2 for c in self.corner)
 
     def nodes(self) -> list[Key]:
-        """Corners, and the middles of edges and faces: all but the centre that its 2^k parts have."""
+        """Corners, and the middles of all there is between them: the corners of its 2^k parts."""
         half = self.size // 2
         steps = itertools.product((0, half, self.size), repeat=len(self.corner))
         return [tuple(c + s for c, s in zip(self.corner, step, strict=True)) for step in steps]
@@ -54,11 +54,12 @@ class _Cell:
 class Adaptive(Sampler):
     """Cells that are divided where the loss is not yet predicted well.
 
-    Starts with a coarse grid. Each cell is tested: its middle is predicted from all points so far, then measured.
-    Half the difference of the two is the cell's estimated error: now that the middle is known, the farthest place is
-    nearer to a point by a factor of 1.4 or more, and the error of an interpolant falls with the square of that or
-    faster. Where it is above the tolerance, the cell is divided into 2^k, and these are tested in turn; where it is
-    above twice the tolerance, the cells around it are divided too.
+    Starts with a coarse grid. Each cell is tested: its middle is predicted from all points so far, then measured; so
+    are the middles of its sides that lie in the rim, and those that a divided neighbour asks for. Half the largest
+    difference of the two is the cell's estimated error: now that these points are known, the farthest place is nearer
+    to a point by a factor of 1.4 or more, and the error of an interpolant falls with the square of that or faster.
+    Where it is above the tolerance, the cell is divided into 2^k, and these are tested in turn; where it is above
+    twice the tolerance, the cells around it are divided too.
 
     Parameters
     ----------
@@ -159,48 +160,58 @@ class Adaptive(Sampler):
 
 
 class _Refinement:
-    """One run: what is known, and which cells are waiting."""
+    """One run: what is known, what was predicted of it, and the cells as they are."""
 
     def __init__(self, sampler: Adaptive) -> None:
         self.sampler = sampler
         self.k = len(sampler.dims)
         self.unit = 2 ** (sampler.max_depth + 1)  # of a first cell's side: its middles and those of its last parts
+        self.side = sampler.start * self.unit  # of the whole range
         self.known: dict[Key, float] = {}
-        self.errors: dict[_Cell, float] = {}  # of cells that are left
-        self.holes: set[_Cell] = set()
+        self.predicted: dict[Key, float] = {}  # the loss expected, of every point after the coarse grid
+        self.cells: dict[_Cell, None] = {}  # those that are not divided, in order
 
     def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
-        axis = range(0, (self.sampler.start + 1) * self.unit, self.unit)
-        grid = list(itertools.product(axis, repeat=self.k))
-        yield from self._ask(grid)
-        corners = itertools.product(axis[:-1], repeat=self.k)
-        waiting = [_Cell(corner, self.unit) for corner in corners]
+        axis = range(0, self.side + 1, self.unit)
+        yield from self._measure(list(itertools.product(axis, repeat=self.k)))
+        waiting = [_Cell(corner, self.unit) for corner in itertools.product(axis[:-1], repeat=self.k)]
         while waiting:
-            tested = self._affordable(waiting, lambda cell: [cell.middle])
-            predicted = self._predict([cell.middle for cell in tested])
-            yield from self._ask([cell.middle for cell in tested])
-            self._judge(tested, predicted)
-            self.errors |= dict.fromkeys(waiting[len(tested) :], math.inf)
+            self.cells |= dict.fromkeys(waiting)
+            tested = self._affordable(waiting, self._tests)
+            yield from self._measure([place for cell in tested for place in self._tests(cell)])
             if len(tested) < len(waiting):
                 break
             risks = self._risks()
             failed = [cell for cell, risk in risks.items() if risk > self.sampler.tolerance and cell.size > 2]
             failed.sort(key=lambda cell: (-risks[cell], cell.size, cell.corner))
             divided = self._affordable(failed, _Cell.nodes)
-            yield from self._ask([node for cell in divided for node in cell.nodes()])
+            yield from self._measure([node for cell in divided for node in cell.nodes()])
             for cell in divided:
-                del self.errors[cell]
-                self.holes.discard(cell)
+                del self.cells[cell]
             waiting = [part for cell in divided for part in cell.parts()]
         return self._outcome()
 
-    def _ask(self, keys: list[Key]) -> Generator[Points, Losses, None]:
-        new = [key for key in dict.fromkeys(keys) if key not in self.known]
-        if new:
-            losses = yield self._places(new)
-            self.known |= dict(zip(new, (float(loss) for loss in losses), strict=True))
+    def _tests(self, cell: _Cell) -> list[Key]:
+        """Return the cell's middle, and the middles of its sides in the rim, beyond which no point helps a spline."""
+        half, corners = cell.size // 2, cell.corners()
+        ways = [(c + half, *((c,) if c == 0 else ()), *self._last(c + cell.size)) for c in cell.corner]
+        return [place for place in itertools.product(*ways) if place not in corners]
 
-    def _affordable(self, cells: list[_Cell], needs: Any) -> list[_Cell]:
+    def _last(self, end: int) -> tuple[int, ...]:
+        return (end,) if end == self.side else ()
+
+    def _measure(self, keys: list[Key]) -> Generator[Points, Losses, None]:
+        """Ask for what is not known, and keep what was expected of it."""
+        new = [key for key in dict.fromkeys(keys) if key not in self.known]
+        if not new:
+            return
+        if self.known:
+            interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()))
+            self.predicted |= dict(zip(new, interpolant(self._places(new)).tolist(), strict=True))
+        losses = yield self._places(new)
+        self.known |= dict(zip(new, map(float, losses), strict=True))
+
+    def _affordable(self, cells: list[_Cell], needs: Callable[[_Cell], list[Key]]) -> list[_Cell]:
         """As many cells, from the first, as there are points left for."""
         asked: set[Key] = set()
         for i, cell in enumerate(cells):
@@ -212,50 +223,53 @@ class _Refinement:
 
     def _places(self, keys: list[Key]) -> Points:
         low, high = self.sampler.box.T
-        whole = self.sampler.start * self.unit
         steps = np.array(keys, dtype=np.float64).reshape(-1, self.k)
-        places: Points = (low * (whole - steps) + high * steps) / whole
+        places: Points = (low * (self.side - steps) + high * steps) / self.side
         return places
 
-    def _predict(self, keys: list[Key]) -> NDArray[np.float64]:
-        self.interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()))
-        return self.interpolant.heights(self._places(keys))
+    def _errors(self) -> dict[_Cell, float]:
+        """Half of how far off the worst prediction of a point of each cell was; inf beside a hole and untested."""
+        losses = np.array(list(self.known.values()))
+        losses = losses[np.isfinite(losses)]
+        relative, spread = bool((losses > 0).all()), float(np.ptp(losses)) if len(losses) else 0.0
 
-    def _judge(self, cells: list[_Cell], predicted: NDArray[np.float64]) -> None:
-        measured = np.array([self.known[cell.middle] for cell in cells])
-        interpolant = self.interpolant
-        if interpolant.log and (measured <= 0).any():  # from here on there are no logarithms
-            predicted = interpolant.losses(predicted)
-            interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()), log=False)
-        differences = interpolant.difference(predicted, measured)
-        for cell, difference in zip(cells, differences, strict=True):
-            finite = [math.isfinite(self.known[key]) for key in (cell.middle, *cell.corners())]
-            if not all(finite):
-                self.holes.add(cell)
-            self.errors[cell] = float(difference) / _HALVES if all(finite) else (math.inf if any(finite) else 0.0)
+        def error(cell: _Cell) -> float:
+            nodes = [key for key in cell.nodes() if key in self.known]
+            finite = [math.isfinite(self.known[key]) for key in nodes]
+            if not all(finite) or cell.middle not in self.known:
+                return math.inf if any(finite) else 0.0
+            corners = cell.corners()  # these were predicted from farther away, for a larger cell
+            return max(surprise(key) for key in nodes if key not in corners) / _HALVES
+
+        def surprise(key: Key) -> float:
+            measured = self.known[key]
+            return abs(self.predicted[key] - measured) / (measured if relative else spread or 1.0)
+
+        return {cell: error(cell) for cell in self.cells}
 
     def _risks(self) -> dict[_Cell, float]:
         """The error of each cell, or a part of that of a cell it touches: a middle alone may be predicted by luck."""
-        cells = list(self.errors)
-        errors = np.array([self.errors[cell] for cell in cells])
-        low = np.array([cell.corner for cell in cells])
-        high = low + np.array([[cell.size] for cell in cells])
+        found = self._errors()
+        errors = np.array(list(found.values()))
+        low = np.array([cell.corner for cell in found])
+        high = low + np.array([[cell.size] for cell in found])
         risks = errors.copy()
         for i in np.flatnonzero(errors > self.sampler.tolerance * _SPREADS):
             touching = ((low <= high[i]) & (low[i] <= high)).all(1)
             risks[touching] = np.maximum(risks[touching], errors[i] / _SPREADS)
-        return dict(zip(cells, (float(risk) for risk in risks), strict=True))
+        return dict(zip(found, map(float, risks), strict=True))
 
     def _outcome(self) -> dict[str, Any]:
         limit = self.sampler.tolerance
-        errors = np.array(list(self.errors.values()))
+        errors = np.array(list(self._errors().values()))
         resolved = errors[errors <= limit]
         smooth = errors[np.isfinite(errors)]
+        holes = sum(not all(math.isfinite(self.known.get(key, 0.0)) for key in cell.nodes()) for cell in self.cells)
         return {
             "points": len(self.known),
             "cells": len(errors),
             "unresolved": int((errors > limit).sum()),
-            "non_finite": len(self.holes),
+            "non_finite": holes,
             "estimated_error": float(resolved.max()) if len(resolved) else math.nan,
             "estimated_error_p99": float(np.quantile(smooth, 0.99)) if len(smooth) else math.nan,
         }
