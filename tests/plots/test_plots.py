@@ -53,7 +53,7 @@ def test_matplotlib_heatmap_holds_the_measured_numbers(slope, log):
     np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(3, 4), slope["loss"].values.T)
     assert figure.axes[0].get_xlabel() == "α  (random Gaussian, filter-normalised)"
     assert figure.axes[0].get_ylabel() == "β  (random Gaussian, filter-normalised)"
-    assert figure.axes[1].get_ylabel() == "loss (nat)"
+    assert figure.axes[0].child_axes[0].get_ylabel() == "loss (nat)"
     assert type(mesh.norm).__name__ == ("LogNorm" if log else "Normalize")
 
 

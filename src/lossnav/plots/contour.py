@@ -26,11 +26,16 @@ def draw(figure: Any, picture: Picture) -> None:
         axes.clabel(lines, fmt=short, fontsize=7, inline=True, inline_spacing=2)
         from matplotlib.cm import ScalarMappable
 
-        bar = figure.colorbar(ScalarMappable(norm=norm, cmap=COLORMAP), ax=axes, pad=0.02, aspect=28)
-        bar.set_label(picture.label)
-        bar.outline.set_visible(False)
+        color_bar(axes, ScalarMappable(norm=norm, cmap=COLORMAP), picture)
     mark_plane(axes, picture)
     finish(figure, picture)
+
+
+def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
+    """Draw a colour bar beside a plane, as high as the plane is."""
+    bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
+    bar.set_label(picture.label)
+    bar.outline.set_visible(False)
 
 
 def mark_plane(axes: Any, picture: Picture) -> None:
@@ -41,7 +46,8 @@ def mark_plane(axes: Any, picture: Picture) -> None:
             [0], [0], marker="o", color=CENTER_COLOR, markersize=6, markeredgecolor="white", markeredgewidth=1, zorder=6
         )
     if picture.measured is not None:
-        axes.plot(*picture.measured.T, ".", color="0.2", markersize=2, markeredgewidth=0, zorder=5)
+        seen = {"color": "0.1", "markersize": 2.6, "markeredgecolor": "white", "markeredgewidth": 0.4}
+        axes.plot(*picture.measured.T, "o", zorder=5, clip_on=False, **seen)
     if picture.holes.any():
         columns, rows = np.nonzero(picture.holes)
         axes.plot(x.values[columns], y.values[rows], "x", color="0.55", markersize=2.5, markeredgewidth=0.6)

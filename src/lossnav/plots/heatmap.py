@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.plots.contour import mark_plane, mark_plane_interactive
+from lossnav.plots.contour import color_bar, mark_plane, mark_plane_interactive
 from lossnav.plots.picture import COLORMAP, Picture, color_ticks, finish, hover
 
 
@@ -24,9 +24,7 @@ def draw(figure: Any, picture: Picture) -> None:
     cells = axes.pcolormesh(
         x.values, y.values, values, cmap=COLORMAP, norm=norm, shading="nearest", rasterized=True, linewidth=0
     )
-    bar = figure.colorbar(cells, ax=axes, pad=0.02, aspect=28)
-    bar.set_label(picture.label)
-    bar.outline.set_visible(False)
+    color_bar(axes, cells, picture)
     mark_plane(axes, picture)
     axes.autoscale(tight=True)  # the outer cells reach half a step beyond the last points
     finish(figure, picture)

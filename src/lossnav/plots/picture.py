@@ -139,7 +139,7 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
         label=f"{variable}{suffix}",
         log_label=f"log₁₀ {variable}{suffix}",
         title=_title(dataset),
-        note="; ".join(part for part in (_interpolated(dataset), note) if part),
+        note="; ".join(part for part in (_corrected(dataset), _interpolated(dataset), note) if part),
         center=_center(axes, values, holes, dataset, variable, log),
         measured=np.asarray(measured, np.float64) if points and measured is not None else None,
         band="± 1 standard deviation over seeds" if spread == "loss_sd" else "± 1 standard error",
@@ -161,6 +161,16 @@ def _interpolated(dataset: xr.Dataset) -> str:
     return words
 
 
+def _corrected(dataset: xr.Dataset) -> str:
+    """What a note says of a control variate: at how many points there was all the data, and what error is left."""
+    said = dataset.attrs.get("control_variate")
+    if said is None:
+        return ""
+    left = float(said["residual_error"])
+    residual = f"{left:.1%}" if said["relative"] else f"{left:.2g}"
+    return f"corrected by all the data at {said['points']:,} points, residual error {residual}"
+
+
 def _axis(dataset: xr.Dataset, dim: str) -> Axis:
     name = dataset[dim].attrs.get("long_name", dim)
     letter, _, meaning = str(name).partition(", ")
@@ -169,8 +179,10 @@ def _axis(dataset: xr.Dataset, dim: str) -> Axis:
 
 def _title(dataset: xr.Dataset) -> str:
     objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
-    samples = objective.get("samples")
-    parts = [objective.get("model"), chart.get("kind"), f"{samples:,} samples" if samples else None]
+    samples, population = objective.get("samples"), objective.get("population")
+    drawn = f"{samples:,}" + (f" of {population:,}" if population else "") + " samples" if samples else None
+    seeds = dataset.attrs.get("ensemble", {}).get("seeds", [])
+    parts = [objective.get("model"), chart.get("kind"), drawn, f"mean over {len(seeds)} seeds" if seeds else None]
     return " · ".join(part for part in parts if part)
 
 
