@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lossnav.errors import SamplerError
 from lossnav.interpolation import Interpolant
