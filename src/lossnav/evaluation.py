@@ -400,6 +400,7 @@ class _Run:
         """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
         asking = self.sampler.rounds()
         losses: NDArray[np.float64] | None = None
+        stopping = False
         while True:
             try:
                 points = next(asking) if losses is None else asking.send(losses)
@@ -412,17 +413,21 @@ class _Run:
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
                 bar.advance()
-                if self.stop.signal is not None:
+                if self.stop.signal is None:
+                    yield count == len(points)
+                elif not stopping:
+                    stopping = True
+                    self.engine.stop()
                     bar.say("Stopping; what is computed is kept.")
-                    return
-                yield count == len(points)
+            if self.stop.signal is not None:
+                return
 
     def _outcomes(self, points: NDArray[np.float64]) -> Iterator[Outcome]:
         """What is known from the surface that is resumed, then what the engine finds."""
         rows = [self.known.get(point.tobytes()) for point in points + 0.0]  # -0.0 and 0.0 are one place
         yield from (Outcome(i, row) for i, row in enumerate(rows) if row is not None)
         new = np.array([i for i, row in enumerate(rows) if row is None], dtype=int)
-        if len(new):
+        if len(new) and self.stop.signal is None:
             for outcome in self.engine.run(self.function, points[new]):
                 yield outcome._replace(number=int(new[outcome.number]))
 

@@ -53,5 +53,12 @@ class Engine(ABC):
         """Yield the outcome of every point of `points`, shape (m, k), as it comes; an error is an outcome too."""
 
     @abstractmethod
+    def stop(self) -> None:
+        """End a `run` that is under way: what was begun is finished and yielded, nothing more is begun."""
+
+    def close(self) -> None:  # noqa: B027 - most engines hold nothing
+        """Give back what `prepare` took (workers, connections); called at the end of every run, however it ends."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Say how the points were computed, in values that JSON can hold."""

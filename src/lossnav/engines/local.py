@@ -44,6 +44,7 @@ class Local(Engine):
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
         self._function: Any = None
+        self._stopped = False
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
         """Find a plan for a function that knows faster ways, and prove it at the probe points."""
@@ -57,8 +58,8 @@ class Local(Engine):
 
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
         """Yield the outcome of every point, in the order given."""
-        number = 0
-        while number < len(points):
+        number, self._stopped = 0, False
+        while number < len(points) and not self._stopped:
             together = getattr(function, "points_at_once", 1)
             if together > 1:
                 try:
@@ -76,6 +77,10 @@ class Local(Engine):
                 outcome = Outcome(number, {}, f"{type(error).__name__}: {error}")
             yield outcome
             number += 1
+
+    def stop(self) -> None:
+        """Begin no other point."""
+        self._stopped = True
 
     def describe(self) -> dict[str, Any]:
         """Kind, and the plan of the last run with its error."""
