@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -116,40 +117,43 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
-    def take(self, rows: Sequence[int], batch_size: int) -> Batches:
+    def take(self, rows: Sequence[int]) -> Batches:
         """Return some of the samples, in their order, as batches of their own, kept on the device.
+
+        Batches are as long as the longest there was, or a little shorter so that all are alike; all samples are cut
+        as they were. Where the batches differ in more than their length (padded text), each keeps what is drawn of it.
 
         Parameters
         ----------
         rows : increasing sequence of int
             Which samples, counted over all batches.
-        batch_size : int
 
         Raises
         ------
         DataError
             If a batch holds anything but tensors that count its samples along their first axis.
         """
-        wanted, start, parts = torch.as_tensor(rows), 0, []
-        kind: Batch = None
+        wanted, lengths, pieces = torch.as_tensor(rows), [], []
         for batch in self:
-            lengths = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
-            if len(lengths) != 1 or -1 in lengths or not only_tensors(batch):
+            found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
+            if len(found) != 1 or -1 in found or not only_tensors(batch):
                 raise DataError(
                     "A subset cannot be drawn: a batch holds more than tensors with one row a sample. "
                     "Pass data as (x, y) tensors, or choose the samples yourself."
                 )
-            length = lengths.pop()
+            start, length = sum(lengths), found.pop()
             inside = wanted[(wanted >= start) & (wanted < start + length)] - start
-            chosen = map_tensors(batch, lambda tensor, rows=inside: tensor[rows.to(tensor.device)])  # type: ignore[misc]
-            kind = chosen if kind is None else kind
-            parts.append(list(tensors(chosen)))
-            start += length
-        columns = iter([torch.cat(column) for column in zip(*parts, strict=True)])
-        joined = map_tensors(kind, lambda _: next(columns))
+            if len(inside):
+                pieces.append(map_tensors(batch, lambda tensor, rows=inside: tensor[rows.to(tensor.device)]))  # type: ignore[misc]
+            lengths.append(length)
         taken = copy.copy(self)
-        cuts = range(0, len(wanted), batch_size)
-        taken._kept = [map_tensors(joined, lambda t, s=s: t[s : s + batch_size]) for s in cuts]  # type: ignore[misc]
+        taken._kept = pieces
+        columns = [list(column) for column in zip(*(tensors(piece) for piece in pieces), strict=True)]
+        if len(wanted) < sum(lengths) and all(len({part.shape[1:] for part in column}) == 1 for column in columns):
+            joined = iter([torch.cat(column) for column in columns])
+            whole = map_tensors(pieces[0], lambda _: next(joined))
+            cuts = torch.linspace(0, len(wanted), -(-len(wanted) // max(lengths)) + 1).long().tolist()
+            taken._kept = [map_tensors(whole, lambda t, a=a, b=b: t[a:b]) for a, b in itertools.pairwise(cuts)]  # type: ignore[misc]
         taken._source, taken.count = taken._kept, len(taken._kept)
         taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
         return taken

@@ -285,9 +285,9 @@ def _ratio(numerators: Tensor, weights: Tensor) -> tuple[float, float]:
     """Sum of numerators over sum of weights, and its standard error over the samples.
 
     With weights 1 that is the mean and s / sqrt(n). Else the standard error of a ratio (Cochran 1977, eq. 6.13): the
-    residuals a_i - R w_i in the place of deviations from the mean.
+    residuals a_i - R w_i in the place of deviations from the mean. Samples without weight tell nothing.
     """
-    n, total = len(numerators), weights.sum()
+    n, total = int((weights > 0).sum()), weights.sum()
     ratio = numerators.sum() / total
     residuals = numerators - ratio * weights
     variance = (residuals**2).sum() / (n - 1) if n > 1 else torch.tensor(float("nan"))

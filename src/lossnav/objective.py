@@ -17,11 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lossnav import batches as data_batches
-from lossnav import checkpoints, rng
+from lossnav import checkpoints, identity, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Measured, Passes, StepValues, has_nan, make_passes
@@ -176,6 +177,7 @@ class Objective:
         self.metrics = resolve_metrics(metrics)
         self._loss = Loss(loss, reduction)
         self._forward = forward or _default_forward(loss is None)
+        self._measured_by: Any = (forward, getattr(type(model), "forward", None), repr(model))  # for the fingerprint
 
         everything = dict(model.named_parameters())
         moving = _select_moving(everything, params)
@@ -262,6 +264,7 @@ class Objective:
         self.transposed = {}
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
+        self._measured_by = function
         self.samples = self.population = self.subset_seed = None
         self._plans = {}
         self.batches = None
@@ -357,13 +360,15 @@ class Objective:
             raise OptionError("This objective is a subset already. Draw from the one with all the data.")
         values = self.evaluate(self.params) if n == "auto" or self.samples is None else {}
         total = self.samples or 0
-        count = self._enough(values, total) if n == "auto" else n
-        if not 2 <= count <= total:
+        count = self._enough(values, total) if isinstance(n, str) and n == "auto" else n
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 2 <= count <= total:
             raise OptionError(f"subset={n} of {total} samples is none. Pass a number from 2 to {total}, or 'auto'.")
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
         other = copy.copy(self)
-        other.__dict__.pop("fingerprint", None)
-        other.batches = self.batches.take(drawn.tolist(), min(count, data_batches.default_batch_size(self.device)))
+        for cached in ("fingerprint", "data_fingerprint"):
+            other.__dict__.pop(cached, None)
+        with rng.preserved(self.seed, self.device):
+            other.batches = self.batches.take(drawn.tolist())
         other.population, other.subset_seed, other.samples, other._plans = total, seed, count, {}
         return other
 
@@ -391,7 +396,7 @@ class Objective:
         """
         state = checkpoints.fit(state, self.params, self._held | self._buffers, self._aliases, self.name)
         other = copy.copy(self)
-        other.__dict__.pop("fingerprint", None)
+        other.__dict__.pop("fingerprint", None)  # the data is the same
         for part in ("params", "_held", "_buffers"):
             tensors = {
                 name: state.get(name, tensor).detach().to(tensor.device, tensor.dtype, copy=True)
@@ -416,10 +421,18 @@ class Objective:
         digest = hashlib.sha256()
         for part in (self.params, self._held, self._buffers):
             algebra.update_hash(digest, part)
-        digest.update(repr((self.name, self._loss.name, sorted(self.metrics), self.bn, self.seed)).encode())
-        if self.batches is not None:
-            with rng.preserved(self.seed, self.device):
-                self.batches.update_hash(digest)
+        identity.update(digest, (self.name, self._loss.function, self._loss.reduction, self.bn, self.seed))
+        identity.update(digest, (self.metrics, self._measured_by, self.data_fingerprint))
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def data_fingerprint(self) -> str:
+        """Sixteen hex digits that change with any bit of the data; empty where there is none."""
+        if self.batches is None:
+            return ""
+        digest = hashlib.sha256()
+        with rng.preserved(self.seed, self.device):
+            self.batches.update_hash(digest)
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
@@ -440,6 +453,7 @@ class Objective:
             "seed": self.seed,
             "device": str(self.device),
             "dtype": dtypes.most_common(1)[0][0],
+            "data": self.data_fingerprint,
             "fingerprint": self.fingerprint,
         }
 
