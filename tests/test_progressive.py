@@ -2,10 +2,12 @@
 
 import os
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import lossnav as ln
 from lossnav.errors import LossnavWarning, OptionError
@@ -15,11 +17,13 @@ GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
 
 
 def problem(function=None, calls=None):
+    held = [function]  # in a list: what is enclosed in it is not what the objective is known by
+
     def f(p):
         if calls is not None:
             calls.append(1)
         x = p["x"]
-        return (1 + (x[0] - 0.3) ** 2 * (1 + x[1] ** 2) + torch.exp(1.5 * x[1])) if function is None else function(x)
+        return (1 + (x[0] - 0.3) ** 2 * (1 + x[1] ** 2) + torch.exp(1.5 * x[1])) if held[0] is None else held[0](x)
 
     objective = ln.Objective.from_function(f, {"x": torch.zeros(2)}, name="valley")
     e1, e2 = ({"x": torch.tensor(v)} for v in ([1.0, 0.0], [0.0, 1.0]))
@@ -58,7 +62,40 @@ def test_updates_come_from_coarse_to_whole():
     seen = []
     surface = ln.evaluate(*problem(), GRID, on_update=seen.append)
     assert (seen[0]["status"].values == 1).sum() == 25
-    assert seen[-1] is surface
+    assert seen[-1].identical(surface)
+
+
+def test_what_an_update_does_is_not_done_to_the_result():
+    def clear(surface):
+        surface["loss"].values[:] = 0
+
+    assert (ln.evaluate(*problem(), GRID, on_update=clear)["loss"] > 1).all()
+
+
+def test_a_first_round_that_raises_is_no_reason_to_stop():
+    def failing(x):
+        if float(x[0]) % 0.5 == 0:
+            raise RuntimeError("on the coarse grid only")
+        return x[0] ** 2 + 1
+
+    seen = []
+    with pytest.warns(ln.errors.PointsFailedWarning):
+        surface = ln.evaluate(*problem(failing), GRID, check=False, on_update=seen.append)
+    assert surface.lossnav.counts["ok"] == 36
+    assert seen[0].lossnav.counts["ok"] == 0
+    with pytest.warns(ln.errors.PointsFailedWarning):
+        assert list(ln.stream(*problem(failing), GRID, check=False))[-1]["loss"].equals(surface["loss"])
+
+
+def test_a_second_ctrl_c_in_the_last_update_loses_nothing(tmp_path):
+    def stop(surface):
+        if surface.attrs["finished"]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(ln.Interrupted) as caught:
+        ln.evaluate(*problem(), GRID, store=tmp_path / "run.zarr", on_update=stop)
+    assert caught.value.surface.lossnav.complete
+    assert ln.open(tmp_path / "run.zarr").lossnav.complete
 
 
 def test_an_update_that_raises_does_not_end_the_run():
@@ -107,14 +144,64 @@ def test_points_that_failed_are_tried_again():
     assert whole.lossnav.counts["ok"] == 81
 
 
+def test_another_sampler_takes_the_points_that_are_there():
+    calls = []
+    part = ln.evaluate(*problem(calls=[]), GRID)
+    finer = ln.Grid(alpha=(-1, 1, 17), beta=(-1, 1, 17))
+    same(ln.evaluate(*problem(calls=calls), finer, resume=part), ln.evaluate(*problem(), finer))
+    assert len(calls) == 2 + 17 * 17 - 81
+    more = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=200)
+    part = ln.evaluate(*problem(), ADAPTIVE)
+    same(ln.evaluate(*problem(), more, resume=part), ln.evaluate(*problem(), more))
+
+
 def test_another_runs_surface_is_refused():
     part = ln.evaluate(*problem(), GRID)
-    with pytest.raises(OptionError, match="another sampler: kind was 'Grid' and is 'Adaptive'"):
-        ln.evaluate(*problem(), ADAPTIVE, resume=part)
     objective, plane = problem()
-    objective = objective.at({"x": torch.ones(2)})
-    with pytest.raises(OptionError, match="another objective"):
-        ln.evaluate(objective, ln.Plane(objective.params, *plane.basis), GRID, resume=part)
+    moved, (e1, e2) = objective.at({"x": torch.ones(2)}), plane.basis
+    with pytest.raises(OptionError, match="something else:\n  objective.fingerprint: was"):
+        ln.evaluate(moved, ln.Plane(moved.params, e1, e2), GRID, resume=part)
+    with pytest.raises(OptionError, match=r"chart.directions: was"):  # as long, and the other way
+        ln.evaluate(objective, ln.Plane(objective.params, {"x": -e1["x"]}, e2), GRID, resume=part)
+    with pytest.raises(OptionError, match="interpolation in its attributes"):
+        ln.evaluate(*problem(), GRID, resume=ln.evaluate(*problem(), ADAPTIVE).lossnav.to_grid(9))
+    with pytest.raises(OptionError, match="engine.precision: was 'native', is 'float64'"):
+        ln.evaluate(*problem(), GRID, resume=part, engine=ln.Local(precision="float64"))
+    with pytest.raises(OptionError, match="loss at the centre was 2.09 in the surface to resume and is 1"):
+        ln.evaluate(*problem(lambda x: x[0] ** 2 + 1), GRID, resume=part)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (
+            {"loss": torch.nn.CrossEntropyLoss(torch.tensor([1.0, 1.0]))},
+            {"loss": torch.nn.CrossEntropyLoss(torch.tensor([1.0, 9.0]))},
+        ),
+        ({"loss": torch.nn.CrossEntropyLoss()}, {"loss": torch.nn.CrossEntropyLoss(label_smoothing=0.1)}),
+        ({"loss": partial(F.cross_entropy, ignore_index=0)}, {"loss": partial(F.cross_entropy, ignore_index=1)}),
+        ({"reduction": "mean"}, {"reduction": "auto"}),
+        ({"forward": lambda m, b, k=1: (m(b[0]) * k, b[1])}, {"forward": lambda m, b, k=2: (m(b[0]) * k, b[1])}),
+        ({"bn": "frozen"}, {"bn": "batch"}),
+    ],
+)
+def test_a_fingerprint_sees_what_the_loss_depends_on(one, other):
+    model, data = torch.nn.Linear(2, 2), (torch.eye(2), torch.tensor([0, 1]))
+    usual = {"loss": "cross_entropy"}
+    first, again, second = (ln.Objective(model, data=data, **(usual | options)) for options in (one, one, other))
+    assert first.fingerprint == again.fingerprint != second.fingerprint
+    assert first.data_fingerprint == second.data_fingerprint
+
+
+def test_a_fingerprint_sees_numbers_in_closures_and_no_counters():
+    def scaled(factor, calls):
+        def f(p):
+            calls.append(1)
+            return factor * p["x"].sum()
+
+        return ln.Objective.from_function(f, {"x": torch.ones(2)}).fingerprint
+
+    assert scaled(1.0, []) == scaled(1.0, [1, 2]) != scaled(2.0, [])
 
 
 # ---------------------------------------------------------------------- from points to a grid

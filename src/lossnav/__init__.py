@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
     from lossnav.objective import Objective
+    from lossnav.resuming import resume
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
     from lossnav.surface import open_surface as open
     from lossnav.surface import save_surface as save
@@ -53,6 +54,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "estimate": ("lossnav.evaluation", "estimate"),
     "evaluate": ("lossnav.evaluation", "evaluate"),
     "stream": ("lossnav.evaluation", "stream"),
+    "resume": ("lossnav.resuming", "resume"),
     "ensemble": ("lossnav.ensembles", "ensemble"),
     "control_variate": ("lossnav.corrections", "control_variate"),
     "open": ("lossnav.surface", "open_surface"),
@@ -93,6 +95,7 @@ __all__ = [
     "open",
     "params",
     "plot",
+    "resume",
     "save",
     "stream",
     "zoo",

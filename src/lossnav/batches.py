@@ -133,7 +133,9 @@ class Batches:
         DataError
             If a batch holds anything but tensors that count its samples along their first axis.
         """
-        wanted, lengths, pieces = torch.as_tensor(rows), [], []
+        wanted = torch.as_tensor(rows)
+        lengths: list[int] = []
+        pieces: list[Batch] = []
         for batch in self:
             found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
             if len(found) != 1 or -1 in found or not only_tensors(batch):

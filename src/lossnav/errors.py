@@ -21,6 +21,7 @@
     ├── StoreError
     │   ├── OutputExistsError         something is there already
     │   ├── OutputNotWritableError    the folder cannot be written
+    │   ├── PlanMismatchError         the store holds a run of something else
     │   ├── NotASurfaceError          the file is no surface of ours
     │   └── SchemaTooNewError         the surface was written by a newer lossnav
     ├── SpecError                     a SPEC on the command line leads to no objective
@@ -123,6 +124,10 @@ class OutputExistsError(StoreError, FileExistsError):
 
 class OutputNotWritableError(StoreError, PermissionError):
     """The folder for the result cannot be written."""
+
+
+class PlanMismatchError(StoreError, ValueError):
+    """A store holds the run of another objective, chart, sampler, precision or version."""
 
 
 class NotASurfaceError(StoreError, ValueError):

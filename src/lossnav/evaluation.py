@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,12 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav import rng
+from lossnav import __version__, rng
 from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
 from lossnav.batches import tensors
 from lossnav.charts import Chart
+from lossnav.charts.saved import save_chart
 from lossnav.coordinates import mesh
 from lossnav.engines import Engine, Local, Outcome
 from lossnav.engines import base as engine_base
@@ -34,12 +35,15 @@ from lossnav.errors import (
     OptionError,
     PointsFailedWarning,
     SamplerError,
+    StoreError,
 )
-from lossnav.files import require_writable
+from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
+from lossnav.journal import Row
 from lossnav.objective import Objective
 from lossnav.progress import Progress
 from lossnav.samplers import Sampler
+from lossnav.store import Store
 
 _REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
 _FAILURES_KEPT = 20
@@ -53,8 +57,9 @@ def evaluate(
     sampler: Sampler,
     *,
     engine: Engine | None = None,
-    store: str | os.PathLike[str] | None = None,
+    store: Place | None = None,
     overwrite: bool = False,
+    save_directions: bool = False,
     check: bool = True,
     progress: bool | None = None,
     resume: xr.Dataset | None = None,
@@ -73,21 +78,26 @@ def evaluate(
         With the coordinates of the chart, in its order.
     engine : Engine, optional
         Default `Local()`.
-    store : path, optional
-        A Zarr folder for the surface. That it can be written is checked before anything is computed; what was
-        computed is written also when the run is interrupted.
+    store : path, fsspec URL or zarr store, optional
+        Where the surface is kept, in Zarr format 3, while it is computed: killed at any moment, it holds all but the
+        tile under way. A run that is there already is gone on from, if it is the same one; points that failed are
+        tried again. That it can be written is checked before anything is computed.
     overwrite : bool
-        Whether a store that is there is replaced.
+        Whether a surface that is there is replaced.
+    save_directions : bool
+        Whether the chart's centre and directions are kept too, as safetensors beside the store: then it can be gone
+        on from without whatever they were made of (`lossnav.charts.open_chart`).
     check : bool
         Whether the centre is evaluated twice before the run, to find a NaN or a loss that is not a function.
     progress : bool or None
         True: a bar, or lines where stderr is a file. False: none. None: a bar on a terminal.
     resume : xarray.Dataset, optional
-        A surface of the same objective, chart and sampler that was stopped: its points are taken as they are (those
-        that failed are tried again), and the result is what an uninterrupted run gives.
+        A surface of the same objective and chart: its points are taken as they are, where they are asked for (those
+        that failed are tried again). Of a run that was stopped the result is what an uninterrupted run gives; with
+        another sampler, a finer grid say, only what is new is computed.
     on_update : callable, optional
-        Called with the surface as far as it is: after the first round of the sampler (for a grid a coarse one), then
-        now and then, and at the end. What it raises ends the updates with a warning, not the run.
+        Called with a copy of the surface as far as it is: after the first round of the sampler (for a grid a coarse
+        one), then now and then, and at the end. What it raises ends the updates with a warning, not the run.
 
     Returns
     -------
@@ -103,13 +113,15 @@ def evaluate(
         If the check of the centre fails.
     OptionError
         If the surface to resume is another one's.
+    PlanMismatchError
+        If the store holds another run; it says in what they differ.
     OutputExistsError, OutputNotWritableError, StoreError
-        If the store cannot be written.
+        If the store cannot be written; what was computed is in the `.surface` of the error.
     EvaluationError
         If every point raised.
     Interrupted
         After Ctrl-C or SIGTERM: a KeyboardInterrupt with the ``surface`` as far as it got. The first signal
-        finishes the point under way, the second stops at once.
+        finishes the tile under way (here: the point), the second stops at once.
 
     Examples
     --------
@@ -120,36 +132,40 @@ def evaluate(
     array([25.,  0., 25.])
     """
     _require_fit(objective, chart, sampler)
-    if store is not None:
-        store = require_writable(store, overwrite, kind="surface")
+    if save_directions and store is None:
+        raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
+    place = None if store is None else Store(store, overwrite)
     updates = _Updates(on_update)
+    run: _Run | None = None
     with rng.preserved(device=objective.device), StopRequests() as stop:
         center = _check_center(objective, chart) if check else {}
-        run = _Run(objective, chart, sampler, engine or Local(), center, resume)
-        with Progress("evaluate", run.sampler.total, "points", progress) as bar:
-            run.started = time.perf_counter()
-            try:
-                run.prepare()
-                run.stop = stop
+        try:
+            run = _Run(objective, chart, sampler, engine or Local(), center, resume, place)
+            run.stop = stop
+            if save_directions:
+                save_chart(chart, beside(store))
+            with Progress("evaluate", run.sampler.total, "points", progress) as bar:
                 for round_ended in run.steps(bar):
                     updates.offer(run, round_ended)
-            except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
-                stop.signal = stop.signal or 2
-        surface = run.surface(interrupted=stop.signal is not None)
-        updates.send(surface)
-    if store is not None:
-        surfaces.save_surface(surface, store, overwrite=overwrite)
-    if run.errors:
-        warnings.warn(
-            f"{len(run.errors)} of {len(run.rows)} points raised an error and have status 3 (failed), the first at "
-            f"{run.errors[0]}. The others are there.",
-            PointsFailedWarning,
-            stacklevel=2,
-        )
+        except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
+            stop.signal = stop.signal or 2
+            if run is None:
+                raise
+        finally:
+            if run is not None:
+                run.engine.close()
+        surface = run.end(interrupted=stop.signal is not None)
+        try:
+            updates.send(surface)
+        except KeyboardInterrupt:
+            stop.signal = stop.signal or 2
+    run.warn()
     if stop.signal is not None:
-        kept = f"It is saved in {store}." if store else "It is in the .surface of this exception."
-        total = run.sampler.total or "?"
-        raise Interrupted(f"Stopped after {len(run.rows)} of {total} points. {kept}", surface, stop.signal)
+        kept = "It is in the .surface of this exception."
+        if place is not None:
+            kept = f"It is kept in {place}; the same call goes on from there, or: lossnav resume {place}"
+        total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
+        raise Interrupted(f"Stopped after {len(run.rows):,} of {total} points. {kept}", surface, stop.signal)
     return surface
 
 
@@ -194,24 +210,28 @@ def stream(
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
         run = _Run(objective, chart, sampler, engine or Local(), center, resume)
-        run.started = time.perf_counter()
-        run.prepare()
     silent = Progress("evaluate", run.sampler.total, "points", show=False)
     steps, running = run.steps(silent), True
-    while running:
-        with rng.preserved(device=objective.device), StopRequests() as stop:
-            try:
-                run.stop = stop
-                running = any(pace.due(run, round_ended) for round_ended in steps)
-            except KeyboardInterrupt:
-                stop.signal = stop.signal or 2
-            surface = run.surface(interrupted=stop.signal is not None)
-        if stop.signal is not None:
-            said = f"Stopped after {len(run.rows)} points. They are in the .surface of this exception."
-            raise Interrupted(said, surface, stop.signal)
-        if running or not pace.saw(run):
-            pace.sent(run)
-            yield surface
+    try:
+        while running:
+            with rng.preserved(device=objective.device), StopRequests() as stop:
+                try:
+                    run.stop = stop
+                    running = any(pace.due(run, round_ended) for round_ended in steps)
+                except KeyboardInterrupt:
+                    stop.signal = stop.signal or 2
+                ends = stop.signal is not None or not running
+                surface = run.end(stop.signal is not None) if ends else run.surface()
+            if ends:
+                run.warn()
+            if stop.signal is not None:
+                said = f"Stopped after {len(run.rows):,} points. They are in the .surface of this exception."
+                raise Interrupted(said, surface, stop.signal)
+            if running or not pace.saw(run):
+                pace.sent(run)
+                yield surface
+    finally:
+        run.engine.close()
 
 
 class _Updates:
@@ -240,7 +260,7 @@ class _Updates:
         if self.receive is None or run.finished or not self.due(run, round_ended):
             return
         started = time.perf_counter()
-        self.send(run.surface(interrupted=False))
+        self.send(run.surface())
         self.sent(run)
         self.cost = self.last - started
 
@@ -248,7 +268,7 @@ class _Updates:
         if self.receive is None:
             return
         try:
-            self.receive(surface)
+            self.receive(surface.copy(deep=True))  # what is done to it is not done to the result
         except Exception as error:
             self.receive = None
             warnings.warn(
@@ -376,6 +396,7 @@ class _Run:
         engine: Engine,
         center: Mapping[str, float],
         resumed: xr.Dataset | None = None,
+        store: Store | None = None,
     ) -> None:
         sampler = sampler.settle(_losses_of(objective, chart))
         self.objective, self.chart, self.sampler, self.engine, self.center = objective, chart, sampler, engine, center
@@ -383,29 +404,78 @@ class _Run:
         self.finished = False
         self.stop: StopRequests
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+        self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
         self.statuses: list[int] = []
         self.errors: list[str] = []
-        self.started = math.nan
-        self.function: engine_base.PointFunction
-        self.known = {} if resumed is None else _measured(resumed, self.made_of)
+        self.seconds, self.computed = 0.0, 0  # of this run and those it goes on from
+        self.function: engine_base.PointFunction | None = None
+        self.known: dict[bytes, Row] = {}
+        self.store = store
+        self._stored: set[bytes] = set()
+        self._engine_words: dict[str, Any] = {}  # of the earlier run, while nothing new was computed
+        if resumed is not None:
+            self._require_same(resumed)
+            self._know(resumed)
+        if store is not None:
+            store.require_same_plan(self.attributes())
+            if store.earlier is not None:
+                self._stored = self._know(store.earlier)
+                self.created = {"created": store.earlier.attrs["created"]}
+                self._engine_words = store.earlier.attrs["engine"]
 
-    def prepare(self) -> None:
+    def _require_same(self, earlier: xr.Dataset) -> None:
+        """Refuse a surface whose points are not measurements of this objective on this chart."""
+        surfaces.validate(earlier)
+        if made := [word for word in ("interpolation", "control_variate", "ensemble") if word in earlier.attrs]:
+            raise OptionError(
+                f"The surface to resume is no measurement of one run: it has {made[0]} in its attributes. Pass the "
+                "surface it was made of."
+            )
+        if different := surfaces.differences(earlier.attrs, self.attributes(), "objective", "chart", "engine"):
+            raise OptionError(
+                "The surface to resume is of something else:\n  "
+                + "\n  ".join(different)
+                + "\nPass what it was made of, or leave out resume=."
+            )
+        was, now = earlier.attrs.get("center", {}).get("loss"), self.center.get("loss")
+        if was is not None and now is not None and not math.isclose(float(was), now, rel_tol=_REPEAT_TOLERANCE):
+            raise OptionError(
+                f"The loss at the centre was {float(was):.6g} in the surface to resume and is {now:.6g}. The loss "
+                "function must have changed; leave out resume=."
+            )
+
+    def _know(self, earlier: xr.Dataset) -> set[bytes]:
+        """Take over what was measured, but for points that failed."""
+        rows = {_key(row.point): row for row in surfaces.rows_of(earlier) if row.status != surfaces.FAILED}
+        self.known |= rows
+        self.seconds = float(earlier.attrs.get("seconds", 0.0))
+        self.computed = len(rows)
+        return set(rows)
+
+    def prepare(self) -> engine_base.PointFunction:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
-        plain = PointFunction(self.objective, self.chart)
-        self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
+        if self.function is None:
+            plain = PointFunction(self.objective, self.chart)
+            self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
+            self._engine_words = {}
+        return self.function
 
     def steps(self, bar: Progress) -> Iterator[bool]:
         """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
+        if self.store is not None:
+            self.store.begin(self.surface())
         asking = self.sampler.rounds()
         losses: NDArray[np.float64] | None = None
         stopping = False
+        clock = time.perf_counter()
         while True:
             try:
                 points = next(asking) if losses is None else asking.send(losses)
             except StopIteration as end:
                 self.outcome, self.finished = end.value, True
+                self.seconds += time.perf_counter() - clock
                 yield True
                 return
             losses = np.full(len(points), math.nan)
@@ -413,55 +483,109 @@ class _Run:
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
                 bar.advance()
+                self.seconds += time.perf_counter() - clock
                 if self.stop.signal is None:
                     yield count == len(points)
                 elif not stopping:
                     stopping = True
                     self.engine.stop()
                     bar.say("Stopping; what is computed is kept.")
+                clock = time.perf_counter()  # what whoever looks on does is not ours
             if self.stop.signal is not None:
                 return
 
     def _outcomes(self, points: NDArray[np.float64]) -> Iterator[Outcome]:
-        """What is known from the surface that is resumed, then what the engine finds."""
-        rows = [self.known.get(point.tobytes()) for point in points + 0.0]  # -0.0 and 0.0 are one place
-        yield from (Outcome(i, row) for i, row in enumerate(rows) if row is not None)
+        """What is known from an earlier run, then what the engine finds."""
+        rows = [self.known.get(_key(point)) for point in points]
+        yield from (Outcome(i, row.values) for i, row in enumerate(rows) if row is not None)
         new = np.array([i for i, row in enumerate(rows) if row is None], dtype=int)
         if len(new) and self.stop.signal is None:
-            for outcome in self.engine.run(self.function, points[new]):
+            for outcome in self.engine.run(self.prepare(), points[new]):
+                self.computed += 1
                 yield outcome._replace(number=int(new[outcome.number]))
 
     def _keep(self, point: Point, outcome: Outcome) -> None:
+        status = surfaces.status_of(outcome.values, outcome.error)
         self.points.append(point)
         self.rows.append(outcome.values)
-        self.statuses.append(surfaces.status_of(outcome.values, outcome.error))
+        self.statuses.append(status)
         if outcome.error is not None:
             self.errors.append(f"({', '.join(f'{x:g}' for x in point)}): {outcome.error}")
+        if self.store is not None and _key(point) not in self._stored:
+            with self._keeping():
+                self.store.append(Row(tuple(point.tolist()), status, outcome.values))
 
-    def surface(self, interrupted: bool) -> xr.Dataset:
+    def surface(self, interrupted: bool = False) -> xr.Dataset:
         """Join what came back with how it was made."""
+        points = np.array(self.points).reshape(-1, len(self.sampler.dims))
+        attributes = self.attributes(interrupted)
+        made = surfaces.assemble(self.sampler.dims, self.sampler.axes, points, self.rows, self.statuses, attributes)
+        made.attrs |= self.created
+        self.created = {"created": made.attrs["created"]}
+        return made
+
+    def end(self, interrupted: bool) -> xr.Dataset:
+        """Make the surface, and fold it into the store.
+
+        Raises
+        ------
+        EvaluationError
+            If every point raised.
+        StoreError
+            If the store cannot be written.
+        """
+        surface = self.surface(interrupted)
         if self.errors and len(self.errors) == len(self.rows):
             raise EvaluationError(
                 f"All {len(self.errors)} points raised an error, the first at {self.errors[0]}. "
                 "Call objective.evaluate(chart(coords)) at that point to see where it comes from."
             )
-        seconds = time.perf_counter() - self.started
-        attributes: dict[str, Any] = {
+        if self.store is not None:
+            with self._keeping():
+                self.store.finish(surface)
+        return surface
+
+    def warn(self) -> None:
+        """Warn of points that raised."""
+        if self.errors:
+            warnings.warn(
+                f"{len(self.errors)} of {len(self.rows)} points raised an error and have status 3 (failed), the first "
+                f"at {self.errors[0]}. The others are there.",
+                PointsFailedWarning,
+                stacklevel=3,
+            )
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Where the store cannot be written, what was computed goes with the error."""
+        try:
+            yield
+        except StoreError as error:
+            error.surface = self.surface(interrupted=True)
+            raise
+
+    def attributes(self, interrupted: bool = False) -> dict[str, Any]:
+        """How the surface is made."""
+        made: dict[str, Any] = {
             **self.made_of,
             "objective": self.made_of["objective"] | {"samples": self.objective.samples},
             "sampler": self.made_of["sampler"] | ({"outcome": self.outcome} if self.outcome is not None else {}),
-            "engine": self.engine.describe(),
+            "engine": self._engine_words or self.engine.describe(),
             "center": self.center,
+            "lossnav_version": __version__,
             "torch_version": torch.__version__,
             "torch_threads": torch.get_num_threads(),
             "interrupted": interrupted,
             "finished": self.finished,
             "failures": self.errors[:_FAILURES_KEPT],
-            "seconds": round(seconds, 3),
-            "points_per_second": len(self.rows) / seconds if seconds > 0 else math.nan,
+            "seconds": round(self.seconds, 3),
+            "points_per_second": self.computed / self.seconds if self.seconds > 0 else math.nan,
         }
-        points = np.array(self.points).reshape(-1, len(self.sampler.dims))
-        return surfaces.assemble(self.sampler.dims, self.sampler.axes, points, self.rows, self.statuses, attributes)
+        return made | {"plan_hash": surfaces.plan_hash(made)}
+
+
+def _key(point: Sequence[float] | Point) -> bytes:
+    return (np.asarray(point, np.float64) + 0.0).tobytes()  # -0.0 and 0.0 are one place
 
 
 def probe_points(sampler: Sampler) -> NDArray[np.float64]:
@@ -481,25 +605,6 @@ def _losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
         return found
 
     return losses
-
-
-def _measured(surface: xr.Dataset, made_of: Mapping[str, Any]) -> dict[bytes, dict[str, float]]:
-    """Values of a surface by the bytes of their coordinates; refused where it was made of something else."""
-    surfaces.validate(surface)
-    for part, wanted in made_of.items():
-        there = {key: value for key, value in surface.attrs[part].items() if key not in ("outcome", "samples")}
-        asked = {key: value for key, value in surfaces.jsonable(wanted).items() if key != "samples"}
-        if there != asked:
-            different = next(key for key in (*asked, *there) if there.get(key) != asked.get(key))
-            raise OptionError(
-                f"The surface to resume has another {part}: {different} was {there.get(different)!r} and is "
-                f"{asked.get(different)!r}. Pass what it was made of, or leave out resume=."
-            )
-    points, names = surfaces.points_of(surface), [str(name) for name in surface.data_vars if name != "status"]
-    status = surface["status"].values.reshape(-1)
-    columns = {name: surface[name].values.reshape(-1) for name in names}
-    kept = np.flatnonzero((status == surfaces.OK) | (status == surfaces.NON_FINITE))
-    return {(points[i] + 0.0).tobytes(): {name: float(columns[name][i]) for name in names} for i in kept}
 
 
 def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
@@ -522,6 +627,8 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
 
 
 def _likely_reason(objective: Objective) -> str:
+    if objective.population is not None:
+        return f"The {objective.samples} samples drawn may hold no target that counts: draw more, or by another seed."
     for name, tensor in objective.params.items():
         if not bool(torch.isfinite(tensor).all()):
             return f'The weights hold NaN or inf in "{name}": check the checkpoint.'

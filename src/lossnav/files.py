@@ -1,4 +1,4 @@
-"""Where results go on disk."""
+"""Where results go: a path, a URL, or a Zarr store."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from lossnav.errors import OutputExistsError, OutputNotWritableError
+from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError
 
 SURFACE_SCHEMA = "lossnav.surface"
+
+Place = str | os.PathLike[str] | Any  # a path, an fsspec URL, or a zarr.abc.store.Store
 
 
 def require_writable(
@@ -48,6 +50,63 @@ def require_writable(
             f"{target.parent} cannot be written: {error.strerror or error}. Choose a folder of yours."
         ) from error
     return target
+
+
+def is_url(place: Place) -> bool:
+    """Whether this is an fsspec URL, such as ``s3://bucket/run.zarr``."""
+    return isinstance(place, str) and "://" in place
+
+
+def beside(place: Place) -> str:
+    """Where a store's directions are kept: ``run.zarr`` has ``run.directions.safetensors`` beside it."""
+    if not isinstance(place, str | os.PathLike):
+        raise OptionError("Directions are kept beside a path or URL, and this store is neither. Save them yourself.")
+    return os.fspath(place).rstrip("/").removesuffix(".zarr") + ".directions.safetensors"
+
+
+def is_there_file(place: str | os.PathLike[str]) -> bool:
+    """Whether there is a file at a path or URL."""
+    if not is_url(place):
+        return Path(place).expanduser().is_file()
+    import fsspec
+
+    system, path = fsspec.core.url_to_fs(place)
+    return bool(system.exists(path))
+
+
+def name_of(place: Place) -> str:
+    """A place in words."""
+    return os.fspath(place) if isinstance(place, str | os.PathLike) else str(place)
+
+
+def is_there(place: Place) -> bool:
+    """Whether there is anything at a place.
+
+    Raises
+    ------
+    MissingExtraError
+        If a URL needs a package that is not installed.
+    OutputNotWritableError
+        If a URL cannot be asked.
+    """
+    if isinstance(place, os.PathLike) or (isinstance(place, str) and not is_url(place)):
+        return Path(place).expanduser().exists()
+    import zarr
+    from zarr.errors import GroupNotFoundError
+
+    try:
+        zarr.open_group(place, mode="r")
+    except (FileNotFoundError, GroupNotFoundError):
+        return False
+    except ImportError as error:
+        raise MissingExtraError(
+            f'{name_of(place)} needs a package that is not installed: {error}. Try: pip install "lossnav[cloud]"'
+        ) from error
+    except Exception as error:
+        raise OutputNotWritableError(
+            f"{name_of(place)} cannot be reached: {type(error).__name__}: {error}. Check the URL and your credentials."
+        ) from error
+    return True
 
 
 def _is_surface(path: Path) -> bool:

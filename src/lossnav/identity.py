@@ -13,14 +13,16 @@ from torch import Tensor, nn
 
 from lossnav import params as algebra
 
+_PLAIN = (int, float, str, Tensor, np.ndarray)
 _DEPTH = 6  # of what refers to what: deeper than any loss of classes, weights and closures
 
 
 def update(digest: hashlib._Hash, value: Any, depth: int = _DEPTH) -> None:
-    """Feed a value into a hash: tensors by their bytes, functions by their code and what they enclose.
+    """Feed a value into a hash: tensors by their bytes, functions by their names and what they enclose.
 
-    What cannot be looked into (a C extension's state) is known by its type. So equal hashes are no proof, but other
-    class weights, another closure or another keyword of a partial do show.
+    Other class weights, another number in a closure or another keyword of a partial show. The code of a function does
+    not: who mends a loss that raised may go on with the points that are there. What cannot be looked into (a C
+    extension's state) is known by its type.
     """
     if isinstance(value, np.ndarray):
         digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
@@ -43,30 +45,30 @@ def update(digest: hashlib._Hash, value: Any, depth: int = _DEPTH) -> None:
     elif isinstance(value, types.MethodType):
         update(digest, (value.__func__, value.__self__), depth - 1)
     elif isinstance(value, types.FunctionType):
-        digest.update(value.__qualname__.encode())
-        _update_code(digest, value.__code__)
-        enclosed = [cell.cell_contents for cell in value.__closure__ or () if _filled(cell)]
+        digest.update(value.__name__.encode())
+        # not lists and dicts: a function may count its calls in one
+        enclosed = [c.cell_contents for c in value.__closure__ or () if _filled(c) and not _grows(c.cell_contents)]
         named = {name: value.__globals__.get(name) for name in value.__code__.co_names}
-        shared = {name: part for name, part in named.items() if isinstance(part, int | float | str | Tensor | np.ndarray)}
+        shared = {name: part for name, part in named.items() if isinstance(part, _PLAIN)}
         update(digest, (enclosed, value.__defaults__, value.__kwdefaults__, shared), depth - 1)
     elif isinstance(value, nn.Module):
         digest.update(type(value).__qualname__.encode())
         algebra.update_hash(digest, {**dict(value.named_parameters()), **dict(value.named_buffers())})
-        plain = {k: v for k, v in vars(value).items() if isinstance(v, int | float | str | bool) and k != "training"}
-        update(digest, plain, depth - 1)
+        update(digest, {name: part for name, part in _said(value).items() if name != "training"}, depth - 1)
     else:
         digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value))}".encode())
         if not isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
-            update(digest, getattr(value, "__dict__", {}), depth - 1)
+            update(digest, _said(value), depth - 1)
 
 
-def _update_code(digest: hashlib._Hash, code: types.CodeType) -> None:
-    digest.update(code.co_code + repr(code.co_names).encode())
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            _update_code(digest, constant)
-        else:
-            digest.update(repr(constant).encode())
+def _said(value: Any) -> dict[str, Any]:
+    """The plain attributes of an object that are meant to be seen: no counters of its own, no caches."""
+    every = getattr(value, "__dict__", {})
+    return {name: part for name, part in every.items() if isinstance(part, _PLAIN) and not name.startswith("_")}
+
+
+def _grows(value: Any) -> bool:
+    return isinstance(value, list | dict | set)
 
 
 def _filled(cell: types.CellType) -> bool:

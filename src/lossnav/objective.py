@@ -203,6 +203,7 @@ class Objective:
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
         self.population: int | None = None  # samples that this is a subset of
         self.subset_seed: int | None = None
+        self.origin: dict[str, str | None] | None = None  # what `specs.load_objective` made it of
         self._prove(model)
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
@@ -265,7 +266,7 @@ class Objective:
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._measured_by = function
-        self.samples = self.population = self.subset_seed = None
+        self.samples = self.population = self.subset_seed = self.origin = None
         self._plans = {}
         self.batches = None
         if data is not None:
@@ -453,6 +454,7 @@ class Objective:
             "seed": self.seed,
             "device": str(self.device),
             "dtype": dtypes.most_common(1)[0][0],
+            "origin": self.origin,
             "data": self.data_fingerprint,
             "fingerprint": self.fingerprint,
         }

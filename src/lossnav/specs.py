@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
 import inspect
@@ -50,7 +51,9 @@ def load_objective(
     if not place or not name:
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
     if place == "zoo":
-        return _from_zoo(name, checkpoint, data_root)
+        made = _from_zoo(name, checkpoint, data_root)
+        made.origin = _origin(spec, checkpoint, data_root)
+        return made
     with _import_path(place):
         value = getattr(_import(place), name, None)
         if value is None:
@@ -61,7 +64,18 @@ def load_objective(
             value = _call(value, spec)
     if not isinstance(value, Objective):
         raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
-    return value.at(checkpoints.load(checkpoint)) if checkpoint is not None else value
+    value = value.at(checkpoints.load(checkpoint)) if checkpoint is not None else copy.copy(value)
+    value.origin = _origin(spec, checkpoint, data_root)
+    return value
+
+
+def _origin(spec: str, checkpoint: Any, data_root: Any) -> dict[str, str | None]:
+    """What `load_objective` takes to build the same one from anywhere on this machine."""
+    place, _, name = spec.rpartition(":")
+    if place.endswith(".py"):
+        spec = f"{Path(place).expanduser().resolve()}:{name}"
+    files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
+    return dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
 
 
 def _call(function: Any, spec: str) -> Any:

@@ -6,11 +6,13 @@ stay as they are, and `status` says of every point what became of it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav import __version__
+from lossnav import __version__, journal
 from lossnav.coordinates import mesh, nearest
 from lossnav.errors import (
     NotASurfaceError,
@@ -27,14 +29,15 @@ from lossnav.errors import (
     SchemaTooNewError,
     StoreError,
 )
-from lossnav.files import SURFACE_SCHEMA, require_writable
+from lossnav.files import SURFACE_SCHEMA, Place, is_there, is_url, name_of, require_writable
+from lossnav.journal import Row
 
 SCHEMA_VERSION = 1
 
 NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
 STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
 
-_TILE = 64  # points along each side of a chunk: one chunk is one tile
+TILE = 64  # points along each side of a chunk: one chunk is one tile
 
 _LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
 _DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
@@ -93,6 +96,17 @@ def assemble(
     dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | jsonable(attributes)
     _describe_variables(dataset)
     return validate(dataset)
+
+
+def rows_of(dataset: xr.Dataset) -> Iterator[Row]:
+    """Yield what was measured (or failed), point by point, with the values that are there."""
+    names = [str(name) for name in dataset.data_vars if name != "status"]
+    status = dataset["status"].values.reshape(-1)
+    columns = {name: dataset[name].values.reshape(-1) for name in names}
+    points = points_of(dataset)
+    for i in np.flatnonzero(status != NOT_EVALUATED):
+        values = {} if status[i] == FAILED else {name: float(columns[name][i]) for name in names}
+        yield Row(tuple(points[i].tolist()), int(status[i]), values)
 
 
 def status_of(values: Mapping[str, float], error: str | None = None) -> int:
@@ -406,7 +420,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         encoding = {
-            str(name): {"chunks": tuple(min(size, _TILE) for size in variable.shape)}
+            str(name): {"chunks": tuple(min(size, TILE) for size in variable.shape)}
             for name, variable in dataset.data_vars.items()
         }
         clean = dataset.copy()
@@ -439,8 +453,12 @@ def _swap_in(new: Path, target: Path, aside: Path) -> None:
         raise
 
 
-def open_surface(path: str | os.PathLike[str]) -> xr.Dataset:
-    """Open a stored surface into memory.
+def open_surface(path: Place) -> xr.Dataset:
+    """Open a stored surface into memory; of a run that goes on, or was killed, all that it has measured.
+
+    Parameters
+    ----------
+    path : path, fsspec URL or zarr store
 
     Raises
     ------
@@ -449,21 +467,100 @@ def open_surface(path: str | os.PathLike[str]) -> xr.Dataset:
     SchemaTooNewError
         If a newer lossnav wrote it.
     """
-    source = Path(path).expanduser()
-    if not source.exists():
-        raise NotASurfaceError(f"There is no {source}. Check the path; surfaces are folders, often named *.zarr.")
+    import zarr
+
+    source = Path(path).expanduser() if isinstance(path, os.PathLike) or not is_url(path) else path
+    if not is_there(source):
+        raise NotASurfaceError(
+            f"There is no {name_of(source)}. Check the path; surfaces are folders, often named *.zarr."
+        )
+    try:
+        root = zarr.open_group(source, mode="r")
+        measured = journal.read(root)
+    except Exception as error:
+        raise _not_a_surface(source, error) from error
     try:
         with xr.open_zarr(source, consolidated=False) as stored:
             dataset = stored.load()
     except Exception as error:
-        raise NotASurfaceError(
-            f"{source} is not a lossnav surface: it does not open as Zarr ({type(error).__name__}). "
-            "Pass a folder that lossnav evaluate wrote."
-        ) from error
+        if not measured:
+            raise _not_a_surface(source, error) from error
+        dataset = None  # killed while its arrays were replaced: by then all of it is in the journal
     try:
+        if measured:
+            header, axes = dict(root.attrs), _axes_of(root)
+            known = {row.point: row for row in (rows_of(validate(dataset)) if dataset is not None else ())}
+            dataset = _from_rows(header, axes, [*(known | {row.point: row for row in measured}).values()])
         return validate(dataset)
     except StoreError as error:
-        raise type(error)(f"{source}: {error}") from None
+        raise type(error)(f"{name_of(source)}: {error}") from None
+
+
+def _not_a_surface(source: Place, error: Exception) -> NotASurfaceError:
+    return NotASurfaceError(
+        f"{name_of(source)} is not a lossnav surface: it does not open as Zarr ({type(error).__name__}). "
+        "Pass a folder that lossnav evaluate wrote."
+    )
+
+
+def _axes_of(root: Any) -> dict[str, NDArray[np.float64]] | None:
+    """The axes of a grid, as they are stored; None of point shape."""
+    dims = [str(dim) for dim in dict(root.attrs)["chart"]["dims"]]
+    if any(root[dim].metadata.dimension_names != (dim,) for dim in dims if dim in root) or dims[0] not in root:
+        return None
+    return {dim: np.asarray(root[dim][...]) for dim in dims}
+
+
+def _from_rows(attributes: Mapping[str, Any], axes: Any, rows: Sequence[Row]) -> xr.Dataset:
+    """Make the surface of a run that has not come to its end."""
+    points = np.array([row.point for row in rows])
+    dims = [str(dim) for dim in attributes["chart"]["dims"]]
+    made = assemble(dims, axes, points, [row.values for row in rows], [row.status for row in rows], attributes)
+    made.attrs = dict(attributes)
+    return made
+
+
+# ---------------------------------------------------------------------- what makes two runs the same
+
+_NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
+    "objective": ("samples", "batches", "data_resident", "device", "origin"),
+    "chart": (),
+    "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
+    "engine": None,
+}
+
+
+def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run must share with another to be its continuation, from the attributes: "chart.kind" and so on."""
+    items: dict[str, Any] = {}
+    for part, left_out in _NOT_OF_THE_PLAN.items():
+        for key, value in attributes[part].items():
+            if (left_out is not None and key not in left_out) or (left_out is None and key == "precision"):
+                items[f"{part}.{key}"] = value
+    items["objective.device"] = str(attributes["objective"]["device"]).partition(":")[0]
+    return items | {name: attributes[name] for name in ("lossnav_version", "torch_version")}
+
+
+def plan_hash(attributes: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of a SHA-256 over `plan_of`."""
+    return hashlib.sha256(json.dumps(jsonable(plan_of(attributes)), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *parts: str) -> list[str]:
+    """Say in what two runs differ, a line an item; of some parts ("objective", "chart", …) or of all."""
+    was, now = plan_of(there), plan_of(asked)
+    keys = [key for key in dict.fromkeys([*was, *now]) if not parts or key.partition(".")[0] in parts]
+    return [
+        f"{key}: was {_short(was.get(key))}, is {_short(now.get(key))}" for key in keys if was.get(key) != now.get(key)
+    ]
+
+
+def _short(value: Any) -> str:
+    words = repr(value)
+    return words if len(words) <= 100 else f"{words[:80]} … ({len(words)} characters)"
+
+
+# ---------------------------------------------------------------------- JSON
 
 
 def jsonable(value: Any) -> Any:

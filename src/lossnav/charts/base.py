@@ -131,7 +131,10 @@ class Chart(ABC):
         for direction in self.directions:
             recipe = getattr(direction, "recipe", None)
             norms = {name: length for name, length in algebra.norms(direction).items() if length}
-            recipes.append(recipe or {"kind": "given", "norm": algebra.norm(direction), "norms": norms})
+            recipe = recipe or {"kind": "given", "norm": algebra.norm(direction), "norms": norms}
+            if recipe["kind"] == "given":
+                recipe = recipe | {"fingerprint": algebra.fingerprint(direction)}
+            recipes.append(recipe)
         return {
             "kind": type(self).__name__,
             "dims": list(self.dims),

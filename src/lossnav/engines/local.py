@@ -84,5 +84,6 @@ class Local(Engine):
 
     def describe(self) -> dict[str, Any]:
         """Kind, and the plan of the last run with its error."""
-        said = {"kind": "Local", "plan": "plain", "precision": self.precision}
+        asked = "given" if isinstance(self.plan, Plan) else self.plan
+        said = {"kind": "Local", "asked": asked, "plan": "plain", "precision": self.precision}
         return said | (self._function.describe() if self._function is not None else {})

@@ -105,14 +105,19 @@ class Adaptive(Sampler):
     ) -> None:
         if not ends:
             raise SamplerError("Adaptive needs at least one axis. Pass alpha=(-1, 1), beta=(-1, 1).")
-        self._auto = dict.fromkeys((name for name, pair in ends.items() if pair == "auto"), AutoRange(rise, cap))
+        auto = [name for name, pair in ends.items() if isinstance(pair, str) and pair == "auto"]
+        self._auto = dict.fromkeys(auto, AutoRange(rise, cap))
         self._found: dict[str, dict[str, Any]] = {}
-        pairs = {name: (-1.0, 1.0) if pair == "auto" else pair for name, pair in ends.items()}
+        pairs: dict[str, Any] = ends | dict.fromkeys(auto, (-1.0, 1.0))
         for name, pair in pairs.items():
-            if len(pair) != 2 or not all(map(math.isfinite, pair)) or pair[0] >= pair[1]:
-                raise SamplerError(f"{name}={pair} is not an interval. Give two finite numbers, the lower first.")
-        if not 0 < tolerance < math.inf:
-            raise SamplerError(f"tolerance={tolerance} is not a positive number. 0.01 is one percent of the loss.")
+            if not _is_interval(pair):
+                raise SamplerError(
+                    f"{name}={pair!r} is not an interval. Give two finite numbers, the lower first, or 'auto'."
+                )
+        if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
+            raise SamplerError(f"tolerance={tolerance!r} is not a positive number. 0.01 is one percent of the loss.")
+        if not all(isinstance(n, int | np.integer) for n in (start, max_depth, max_points)):
+            raise SamplerError(f"{start=}, {max_depth=} and {max_points=} are counts. Give whole numbers.")
         if start < 1 or max_depth < 0:
             raise SamplerError(f"start={start} and max_depth={max_depth}: use 1 and 0, or more.")
         if max_points < (start + 1) ** len(ends):
@@ -153,9 +158,24 @@ class Adaptive(Sampler):
             "max_depth": self.max_depth,
         } | ({"auto": self._found} if self._found else {})
 
+    @classmethod
+    def again(cls, description: dict[str, Any]) -> Adaptive:
+        """Make the sampler that describes itself so."""
+        options: dict[str, Any] = {key: description[key] for key in ("tolerance", "max_points", "start", "max_depth")}
+        made = cls(**(options | {name: tuple(pair) for name, pair in description["axes"].items()}))
+        made._found = description.get("auto", {})
+        return made
+
     def __repr__(self) -> str:
         axes = ", ".join(f"{name}=({low:g}, {high:g})" for name, (low, high) in self.ends.items())
         return f"Adaptive({axes}, tolerance={self.tolerance:g}, max_points={self.max_points})"
+
+
+def _is_interval(pair: Any) -> bool:
+    numbers = isinstance(pair, tuple | list | np.ndarray) and len(pair) == 2
+    if not numbers or not all(isinstance(end, int | float | np.number) for end in pair):
+        return False
+    return bool(all(map(math.isfinite, pair)) and pair[0] < pair[1])
 
 
 class _Refinement:
@@ -236,13 +256,15 @@ class _Refinement:
             nodes = [key for key in cell.nodes() if key in self.known]
             finite = [math.isfinite(self.known[key]) for key in nodes]
             if not all(finite) or cell.middle not in self.known:
-                return math.inf if any(finite) else 0.0
+                return math.inf if any(finite) else math.nan  # where nothing is finite, there is nothing to be wrong
             corners = cell.corners()  # these were predicted from farther away, for a larger cell
             return max(surprise(key) for key in nodes if key not in corners) / _HALVES
 
         def surprise(key: Key) -> float:
             measured = self.known[key]
-            return abs(self.predicted[key] - measured) / (measured if relative else spread or 1.0)
+            with np.errstate(over="ignore", invalid="ignore"):
+                difference = abs(self.predicted[key] - measured) / (measured if relative else spread or 1.0)
+            return math.inf if math.isnan(difference) else difference  # losses near the largest number there is
 
         return {cell: error(cell) for cell in self.cells}
 
@@ -261,12 +283,13 @@ class _Refinement:
     def _outcome(self) -> dict[str, Any]:
         limit = self.sampler.tolerance
         errors = np.array(list(self._errors().values()))
+        errors = errors[~np.isnan(errors)]
         resolved = errors[errors <= limit]
         smooth = errors[np.isfinite(errors)]
         holes = sum(not all(math.isfinite(self.known.get(key, 0.0)) for key in cell.nodes()) for cell in self.cells)
         return {
             "points": len(self.known),
-            "cells": len(errors),
+            "cells": len(self.cells),
             "unresolved": int((errors > limit).sum()),
             "non_finite": holes,
             "estimated_error": float(resolved.max()) if len(resolved) else math.nan,

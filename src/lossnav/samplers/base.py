@@ -60,3 +60,8 @@ class Sampler(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Say how the points are chosen, in values that JSON can hold."""
+
+    @classmethod
+    @abstractmethod
+    def again(cls, description: dict[str, Any]) -> Sampler:
+        """Make the settled sampler that describes itself so."""

@@ -99,9 +99,19 @@ class Grid(Sampler):
         return [levels + [levels[-1]] * (depth - len(levels)) for levels in nested]
 
     def describe(self) -> dict[str, Any]:
-        """Kind, ends and number of points of each axis."""
+        """Kind, ends and number of points of each axis; the coordinates of one that is not evenly spaced."""
         axes = {name: [float(axis[0]), float(axis[-1]), len(axis)] for name, axis in self._axes.items()}
-        return {"kind": "Grid", "axes": axes} | ({"auto": self._found} if self._found else {})
+        uneven = {name: axis.tolist() for name, axis in self._axes.items() if not _is_even(axis)}
+        said = {"kind": "Grid", "axes": axes} | ({"coordinates": uneven} if uneven else {})
+        return said | ({"auto": self._found} if self._found else {})
+
+    @classmethod
+    def again(cls, description: dict[str, Any]) -> Grid:
+        """Make the grid that describes itself so."""
+        axes = {name: (low, high, int(n)) for name, (low, high, n) in description["axes"].items()}
+        made = cls(**(axes | description.get("coordinates", {})))
+        made._found = description.get("auto", {})
+        return made
 
     def __repr__(self) -> str:
         axes = (f"{name}=({axis[0]:g}, {axis[-1]:g}, {len(axis)})" for name, axis in self._axes.items())
@@ -136,11 +146,12 @@ def _axis(name: str, spec: Any) -> Axis:
             raise SamplerError(
                 f"{name}={spec} runs from {low:g} down to {high:g}. Give the lower end first: ({high:g}, {low:g}, {n})."
             )
-        steps = np.arange(n)
-        axis = (low * (n - 1 - steps) + high * steps) / (n - 1)  # exactly symmetric, so 0 in the middle is 0
-        axis[0], axis[-1] = low, high
+        axis = _even(low, high, int(n))
     else:
-        axis = np.asarray(spec, dtype=np.float64)
+        try:
+            axis = np.asarray(spec, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise SamplerError(f"{name}={spec!r} is no axis. Use (-1, 1, 51), 'auto' or ('auto', 51).") from None
         if axis.ndim != 1 or len(axis) < 2:
             raise SamplerError(
                 f"{name} has shape {axis.shape}; two points or more along one axis are needed. "
@@ -153,12 +164,23 @@ def _axis(name: str, spec: Any) -> Axis:
     return axis
 
 
+def _even(low: float, high: float, n: int) -> Axis:
+    steps = np.arange(n)
+    axis: Axis = (low * (n - 1 - steps) + high * steps) / (n - 1)  # exactly symmetric, so 0 in the middle is 0
+    axis[0], axis[-1] = low, high
+    return axis
+
+
+def _is_even(axis: Axis) -> bool:
+    return bool((axis == _even(axis[0], axis[-1], len(axis))).all())
+
+
 def _is_auto(spec: Any) -> bool:
     return isinstance(spec, str) or (isinstance(spec, tuple) and len(spec) > 0 and isinstance(spec[0], str))
 
 
 def _auto_points(name: str, spec: Any) -> int:
     word, n = (spec, _AUTO_POINTS) if isinstance(spec, str) else (spec[0], spec[-1])
-    if word != "auto" or (not isinstance(spec, str) and len(spec) != 2):
+    if word != "auto" or not isinstance(n, int | np.integer) or (not isinstance(spec, str) and len(spec) != 2):
         raise SamplerError(f"{name}={spec!r} is no axis. Use (-1, 1, 51), 'auto' or ('auto', 51).")
     return int(n)

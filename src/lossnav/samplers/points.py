@@ -61,9 +61,14 @@ class Points(Sampler):
         yield self.places
 
     def describe(self) -> dict[str, Any]:
-        """Kind, number of points and the box around them."""
+        """Kind, number of points, the box around them, and the points."""
         axes = dict(zip(self.dims, self.box.tolist(), strict=True))
-        return {"kind": "Points", "points": self.total, "axes": axes}
+        return {"kind": "Points", "points": self.total, "axes": axes, "places": self.places.tolist()}
+
+    @classmethod
+    def again(cls, description: dict[str, Any]) -> Points:
+        """Make the sampler that describes itself so."""
+        return cls(description["places"], tuple(description["axes"]))
 
     def __repr__(self) -> str:
         return f"Points({self.total} points, dims={self.dims})"

@@ -1,0 +1,133 @@
+"""Charts from what a surface says of them: from the recipes of their directions, or from tensors that were kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lossnav import charts as kinds
+from lossnav import checkpoints, directions
+from lossnav.charts.base import Chart
+from lossnav.directions import Direction
+from lossnav.errors import ChartError
+from lossnav.files import is_there_file, is_url
+
+if TYPE_CHECKING:
+    from lossnav.objective import Objective
+
+_CENTER = "center"
+
+
+def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
+    """Write centre and directions to a safetensors file; what is there is replaced.
+
+    Parameters
+    ----------
+    chart : Chart
+    target : path or fsspec URL
+        The file. Its tensors are named ``center/NAME`` and ``0/NAME``, ``1/NAME``, …, its metadata hold the chart's
+        description. Tensors in which a direction does not lead are left out.
+
+    Raises
+    ------
+    CheckpointError, OutputNotWritableError
+        If it cannot be written.
+    """
+    parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
+    for i, direction in enumerate(chart.directions):
+        parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
+    metadata = {"chart": json.dumps(chart.describe())}
+    if not is_url(target):
+        checkpoints.save(parts, target, overwrite=True, metadata=metadata)
+        return
+    import fsspec
+
+    with tempfile.TemporaryDirectory() as folder:
+        local = checkpoints.save(parts, Path(folder) / "chart.safetensors", metadata=metadata)
+        with fsspec.open(target, "wb") as remote, local.open("rb") as file:
+            shutil.copyfileobj(file, remote)
+
+
+def open_chart(
+    description: Mapping[str, Any], objective: Objective | None = None, kept: str | os.PathLike[str] | None = None
+) -> Chart:
+    """Make a chart again from what a surface says of it.
+
+    Parameters
+    ----------
+    description : mapping
+        ``surface.attrs["chart"]``.
+    objective : Objective, optional
+        Whose parameters are the centre, where no tensors were kept.
+    kept : path or fsspec URL, optional
+        What `save_chart` wrote.
+
+    Raises
+    ------
+    ChartError
+        If the directions can be had neither from their recipes nor from kept tensors, or are not the same.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> model, x = torch.nn.Linear(2, 1), torch.eye(2)
+    >>> objective = ln.Objective(model, "mse", (x, x[:, :1]))
+    >>> line = ln.Line(objective.params, *ln.directions.random(objective, seed=3))
+    >>> open_chart(line.describe(), objective).describe() == line.describe()
+    True
+    """
+    kind: Any = getattr(kinds, str(description["kind"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, Chart)):
+        raise ChartError(f"{description['kind']!r} is no chart of ours. Make the chart yourself.")
+    recipes = description["directions"]
+    if kept is not None and is_there_file(kept):
+        tensors = _read(kept)
+        center = _named(tensors, _CENTER)
+        zeros = {name: tensor.new_zeros(()).expand(tensor.shape) for name, tensor in center.items()}
+        made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
+        chart: Chart = kind(center, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
+    elif objective is None:
+        raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
+    else:
+        chart = kind(objective.params, *(_draw(recipe, objective) for recipe in recipes))
+    said = json.loads(json.dumps(chart.describe()))
+    if different := [key for key, value in description.items() if said.get(key) != value]:
+        raise ChartError(
+            f"The chart that was made again differs from the surface's in {', '.join(different)}. The weights are "
+            "other ones: pass the objective of the run, at its checkpoint."
+        )
+    return chart
+
+
+def _draw(recipe: Mapping[str, Any], objective: Objective) -> Direction:
+    if recipe["kind"] != "random":
+        raise ChartError(
+            f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, or "
+            "keep its tensors with save_directions=True."
+        )
+    options = {key: recipe[key] for key in ("normalize", "distribution", "orthogonal", "exclude", "seed")}
+    if recipe.get("lazy"):
+        options["lazy"] = True
+    drawn: Direction = directions.random(objective, n=recipe["n"], **options)[recipe["index"]]
+    return drawn
+
+
+def _read(kept: str | os.PathLike[str]) -> checkpoints.State:
+    if not is_url(kept):
+        return checkpoints.load(kept)
+    import fsspec
+
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "chart.safetensors"
+        with fsspec.open(kept, "rb") as remote, local.open("wb") as file:
+            shutil.copyfileobj(remote, file)
+        return checkpoints.load(local)
+
+
+def _named(tensors: checkpoints.State, part: str) -> checkpoints.State:
+    return {name.removeprefix(f"{part}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{part}/")}

@@ -1,0 +1,96 @@
+"""Going on with a run from what its store says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from lossnav import samplers
+from lossnav.charts.saved import open_chart
+from lossnav.errors import OptionError
+from lossnav.evaluation import evaluate
+from lossnav.files import Place, beside, is_there_file, name_of
+from lossnav.specs import load_objective
+from lossnav.surface import open_surface
+
+if TYPE_CHECKING:
+    from lossnav.engines import Engine
+    from lossnav.objective import Objective
+
+
+def resume(
+    store: Place,
+    objective: Objective | None = None,
+    *,
+    engine: Engine | None = None,
+    progress: bool | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
+) -> xr.Dataset:
+    """Go on with a run where it stopped, from its store alone.
+
+    Parameters
+    ----------
+    store : path, fsspec URL or zarr store
+        What `evaluate` was given as ``store=``. A run that is complete is returned as it is.
+    objective : Objective, optional
+        Of the run. By default it is made of the SPEC on the command line that it came from.
+    engine : Engine, optional
+        By default `Local` with the precision of the run.
+    progress, on_update
+        As in `evaluate`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The surface.
+
+    Raises
+    ------
+    NotASurfaceError
+        If there is no surface.
+    OptionError
+        If it does not say what objective, chart or sampler it is of.
+    ChartError
+        If the directions can be had neither from their recipes nor from kept tensors.
+    PlanMismatchError
+        If objective, weights, data or versions are other ones than in the run; it says which.
+
+    Examples
+    --------
+    >>> import lossnav as ln
+    >>> surface = ln.resume("run.zarr")  # doctest: +SKIP
+    """
+    surface = open_surface(store)
+    said = surface.attrs
+    if "ensemble" in said or "control_variate" in said:
+        raise OptionError(f"{name_of(store)} was put together from several runs, which is done at once. Run it anew.")
+    if objective is None:
+        objective = _objective(said["objective"], store)
+    sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
+    if sampler is None:
+        raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
+    kept = beside(store) if isinstance(store, str) or hasattr(store, "__fspath__") else None
+    chart = open_chart(said["chart"], objective, kept if kept and is_there_file(kept) else None)
+    if engine is None:
+        from lossnav.engines import Local
+
+        words = said["engine"]
+        engine = Local("plain" if words.get("asked") == "plain" else "auto", words["precision"])
+    options: dict[str, Any] = {"engine": engine, "progress": progress, "on_update": on_update}
+    return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
+
+
+def _objective(said: Mapping[str, Any], store: Place) -> Objective:
+    """Build the objective from where it came from, with its subset."""
+    origin = said.get("origin")
+    if not origin:
+        raise OptionError(
+            f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
+            "with the same arguments, or pass the objective: ln.resume(store, objective)."
+        )
+    objective = load_objective(**origin)
+    if said.get("population") is not None and objective.population is None:
+        objective = objective.subset(int(said["samples"]), int(said["subset_seed"]))
+    return objective

@@ -1,0 +1,153 @@
+"""Where a run is kept while it goes on: a surface at every moment, whatever happens to the process.
+
+The store is a Zarr group, on a local path or behind an fsspec URL. It begins as a surface in which nothing is
+evaluated. Rows go into its journal as they are measured (`lossnav.journal`). At the end, also of a run that is
+stopped, the journal is folded into the arrays, `status` last, and removed. What is known is always what the arrays say
+together with what the journal says, so a process may be killed anywhere in between. No torch.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from lossnav import surface as surfaces
+from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
+from lossnav.files import Place, is_there, is_url, name_of, require_writable
+from lossnav.journal import GROUP, Journal, Row
+
+
+class Store:
+    """A run's place, that can be written to; checked before anything is computed.
+
+    Parameters
+    ----------
+    place : path, URL or zarr store
+    overwrite : bool
+        Whether a surface that is there is replaced. Else it is what the run goes on from.
+
+    Attributes
+    ----------
+    earlier : xarray.Dataset or None
+        The surface that is there.
+
+    Raises
+    ------
+    OutputExistsError
+        If something else than a surface is there.
+    OutputNotWritableError
+        If it cannot be written.
+    """
+
+    def __init__(self, place: Place, overwrite: bool = False) -> None:
+        self.place = place
+        there = is_there(place)
+        if not isinstance(place, str) or not is_url(place):
+            self.place = require_writable(place, overwrite=True, kind="surface") if _is_path(place) else place
+        self.earlier: xr.Dataset | None = None
+        if there and not overwrite:
+            try:
+                self.earlier = surfaces.open_surface(place)
+            except StoreError as error:
+                raise OutputExistsError(
+                    f"{name_of(place)} exists and cannot be gone on from: {error} "
+                    "Choose another name, or pass overwrite=True (--overwrite)."
+                ) from error
+        self._root: zarr.Group
+        self._journal: Journal
+
+    def __str__(self) -> str:
+        return name_of(self.place)
+
+    def require_same_plan(self, attributes: Mapping[str, Any]) -> None:
+        """Refuse to go on from a surface of something else.
+
+        Raises
+        ------
+        PlanMismatchError
+            That says in what it differs, item by item.
+        """
+        if self.earlier is None:
+            return
+        if "ensemble" in self.earlier.attrs or "control_variate" in self.earlier.attrs:
+            raise PlanMismatchError(f"{self} was put together from several runs. {_ANOTHER}")
+        if different := surfaces.differences(self.earlier.attrs, surfaces.jsonable(attributes)):
+            raise PlanMismatchError(f"{self} holds another run:\n  " + "\n  ".join(different) + f"\n{_ANOTHER}")
+
+    def begin(self, header: xr.Dataset) -> None:
+        """Make the store, with a surface in which nothing is evaluated; what is gone on from stays as it is."""
+        with self._telling():
+            if self.earlier is None:
+                self._root = zarr.open_group(self.place, mode="w", zarr_format=3)
+                self._write(header)
+            else:
+                self._root = zarr.open_group(self.place, mode="r+")
+            self._journal = Journal(self._root)
+
+    def append(self, row: Row) -> None:
+        """Keep a point that was measured."""
+        with self._telling():
+            self._journal.append(row)
+
+    def finish(self, surface: xr.Dataset) -> None:
+        """Fold the journal into the arrays, and remove it."""
+        with self._telling():
+            if "point" in surface.dims:  # their number grows, so that arrays are replaced: all rows into the journal
+                for row in surfaces.rows_of(surface):
+                    self._journal.append(row)
+            self._journal.flush()
+            self._write(surface)
+            if GROUP in self._root:
+                del self._root[GROUP]
+
+    def _write(self, surface: xr.Dataset) -> None:
+        """Write coordinates, values, status and at last the attributes."""
+        names = [*surface.coords, *(name for name in surface.data_vars if name != "status"), "status"]
+        for name in names:
+            variable = surface[name]
+            values = np.asarray(variable.values)
+            chunks = tuple(max(1, min(size, surfaces.TILE)) for size in values.shape)
+            there = self._root.get(str(name))
+            if not isinstance(there, zarr.Array) or there.shape != values.shape or there.dtype != values.dtype:
+                there = self._root.create_array(
+                    str(name),
+                    shape=values.shape,
+                    chunks=chunks,
+                    dtype=values.dtype,
+                    fill_value=np.nan if values.dtype.kind == "f" else 0,
+                    dimension_names=[str(dim) for dim in variable.dims],
+                    overwrite=True,
+                )
+            there.attrs.put(surfaces.jsonable(variable.attrs))
+            if values.size:
+                there[...] = values
+        self._root.attrs.put(surface.attrs)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Turn whatever a disk or a cloud raises into an error of ours."""
+        try:
+            yield
+        except LossnavError:
+            raise
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            what = "Make room" if full else "See that it can be written"
+            raise StoreError(
+                f"{self} could not be written: {reason}. What was written before is sound. {what} and make the same "
+                "call again, which goes on from there; all that was computed is in the .surface of this error."
+            ) from error
+
+
+_ANOTHER = "Choose another store, or pass overwrite=True (--overwrite)."
+
+
+def _is_path(place: Place) -> bool:
+    return isinstance(place, str) or hasattr(place, "__fspath__")
