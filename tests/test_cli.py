@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import lossnav as ln
 
@@ -266,11 +267,43 @@ def test_a_signal_saves_and_exits_with_its_code(project, number, code):
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
-    assert "It is saved in run.zarr" in said
+    assert "lossnav resume run.zarr" in said
     surface = ln.open(project / "run.zarr")
     assert surface.attrs["interrupted"]
     assert 0 < surface.lossnav.counts["ok"] < 51 * 51
     assert "Traceback" not in said
+    done = lossnav("resume", "run.zarr", cwd=project)
+    assert done.returncode == 0, done.stderr
+    whole = ln.open(project / "run.zarr")
+    assert whole.lossnav.complete
+    assert whole.attrs["finished"]
+    before = surface["status"].values == 1
+    assert (whole["loss"].values[before] == surface["loss"].values[before]).all()
+
+
+def test_the_same_call_goes_on_and_another_is_refused(project):
+    first = lossnav("evaluate", "project.py:objective", "--grid", 5, cwd=project)
+    assert first.returncode == 0, first.stderr
+    made = ln.open(project / "run.zarr")
+    assert lossnav("evaluate", "project.py:objective", "--grid", 5, cwd=project).returncode == 0
+    assert ln.open(project / "run.zarr").identical(made)
+    other = lossnav("evaluate", "project.py:objective", "--grid", 7, "--seed", 1, cwd=project)
+    assert other.returncode == 1
+    assert "PlanMismatchError: run.zarr holds another run" in other.stderr
+    assert "sampler.axes: was" in other.stderr
+    assert "chart.directions: was" in other.stderr
+    assert "--overwrite" in other.stderr
+    assert lossnav("evaluate", "project.py:objective", "--grid", 7, "--overwrite", cwd=project).returncode == 0
+    assert ln.open(project / "run.zarr").sizes["alpha"] == 7
+
+
+def test_resume_says_what_is_missing(project):
+    objective = ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)})
+    line = ln.Line(objective.params, {"x": torch.ones(2)})
+    ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 3)), store=project / "python.zarr")
+    done = lossnav("resume", "python.zarr", cwd=project)
+    assert done.returncode == 2
+    assert "does not say where its objective came from" in done.stderr
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(project):

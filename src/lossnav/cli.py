@@ -170,6 +170,9 @@ def evaluate(
         Literal["native", "float32", "tf32", "bfloat16", "float64"],
         typer.Option(help="What the model computes in."),
     ] = "native",
+    save_directions: Annotated[
+        bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
     ] = False,
@@ -177,7 +180,7 @@ def evaluate(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Evaluate an objective on a chart and write the surface."""
+    """Evaluate an objective on a chart and write the surface, as it goes; the same call goes on where it stopped."""
     import contextlib
 
     from lossnav import directions
@@ -213,7 +216,8 @@ def evaluate(
             f"Use --grid {(grid - 1) // max(1, control - 1) * (control - 1) + control}."
         )
     if not dry_run:
-        require_writable(out, overwrite, kind="surface")
+        # one run goes on from what is there; what is put together from several is made anew
+        require_writable(out, overwrite or (seeds == 1 and not control), kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
 
     def place(seed: int) -> Any:
@@ -246,11 +250,25 @@ def evaluate(
             surface = control_variate(run(part, place(seed), chosen, **options), whole)
             save_surface(surface, out, overwrite=overwrite)
         else:
-            surface = run(part, place(seed), chosen, store=out, overwrite=overwrite, **options)
-    _print_table(_summary_words(surface))
-    typer.echo(str(out))
-    if surface.lossnav.counts["failed"]:
-        raise typer.Exit(3)
+            kept: dict[str, Any] = {"store": out, "overwrite": overwrite, "save_directions": save_directions}
+            surface = run(part, place(seed), chosen, **kept, **options)
+    _print_result(surface, out)
+
+
+@app.command()
+@_reporting
+def resume(
+    surface: Annotated[Path, typer.Argument(help="A .zarr folder of a run that was stopped or killed.")],
+    live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
+) -> None:
+    """Go on with a run where it stopped; points that failed are tried again."""
+    import contextlib
+
+    from lossnav.live import TerminalMap
+    from lossnav.resuming import resume as run
+
+    with TerminalMap() if live else contextlib.nullcontext() as drawn:
+        _print_result(run(surface, progress=not live, on_update=drawn), surface)
 
 
 @app.command()
@@ -321,6 +339,14 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
         _say(f"{category.__name__}: {message}")
 
 
+def _print_result(surface: Any, place: Path) -> None:
+    """Say what was found and where it is; some points may have failed."""
+    _print_table(_summary_words(surface))
+    typer.echo(str(place))
+    if surface.lossnav.counts["failed"]:
+        raise typer.Exit(3)
+
+
 def _print_table(rows: dict[str, str]) -> None:
     """Print two columns."""
     width = max(len(name) for name in rows)
@@ -359,12 +385,15 @@ def _summary_words(surface: Any) -> dict[str, str]:
             words[f"{name} loss"] = f"{found[name]['loss']:.6g} at {at}"
     outcome = surface.attrs.get("sampler", {}).get("outcome")
     if outcome is not None and "seed" not in surface.dims:
+        resolved = outcome["cells"] - outcome["unresolved"]
         words["estimated error"] = (
-            f"{float(outcome['estimated_error']):.2g} relative, the largest of {outcome['cells']:,} cells"
+            f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells"
         )
-        for name, key in (("unresolved", "unresolved"), ("beside holes", "non_finite")):
-            if outcome[key]:
-                words[name] = f"{outcome[key]:,} cells"
+        if outcome["unresolved"]:
+            off = f"99 % of all cells are within {float(outcome['estimated_error_p99']):.2g}"
+            words["unresolved"] = f"{outcome['unresolved']:,} of {outcome['cells']:,} cells; {off}"
+        if outcome["non_finite"]:
+            words["beside holes"] = f"{outcome['non_finite']:,} cells"
     if "control_variate" in surface.attrs:
         words["residual error"] = f"{float(surface.attrs['control_variate']['residual_error']):.2g} relative"
     words["seconds"] = f"{found['seconds']:.1f} ({found['points_per_second']:.3g} points/s)"

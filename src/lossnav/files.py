@@ -36,7 +36,7 @@ def require_writable(
         If the folder cannot be made or written.
     """
     target = Path(path).expanduser()
-    if target.exists():
+    if target.exists() and not (kind == "surface" and _is_bare(target)):
         if not overwrite:
             raise OutputExistsError(f"{target} exists. Choose another name, or pass overwrite=True (--overwrite).")
         if not (_is_surface(target) if kind == "surface" else target.is_file()):
@@ -74,6 +74,11 @@ def is_there_file(place: str | os.PathLike[str]) -> bool:
     return bool(system.exists(path))
 
 
+def is_local(place: Place) -> bool:
+    """Whether this is a path on this machine."""
+    return isinstance(place, str | os.PathLike) and not is_url(place)
+
+
 def name_of(place: Place) -> str:
     """A place in words."""
     return os.fspath(place) if isinstance(place, str | os.PathLike) else str(place)
@@ -89,8 +94,9 @@ def is_there(place: Place) -> bool:
     OutputNotWritableError
         If a URL cannot be asked.
     """
-    if isinstance(place, os.PathLike) or (isinstance(place, str) and not is_url(place)):
-        return Path(place).expanduser().exists()
+    if is_local(place):
+        path = Path(place).expanduser()
+        return path.exists() and not _is_bare(path)
     import zarr
     from zarr.errors import GroupNotFoundError
 
@@ -107,6 +113,11 @@ def is_there(place: Place) -> bool:
             f"{name_of(place)} cannot be reached: {type(error).__name__}: {error}. Check the URL and your credentials."
         ) from error
     return True
+
+
+def _is_bare(path: Path) -> bool:
+    """Whether this is an empty folder, as a run leaves that was killed before it wrote anything."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def _is_surface(path: Path) -> bool:

@@ -19,7 +19,7 @@ import zarr
 
 from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
-from lossnav.files import Place, is_there, is_url, name_of, require_writable
+from lossnav.files import Place, is_local, is_there, name_of, require_writable
 from lossnav.journal import GROUP, Journal, Row
 
 
@@ -48,8 +48,8 @@ class Store:
     def __init__(self, place: Place, overwrite: bool = False) -> None:
         self.place = place
         there = is_there(place)
-        if not isinstance(place, str) or not is_url(place):
-            self.place = require_writable(place, overwrite=True, kind="surface") if _is_path(place) else place
+        if is_local(place):
+            self.place = require_writable(place, overwrite=True, kind="surface")
         self.earlier: xr.Dataset | None = None
         if there and not overwrite:
             try:
@@ -84,10 +84,11 @@ class Store:
         """Make the store, with a surface in which nothing is evaluated; what is gone on from stays as it is."""
         with self._telling():
             if self.earlier is None:
-                self._root = zarr.open_group(self.place, mode="w", zarr_format=3)
-                self._write(header)
+                self._root = zarr.open_group(self.place, mode="w", zarr_format=3, attributes=dict(header.attrs))
             else:
                 self._root = zarr.open_group(self.place, mode="r+")
+            if "status" not in self._root:
+                self._write(header)
             self._journal = Journal(self._root)
 
     def append(self, row: Row) -> None:
@@ -109,6 +110,7 @@ class Store:
     def _write(self, surface: xr.Dataset) -> None:
         """Write coordinates, values, status and at last the attributes."""
         names = [*surface.coords, *(name for name in surface.data_vars if name != "status"), "status"]
+        beside = {} if surface.indexes else {"coordinates": " ".join(map(str, surface.coords))}  # as xarray has it
         for name in names:
             variable = surface[name]
             values = np.asarray(variable.values)
@@ -124,10 +126,10 @@ class Store:
                     dimension_names=[str(dim) for dim in variable.dims],
                     overwrite=True,
                 )
-            there.attrs.put(surfaces.jsonable(variable.attrs))
+            there.attrs.put(surfaces.jsonable(variable.attrs) | (beside if name in surface.data_vars else {}))
             if values.size:
                 there[...] = values
-        self._root.attrs.put(surface.attrs)
+        self._root.attrs.put(dict(surface.attrs))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -147,7 +149,3 @@ class Store:
 
 
 _ANOTHER = "Choose another store, or pass overwrite=True (--overwrite)."
-
-
-def _is_path(place: Place) -> bool:
-    return isinstance(place, str) or hasattr(place, "__fspath__")

@@ -29,7 +29,7 @@ from lossnav.errors import (
     SchemaTooNewError,
     StoreError,
 )
-from lossnav.files import SURFACE_SCHEMA, Place, is_there, is_url, name_of, require_writable
+from lossnav.files import SURFACE_SCHEMA, Place, is_local, is_there, name_of, require_writable
 from lossnav.journal import Row
 
 SCHEMA_VERSION = 1
@@ -469,7 +469,7 @@ def open_surface(path: Place) -> xr.Dataset:
     """
     import zarr
 
-    source = Path(path).expanduser() if isinstance(path, os.PathLike) or not is_url(path) else path
+    source = Path(path).expanduser() if is_local(path) else path
     if not is_there(source):
         raise NotASurfaceError(
             f"There is no {name_of(source)}. Check the path; surfaces are folders, often named *.zarr."
@@ -487,7 +487,9 @@ def open_surface(path: Place) -> xr.Dataset:
             raise _not_a_surface(source, error) from error
         dataset = None  # killed while its arrays were replaced: by then all of it is in the journal
     try:
-        if measured:
+        if dataset is not None and dataset.attrs.get("schema") == SURFACE_SCHEMA and "status" not in dataset:
+            dataset = None  # killed while it was begun: it holds nothing yet
+        if measured or dataset is None:
             header, axes = dict(root.attrs), _axes_of(root)
             known = {row.point: row for row in (rows_of(validate(dataset)) if dataset is not None else ())}
             dataset = _from_rows(header, axes, [*(known | {row.point: row for row in measured}).values()])
@@ -506,15 +508,15 @@ def _not_a_surface(source: Place, error: Exception) -> NotASurfaceError:
 def _axes_of(root: Any) -> dict[str, NDArray[np.float64]] | None:
     """The axes of a grid, as they are stored; None of point shape."""
     dims = [str(dim) for dim in dict(root.attrs)["chart"]["dims"]]
-    if any(root[dim].metadata.dimension_names != (dim,) for dim in dims if dim in root) or dims[0] not in root:
+    if any(dim not in root or root[dim].metadata.dimension_names != (dim,) for dim in dims):
         return None
     return {dim: np.asarray(root[dim][...]) for dim in dims}
 
 
 def _from_rows(attributes: Mapping[str, Any], axes: Any, rows: Sequence[Row]) -> xr.Dataset:
     """Make the surface of a run that has not come to its end."""
-    points = np.array([row.point for row in rows])
     dims = [str(dim) for dim in attributes["chart"]["dims"]]
+    points = np.array([row.point for row in rows]).reshape(-1, len(dims))
     made = assemble(dims, axes, points, [row.values for row in rows], [row.status for row in rows], attributes)
     made.attrs = dict(attributes)
     return made

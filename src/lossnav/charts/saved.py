@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
 from lossnav import charts as kinds
 from lossnav import checkpoints, directions
 from lossnav.charts.base import Chart
@@ -41,7 +43,7 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
     parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
     for i, direction in enumerate(chart.directions):
         parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
-    metadata = {"chart": json.dumps(chart.describe())}
+    metadata = {"chart": json.dumps(chart.describe()), "names": json.dumps(list(chart.center))}
     if not is_url(target):
         checkpoints.save(parts, target, overwrite=True, metadata=metadata)
         return
@@ -86,8 +88,8 @@ def open_chart(
         raise ChartError(f"{description['kind']!r} is no chart of ours. Make the chart yourself.")
     recipes = description["directions"]
     if kept is not None and is_there_file(kept):
-        tensors = _read(kept)
-        center = _named(tensors, _CENTER)
+        tensors, names = _read(kept)
+        center = {name: tensors[f"{_CENTER}/{name}"] for name in names}
         zeros = {name: tensor.new_zeros(()).expand(tensor.shape) for name, tensor in center.items()}
         made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
         chart: Chart = kind(center, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
@@ -117,16 +119,18 @@ def _draw(recipe: Mapping[str, Any], objective: Objective) -> Direction:
     return drawn
 
 
-def _read(kept: str | os.PathLike[str]) -> checkpoints.State:
+def _read(kept: str | os.PathLike[str]) -> tuple[checkpoints.State, list[str]]:
+    """Every tensor of a file, and the names of the centre's in their order."""
     if not is_url(kept):
-        return checkpoints.load(kept)
+        with safe_open(kept, framework="pt") as file:
+            return checkpoints.load(kept), json.loads((file.metadata() or {}).get("names", "[]"))
     import fsspec
 
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / "chart.safetensors"
         with fsspec.open(kept, "rb") as remote, local.open("wb") as file:
             shutil.copyfileobj(remote, file)
-        return checkpoints.load(local)
+        return _read(local)
 
 
 def _named(tensors: checkpoints.State, part: str) -> checkpoints.State:

@@ -1,0 +1,77 @@
+"""Runs in processes of their own, to be killed. Points are slow, and each is written down before it is computed."""
+
+import contextlib
+import os
+import time
+
+import torch
+from zarr.storage import LocalStore
+
+import lossnav as ln
+
+SAMPLERS = {
+    "grid": ln.Grid(alpha=(-1, 1, 13), beta=(-1, 1, 9)),
+    "adaptive": ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=140),
+}
+
+
+def problem(log=None, seconds=0.0):
+    """A valley with a region where it is infinite."""
+    held = [log, seconds]  # in a list: no part of what the objective is known by
+
+    def valley(p):
+        x = p["x"]
+        if held[0] is not None:
+            line = f"{float(x[0]).hex()} {float(x[1]).hex()}\n".encode()
+            os.write(held[0], line)
+            time.sleep(held[1])
+        value = 1 + (x[0] - 0.3) ** 2 * (1 + x[1] ** 2) + torch.exp(1.5 * x[1])
+        return value / 0 if x[0] + x[1] > 1.6 else value
+
+    objective = ln.Objective.from_function(valley, {"x": torch.zeros(2, dtype=torch.float64)})
+    e1, e2 = torch.eye(2, dtype=torch.float64)
+    return objective, ln.Plane(objective.params, {"x": e1}, {"x": e2})
+
+
+def run(kind, store, log, seconds=0.004):
+    """One session of a run; ends with 0, or with 143 after SIGTERM."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        ln.evaluate(*problem(file, seconds), SAMPLERS[kind], store=store, check=False, progress=False)
+    except ln.Interrupted as stopped:
+        os._exit(128 + stopped.signal)
+    except ln.errors.StoreError:
+        os._exit(1)
+    os._exit(0)
+
+
+def run_until_write(kind, store, log, number, rows):
+    """A session with so many rows a tile that dies when it comes to its n-th write; ends with 0 where it has fewer."""
+    from lossnav import journal
+
+    journal._ROWS = rows
+    writes = [0]
+    for name in ("set", "delete", "delete_dir"):
+        _dying(name, writes, number)
+    run(kind, store, log, seconds=0.0)
+
+
+def _dying(name, writes, number):
+    whole = getattr(LocalStore, name)
+
+    async def dying(self, *args, **kwargs):
+        writes[0] += 1
+        if writes[0] == number:
+            os._exit(9)
+        return await whole(self, *args, **kwargs)
+
+    setattr(LocalStore, name, dying)
+
+
+def points_in(log):
+    """What was written down, in order."""
+    with contextlib.suppress(FileNotFoundError), open(log) as file:
+        lines = file.read().splitlines()
+        return [tuple(float.fromhex(number) for number in line.split()) for line in lines]
+    return []
