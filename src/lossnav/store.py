@@ -104,8 +104,8 @@ class Store:
                     self._journal.append(row)
             self._journal.flush()
             self._write(surface)
-            if GROUP in self._root:
-                del self._root[GROUP]
+            self._root.require_group(GROUP)  # also what is left of one whose removal was cut short
+            del self._root[GROUP]
 
     def _write(self, surface: xr.Dataset) -> None:
         """Write coordinates, values, status and at last the attributes."""

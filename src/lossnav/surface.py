@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -468,6 +469,7 @@ def open_surface(path: Place) -> xr.Dataset:
         If a newer lossnav wrote it.
     """
     import zarr
+    from zarr.errors import ZarrUserWarning
 
     source = Path(path).expanduser() if is_local(path) else path
     if not is_there(source):
@@ -480,8 +482,10 @@ def open_surface(path: Place) -> xr.Dataset:
     except Exception as error:
         raise _not_a_surface(source, error) from error
     try:
-        with xr.open_zarr(source, consolidated=False) as stored:
-            dataset = stored.load()
+        with warnings.catch_warnings():  # of a journal whose removal was cut short
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            with xr.open_zarr(source, consolidated=False) as stored:
+                dataset = stored.load()
     except Exception as error:
         if not measured:
             raise _not_a_surface(source, error) from error
