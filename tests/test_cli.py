@@ -1,6 +1,7 @@
 """The command line: thin, honest in its exit codes, results to stdout and all else to stderr."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -14,6 +15,8 @@ import torch
 import lossnav as ln
 
 SLOW_PROJECT = """
+import os
+import signal
 import time
 from pathlib import Path
 import torch
@@ -33,6 +36,15 @@ def sharp(p):
 def vector(out, y):
     return (out - y)[:, 0]
 
+def count(out, y):
+    calls.append(1)
+    if len(calls) == int(os.environ.get("STOP_AFTER", 0)):
+        os.kill(os.getpid(), signal.SIGINT)
+    return ((out - y) ** 2).mean()
+
+data = (torch.arange(40.0).reshape(40, 1) / 40, torch.ones(40, 1))
+fitted = ln.Objective(torch.nn.Linear(1, 1).eval(), count, data)
+quick = ln.Objective.from_function(lambda p: 0.1 + (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
 objective = ln.Objective.from_function(bowl, {"x": torch.ones(2)})
 failing = ln.Objective.from_function(sharp, {"x": torch.ones(2)})
 
@@ -169,6 +181,39 @@ def test_a_part_of_the_data_for_several_seeds(trained, tmp_path):
     assert f"{said:.2g} relative" in done.stdout
 
 
+def test_an_automatic_range_is_one_for_all_seeds(project):
+    run = ("evaluate", "project.py:quick", "--chart", "line", "--normalize", "none", "--exclude", "")
+    done = lossnav(*run, "--auto-range", "--seeds", 3, "--grid", 5, cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert ln.open(project / "run.zarr").sizes == {"seed": 3, "alpha": 5}
+
+
+def test_a_dry_run_counts_seeds_and_control(project):
+    run = ("evaluate", "project.py:quick", "--chart", "line", "--normalize", "none", "--exclude", "", "--dry-run")
+    one, many = (lossnav(*run, "--grid", 2001, "--seeds", n, cwd=project) for n in (1, 50))
+    assert many.returncode == 0, many.stderr
+    assert "2,001 for each of 50 seeds" in many.stdout
+    one, many = (float(re.search(r"all of it +([\d.]+) s", done.stdout).group(1)) for done in (one, many))
+    assert many > 10 * one
+    data = ("evaluate", "project.py:fitted", "--chart", "line", "--exclude", "", "--grid", 11, "--dry-run")
+    both = lossnav(*data, "--subset", 10, "--control", 6, cwd=project)
+    assert both.returncode == 0, both.stderr
+    assert "11, and 6 with all the data" in both.stdout
+    assert "with all the data" in both.stdout.splitlines()[3]
+
+
+@pytest.mark.parametrize(("after", "words", "samples"), [(4, "of all the data", 40), (12, "not corrected", 10)])
+def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
+    run = ("evaluate", "project.py:fitted", "--chart", "line", "--exclude", "", "--grid", 11, "--plan", "plain")
+    done = lossnav(*run, "--subset", 10, "--control", 6, cwd=project, env=os.environ | {"STOP_AFTER": str(after)})
+    assert done.returncode == 130, done.stderr
+    assert words in done.stderr
+    surface = ln.open(project / "run.zarr")
+    assert surface.attrs["objective"]["samples"] == samples
+    assert "control_variate" not in surface.attrs
+    assert not surface.lossnav.complete
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -185,6 +230,24 @@ def test_a_part_of_the_data_for_several_seeds(trained, tmp_path):
         (("evaluate", "project.py:objective", "--subset", "10"), 2, "OptionError"),
         (("evaluate", "project.py:objective", "--control", "5"), 2, "--control corrects a --subset"),
         (("evaluate", "project.py:objective", "--subset", "9", "--control", "4"), 2, "Use --grid 52"),
+        (("evaluate", "project.py:objective", "--subset", "9", "--control", "1"), 2, "control"),
+        (("evaluate", "project.py:objective", "--subset", "9", "--control", "-5"), 2, "control"),
+        (("evaluate", "project.py:objective", "--subset", "9", "--control", "2"), 2, "Use --control 3"),
+        (
+            ("evaluate", "project.py:objective", "--chart", "line", "--subset", "9", "--control", "3"),
+            2,
+            "makes 3 points with all the data and a correction needs 6. Use --control 6",
+        ),
+        (
+            ("evaluate", "project.py:objective", "--chart", "line", "--grid", "5", "--subset", "9", "--control", "3"),
+            2,
+            "Use --grid 11 --control 6",
+        ),
+        (
+            ("evaluate", "project.py:objective", "--subset", "9", "--control", "6", "--seeds", "2", "--auto-range"),
+            2,
+            "leave out --auto-range and leave out --seeds",
+        ),
         (("evaluate", "project.py:objective", "--sampler", "adaptive", "--tolerance", "0"), 2, "SamplerError"),
         (("evaluate", "project.py:objective", "--seeds", "0"), 2, "seeds"),
         (("evaluate", "project.py:objective", "--checkpoint", "none.pt"), 1, "There is no checkpoint"),

@@ -1,6 +1,9 @@
 """How sure a value is: subsets, control variates, ensembles of seeds."""
 
 import math
+import os
+import signal
+import warnings
 
 import numpy as np
 import pytest
@@ -8,7 +11,7 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav.errors import DataError, OptionError
+from lossnav.errors import DataError, EvaluationError, OptionError, PointsFailedWarning
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +146,62 @@ def test_surfaces_that_do_not_belong_together_are_refused(objective):
         ln.control_variate(few, ln.evaluate(objective, plane(objective), coarse))
     with pytest.raises(OptionError, match="different charts"):
         ln.control_variate(few, ln.evaluate(objective, plane(objective, 1), fine))
+    with pytest.raises(OptionError, match="Swap them"):
+        ln.control_variate(ln.evaluate(objective, plane(objective), coarse), few)
+    with pytest.raises(OptionError, match="of no subset"):
+        ln.control_variate(*2 * [ln.evaluate(objective, plane(objective), coarse)])
+    with pytest.raises(OptionError, match="of a subset too"):
+        ln.control_variate(few, few)
+    whole = ln.evaluate(objective, plane(objective), ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)))
+    for key, value in (("loss", "mse"), ("model", "Other"), ("bn", "batch"), ("parameters", 3), ("samples", 1499)):
+        other = whole.assign_attrs(objective=whole.attrs["objective"] | {key: value})
+        with pytest.raises(OptionError, match="different objectives: " + key if key != "samples" else "one of 1500"):
+            ln.control_variate(few, other)
     with pytest.raises(OptionError, match="six points"):
         ln.control_variate(few, ln.evaluate(objective, plane(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2))))
+
+
+def corrected(objective, spoil):
+    fine, coarse = (ln.Grid(alpha=(-1, 1, n), beta=(-1, 1, n)) for n in (13, 4))
+    few = ln.evaluate(objective.subset(100), plane(objective), fine)
+    full = ln.evaluate(objective, plane(objective), coarse)
+    spoil(few, full)
+    return few, full, ln.control_variate(few, full)
+
+
+def test_where_all_the_data_was_evaluated_it_counts_whatever_it_is(objective):
+    def spoil(few, full):
+        full["loss"].values[1, 1], full["status"].values[1, 1] = np.inf, 2
+        full["loss"].values[2, 1], full["status"].values[2, 1] = np.nan, 3
+        few["loss"].values[8, 8], few["status"].values[8, 8] = np.nan, 3
+
+    few, full, better = corrected(objective, spoil)
+    np.testing.assert_array_equal(better["loss"].values[::4, ::4], full["loss"])
+    np.testing.assert_array_equal(better["status"].values[::4, ::4], full["status"])
+    assert better.lossnav.counts == {"not evaluated": 0, "ok": 167, "non-finite": 1, "failed": 1}
+    assert better["loss_se"].values[8, 8] == 0
+    assert np.isnan(better["loss_se"].values[4, 4])
+    assert better.attrs["center"] == full.attrs["center"] != few.attrs["center"]
+    assert better.attrs["seconds"] == pytest.approx(few.attrs["seconds"] + full.attrs["seconds"], abs=0.002)
+
+
+def test_nothing_is_corrected_beyond_the_points_with_both(objective):
+    def spoil(few, full):
+        full["loss"].values[0, 0], full["status"].values[0, 0] = np.nan, 2
+
+    *_, better = corrected(objective, spoil)
+    corner = better.isel(alpha=slice(0, 2), beta=slice(0, 2))
+    assert corner["status"].values.tolist() == [[2, 0], [0, 0]]
+    assert np.isnan(corner["loss"]).all()
+    assert better.attrs["control_variate"]["outside"] == better.lossnav.counts["not evaluated"] > 0
+
+
+def test_six_points_are_counted_where_both_are_finite(objective):
+    def spoil(few, full):
+        few["status"].values[::4, ::4] = 3
+
+    with pytest.raises(OptionError, match="there are 0"):
+        corrected(objective, spoil)
 
 
 # ---------------------------------------------------------------------- ensembles
@@ -182,3 +239,125 @@ def test_seeds_must_be_there_once(objective):
             ln.ensemble(objective, line_of(objective), ln.Grid(alpha=(-1, 1, 3)), seeds=seeds)
     with pytest.raises(OptionError, match="one seed"):
         ln.evaluate(objective, line_of(objective)(0), ln.Grid(alpha=(-1, 1, 3))).lossnav.over_seeds()
+
+
+def hills(failing=(), calls=None, stop_after=None):
+    """1 + x² + 9 y², and a line a seed: along x for even seeds, along y for odd; the lines of some seeds raise."""
+
+    def loss(p):
+        if calls is not None:
+            calls.append(1)
+            if len(calls) == stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+        if p["x"][2] != 0:
+            raise ValueError("no such place")
+        return 1 + p["x"][0] ** 2 + 9 * p["x"][1] ** 2
+
+    objective = ln.Objective.from_function(loss, {"x": torch.zeros(3)}, name="hills")
+
+    def line(seed):
+        center = {"x": torch.tensor([0.0, 0.0, float(seed in failing)])}
+        return ln.Line(center, {"x": torch.tensor([[1.0, 0, 0], [0, 1, 0]])[seed % 2] * (1 + seed // 2)})
+
+    return objective, line
+
+
+def test_a_seed_is_an_ordinary_surface_with_its_own_chart(tmp_path):
+    objective, line = hills()
+    sampler = ln.Adaptive(alpha=(-1, 1), tolerance=1e-4)
+    together = ln.ensemble(objective, line, sampler, seeds=[4, 1], store=tmp_path / "e.zarr")
+    for stored in (together, ln.open(tmp_path / "e.zarr")):
+        one = stored.lossnav.seed(1)
+        alone = ln.evaluate(objective, line(1), sampler)
+        assert one.attrs["chart"] == alone.attrs["chart"] != stored.attrs["chart"]
+        assert one.attrs["sampler"] == alone.attrs["sampler"]
+        assert one["loss"].equals(alone.lossnav.to_grid()["loss"])
+        assert "ensemble" not in one.attrs and "seed" not in one.coords
+        assert one.attrs["interpolation"] == alone.lossnav.to_grid().attrs["interpolation"]
+    for refused, words in ((lambda: together.lossnav.seed(0), "one of 4, 1"), (together.lossnav.to_grid, r"seed\(4\)")):
+        with pytest.raises(OptionError, match=words):
+            refused()
+    resampled = together.sel(seed=1).lossnav.to_grid(11)
+    assert resampled.attrs["chart"] == alone.attrs["chart"]
+
+
+def test_what_a_mean_is_interpolated_from_is_said():
+    objective, line = hills()
+    together = ln.ensemble(objective, line, ln.Adaptive(alpha=(-1, 1)), seeds=[0, 3])
+    mean = together.lossnav.over_seeds()
+    each = [ln.evaluate(objective, line(seed), ln.Adaptive(alpha=(-1, 1))) for seed in (0, 3)]
+    outcomes = [surface.attrs["sampler"]["outcome"] for surface in each]
+    outcome = mean.attrs["sampler"]["outcome"]
+    assert mean["interpolated"].dtype == np.uint8
+    assert outcome["cells"] == sum(said["cells"] for said in outcomes)
+    assert outcome["estimated_error"] == max(said["estimated_error"] for said in outcomes)
+    assert mean.attrs["interpolation"]["points"] == sum(surface.sizes["point"] for surface in each)
+    figure = ln.plot.line(together, points=True)
+    assert "interpolated from" in figure.layout.annotations[0].text
+    (marks,) = (trace for trace in figure.data if trace.name == "measured")
+    np.testing.assert_array_equal(marks.y, np.concatenate([surface["loss"] for surface in each]))
+    (marks,) = (t for t in ln.plot.line(together.sel(seed=3), points=True).data if t.name == "measured")
+    np.testing.assert_array_equal(marks.y, each[1]["loss"])
+
+
+def test_an_automatic_range_is_one_for_all_seeds():
+    objective, line = hills()
+    reach = {
+        seed: ln.evaluate(objective, line(seed), ln.Grid(alpha=("auto", 5))).attrs["sampler"] for seed in (0, 1, 3)
+    }
+    reach = {seed: said["auto"]["alpha"] for seed, said in reach.items()}
+    widest = max(reach.values(), key=lambda said: said["reach"])
+    assert widest != reach[3]
+    for sampler in (ln.Grid(alpha=("auto", 5)), ln.Adaptive(alpha="auto")):
+        together = ln.ensemble(objective, line, sampler, seeds=(3, 0, 1))
+        assert float(together["alpha"].max()) == widest["reach"]
+        found = together.attrs["sampler"]["auto"]["alpha"]
+        assert (found["reach"], found["found"]) == (widest["reach"], widest["found"])
+
+
+def test_one_seed_has_no_deviation():
+    objective, line = hills()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 5)), seeds=[2])
+        mean = one.lossnav.over_seeds()
+        figure = ln.plot.line(one)
+    assert "loss_sd" not in mean
+    assert [trace.name for trace in figure.data] == ["loss", "centre"]
+
+
+def test_a_seed_that_fails_leaves_the_others():
+    objective, line = hills(failing=(1,))
+    grid = ln.Grid(alpha=(-1, 1, 5))
+    for sampler in (grid, ln.Adaptive(alpha=(-1, 1))):
+        with pytest.warns(PointsFailedWarning, match=r"seed 1 raised .*sel\(seed=\[0, 2\]\)"):
+            together = ln.ensemble(objective, line, sampler, seeds=range(3), check=False)
+        assert together["seed"].values.tolist() == [0, 1, 2]
+        assert (together["status"].sel(seed=1) == 3).all()
+        assert np.isnan(together["loss"].sel(seed=1)).all()
+        assert together.attrs["failures"][0].startswith("seed 1: ")
+        assert together.lossnav.seed(1).attrs["chart"] == line(1).describe()
+        mean = together.sel(seed=[0, 2]).lossnav.over_seeds()
+        assert np.isfinite(mean["loss"]).all()
+        assert (mean.attrs["ensemble"]["seeds"], mean.attrs["failures"]) == ([0, 2], [])
+    objective, line = hills(failing=range(3))
+    with pytest.raises(EvaluationError):
+        ln.ensemble(objective, line, grid, seeds=range(3), check=False)
+
+
+@pytest.mark.parametrize(("after", "seeds", "done"), [(2, 1, 2), (7, 1, 7), (12, 1, 9), (20, 2, 18)])
+def test_a_stopped_ensemble_keeps_what_it_has(tmp_path, after, seeds, done):
+    objective, line = hills(calls=[], stop_after=after)
+    with pytest.raises(ln.Interrupted, match="Stopped after") as caught:
+        ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), store=tmp_path / "e.zarr", check=False)
+    stored = ln.open(tmp_path / "e.zarr")
+    assert stored.identical(caught.value.surface)
+    assert stored.sizes["seed"] == seeds
+    assert stored.lossnav.counts["ok"] == done
+
+
+def test_stopped_at_once_the_points_are_kept_as_they_are(tmp_path):
+    objective, line = hills(calls=[], stop_after=1)
+    with pytest.raises(ln.Interrupted):
+        ln.ensemble(objective, line, ln.Adaptive(alpha=(-1, 1)), range(4), store=tmp_path / "e.zarr", check=False)
+    assert ln.open(tmp_path / "e.zarr").lossnav.counts["ok"] == 1

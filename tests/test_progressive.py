@@ -241,6 +241,75 @@ def test_nothing_is_drawn_across_a_hole():
     assert np.isfinite(grid.sel(alpha=slice(-1, 0.15))["loss"]).all()
 
 
+def nan_near(x, where, width=0.003):
+    return torch.where((x - where).abs() < width, torch.nan, torch.exp(3 * torch.sin(8 * x)))
+
+
+def test_a_hole_narrower_than_a_step_is_a_hole():
+    line = ln.Line({"x": torch.zeros(2)}, {"x": torch.tensor([1.0, 0.0])})
+    objective, _ = problem(lambda x: nan_near(x[0], 0.125))
+    surface = ln.evaluate(objective, line, ln.Adaptive(alpha=(-1, 1)))
+    assert surface.lossnav.counts["non-finite"] == 1
+    grid = surface.lossnav.to_grid()
+    np.testing.assert_allclose(grid["alpha"][grid["status"] == 2], [0.12, 0.13])
+    assert np.isnan(grid["loss"].sel(alpha=[0.12, 0.13], method="nearest")).all()
+    said = grid.attrs["interpolation"]
+    assert (said["points"], said["holes"]) == (surface.sizes["point"], 1)
+    assert len(said["measured"]) == len(said["values"]["loss"]) == surface.sizes["point"] - 1
+    figure = ln.plot.line(surface, points=True)
+    assert "1 of them not finite or failed" in figure.layout.annotations[0].text.replace("<br>", " ")
+    (marks,) = (trace for trace in figure.data if trace.name == "measured")
+    ok = surface["status"].values == 1
+    np.testing.assert_array_equal(marks.x, surface["alpha"].values[ok])
+    np.testing.assert_array_equal(marks.y, surface["loss"].values[ok])  # not what the curve has there
+    figure = ln.plot.line(surface, points=True, log=True, backend="matplotlib")
+    np.testing.assert_array_equal(figure.axes[0].lines[1].get_ydata(), surface["loss"].values[ok])
+
+
+def test_a_wall_of_points_parts_the_plane():
+    wall = ln.evaluate(
+        *problem(lambda x: nan_near(x[0], 0.1, 0.01)), ln.Grid(alpha=(-1, 1, 81), beta=(-1, 1, 9)), check=False
+    )
+    assert wall.lossnav.counts["non-finite"] == 9
+    assert np.isnan(wall.lossnav.to_grid(21)["loss"]).any("alpha").all()  # the wall lies on a column of places
+    beside = wall.lossnav.to_grid(24)  # and here between two columns, its points between rows but for the ends
+    assert (beside["status"] == 2).sum() == 7 * 4 + 2 * 2
+
+
+def test_places_that_were_measured_stay():
+    line = ln.Line({"x": torch.zeros(2)}, {"x": torch.tensor([1.0, 0.0])})
+    objective, _ = problem(lambda x: nan_near(x[0], 0.504))
+    grid = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 1001))).lossnav.to_grid(11)
+    assert np.isfinite(grid["loss"]).all()
+    assert grid.attrs["interpolation"]["holes"] > 0
+
+
+def test_every_variable_has_its_own_holes_and_its_own_range():
+    surface = ln.evaluate(*problem(), ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9)))
+    accuracy = np.where(surface["alpha"].values[:, None] + surface["beta"].values > 0.1, 1.0, 0.0)
+    accuracy[2, 2] = np.nan
+    surface["accuracy"] = (("alpha", "beta"), accuracy, {"units": "1", "long_name": "accuracy"})
+    grid = surface.lossnav.to_grid(41)
+    assert float(grid["accuracy"].min()) == 0
+    assert float(grid["accuracy"].max()) == 1
+    assert np.isnan(grid["accuracy"].sel(alpha=-0.5, beta=-0.5))
+    assert np.isfinite(grid["loss"]).all()
+    assert (grid["status"] == 1).all()
+
+
+@pytest.mark.parametrize("points", [[(0.3, 0.1)], [(0.3, 0.1), (0.3, 0.2), (0.3, 0.5)]])
+def test_points_that_make_no_axis_are_refused(points):
+    with pytest.raises(OptionError, match=r"alpha = 0.3, which makes no axis"):
+        ln.evaluate(*problem(), ln.Points(points)).lossnav.to_grid()
+
+
+def test_a_trajectory_in_a_plane_is_drawn_along_itself():
+    t = np.linspace(-1, 1, 21)
+    grid = ln.evaluate(*problem(), ln.Points(np.stack([t, t / 2], axis=1))).lossnav.to_grid(41)
+    assert np.isfinite(grid["loss"]).sum() == 41
+    assert (grid["status"] == 0).sum() == 41 * 40
+
+
 def test_outside_of_all_points_nothing_is_known():
     triangle = ln.Points([(0, 0), (1, 0), (0, 1), (0.3, 0.3), (0.1, 0.6), (0.6, 0.1), (0.2, 0.1)])
     grid = ln.evaluate(*problem(), triangle).lossnav.to_grid(21)
@@ -293,3 +362,22 @@ def test_a_line_of_points_and_one_of_seeds(tmp_path):
     assert "± 1 standard deviation over seeds" in {trace.name for trace in ln.plot.line(many).data}
     for surface in (one, many):
         ln.plot.write("line", surface, tmp_path / f"{id(surface)}.png", points=True)
+
+
+def test_what_a_point_surface_is_of_is_counted_in_coordinates():
+    plane = ln.evaluate(*problem(), ADAPTIVE)
+    with pytest.raises(OptionError, match=r"needs 1 coordinate\(s\) and the surface has \(alpha, beta\)"):
+        ln.plot.line(plane)
+    objective = ln.Objective.from_function(lambda p: 1 + (p["x"] ** 2).sum(), {"x": torch.zeros(3)})
+    points = np.random.default_rng(0).uniform(-1, 1, (60, 3))
+    points[0] = 0
+    volume = ln.evaluate(
+        objective,
+        ln.Volume(objective.params, *({"x": row} for row in torch.eye(3))),
+        ln.Points(points, dims=("alpha", "beta", "gamma")),
+    )
+    with pytest.raises(OptionError, match="surface.lossnav.to_grid"):
+        ln.plot.contour(volume)
+    slice_of_it = volume.lossnav.to_grid(41).sel(gamma=0, method="nearest")  # what the message says
+    figure = ln.plot.contour(slice_of_it, points=True)
+    assert np.isfinite(np.asarray(figure.data[0].z)).any()

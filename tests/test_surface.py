@@ -67,6 +67,16 @@ def test_the_schema_document_names_everything(surface):
     assert f"version {surfaces.SCHEMA_VERSION}" in text
 
 
+def test_the_schema_document_names_what_is_made_of_surfaces(objective):
+    text = (Path(__file__).parent.parent / "docs" / "schema.md").read_text()
+    lines = lambda seed: ln.Line(objective.params, *ln.directions.random(objective, seed=seed))  # noqa: E731
+    together = ln.ensemble(objective, lines, ln.Adaptive(alpha=(-1, 1), tolerance=0.1), range(2))
+    mean = together.lossnav.over_seeds()
+    one = together.lossnav.seed(1)
+    for name in (*mean.data_vars, *together.attrs["ensemble"], *one.attrs["interpolation"]):
+        assert name == "accuracy" or f"`{name}`" in text, name
+
+
 def test_point_shape_is_a_surface_too(tmp_path):
     points = np.array([[0.0, 1.0], [0.5, 0.25]])
     made = surfaces.assemble(

@@ -157,8 +157,9 @@ def evaluate(
     ] = False,
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
     control: Annotated[
-        int, typer.Option(help="With --subset: points along each axis of a coarse grid with all the data.")
-    ] = 0,
+        int | None,
+        typer.Option(min=2, help="With --subset: points along each axis of a coarse grid with all the data."),
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds of the directions, from --seed on.")] = 1,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
@@ -185,7 +186,6 @@ def evaluate(
 
     from lossnav import directions
     from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
-    from lossnav.corrections import control_variate
     from lossnav.engines import Local
     from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
@@ -194,7 +194,6 @@ def evaluate(
     from lossnav.live import TerminalMap
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
-    from lossnav.surface import save_surface
 
     engine = Local(plan, precision)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
@@ -208,13 +207,8 @@ def evaluate(
         chosen = Adaptive(tolerance=tolerance, max_points=max_points, **dict.fromkeys(chart_class.dims, ends))
     if subset not in (None, "auto") and not str(subset).isdecimal():
         raise OptionError(f"--subset {subset} is no number of samples. Use a number, or auto.")
-    if control and (subset is None or sampler == "adaptive" or auto_range or seeds > 1):
-        raise OptionError("--control corrects a --subset on a grid of a given range, for one seed. Leave out the rest.")
-    if control and (grid - 1) % (control - 1 or grid):
-        raise OptionError(
-            f"--control {control} has points that --grid {grid} has not: {grid} - 1 is no multiple of {control} - 1. "
-            f"Use --grid {(grid - 1) // max(1, control - 1) * (control - 1) + control}."
-        )
+    if control is not None:
+        _require_control(control, grid, len(chart_class.dims), subset, sampler, auto_range, seeds)
     if not dry_run:
         # one run goes on from what is there; what is put together from several is made anew
         require_writable(out, overwrite or (seeds == 1 and not control), kind="surface")
@@ -235,20 +229,20 @@ def evaluate(
     part = objective
     if subset is not None:
         part = objective.subset("auto" if subset == "auto" else int(subset), seed)
+    coarse_axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, control))
+    coarse = None if control is None else Grid(**coarse_axes)
     if dry_run:
-        _print_table(_estimate_words(estimate(part, place(seed), chosen, engine=engine)))
+        found = estimate(part, place(seed), chosen, engine=engine)
+        whole = None if coarse is None else estimate(objective, place(seed), coarse, engine=engine)
+        _print_table(_estimate_words(found, seeds, whole))
         return
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
         options: dict[str, Any] = {"engine": engine, "progress": not live, "on_update": drawn}
         if seeds > 1:
             many = range(seed, seed + seeds)
             surface = ensemble(part, place, chosen, many, store=out, overwrite=overwrite, **options)
-        elif control:
-            coarse_axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, control))
-            coarse = Grid(**coarse_axes)
-            whole = run(objective, place(seed), coarse, **options)
-            surface = control_variate(run(part, place(seed), chosen, **options), whole)
-            save_surface(surface, out, overwrite=overwrite)
+        elif coarse is not None:
+            surface = _corrected(run, (objective, part), place(seed), (coarse, chosen), out, overwrite, options)
         else:
             kept: dict[str, Any] = {"store": out, "overwrite": overwrite, "save_directions": save_directions}
             surface = run(part, place(seed), chosen, **kept, **options)
@@ -269,6 +263,62 @@ def resume(
 
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
         _print_result(run(surface, progress=not live, on_update=drawn), surface)
+
+
+def _require_control(
+    control: int, grid: int, k: int, subset: str | None, sampler: str, auto_range: bool, seeds: int
+) -> None:
+    """Refuse, before anything is computed, what a control variate cannot be made of."""
+    lacking = ["add --subset auto"] if subset is None else []
+    words = {"--sampler adaptive": sampler == "adaptive", "--auto-range": auto_range, "--seeds": seeds > 1}
+    lacking += [f"leave out {word}" for word, there in words.items() if there]
+    if lacking:
+        raise OptionError(
+            f"--control corrects a --subset on a grid of a given range, for one seed: {' and '.join(lacking)}."
+        )
+    fits = [n for n in range(2, grid + 1) if n**k >= 6 and (grid - 1) % (n - 1) == 0]
+    if control**k < 6:
+        instead = f"--control {fits[0]}" if fits else "--grid 11 --control 6"
+        raise OptionError(
+            f"--control {control} makes {control**k} points with all the data and a correction needs 6. Use {instead}."
+        )
+    if control not in fits:
+        raise OptionError(
+            f"--control {control} has points that --grid {grid} has not: {grid} - 1 is no multiple of {control} - 1. "
+            f"Use --grid {(grid - 1) // (control - 1) * (control - 1) + control}."
+        )
+
+
+def _corrected(
+    run: Callable[..., Any],
+    objectives: tuple[Any, Any],
+    place: Any,
+    grids: tuple[Any, Any],
+    out: Path,
+    overwrite: bool,
+    options: dict[str, Any],
+) -> Any:
+    """Evaluate all the data on a coarse grid, a part of it on a fine one; at a stop save what there is as it is."""
+    from lossnav.corrections import control_variate
+    from lossnav.surface import save_surface
+
+    made: list[Any] = []
+    for objective, grid, words in zip(objectives, grids, ("all the data", "the subset, not corrected,"), strict=True):
+        try:
+            made.append(run(objective, place, grid, **options))
+        except Interrupted as error:
+            save_surface(error.surface, out, overwrite=overwrite)
+            done = int((error.surface["status"] != 0).sum())
+            said = f"Stopped. The surface of {words} as far as it got, {done:,} points, is saved in {out}."
+            raise Interrupted(said, error.surface, error.signal) from error
+    whole, part = made
+    try:
+        surface = control_variate(part, whole)
+    except OptionError as error:
+        save_surface(part, out, overwrite=overwrite)
+        raise OptionError(f"{error} The surface of the subset, not corrected, is saved in {out}.") from error
+    save_surface(surface, out, overwrite=overwrite)
+    return surface
 
 
 @app.command()
@@ -354,16 +404,25 @@ def _print_table(rows: dict[str, str]) -> None:
         typer.echo(f"{name:<{width}}  {value}")
 
 
-def _estimate_words(found: Any) -> dict[str, str]:
-    words = {"points": "as many as it takes" if found.points is None else f"{found.points:,}", "plan": found.plan}
+def _estimate_words(found: Any, seeds: int, whole: Any = None) -> dict[str, str]:
+    """What a run would cost: of one surface, of several seeds, or of a subset and of all the data at fewer points."""
+    points = "as many as it takes" if found.points is None else f"{found.points:,}"
+    if seeds > 1:
+        points += f" for each of {seeds} seeds"
+    if whole is not None:
+        points += f", and {whole.points:,} with all the data"
+    words = {"points": points, "plan": found.plan}
     if found.plan != "plain":
         words["plan error"] = f"{found.plan_error:.2g} relative"
     words["planning"] = f"{found.planning_seconds:.1f} s"
     words["a point"] = f"{1e3 * found.seconds_per_point:.3g} ms"
+    if whole is not None:
+        words["a point"] += f", with all the data {1e3 * whole.seconds_per_point:.3g} ms"
     if found.points is not None:
-        words["all of it"] = f"{_in_hours(found.seconds)}"
-    if found.memory == found.memory:
-        words["memory"] = f"{found.memory / 1e6:,.0f} MB at its peak, Python and torch included"
+        words["all of it"] = _in_hours(seeds * found.seconds + (0.0 if whole is None else whole.seconds))
+    memory = found.memory if whole is None else max(found.memory, whole.memory)
+    if memory == memory:
+        words["memory"] = f"{memory / 1e6:,.0f} MB at its peak, Python and torch included"
     return words
 
 
@@ -396,7 +455,7 @@ def _summary_words(surface: Any) -> dict[str, str]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
     if "control_variate" in surface.attrs:
         words["residual error"] = f"{float(surface.attrs['control_variate']['residual_error']):.2g} relative"
-    words["seconds"] = f"{found['seconds']:.1f} ({found['points_per_second']:.3g} points/s)"
+    words["seconds"] = f"{found['seconds']:.1f} ({float(found['points_per_second']):.3g} points/s)"
     return words
 
 

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
+from lossnav import rng
 from lossnav.charts import Chart
-from lossnav.errors import Interrupted, OptionError
-from lossnav.evaluation import evaluate
+from lossnav.coordinates import Array
+from lossnav.errors import EvaluationError, Interrupted, OptionError, PointsFailedWarning
+from lossnav.evaluation import _losses_of, _require_fit, evaluate
 from lossnav.files import require_writable
 from lossnav.objective import Objective
 from lossnav.samplers import Sampler
-from lossnav.surface import join_seeds, save_surface
+from lossnav.surface import FAILED, join_seeds, jsonable, save_surface
 
 
 def ensemble(
@@ -35,7 +39,8 @@ def ensemble(
     chart_of : callable
         From a seed to a chart, such as ``lambda seed: ln.Line(center, *ln.directions.random(objective, seed=seed))``.
     sampler : Sampler
-        Of points that lie on no grid the interpolated grids are joined.
+        Of points that lie on no grid the interpolated grids are joined. An automatic range is the same for all seeds:
+        along each coordinate the largest that one of them finds.
     seeds : iterable of int
     store, overwrite
         As in `evaluate`.
@@ -45,15 +50,19 @@ def ensemble(
     Returns
     -------
     xarray.Dataset
-        A surface whose first dim is ``seed``: ``sel(seed=3)`` is one of them, ``lossnav.over_seeds()`` their mean with
-        ``loss_sd``, the standard deviation over the seeds. ``attrs["ensemble"]`` holds every chart.
+        A surface whose first dim is ``seed``: ``lossnav.seed(3)`` is the surface of one of them with its own chart
+        (``sel(seed=3)`` has its values), ``lossnav.over_seeds()`` their mean with ``loss_sd``, the standard deviation
+        over the seeds. ``attrs["ensemble"]`` holds every chart. A seed of which every point raised is there with
+        status 3, with a `PointsFailedWarning`.
 
     Raises
     ------
     OptionError
         If there is no seed, or the charts differ in their coordinates.
     Interrupted
-        After Ctrl-C, with the seeds that are complete.
+        After Ctrl-C, with the seeds that are complete; within the first, with what there is of it.
+    EvaluationError
+        If every point of every seed raised.
 
     Examples
     --------
@@ -69,20 +78,89 @@ def ensemble(
         raise OptionError("Each seed is needed once, and one at least. Pass seeds=range(10).")
     if store is not None:
         store = require_writable(store, overwrite, kind="surface")
-    surfaces: list[xr.Dataset] = []
+    sampler = _settled_for_all(objective, chart_of, sampler, chosen)
+    surfaces: dict[int, xr.Dataset] = {}
+    failed: dict[int, tuple[Chart, EvaluationError]] = {}
     stopped: Interrupted | None = None
     for seed in chosen:
+        chart = chart_of(seed)
         try:
-            surfaces.append(evaluate(objective, chart_of(seed), sampler, **options))
+            surfaces[seed] = evaluate(objective, chart, sampler, **options)
+        except EvaluationError as error:
+            failed[seed] = chart, error
         except Interrupted as error:
             stopped = error
-            if not surfaces:
-                raise
+            if not surfaces and error.surface is not None:
+                surfaces[seed] = error.surface
             break
-    joined = join_seeds(surfaces, chosen[: len(surfaces)])
+    if not surfaces:
+        raise stopped or next(iter(failed.values()))[1]
+    joined = _joined(chosen, surfaces, failed)
     if store is not None:
         save_surface(joined, store, overwrite=overwrite)
+    if failed:
+        others = [seed for seed in chosen if seed in surfaces]
+        warnings.warn(
+            f"Every point of seed {', '.join(map(str, failed))} raised an error and has status 3 (failed): with it "
+            f"there is no mean over seeds. Take that of the others, surface.sel(seed={others}).lossnav.over_seeds(). "
+            f"{next(iter(failed.values()))[1]}",
+            PointsFailedWarning,
+            stacklevel=2,
+        )
     if stopped is not None:
+        complete = sum(bool(surface.attrs["finished"]) for surface in surfaces.values()) + len(failed)
         kept = f"They are saved in {store}." if store else "They are in the .surface of this exception."
-        raise Interrupted(f"Stopped after {len(surfaces)} of {len(chosen)} seeds. {kept}", joined, stopped.signal)
+        if not complete:
+            kept = f"What there is of the first is {f'saved in {store}' if store else 'in the .surface'}."
+        raise Interrupted(f"Stopped after {complete} of {len(chosen)} seeds. {kept}", joined, stopped.signal)
     return joined
+
+
+def _joined(
+    order: Iterable[int], surfaces: Mapping[int, xr.Dataset], failed: Mapping[int, tuple[Chart, EvaluationError]]
+) -> xr.Dataset:
+    """Join the surfaces of the seeds; one of which every point failed has the coordinates of another."""
+    first = next(iter(surfaces.values()))
+    try:
+        grid = first if first.lossnav.is_grid else first.lossnav.to_grid()
+    except OptionError:  # stopped so early that its points make no grid
+        return first
+    all_of_them = dict(surfaces)
+    for seed, (chart, error) in failed.items():
+        nothing = grid.copy(deep=True)
+        for name in nothing.data_vars:
+            if name not in ("status", "interpolated"):
+                nothing[name].values[...] = np.nan
+        nothing["status"].values[...] = FAILED
+        sampler = {key: value for key, value in grid.attrs["sampler"].items() if key != "outcome"}
+        mine = {"chart": jsonable(chart.describe()), "sampler": sampler, "center": {}, "failures": [str(error)]}
+        common = {key: value for key, value in grid.attrs.items() if key != "interpolation"}
+        nothing.attrs = common | mine | {"seconds": 0.0, "points_per_second": "nan"}
+        all_of_them[seed] = nothing
+    seeds = [seed for seed in order if seed in all_of_them]
+    return join_seeds([all_of_them[seed] for seed in seeds], seeds)
+
+
+def _settled_for_all(
+    objective: Objective, chart_of: Callable[[int], Chart], sampler: Sampler, seeds: Iterable[int]
+) -> Sampler:
+    """Return the sampler with its automatic ranges found: along each coordinate the largest of all seeds."""
+    widest: dict[str, dict[str, Any]] = {}
+    for seed in seeds:
+        chart = chart_of(seed)
+        _require_fit(objective, chart, sampler)
+        with rng.preserved(device=objective.device):
+            settled = sampler.settle(_losses_of(objective, chart))
+        if settled is sampler:  # nothing was left open
+            return sampler
+        for dim, said in settled.describe()["auto"].items():
+            if dim not in widest or said["reach"] > widest[dim]["reach"]:
+                widest[dim] = said
+
+    def told(points: Array) -> Array:  # what the seed with the largest range said, told once more
+        losses = np.ones(len(points))
+        for dim, said in widest.items():
+            losses[np.abs(points[:, sampler.dims.index(dim)]) >= said["reach"]] = said["found"]
+        return losses
+
+    return sampler.settle(told)

@@ -1,8 +1,9 @@
 """From measured points to values between them, with how far off they may be. NumPy and SciPy only.
 
 A polyharmonic spline (radial basis function r^5 with a quadratic) runs through every finite point, wherever the points
-lie and in any number of dimensions. Losses span decades, so where all of them are positive their logarithm is what is
-interpolated. How far off it is comes from leaving points out: each is predicted from the others (Rippa 1999).
+lie and in any number of dimensions; points on one line in a plane are interpolated along it. Losses span decades, so
+where all of them are positive their logarithm is what is interpolated. How far off it is comes from leaving points out:
+each is predicted from the others (Rippa 1999).
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.interpolate import RBFInterpolator
-from scipy.spatial import ConvexHull, Delaunay, QhullError, cKDTree
+from scipy.spatial import ConvexHull, Delaunay, cKDTree
+
+from lossnav.coordinates import distinct
 
 Array = NDArray[np.float64]
 
 _DIRECT = 1200  # points up to which one system of equations is solved for all
-_SPARE = 0.5
 _NEIGHBORS = 80  # beyond that, each value comes from so many nearest points
+_DIRECT_AT_WORST = 4000  # where these lie on one line; a few seconds
+_DEGREES = {"quintic": 2, "cubic": 1, "linear": 0}  # of the polynomial that goes with a kernel
+_CROWDED = 4  # times as many points along one coordinate as along another
+_SPARE = 0.5
+_ONE_PLACE = 1e-9  # of the range: nearer than this, points are one, and a place is on a line
 
 
 class Interpolant:
@@ -29,7 +36,8 @@ class Interpolant:
     ----------
     points : array of shape (m, k)
     values : array of shape (m,)
-        Those that are not finite are left out.
+        Those that are not finite are left out. Points that are one but for rounding become one, of their mean height:
+        a spline through both would swing.
     log : bool, optional
         Whether the logarithm is interpolated; by default where all finite values are positive.
 
@@ -40,19 +48,30 @@ class Interpolant:
 
     def __init__(self, points: ArrayLike, values: ArrayLike, log: bool | None = None) -> None:
         places, losses = np.asarray(points, np.float64), np.asarray(values, np.float64)
-        finite = np.isfinite(losses)
-        self.points, losses = places[finite], losses[finite]
-        self.log = bool((losses > 0).all()) if log is None else log
-        self._heights = np.log(losses) if self.log else losses
         low, high = (places.min(0), places.max(0)) if len(places) else (np.zeros(1), np.ones(1))
-        self._middle, self._half = (low + high) / 2, np.where(high > low, (high - low) / 2, 1.0)
+        self._middle, self._half = (low + high) / 2, np.where(high > low, (high - low) / 2, 1.0) / _crowding(places)
+        finite = np.isfinite(losses)
+        places, losses = places[finite], losses[finite]
+        self.log = bool((losses > 0).all()) if log is None else log
+        heights = np.log(losses) if self.log else losses
+        if len(places):
+            which = distinct(places, _ONE_PLACE)
+            _, first, count = np.unique(which, return_index=True, return_counts=True)
+            if len(first) < len(places):
+                places, heights = places[first], np.bincount(which, heights) / count
+        self.points, self._heights = places, heights
 
     def heights(self, where: ArrayLike) -> Array:
         """The logarithm of the loss, or the loss itself, at places of shape (n, k): shape (n,)."""
         scaled = self._scale(np.asarray(where, np.float64))
         if len(scaled) == 0 or self._spline is None:
             return np.full(len(scaled), self._heights.mean() if len(self._heights) else np.nan)
-        return self._limit(np.asarray(self._spline(scaled), np.float64), scaled)
+        try:
+            heights = self._spline(scaled)
+        except np.linalg.LinAlgError:  # of a place's nearest points, which are asked only now: all on one line, say
+            self._spline = self._whole(self._spline.kernel)
+            heights = self._spline(scaled)
+        return self._limit(np.asarray(heights, np.float64), scaled)
 
     def __call__(self, where: ArrayLike) -> Array:
         """Losses at places of shape (n, k): shape (n,)."""
@@ -75,8 +94,8 @@ class Interpolant:
         All of them from one system of equations (Rippa 1999, eq. 6); beyond 1,200 points each is predicted from the
         four fifths that it is not in. Points at the corners of all others are predicted from one side: nan.
         """
-        count, k = self.points.shape
-        spline = self._spline
+        scaled, spline = self._places, self._spline
+        count, k = scaled.shape
         if spline is None or count < 3:
             return np.full(count, np.nan)
         predicted = np.array(self._heights)
@@ -86,10 +105,9 @@ class Interpolant:
                 rest = Interpolant(self.points[fold != i], self.losses(self._heights[fold != i]), log=self.log)
                 predicted[fold == i] = rest.heights(self.points[fold == i])
         else:
-            scaled = self._scale(self.points)
             distances = np.linalg.norm(scaled[:, None] - scaled[None], axis=-1)
             kernels = {"quintic": -(distances**5), "cubic": distances**3, "linear": -distances}
-            degree = {"quintic": 2, "cubic": 1, "linear": 0}[spline.kernel]
+            degree = _DEGREES[spline.kernel]
             powers = [p for p in itertools.product(range(degree + 1), repeat=k) if sum(p) <= degree]
             terms = np.stack([np.prod(scaled**power, axis=1) for power in powers], axis=1)
             zeros = np.zeros((len(powers), len(powers)))
@@ -101,28 +119,31 @@ class Interpolant:
         return found
 
     def reaches(self, where: ArrayLike) -> NDArray[np.bool_]:
-        """Whether each place of shape (n, k) lies between the points, and not outside of them all."""
-        places = np.asarray(where, np.float64)
+        """Whether each place of shape (n, k) lies between the points, and not outside of them all.
+
+        Between points on one line (a trajectory in its plane, say) lies that line alone, from end to end.
+        """
+        raw = (np.asarray(where, np.float64) - self._middle) / self._half
         if len(self.points) == 0:
-            return np.zeros(len(places), bool)
-        low, high = self.points.min(0), self.points.max(0)
-        inside: NDArray[np.bool_] = ((places >= low - 1e-9) & (places <= high + 1e-9)).all(1)
+            return np.zeros(len(raw), bool)
+        places, points = raw, self._places
+        on_it = np.ones(len(raw), bool)
+        if self._span is not None:
+            start, basis = self._span
+            places = (raw - start) @ basis
+            on_it = np.linalg.norm(raw - start - places @ basis.T, axis=1) <= _ONE_PLACE
+        low, high = points.min(0), points.max(0)
+        inside: NDArray[np.bool_] = on_it & ((places >= low - _ONE_PLACE) & (places <= high + _ONE_PLACE)).all(1)
         boxed = {tuple(corner) for corner in itertools.product(*zip(low, high, strict=True))}
-        if self.points.shape[1] == 1 or boxed <= {tuple(point) for point in self.points}:
+        if points.shape[1] <= 1 or boxed <= {tuple(point) for point in points}:
             return inside
-        try:
-            hull = Delaunay(self._scale(self.points))
-        except QhullError:  # on one line
-            return inside
-        return np.asarray(inside & (hull.find_simplex(self._scale(places), tol=1e-9) >= 0), bool)
+        return np.asarray(inside & (Delaunay(points).find_simplex(places, tol=1e-9) >= 0), bool)
 
     def _corners(self) -> NDArray[np.intp]:
-        if self.points.shape[1] == 1:
-            return np.array([self.points[:, 0].argmin(), self.points[:, 0].argmax()])
-        try:
-            return np.asarray(ConvexHull(self.points).vertices, np.intp)
-        except QhullError:
-            return np.array([], np.intp)
+        points = self._places
+        if points.shape[1] == 1:
+            return np.array([points[:, 0].argmin(), points[:, 0].argmax()])
+        return np.asarray(ConvexHull(points).vertices, np.intp)
 
     @property
     def range(self) -> float:
@@ -137,7 +158,7 @@ class Interpolant:
 
         Half the range of the 3^k nearest is allowed beyond it; between points of a smooth function no more is needed.
         """
-        count, k = self.points.shape
+        count, k = self._places.shape
         nearest = min(3**k, count - skip)
         _, places = self._tree.query(scaled, nearest + skip)
         around = self._heights[places.reshape(len(scaled), -1)[:, skip:]]
@@ -147,25 +168,56 @@ class Interpolant:
 
     @cached_property
     def _tree(self) -> cKDTree:
-        return cKDTree(self._scale(self.points))
+        return cKDTree(self._places)
+
+    @cached_property
+    def _span(self) -> tuple[Array, Array] | None:
+        """Of points on a line or a plane of fewer than k dimensions: one of them, and its directions (k, r)."""
+        scaled = (self.points - self._middle) / self._half
+        if len(scaled) == 0:
+            return None
+        _, sizes, directions = np.linalg.svd(scaled - scaled[0], full_matrices=False)
+        basis = directions[sizes > _ONE_PLACE].T
+        return None if basis.shape[1] == scaled.shape[1] else (scaled[0], basis)
 
     def _scale(self, where: Array) -> Array:
-        return (where - self._middle) / self._half
+        """Places in units of half the range; where the points span less than k dimensions, as those of what they do."""
+        scaled = (where - self._middle) / self._half
+        return scaled if self._span is None else (scaled - self._span[0]) @ self._span[1]
+
+    @cached_property
+    def _places(self) -> Array:
+        return self._scale(self.points)
 
     @cached_property
     def _spline(self) -> RBFInterpolator | None:
-        count, k = self.points.shape if self.points.ndim == 2 else (0, 1)
-        degree = next((d for d in (2, 1, 0) if count >= 2 * _terms(k, d)), None)
-        if degree is None:
+        count, k = self._places.shape
+        kernel = next((kernel for kernel, d in _DEGREES.items() if count >= 2 * _terms(k, d)), None)
+        if kernel is None or k == 0:
             return None
-        kernel = {2: "quintic", 1: "cubic", 0: "linear"}[degree]
-        neighbors = _NEIGHBORS if count > _DIRECT else None
-        try:
-            return RBFInterpolator(
-                self._scale(self.points), self._heights, kernel=kernel, degree=degree, neighbors=neighbors
-            )
-        except np.linalg.LinAlgError:  # all points on one line, say
-            return RBFInterpolator(self._scale(self.points), self._heights, kernel="linear", degree=0)
+        return self._fit(kernel, _NEIGHBORS) if count > _DIRECT else self._whole(kernel)
+
+    def _whole(self, kernel: str) -> RBFInterpolator:
+        """One spline through all points, or a plainer one; the plainest where they are too many."""
+        if len(self.points) <= _DIRECT_AT_WORST:
+            for plainer in list(_DEGREES)[list(_DEGREES).index(kernel) :]:
+                try:
+                    return self._fit(plainer, None)
+                except np.linalg.LinAlgError:  # all on a curve that a polynomial vanishes on: a circle, two lines
+                    continue
+        return self._fit("linear", _NEIGHBORS)
+
+    def _fit(self, kernel: str, neighbors: int | None) -> RBFInterpolator:
+        return RBFInterpolator(self._places, self._heights, kernel=kernel, degree=_DEGREES[kernel], neighbors=neighbors)
+
+
+def _crowding(places: Array) -> Array:
+    """How much denser points lie along each coordinate than along the sparsest; 1 where that is not far off.
+
+    Distances are measured in such steps: of a grid of 501 x 3 points the nearest are not all on one line.
+    """
+    counts = np.array([len(np.unique(column)) for column in places.T] or [1])
+    return counts / counts.min() if counts.max() > _CROWDED * counts.min() else np.ones(len(counts))
 
 
 def _terms(k: int, degree: int) -> int:

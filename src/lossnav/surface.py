@@ -38,6 +38,7 @@ SCHEMA_VERSION = 1
 NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
 STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
 
+_ONE_PLACE = 1e-9  # of the range: nearer than this, a place is a measured point
 TILE = 64  # points along each side of a chunk: one chunk is one tile
 
 _LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
@@ -244,23 +245,45 @@ class SurfaceAccessor:
         done = self._dataset["status"].values.reshape(-1) != NOT_EVALUATED
         return points_of(self._dataset)[done], self._dataset["loss"].values.reshape(-1)[done]
 
+    def seed(self, seed: int) -> xr.Dataset:
+        """Of a surface with a dim ``seed`` the surface of one of them, as if it had been evaluated alone.
+
+        It has its own chart, outcome and failures, where ``sel(seed=...)`` keeps the attributes of all.
+
+        Raises
+        ------
+        OptionError
+            If there is no such dim, or no such seed.
+        """
+        if "seed" not in self._dataset.dims:
+            raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
+        seeds = [int(each) for each in self._dataset["seed"]]
+        if seed not in seeds:
+            raise OptionError(f"There is no seed {seed}. Use one of {', '.join(map(str, seeds))}.")
+        return of_one_seed(self._dataset.sel(seed=seed)).drop_vars("seed")
+
     def over_seeds(self) -> xr.Dataset:
         """Of a surface with a dim ``seed`` the mean over the seeds; ``loss_sd`` is their standard deviation.
 
-        A place that is not finite for one seed is not finite in the mean.
+        A place that is not finite for one seed is not finite in the mean, and one that was interpolated for one seed
+        is in the mean. One seed has no deviation.
         """
         dataset = self._dataset
         if "seed" not in dataset.dims:
             raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
-        status = dataset["status"]
-        made = dataset.drop_vars(["status", "loss_se"], errors="ignore").mean("seed", skipna=False, keep_attrs=True)
-        made["loss_sd"] = dataset["loss"].std("seed", ddof=1, skipna=False)
-        made["loss_sd"].attrs = {"long_name": "standard deviation of the loss over seeds"}
-        made["loss_sd"].attrs["units"] = dataset["loss"].attrs.get("units", "1")
+        status, several = dataset["status"], dataset.sizes["seed"] > 1
+        means = dataset.drop_vars(["status", "interpolated", *(["loss_se"] if several else [])], errors="ignore")
+        made = means.mean("seed", skipna=False, keep_attrs=True)
+        if several:
+            made["loss_sd"] = dataset["loss"].std("seed", ddof=1, skipna=False)
+            made["loss_sd"].attrs = {"long_name": "standard deviation of the loss over seeds"}
+            made["loss_sd"].attrs["units"] = dataset["loss"].attrs.get("units", "1")
+        if "interpolated" in dataset:
+            made["interpolated"] = dataset["interpolated"].max("seed", keep_attrs=True)
         worst = status.where(status != NOT_EVALUATED, FAILED + 1).max("seed")
         made["status"] = worst.where(worst <= FAILED, NOT_EVALUATED).astype(np.uint8)
         made["status"].attrs = status.attrs
-        made.attrs = {key: value for key, value in dataset.attrs.items() if key != "center"}
+        made.attrs = _of_seeds(dataset.attrs, [int(seed) for seed in dataset["seed"]])
         return validate(made.drop_vars("seed", errors="ignore"))
 
     def to_grid(self, n: int | None = None) -> xr.Dataset:
@@ -280,6 +303,16 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
     return mesh(dataset[dim].values.astype(np.float64) for dim in dataset["loss"].dims)
 
 
+# ---------------------------------------------------------------------- several seeds
+
+
+FAILURES_KEPT = 20
+_OF_EACH = (  # attributes that an ensemble keeps of every seed, beside its chart
+    "plan_hash", "sampler", "engine", "center", "control_variate", "interpolation", "interrupted", "finished", "failures",
+    "seconds", "points_per_second",
+)  # fmt: skip
+
+
 def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Dataset:
     """Join surfaces along a new first dim ``seed``; of point shape their interpolated grids.
 
@@ -289,19 +322,84 @@ def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Datas
         If their coordinates differ.
     """
     grids = [surface if surface.lossnav.is_grid else surface.lossnav.to_grid() for surface in surfaces]
-    if any(grid.lossnav.dims != grids[0].lossnav.dims or grid.sizes != grids[0].sizes for grid in grids):
+    if any(grid.lossnav.dims != grids[0].lossnav.dims or grid["loss"].dims != grids[0]["loss"].dims for grid in grids):
         raise OptionError("The charts of the seeds differ in their coordinates. Make them all of one kind.")
-    if any(not grid[dim].equals(grids[0][dim]) for grid in grids for dim in grid.lossnav.dims):
-        raise OptionError("The seeds have different ranges. Give the ends of the axes in place of 'auto'.")
+    if any(not grid[dim].equals(grids[0][dim]) for grid in grids for dim in grid["loss"].dims):
+        raise OptionError("The seeds have different ranges or points. Give all of them one sampler with the same ends.")
     made = xr.concat(grids, xr.Variable("seed", list(seeds)), combine_attrs="override", join="exact")
     made["seed"].attrs = {"long_name": "seed of the directions", "units": "1"}
-    charts = [surface.attrs["chart"] for surface in surfaces]
-    spent = sum(float(surface.attrs.get("seconds", 0)) for surface in surfaces)
-    points = sum(int((surface["status"] != NOT_EVALUATED).sum()) for surface in surfaces)
-    rate = points / spent if spent > 0 else math.nan
-    made.attrs = surfaces[0].attrs | {"ensemble": {"seeds": list(seeds), "charts": charts}}
-    made.attrs |= {"seconds": round(spent, 3), "points_per_second": rate}
+    each = [{key: grid.attrs[key] for key in _OF_EACH if key in grid.attrs} for grid in grids]
+    ensemble = {"seeds": list(seeds), "charts": [grid.attrs["chart"] for grid in grids], "each": each}
+    made.attrs = _of_seeds(grids[0].attrs | {"ensemble": ensemble}, seeds)
     return validate(made)
+
+
+def _of_seeds(attributes: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
+    """Attributes of some seeds of an ensemble together: counts are added, of errors the worst is said."""
+    ensemble = attributes["ensemble"]
+    chosen = [ensemble["seeds"].index(seed) for seed in seeds]
+    charts, each = ([ensemble[key][i] for i in chosen] for key in ("charts", "each"))
+    failures = [
+        f"seed {seed}: {failure}"
+        for seed, said in zip(seeds, each, strict=True)
+        for failure in said.get("failures", [])
+    ]
+    spent = [float(said.get("seconds", 0)) for said in each]
+    points = sum(
+        seconds * float(said.get("points_per_second", 0)) for seconds, said in zip(spent, each, strict=True) if seconds
+    )
+    made: dict[str, Any] = {key: value for key, value in attributes.items() if key not in _OF_EACH}
+    made |= {
+        "chart": charts[0],
+        "ensemble": {"seeds": list(seeds), "charts": charts, "each": each},
+        "engine": each[0].get("engine", {}),
+        "sampler": each[0].get("sampler", {}),
+        "failures": failures[:FAILURES_KEPT],
+        "interrupted": any(said.get("interrupted", False) for said in each),
+        "finished": all(said.get("finished", True) for said in each),
+        "seconds": round(sum(spent), 3),
+        "points_per_second": points / sum(spent) if sum(spent) else "nan",
+    }
+    outcomes = [said["sampler"]["outcome"] for said in each if "outcome" in said.get("sampler", {})]
+    if outcomes:
+        made["sampler"] = made["sampler"] | {"outcome": _worst(outcomes)}
+    interpolations = [said["interpolation"] for said in each if "interpolation" in said]
+    if interpolations:
+        summaries = [
+            {key: value for key, value in said.items() if key not in ("dims", "measured", "values")}
+            for said in interpolations
+        ]
+        made["interpolation"] = _worst(summaries)
+    centers = [said.get("center", {}) for said in each]
+    made["center"] = centers[0] if all(center == centers[0] for center in centers) else {}
+    return made
+
+
+def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One summary of several: whole numbers added, of others the largest, of words the first."""
+    made: dict[str, Any] = {}
+    for key, first in said[0].items():
+        values = [part[key] for part in said if key in part]
+        if isinstance(first, int):
+            made[key] = sum(values)
+        elif key.startswith(("left_out_error", "estimated_error")):  # numbers, or the word "nan"
+            known = [float(value) for value in values if not math.isnan(float(value))]
+            made[key] = max(known, default=math.nan)
+        else:
+            made[key] = first
+    return dict(jsonable(made))
+
+
+def of_one_seed(dataset: xr.Dataset) -> xr.Dataset:
+    """Return a surface with the attributes of its own seed, where ``sel(seed=...)`` left those of all; else itself."""
+    ensemble = dataset.attrs.get("ensemble")
+    if ensemble is None or "seed" in dataset.dims or "seed" not in dataset.coords:
+        return dataset
+    i = ensemble["seeds"].index(int(dataset["seed"]))
+    made = dataset.copy()
+    common = {key: value for key, value in dataset.attrs.items() if key not in (*_OF_EACH, "ensemble")}
+    made.attrs = common | {"chart": ensemble["charts"][i]} | ensemble["each"][i]
+    return made
 
 
 # ---------------------------------------------------------------------- from points to a grid
@@ -317,31 +415,35 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     dataset : xarray.Dataset
         A surface of point shape, or of grid shape, not all of it evaluated perhaps.
     n : int, optional
-        Points along each axis; by default the surface's own grid, or 101 (in three dimensions 41).
+        Points along each axis; by default the surface's own grid, or 201 (in two dimensions 101, in three 41).
 
     Returns
     -------
     xarray.Dataset
         A surface of grid shape with a variable ``interpolated``: 0 where the value was measured, 1 where it was not.
-        A place whose nearest measured point is not finite (or failed) has no value and that point's status: nothing is
-        drawn across a hole. A place outside of all points is not evaluated. ``attrs["interpolation"]`` says how far
-        off it may be: ``left_out_error``, largest and at the 99th percentile (``left_out_error_p99``), the relative
-        difference of each loss from what the other points predict (without logarithms: a part of their range).
+        A place whose nearest measured point is not finite (or failed) has no value and that point's status, and so
+        have the places around each such point, however narrow the hole: nothing is drawn across it. A place outside of
+        all points is not evaluated. Other variables than the loss stay within the range of what was measured.
+        ``attrs["interpolation"]`` says how far off it may be: ``left_out_error``, largest and at the 99th percentile
+        (``left_out_error_p99``), the relative difference of each loss from what the other points predict (without
+        logarithms: a part of their range).
 
     Raises
     ------
     NotASurfaceError
         If the dataset is no surface.
     OptionError
-        If n is below 2 or no point was evaluated.
+        If n is below 2, no point was evaluated, or all points have one value of a coordinate.
     """
     from lossnav.interpolation import Interpolant
 
     validate(dataset)
     if "seed" in dataset.dims:
         raise OptionError(
-            "This surface is of several seeds. Take one, surface.sel(seed=0), or their mean, over_seeds()."
+            f"This surface is of several seeds. Take one, surface.lossnav.seed({int(dataset['seed'][0])}), or their "
+            "mean, over_seeds()."
         )
+    dataset = of_one_seed(dataset)
     dims = [str(dim) for dim in (dataset.attrs["chart"]["dims"] if "point" in dataset.dims else dataset["loss"].dims)]
     status = dataset["status"].values.reshape(-1)
     done = status != NOT_EVALUATED
@@ -351,44 +453,77 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     if n is None and "point" not in dataset.dims:
         axes = [dataset[dim].values.astype(np.float64) for dim in dims]
     else:
+        for dim, low, high in zip(dims, points.min(0), points.max(0), strict=True):
+            if low == high:
+                raise OptionError(
+                    f"All {len(points)} points have {dim} = {low:g}, which makes no axis. Evaluate points with other "
+                    f"values of {dim} too, or a chart without it."
+                )
         count = n or {1: 201, 2: 101}.get(len(dims), 41)
         axes = [np.linspace(low, high, count) for low, high in zip(points.min(0), points.max(0), strict=True)]
     places = mesh(axes)
     shape = tuple(len(axis) for axis in axes)
     distance, beside = nearest(points, places)
-    measured = distance < 1e-9
-    losses = dataset["loss"].values.reshape(-1)[done]
-    loss = Interpolant(points, losses)
-    holes = np.isin(status[beside], (NON_FINITE, FAILED))
-    outside = ~loss.reaches(places) & ~holes & ~measured
+    measured = distance < _ONE_PLACE
+    columns = {
+        str(name): dataset[name].values.reshape(-1)[done].astype(np.float64)
+        for name in dataset.data_vars
+        if name not in ("status", "interpolated")
+    }
+    loss = Interpolant(points, columns["loss"])
+    beyond = ~loss.reaches(places)
     variables: dict[str, Any] = {}
-    for name in dataset.data_vars:
-        if name in ("status", "interpolated"):
-            continue
-        values = dataset[name].values.reshape(-1)[done].astype(np.float64)
+    for name, values in columns.items():
+        bad = status != OK if name == "loss" else (status != OK) | ~np.isfinite(values)
+        hole = np.where(measured | bad[beside], beside, _beside_holes(axes, points, bad))
         found = (loss if name == "loss" else Interpolant(points, values))(places)
-        found = np.where(
-            measured | holes, np.where(measured | ~np.isfinite(values[beside]), values[beside], np.nan), found
-        )
-        found[outside] = np.nan
-        variables[str(name)] = (dims, found.reshape(shape), dataset[name].attrs)
-    became = np.where(holes, status[beside], np.where(outside, NOT_EVALUATED, OK)).astype(np.uint8)
+        if name != "loss" and not bad.all():  # an accuracy of 1.1 is none
+            found = np.clip(found, values[~bad].min(), values[~bad].max())
+        found[beyond] = np.nan
+        none = np.where(np.isfinite(values), np.nan, values)  # inf stays inf
+        found = np.where(measured, values[beside], np.where(hole >= 0, none[hole], found))
+        variables[name] = (dims, found.reshape(shape), dataset[name].attrs)
+        if name == "loss":
+            became = np.where(hole >= 0, status[hole], np.where(beyond, NOT_EVALUATED, OK)).astype(np.uint8)
     variables["status"] = (dims, became.reshape(shape), dataset["status"].attrs)
     meaning = {"long_name": "whether the value was interpolated (1) or measured (0)", "units": "1"}
     variables["interpolated"] = (dims, (~measured).astype(np.uint8).reshape(shape), meaning)
     errors = loss.left_out()
     errors = errors[np.isfinite(errors)]
+    ok = status == OK
     said = {
         "method": f"polyharmonic spline of {'log-loss' if loss.log else 'the loss'}",
         "points": len(points),
+        "holes": int((~ok).sum()),
         "left_out_error": float(errors.max()) if len(errors) else math.nan,
         "left_out_error_p99": float(np.quantile(errors, 0.99)) if len(errors) else math.nan,
-        "measured": points.tolist(),
+        "dims": dims,
+        "measured": points[ok].tolist(),
+        "values": {name: values[ok].tolist() for name, values in columns.items()},
     }
     coords = {dim: (dim, axis, dataset[dim].attrs) for dim, axis in zip(dims, axes, strict=True)}
     others = {name: coord for name, coord in dataset.coords.items() if name not in dims and coord.ndim == 0}
     made = xr.Dataset(variables, coords=coords | others, attrs=dataset.attrs | {"interpolation": jsonable(said)})
     return validate(made)
+
+
+def _beside_holes(
+    axes: Sequence[NDArray[np.float64]], points: NDArray[np.float64], bad: NDArray[np.bool_]
+) -> NDArray[np.intp]:
+    """For each place of a grid the bad point in one of the cells that meet there, or -1.
+
+    A point on a side of a cell concerns the ends of that side, and one on a place that place alone.
+    """
+    found = np.full([len(axis) for axis in axes], -1, np.intp)
+    for i in np.flatnonzero(bad):
+        ends = []
+        for axis, x in zip(axes, points[i], strict=True):
+            after = int(np.clip(np.searchsorted(axis, x), 1, len(axis) - 1)) if len(axis) > 1 else 0
+            near = int(np.abs(axis - x).argmin())
+            on_it = abs(axis[near] - x) <= _ONE_PLACE * (axis[-1] - axis[0])
+            ends.append([near] if on_it or len(axis) == 1 else [after - 1, after])
+        found[np.ix_(*ends)] = i
+    return found.reshape(-1)
 
 
 # ---------------------------------------------------------------------- files

@@ -50,11 +50,15 @@ def test_plotly_planes_hold_the_measured_numbers(slope, kind, log):
 def test_matplotlib_heatmap_holds_the_measured_numbers(slope, log):
     figure = ln.plot.heatmap(slope, log=log, backend="matplotlib")
     mesh = figure.axes[0].collections[0]
-    np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(3, 4), slope["loss"].values.T)
+    expected = slope["loss"].values.T
+    np.testing.assert_allclose(np.asarray(mesh.get_array()).reshape(3, 4), np.log10(expected) if log else expected)
     assert figure.axes[0].get_xlabel() == "α  (random Gaussian, filter-normalised)"
     assert figure.axes[0].get_ylabel() == "β  (random Gaussian, filter-normalised)"
-    assert figure.axes[0].child_axes[0].get_ylabel() == "loss (nat)"
-    assert type(mesh.norm).__name__ == ("LogNorm" if log else "Normalize")
+    bar = figure.axes[0].child_axes[0]
+    assert bar.get_ylabel() == "loss (nat)"
+    for tick, words in zip(bar.get_yticks(), bar.get_yticklabels(), strict=True):
+        number = float(words.get_text().replace("−", "-"))
+        assert number == pytest.approx(10**tick if log else tick, rel=0.01)
 
 
 def test_matplotlib_contours_lie_where_the_values_are(slope):
@@ -218,3 +222,65 @@ def test_what_cannot_be_drawn_is_said(slope, tmp_path):
             call()
     ln.plot.contour(volume.isel(gamma=0))
     assert ln.plot.contour(slope, variable="accuracy", log=False).data[0].z[0][0] == 0.5
+
+
+# ---------------------------------------------------------------------- what is extreme
+
+
+EXTREMES = {
+    "high": np.exp(350 * np.add.outer(np.linspace(-1, 1, 7) ** 2, np.linspace(-1, 1, 6) ** 2)),
+    "low": 1e-300 * (1 + np.add.outer(np.arange(7.0), np.arange(6.0))),
+    "denormal": 5e-323 * (1 + np.add.outer(np.arange(7.0), np.arange(6.0))),
+    "wide": np.exp(np.add.outer(np.linspace(-700, 700, 7), np.zeros(6))),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("name", EXTREMES)
+def test_extreme_losses_are_drawn(name, log, tmp_path):
+    dataset = made(EXTREMES[name])
+    for kind in ("contour", "heatmap", "surface"):
+        ln.plot.write(kind, dataset, tmp_path / f"{kind}.png", log=log)
+        ln.plot.write(kind, dataset, tmp_path / f"{kind}.html", log=log)
+    ln.plot.write("line", dataset.isel(beta=2), tmp_path / "line.png", log=log)
+
+
+def test_a_power_of_ten_is_in_the_label():
+    values = 3e-300 * np.array([[1.0, 2.0], [3.0, 4.0]])
+    dataset = made(values, se=6e-300)
+    dataset.attrs["center"] = {"loss": 6e-300}
+    picture = prepare(dataset, "loss", False, 2)
+    assert picture.label == "loss (10⁻²⁹⁹ nat)"
+    np.testing.assert_allclose(picture.values * 10, values * 1e300)
+    np.testing.assert_allclose(picture.se, 0.6)
+    assert picture.center == pytest.approx(0.6)
+    assert prepare(dataset, "loss", True, 2).label == "loss (nat)"
+    assert prepare(made(np.ones((2, 2))), "loss", False, 2).label == "loss (nat)"
+
+
+@pytest.mark.parametrize("size", [(5, 3.9), (3, 3)])
+def test_a_long_note_is_wrapped(slope, size):
+    import matplotlib.pyplot as plt
+
+    from lossnav.plots.picture import finish
+
+    slope.attrs["control_variate"] = {"points": 49, "residual_error": 0.01, "relative": True}
+    slope.attrs["interpolation"] = {"points": 1234, "holes": 12, "left_out_error_p99": 0.01} | {
+        "dims": ["alpha", "beta"], "measured": [], "values": {}
+    }  # fmt: skip
+    slope["loss"].values[0, 0], slope["status"].values[0, 0] = np.nan, 2
+    picture = prepare(slope, "loss", False, 2)
+    figure = plt.figure(figsize=size)
+    figure.add_subplot()
+    finish(figure, picture)
+    box = figure._supxlabel.get_window_extent(figure.canvas.get_renderer())
+    assert box.x0 >= 0
+    assert " ".join(figure.get_supxlabel().split()) == picture.note
+    assert "<br>" in ln.plot.heatmap(slope).layout.annotations[0].text
+
+
+def test_only_what_was_measured_is_marked():
+    line = made([4.0, np.nan, 2.0, 8.0], dims=("alpha",))
+    (marks,) = (trace for trace in ln.plot.line(line, points=True).data if trace.name == "measured")
+    np.testing.assert_array_equal(marks.y, [4, 2, 8])

@@ -11,7 +11,7 @@ from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, color_ticks, 
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.colors import Normalize
 
     axes = figure.add_subplot()
     x, y = picture.axes
@@ -20,10 +20,12 @@ def draw(figure: Any, picture: Picture) -> None:
         chosen = levels(picture)
         if not low < high:
             high = low + 1
-        norm = LogNorm(10**low, 10**high) if picture.log else Normalize(low, high)
-        values = np.ma.masked_invalid(picture.values.T)
-        lines = axes.contour(x.values, y.values, values, levels=chosen, cmap=COLORMAP, norm=norm, linewidths=1.3)
-        axes.clabel(lines, fmt=short, fontsize=7, inline=True, inline_spacing=2)
+        norm = Normalize(low, high)
+        values = np.ma.masked_invalid(picture.drawn.T)
+        heights = np.log10(chosen) if picture.log else chosen
+        lines = axes.contour(x.values, y.values, values, levels=heights, cmap=COLORMAP, norm=norm, linewidths=1.3)
+        words = dict(zip(lines.levels, map(short, chosen), strict=True))
+        axes.clabel(lines, fmt=words, fontsize=7, inline=True, inline_spacing=2)
         from matplotlib.cm import ScalarMappable
 
         color_bar(axes, ScalarMappable(norm=norm, cmap=COLORMAP), picture)
@@ -34,6 +36,10 @@ def draw(figure: Any, picture: Picture) -> None:
 def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
     """Draw a colour bar beside a plane, as high as the plane is."""
     bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
+    if picture.log:  # our own ticks on log10: those of LogNorm overflow where losses near 1e300 are
+        where, words = color_ticks(picture)
+        bar.set_ticks(where, labels=words)
+        bar.minorticks_off()
     bar.set_label(picture.label)
     bar.outline.set_visible(False)
 

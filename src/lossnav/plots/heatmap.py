@@ -12,15 +12,15 @@ from lossnav.plots.picture import COLORMAP, Picture, color_ticks, finish, hover
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    from matplotlib.colors import LogNorm, Normalize
+    from matplotlib.colors import Normalize
 
     axes = figure.add_subplot()
     x, y = picture.axes
     low, high = picture.range
     if not low < high:
         high = low + 1
-    norm = LogNorm(10**low, 10**high) if picture.log else Normalize(low, high)
-    values = np.ma.masked_invalid(picture.values.T)
+    norm = Normalize(low, high)
+    values = np.ma.masked_invalid(picture.drawn.T)
     cells = axes.pcolormesh(
         x.values, y.values, values, cmap=COLORMAP, norm=norm, shading="nearest", rasterized=True, linewidth=0
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -12,13 +13,16 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav.errors import OptionError
-from lossnav.surface import FAILED, NOT_EVALUATED, validate
+from lossnav.surface import FAILED, NOT_EVALUATED, OK, of_one_seed, points_of, validate
 
 COLORMAP = "viridis"  # perceptually uniform, and readable in grey and by the colour-blind
 CENTER_COLOR = "#d62728"
 LINE_COLOR = "#31688e"  # a colour of the map, so that line and surface belong together
 
 _SIZE = (5.0, 3.9)  # inches: one column and a half
+_DRAWABLE = 1e100  # beyond it, and below its inverse, plotting libraries overflow in their squares and margins
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_NOTE_SIZE, _NOTE_WIDTH = 7, 110  # points; characters a line of an interactive picture
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class Picture:
     center : float or None
         Value at the origin, where that lies on the grid's range and was measured.
     measured : ndarray or None
-        Coordinates of the points to mark, shape (m, k).
+        Coordinates of the points to mark, shape (m, k): those with a finite loss.
+    measured_values : ndarray or None
+        What was measured there, in the unit of the values; NaN where that cannot be drawn.
     band : str
         What `se` is.
     """
@@ -75,6 +81,7 @@ class Picture:
     note: str
     center: float | None
     measured: NDArray[np.float64] | None = None
+    measured_values: NDArray[np.float64] | None = None
     band: str = "± 1 standard error"
 
     @property
@@ -97,21 +104,25 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
     if variable not in dataset or variable == "status":
         known = ", ".join(str(name) for name in dataset.data_vars if name not in ("status", "loss_se"))
         raise OptionError(f"This surface has no variable {variable!r}. Use one of {known}.")
-    measured = dataset.attrs.get("interpolation", {}).get("measured")
+    dataset = of_one_seed(dataset)
+    coordinates = (
+        len(dataset.lossnav.dims) if "point" in dataset.dims else dataset["loss"].ndim - ("seed" in dataset.dims)
+    )
+    if coordinates != ndim:
+        dims = ", ".join(dataset.lossnav.dims if "point" in dataset.dims else map(str, dataset["loss"].dims))
+        raise OptionError(
+            f"This plot needs {ndim} coordinate(s) and the surface has ({dims}). Plot {_instead(dataset, coordinates)}."
+        )
     if "seed" in dataset.dims:
         dataset = dataset.lossnav.over_seeds()
-    elif "point" in dataset.dims and len(dataset.lossnav.dims) == ndim:
+    elif "point" in dataset.dims:
         dataset = dataset.lossnav.to_grid()
-        measured = dataset.attrs["interpolation"]["measured"]
-    elif measured is None:
-        measured = dataset.lossnav.points()[0]
     data = dataset[variable]
-    if data.ndim != ndim:
-        dims = ", ".join(map(str, data.dims))
-        kinds = {1: "'line'", 2: "'contour', 'heatmap' or 'surface'"}.get(data.ndim, "a slice, surface.isel(gamma=0)")
-        raise OptionError(f"This plot needs {ndim} coordinate(s) and the surface has ({dims}). Plot {kinds} of it.")
     values = np.asarray(data.values, dtype=np.float64)
     status = dataset["status"].values
+    places, found = _measured(dataset, variable) if points else (None, None)
+    power = 0 if log else _power(values)
+    values, found = _scaled(values, power), _scaled(found, power)
     holes = ~np.isfinite(values)
     not_positive = (values <= 0) & ~holes if log else np.zeros_like(holes)
     holes = holes | not_positive
@@ -127,12 +138,15 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
     note = f"left out of {holes.size:,} points: {note}" if note else ""
     spread = "loss_sd" if "loss_sd" in dataset else "loss_se"
     unit = data.attrs.get("units", "1")
-    suffix = f" ({unit})" if unit != "1" else ""
+    unit = " ".join(
+        part for part in (f"10{str(power).translate(_RAISED)}" if power else "", unit if unit != "1" else "") if part
+    )
+    suffix = f" ({unit})" if unit else ""
     axes = tuple(_axis(dataset, str(dim)) for dim in data.dims)
     return Picture(
         values=np.where(holes, np.nan, values),
         drawn=drawn,
-        se=dataset[spread].values if variable == "loss" and spread in dataset else None,
+        se=_scaled(dataset[spread].values, power) if variable == "loss" and spread in dataset else None,
         holes=holes,
         axes=axes,
         log=log,
@@ -140,10 +154,60 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
         log_label=f"log₁₀ {variable}{suffix}",
         title=_title(dataset),
         note="; ".join(part for part in (_corrected(dataset), _interpolated(dataset), note) if part),
-        center=_center(axes, values, holes, dataset, variable, log),
-        measured=np.asarray(measured, np.float64) if points and measured is not None else None,
+        center=_center(axes, values, holes, dataset, variable, log, power),
+        measured=places,
+        measured_values=np.where(found > 0, found, np.nan) if log and found is not None else found,
         band="± 1 standard deviation over seeds" if spread == "loss_sd" else "± 1 standard error",
     )
+
+
+def _instead(dataset: xr.Dataset, coordinates: int) -> str:
+    """What can be drawn of a surface that a plot does not fit."""
+    if coordinates < 3:
+        return "'line' of it" if coordinates == 1 else "'contour', 'heatmap' or 'surface' of it"
+    *_, last = dataset.lossnav.dims
+    if "point" in dataset.dims:
+        return f'a slice of it, surface.lossnav.to_grid(41).sel({last}=0, method="nearest")'
+    return f"a slice of it, surface.isel({last}=0)"
+
+
+def _measured(
+    dataset: xr.Dataset, variable: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | tuple[None, None]:
+    """Coordinates of the points with a finite loss, and the variable there; of several seeds those of each."""
+    dims = [str(dim) for dim in dataset["loss"].dims]
+    if "ensemble" in dataset.attrs:
+        parts = [each["interpolation"] for each in dataset.attrs["ensemble"]["each"] if "interpolation" in each]
+    else:
+        parts = [dataset.attrs["interpolation"]] if "interpolation" in dataset.attrs else []
+        if not parts:
+            ok = dataset["status"].values.reshape(-1) == OK
+            return points_of(dataset)[ok], dataset[variable].values.reshape(-1)[ok].astype(np.float64)
+    places, values = [], []
+    for said in parts:
+        at = np.asarray(said["measured"], np.float64).reshape(-1, len(said["dims"]))
+        columns = dict(zip(said["dims"], at.T, strict=True))
+        on_it = np.ones(len(at), bool)
+        for dim in set(columns) - set(dims):  # a slice: points beside it are not on the picture
+            on_it &= np.isclose(columns[dim], float(dataset[dim]), rtol=1e-9, atol=1e-9)
+        places.append(np.stack([columns[dim] for dim in dims], axis=1)[on_it])
+        known = said["values"].get(variable, [math.nan] * len(at))
+        values.append(np.array([float(value) for value in known])[on_it])
+    return (np.concatenate(places), np.concatenate(values)) if parts else (None, None)
+
+
+def _power(values: NDArray[np.float64]) -> int:
+    """The power of ten that numbers are drawn in units of: 0 but where plotting libraries overflow."""
+    largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+    return math.floor(math.log10(largest)) if largest and not 1 / _DRAWABLE < largest < _DRAWABLE else 0
+
+
+def _scaled(values: Any, power: int) -> Any:
+    """Numbers in units of a power of ten, in two steps: 10^-308 is no exact number, and 10^309 none at all."""
+    if values is None or not power:
+        return values
+    half = -power // 2
+    return values * 10.0**half * 10.0 ** (-power - half)
 
 
 def _interpolated(dataset: xr.Dataset) -> str:
@@ -154,6 +218,8 @@ def _interpolated(dataset: xr.Dataset) -> str:
     outcome = dataset.attrs.get("sampler", {}).get("outcome") or {}
     off = float(outcome.get("estimated_error", said["left_out_error_p99"]))
     words = f"interpolated from {said['points']:,} points"
+    if said["holes"]:
+        words += f" ({said['holes']:,} of them not finite or failed)"
     if math.isfinite(off):
         words += f", estimated error {off:.1%}" if off < 10 else f", estimated error {off:.0f}-fold"
     if outcome.get("unresolved"):
@@ -182,7 +248,8 @@ def _title(dataset: xr.Dataset) -> str:
     samples, population = objective.get("samples"), objective.get("population")
     drawn = f"{samples:,}" + (f" of {population:,}" if population else "") + " samples" if samples else None
     seeds = dataset.attrs.get("ensemble", {}).get("seeds", [])
-    parts = [objective.get("model"), chart.get("kind"), drawn, f"mean over {len(seeds)} seeds" if seeds else None]
+    of_seeds = f"mean over {len(seeds)} seeds" if len(seeds) > 1 else None
+    parts = [objective.get("model"), chart.get("kind"), drawn, of_seeds]
     return " · ".join(part for part in parts if part)
 
 
@@ -201,6 +268,7 @@ def _center(
     dataset: xr.Dataset,
     variable: str,
     log: bool,
+    power: int,
 ) -> float | None:
     """The value at the origin: a grid point where there is one, else what was measured before the run."""
     scalars = [coordinate for name, coordinate in dataset.coords.items() if coordinate.ndim == 0 and name != "seed"]
@@ -214,7 +282,7 @@ def _center(
     measured = dataset.attrs.get("center", {}).get(variable)
     if measured is None or not math.isfinite(float(measured)) or (log and float(measured) <= 0):
         return None
-    return float(measured)
+    return float(_scaled(float(measured), power))
 
 
 def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
@@ -228,8 +296,9 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
         found = np.asarray(MaxNLocator(2 * about, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
         return found[(found > low) & (found < high)]
     for digits in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
-        decades = 10.0 ** np.arange(math.floor(low), math.ceil(high) + 1)
-        found = np.array([decade * digit for decade in decades for digit in digits])
+        with np.errstate(over="ignore"):
+            decades = 10.0 ** np.arange(math.floor(low), math.ceil(high) + 1)
+            found = np.array([decade * digit for decade in decades for digit in digits])
         found = found[(found > 10**low) & (found < 10**high)]
         if len(found) >= about * 0.6:
             break
@@ -241,11 +310,9 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
 
 def short(value: float) -> str:
     """A number in as few characters as a label bears."""
-    return (
-        f"{value:.3g}"
-        if 1e-3 <= abs(value) < 1e4 or value == 0
-        else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    )
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}"
+    return f"{value:.2g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
 
 
 def color_ticks(picture: Picture) -> tuple[list[float], list[str]]:
@@ -284,25 +351,32 @@ def finish(figure: Any, picture: Picture) -> None:
     """Add to a matplotlib figure what every picture has: its title and the note on holes."""
     figure.axes[0].set_title(picture.title, color="0.25", loc="left", pad=8)
     if picture.note:
-        figure.supxlabel(picture.note, fontsize=7, color="0.35", x=0.98, ha="right")
+        width = int(figure.get_figwidth() * 72 / (0.56 * _NOTE_SIZE))  # a letter is about 0.56 of the size wide
+        lines = textwrap.fill(picture.note, width)
+        figure.supxlabel(lines, fontsize=_NOTE_SIZE, color="0.35", x=0.98, ha="right", multialignment="right")
 
 
 def layout(figure: Any, picture: Picture) -> Any:
     """Add to a plotly figure what every picture has: its title, the note on holes, fonts and margins."""
+    lines = textwrap.wrap(picture.note, _NOTE_WIDTH)
     figure.update_layout(
         template="plotly_white",
         title={"text": picture.title, "x": 0.02, "font": {"size": 15}},
         font={"family": "Helvetica, Arial, sans-serif", "size": 13},
-        margin={"l": 70, "r": 20, "t": 60, "b": 80},
+        margin={"l": 70, "r": 20, "t": 60, "b": 66 + 14 * len(lines)},
         autosize=True,
     )
     if picture.note:
         figure.add_annotation(
-            text=picture.note,
+            text="<br>".join(lines),
             xref="paper",
             yref="paper",
             x=1,
-            y=-0.14,
+            y=0,
+            yshift=-56,  # pixels: below the axis and its title, however high the picture
+            align="right",
+            xanchor="right",
+            yanchor="top",
             showarrow=False,
             font={"size": 11, "color": "#555"},
         )

@@ -114,6 +114,8 @@ def interactive(picture: Picture) -> Any:
         }
     )
     layout(figure, picture)
-    figure.update_layout(margin={"l": 0, "r": 10, "b": 10})
+    lines = sum(note.text.count("<br>") + 1 for note in figure.layout.annotations)
+    figure.update_layout(margin={"l": 0, "r": 10, "b": 10 + 14 * lines})
+    figure.update_annotations(yshift=0)  # the scene has no axis below it
     figure.update_layout(title={"subtitle": {"text": meanings(picture), "font": {"size": 12, "color": "#666"}}})
     return figure

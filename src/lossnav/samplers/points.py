@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lossnav.coordinates import distinct
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Sampler
 from lossnav.samplers.base import Points as Coordinates
 
+_ONE_PLACE = 1e-12  # of the range: 0.3 and 0.1 + 0.2 are no two points
+
 
 class Points(Sampler):
-    """The points of a list, in its order; a point that comes twice is asked for once.
+    """The points of a list, in its order; a point that comes twice, but for rounding, is asked for once.
 
     Parameters
     ----------
@@ -42,9 +45,9 @@ class Points(Sampler):
             )
         if not np.isfinite(places).all():
             raise SamplerError("The coordinates of the points are not all finite. Leave out the others.")
-        _, first = np.unique(places, axis=0, return_index=True)
+        _, first = np.unique(distinct(places, _ONE_PLACE), return_index=True)
         self.dims = tuple(dims)
-        self.places = places[np.sort(first)]
+        self.places = places[first]
 
     @property
     def box(self) -> Coordinates:
