@@ -65,9 +65,15 @@ def in_threads(work: Callable[[Job], Made], jobs: Sequence[Job]) -> list[Made]:
     workers = min(torch.get_num_threads(), len(jobs))
     if workers <= 1:
         return [work(job) for job in jobs]
+    inference = torch.is_inference_mode_enabled()  # which a thread does not inherit
+
+    def begin(job: Job) -> Made:
+        with torch.inference_mode(inference):
+            return work(job)
+
     pool = ThreadPoolExecutor(workers)
     try:
-        return list(pool.map(work, jobs))
+        return list(pool.map(begin, jobs))
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C no other is begun
 
@@ -240,11 +246,13 @@ class Draws:
             name, part = job
             layout, center = self._layouts[name], params[name]
             groups = slice(part.rows.start // layout.height, (part.rows.stop - 1) // layout.height + 1)
-            total = torch.zeros(self.n**2 + 1, groups.stop - groups.start, layout.width, dtype=torch.float64)
+            total = torch.zeros(
+                self.n**2 + 1, groups.stop - groups.start, layout.width, dtype=torch.float64, device="cpu"
+            )
             for piece, made in self._pieces(name, part, range(self.n)):
                 theta = block(center, piece).to("cpu", torch.float64)
                 pairs = [(made[i], made[j]) for i in range(self.n) for j in range(self.n)] + [(theta, theta)]
-                group = torch.arange(piece.rows.start, piece.rows.stop) // layout.height - groups.start
+                group = torch.arange(piece.rows.start, piece.rows.stop, device="cpu") // layout.height - groups.start
                 for sums, (a, b) in zip(total, pairs, strict=True):
                     if layout.width > 1:
                         sums[:, piece.columns].index_add_(0, group, a * b)
@@ -283,7 +291,7 @@ class _Layout(NamedTuple):
         return self.outputs * self.span
 
     def zeros(self, count: int) -> Tensor:
-        return torch.zeros(count, self.groups, self.width, dtype=torch.float64)
+        return torch.zeros(count, self.groups, self.width, dtype=torch.float64, device="cpu")
 
     def gather(self, sums: Tensor) -> Tensor:
         """From (k, groups, width) to (k, filters)."""
