@@ -91,8 +91,9 @@ def random(
         Recorded in the recipe.
     lazy : bool
         Whether tensors are drawn anew where they are needed instead of stored: for models too large to be held beside
-        their directions. The bits are the same. A chart of them holds no more than the point it makes; a point takes
-        about ten seconds for every billion parameters and direction on two cores.
+        their directions (with ``Objective(copy=False)``). The bits are the same. A Line, Plane or Volume of them
+        holds no more than the point it makes; to draw takes seven seconds a billion parameters, direction and point
+        on two cores.
 
     Returns
     -------
