@@ -100,7 +100,6 @@ def simulate(cluster: Cluster, costs: Costs, seed: int = 0, work: float = WORK) 
     nominal[rng.random(tiles) < cluster.stragglers] *= cluster.slowness
     dies = rng.random(tiles) < nominal / 3600 / cluster.hours_to_death
     waiting = list(range(tiles - 1, -1, -1))
-    held = [0] * workers  # tiles that wait at a worker
     idle = [True] * workers
     queued: list[list[int]] = [[] for _ in range(workers)]
     events: list[tuple[float, int, int, bool]] = []  # when, worker, tile, whether it came back

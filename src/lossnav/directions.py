@@ -6,17 +6,19 @@ not lead) that also carries ``recipe``: what it is, its seed, its norm, and the 
 
 from __future__ import annotations
 
-import zlib
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from lossnav import lazy as lazily
 from lossnav import params as algebra
+from lossnav.draws import Draws
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
+from lossnav.lazy import Family, LazyDirection
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -55,12 +57,13 @@ def random(
     orthogonal: bool = True,
     exclude: Sequence[str] = ("bias", "norm"),
     seed: int = 0,
-) -> tuple[Direction, ...]:
+    lazy: bool = False,
+) -> tuple[Direction | LazyDirection, ...]:
     """Draw random directions.
 
-    Each tensor is drawn on its own, on the CPU in float32, from a counter-based generator keyed by the seed, the
-    number of the direction and the name of the tensor: what is drawn for one tensor does not depend on the others,
-    on the device or on what is excluded.
+    Each tensor is drawn on its own, on the CPU in float32, from counter-based generators keyed by the seed, the
+    number of the direction, the name of the tensor and the number of the slice (rows of at most 2^20 entries
+    together): what is drawn for one does not depend on the others, on the device, on what is excluded or on threads.
 
     With ``normalize="filter"`` the directions are made orthogonal *within each filter* before the filter is scaled.
     Then every filter has the norm of the weight's filter **and** the directions are orthogonal. Orthogonalising as a
@@ -86,10 +89,15 @@ def random(
         is a glob pattern over names. What is left out stays at the centre. Default as in Li et al. 2018.
     seed : int
         Recorded in the recipe.
+    lazy : bool
+        Whether tensors are drawn anew where they are needed instead of stored: for models too large to be held beside
+        their directions (with ``Objective(copy=False)``). The bits are the same. A Line, Plane or Volume of them
+        holds no more than the point it makes; to draw takes seven seconds a billion parameters, direction and point
+        on two cores.
 
     Returns
     -------
-    tuple of n Direction
+    tuple of n Direction, or LazyDirection
         float32 where the parameters are of lower precision, so that small steps do not vanish, else their dtype.
 
     Raises
@@ -118,31 +126,19 @@ def random(
     if not names:
         raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
 
-    drawn = [{name: _draw(objective.params[name], distribution, seed, i, name) for name in names} for i in range(n)]
-    reference = {name: objective.params[name] for name in names}
-    left_out = [0] * n
-    if normalize in ("filter", "layer"):
-        for name in names:
-            groups = _blocks(normalize, name, objective.transposed)
-            blocks = [_to_blocks(direction[name], groups) for direction in drawn]
-            if orthogonal:
-                left_out = [a + b for a, b in zip(left_out, _orthogonalize(blocks), strict=True)]
-            wanted = _to_blocks(reference[name].to("cpu", torch.float64), groups)
-            for direction, block in zip(drawn, blocks, strict=True):
-                direction[name] = _from_blocks(_scale(block, wanted), reference[name].shape, groups)
-    else:
-        if normalize == "weight":
-            drawn = [_weight_scaled(direction, reference) for direction in drawn]
-        if orthogonal:
-            _orthogonalize_whole(drawn)
-    directions = []
-    for i, tensors in enumerate(drawn):
-        moved = {
-            name: tensors[name].to(center.device, _direction_dtype(center))
-            if name in tensors
-            else torch.zeros_like(center, dtype=_direction_dtype(center))
-            for name, center in objective.params.items()
-        }
+    draws = Draws(
+        {name: objective.params[name] for name in names},
+        n,
+        seed=seed,
+        distribution=distribution,
+        normalize=normalize,
+        orthogonal=orthogonal,
+        transposed=objective.transposed,
+    )
+    stored: list[Params] = [] if lazy else _stored(draws, objective.params)
+    family = Family(draws, objective.params) if lazy else None
+    directions: list[Direction | LazyDirection] = []
+    for i in range(n):
         recipe: dict[str, Any] = {
             "kind": "random",
             "distribution": distribution,
@@ -153,9 +149,9 @@ def random(
             "n": n,
             "exclude": list(exclude),
             "excluded": sorted(excluded),
-            "filters_left_out": left_out[i],
+            "filters_left_out": draws.left_out[i],
         }
-        direction = Direction(moved, recipe)
+        direction = Direction(stored[i], recipe) if family is None else LazyDirection(family, i, recipe)
         if not direction.recipe["norm"]:
             raise DirectionError(
                 f"Direction {i + 1} of {n} is zero: the filters have no room for {n} orthogonal directions, or the "
@@ -265,24 +261,15 @@ def weight_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Te
 
 def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     """Cosine of every pair of directions, keyed ``"0,1"``, ``"0,2"``, ..."""
+    gram = lazily.gram(directions)
+    lengths = [math.sqrt(square) for square in gram.diagonal()]
     return {
-        f"{i},{j}": algebra.cosine(directions[i], directions[j]) for i, j in combinations(range(len(directions)), 2)
+        f"{i},{j}": float(gram[i, j] / length) if (length := lengths[i] * lengths[j]) else math.nan
+        for i, j in combinations(range(len(directions)), 2)
     }
 
 
-# ---------------------------------------------------------------------- inside: draws
-
-
-def _draw(center: Tensor, distribution: str, seed: int, index: int, name: str) -> Tensor:
-    """Draw one tensor in float64 values of float32 precision, from its own counter-based generator."""
-    key = np.random.SeedSequence(entropy=seed, spawn_key=(index, zlib.crc32(name.encode())))
-    generator = np.random.Generator(np.random.Philox(key))
-    count = center.numel()
-    if distribution == "normal":
-        values = generator.standard_normal(count, dtype=np.float32)
-    else:
-        values = generator.random(count, dtype=np.float32)
-    return torch.from_numpy(values).reshape(center.shape).double()
+# ---------------------------------------------------------------------- inside
 
 
 def _excluded(objective: Objective, exclude: Sequence[str]) -> set[str]:
@@ -298,13 +285,22 @@ def _excluded(objective: Objective, exclude: Sequence[str]) -> set[str]:
     return by_role | set(by_name)
 
 
+def _stored(draws: Draws, params: Params) -> list[Params]:
+    """All tensors of all directions; zeros where nothing is drawn."""
+    made = [
+        {name: torch.zeros(t.shape, dtype=_direction_dtype(t), device=t.device) for name, t in params.items()}
+        for _ in range(draws.n)
+    ]
+    draws.fill({name: {i: made[i][name] for i in range(draws.n)} for name in draws.like})
+    return made
+
+
 def _direction_dtype(center: Tensor) -> torch.dtype:
     return torch.promote_types(center.dtype, torch.float32)
 
 
 # ---------------------------------------------------------------------- inside: blocks
-# A normalisation cuts each tensor into blocks (its filters, or the whole), one a row of a matrix. Everything is done
-# block by block in float64: orthogonalise, then scale. What is orthogonal in every block is orthogonal as a whole.
+# A normalisation cuts each tensor into blocks (its filters, or the whole), one a row of a matrix.
 
 _WHOLE_TENSOR = -1
 
@@ -320,46 +316,6 @@ def _to_blocks(tensor: Tensor, groups: int | None) -> Tensor:
 
 def _from_blocks(blocks: Tensor, shape: torch.Size, groups: int | None) -> Tensor:
     return blocks.reshape(shape) if groups == _WHOLE_TENSOR else algebra.from_filters(blocks, shape, groups)
-
-
-def _orthogonalize(blocks: list[Tensor]) -> list[int]:
-    """Make the rows of each matrix orthogonal to those of the earlier ones, in place; count rows without room.
-
-    Gram-Schmidt, twice, which is exact to rounding (Giraud et al. 2005). A row of m entries has no room for an
-    (m+1)-th direction; it becomes zero.
-    """
-    left_out = []
-    entries = blocks[0].shape[1]
-    for i in range(len(blocks)):
-        if i >= entries:
-            left_out.append(blocks[i].shape[0])
-            blocks[i] = torch.zeros_like(blocks[i])
-            continue
-        left_out.append(0)
-        for _ in range(2):
-            for earlier in blocks[:i]:
-                length = (earlier * earlier).sum(1, keepdim=True)
-                share = (blocks[i] * earlier).sum(1, keepdim=True) / torch.where(length > 0, length, 1.0)
-                blocks[i] = blocks[i] - share * earlier
-    return left_out
-
-
-def _orthogonalize_whole(directions: list[Params]) -> None:
-    """Gram-Schmidt over all tensors at once, in place; each direction keeps the length it was drawn with."""
-    for i, direction in enumerate(directions):
-        length = algebra.norm(direction)
-        for _ in range(2):
-            for earlier in directions[:i]:
-                share = algebra.dot(direction, earlier) / (algebra.dot(earlier, earlier) or 1.0)
-                for name in direction:
-                    direction[name] = direction[name] - share * earlier[name]
-        left = algebra.norm(direction)
-        if left <= 1e-10 * length:
-            raise DirectionError(
-                f"Direction {i + 1} has no room: the parameters that move have only {i} dimensions. Ask for fewer."
-            )
-        for name in direction:
-            direction[name] = direction[name] * (length / left)
 
 
 def _scale(blocks: Tensor, wanted: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 An objective is a pure function of weights: ``objective.evaluate(params) -> {"loss": ..., "accuracy": ...}``. It
 takes a copy of the model's weights and buffers when it is made and never touches the model again, so training may
-go on beside it.
+go on beside it (unless ``copy=False``).
 """
 
 from __future__ import annotations
@@ -110,11 +110,15 @@ class Objective:
         A model that draws random numbers draws the same ones at every point. Also of the subset.
     progress : bool or None
         Whether to show a bar while the data is loaded (None: on a terminal).
+    copy : bool
+        False: look at the model's own weights instead of copying them, for a model too large to be held twice. They
+        are never written to, but you promise not to train it, load into it or move it while the objective or a chart
+        around it is in use; the centre would move along. Weights on another device than `device` are copied there.
 
     Attributes
     ----------
     params : dict of str to Tensor
-        The centre: a copy of the parameters that may move.
+        The centre: a copy of the parameters that may move, or with ``copy=False`` the model's own.
     roles : dict of str to {"weight", "bias", "norm"}
         What each parameter is; "norm" is any parameter of a normalisation layer.
     transposed : dict of str to int
@@ -161,6 +165,7 @@ class Objective:
         subset: int | Literal["auto"] | None = None,
         seed: int = 0,
         progress: bool | None = None,
+        copy: bool = True,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise OptionError(
@@ -181,9 +186,9 @@ class Objective:
 
         everything = dict(model.named_parameters())
         moving = _select_moving(everything, params)
-        self.params = algebra.copy({name: everything[name] for name in moving}, self.device)
-        held = {name: tensor for name, tensor in everything.items() if name not in self.params}
-        self._held = algebra.copy(held, self.device)
+        taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
+        self.params = {name: taken[name] for name in moving}
+        self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
         self._aliases = checkpoints.aliases_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = _describe_parameters(model, self.params)

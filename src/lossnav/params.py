@@ -16,6 +16,8 @@ from torch import Tensor
 
 Params = dict[str, Tensor]
 
+_AT_ONCE = 2**22  # entries that are summed up at once
+
 
 def copy(params: Mapping[str, Tensor], device: torch.device | str | None = None) -> Params:
     """Copy every tensor, detached from any graph; strides (channels-last) are kept.
@@ -27,6 +29,17 @@ def copy(params: Mapping[str, Tensor], device: torch.device | str | None = None)
         Where the copies go; by default where each tensor is.
     """
     return {name: tensor.detach().to(device=device, copy=True) for name, tensor in params.items()}
+
+
+def detach(params: Mapping[str, Tensor], device: torch.device | str | None = None) -> Params:
+    """Take every tensor off its graph, sharing its memory; one that is on another device is copied there."""
+    return {name: tensor.detach().to(device=device) for name, tensor in params.items()}
+
+
+def hollow(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return zeros of a tensor's shape that take no memory (stride 0), by default of at least float32."""
+    dtype = dtype or torch.promote_types(tensor.dtype, torch.float32)
+    return torch.zeros((), dtype=dtype, device=tensor.device).expand(tensor.shape)
 
 
 def first_difference(params: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str | None:
@@ -44,7 +57,13 @@ def first_difference(params: Mapping[str, Tensor], reference: Mapping[str, Tenso
 
 def tensor_dot(a: Tensor, b: Tensor) -> float:
     """Inner product of two tensors of one shape, accumulated in float64."""
-    return float(torch.sum(a.detach().double() * b.detach().double()))
+    a, b = a.detach(), b.detach()
+    if a.numel() > _AT_ONCE:  # half by half: float64 copies of a large weight may outweigh all the others
+        half = len(a) // 2
+        if not half:
+            return tensor_dot(a[0], b[0])
+        return tensor_dot(a[:half], b[:half]) + tensor_dot(a[half:], b[half:])
+    return float(torch.sum(a.double() * b.double()))
 
 
 def dot(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:

@@ -139,6 +139,10 @@ class _Finder:
 
     def find(self, wanted: Way | Plan) -> Fast | None:
         objective = self.objective
+        if self.chart.lazy:
+            self.choice.events.append("plain: lazy directions are drawn anew at every point; plans need them stored")
+            self._fall_back_to_plain()
+            return None
         writes = objective._writes_weights or (objective.batches is not None and objective.batches.written_to)
         if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or writes:
             self.choice.events.append("plain: this model or function cannot be taken apart")

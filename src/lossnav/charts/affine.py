@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
+from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.charts.base import Chart, moving_names
 from lossnav.errors import DirectionError
@@ -21,9 +22,9 @@ class _Affine(Chart):
     def __init__(self, center: Mapping[str, Tensor], *directions: Mapping[str, Tensor]) -> None:
         super().__init__(center, *directions)
         directions = self.directions
-        lengths = [algebra.norm(direction) for direction in directions]
-        gram = np.array([[algebra.dot(a, b) for b in directions] for a in directions]) / np.outer(lengths, lengths)
-        if np.linalg.eigvalsh(gram)[0] < 1e-9:
+        gram = lazily.gram(directions)
+        lengths = np.sqrt(gram.diagonal())
+        if np.linalg.eigvalsh(gram / np.outer(lengths, lengths))[0] < 1e-9:
             raise DirectionError(
                 f"The directions along {', '.join(self.dims)} are parallel or dependent, so they span no "
                 f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
@@ -38,7 +39,8 @@ class _Affine(Chart):
         return self.directions
 
     def _at(self, coords: Sequence[float]) -> Params:
-        moved = algebra.combine(self._moving, coords, self.directions)
+        combine = lazily.combine if self.lazy and any(coords) else algebra.combine
+        moved = combine(self._moving, coords, self.directions)
         return {name: moved.get(name, tensor) for name, tensor in self.center.items()}
 
 

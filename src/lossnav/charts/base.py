@@ -12,9 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.directions import Direction, cosines
 from lossnav.errors import ChartError, DirectionError, StructureMismatchError
+from lossnav.lazy import LazyDirection
 from lossnav.params import Params
 
 
@@ -98,6 +100,11 @@ class Chart(ABC):
     def _at(self, coords: Sequence[float]) -> Params: ...
 
     @property
+    def lazy(self) -> bool:
+        """Whether a direction is drawn anew at every point instead of stored."""
+        return any(isinstance(direction, LazyDirection) for direction in self.directions)
+
+    @property
     def basis(self) -> tuple[Mapping[str, Tensor], ...]:
         """The k vectors of an affine chart; ChartError for any other."""
         raise ChartError(f"A {type(self).__name__} is not affine and has no basis. Use a Line, Plane or Volume.")
@@ -120,7 +127,7 @@ class Chart(ABC):
             )
         basis = self.basis
         offset = {name: tensor.detach().double() - self.center[name].double() for name, tensor in params.items()}
-        gram = np.array([[algebra.dot(a, b) for b in basis] for a in basis])  # (k, k)
+        gram = lazily.gram(basis)  # (k, k)
         coords = np.linalg.solve(gram, np.array([algebra.dot(a, offset) for a in basis]))
         left = algebra.combine(offset, [-float(x) for x in coords], basis)
         return Projection(coords, algebra.norm(left))
@@ -130,8 +137,7 @@ class Chart(ABC):
         recipes = []
         for direction in self.directions:
             recipe = getattr(direction, "recipe", None)
-            norms = {name: length for name, length in algebra.norms(direction).items() if length}
-            recipe = recipe or {"kind": "given", "norm": algebra.norm(direction), "norms": norms}
+            recipe = recipe or Direction(direction, {"kind": "given"}).recipe
             if recipe["kind"] == "given":
                 recipe = recipe | {"fingerprint": algebra.fingerprint(direction)}
             recipes.append(recipe)
@@ -151,7 +157,7 @@ class Chart(ABC):
 
 def _detached(direction: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The same direction off any graph (made of a model's own parameters, say), its recipe kept."""
-    if not any(tensor.requires_grad for tensor in direction.values()):
+    if isinstance(direction, LazyDirection) or not any(tensor.requires_grad for tensor in direction.values()):
         return direction
     tensors = {name: tensor.detach() for name, tensor in direction.items()}
     return Direction(tensors, getattr(direction, "recipe", {"kind": "given"}))
@@ -159,16 +165,22 @@ def _detached(direction: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 def moving_names(*directions: Mapping[str, Tensor]) -> list[str]:
     """The tensors in which at least one direction is not zero."""
-    return [name for name in directions[0] if any(bool(torch.any(d[name] != 0)) for d in directions)]
+    return [name for name in directions[0] if any(_moves(direction, name) for direction in directions)]
+
+
+def _moves(direction: Mapping[str, Tensor], name: str) -> bool:
+    if isinstance(direction, LazyDirection):
+        return name in direction.recipe["norms"]
+    return bool(torch.any(direction[name] != 0))
 
 
 def _require_direction(direction: Mapping[str, Tensor], center: Params, dim: str) -> None:
-    if difference := algebra.first_difference(direction, center):
+    if difference := algebra.first_difference(lazily.structure(direction), center):
         raise StructureMismatchError(
             f"The direction along {dim} and the centre differ at {difference}. They probably come from two "
             "architectures. Make directions from the same objective: ln.directions.random(objective, n=2)."
         )
-    lengths = algebra.norms(direction)
+    lengths = lazily.norms(direction)
     for name, length in lengths.items():
         if not math.isfinite(length):
             raise DirectionError(

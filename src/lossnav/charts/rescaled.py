@@ -30,6 +30,11 @@ class RescaledLine(Chart):
     ----------
     center, direction : mapping of str to Tensor
 
+    Raises
+    ------
+    ChartError
+        If the direction is lazy.
+
     Examples
     --------
     >>> line = RescaledLine({"w": torch.tensor([3.0, 4.0])}, {"w": torch.tensor([1.0, 0.0])})
@@ -42,6 +47,7 @@ class RescaledLine(Chart):
 
     def __init__(self, center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> None:
         super().__init__(center, direction)
+        _require_stored(self)
         self._scaled = _scaled_to(self.center, self.directions[0])
 
     def _at(self, coords: Sequence[float]) -> Params:
@@ -77,13 +83,14 @@ class RescaledBilinear(Chart):
     Raises
     ------
     ChartError
-        If one direction is zero in a tensor in which the other is not.
+        If one direction is zero in a tensor in which the other is not, or is lazy.
     """
 
     dims = ("alpha", "beta")
 
     def __init__(self, center: Mapping[str, Tensor], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
         super().__init__(center, a, b)
+        _require_stored(self)
         if odd := set(moving_names(a)) ^ set(moving_names(b)):
             raise ChartError(
                 f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
@@ -104,6 +111,14 @@ class RescaledBilinear(Chart):
             kept = phi * (self._norms[name] / length if length else 0.0)
             moved[name] = _blend(kept, self._b[name], beta).to(theta.dtype)
         return moved
+
+
+def _require_stored(chart: Chart) -> None:
+    if chart.lazy:
+        raise ChartError(
+            f"A {type(chart).__name__} keeps its directions scaled to the centre, so lazy ones save nothing. "
+            "Draw them with lazy=False, or use a Line or a Plane."
+        )
 
 
 def _scaled_to(center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Params:
