@@ -88,10 +88,10 @@ def ensemble(
             surfaces[seed] = evaluate(objective, chart, sampler, **options)
         except EvaluationError as error:
             failed[seed] = chart, error
-        except Interrupted as error:
-            stopped = error
-            if not surfaces and error.surface is not None:
-                surfaces[seed] = error.surface
+        except KeyboardInterrupt as error:  # an Interrupted, or one before there was anything
+            stopped = error if isinstance(error, Interrupted) else Interrupted("Stopped before the first point.")
+            if not surfaces and stopped.surface is not None:
+                surfaces[seed] = stopped.surface
             break
     if not surfaces:
         raise stopped or next(iter(failed.values()))[1]
