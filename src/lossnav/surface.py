@@ -607,7 +607,7 @@ def open_surface(path: Place) -> xr.Dataset:
     from zarr.errors import ZarrUserWarning
 
     source = Path(path).expanduser() if is_local(path) else path
-    if not is_there(source):
+    if not (source.exists() if isinstance(source, Path) else is_there(source)):
         raise NotASurfaceError(
             f"There is no {name_of(source)}. Check the path; surfaces are folders, often named *.zarr."
         )
