@@ -116,6 +116,10 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
+        return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}
+
     def take(self, rows: Sequence[int], batch_size: int) -> Batches:
         """Return some of the samples, in their order, as batches of their own, kept on the device.
 
@@ -149,7 +153,7 @@ class Batches:
         joined = map_tensors(kind, lambda _: next(columns))
         taken = copy.copy(self)
         cuts = range(0, len(wanted), batch_size)
-        taken._kept = [map_tensors(joined, lambda t, s=s: t[s : s + batch_size]) for s in cuts]  # type: ignore[misc]
+        taken._kept = [map_tensors(joined, lambda t, s=s: t[s : s + batch_size].clone()) for s in cuts]  # type: ignore[misc]
         taken._source, taken.count = taken._kept, len(taken._kept)
         taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
         return taken

@@ -49,6 +49,20 @@ def load_objective(
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
+    objective = _load(spec, place, name, checkpoint, data_root)
+    objective.origin = {
+        "spec": f"{_absolute(place)}:{name}" if place.endswith(".py") else spec,
+        "checkpoint": _absolute(checkpoint),
+        "data_root": _absolute(data_root),
+    }
+    return objective
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().resolve())
+
+
+def _load(spec: str, place: str, name: str, checkpoint: Any, data_root: Any) -> Objective:
     if place == "zoo":
         return _from_zoo(name, checkpoint, data_root)
     with _import_path(place):
