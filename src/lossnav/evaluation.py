@@ -135,6 +135,8 @@ def evaluate(
                     updates.offer(run, round_ended)
             except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
                 stop.signal = stop.signal or 2
+            finally:
+                run.engine.close()
         surface = run.surface(interrupted=stop.signal is not None)
         updates.send(surface)
     if store is not None:
