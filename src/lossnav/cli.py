@@ -170,6 +170,15 @@ def evaluate(
         Literal["native", "float32", "tf32", "bfloat16", "float64"],
         typer.Option(help="What the model computes in."),
     ] = "native",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="This process, or workers on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster: local (default: a private one), auto, or host:port.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Default: as many as the cluster has room for.")] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(help="Default: 1.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(help="Default: none.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
     ] = False,
@@ -183,7 +192,6 @@ def evaluate(
     from lossnav import directions
     from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
     from lossnav.corrections import control_variate
-    from lossnav.engines import Local
     from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
@@ -193,7 +201,8 @@ def evaluate(
     from lossnav.specs import load_objective
     from lossnav.surface import save_surface
 
-    engine = Local(plan, precision)
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    chosen_engine = _engine(engine, plan, precision, address=address, workers=workers, **per_worker)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
     chart_class: Any = charts[chart]
     rescaled = chart.startswith("rescaled")
@@ -232,10 +241,10 @@ def evaluate(
     if subset is not None:
         part = objective.subset("auto" if subset == "auto" else int(subset), seed)
     if dry_run:
-        _print_table(_estimate_words(estimate(part, place(seed), chosen, engine=engine)))
+        _print_table(_estimate_words(estimate(part, place(seed), chosen, engine=chosen_engine)))
         return
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
-        options: dict[str, Any] = {"engine": engine, "progress": not live, "on_update": drawn}
+        options: dict[str, Any] = {"engine": chosen_engine, "progress": not live, "on_update": drawn}
         if seeds > 1:
             many = range(seed, seed + seeds)
             surface = ensemble(part, place, chosen, many, store=out, overwrite=overwrite, **options)
@@ -290,6 +299,18 @@ def info(
         typer.echo(json.dumps(jsonable(everything), indent=2, ensure_ascii=False))
     else:
         _print_table(_made_words(opened) | _summary_words(opened))
+
+
+def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
+    """Make the engine of a name; what is said of a cluster needs one."""
+    from lossnav.engines import Local, Ray
+
+    said = {option: value for option, value in cluster.items() if value is not None}
+    if name == "ray":
+        return Ray(plan, precision, **said)
+    if said:
+        raise OptionError(f"--{next(iter(said)).replace('_', '-')} is of a cluster. Add --engine ray.")
+    return Local(plan, precision)
 
 
 def _version(asked: bool) -> None:

@@ -66,6 +66,18 @@ class Cluster:
                     f"Ray at {address} gave no connection: {type(error).__name__}: {error}. Check the address, and "
                     "that this machine belongs to the cluster (ray start --address=…), or use address='local'."
                 ) from error
+            self._mute(True)
+
+    def _mute(self, muted: bool) -> None:
+        """Keep Ray from printing deaths on stdout, where results go: the engine itself says what died.
+
+        There is no option for it: with log_to_driver=False this prints all the same, and prints nothing else.
+        """
+        worker: Any = getattr(getattr(self.ray, "_private", None), "worker", None)
+        if hasattr(worker, "print_to_stdstream"):
+            if muted:
+                self._print = worker.print_to_stdstream
+            worker.print_to_stdstream = (lambda *_, **__: None) if muted else self._print
 
     def require(self, workers: int | None, cpus: int, gpus: float) -> int:
         """Return how many workers fit; raise ClusterError at once if none does, or fewer than asked for."""
@@ -96,6 +108,7 @@ class Cluster:
         if self._ours and self.ray.is_initialized():
             with _undisturbed():
                 self.ray.shutdown()
+            self._mute(False)
 
 
 def _enough_cpus(asked: int | None) -> int:

@@ -225,9 +225,14 @@ class Ray(Engine):
         ready = [hired for hired in self._crew if hired.ready]
         for held in range(self.in_flight):
             for hired in ready:
-                if tiles and len(hired.tiles) == held and (held == 0 or hired.seconds < _SHORT_TILE):
+                if tiles and len(hired.tiles) == held and (held == 0 or self._may_queue(hired, tiles)):
                     tile = tiles.take(len(ready))
                     hired.tiles.append((hired.actor.evaluate.remote(points[list(tile)]), tile))
+
+    def _may_queue(self, hired: _Hired, tiles: Tiles) -> bool:
+        """Whether another tile may wait behind the one that a worker is at."""
+        suspect = tiles.next_is_suspect or tiles.is_suspect(hired.tiles[0][1])
+        return hired.seconds < _SHORT_TILE and not suspect
 
     def _call_back(self) -> None:
         """Cancel what waits behind the tile that a worker is at."""

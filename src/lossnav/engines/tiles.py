@@ -51,13 +51,24 @@ class Tiles:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
+    @property
+    def next_is_suspect(self) -> bool:
+        """Whether the worker of the next point died before."""
+        return bool(self._waiting) and self.is_suspect(self._waiting[0])
+
+    def is_suspect(self, tile: Tile) -> bool:
+        """Whether a worker died at this tile: it is a single point by now, and best alone with a worker.
+
+        An answer that was ready may be lost with the worker that dies at the tile behind it, and the wrong one is
+        charged; so a charge is believed only of a point that had a worker to itself.
+        """
+        return tile[0] in self._charges
+
     def take(self, workers: int) -> Tile:
-        """Return the next tile; one whose worker died before is a single point and goes alone."""
+        """Return the next tile."""
         units, tile = self._units(workers), list(self._waiting.popleft())
-        alone = tile[0] in self._charges
-        while units > 1 and self._waiting and not alone and len(tile) % self.unit == 0:
-            if self._waiting[0][0] in self._charges:
-                break
+        alone = self.is_suspect(tuple(tile))
+        while units > 1 and self._waiting and not alone and not self.next_is_suspect and len(tile) % self.unit == 0:
             tile += self._waiting.popleft()
             units -= 1
         self.largest = max(self.largest, len(tile))
