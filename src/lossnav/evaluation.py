@@ -200,20 +200,23 @@ def stream(
         run.prepare()
     silent = Progress("evaluate", run.sampler.total, "points", show=False)
     steps, running = run.steps(silent), True
-    while running:
-        with rng.preserved(device=objective.device), StopRequests() as stop:
-            try:
-                run.stop = stop
-                running = any(pace.due(run, round_ended) for round_ended in steps)
-            except KeyboardInterrupt:
-                stop.signal = stop.signal or 2
-            surface = run.surface(interrupted=stop.signal is not None)
-        if stop.signal is not None:
-            said = f"Stopped after {len(run.rows)} points. They are in the .surface of this exception."
-            raise Interrupted(said, surface, stop.signal)
-        if running or not pace.saw(run):
-            pace.sent(run)
-            yield surface
+    try:
+        while running:
+            with rng.preserved(device=objective.device), StopRequests() as stop:
+                try:
+                    run.stop = stop
+                    running = any(pace.due(run, round_ended) for round_ended in steps)
+                except KeyboardInterrupt:
+                    stop.signal = stop.signal or 2
+                surface = run.surface(interrupted=stop.signal is not None)
+            if stop.signal is not None:
+                said = f"Stopped after {len(run.rows)} points. They are in the .surface of this exception."
+                raise Interrupted(said, surface, stop.signal)
+            if running or not pace.saw(run):
+                pace.sent(run)
+                yield surface
+    finally:
+        run.engine.close()
 
 
 class _Updates:
@@ -332,6 +335,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
             count = max(1, getattr(function, "points_at_once", 1))
             list(engine.run(function, probes[np.arange(count) % len(probes)]))
             seconds.append((time.perf_counter() - started) / count)
+    engine.close()
     said, per_point = engine.describe(), float(np.median(seconds))
     total = math.nan if sampler.total is None else planning + per_point * sampler.total
     return Estimate(
