@@ -13,14 +13,17 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import lossnav as ln
-from lossnav.acceleration import PointFunction
-from lossnav.engines.ray import _pickled
+from lossnav import cli
+from lossnav.acceleration import Plan, PointFunction
+from lossnav.engines import ray as ray_engine
+from lossnav.engines.ray import _pickled, _Worker
 from lossnav.specs import load_objective
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = pytest.mark.cluster
 
 LINE = {"x": torch.tensor([1.0, 0.0])}
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NINE = ln.Grid(alpha=(-1, 1, 9))
 
 
@@ -282,11 +285,13 @@ def test_a_point_that_kills_every_worker_is_given_up(no_cluster, capfd):
             os.kill(os.getpid(), signal.SIGKILL)
         return (p["x"] ** 2).sum()
 
-    line = ln.Line({"x": torch.zeros(2)}, LINE)
+    line, handlers = ln.Line({"x": torch.zeros(2)}, LINE), [signal.getsignal(s) for s in SIGNALS]
     with pytest.warns(ln.errors.PointsFailedWarning, match="0.25.*its worker died 3 times"):
         surface = ln.evaluate(bowl(f), line, NINE, engine=ln.Ray(workers=1, tile=3))
     assert surface["status"].values.tolist() == [1, 1, 1, 1, 1, 3, 1, 1, 1]
     assert capfd.readouterr() == ("", "")
+    assert [signal.getsignal(s) for s in SIGNALS] == handlers
+    assert not ray.is_initialized()
     assert surface.attrs["engine"]["deaths"] >= 3 and surface.attrs["engine"]["lost_points"] == 1
 
 
@@ -299,11 +304,46 @@ def test_workers_that_cannot_build_end_the_run(cluster):
         ln.Ray(workers=1).prepare(Elsewhere(), np.zeros((1, 1)), 1)
 
 
+class ExitsHere:
+    """Kills the process that unpickles it."""
+
+    def __reduce__(self):
+        return eval, ("__import__('os').kill(__import__('os').getpid(), 9)",)
+
+
+def test_workers_that_die_while_they_start_end_the_run(cluster, monkeypatch):
+    monkeypatch.setattr(ray_engine, "_LOOK_SECONDS", 0.1)
+    with pytest.raises(ln.errors.ClusterError, match="3 workers died while they started"):
+        ln.Ray(workers=1).prepare(ExitsHere(), np.zeros((1, 1)), 1)
+
+
+def test_a_cluster_that_others_hold(cluster, monkeypatch):
+    class Holds:
+        def ready(self):
+            return True
+
+    monkeypatch.setattr(ray_engine, "_PLACING_SECONDS", 2.0)
+    other = ray.remote(Holds).options(num_cpus=2).remote()
+    try:
+        assert ray.get(other.ready.remote())
+        with pytest.raises(ln.errors.ClusterError, match="No worker found a place within 2 s"):
+            ln.Ray().prepare(len, np.zeros((1, 1)), 1)
+    finally:
+        ray.kill(other)
+
+
+def test_who_comes_after_one_without_memory_works_in_smaller_batches(digits_objective):
+    objective, worker, threads = digits_objective, _Worker(), 1
+    function = PointFunction(objective, ln.Line(objective.params, *ln.directions.random(objective, seed=0)))
+    points = np.array([[0.0], [0.5]])
+    report = worker.build(_pickled(function), False, points, 100, Plan(batch_size=200), "native", threads, 2)
+    assert report["said"]["plan_fields"] == {"batch_size": 50}
+    made, _, changed = worker.evaluate(points)
+    assert changed is None
+    assert [values["loss"] for values, _ in made] == pytest.approx([function(p)["loss"] for p in points], rel=1e-5)
+
+
 # ---------------------------------------------------------------------- the command line
-
-
-def lossnav(*arguments, cwd):
-    return [sys.executable, "-m", "lossnav", *map(str, arguments)], {"cwd": cwd, "text": True}
 
 
 PROJECT = """
@@ -319,36 +359,34 @@ objective = ln.Objective.from_function(f, {"x": torch.ones(2)})
 """
 
 
+def command(path, *more):
+    line = ("evaluate", f"{path}:objective", "--chart", "line", "--exclude", "", "--engine", "ray", "--workers", 1)
+    return [sys.executable, "-m", "lossnav", *map(str, (*line, *more))]
+
+
 def test_the_command_line(tmp_path):
     (tmp_path / "project.py").write_text(PROJECT)
-    common = ("evaluate", "project.py:objective", "--chart", "line", "--exclude", "", "--grid", 9)
-    command, options = lossnav(*common, "--engine", "ray", "--workers", 1, cwd=tmp_path)
-    done = subprocess.run(command, capture_output=True, check=False, **options)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    done = subprocess.run(command("project.py", "--grid", 9), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
     surface = ln.open(tmp_path / "run.zarr")
-    assert surface.attrs["engine"]["kind"] == "Ray"
-    command, options = lossnav(*common, "-o", "local.zarr", cwd=tmp_path)
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **options)
-    assert_same(surface, ln.open(tmp_path / "local.zarr"))
-    command, options = lossnav(*common, "-o", "no.zarr", "--engine", "ray", "--gpus-per-worker", 64, cwd=tmp_path)
-    done = subprocess.run(command, capture_output=True, check=False, **options)
-    assert done.returncode == 1 and "64 GPUs" in done.stderr and "Traceback" not in done.stderr
-    command, options = lossnav(*common, "-o", "no.zarr", "--workers", 2, cwd=tmp_path)
-    done = subprocess.run(command, capture_output=True, check=False, **options)
-    assert done.returncode == 2 and "--engine ray" in done.stderr
+    assert surface.attrs["engine"]["kind"] == "Ray" and surface.attrs["engine"]["address"] == "local"
+    objective = load_objective(f"{tmp_path / 'project.py'}:objective")
+    line = ln.Line(objective.params, *ln.directions.random(objective, exclude=(), seed=0))
+    assert_same(surface, ln.evaluate(objective, line, NINE))
+    with pytest.raises(ln.errors.OptionError, match="--workers is of a cluster. Add --engine ray"):
+        cli._engine("local", "auto", "native", workers=2)
 
 
 def test_ctrl_c_finishes_what_is_under_way_and_keeps_it(tmp_path):
     counting = PROJECT.replace("time.sleep(0.05)", "open('called', 'a').write('x'); time.sleep(0.05)")
     (tmp_path / "project.py").write_text(counting.replace("'called'", repr(str(tmp_path / "called"))))
-    command, options = lossnav(
-        *("evaluate", f"{tmp_path / 'project.py'}:objective", "--chart", "line", "--exclude", "", "--grid", 2001),
-        *("--engine", "ray", "--workers", 1),
-        cwd=tmp_path,
-    )
     running = subprocess.Popen(
-        command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
+        command(tmp_path / "project.py", "--grid", 2001),
+        cwd=tmp_path,
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while running.poll() is None and (not (tmp_path / "called").exists() or (tmp_path / "called").stat().st_size < 30):
         time.sleep(0.1)

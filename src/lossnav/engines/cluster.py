@@ -94,10 +94,13 @@ class Cluster:
 
     def room(self, cpus: int, gpus: float) -> int:
         """Count the workers that fit into the cluster, were it empty."""
-        return sum(
-            int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else node.get("CPU", 0)))
-            for node in self._nodes()
-        )
+        count = 0
+        for node in self._nodes():
+            fitting = node.get("CPU", 0) / cpus
+            if gpus:
+                fitting = min(fitting, node.get("GPU", 0) / gpus + 1e-9)  # ten tenths are one
+            count += int(fitting)
+        return count
 
     def _nodes(self) -> list[dict[str, float]]:
         """What each living node holds."""
