@@ -33,4 +33,9 @@ def test_a_function_that_knows_no_faster_way_is_run_as_it_is():
         return {"loss": 1.0}
 
     assert ln.Local(plan="auto").prepare(f, POINTS, 3) is f
-    assert ln.Local(plan="auto").describe() == {"kind": "Local", "asked": "auto", "plan": "plain", "precision": "native"}
+    assert ln.Local(plan="auto").describe() == {
+        "kind": "Local",
+        "asked": "auto",
+        "plan": "plain",
+        "precision": "native",
+    }
