@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -46,6 +46,34 @@ class Direction(dict[str, Tensor]):
     def __repr__(self) -> str:
         said = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed") if key in self.recipe)
         return f"Direction({said}, norm={self.recipe['norm']:.4g})"
+
+
+@overload
+def random(
+    objective: Objective,
+    n: int = 1,
+    *,
+    normalize: Normalization = ...,
+    distribution: Distribution = ...,
+    orthogonal: bool = ...,
+    exclude: Sequence[str] = ...,
+    seed: int = ...,
+    lazy: Literal[False] = ...,
+) -> tuple[Direction, ...]: ...
+
+
+@overload
+def random(
+    objective: Objective,
+    n: int = 1,
+    *,
+    normalize: Normalization = ...,
+    distribution: Distribution = ...,
+    orthogonal: bool = ...,
+    exclude: Sequence[str] = ...,
+    seed: int = ...,
+    lazy: bool,
+) -> tuple[Direction | LazyDirection, ...]: ...
 
 
 def random(
