@@ -123,7 +123,7 @@ class Draws:
         self._matrices: Params = {}  # C of each tensor, (n, n, filters); where there is none, it is as drawn
         if normalize in ("filter", "layer"):
             self._find_matrices(params)
-        elif orthogonal:
+        elif orthogonal and n > 1:
             self._find_one_matrix(params)
 
     def pieces(self, name: str, part: Part, wanted: Sequence[int]) -> Iterator[dict[int, Tensor]]:
