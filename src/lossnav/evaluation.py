@@ -414,7 +414,7 @@ class _Run:
         self.known: dict[bytes, Row] = {}
         self.store = store
         self._stored: set[bytes] = set()
-        self._engine_words: dict[str, Any] = {}  # of the earlier run, while nothing new was computed
+        self._before: dict[str, Any] = {}  # what the earlier run says of its work, while nothing new was computed
         if resumed is not None:
             self._require_same(resumed)
             self._know(resumed)
@@ -423,7 +423,7 @@ class _Run:
             if store.earlier is not None:
                 self._stored = self._know(store.earlier)
                 self.created = {"created": store.earlier.attrs["created"]}
-                self._engine_words = store.earlier.attrs["engine"]
+                self._before = {key: store.earlier.attrs[key] for key in ("engine", "seconds", "points_per_second")}
 
     def _require_same(self, earlier: xr.Dataset) -> None:
         """Refuse a surface whose points are not measurements of this objective on this chart."""
@@ -459,7 +459,7 @@ class _Run:
         if self.function is None:
             plain = PointFunction(self.objective, self.chart)
             self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
-            self._engine_words = {}
+            self._before = {}
         return self.function
 
     def steps(self, bar: Progress) -> Iterator[bool]:
@@ -570,7 +570,7 @@ class _Run:
             **self.made_of,
             "objective": self.made_of["objective"] | {"samples": self.objective.samples},
             "sampler": self.made_of["sampler"] | ({"outcome": self.outcome} if self.outcome is not None else {}),
-            "engine": self._engine_words or self.engine.describe(),
+            "engine": self.engine.describe(),
             "center": self.center,
             "lossnav_version": __version__,
             "torch_version": torch.__version__,
@@ -581,6 +581,7 @@ class _Run:
             "seconds": round(self.seconds, 3),
             "points_per_second": self.computed / self.seconds if self.seconds > 0 else math.nan,
         }
+        made |= self._before
         return made | {"plan_hash": surfaces.plan_hash(made)}
 
 
