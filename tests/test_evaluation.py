@@ -319,6 +319,7 @@ def test_things_that_do_not_fit_are_refused(objective, plane):
 
 def test_an_output_that_exists_is_found_before_anything_is_computed(objective, plane, tmp_path):
     (tmp_path / "run.zarr").mkdir()
+    (tmp_path / "run.zarr" / "notes.txt").write_text("somebody's")  # an empty folder would be free to use
     calls = []
     objective.evaluate = lambda params: calls.append(1)
     with pytest.raises(errors.OutputExistsError, match=r"run.zarr is no surface of ours"):
