@@ -16,6 +16,7 @@ from zarr.storage import LocalStore, MemoryStore
 import killing
 import lossnav as ln
 from lossnav import errors, journal
+from lossnav.charts.saved import open_chart
 
 GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 5))
 
@@ -295,6 +296,21 @@ def test_another_plan_is_refused_item_by_item(objective, plane, tmp_path):
         assert "overwrite=True" in str(refused.value)
     assert ln.open(place).identical(made)
     assert ln.evaluate(objective, plane, grid, store=place, overwrite=True).equals(made)
+
+
+def test_a_store_of_interpolated_values_is_not_gone_on_from(tmp_path):
+    grid = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
+    partial = next(ln.stream(*killing.problem(), grid, check=False))
+    ln.save(partial.lossnav.to_grid(), tmp_path / "run.zarr")
+    with pytest.raises(errors.PlanMismatchError, match="no measurement of one run: it has interpolation"):
+        ln.evaluate(*killing.problem(), grid, store=tmp_path / "run.zarr", check=False)
+
+
+def test_directions_of_one_call_are_drawn_together_again(objective):
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, lazy=True))
+    again = open_chart(plane.describe(), objective)
+    assert again.describe() == plane.describe()
+    assert again.directions[0].family is again.directions[1].family
 
 
 def test_another_version_is_refused(objective, plane, tmp_path, monkeypatch):

@@ -12,9 +12,8 @@ import xarray as xr
 
 from lossnav import rng
 from lossnav.charts import Chart
-from lossnav.coordinates import Array
 from lossnav.errors import EvaluationError, Interrupted, OptionError, PointsFailedWarning
-from lossnav.evaluation import _losses_of, _require_fit, evaluate
+from lossnav.evaluation import evaluate, losses_of, require_fit
 from lossnav.files import require_writable
 from lossnav.objective import Objective
 from lossnav.samplers import Sampler
@@ -145,22 +144,17 @@ def _settled_for_all(
     objective: Objective, chart_of: Callable[[int], Chart], sampler: Sampler, seeds: Iterable[int]
 ) -> Sampler:
     """Return the sampler with its automatic ranges found: along each coordinate the largest of all seeds."""
-    widest: dict[str, dict[str, Any]] = {}
+    said: dict[str, Any] = {}
     for seed in seeds:
         chart = chart_of(seed)
-        _require_fit(objective, chart, sampler)
+        require_fit(objective, chart, sampler)
         with rng.preserved(device=objective.device):
-            settled = sampler.settle(_losses_of(objective, chart))
+            settled = sampler.settle(losses_of(objective, chart))
         if settled is sampler:  # nothing was left open
             return sampler
-        for dim, said in settled.describe()["auto"].items():
-            if dim not in widest or said["reach"] > widest[dim]["reach"]:
-                widest[dim] = said
-
-    def told(points: Array) -> Array:  # what the seed with the largest range said, told once more
-        losses = np.ones(len(points))
-        for dim, said in widest.items():
-            losses[np.abs(points[:, sampler.dims.index(dim)]) >= said["reach"]] = said["found"]
-        return losses
-
-    return sampler.settle(told)
+        mine = settled.describe()
+        said = said or mine
+        for dim, found in mine["auto"].items():
+            if found["reach"] > said["auto"][dim]["reach"]:
+                said["auto"][dim], said["axes"][dim] = found, mine["axes"][dim]
+    return sampler.again(said)

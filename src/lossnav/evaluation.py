@@ -46,7 +46,6 @@ from lossnav.samplers import Sampler
 from lossnav.store import Store
 
 _REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
-_FAILURES_KEPT = 20
 _UPDATE_SECONDS = 0.1  # least time between two partial surfaces
 _ESTIMATED_POINTS, _ESTIMATING_SECONDS = 20, 0.5  # at most so many points, or so long, for an estimate
 
@@ -131,7 +130,7 @@ def evaluate(
     >>> ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))["loss"].values
     array([25.,  0., 25.])
     """
-    _require_fit(objective, chart, sampler)
+    require_fit(objective, chart, sampler)
     if save_directions and store is None:
         raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
     place = None if store is None else Store(store, overwrite)
@@ -205,7 +204,7 @@ def stream(
     >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
     [5, 9]
     """
-    _require_fit(objective, chart, sampler)
+    require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
@@ -335,9 +334,9 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     >>> ln.estimate(bowl, line, ln.Grid(alpha=(-1, 1, 101))).points
     101
     """
-    _require_fit(objective, chart, sampler)
+    require_fit(objective, chart, sampler)
     engine = engine or Local()
-    sampler = sampler.settle(_losses_of(objective, chart))
+    sampler = sampler.settle(losses_of(objective, chart))
     probes = probe_points(sampler)
     with rng.preserved(device=objective.device):
         started = time.perf_counter()
@@ -374,7 +373,8 @@ def _peak_bytes(device: torch.device) -> float:
     return float(peak) if sys.platform == "darwin" else 1024.0 * peak
 
 
-def _require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
+def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
+    """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is."""
     objective.require_same_structure(chart.center, "the chart's centre")
     if tuple(sampler.dims) != tuple(chart.dims):
         raise SamplerError(
@@ -398,7 +398,7 @@ class _Run:
         resumed: xr.Dataset | None = None,
         store: Store | None = None,
     ) -> None:
-        sampler = sampler.settle(_losses_of(objective, chart))
+        sampler = sampler.settle(losses_of(objective, chart))
         self.objective, self.chart, self.sampler, self.engine, self.center = objective, chart, sampler, engine, center
         self.outcome: dict[str, Any] | None = None
         self.finished = False
@@ -428,9 +428,9 @@ class _Run:
     def _require_same(self, earlier: xr.Dataset) -> None:
         """Refuse a surface whose points are not measurements of this objective on this chart."""
         surfaces.validate(earlier)
-        if made := [word for word in ("interpolation", "control_variate", "ensemble") if word in earlier.attrs]:
+        if made_by := surfaces.put_together(earlier.attrs):
             raise OptionError(
-                f"The surface to resume is no measurement of one run: it has {made[0]} in its attributes. Pass the "
+                f"The surface to resume is no measurement of one run: it has {made_by} in its attributes. Pass the "
                 "surface it was made of."
             )
         if different := surfaces.differences(earlier.attrs, self.attributes(), "objective", "chart", "engine"):
@@ -577,7 +577,7 @@ class _Run:
             "torch_threads": torch.get_num_threads(),
             "interrupted": interrupted,
             "finished": self.finished,
-            "failures": self.errors[:_FAILURES_KEPT],
+            "failures": self.errors[: surfaces.FAILURES_KEPT],
             "seconds": round(self.seconds, 3),
             "points_per_second": self.computed / self.seconds if self.seconds > 0 else math.nan,
         }
@@ -596,7 +596,7 @@ def probe_points(sampler: Sampler) -> NDArray[np.float64]:
     return np.concatenate([np.zeros((1, len(box))), between, mesh(box)])
 
 
-def _losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
+def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
     """Losses by the plain path, nan where a point raises."""
 
     def losses(points: Point) -> Point:

@@ -11,9 +11,9 @@ from lossnav import samplers
 from lossnav.charts.saved import open_chart
 from lossnav.errors import OptionError
 from lossnav.evaluation import evaluate
-from lossnav.files import Place, beside, is_there_file, name_of
+from lossnav.files import Place, beside, is_local, is_url, name_of
 from lossnav.specs import load_objective
-from lossnav.surface import open_surface
+from lossnav.surface import open_surface, put_together
 
 if TYPE_CHECKING:
     from lossnav.engines import Engine
@@ -64,15 +64,17 @@ def resume(
     """
     surface = open_surface(store)
     said = surface.attrs
-    if "ensemble" in said or "control_variate" in said:
-        raise OptionError(f"{name_of(store)} was put together from several runs, which is done at once. Run it anew.")
+    if made_by := put_together(said):
+        raise OptionError(
+            f"{name_of(store)} is no measurement of one run: it has {made_by} in its attributes. Run it anew."
+        )
     if objective is None:
         objective = _objective(said["objective"], store)
     sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
-    kept = beside(store) if isinstance(store, str) or hasattr(store, "__fspath__") else None
-    chart = open_chart(said["chart"], objective, kept if kept and is_there_file(kept) else None)
+    kept = beside(store) if is_local(store) or is_url(store) else None
+    chart = open_chart(said["chart"], objective, kept)
     if engine is None:
         from lossnav.engines import Local
 

@@ -75,8 +75,10 @@ class Store:
         """
         if self.earlier is None:
             return
-        if "ensemble" in self.earlier.attrs or "control_variate" in self.earlier.attrs:
-            raise PlanMismatchError(f"{self} was put together from several runs. {_ANOTHER}")
+        if made_by := surfaces.put_together(self.earlier.attrs):
+            raise PlanMismatchError(
+                f"{self} is no measurement of one run: it has {made_by} in its attributes. {_ANOTHER}"
+            )
         if different := surfaces.differences(self.earlier.attrs, surfaces.jsonable(attributes)):
             raise PlanMismatchError(f"{self} holds another run:\n  " + "\n  ".join(different) + f"\n{_ANOTHER}")
 
@@ -99,7 +101,8 @@ class Store:
     def finish(self, surface: xr.Dataset) -> None:
         """Fold the journal into the arrays, and remove it."""
         with self._telling():
-            if "point" in surface.dims:  # their number grows, so that arrays are replaced: all rows into the journal
+            if "point" in surface.dims and self.earlier is not None:
+                # their number grows, so that arrays are replaced: what only these hold goes into the journal first
                 for row in surfaces.rows_of(surface):
                     self._journal.append(row)
             self._journal.flush()

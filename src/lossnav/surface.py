@@ -667,18 +667,24 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
     "objective": ("samples", "batches", "data_resident", "device", "origin"),
     "chart": (),
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
-    "engine": None,
 }
+
+
+def put_together(attributes: Mapping[str, Any]) -> str:
+    """What a surface was made by that is no measurement of one run, in a word; empty where it is one."""
+    return next((word for word in ("interpolation", "control_variate", "ensemble") if word in attributes), "")
 
 
 def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """What a run must share with another to be its continuation, from the attributes: "chart.kind" and so on."""
-    items: dict[str, Any] = {}
-    for part, left_out in _NOT_OF_THE_PLAN.items():
-        for key, value in attributes[part].items():
-            if (left_out is not None and key not in left_out) or (left_out is None and key == "precision"):
-                items[f"{part}.{key}"] = value
+    items = {
+        f"{part}.{key}": value
+        for part, left_out in _NOT_OF_THE_PLAN.items()
+        for key, value in attributes[part].items()
+        if key not in left_out
+    }
     items["objective.device"] = str(attributes["objective"]["device"]).partition(":")[0]
+    items["engine.precision"] = attributes["engine"]["precision"]
     return items | {name: attributes[name] for name in ("lossnav_version", "torch_version")}
 
 

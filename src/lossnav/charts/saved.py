@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,12 @@ from safetensors import safe_open
 
 from lossnav import charts as kinds
 from lossnav import checkpoints, directions
+from lossnav import params as algebra
 from lossnav.charts.base import Chart
 from lossnav.directions import Direction
 from lossnav.errors import ChartError
 from lossnav.files import is_there_file, is_url
+from lossnav.lazy import LazyDirection
 
 if TYPE_CHECKING:
     from lossnav.objective import Objective
@@ -90,13 +92,13 @@ def open_chart(
     if kept is not None and is_there_file(kept):
         tensors, names = _read(kept)
         center = {name: tensors[f"{_CENTER}/{name}"] for name in names}
-        zeros = {name: tensor.new_zeros(()).expand(tensor.shape) for name, tensor in center.items()}
+        zeros = {name: algebra.hollow(tensor) for name, tensor in center.items()}
         made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
         chart: Chart = kind(center, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
     elif objective is None:
         raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
     else:
-        chart = kind(objective.params, *(_draw(recipe, objective) for recipe in recipes))
+        chart = kind(objective.params, *_drawn(recipes, objective))
     said = json.loads(json.dumps(chart.describe()))
     if different := [key for key, value in description.items() if said.get(key) != value]:
         raise ChartError(
@@ -106,17 +108,23 @@ def open_chart(
     return chart
 
 
-def _draw(recipe: Mapping[str, Any], objective: Objective) -> Direction:
-    if recipe["kind"] != "random":
-        raise ChartError(
-            f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, or "
-            "keep its tensors with save_directions=True."
-        )
-    options = {key: recipe[key] for key in ("normalize", "distribution", "orthogonal", "exclude", "seed")}
-    if recipe.get("lazy"):
-        options["lazy"] = True
-    drawn: Direction = directions.random(objective, n=recipe["n"], **options)[recipe["index"]]
-    return drawn
+def _drawn(recipes: Sequence[Mapping[str, Any]], objective: Objective) -> list[Direction | LazyDirection]:
+    """Draw directions from their recipes; those of one call together, as they were."""
+    calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
+    made = []
+    for recipe in recipes:
+        if recipe["kind"] != "random":
+            raise ChartError(
+                f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "
+                "or keep its tensors with save_directions=True."
+            )
+        options = {key: recipe[key] for key in ("n", "normalize", "distribution", "orthogonal", "exclude", "seed")}
+        options["lazy"] = recipe.get("lazy", False)
+        call = json.dumps(options)
+        if call not in calls:
+            calls[call] = directions.random(objective, **options)
+        made.append(calls[call][recipe["index"]])
+    return made
 
 
 def _read(kept: str | os.PathLike[str]) -> tuple[checkpoints.State, list[str]]:
