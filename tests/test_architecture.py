@@ -14,7 +14,7 @@ SOURCE = Path(lossnav.__file__).parent
 HEAVY = {"torch", "ray", "matplotlib", "xarray", "plotly", "pandas", "zarr", "sklearn"}
 PLOTTING = {"matplotlib", "plotly"}
 OWNERS = {  # who may import an optional or heavy package at all
-    "ray": {"engines/ray.py"},
+    "ray": {"engines/cluster.py", "engines/ray.py"},
     "plotly": {"plots"},
     "matplotlib": {"plots"},
     "starlette": {"explorer"},

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
     from lossnav.corrections import control_variate
-    from lossnav.engines import Engine, Local
+    from lossnav.engines import Engine, Local, Ray
     from lossnav.ensembles import ensemble
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
@@ -50,6 +50,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Points": ("lossnav.samplers", "Points"),
     "Engine": ("lossnav.engines", "Engine"),
     "Local": ("lossnav.engines", "Local"),
+    "Ray": ("lossnav.engines", "Ray"),
     "Plan": ("lossnav.acceleration", "Plan"),
     "estimate": ("lossnav.evaluation", "estimate"),
     "evaluate": ("lossnav.evaluation", "evaluate"),
@@ -80,6 +81,7 @@ __all__ = [
     "Plan",
     "Plane",
     "Points",
+    "Ray",
     "RescaledBilinear",
     "RescaledLine",
     "Sampler",

@@ -117,6 +117,10 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
+        return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}
+
     def take(self, rows: Sequence[int]) -> Batches:
         """Return some of the samples, in their order, as batches of their own, kept on the device.
 
@@ -155,7 +159,7 @@ class Batches:
             joined = iter([torch.cat(column) for column in columns])
             whole = map_tensors(pieces[0], lambda _: next(joined))
             cuts = torch.linspace(0, len(wanted), -(-len(wanted) // max(lengths)) + 1).long().tolist()
-            taken._kept = [map_tensors(whole, lambda t, a=a, b=b: t[a:b]) for a, b in itertools.pairwise(cuts)]  # type: ignore[misc]
+            taken._kept = [map_tensors(whole, lambda t, a=a, b=b: t[a:b].clone()) for a, b in itertools.pairwise(cuts)]  # type: ignore[misc]
         taken._source, taken.count = taken._kept, len(taken._kept)
         taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
         return taken

@@ -174,6 +174,15 @@ def evaluate(
     save_directions: Annotated[
         bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
     ] = False,
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="This process, or workers on a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of the cluster: local (default: a private one), auto, or host:port.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Default: as many as the cluster has room for.")] = None,
+    cpus_per_worker: Annotated[int | None, typer.Option(help="Default: 1.")] = None,
+    gpus_per_worker: Annotated[float | None, typer.Option(help="Default: none.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
     ] = False,
@@ -186,7 +195,6 @@ def evaluate(
 
     from lossnav import directions
     from lossnav.charts import Line, Plane, RescaledBilinear, RescaledLine
-    from lossnav.engines import Local
     from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
@@ -195,7 +203,8 @@ def evaluate(
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
 
-    engine = Local(plan, precision)
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    chosen_engine = _engine(engine, plan, precision, address=address, workers=workers, **per_worker)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
     chart_class: Any = charts[chart]
     rescaled = chart.startswith("rescaled")
@@ -232,12 +241,12 @@ def evaluate(
     coarse_axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, control))
     coarse = None if control is None else Grid(**coarse_axes)
     if dry_run:
-        found = estimate(part, place(seed), chosen, engine=engine)
-        whole = None if coarse is None else estimate(objective, place(seed), coarse, engine=engine)
+        found = estimate(part, place(seed), chosen, engine=chosen_engine)
+        whole = None if coarse is None else estimate(objective, place(seed), coarse, engine=chosen_engine)
         _print_table(_estimate_words(found, seeds, whole))
         return
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
-        options: dict[str, Any] = {"engine": engine, "progress": not live, "on_update": drawn}
+        options: dict[str, Any] = {"engine": chosen_engine, "progress": not live, "on_update": drawn}
         if seeds > 1:
             many = range(seed, seed + seeds)
             surface = ensemble(part, place, chosen, many, store=out, overwrite=overwrite, **options)
@@ -358,6 +367,18 @@ def info(
         typer.echo(json.dumps(jsonable(everything), indent=2, ensure_ascii=False))
     else:
         _print_table(_made_words(opened) | _summary_words(opened))
+
+
+def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
+    """Make the engine of a name; what is said of a cluster needs one."""
+    from lossnav.engines import Local, Ray
+
+    said = {option: value for option, value in cluster.items() if value is not None}
+    if name == "ray":
+        return Ray(plan, precision, **said)
+    if said:
+        raise OptionError(f"--{next(iter(said)).replace('_', '-')} is of a cluster. Add --engine ray.")
+    return Local(plan, precision)
 
 
 def _version(asked: bool) -> None:

@@ -15,6 +15,7 @@
     │   ├── NotDeterministicError     two passes at one point disagree
     │   └── DeviceError               the device asked for is not there
     ├── EvaluationError               every point failed
+    ├── ClusterError                  a cluster cannot be reached, holds too little, or its workers cannot work
     ├── CheckpointError
     │   ├── CheckpointMismatchError   the weights belong to another model
     │   └── UnsafeCheckpointError     the file is a pickle that wants to run code
@@ -92,6 +93,10 @@ class DeviceError(ObjectiveError):
 
 class EvaluationError(LossnavError):
     """Every point of a run raised an error."""
+
+
+class ClusterError(LossnavError):
+    """A cluster cannot be reached, holds too little, or its workers cannot work."""
 
 
 class CheckpointError(LossnavError):

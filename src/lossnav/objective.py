@@ -14,7 +14,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,17 @@ from lossnav import batches as data_batches
 from lossnav import checkpoints, identity, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
-from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionPasses, Measured, Passes, StepValues, has_nan, make_passes
+from lossnav.calling import (
+    BATCH_NORMS,
+    CopyPasses,
+    FunctionPasses,
+    Measured,
+    Passes,
+    Step,
+    StepValues,
+    has_nan,
+    make_passes,
+)
 from lossnav.errors import (
     DataError,
     DeviceError,
@@ -123,6 +133,8 @@ class Objective:
         What each parameter is; "norm" is any parameter of a normalisation layer.
     transposed : dict of str to int
         Weights whose filters run along the second axis, with their number of groups.
+    origin : mapping or None
+        The SPEC it was built from (see `load_objective`), so that another process can build it too.
 
     Raises
     ------
@@ -147,6 +159,7 @@ class Objective:
     params: Params
     roles: dict[str, Role]
     transposed: dict[str, int]
+    origin: Mapping[str, str | None] | None
 
     def __init__(
         self,
@@ -193,6 +206,7 @@ class Objective:
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = _describe_parameters(model, self.params)
         self._writes_weights = False
+        self._step: Step = partial(_measure, self._forward, self._loss, self.metrics)
         self._pass: Passes = make_passes(model, self._step, bn, self.device)
 
         with rng.preserved(seed, self.device):
@@ -208,7 +222,7 @@ class Objective:
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
         self.population: int | None = None  # samples that this is a subset of
         self.subset_seed: int | None = None
-        self.origin: dict[str, str | None] | None = None  # what `specs.load_objective` made it of
+        self.origin = None
         self._prove(model)
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
@@ -278,15 +292,7 @@ class Objective:
             with rng.preserved(seed, self.device):
                 self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget)
 
-        def step(point: Params, batch: Batch) -> StepValues:
-            arguments = (point,) if self.batches is None else (point, batch)
-            n = 1 if self.batches is None else _count(None, batch)
-            values: dict[str, Measured] = {"loss": self._loss.check(function(*arguments), n)}
-            for metric_name, metric in self.metrics.items():
-                values[metric_name] = check_metric(metric_name, metric(*arguments), n)
-            return n, values
-
-        self._pass = FunctionPasses(step)
+        self._pass = FunctionPasses(partial(_measure_function, function, self._loss, self.metrics, data is not None))
         return self
 
     # ------------------------------------------------------------------ evaluating
@@ -403,6 +409,7 @@ class Objective:
         state = checkpoints.fit(state, self.params, self._held | self._buffers, self._aliases, self.name)
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)  # the data is the same
+        other.origin = None
         for part in ("params", "_held", "_buffers"):
             tensors = {
                 name: state.get(name, tensor).detach().to(tensor.device, tensor.dtype, copy=True)
@@ -470,16 +477,6 @@ class Objective:
 
     # ------------------------------------------------------------------ inside
 
-    def _step(self, model: Any, batch: Batch) -> StepValues:
-        """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample."""
-        outputs, targets = self._forward(model, batch)
-        n = _count(targets, batch)
-        values: dict[str, Measured] = {"loss": self._loss(outputs, targets, n)}
-        outputs = logits(outputs)
-        for name, metric in self.metrics.items():
-            values[name] = check_metric(name, metric(outputs, targets), n)
-        return n, values
-
     def _prove(self, model: nn.Module) -> None:
         """Pass one batch at the centre: learn what the loss returns, and how the model may be called.
 
@@ -521,6 +518,32 @@ class Objective:
                 return passes(params, self._buffers, first)
             except LossMisjudgedError:
                 return passes(params, self._buffers, first)
+
+
+def _measure(forward: Forward, loss: Loss, metrics: Mapping[str, Metric], model: Any, batch: Batch) -> StepValues:
+    """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample.
+
+    No method: the structure keeps hold of it, and an objective on a part of the data would hold on to all of it.
+    """
+    outputs, targets = forward(model, batch)
+    n = _count(targets, batch)
+    values: dict[str, Measured] = {"loss": loss(outputs, targets, n)}
+    outputs = logits(outputs)
+    for name, metric in metrics.items():
+        values[name] = check_metric(name, metric(outputs, targets), n)
+    return n, values
+
+
+def _measure_function(
+    function: Callable[..., Any], loss: Loss, metrics: Mapping[str, Metric], has_data: bool, point: Params, batch: Batch
+) -> StepValues:
+    """Call a bare function of parameters in the same way."""
+    arguments = (point, batch) if has_data else (point,)
+    n = _count(None, batch) if has_data else 1
+    values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
+    for name, metric in metrics.items():
+        values[name] = check_metric(name, metric(*arguments), n)
+    return n, values
 
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")

@@ -12,7 +12,7 @@ from lossnav.charts.saved import open_chart
 from lossnav.errors import OptionError
 from lossnav.evaluation import evaluate
 from lossnav.files import Place, beside, is_local, is_url, name_of
-from lossnav.specs import load_objective
+from lossnav.specs import rebuild
 from lossnav.surface import open_surface, put_together
 
 if TYPE_CHECKING:
@@ -79,7 +79,8 @@ def resume(
         from lossnav.engines import Local
 
         words = said["engine"]
-        engine = Local("plain" if words.get("asked") == "plain" else "auto", words["precision"])
+        asked = words.get("asked")
+        engine = Local(asked if asked in ("plain", "tuned") else "auto", words["precision"])
     options: dict[str, Any] = {"engine": engine, "progress": progress, "on_update": on_update}
     return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
 
@@ -92,7 +93,4 @@ def _objective(said: Mapping[str, Any], store: Place) -> Objective:
             f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
             "with the same arguments, or pass the objective: ln.resume(store, objective)."
         )
-    objective = load_objective(**origin)
-    if said.get("population") is not None and objective.population is None:
-        objective = objective.subset(int(said["samples"]), int(said["subset_seed"]))
-    return objective
+    return rebuild(origin, said.get("population"), said.get("samples"), said.get("subset_seed"))

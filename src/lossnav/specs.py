@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -67,6 +67,18 @@ def load_objective(
     value = value.at(checkpoints.load(checkpoint)) if checkpoint is not None else copy.copy(value)
     value.origin = _origin(spec, checkpoint, data_root)
     return value
+
+
+def rebuild(
+    origin: Mapping[str, str | None], population: int | None, samples: int | None, seed: int | None
+) -> Objective:
+    """Build an objective again from its ``origin``; where it was a subset (of `population` samples), with that."""
+    arguments: dict[str, Any] = dict(origin)
+    objective = load_objective(**arguments)
+    if population is None or objective.population is not None:
+        return objective
+    assert samples is not None and seed is not None
+    return objective.subset(samples, seed)
 
 
 def _origin(spec: str, checkpoint: Any, data_root: Any) -> dict[str, str | None]:

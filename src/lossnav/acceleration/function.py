@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.planner import Choice, Way, choose
 from lossnav.charts import Chart
+from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import Values
 from lossnav.objective import Objective
+from lossnav.specs import rebuild
 
 _SMALLEST_BATCH = 1
 
@@ -37,12 +39,60 @@ class PointFunction:
         """Return loss and metrics at some coordinates."""
         return self.objective.evaluate(self.chart(point))
 
+    def by_spec(self) -> FromSpec:
+        """Return what makes this function anew where the SPEC of its objective can be built.
+
+        Raises
+        ------
+        OptionError
+            If the objective was not built from a SPEC.
+        """
+        objective = self.objective
+        if objective.origin is None:
+            raise OptionError(
+                "build='spec' needs an objective that comes from a SPEC, unchanged. Make it with load_objective("
+                "'file.py:name') or on the command line, or use build='send'."
+            )
+        drawn = (objective.population, objective.samples, objective.subset_seed)
+        return FromSpec(objective.origin, drawn, objective.fingerprint, self.chart)
+
     def accelerate(
         self, probes: NDArray[np.float64], total: int | None, precision: Precision, plan: Way | Plan = "auto"
     ) -> Accelerated:
         """Choose a plan and prove it at the probe points; see `planner.choose`."""
         function, choice = choose(self.objective, self.chart, probes, total, precision, plan)
         return Accelerated(self, function, choice)
+
+
+@dataclass
+class FromSpec:
+    """A function that is built where it is called, from the SPEC of its objective: small to send.
+
+    Attributes
+    ----------
+    origin : mapping
+        Of the objective.
+    drawn : (int or None, int or None, int or None)
+        Its ``population``, ``samples`` and ``subset_seed``.
+    fingerprint : str
+        Of the objective it must be.
+    chart : Chart
+    """
+
+    origin: Mapping[str, str | None]
+    drawn: tuple[int | None, int | None, int | None]
+    fingerprint: str
+    chart: Chart
+
+    def __call__(self) -> PointFunction:
+        """Build the function; raise ObjectiveError where the SPEC means something else there."""
+        objective = rebuild(self.origin, *self.drawn)
+        if objective.fingerprint != self.fingerprint:
+            raise ObjectiveError(
+                f"{self.origin['spec']} is another objective here: its fingerprint is {objective.fingerprint}, not "
+                f"{self.fingerprint}. Give every machine the same code, weights and data, or use build='send'."
+            )
+        return PointFunction(objective, self.chart)
 
 
 class Accelerated:
@@ -64,7 +114,7 @@ class Accelerated:
             try:
                 return self.fast(point)
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error) or not self._halve():
+                if not _out_of_memory(error) or not self.halve():
                     raise
 
     @property
@@ -98,9 +148,10 @@ class Accelerated:
             "plan_events": choice.events,
         }
 
-    def _halve(self) -> bool:
+    def halve(self) -> bool:
         """Build the same plan with batches of half the size; False where they cannot be smaller."""
-        assert self.fast is not None
+        if self.fast is None:
+            return False
         fast, structure = self.fast, self.fast.structure
         size = min(fast.plan.batch_size or structure.samples, structure.samples)
         if structure.joined is None or size <= _SMALLEST_BATCH:

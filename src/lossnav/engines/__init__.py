@@ -2,5 +2,6 @@
 
 from lossnav.engines.base import Engine, Outcome, PointFunction
 from lossnav.engines.local import Local
+from lossnav.engines.ray import Ray
 
-__all__ = ["Engine", "Local", "Outcome", "PointFunction"]
+__all__ = ["Engine", "Local", "Outcome", "PointFunction", "Ray"]

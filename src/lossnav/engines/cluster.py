@@ -1,0 +1,181 @@
+"""A Ray cluster as an engine needs it: reached or started, counted, left as it was."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+from lossnav.errors import ClusterError, MissingExtraError, OptionError
+
+_REACH_SECONDS = 5.0  # Ray itself tries for two minutes and then ends the process
+_QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def ray_module() -> ModuleType:
+    """Import ray."""
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError('ray is not installed. Type: pip install "lossnav[ray]"') from error
+    module: ModuleType = ray
+    return module
+
+
+class Cluster:
+    """A connection to a Ray cluster; one that this process has already is used and left open.
+
+    Parameters
+    ----------
+    address : str
+        "local" starts a private one on this machine, "auto" looks for the one this machine belongs to, or host:port.
+    cpus : int, optional
+        That a private cluster is to hold. Default: all of this machine.
+
+    Raises
+    ------
+    MissingExtraError
+        If ray is not installed.
+    ClusterError
+        If the cluster cannot be reached, or this machine has fewer CPUs.
+    """
+
+    def __init__(self, address: str, cpus: int | None = None) -> None:
+        self.ray: Any = ray_module()
+        self._ours = not self.ray.is_initialized()
+        if not self._ours:
+            return
+        if address == "local":
+            self._connect(address, num_cpus=_enough_cpus(cpus), include_dashboard=False)
+        else:
+            _require_reachable(_resolve(address))
+            self._connect(address)
+
+    def _connect(self, address: str, **options: Any) -> None:
+        with _undisturbed():
+            try:
+                self.ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
+            except Exception as error:
+                raise ClusterError(
+                    f"Ray at {address} gave no connection: {type(error).__name__}: {error}. Check the address, and "
+                    "that this machine belongs to the cluster (ray start --address=…), or use address='local'."
+                ) from error
+            self._mute(True)
+
+    def _mute(self, muted: bool) -> None:
+        """Keep Ray from printing deaths on stdout, where results go: the engine itself says what died.
+
+        There is no option for it: with log_to_driver=False this prints all the same, and prints nothing else.
+        """
+        worker: Any = getattr(getattr(self.ray, "_private", None), "worker", None)
+        if hasattr(worker, "print_to_stdstream"):
+            if muted:
+                self._print = worker.print_to_stdstream
+            worker.print_to_stdstream = (lambda *_, **__: None) if muted else self._print
+
+    def require(self, workers: int | None, cpus: int, gpus: float) -> int:
+        """Return how many workers fit; raise ClusterError at once if none does, or fewer than asked for."""
+        fitting = self.room(cpus, gpus)
+        if fitting < (workers or 1):
+            held = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in self._nodes())
+            asked = f"{workers} workers" if workers else "One worker"
+            each = f"{cpus} CPUs and {gpus:g} GPUs" + (" each" if workers else "")
+            raise ClusterError(
+                f"{asked} with {each} do not fit: {fitting or 'none'} would. The nodes hold: {held or 'nothing'}. Ask "
+                "for fewer (workers=, cpus_per_worker=, gpus_per_worker=), or add nodes: ray start --address=…"
+            )
+        return fitting
+
+    def room(self, cpus: int, gpus: float) -> int:
+        """Count the workers that fit into the cluster, were it empty."""
+        count = 0
+        for node in self._nodes():
+            fitting = node.get("CPU", 0) / cpus
+            if gpus:
+                fitting = min(fitting, node.get("GPU", 0) / gpus + 1e-9)  # ten tenths are one
+            count += int(fitting)
+        return count
+
+    def _nodes(self) -> list[dict[str, float]]:
+        """What each living node holds."""
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def close(self) -> None:
+        """Leave the cluster; a private one ends."""
+        if self._ours and self.ray.is_initialized():
+            with _undisturbed():
+                self.ray.shutdown()
+            self._mute(False)
+
+
+def _enough_cpus(asked: int | None) -> int:
+    """CPUs of a private cluster."""
+    there = os.cpu_count() or 1
+    if asked is not None and asked > there:
+        raise ClusterError(
+            f"The workers need {asked} CPUs and this machine has {there}. Ask for fewer (workers=, cpus_per_worker=), "
+            "or name a cluster: address='auto'."
+        )
+    return asked or there
+
+
+def _resolve(address: str) -> str:
+    """Host and port of a cluster; empty where only Ray can tell."""
+    address = (os.environ.get("RAY_ADDRESS") or address) if address == "auto" else address
+    if address != "auto":
+        return address.removeprefix("ray://")
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+    except ImportError:  # it moved: then Ray's own long wait has to do
+        return ""
+    try:
+        return str(canonicalize_bootstrap_address("auto"))
+    except ConnectionError as error:
+        raise ClusterError(
+            "No Ray cluster runs here. Start one with: ray start --head, name it (address='host:6379'), or use "
+            "address='local'."
+        ) from error
+
+
+def _require_reachable(address: str) -> None:
+    """Raise ClusterError within seconds where nobody listens."""
+    if not address:
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise OptionError(f"address={address!r} is none. Use 'local', 'auto' or host:port.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise ClusterError(
+            f"Nobody answers at {address}: {error}. Check the address and that the cluster runs (ray status), or use "
+            "address='local'."
+        ) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ray start or end with the signal handlers of this process, its log level and its environment kept.
+
+    Ray takes SIGTERM for itself; a run of ours has its own handlers (see `interrupts`).
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
+    logger, added = logging.getLogger("ray"), {name: value for name, value in _QUIET.items() if name not in os.environ}
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+        logger.setLevel(level)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
