@@ -372,3 +372,10 @@ def test_a_journal_takes_rows_with_more_values(tmp_path):
     assert [row[:2] for row in found] == [row[:2] for row in rows]
     assert found[1].values == {"loss": 1 / 7}
     assert json.dumps(found[2].values) == json.dumps(rows[2].values)
+
+
+def test_a_url_of_this_machine_is_a_path(tmp_path):
+    url = (tmp_path / "a folder" / "run.zarr").as_uri()
+    surface = ln.evaluate(*killing.problem(), GRID, store=url, save_directions=True, check=False)
+    same(ln.open(url), surface)
+    assert sorted(path.name for path in (tmp_path / "a folder").iterdir()) == ["run.directions.safetensors", "run.zarr"]

@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec
 
@@ -62,6 +62,14 @@ def _reporting(command: Callable[P, None]) -> Callable[P, None]:
 DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files).")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
+EngineName = Annotated[Literal["local", "ray"], typer.Option(help="This process, or workers on a Ray cluster.")]
+Address = Annotated[
+    str | None, typer.Option(help="Of the cluster: local (default: a private one), auto, or host:port.")
+]
+Workers = Annotated[int | None, typer.Option(help="Default: as many as the cluster has room for.")]
+CpusPerWorker = Annotated[int | None, typer.Option(help="Default: 1.")]
+GpusPerWorker = Annotated[float | None, typer.Option(help="Default: none.")]
 
 
 @app.command()
@@ -131,7 +139,7 @@ def train(
 @_reporting
 def evaluate(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Surface to write (a .zarr folder).")] = Path("run.zarr"),
+    out: Annotated[str, typer.Option("--out", "-o", help="Surface to write: a .zarr folder, or a URL.")] = "run.zarr",
     chart: Annotated[
         Literal["line", "plane", "rescaled-line", "rescaled-bilinear"], typer.Option(help="Where to look.")
     ] = "plane",
@@ -174,15 +182,11 @@ def evaluate(
     save_directions: Annotated[
         bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
     ] = False,
-    engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="This process, or workers on a Ray cluster.")
-    ] = "local",
-    address: Annotated[
-        str | None, typer.Option(help="Of the cluster: local (default: a private one), auto, or host:port.")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Default: as many as the cluster has room for.")] = None,
-    cpus_per_worker: Annotated[int | None, typer.Option(help="Default: 1.")] = None,
-    gpus_per_worker: Annotated[float | None, typer.Option(help="Default: none.")] = None,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
     ] = False,
@@ -198,13 +202,14 @@ def evaluate(
     from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
-    from lossnav.files import require_writable
+    from lossnav.files import is_url, require_writable
     from lossnav.live import TerminalMap
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
 
-    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
-    chosen_engine = _engine(engine, plan, precision, address=address, workers=workers, **per_worker)
+    cluster: dict[str, Any] = {"address": address, "workers": workers}
+    cluster |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    chosen_engine = _engine(engine, plan, precision, cluster)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
     chart_class: Any = charts[chart]
     rescaled = chart.startswith("rescaled")
@@ -218,9 +223,9 @@ def evaluate(
         raise OptionError(f"--subset {subset} is no number of samples. Use a number, or auto.")
     if control is not None:
         _require_control(control, grid, len(chart_class.dims), subset, sampler, auto_range, seeds)
-    if not dry_run:
-        # one run goes on from what is there; what is put together from several is made anew
-        require_writable(out, overwrite or (seeds == 1 and not control), kind="surface")
+    alone = seeds == 1 and control is None  # such a run goes on from what is there; others are made anew
+    if not dry_run and not (alone and is_url(out)):
+        require_writable(out, overwrite or alone, kind="surface")
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
 
     def place(seed: int) -> Any:
@@ -261,17 +266,27 @@ def evaluate(
 @app.command()
 @_reporting
 def resume(
-    surface: Annotated[Path, typer.Argument(help="A .zarr folder of a run that was stopped or killed.")],
+    surface: Annotated[str, typer.Argument(help="Folder or URL of a run that was stopped or killed.")],
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
 ) -> None:
     """Go on with a run where it stopped; points that failed are tried again."""
     import contextlib
 
     from lossnav.live import TerminalMap
+    from lossnav.resuming import asked_of
     from lossnav.resuming import resume as run
+    from lossnav.surface import open_surface
 
+    cluster: dict[str, Any] = {"address": address, "workers": workers}
+    cluster |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    chosen_engine = _engine(engine, *asked_of(open_surface(surface).attrs), cluster)
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
-        _print_result(run(surface, progress=not live, on_update=drawn), surface)
+        _print_result(run(surface, engine=chosen_engine, progress=not live, on_update=drawn), surface)
 
 
 def _require_control(
@@ -303,7 +318,7 @@ def _corrected(
     objectives: tuple[Any, Any],
     place: Any,
     grids: tuple[Any, Any],
-    out: Path,
+    out: str,
     overwrite: bool,
     options: dict[str, Any],
 ) -> Any:
@@ -334,7 +349,7 @@ def _corrected(
 @_reporting
 def plot(
     kind: Annotated[Literal["line", "contour", "heatmap", "surface"], typer.Argument(help="What to draw.")],
-    surface: Annotated[Path, typer.Argument(help="A .zarr folder.")],
+    surface: Surface,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
     log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
@@ -354,7 +369,7 @@ def plot(
 @app.command()
 @_reporting
 def info(
-    surface: Annotated[Path, typer.Argument(help="A .zarr folder.")],
+    surface: Surface,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what a stored surface holds and how it was made."""
@@ -369,11 +384,11 @@ def info(
         _print_table(_made_words(opened) | _summary_words(opened))
 
 
-def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
+def _engine(name: str, plan: Any, precision: Any, cluster: Mapping[str, Any]) -> Any:
     """Make the engine of a name; what is said of a cluster needs one."""
     from lossnav.engines import Local, Ray
 
-    said = {option: value for option, value in cluster.items() if value is not None}
+    said: dict[str, Any] = {option: value for option, value in cluster.items() if value is not None}
     if name == "ray":
         return Ray(plan, precision, **said)
     if said:
@@ -410,7 +425,7 @@ def _show_warning(message: Warning | str, category: type[Warning], *where: Any, 
         _say(f"{category.__name__}: {message}")
 
 
-def _print_result(surface: Any, place: Path) -> None:
+def _print_result(surface: Any, place: str) -> None:
     """Say what was found and where it is; some points may have failed."""
     _print_table(_summary_words(surface))
     typer.echo(str(place))
@@ -439,6 +454,8 @@ def _estimate_words(found: Any, seeds: int, whole: Any = None) -> dict[str, str]
     words["a point"] = f"{1e3 * found.seconds_per_point:.3g} ms"
     if whole is not None:
         words["a point"] += f", with all the data {1e3 * whole.seconds_per_point:.3g} ms"
+    if found.workers > 1:
+        words["workers"] = f"{found.workers:,}"
     if found.points is not None:
         words["all of it"] = _in_hours(seeds * found.seconds + (0.0 if whole is None else whole.seconds))
     memory = found.memory if whole is None else max(found.memory, whole.memory)

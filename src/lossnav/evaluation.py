@@ -292,12 +292,14 @@ class Estimate:
     planning_seconds : float
         To choose, compile and prove the plan; a kernel that is compiled is kept for the next time.
     seconds_per_point : float
-        Median over a few points.
+        Median over a few points, one after the other.
     seconds : float
         For all points and the planning; nan where their number is not known.
     memory : float
         Bytes: the peak of this process (on a GPU: of what torch took there) after planning and a few points. A run
-        does no more than that at a time. nan where the system does not say.
+        does no more than that at a time. nan where the system does not say, or the work is done elsewhere.
+    workers : int
+        That compute at the same time.
     """
 
     points: int | None
@@ -307,6 +309,7 @@ class Estimate:
     seconds_per_point: float
     seconds: float
     memory: float
+    workers: int = 1
 
 
 def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: Engine | None = None) -> Estimate:
@@ -339,18 +342,22 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     sampler = sampler.settle(losses_of(objective, chart))
     probes = probe_points(sampler)
     with rng.preserved(device=objective.device):
-        started = time.perf_counter()
-        function = engine.prepare(PointFunction(objective, chart), probes, sampler.total)
-        planning = time.perf_counter() - started
-        list(engine.run(function, probes[:1]))  # the first point also fills caches
-        seconds: list[float] = []
-        while len(seconds) < 3 or (len(seconds) < _ESTIMATED_POINTS and sum(seconds) < _ESTIMATING_SECONDS):
+        try:
             started = time.perf_counter()
-            count = max(1, getattr(function, "points_at_once", 1))
-            list(engine.run(function, probes[np.arange(count) % len(probes)]))
-            seconds.append((time.perf_counter() - started) / count)
-    said, per_point = engine.describe(), float(np.median(seconds))
-    total = math.nan if sampler.total is None else planning + per_point * sampler.total
+            function = engine.prepare(PointFunction(objective, chart), probes, sampler.total)
+            planning = time.perf_counter() - started
+            list(engine.run(function, probes[:1]))  # the first point also fills caches
+            seconds: list[float] = []
+            while len(seconds) < 3 or (len(seconds) < _ESTIMATED_POINTS and sum(seconds) < _ESTIMATING_SECONDS):
+                started = time.perf_counter()
+                count = max(1, getattr(function, "points_at_once", 1))
+                list(engine.run(function, probes[np.arange(count) % len(probes)]))
+                seconds.append((time.perf_counter() - started) / count)
+            said, workers = engine.describe(), engine.concurrency
+        finally:
+            engine.close()
+    per_point = float(np.median(seconds))
+    total = math.nan if sampler.total is None else planning + per_point * sampler.total / workers
     return Estimate(
         sampler.total,
         str(said.get("plan", "plain")),
@@ -358,7 +365,8 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
         planning,
         per_point,
         total,
-        _peak_bytes(objective.device),
+        _peak_bytes(objective.device) if isinstance(engine, Local) else math.nan,
+        workers,
     )
 
 

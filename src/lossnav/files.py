@@ -7,6 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError
 
@@ -33,8 +35,13 @@ def require_writable(
     OutputExistsError
         If something is there and `overwrite` is False, or it is something else.
     OutputNotWritableError
-        If the folder cannot be made or written.
+        If the folder cannot be made or written, or it is a URL.
     """
+    if is_url(path):
+        raise OutputNotWritableError(
+            f"{path} is a URL, and this result is written to a folder. Choose one; a single run takes a URL: "
+            "evaluate(store=)."
+        )
     target = Path(path).expanduser()
     if target.exists() and not (kind == "surface" and _is_bare(target)):
         if not overwrite:
@@ -57,8 +64,16 @@ def is_url(place: Place) -> bool:
     return isinstance(place, str) and "://" in place
 
 
+def as_path(place: Place) -> Place:
+    """A ``file://`` URL as the path that it is; other places as they are."""
+    if isinstance(place, str) and place.startswith("file://"):
+        return url2pathname(urlsplit(place).path)
+    return place
+
+
 def beside(place: Place) -> str:
     """Where a store's directions are kept: ``run.zarr`` has ``run.directions.safetensors`` beside it."""
+    place = as_path(place)
     if not isinstance(place, str | os.PathLike):
         raise OptionError("Directions are kept beside a path or URL, and this store is neither. Save them yourself.")
     return os.fspath(place).rstrip("/").removesuffix(".zarr") + ".directions.safetensors"

@@ -78,11 +78,16 @@ def resume(
     if engine is None:
         from lossnav.engines import Local
 
-        words = said["engine"]
-        asked = words.get("asked")
-        engine = Local(asked if asked in ("plain", "tuned") else "auto", words["precision"])
+        engine = Local(*asked_of(said))
     options: dict[str, Any] = {"engine": engine, "progress": progress, "on_update": on_update}
     return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
+
+
+def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Plan and precision that the engine of a run was asked for, by the attributes of its surface."""
+    said = attributes.get("engine", {})
+    plan = said.get("asked")
+    return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
 
 
 def _objective(said: Mapping[str, Any], store: Place) -> Objective:

@@ -19,7 +19,7 @@ import zarr
 
 from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
-from lossnav.files import Place, is_local, is_there, name_of, require_writable
+from lossnav.files import Place, as_path, is_local, is_there, name_of, require_writable
 from lossnav.journal import GROUP, Journal, Row
 
 
@@ -46,7 +46,7 @@ class Store:
     """
 
     def __init__(self, place: Place, overwrite: bool = False) -> None:
-        self.place = place
+        self.place = place = as_path(place)
         there = is_there(place)
         if is_local(place):
             self.place = require_writable(place, overwrite=True, kind="surface")

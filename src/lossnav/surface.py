@@ -30,7 +30,7 @@ from lossnav.errors import (
     SchemaTooNewError,
     StoreError,
 )
-from lossnav.files import SURFACE_SCHEMA, Place, is_local, is_there, name_of, require_writable
+from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable
 from lossnav.journal import Row
 
 SCHEMA_VERSION = 1
@@ -606,6 +606,7 @@ def open_surface(path: Place) -> xr.Dataset:
     import zarr
     from zarr.errors import ZarrUserWarning
 
+    path = as_path(path)
     source = Path(path).expanduser() if is_local(path) else path
     if not (source.exists() if isinstance(source, Path) else is_there(source)):
         raise NotASurfaceError(

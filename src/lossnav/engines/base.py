@@ -34,6 +34,11 @@ class Outcome(NamedTuple):
 class Engine(ABC):
     """Runs a function at points."""
 
+    @property
+    def concurrency(self) -> int:
+        """How many points are computed at the same time, once `prepare` was called."""
+        return 1
+
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
         """Return the function to run in place of this one: the same values, perhaps sooner.
 

@@ -30,7 +30,7 @@ _TICK = 0.5  # seconds between looks at signals where nothing comes back
 _LOOK_SECONDS = 3.0  # between looks at whether the cluster has room for more workers
 _PLACING_SECONDS = 60.0  # without a single worker, after which a run gives up
 _FETCH_SECONDS = 30.0  # for a result that is there
-_SHORT_TILE = 1.0  # seconds; a worker of longer ones needs no second tile to bridge the way
+SHORT_TILE = 1.0  # seconds; a worker of longer ones needs no second tile to bridge the way
 _FAILED_STARTS = 3  # in a row, after which no more workers are started
 _EVENTS_KEPT = 20
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
@@ -64,7 +64,8 @@ class Ray(Engine):
     gpus_per_worker : float
         A part of one, or a whole number.
     tile : int, optional
-        Points sent at once. Default: as many as take about half a second. Values do not depend on it.
+        Points sent at once. Default: as many as take about half a second, or longer where there are more than 160
+        workers (3 ms for each). Values do not depend on it.
     in_flight : int
         Tiles that a worker holds, so that it need not wait for the next.
     build : "send" or "spec"
@@ -186,6 +187,11 @@ class Ray(Engine):
             for hired in [hired for hired in self._crew if hired.tiles]:  # left in the middle: nobody waits for it
                 self._dismiss(hired)
 
+    @property
+    def concurrency(self) -> int:
+        """How many workers the cluster has room for, of those asked for."""
+        return max(1, self._fitting()) if self._cluster is not None else 1
+
     def stop(self) -> None:
         """Send no other tile; what a worker has begun is finished."""
         self._stopped = True
@@ -232,7 +238,7 @@ class Ray(Engine):
     def _may_queue(self, hired: _Hired, tiles: Tiles) -> bool:
         """Whether another tile may wait behind the one that a worker is at."""
         suspect = tiles.next_is_suspect or tiles.is_suspect(hired.tiles[0][1])
-        return hired.seconds < _SHORT_TILE and not suspect
+        return hired.seconds < SHORT_TILE and not suspect
 
     def _call_back(self) -> None:
         """Cancel what waits behind the tile that a worker is at."""
@@ -311,13 +317,18 @@ class Ray(Engine):
                     "Look into Ray's logs (/tmp/ray/session_latest/logs), or try engine=Local()."
                 )
             return
-        room = self._cluster.room(self.cpus_per_worker, self.gpus_per_worker)
         kind = self._ray.remote(_Worker).options(
             num_cpus=self.cpus_per_worker, num_gpus=self.gpus_per_worker, max_restarts=0, max_task_retries=0
         )
-        for _ in range(min(self.workers or room, room) - len(self._crew)):
+        for _ in range(self._fitting() - len(self._crew)):
             actor = kind.remote()
             self._crew.append(_Hired(actor, actor.place.remote(), actor.build.remote(*self._task, self._halvings)))
+
+    def _fitting(self) -> int:
+        """How many workers there should be: as many as asked for, or as the cluster has room for."""
+        assert self._cluster is not None
+        room = self._cluster.room(self.cpus_per_worker, self.gpus_per_worker)
+        return min(self.workers or room, room)
 
     def _welcome(self, hired: _Hired, report: dict[str, Any]) -> None:
         """A worker is ready: keep what it says, and warn of what the user should know."""

@@ -9,14 +9,21 @@ from collections.abc import Sequence
 Tile = tuple[int, ...]  # numbers of points
 
 TILE_SECONDS = 0.5  # long against the millisecond that sending a tile takes, short to wait for when a run is stopped
+_DRIVER_SECONDS = 3e-3  # that the process which sends and takes back has for each tile
 DEATHS = 3  # a point whose worker died so often is given up
+
+
+def tile_seconds(workers: int) -> float:
+    """How long a tile should take, so that one process can serve so many workers."""
+    return max(TILE_SECONDS, workers * _DRIVER_SECONDS)
 
 
 class Tiles:
     """Points that wait to be evaluated, handed out in order.
 
-    A tile holds as many points as take about half a second by what the last ones took; the first holds one unit. As
-    the end comes near they get smaller, so that all workers finish together.
+    A tile holds as many points as take about half a second by what the last ones took, or longer where workers are
+    many (see `tile_seconds`); the first holds one unit. As the end comes near they get smaller, so that all workers
+    finish together.
 
     Parameters
     ----------
@@ -97,6 +104,6 @@ class Tiles:
             return max(1, self.size // self.unit)
         if math.isnan(self.seconds):
             return 1
-        by_time = TILE_SECONDS / max(1e-9, self.seconds * self.unit)
+        by_time = tile_seconds(workers) / max(1e-9, self.seconds * self.unit)
         fair = math.ceil(len(self._waiting) / (2 * max(1, workers)))
         return max(1, min(int(by_time), fair))
