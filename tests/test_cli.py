@@ -7,12 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import lossnav as ln
+from lossnav import cli
 
 SLOW_PROJECT = """
 import os
@@ -212,6 +215,10 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
     assert surface.attrs["objective"]["samples"] == samples
     assert "control_variate" not in surface.attrs
     assert not surface.lossnav.complete
+    done = lossnav(*run, "--subset", 10, "--control", 6, cwd=project)  # the same call goes on
+    assert done.returncode == 0, done.stderr
+    assert "control_variate" in ln.open(project / "run.zarr").attrs
+    assert not (project / "run.parts").exists()
 
 
 @pytest.mark.parametrize(
@@ -253,6 +260,7 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("evaluate", "project.py:objective", "--checkpoint", "none.pt"), 1, "There is no checkpoint"),
         (("evaluate", "project.py:objective", "-o", "project.py"), 1, "OutputExistsError"),
         (("evaluate", "project.py:objective", "-o", "project.py/run.zarr"), 1, "OutputNotWritableError"),
+        (("evaluate", "project.py:objective", "--seeds", "2", "-o", "memory://a.zarr"), 1, "a single run takes a URL"),
         (("info", "none.zarr"), 1, "There is no none.zarr"),
         (("plot", "contour", "none.zarr", "-o", "x.png"), 1, "There is no none.zarr"),
         (("plot", "pie", "none.zarr", "-o", "x.png"), 2, "pie"),
@@ -264,11 +272,13 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("--nothing",), 2, "nothing"),
     ],
 )
-def test_what_is_wrong_is_said_on_stderr_with_its_code(project, arguments, code, words):
-    done = lossnav(*arguments, cwd=project)
-    assert done.returncode == code, done.stderr
+def test_what_is_wrong_is_said_on_stderr_with_its_code(project, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # the command line replaces it
+    done = CliRunner().invoke(cli.app, arguments)
+    assert done.exit_code == code, done.output
     assert words in done.stderr
-    assert "Traceback" not in done.stderr
+    assert isinstance(done.exception, SystemExit)  # else a traceback
     assert not done.stdout
 
 
@@ -358,6 +368,16 @@ def test_the_same_call_goes_on_and_another_is_refused(project):
     assert "--overwrite" in other.stderr
     assert lossnav("evaluate", "project.py:objective", "--grid", 7, "--overwrite", cwd=project).returncode == 0
     assert ln.open(project / "run.zarr").sizes["alpha"] == 7
+
+
+def test_a_url_is_a_place_too(project):
+    url = (project / "url.zarr").as_uri()
+    done = lossnav("evaluate", "project.py:objective", "--grid", 3, "-o", url, cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == url
+    assert lossnav("resume", url, cwd=project).returncode == 0
+    assert lossnav("info", url, cwd=project).stdout.startswith("points")
+    assert sorted(path.name for path in project.glob("*url*")) == ["url.zarr"]
 
 
 def test_resume_says_what_is_missing(project):

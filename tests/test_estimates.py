@@ -222,6 +222,7 @@ def test_an_ensemble_has_a_mean_and_a_spread(objective, tmp_path):
     assert float(mean["loss_sd"].sel(alpha=0)) == pytest.approx(0, abs=1e-9)
     assert [chart["directions"][0]["seed"] for chart in together.attrs["ensemble"]["charts"]] == [0, 1, 2, 3]
     assert ln.open(tmp_path / "seeds.zarr")["loss"].equals(together["loss"])
+    assert [path.name for path in tmp_path.iterdir()] == ["seeds.zarr"]
 
 
 def test_planes_of_points_are_joined_as_grids(objective):
@@ -347,13 +348,24 @@ def test_a_seed_that_fails_leaves_the_others():
 
 @pytest.mark.parametrize(("after", "seeds", "done"), [(2, 1, 2), (7, 1, 7), (12, 1, 9), (20, 2, 18)])
 def test_a_stopped_ensemble_keeps_what_it_has(tmp_path, after, seeds, done):
-    objective, line = hills(calls=[], stop_after=after)
+    calls = []
+    objective, line = hills(calls=calls, stop_after=after)
     with pytest.raises(ln.Interrupted, match="Stopped after") as caught:
         ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), store=tmp_path / "e.zarr", check=False)
     stored = ln.open(tmp_path / "e.zarr")
     assert stored.identical(caught.value.surface)
     assert stored.sizes["seed"] == seeds
     assert stored.lossnav.counts["ok"] == done
+    calls.clear()  # and is not stopped again
+    calls.extend([None] * 1000)
+    whole = ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), store=tmp_path / "e.zarr", check=False)
+    assert len(calls) == 1000 + 4 * 9 - after
+    assert ln.open(tmp_path / "e.zarr").identical(whole)
+    again = ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), check=False)
+    assert whole["loss"].equals(again["loss"])
+    assert [path.name for path in tmp_path.iterdir()] == ["e.zarr"]
+    with pytest.raises(ln.errors.OutputExistsError):
+        ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), store=tmp_path / "e.zarr", check=False)
 
 
 def test_stopped_at_once_the_points_are_kept_as_they_are(tmp_path):

@@ -202,7 +202,7 @@ def evaluate(
     from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
-    from lossnav.files import is_url, require_writable
+    from lossnav.files import Parts, is_url, require_writable
     from lossnav.live import TerminalMap
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
@@ -223,9 +223,12 @@ def evaluate(
         raise OptionError(f"--subset {subset} is no number of samples. Use a number, or auto.")
     if control is not None:
         _require_control(control, grid, len(chart_class.dims), subset, sampler, auto_range, seeds)
-    alone = seeds == 1 and control is None  # such a run goes on from what is there; others are made anew
+    alone = seeds == 1 and control is None
     if not dry_run and not (alone and is_url(out)):
-        require_writable(out, overwrite or alone, kind="surface")
+        if alone:
+            require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
+        else:
+            Parts(out, overwrite)
     objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
 
     def place(seed: int) -> Any:
@@ -324,24 +327,27 @@ def _corrected(
 ) -> Any:
     """Evaluate all the data on a coarse grid, a part of it on a fine one; at a stop save what there is as it is."""
     from lossnav.corrections import control_variate
+    from lossnav.files import Parts
     from lossnav.surface import save_surface
 
-    made: list[Any] = []
-    for objective, grid, words in zip(objectives, grids, ("all the data", "the subset, not corrected,"), strict=True):
+    parts, made = Parts(out, overwrite), []
+    names = {"whole": "all the data", "subset": "the subset, not corrected,"}
+    for objective, grid, (name, words) in zip(objectives, grids, names.items(), strict=True):
         try:
-            made.append(run(objective, place, grid, **options))
+            made.append(run(objective, place, grid, **parts.options(name), **options))
         except Interrupted as error:
-            save_surface(error.surface, out, overwrite=overwrite)
+            save_surface(error.surface, out, overwrite=True)
             done = int((error.surface["status"] != 0).sum())
-            said = f"Stopped. The surface of {words} as far as it got, {done:,} points, is saved in {out}."
-            raise Interrupted(said, error.surface, error.signal) from error
+            said = f"Stopped. The surface of {words} as far as it got, {done:,} points, is saved in {out}; "
+            raise Interrupted(said + "the same call goes on.", error.surface, error.signal) from error
     whole, part = made
     try:
         surface = control_variate(part, whole)
     except OptionError as error:
-        save_surface(part, out, overwrite=overwrite)
+        save_surface(part, out, overwrite=parts.overwrite)
         raise OptionError(f"{error} The surface of the subset, not corrected, is saved in {out}.") from error
-    save_surface(surface, out, overwrite=overwrite)
+    save_surface(surface, out, overwrite=parts.overwrite)
+    parts.discard()
     return surface
 
 

@@ -14,7 +14,7 @@ from lossnav import rng
 from lossnav.charts import Chart
 from lossnav.errors import EvaluationError, Interrupted, OptionError, PointsFailedWarning
 from lossnav.evaluation import evaluate, losses_of, require_fit
-from lossnav.files import require_writable
+from lossnav.files import Parts
 from lossnav.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.surface import FAILED, join_seeds, jsonable, save_surface
@@ -41,8 +41,11 @@ def ensemble(
         Of points that lie on no grid the interpolated grids are joined. An automatic range is the same for all seeds:
         along each coordinate the largest that one of them finds.
     seeds : iterable of int
-    store, overwrite
-        As in `evaluate`.
+    store : path, optional
+        Where the surface is written. Until all seeds are there, each is kept beside it as it goes (``band.zarr`` has
+        a folder ``band.parts``), and the same call goes on from there after a stop or a kill.
+    overwrite : bool
+        Whether what is there is replaced.
     **options
         What else `evaluate` takes.
 
@@ -75,8 +78,9 @@ def ensemble(
     chosen = [int(seed) for seed in seeds]
     if not chosen or len(set(chosen)) != len(chosen):
         raise OptionError("Each seed is needed once, and one at least. Pass seeds=range(10).")
-    if store is not None:
-        store = require_writable(store, overwrite, kind="surface")
+    parts = None if store is None else Parts(store, overwrite)
+    if parts and options.get("save_directions"):
+        raise OptionError("An ensemble keeps the recipes of its directions. Leave out save_directions=True.")
     sampler = _settled_for_all(objective, chart_of, sampler, chosen)
     surfaces: dict[int, xr.Dataset] = {}
     failed: dict[int, tuple[Chart, EvaluationError]] = {}
@@ -84,7 +88,8 @@ def ensemble(
     for seed in chosen:
         chart = chart_of(seed)
         try:
-            surfaces[seed] = evaluate(objective, chart, sampler, **options)
+            kept = parts.options(f"seed-{seed}") if parts else {}
+            surfaces[seed] = evaluate(objective, chart, sampler, **kept, **options)
         except EvaluationError as error:
             failed[seed] = chart, error
         except KeyboardInterrupt as error:  # an Interrupted, or one before there was anything
@@ -95,8 +100,10 @@ def ensemble(
     if not surfaces:
         raise stopped or next(iter(failed.values()))[1]
     joined = _joined(chosen, surfaces, failed)
-    if store is not None:
-        save_surface(joined, store, overwrite=overwrite)
+    if parts:
+        save_surface(joined, parts.target, overwrite=parts.overwrite or stopped is not None)
+        if stopped is None:
+            parts.discard()
     if failed:
         others = [seed for seed in chosen if seed in surfaces]
         warnings.warn(
@@ -108,10 +115,9 @@ def ensemble(
         )
     if stopped is not None:
         complete = sum(bool(surface.attrs["finished"]) for surface in surfaces.values()) + len(failed)
-        kept = f"They are saved in {store}." if store else "They are in the .surface of this exception."
-        if not complete:
-            kept = f"What there is of the first is {f'saved in {store}' if store else 'in the .surface'}."
-        raise Interrupted(f"Stopped after {complete} of {len(chosen)} seeds. {kept}", joined, stopped.signal)
+        what = "They are" if complete else "What there is of the first is"
+        where = f"saved in {store}; the same call goes on" if store else "in the .surface of this exception"
+        raise Interrupted(f"Stopped after {complete} of {len(chosen)} seeds. {what} {where}.", joined, stopped.signal)
     return joined
 
 
