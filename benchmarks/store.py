@@ -2,7 +2,7 @@
 
 The same 51x51 plane with and without a store, in one process, interleaved: the notebook's CNN (1,000 images, where
 points are quick) and ResNet-56 (1,000 images; fewer points, scaled to the whole plane by the costs measured). Then the
-parts by themselves: making a store, appending a row, writing a tile of 256 rows, folding, opening.
+parts by themselves: making a store, appending a row, writing a tile of 1,023 rows, folding, opening.
 
     python -m benchmarks.store [--quick] [--json] [--only cnn,resnet56]
 """
@@ -70,7 +70,7 @@ def parts(folder: Path, quick: bool) -> dict[str, float]:
             started = time.perf_counter()
             step()
             timed[name].append(time.perf_counter() - started)
-    rows = [journal.Row((0.1 * i, 0.2), 1, {"loss": 1.0, "loss_se": 0.1, "accuracy": 0.5}) for i in range(255)]
+    rows = [journal.Row((0.1 * i, 0.2), 1, {"loss": 1.0, "loss_se": 0.1, "accuracy": 0.5}) for i in range(1023)]
     writer, tiles, appends = journal.Journal(zarr.open_group(folder / "j.zarr", mode="w")), [], []
     for _ in range(5 if quick else 40):
         writer._written = time.monotonic()  # no tile is due before its time

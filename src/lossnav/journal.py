@@ -20,11 +20,11 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
 GROUP = "journal"
 
-_ROWS = 256  # of a tile, at most
+_ROWS = 1024  # of a tile, at most
 _TILES = 10**9  # an array may hold; those not written take no room
-_SECONDS = 0.25  # between two tiles at least, and
+_SECONDS = 1.0  # between two tiles at least, and
 _SHARE = 0.01  # no more of the time than this part goes into writing
-_READ = 64  # tiles at a time
+_READ = 16  # tiles at a time
 
 
 class Row(NamedTuple):
@@ -105,10 +105,11 @@ def read(root: zarr.Group) -> list[Row]:
 def _rows(array: zarr.Array[Any]) -> Iterator[Row]:
     columns: Sequence[str] = array.attrs["columns"]  # type: ignore[assignment]
     k = sum(column.startswith("coordinate ") for column in columns)
+    rows = array.chunks[0]
     for start in range(0, _TILES, _READ):
-        block: NDArray[np.float64] = np.asarray(array[start * _ROWS : (start + _READ) * _ROWS])
+        block: NDArray[np.float64] = np.asarray(array[start * rows : (start + _READ) * rows])
         for row in block[~np.isnan(block[:, 0])].tolist():
             status, point, values = int(row[0]), tuple(row[1 : 1 + k]), row[1 + k :]
             yield Row(point, status, dict(zip(columns[1 + k :], values, strict=True)))
-        if np.isnan(block[-_ROWS:, 0]).all():
+        if np.isnan(block[-rows:, 0]).all():
             return
