@@ -46,6 +46,7 @@ def count(out, y):
     return ((out - y) ** 2).mean()
 
 data = (torch.arange(40.0).reshape(40, 1) / 40, torch.ones(40, 1))
+torch.manual_seed(0)
 fitted = ln.Objective(torch.nn.Linear(1, 1).eval(), count, data)
 quick = ln.Objective.from_function(lambda p: 0.1 + (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
 objective = ln.Objective.from_function(bowl, {"x": torch.ones(2)})
@@ -376,7 +377,7 @@ def test_a_url_is_a_place_too(project):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == url
     assert lossnav("resume", url, cwd=project).returncode == 0
-    assert lossnav("info", url, cwd=project).stdout.startswith("points")
+    assert lossnav("info", url, cwd=project).stdout.startswith("objective")
     assert sorted(path.name for path in project.glob("*url*")) == ["url.zarr"]
 
 
