@@ -56,7 +56,7 @@ CASES = {
     "mnist": Case(workloads.cnn, (1000, 100), (51, 201)),
     "mlp": Case(workloads.mlp, (10_000, 1000), (51, 201)),
     "line": Case(workloads.cnn, (1000, 100), (201,), dims=1),
-    "resnet56": Case(workloads.resnet56, (500, 10), (51,), tolerance=0.02),
+    "resnet56": Case(workloads.resnet56, (500, 10), (51,), tolerance=0.015),
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lossnav.errors import SamplerError
+
 Points = NDArray[np.float64]  # (m, k)
 Losses = NDArray[np.float64]  # (m,)
 
@@ -62,6 +64,14 @@ class Sampler(ABC):
         """Say how the points are chosen, in values that JSON can hold."""
 
     @classmethod
-    @abstractmethod
     def again(cls, description: dict[str, Any]) -> Sampler:
-        """Make the settled sampler that describes itself so."""
+        """Make the settled sampler that describes itself so.
+
+        Raises
+        ------
+        SamplerError
+            If samplers of this kind are not made so.
+        """
+        raise SamplerError(
+            f"A {cls.__name__} is not made again from what it says of itself. Define {cls.__name__}.again."
+        )
