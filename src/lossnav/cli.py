@@ -92,32 +92,40 @@ def demo(
 @app.command()
 @_reporting
 def train(
-    spec: Annotated[str, typer.Argument(help="zoo:notebook-digits or zoo:notebook-mnist.")] = "zoo:notebook-digits",
+    spec: Annotated[
+        str, typer.Argument(help="zoo:notebook-digits, notebook-mnist, resnet20, resnet56-wide2-noshort, vgg9, ...")
+    ] = "zoo:notebook-digits",
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write (.safetensors).")] = Path(
         "model.safetensors"
     ),
     data_root: DataRoot = None,
-    passes: Annotated[int | None, typer.Option(help="Over the training data. Default: the recipe's.")] = None,
+    passes: Annotated[
+        int | None, typer.Option("--passes", "--epochs", help="Over the training data. Default: the recipe's.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="The first so many training samples. Default: all.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Adam's step. Default 0.001.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The step at the beginning. Default: the recipe's.")] = None,
     order: Annotated[
         Literal["stored", "shuffled"] | None, typer.Option(help="Of the batches. Default: the recipe's.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network of the zoo and write its checkpoint."""
     from lossnav import checkpoints, zoo
     from lossnav.files import require_writable
+    from lossnav.objective import resolve_device
 
     prefix, _, name = spec.rpartition(":")
     if prefix != "zoo":
-        raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits or zoo:notebook-mnist.")
+        raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits, zoo:notebook-mnist or zoo:resnet20.")
     require_writable(out, overwrite)
     recipe = zoo.recipe(name)
-    _say(f"loading {recipe.data}")
-    data = recipe.load_data(data_root)
     model = recipe.model(seed)
+    model = model.to(resolve_device(device, model))
+    _say(f"loading {recipe.data}")
+    data = recipe.load_data(data_root, samples)
     options = {"passes": passes, "batch_size": batch_size, "lr": lr, "order": order, "seed": seed}
     interrupted = None
     try:
@@ -129,7 +137,8 @@ def train(
         model, out, metadata={"recipe": name, "seed": seed, "held_out_accuracy": held_out}, overwrite=overwrite
     )
     if interrupted is not None:
-        raise Interrupted(f"Stopped. The weights as they are (held-out accuracy {held_out:.4f}) are in {out}.")
+        words = f"Stopped. The weights as they are (held-out accuracy {held_out:.4f}) are in {out}."
+        raise Interrupted(words, signal=getattr(interrupted, "signal", 2))
     assert history is not None
     _print_table({"held-out accuracy": f"{held_out:.4f}", "training loss": f"{history.loss[-1]:.5g} nat"})
     typer.echo(str(out))
