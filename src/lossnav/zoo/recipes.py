@@ -58,7 +58,10 @@ class Recipe:
 
     def load_data(self, root: str | os.PathLike[str] | None = None, samples: int | None = None) -> Data:
         """Load the recipe's data, as the network takes it; of the training samples the first so many."""
-        data = load_data(self.data, root).first(samples)
+        return self.prepare(load_data(self.data, root).first(samples))
+
+    def prepare(self, data: Data) -> Data:
+        """Return the data as the network takes it."""
         return data.normalized(CIFAR_MEAN, CIFAR_STD) if self.normalized else data
 
     def model(self, seed: int = 0) -> nn.Module:

@@ -21,7 +21,7 @@ class VGG9(nn.Module):
 
     References
     ----------
-    Li et al. 2018, section 4: "a 9-layer VGG network with batch normalization".
+    Li et al. 2018, section 5: "a 9-layer VGG network with batch normalization".
     """
 
     def __init__(self) -> None:
