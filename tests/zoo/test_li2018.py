@@ -167,7 +167,7 @@ def test_other_settings_and_other_folders_are_refused(made, cifar, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"side": 12}, "holds no grid of 11"),
+        ({"side": 12}, "not hold a grid of 11"),
         ({"side": 2}, "side=2 is too small"),
         ({"passes": 0}, "passes=0 is too small"),
         ({"minutes": 0}, "is no time"),
@@ -185,8 +185,10 @@ def test_the_full_scale_wants_a_gpu(cifar, tmp_path, monkeypatch):
     with pytest.raises(errors.DeviceError, match="needs a GPU.*--force"):
         reproduce(tmp_path / "run", scale="full", data_root=cifar)
     assert not (tmp_path / "run").exists()
-    forced = reproduce(tmp_path / "run", scale="full", force=True, data_root=cifar, **TINY)
-    assert forced.record["asked"]["device"] == "cpu"
+    monkeypatch.setattr(li2018._Run, "all", lambda run, data_root: run)
+    forced = reproduce(tmp_path / "run", scale="full", force=True)
+    assert forced.device == torch.device("cpu")
+    assert (forced.size.depth, forced.size.passes, forced.size.side, forced.size.minutes) == (56, 300, 51, None)
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ class Data:
         m, s = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
         (train_x, train_y), (test_x, test_y) = self.train, self.test
         black = tuple((-m / s).flatten().tolist())
-        pairs = {"train": ((train_x - m).div_(s), train_y), "test": ((test_x - m).div_(s), test_y)}
-        return replace(self, black=black, **pairs)
+        train, test = ((train_x - m).div_(s), train_y), ((test_x - m).div_(s), test_y)
+        return replace(self, train=train, test=test, black=black)
 
 
 def load_data(name: str, root: str | os.PathLike[str] | None = None) -> Data:

@@ -173,15 +173,16 @@ def reproduce(
     started = time.monotonic()
     if scale not in SCALES:
         raise OptionError(f"scale={scale!r} is unknown. Use 'small' or 'full'.")
-    wanted = {"depth": depth, "minutes": minutes, "passes": passes, "samples": samples, "side": side, "images": images}
-    wanted |= {"device": device}
-    size = replace(SCALES[scale], **{name: value for name, value in wanted.items() if value is not None})
+    options = {"depth": depth, "passes": passes, "samples": samples, "side": side, "images": images}
+    wanted: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    elsewhere: dict[str, Any] = {"minutes": minutes, "device": device}
+    elsewhere = {name: value for name, value in elsewhere.items() if value is not None}
+    size = replace(SCALES[scale], **wanted, **elsewhere)
     size = replace(size, device=_device(size, scale, force))
     _require_sensible(size)
     recipes = [recipe(f"resnet{size.depth}{end}") for end in ("", "-noshort")]
     place = resolve_device(size.device, nn.Identity())
-    asked = {"paper": "li2018", "scale": scale, "depth": size.depth, "device": place.type, "seed": seed}
-    asked |= {name: value for name, value in wanted.items() if value is not None and name not in ("minutes", "device")}
+    asked = {"paper": "li2018", "scale": scale, "device": place.type, "seed": seed, **wanted, "depth": size.depth}
     folder = Path(out).expanduser()
     record = _open_folder(folder, asked, overwrite)
     run = _Run(folder, record, size, recipes, place, seed, started, progress, say)

@@ -37,7 +37,7 @@ class _Measure(NamedTuple):
 _MEASURES = (
     _Measure("falls outwards", lambda found: found.falling, lambda value: f"{value:.1%}"),
     _Measure("is not convex", lambda found: found.bent, lambda value: f"{value:.1%}"),
-    _Measure("has pits", lambda found: float(found.pits), lambda value: f"{value:.0f}"),
+    _Measure("number of pits", lambda found: float(found.pits), lambda value: f"{value:.0f}"),
     _Measure("deepest pit (nat)", lambda found: found.depth, lambda value: f"{value:.3g}"),
 )
 
@@ -188,6 +188,7 @@ def _findings(record: Mapping[str, Any], surfaces: Planes) -> list[str]:
             f"That all {n} planes of one network lie beyond all {n} of the other happens by chance in {chance:.0%} of "
             f"cases for one such measure, and there are {len(_MEASURES)}."
         )
+    said += [_bottom(planes[0]) for planes in surfaces.values()]
     errors = [(k["test_error"], k["test_images"]) for k in record["networks"].values()]
     difference = errors[1][0] - errors[0][0]
     spread = math.sqrt(sum(error * (1 - error) / images for error, images in errors))
@@ -213,6 +214,19 @@ def _expected(depth: int) -> str:
     if depth <= min(PAPER):
         return f"{found}: no chaos is to be expected here, and little difference."
     return f"{found}, and that without them it is chaotic at {_CHAOTIC}; of {depth} layers it shows nothing."
+
+
+def _bottom(plane: xr.Dataset) -> str:
+    """Whether a network is at the lowest point of its plane; where it is not, its training did not end at a minimum."""
+    label, center = plane.attrs["objective"]["model"], plane.lossnav.center["loss"]
+    lowest = plane.lossnav.summary()["lowest"]
+    if lowest["loss"] >= center or not any(lowest["at"].values()):
+        return f"{label} is the lowest point of its plane."
+    at = ", ".join(f"{x:g}" for x in lowest["at"].values())
+    return (
+        f"{label} is not the lowest point of its plane: at ({at}) the loss is {center - lowest['loss']:.3g} nat lower. "
+        "Its training has not ended at a minimum of this plane, and part of what falls outwards says just that."
+    )
 
 
 def _compared(measure: _Measure, with_: Sequence[float], without: Sequence[float]) -> str:

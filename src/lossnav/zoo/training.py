@@ -186,8 +186,7 @@ def learning_rate(step: int, steps: int, lr: float, drops: Sequence[float]) -> f
     >>> [learning_rate(epoch, 300, 0.1, (150 / 300, 225 / 300, 275 / 300)) for epoch in (149, 150, 225, 299)]
     [0.1, 0.01, 0.001, 0.0001]
     """
-    past = sum(step >= round(drop * steps) for drop in drops)
-    return lr / 10**past
+    return lr / 10.0 ** sum(step >= round(drop * steps) for drop in drops)
 
 
 def accuracy(model: nn.Module, data: Data, held_out: int | None = None) -> float:
