@@ -22,6 +22,8 @@ def test_a_bowl_has_no_relief_but_its_own():
     found = relief(plane(lambda a, b: a**2 + 3 * b**2 + a * b, n=11))
     assert (found.falling, found.bent, found.pits, found.depth) == (0, 0, 0, 0)
     assert np.isnan(found.depth_se)
+    a, b = np.meshgrid(np.linspace(-1, 1, 11), np.linspace(-1, 1, 11))
+    assert found.rise == pytest.approx(np.median(a**2 + 3 * b**2 + a * b))
 
 
 def test_a_hill_falls_everywhere():

@@ -341,12 +341,15 @@ class _Run:
         planes = _points(side) * drawn * point + 2 * (1 + len(OTHER_SEEDS)) * planning
         self.record |= {"passes": passes, "samples": samples, "seconds_a_step": step / 2, "seconds_an_image": point}
         self.save()
+        whole = self.elapsed + training + planes + _ENDING
         limit = f" of {self.size.minutes:g}" if limited else ""
+        if limited and whole > 60 * (self.size.minutes or 0):
+            limit += ": longer than asked, but less would show nothing"
         self.say(
             f"plan: two networks, {passes} passes over {samples:,} images each ({step / 2:.3g} s a step): "
             f"{_minutes(training)}; then 2 planes of {side}x{side} and {2 * len(OTHER_SEEDS)} of "
             f"{min(side, COARSE)}x{min(side, COARSE)} points on {drawn:,} images ({drawn * point:.3g} s a point): "
-            f"{_minutes(planes)}; in all about {_minutes(self.elapsed + training + planes + _ENDING)}{limit}"
+            f"{_minutes(planes)}; in all about {_minutes(whole)}{limit}"
         )
 
     def _time_a_point(self, objective: Objective) -> tuple[float, float]:

@@ -39,6 +39,7 @@ _MEASURES = (
     _Measure("is not convex", lambda found: found.bent, lambda value: f"{value:.1%}"),
     _Measure("number of pits", lambda found: float(found.pits), lambda value: f"{value:.0f}"),
     _Measure("deepest pit (nat)", lambda found: found.depth, lambda value: f"{value:.3g}"),
+    _Measure("median rise (nat)", lambda found: found.rise, lambda value: f"{value:.3g}"),
 )
 
 
@@ -130,6 +131,8 @@ def _measured(surfaces: Planes) -> list[Row]:
         _row("pits (local minima off the border)", [str(r.pits) for r in fine]),
         _row("  surely", [str(r.pits_surely) for r in fine]),
         _row("deepest pit", [f"{r.depth:.3g} ± {r.depth_se:.2g} nat" if r.pits else "none" for r in fine]),
+        _row("median rise above the lowest", [f"{r.rise:.3g} nat" for r in fine]),
+        _row("points left out: not finite, or failed", [str(each["points"] - each["status"]["ok"]) for each in found]),
     ]
     coarse = _on_one_grid(surfaces)
     n = len(next(iter(coarse.values())))

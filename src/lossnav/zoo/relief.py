@@ -36,6 +36,8 @@ class Relief:
     depth, depth_se : float
         Of the deepest pit: how far the loss has to rise on the easiest way from it to a lower place (its persistence),
         in the unit of the loss; 0 and nan where there is none.
+    rise : float
+        Median of the loss over the plane, above its lowest: how steep the ground is, whatever its shape.
     """
 
     falling: float
@@ -46,6 +48,7 @@ class Relief:
     pits_surely: int
     depth: float
     depth_se: float
+    rise: float
 
 
 def relief(surface: xr.Dataset, step: int = 1) -> Relief:
@@ -85,9 +88,9 @@ def relief(surface: xr.Dataset, step: int = 1) -> Relief:
     falling, bent = _outwards(loss, se, x, y), _bends(loss, se, x, y)
     pits = sorted(_pits(loss, se), reverse=True)
     deepest = pits[0] if pits else (0.0, math.nan)
-    return Relief(
-        *_parts(*falling), *_parts(*bent), len(pits), sum(depth > _SURE * error for depth, error in pits), *deepest
-    )
+    surely = sum(depth > _SURE * error for depth, error in pits)
+    rise = float(np.nanmedian(loss) - np.nanmin(loss)) if np.isfinite(loss).any() else math.nan
+    return Relief(*_parts(*falling), *_parts(*bent), len(pits), surely, *deepest, rise)
 
 
 def _parts(below_zero: Array, error: Array) -> tuple[float, float]:
