@@ -14,6 +14,7 @@ import lossnav as ln
 from conftest import shared_data
 from lossnav import errors
 from lossnav.zoo import li2018
+from lossnav.zoo import li2018_plan as plan
 from lossnav.zoo.li2018 import reproduce
 from lossnav.zoo.relief import relief
 
@@ -203,11 +204,28 @@ def test_the_full_scale_wants_a_gpu(cifar, tmp_path, monkeypatch):
     ],
 )
 def test_as_much_training_as_fits(batches, passes, samples, expected):
-    found = li2018._training_that_fits(batches, 50_000, passes, samples)
-    assert found == expected
-    n, images = found
+    size = plan.Scale(20, 20.0, "cpu", passes=passes, samples=samples)
+    n, images = plan.training_that_fits(size, batches, 50_000)
+    assert (n, images) == expected
     if passes is None:
-        assert n * math.ceil(images / 128) <= batches
+        assert n * plan.batches_of(images) <= batches
+
+
+def test_planes_as_fine_as_fits():
+    """The finest grid on 500 images, then as many images as the time allows; never more time than there is."""
+    size, before = plan.Scale(20, 20.0, "cpu"), 0
+    assert plan.points(51) == 2 * (51**2 + 2 * 11**2)
+    for seconds in (60, 100, 200, 400, 1000, 4000, 40_000):
+        side, images = plan.planes_that_fit(size, seconds, 4e-4, 10_000)
+        assert plan.points(side) * images * 4e-4 <= seconds
+        assert (side - 1) % 10 == 0
+        assert side * 1e6 + images > before
+        before = side * 1e6 + images
+    assert plan.planes_that_fit(size, 40_000, 4e-4, 10_000) == (51, 10_000)
+    assert plan.planes_that_fit(size, math.inf, 4e-4, 10_000) == (51, 10_000)
+    assert plan.planes_that_fit(size, -5.0, 4e-4, 10_000) == (11, 100)  # the least there is
+    asked = plan.Scale(20, 20.0, "cpu", side=5, images=40)
+    assert plan.planes_that_fit(asked, 1.0, 4e-4, 10_000) == (5, 40)
 
 
 @pytest.mark.slow

@@ -24,44 +24,18 @@ from lossnav.evaluation import estimate, evaluate
 from lossnav.files import require_writable
 from lossnav.objective import Objective, resolve_device
 from lossnav.samplers import Grid
+from lossnav.zoo import li2018_plan as plan
 from lossnav.zoo.data import Data, load_data
+from lossnav.zoo.li2018_plan import SCALES, Scale
 from lossnav.zoo.li2018_report import PAGE, REPORT, write_report
 from lossnav.zoo.recipes import Recipe, recipe
 from lossnav.zoo.training import accuracy
 
 Say = Callable[[str], None]
 
-OTHER_SEEDS = (1, 2)  # beyond the first seed: of the planes that say what the choice of directions does
-COARSE = 11  # points a side of those
-
-_SIDES = (51, 41, 31, 21, 11)  # of the plane that is drawn; each holds the coarse one
-_IMAGES, _LEAST_IMAGES = 500, 100  # a plane is measured on, where time is short
-_PASSES = 10  # where time is short: over as many images as it allows
-_BATCH = 128
-_TRAINING, _PLANES = 0.55, 0.35  # parts of the time; the rest is reserve, since machines change their speed
-_ENDING = 40.0  # seconds for test errors, pictures and the report
 _RECORD = "run.json"
 _TRIED = 8  # batches, to learn what a step takes
 _LOOKED_AT = 500  # held-out images, for the accuracy during a training
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much is done: None where the time that is left decides."""
-
-    depth: int
-    minutes: float | None
-    device: str
-    passes: int | None = None
-    samples: int | None = None
-    side: int | None = None
-    images: int | None = None
-
-
-SCALES = {
-    "small": Scale(20, 20.0, "cpu"),
-    "full": Scale(56, None, "cuda", passes=300, samples=50_000, side=51, images=50_000),
-}
 
 
 @dataclass
@@ -179,7 +153,7 @@ def reproduce(
     elsewhere = {name: value for name, value in elsewhere.items() if value is not None}
     size = replace(SCALES[scale], **wanted, **elsewhere)
     size = replace(size, device=_device(size, scale, force))
-    _require_sensible(size)
+    size.require_sensible()
     recipes = [recipe(f"resnet{size.depth}{end}") for end in ("", "-noshort")]
     place = resolve_device(size.device, nn.Identity())
     asked = {"paper": "li2018", "scale": scale, "device": place.type, "seed": seed, **wanted, "depth": size.depth}
@@ -203,20 +177,6 @@ def _device(size: Scale, scale: str, force: bool) -> str:
             "small, or add --force to do it on the CPU all the same, which takes weeks."
         )
     return "cpu"
-
-
-def _require_sensible(size: Scale) -> None:
-    least = {"passes": 1, "samples": 2, "side": 3, "images": 2}
-    for name, at_least in least.items():
-        value = getattr(size, name)
-        if value is not None and value < at_least:
-            raise OptionError(f"{name}={value} is too small. Use {at_least} or more.")
-    if size.side is not None and size.side > COARSE and (size.side - 1) % (COARSE - 1):
-        raise OptionError(
-            f"side={size.side} does not hold a grid of {COARSE}. Use at most {COARSE}, or 21, 31, 41, 51."
-        )
-    if size.minutes is not None and not size.minutes > 0:
-        raise OptionError(f"minutes={size.minutes} is no time. Use 20.")
 
 
 def _open_folder(folder: Path, asked: dict[str, Any], overwrite: bool) -> dict[str, Any]:
@@ -279,7 +239,7 @@ class _Run:
     @property
     def left(self) -> float:
         """Seconds that training and planes may still take."""
-        return math.inf if self.size.minutes is None else 60 * self.size.minutes - self.elapsed - _ENDING
+        return math.inf if self.size.minutes is None else 60 * self.size.minutes - self.elapsed - plan.ENDING
 
     def save(self) -> None:
         """Write the record, whole or not at all."""
@@ -316,40 +276,37 @@ class _Run:
             return
         self.say("timing a few steps and points")
         available = len(images.train[0])
-        few = self.recipes[0].prepare(images.first(min(available, _TRIED * _BATCH)))
+        few = self.recipes[0].prepare(images.first(min(available, _TRIED * plan.BATCH)))
         step, point, planning = 0.0, 0.0, 0.0
         for each in self.recipes:
             model = each.model(self.seed).to(self.device)
-            for part in (few.first(min(_BATCH, len(few.train[0]))), few):  # the first step also fills caches
+            for part in (few.first(min(plan.BATCH, len(few.train[0]))), few):  # the first step also fills caches
                 history = each.train(model, part, passes=1, held_out=1, seed=self.seed, progress=False)
-            step += history.seconds / math.ceil(len(few.train[0]) / _BATCH)
-            objective = each.measure(model, tuple(part[:_IMAGES] for part in few.train))
+            step += history.seconds / plan.batches_of(len(few.train[0]))
+            objective = each.measure(model, tuple(part[: plan.IMAGES] for part in few.train))
             found, once = self._time_a_point(objective)
             point, planning = max(point, found), max(planning, once)
-        limited = self.size.minutes is not None
-        if limited and self.left <= 0:
-            raise OptionError(
-                f"minutes={self.size.minutes:g} is gone with loading, timing and drawing. "
-                f"Use {math.ceil((self.elapsed + _ENDING) / 30)} or more."
-            )
-        batches = _TRAINING * self.left / step if limited else math.inf
-        passes, samples = _training_that_fits(batches, available, self.size.passes, self.size.samples)
-        batches = passes * math.ceil(samples / _BATCH)
-        training = batches * step
-        time_for_planes = min(_PLANES * self.left, 0.9 * self.left - training) if limited else math.inf
-        side, drawn = self._planes_that_fit(time_for_planes, point, planning, samples)
-        planes = _points(side) * drawn * point + 2 * (1 + len(OTHER_SEEDS)) * planning
+        limit = self.size.minutes
+        if limit is not None and self.left <= 0:
+            least = math.ceil((self.elapsed + plan.ENDING) / 30)
+            raise OptionError(f"minutes={limit:g} is gone with loading, timing and drawing. Use {least} or more.")
+        passes, samples = plan.training_that_fits(self.size, plan.TRAINING * self.left / step, available)
+        training = passes * plan.batches_of(samples) * step
+        for_planes = min(plan.PLANES * self.left, plan.LATER * (self.left - training)) if limit else math.inf
+        side, drawn = plan.planes_that_fit(self.size, for_planes - plan.planes() * planning, point, samples)
+        planes = plan.points(side) * drawn * point + plan.planes() * planning
         self.record |= {"passes": passes, "samples": samples, "seconds_a_step": step / 2, "seconds_an_image": point}
         self.save()
-        whole = self.elapsed + training + planes + _ENDING
-        limit = f" of {self.size.minutes:g}" if limited else ""
-        if limited and whole > 60 * (self.size.minutes or 0):
-            limit += ": longer than asked, but less would show nothing"
+        whole = self.elapsed + training + planes + plan.ENDING
+        words = f" of {limit:g}" if limit else ""
+        if limit and whole > 60 * limit:
+            words += ": longer than asked, but less would show nothing"
+        coarse = min(side, plan.COARSE)
         self.say(
             f"plan: two networks, {passes} passes over {samples:,} images each ({step / 2:.3g} s a step): "
-            f"{_minutes(training)}; then 2 planes of {side}x{side} and {2 * len(OTHER_SEEDS)} of "
-            f"{min(side, COARSE)}x{min(side, COARSE)} points on {drawn:,} images ({drawn * point:.3g} s a point): "
-            f"{_minutes(planes)}; in all about {_minutes(whole)}{limit}"
+            f"{plan.in_minutes(training)}; then 2 planes of {side}x{side} and {2 * len(plan.OTHER_SEEDS)} of "
+            f"{coarse}x{coarse} points on {drawn:,} images ({drawn * point:.3g} s a point): "
+            f"{plan.in_minutes(planes)}; in all about {plan.in_minutes(whole)}{words}"
         )
 
     def _time_a_point(self, objective: Objective) -> tuple[float, float]:
@@ -358,26 +315,16 @@ class _Run:
         assert objective.samples is not None
         return found.seconds_per_point / objective.samples, found.planning_seconds
 
-    def _planes_that_fit(self, seconds: float, point: float, planning: float, samples: int) -> tuple[int, int]:
-        """Points a side and images: the largest plane on 500 images, then as many images as it can have."""
-        seconds = max(seconds - 2 * (1 + len(OTHER_SEEDS)) * planning, 0.0)
-        images = min(self.size.images or _IMAGES, samples)
-        fitting = (side for side in _SIDES if _points(side) * images * point <= seconds)
-        side = self.size.side or next(fitting, min(_SIDES))
-        if self.size.images is None:
-            affordable = seconds / (_points(side) * point)
-            images = samples if affordable > samples else max(min(_LEAST_IMAGES, samples), int(affordable))
-        return side, images
-
     def _settle_planes(self, objective: Objective) -> None:
         """Decide on the planes by the time that is left, which a training may have made less than was planned."""
         samples = self.record["samples"]
-        point, planning = self._time_a_point(objective.subset(min(_IMAGES, samples), self.seed))
-        side, images = self._planes_that_fit(0.85 * self.left, point, planning, samples)
+        point, planning = self._time_a_point(objective.subset(min(plan.IMAGES, samples), self.seed))
+        seconds = plan.LATER * self.left - plan.planes() * planning
+        side, images = plan.planes_that_fit(self.size, seconds, point, samples)
         self.record |= {"side": side, "images": images}
         self.save()
-        seconds = _points(side) * images * point
-        self.say(f"planes of {side}x{side} points on {images:,} images: about {_minutes(seconds)}")
+        seconds = plan.points(side) * images * point + plan.planes() * planning
+        self.say(f"planes of {side}x{side} points on {images:,} images: about {plan.in_minutes(seconds)}")
 
     # ------------------------------------------------------------------ doing
 
@@ -418,8 +365,8 @@ class _Run:
         side, images = self.record["side"], self.record["images"]
         part = objective if images == self.record["samples"] else objective.subset(images, self.seed)
         made = []
-        for shift in (0, *OTHER_SEEDS):
-            seed, n = self.seed + shift, min(side, COARSE) if shift else side
+        for shift in (0, *plan.OTHER_SEEDS):
+            seed, n = self.seed + shift, min(side, plan.COARSE) if shift else side
             self.say(f"evaluating {n}x{n} points around {objective.name}, directions of seed {seed}")
             grid = Grid(alpha=(-1, 1, n), beta=(-1, 1, n))
             stem = f"{name}-seed{seed}" if shift else name
@@ -430,26 +377,3 @@ class _Run:
     @staticmethod
     def _chart(objective: Objective, seed: int) -> Plane:
         return Plane(objective.params, *directions.random(objective, n=2, normalize="filter", seed=seed))
-
-
-def _points(side: int) -> int:
-    """Points of all planes of both networks."""
-    return 2 * (side**2 + len(OTHER_SEEDS) * min(side, COARSE) ** 2)
-
-
-def _training_that_fits(batches: float, available: int, passes: int | None, samples: int | None) -> tuple[int, int]:
-    """Passes, and how many images: ten passes over as many as so many batches allow, more where that is all of them.
-
-    Few passes over many images end far from a minimum, and a minimum is what the plane is drawn around.
-    """
-    if samples is None:
-        affordable = batches * _BATCH / (passes or _PASSES)
-        samples = available if affordable >= available else max(1, int(affordable / _BATCH)) * _BATCH
-    samples = min(samples, available)
-    if passes is None:
-        passes = max(1, int(batches / math.ceil(samples / _BATCH)))
-    return passes, samples
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
