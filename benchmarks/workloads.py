@@ -55,48 +55,9 @@ def _cnn(name: str, samples: int) -> Workload:
     return Workload("notebook CNN", model.eval(), x, y, F.cross_entropy)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm and an option-A shortcut (He et al. 2016)."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.pad = (outputs - inputs) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return what comes out of the block."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        if self.pad:
-            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.pad, self.pad))
-        return F.relu(out + x)
-
-
-class ResNet(nn.Module):
-    """ResNet-(6n+2) for CIFAR."""
-
-    def __init__(self, n: int) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        for i, (inputs, outputs, stride) in enumerate(((16, 16, 1), (16, 32, 2), (32, 64, 2)), 1):
-            blocks = [Block(inputs, outputs, stride), *(Block(outputs, outputs, 1) for _ in range(n - 1))]
-            self.add_module(f"layer{i}", nn.Sequential(*blocks))
-        self.linear = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return logits of shape (n, 10)."""
-        x = F.relu(self.bn1(self.conv1(x)))
-        for name in ("layer1", "layer2", "layer3"):
-            x = self.get_submodule(name)(x)
-        logits: Tensor = self.linear(x.mean((2, 3)))
-        return logits
-
-
 def resnet56(samples: int = 1000) -> Workload:
     """ResNet-56, the public checkpoint and CIFAR-10's first held-out images where they are, else random."""
-    model = ResNet(9)
+    model = ln.zoo.resnet(56)
     checkpoint, parquet = shared("resnet56-cifar10.th"), shared("cifar10/test.parquet")
     if checkpoint and parquet:
         import numpy as np
@@ -107,7 +68,7 @@ def resnet56(samples: int = 1000) -> Workload:
         table = pq.read_table(parquet).slice(0, samples)
         pixels = [np.asarray(Image.open(io.BytesIO(row["bytes"])).convert("RGB")) for row in table["img"].to_pylist()]
         x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 255
-        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (ln.zoo.CIFAR_MEAN, ln.zoo.CIFAR_STD))
         x, y = ((x - mean) / std).contiguous(), torch.tensor(table["label"].to_pylist())
     else:
         torch.manual_seed(0)

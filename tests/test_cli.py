@@ -89,6 +89,7 @@ def test_version_and_help(tmp_path):
         ("--help",),
         ("demo", "-h"),
         ("train", "-h"),
+        ("reproduce", "-h"),
         ("evaluate", "-h"),
         ("plot", "-h"),
         ("info", "-h"),
@@ -267,6 +268,12 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("plot", "pie", "none.zarr", "-o", "x.png"), 2, "pie"),
         (("train", "zoo:alexnet"), 2, "zoo has no 'alexnet'"),
         (("train", "project.py:objective"), 2, "not of the zoo"),
+        (("train", "zoo:resnet21"), 2, "6n + 2 layers"),
+        (("train", "zoo:notebook-digits", "--device", "nowhere"), 1, "The device 'nowhere' is not there"),
+        (("train", "zoo:notebook-digits", "--samples", "2000"), 2, "from 1 to 1,397"),
+        (("reproduce", "li2018", "--data-root", "/nowhere", "-o", "out"), 1, "There is no folder /nowhere"),
+        (("reproduce", "li2018", "-o", "."), 1, "holds no such run"),
+        (("reproduce", "li2018", "--depth", "21"), 2, "6n + 2 layers"),
         (("demo", "--data", "imagenet"), 2, "imagenet"),
         (("demo", "--data", "mnist", "--data-root", "nowhere"), 1, "There is no folder nowhere"),
         (("demo", "--out", "."), 1, "is not empty"),
@@ -329,6 +336,30 @@ def wait_until_it_catches_sigterm(pid):
         if caught and int(caught.group(1), 16) >> (signal.SIGTERM - 1) & 1:
             return
     raise AssertionError("it never began")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see that the run has begun")
+def test_a_training_that_is_stopped_leaves_its_weights(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "lossnav",
+        "train",
+        "zoo:notebook-digits",
+        "--epochs",
+        "100000",
+        "-o",
+        "w.safetensors",
+    ]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        wait_until_it_catches_sigterm(process.pid)
+        time.sleep(1)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert "The weights as they are" in errors
+    model = ln.checkpoints.load_into(ln.zoo.notebook_cnn(), tmp_path / "w.safetensors")
+    assert ln.zoo.accuracy(model, ln.zoo.digits()) > 0.3
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see that the run has begun")

@@ -59,7 +59,9 @@ def _reporting(command: Callable[P, None]) -> Callable[P, None]:
     return reported
 
 
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files).")]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files; CIFAR-10: parquet).")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
@@ -92,32 +94,40 @@ def demo(
 @app.command()
 @_reporting
 def train(
-    spec: Annotated[str, typer.Argument(help="zoo:notebook-digits or zoo:notebook-mnist.")] = "zoo:notebook-digits",
+    spec: Annotated[
+        str, typer.Argument(help="zoo:notebook-digits, notebook-mnist, resnet20, resnet56-wide2-noshort, vgg9, ...")
+    ] = "zoo:notebook-digits",
     out: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint to write (.safetensors).")] = Path(
         "model.safetensors"
     ),
     data_root: DataRoot = None,
-    passes: Annotated[int | None, typer.Option(help="Over the training data. Default: the recipe's.")] = None,
+    passes: Annotated[
+        int | None, typer.Option("--passes", "--epochs", help="Over the training data. Default: the recipe's.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(help="The first so many training samples. Default: all.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Adam's step. Default 0.001.")] = None,
+    lr: Annotated[float | None, typer.Option(help="The step at the beginning. Default: the recipe's.")] = None,
     order: Annotated[
         Literal["stored", "shuffled"] | None, typer.Option(help="Of the batches. Default: the recipe's.")
     ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a network of the zoo and write its checkpoint."""
     from lossnav import checkpoints, zoo
     from lossnav.files import require_writable
+    from lossnav.objective import resolve_device
 
     prefix, _, name = spec.rpartition(":")
     if prefix != "zoo":
-        raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits or zoo:notebook-mnist.")
+        raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits, zoo:notebook-mnist or zoo:resnet20.")
     require_writable(out, overwrite)
     recipe = zoo.recipe(name)
-    _say(f"loading {recipe.data}")
-    data = recipe.load_data(data_root)
     model = recipe.model(seed)
+    model = model.to(resolve_device(device, model))
+    _say(f"loading {recipe.data}")
+    data = recipe.load_data(data_root, samples)
     options = {"passes": passes, "batch_size": batch_size, "lr": lr, "order": order, "seed": seed}
     interrupted = None
     try:
@@ -129,10 +139,45 @@ def train(
         model, out, metadata={"recipe": name, "seed": seed, "held_out_accuracy": held_out}, overwrite=overwrite
     )
     if interrupted is not None:
-        raise Interrupted(f"Stopped. The weights as they are (held-out accuracy {held_out:.4f}) are in {out}.")
+        words = f"Stopped. The weights as they are (held-out accuracy {held_out:.4f}) are in {out}."
+        raise Interrupted(words, signal=getattr(interrupted, "signal", 2))
     assert history is not None
     _print_table({"held-out accuracy": f"{held_out:.4f}", "training loss": f"{history.loss[-1]:.5g} nat"})
     typer.echo(str(out))
+
+
+@app.command()
+@_reporting
+def reproduce(
+    paper: Annotated[Literal["li2018"], typer.Argument(help="Li et al. 2018, arXiv:1712.09913.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make, or to go on in.")] = Path("lossnav-li2018"),
+    scale: Annotated[
+        Literal["small", "full"],
+        typer.Option(help="small: ResNet-20, 20 minutes on two cores. full: ResNet-56 as in the paper, on a GPU."),
+    ] = "small",
+    data_root: DataRoot = None,
+    minutes: Annotated[float | None, typer.Option(help="The time there is. Default: 20 for small.")] = None,
+    depth: Annotated[int | None, typer.Option(help="Layers of the networks, 6n + 2.")] = None,
+    passes: Annotated[int | None, typer.Option("--passes", "--epochs", help="Default: by the time.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="The first so many training images. Default: by the time.")
+    ] = None,
+    grid: Annotated[int | None, typer.Option(help="Points along each axis. Default: by the time.")] = None,
+    images: Annotated[int | None, typer.Option(help="A plane is measured on. Default: by the time.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, or cuda.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Run the full scale without a GPU.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a result of a paper again, and report what came out beside what the paper says."""
+    from lossnav.zoo.li2018 import reproduce as run
+
+    size: dict[str, Any] = {"minutes": minutes, "depth": depth, "passes": passes, "samples": samples}
+    size |= {"side": grid, "images": images, "device": device, "force": force}
+    options: dict[str, Any] = {"data_root": data_root, "seed": seed, "overwrite": overwrite}
+    result = run(out, scale=scale, **size, **options, progress=True, say=_say)
+    _print_table(result.table())
+    typer.echo(str(result.report))
 
 
 @app.command()

@@ -191,7 +191,7 @@ class Objective:
         _warn_in_train_mode(model, bn)
         self.name = type(model).__name__
         self.bn, self.seed = bn, seed
-        self.device = _resolve_device(device, model)
+        self.device = resolve_device(device, model)
         self.metrics = resolve_metrics(metrics)
         self._loss = Loss(loss, reduction)
         self._forward = forward or _default_forward(loss is None)
@@ -582,7 +582,14 @@ def _count(targets: Any, batch: Batch) -> int:
     return lengths.most_common(1)[0][0] if lengths else 1
 
 
-def _resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
+def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
+    """Return a device that is there; by default the one the model is on.
+
+    Raises
+    ------
+    DeviceError
+        If it is not there.
+    """
     if device is None:
         first = next(iter(model.parameters()), next(iter(model.buffers()), None))
         return torch.device("cpu") if first is None else first.device

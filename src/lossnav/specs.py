@@ -33,8 +33,8 @@ def load_objective(
     ----------
     spec : str
         ``file.py:name`` or ``package.module:name``, where the name is an `Objective` or a function without arguments
-        that returns one; or ``zoo:notebook-digits``, ``zoo:notebook-mnist``. The code of a file is run: name only
-        files you trust.
+        that returns one; or ``zoo:name``, a name that `zoo.recipe` knows (``zoo:notebook-digits``,
+        ``zoo:resnet56-noshort``). The code of a file is run: name only files you trust.
     checkpoint : path, optional
         Weights to centre the objective at; needed for the zoo.
     data_root : path, optional

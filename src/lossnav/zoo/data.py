@@ -6,7 +6,8 @@ import gzip
 import io
 import os
 import zlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,41 @@ class Data:
     ----------
     name : str
     train, test : (x, y)
-        x: float32 of shape (n, channels, height, width) in [0, 1]; y: int64 of shape (n,).
+        x: float32 of shape (n, channels, height, width) in [0, 1], but for `normalized`; y: int64 of shape (n,).
     classes : int
+    black : tuple of float
+        The value of a black pixel in each channel, which an image is padded with.
+    lossy : bool
+        Whether an image was stored as JPEG, which changes it.
     """
 
     name: str
     train: Pair
     test: Pair
     classes: int = 10
+    black: tuple[float, ...] = (0.0,)
+    lossy: bool = False
+
+    def first(self, n: int | None) -> Data:
+        """Return the same data with the first n training samples only (None: all).
+
+        Raises
+        ------
+        OptionError
+            If there are not so many.
+        """
+        x, y = self.train
+        if n is not None and not 1 <= n <= len(x):
+            raise OptionError(f"{n:,} of {len(x):,} training samples are none. Pass a number from 1 to {len(x):,}.")
+        return replace(self, train=(x[:n], y[:n]))
+
+    def normalized(self, mean: Sequence[float], std: Sequence[float]) -> Data:
+        """Return the same data with (x - mean) / std in each channel."""
+        m, s = (torch.tensor(values).reshape(-1, 1, 1) for values in (mean, std))
+        (train_x, train_y), (test_x, test_y) = self.train, self.test
+        black = tuple((-m / s).flatten().tolist())
+        train, test = ((train_x - m).div_(s), train_y), ((test_x - m).div_(s), test_y)
+        return replace(self, train=train, test=test, black=black)
 
 
 def load_data(name: str, root: str | os.PathLike[str] | None = None) -> Data:
@@ -195,10 +223,12 @@ def cifar10(root: str | os.PathLike[str] | None = None, *, progress: bool | None
     else:
         tables = _from_hub(str(root or "uoft-cs/cifar10"))
     pairs = {}
+    stored = (image for images, _ in tables.values() for image in images)
+    lossy = any(isinstance(image, bytes) and image.startswith(_JPEG) for image in stored)
     for split, (images, labels) in tables.items():
         decoded = np.stack([_decode(image) for image in track(images, f"decode {split}", "images", progress)])
         pairs[split] = (_unit(decoded).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels, dtype=torch.int64))
-    return Data("cifar10", pairs["train"], pairs["test"])
+    return Data("cifar10", pairs["train"], pairs["test"], lossy=lossy)
 
 
 def _read_parquet(folder: Path, split: str) -> tuple[list[Any], list[int]]:
@@ -224,6 +254,7 @@ def _read_parquet(folder: Path, split: str) -> tuple[list[Any], list[int]]:
     return images, labels
 
 
+_JPEG = b"\xff\xd8"  # what such a file begins with
 _COLUMNS = (("img", "image"), ("label", "labels", "fine_label"))
 
 

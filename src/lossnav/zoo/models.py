@@ -1,4 +1,4 @@
-"""The seed notebook's network."""
+"""The seed notebook's network, and the initial values of the others."""
 
 from __future__ import annotations
 
@@ -55,3 +55,22 @@ def notebook_cnn(seed: int = 0) -> NotebookCNN:
             nn.init.xavier_uniform_(layer.weight)
             nn.init.constant_(cast(Tensor, layer.bias), 0.0)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def initialize(model: nn.Module) -> None:
+    """Draw the initial weights of a network for CIFAR from torch's global generator, in place.
+
+    Convolutions: normal with variance 2 / fan-in. Linear layers: normal with standard deviation 0.001. Biases zero,
+    BatchNorm 1 and 0.
+
+    References
+    ----------
+    He et al. 2015, "Delving Deep into Rectifiers", eq. 10, for the convolutions; all as in the code of Li et al. 2018.
+    """
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=1e-3)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)

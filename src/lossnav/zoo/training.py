@@ -1,9 +1,11 @@
-"""The seed notebook's training: Adam, passes over batches, held-out accuracy now and then."""
+"""Training: Adam as in the seed notebook, or SGD as in Li et al. 2018; held-out accuracy now and then."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,11 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lossnav.errors import DataError, OptionError
+from lossnav.errors import DataError, Interrupted, OptionError
+from lossnav.interrupts import StopRequests
 from lossnav.progress import Progress
+from lossnav.zoo.augmentation import crop_and_flip
 from lossnav.zoo.data import Data
+from lossnav.zoo.unfinished import Unfinished
 
 _SAY_EVERY = 5.0  # seconds, as the notebook's throttle
+_SHARE = 20  # and at least so many times as long as taking the accuracy takes
 
 
 @dataclass
@@ -29,6 +35,7 @@ class History:
     loss : list of float
         Mean training loss of each pass (nat).
     seconds : float
+        Of this call.
     """
 
     accuracy: list[tuple[int, float]] = field(default_factory=list)
@@ -43,30 +50,47 @@ def train(
     passes: int = 10,
     batch_size: int = 1000,
     lr: float = 1e-3,
+    optimizer: Literal["adam", "sgd"] = "adam",
+    weight_decay: float = 0.0,
+    drops: Sequence[float] = (),
+    augment: bool = False,
     order: Literal["stored", "shuffled"] = "stored",
     held_out: int | None = 1000,
     seed: int = 0,
+    keep: str | os.PathLike[str] | None = None,
     progress: bool | None = None,
 ) -> History:
-    """Train a classifier in place with Adam and cross-entropy, as the seed notebook does.
+    """Train a classifier in place with cross-entropy.
 
     Parameters
     ----------
     model : nn.Module
-        Changed in place; its mode is as before afterwards. After Ctrl-C it holds what was learnt so far.
+        Changed in place, on the device where it is; its mode is as before afterwards. After Ctrl-C it holds what was
+        learnt so far.
     data : Data
     passes : int
-        Over the training samples.
+        Over the training samples (epochs).
     batch_size : int
         The last batch of a pass may be shorter.
     lr : float
-        Adam's step; the default is Flux's.
+        The step at the beginning; the default is that of Flux's Adam.
+    optimizer : "adam" or "sgd"
+        SGD has Nesterov momentum 0.9.
+    weight_decay : float
+        Of all parameters.
+    drops : sequence of float
+        After which parts of all steps `lr` is divided by ten; see `learning_rate`.
+    augment : bool
+        Whether every image is cropped and mirrored at random each time; see `crop_and_flip`.
     order : "stored" or "shuffled"
         The notebook takes the batches as they are stored; shuffled draws a new order each pass.
     held_out : int or None
         Accuracy is taken on the first this many held-out samples; None: all.
     seed : int
-        Of the order; the global random state is not touched.
+        Of order and augmentation; the global random state is not touched.
+    keep : path, optional
+        A .safetensors file for the training as it stands after each pass. Where it is there already the same training
+        goes on from it, to the same weights.
     progress : bool or None
         True: a bar with ETA, and the held-out accuracy at most every 5 s. None: on a terminal.
 
@@ -77,43 +101,72 @@ def train(
     Raises
     ------
     OptionError, DataError
+    CheckpointMismatchError
+        If `keep` holds another training.
+    Interrupted
+        After Ctrl-C or SIGTERM: the first ends the batch under way, the second stops at once.
     """
     if order not in ("stored", "shuffled"):
         raise OptionError(f"order={order!r} is unknown. Use 'stored' or 'shuffled'.")
+    if optimizer not in ("adam", "sgd"):
+        raise OptionError(f"optimizer={optimizer!r} is unknown. Use 'adam' or 'sgd'.")
     if passes < 1 or batch_size < 1 or not lr > 0:
         raise OptionError(
             f"passes={passes}, batch_size={batch_size}, lr={lr} must be positive. Use at least 1, 1 and >0."
         )
-    x, y = data.train
-    if not len(x):
+    if not weight_decay >= 0 or any(not 0 < drop < 1 for drop in drops):
+        raise OptionError(
+            f"weight_decay={weight_decay}, drops={tuple(drops)}: the first is not negative, the others lie between 0 "
+            "and 1. Use 0.0005 and (0.5, 0.75)."
+        )
+    if not len(data.train[0]):
         raise DataError("There are no training samples. Pass data with at least one.")
     device = next(model.parameters()).device
-    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+    x, y = (part.to(device) for part in data.train)
+    stepper: torch.optim.Optimizer
+    if optimizer == "adam":
+        stepper = torch.optim.Adam(model.parameters(), lr=lr, weight_decay=weight_decay)
+    else:
+        stepper = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     history = History()
+    settings = (passes, batch_size, lr, optimizer, weight_decay, tuple(drops), augment, order, seed, len(x))
+    kept = None if keep is None else Unfinished(keep, settings, model, stepper, generator, history)
+    done = 0 if kept is None else kept.load()
     was_training = model.training
     steps_a_pass = math.ceil(len(x) / batch_size)
+    steps = passes * steps_a_pass
+    step = done * steps_a_pass
     said = started = time.monotonic()
-    step = 0
+    patience = _SAY_EVERY
     try:
-        with Progress("train", passes * steps_a_pass, "batches", progress) as bar:
-            for _ in range(passes):
+        with Progress("train", steps - step, "batches", progress) as bar, StopRequests() as stop:
+            for _ in range(done, passes):
                 model.train()
                 ordered = torch.randperm(len(x), generator=generator) if order == "shuffled" else torch.arange(len(x))
                 total = 0.0
-                for chosen in torch.split(ordered, batch_size):
-                    loss = F.cross_entropy(model(x[chosen].to(device)), y[chosen].to(device))
-                    optimizer.zero_grad()
+                for chosen in torch.split(ordered.to(device), batch_size):
+                    for group in stepper.param_groups:
+                        group["lr"] = learning_rate(step, steps, lr, drops)
+                    images = crop_and_flip(x[chosen], generator, black=data.black) if augment else x[chosen]
+                    loss = F.cross_entropy(model(images), y[chosen])
+                    stepper.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
-                    optimizer.step()
+                    stepper.step()
                     total += loss.item() * len(chosen)
                     step += 1
                     bar.advance()
-                    if time.monotonic() - said > _SAY_EVERY:
+                    if stop.signal is not None:
+                        words = f"Stopped after {step:,} of {steps:,} batches; the model holds what was learnt so far."
+                        raise Interrupted(words, signal=stop.signal)
+                    if time.monotonic() - said > patience:
                         said = time.monotonic()
                         history.accuracy.append((step, accuracy(model, data, held_out)))
+                        patience = max(_SAY_EVERY, _SHARE * (time.monotonic() - said))
                         bar.say(f"held-out accuracy {history.accuracy[-1][1]:.3f}")
                 history.loss.append(total / len(x))
+                if kept is not None:
+                    kept.save()
             history.accuracy.append((step, accuracy(model, data, held_out)))
             if bar.seconds > 1:
                 bar.say(f"held-out accuracy {history.accuracy[-1][1]:.3f} after {passes} passes")
@@ -121,6 +174,19 @@ def train(
         model.train(was_training)
         history.seconds = time.monotonic() - started
     return history
+
+
+def learning_rate(step: int, steps: int, lr: float, drops: Sequence[float]) -> float:
+    """Return the learning rate of a step: `lr`, divided by ten for each of the `drops` that is past.
+
+    A drop is a part of all steps, so that a training of other length has its drops at the same places.
+
+    Examples
+    --------
+    >>> [learning_rate(epoch, 300, 0.1, (150 / 300, 225 / 300, 275 / 300)) for epoch in (149, 150, 225, 299)]
+    [0.1, 0.01, 0.001, 0.0001]
+    """
+    return lr / 10.0 ** sum(step >= round(drop * steps) for drop in drops)
 
 
 def accuracy(model: nn.Module, data: Data, held_out: int | None = None) -> float:
