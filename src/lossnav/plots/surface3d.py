@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import trajectory
 from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, finish, hover, layout, meanings
 
 
@@ -35,8 +36,16 @@ def draw(figure: Any, picture: Picture) -> None:
     )
     floor = low - 0.35 * (high - low)
     if not picture.holes.any():
-        axes.contour(
+        lines = axes.contour(
             mesh_x, mesh_y, picture.drawn, 12, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+        )
+        lines.set_zorder(0.5)
+    if picture.track is not None:
+        axes.computed_zorder = False  # else lines over a surface vanish in it
+        sheet.set_zorder(1)
+        trajectory.mark_3d(axes, picture.track, floor)
+        high = max(
+            high, float(np.nanmax([high, *(picture.track.heights if picture.track.heights is not None else ())]))
         )
     axes.set_zlim(floor, high)
     axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
@@ -54,7 +63,10 @@ def draw(figure: Any, picture: Picture) -> None:
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
         pane.set_pane_color((1, 1, 1, 0))
         pane._axinfo["grid"].update(color=(0.88, 0.88, 0.88), linewidth=0.5)
-    bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    if picture.track is None:
+        bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    else:  # above that of the path
+        bar = figure.colorbar(sheet, cax=axes.inset_axes((1.08, 0.45, 0.03, 0.4)))
     bar.set_label(picture.log_label if picture.log else picture.label)
     bar.outline.set_visible(False)
     finish(figure, picture)
@@ -104,6 +116,9 @@ def interactive(picture: Picture) -> Any:
             hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
             showlegend=False,
         )
+    if picture.track is not None:
+        figure.update_traces(colorbar={"len": 0.6, "y": 0.95, "yanchor": "top"}, selector=0)
+        trajectory.mark_3d_interactive(figure, picture.track, picture)
     figure.update_layout(
         scene={
             "xaxis": {"title": {"text": x.letter}},

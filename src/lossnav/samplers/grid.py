@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,42 @@ class Grid(Sampler):
         self._axes = {name: _axis(name, ends.get(name, spec)) for name, spec in axes.items()}
         self._found: dict[str, dict[str, Any]] = {}
         self.dims = tuple(axes)
+
+    @classmethod
+    def around(cls, points: Mapping[str, ArrayLike], n: int = 51, margin: float = 0.2) -> Grid:
+        """Return the grid around some points, such as a projected trajectory's.
+
+        Parameters
+        ----------
+        points : mapping of str to array
+            Values of each coordinate: ``{dim: path[dim] for dim in plane.dims}``.
+        n : int
+            Points along each axis.
+        margin : float
+            On each side, as a part of the range. A range below half the widest is widened to that.
+
+        Raises
+        ------
+        SamplerError
+            If a coordinate has no finite value, or all have a single one.
+
+        Examples
+        --------
+        >>> Grid.around({"alpha": [0.0, 10.0], "beta": [0.0, 1.0]}, n=3, margin=0.1).box
+        array([[-1. , 11. ], [-2.5,  3.5]])
+        """
+        known = {dim: np.asarray(values, np.float64) for dim, values in points.items()}
+        known = {dim: values[np.isfinite(values)] for dim, values in known.items()}
+        if not known or not all(values.size for values in known.values()):
+            raise SamplerError("There are no points to lay a grid around. Pass a mapping of coordinate to values.")
+        spans = {dim: float(np.ptp(values)) * (1 + 2 * margin) for dim, values in known.items()}
+        if not max(spans.values()) > 0:
+            raise SamplerError("All points are one, and a grid around it has no size. Pass the ends of each axis.")
+        axes = {}
+        for dim, values in known.items():
+            middle, half = (values.min() + values.max()) / 2, max(spans[dim], max(spans.values()) / 2) / 2
+            axes[dim] = (float(middle - half), float(middle + half), n)
+        return cls(**axes)  # type: ignore[arg-type]
 
     def settle(self, losses: Callable[[Points], Losses]) -> Grid:
         """Find the automatic ranges, where there are any."""
