@@ -16,11 +16,11 @@ optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
 order = torch.Generator().manual_seed(0)
 with ln.Trajectory(model, store="digits.trajectory", every=2, overwrite=True) as trajectory:
     for epoch in range(10):
-        for chosen in torch.randperm(len(data.train[0]), generator=order).split(50):
+        for chosen in torch.split(torch.randperm(len(data.train[0]), generator=order), 50):
             x, y = (part[chosen] for part in data.train)
             loss = F.cross_entropy(model(x), y)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             trajectory.step(epoch=epoch, loss=loss)
 # ---

@@ -102,7 +102,7 @@ def test_what_is_said_of_components(run):
     }  # fmt: skip
     assert "a random walk" in str(found)
     assert f"{found.explained[0]:.1%}" in str(found)
-    assert surface.direction_words(d1.recipe).startswith("component 1 of the path")
+    assert surface.direction_words(d1.recipe).startswith("component 1: ")
 
 
 def test_half_precision_recordings_give_nearly_the_same(everything, tmp_path):
@@ -159,10 +159,10 @@ def test_paths_without_directions(tmp_path):
 
 def test_the_limit_of_equal_steps():
     k = np.arange(1, 6)
-    about_mean = components.random_walk(np.full(3000, 0.7), "mean")
-    np.testing.assert_allclose(about_mean[:5], 6 / (np.pi**2 * k**2), rtol=1e-3)
-    about_end = components.random_walk(np.full(3000, 0.7), "final")
-    np.testing.assert_allclose(about_end[:5], 8 / (np.pi**2 * (2 * k - 1) ** 2), rtol=2e-3)
+    about_mean = components.random_walk(np.full(1000, 0.7), "mean")
+    np.testing.assert_allclose(about_mean[:5], 6 / (np.pi**2 * k**2), rtol=3e-3)
+    about_end = components.random_walk(np.full(1000, 0.7), "final")
+    np.testing.assert_allclose(about_end[:5], 8 / (np.pi**2 * (2 * k - 1) ** 2), rtol=5e-3)
     assert about_mean.sum() == pytest.approx(1)
     assert about_end.sum() == pytest.approx(1)
 

@@ -21,7 +21,8 @@ Array = NDArray[np.float64]
 
 def relative(block: Array, center: Center) -> Array:
     """Take some columns of all points, shape (m, c), relative to the last point or to the mean of all."""
-    return block - (block[-1] if center == "final" else block.mean(0))
+    about: Array = block[-1] if center == "final" else block.mean(0)
+    return block - about
 
 
 def spectrum(gram: Array) -> tuple[Array, Array]:
@@ -76,7 +77,8 @@ def random_walk(steps: Array, center: Center = "mean") -> Array:
     else:
         gram = gram - gram.mean(0) - gram.mean(1)[:, None] + gram.mean()
     values, _ = spectrum(gram)
-    return values / values.sum()
+    shares: Array = values / values.sum()
+    return shares
 
 
 def norm_drift(norms: Array, variation: float) -> float:

@@ -196,7 +196,7 @@ def random(
     return tuple(directions)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Components:
     """Principal directions of a path, with what they explain and what they would explain by chance.
 

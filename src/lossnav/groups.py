@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import xarray as xr
 
@@ -28,7 +29,7 @@ def save_group(dataset: xr.Dataset, place: Place, name: str) -> None:
     clean = dataset.copy()
     for variable in clean.variables.values():
         variable.encoding = {}
-    options = {"zarr_format": 3, "consolidated": False}
+    options: dict[str, Any] = {"zarr_format": 3, "consolidated": False}
     scratch: Path | None = None
     try:
         if not is_local(place):

@@ -327,8 +327,8 @@ def _described(path: xr.Dataset) -> xr.Dataset:
     for name, (meaning, unit) in meanings.items():
         if name in path:
             path[name].attrs = {"long_name": meaning, "units": unit}
-    for name in path.data_vars:
-        if str(name).endswith("_projected"):
-            of = path[str(name).removesuffix("_projected")].attrs
-            path[name].attrs = of | {"long_name": f"{of['long_name']}, at the projection on the chart"}
+    for variable in map(str, path.data_vars):
+        if variable.endswith("_projected"):
+            of = path[variable.removesuffix("_projected")].attrs
+            path[variable].attrs = of | {"long_name": f"{of['long_name']}, at the projection on the chart"}
     return path

@@ -152,10 +152,8 @@ def direction_words(recipe: Mapping[str, Any]) -> str:
         return f"random {drawn}" + (f", {how}-normalised" if how else "")
     if kind == "pca":
         how = ", filter-normalised" if recipe.get("scale") else ""
-        return (
-            f"component {recipe['index'] + 1} of the path, {recipe['explained']:.0%} "
-            f"(a random walk {recipe['random_walk']:.0%}){how}"
-        )
+        mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
+        return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
     return {"between": "from start to end", "given": "given direction"}.get(kind, str(kind))
 
 

@@ -417,7 +417,7 @@ class Trajectory:
 
     def _dtype_of(self, name: str) -> torch.dtype | None:
         said = self._header["parameters"].get(name)
-        return None if said is None else getattr(torch, said["dtype"])  # type: ignore[no-any-return]
+        return None if said is None else getattr(torch, said["dtype"])
 
     def _marked(self, mark: str) -> NDArray[np.float64]:
         for step in self._steps:

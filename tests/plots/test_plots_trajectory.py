@@ -58,7 +58,7 @@ def test_matplotlib_planes_hold_the_path(descent, kind, tmp_path):
     (dots,) = (c for c in axes.collections if c.get_offsets().shape == (60, 2) and c.get_array() is not None)
     np.testing.assert_array_equal(dots.get_array(), path["residual"])
     assert "epoch 0" in [text.get_text() for text in axes.texts]
-    assert "distance off plane" in [bar.get_ylabel() for bar in axes.child_axes]
+    assert "distance off the plane" in [bar.get_ylabel() for bar in axes.child_axes]
     figure.savefig(tmp_path / "path.png")
 
 
@@ -69,10 +69,10 @@ def test_over_a_surface_both_losses_and_their_difference_are_drawn(descent, log)
     figure = ln.plot.surface(surface, trajectory=path, log=log)
     by_name = {trace.name: trace for trace in figure.data}
     inside = np.abs(path["beta"].values) <= 0.8
-    np.testing.assert_allclose(by_name["at the snapshots"].z, np.where(inside, scale(path["loss"]), np.nan))
+    np.testing.assert_allclose(by_name["loss at the snapshots"].z, np.where(inside, scale(path["loss"]), np.nan))
     low, high = prepare(surface, "loss", log, 2).range
     lifted = np.where(inside, scale(path["loss_projected"]), np.nan) + 0.004 * (high - low)
-    np.testing.assert_allclose(by_name["on the plane"].z, lifted)
+    np.testing.assert_allclose(by_name["loss on the plane"].z, lifted)
     stems = np.c_[by_name["stems"].x, by_name["stems"].y, by_name["stems"].z]
     for foot, head in zip(stems[::3], stems[1::3], strict=True):
         i = int(np.argmin(np.abs(path["alpha"].values - foot[0]) + np.abs(path["beta"].values - foot[1])))
@@ -81,7 +81,7 @@ def test_over_a_surface_both_losses_and_their_difference_are_drawn(descent, log)
     assert 20 <= len(stems) // 3 <= 40
     axes = ln.plot.surface(surface, trajectory=path, log=log, backend="matplotlib").axes[0]
     lines = {line.get_label(): line for line in axes.lines}
-    for name, variable in (("on the plane", "loss_projected"), ("at the snapshots", "loss")):
+    for name, variable in (("loss on the plane", "loss_projected"), ("loss at the snapshots", "loss")):
         np.testing.assert_allclose(lines[name].get_data_3d()[2], np.where(inside, scale(path[variable]), np.nan))
 
 
@@ -96,7 +96,7 @@ def test_what_lies_outside_of_the_picture_is_said(descent):
 def test_a_metric_is_drawn_by_its_own_name(descent):
     surface, path = descent
     figure = ln.plot.surface(surface, variable="twice", trajectory=path)
-    (trace,) = (trace for trace in figure.data if trace.name == "at the snapshots")
+    (trace,) = (trace for trace in figure.data if trace.name == "loss at the snapshots")
     inside = np.abs(path["beta"].values) <= 0.8
     np.testing.assert_allclose(np.asarray(trace.z)[inside], path["twice"].values[inside])
 

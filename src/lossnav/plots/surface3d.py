@@ -15,7 +15,8 @@ def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
     from matplotlib.colors import Normalize
 
-    axes = figure.add_subplot(projection="3d")
+    beside = None if picture.track is None else figure.add_gridspec(16, 2, width_ratios=(30, 1))
+    axes = figure.add_subplot(projection="3d") if beside is None else figure.add_subplot(beside[:, 0], projection="3d")
     x, y = picture.axes
     low, high = picture.range
     if not low < high:
@@ -63,14 +64,16 @@ def draw(figure: Any, picture: Picture) -> None:
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
         pane.set_pane_color((1, 1, 1, 0))
         pane._axinfo["grid"].update(color=(0.88, 0.88, 0.88), linewidth=0.5)
-    if picture.track is None:
+    if beside is None or picture.track is None:
         bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
-    else:  # above that of the path
-        bar = figure.colorbar(sheet, cax=axes.inset_axes((1.08, 0.45, 0.03, 0.4)))
+    else:
+        bar = figure.colorbar(sheet, cax=figure.add_subplot(beside[3:9, 1]))
+        trajectory.residual_bar(figure.add_subplot(beside[10:14, 1]), picture.track)
     bar.set_label(picture.log_label if picture.log else picture.label)
     bar.outline.set_visible(False)
     finish(figure, picture)
-    axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    words = axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    words.set_in_layout(False)  # else long ones make the axes narrow
 
 
 def interactive(picture: Picture) -> Any:

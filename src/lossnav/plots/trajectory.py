@@ -173,12 +173,13 @@ def _colors(track: Track) -> tuple[Any, Any]:
     return LinearSegmentedColormap.from_list("residual", COLORS), Normalize(0, _largest(track.residual) or 1.0)
 
 
-def _residual_bar(axes: Any, track: Track, place: tuple[float, float, float, float]) -> None:
+def residual_bar(axes: Any, track: Track) -> None:
+    """Draw the scale of the residual's colours into axes of its own."""
     from matplotlib.cm import ScalarMappable
 
     cmap, norm = _colors(track)
-    bar = axes.figure.colorbar(ScalarMappable(norm=norm, cmap=cmap), cax=axes.inset_axes(place))
-    bar.set_label("distance off plane", fontsize=8)
+    bar = axes.figure.colorbar(ScalarMappable(norm=norm, cmap=cmap), cax=axes)
+    bar.set_label("distance off the plane", fontsize=8)
     bar.ax.locator_params(nbins=3)
     bar.ax.tick_params(labelsize=7)
     bar.outline.set_visible(False)
@@ -201,15 +202,15 @@ def mark(axes: Any, track: Track) -> None:
             (x[i], y[i]),
             xytext=_beside(track, i),
             textcoords="offset points",
-            ha="center",
-            va="center",
+            ha=_anchor(_beside(track, i)[0], "left", "right"),
+            va=_anchor(_beside(track, i)[1], "bottom", "top"),
             fontsize=7.5,
             color=PATH_COLOR,
             path_effects=halo,
             zorder=7,
             annotation_clip=True,
         )
-    _residual_bar(axes, track, (1.03, 0, 0.035, 0.3))
+    residual_bar(axes.inset_axes((1.03, 0, 0.035, 0.33)), track)
 
 
 def _beside(track: Track, i: int) -> tuple[float, float]:
@@ -217,11 +218,17 @@ def _beside(track: Track, i: int) -> tuple[float, float]:
     ahead, behind = track.places[min(i + 5, len(track.places) - 1)], track.places[max(i - 5, 0)]
     dx, dy = ahead - behind
     length = math.hypot(dx, dy) or 1.0
-    return -10 * dy / length, 10 * dx / length
+    return -6 * dy / length, 6 * dx / length
+
+
+def _anchor(offset: float, ahead: str, behind: str) -> str:
+    """Which side of some words is at their place, so that they grow away from the path."""
+    return "center" if abs(offset) < 2 else ahead if offset > 0 else behind
 
 
 def mark_3d(axes: Any, track: Track, floor: float) -> None:
     """Draw the path over a surface: on it, as training saw it, and stems between; and its shadow on the floor."""
+    from matplotlib.patheffects import withStroke
     from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
     cmap, norm = _colors(track)
@@ -232,14 +239,16 @@ def mark_3d(axes: Any, track: Track, floor: float) -> None:
     chosen = _stems(track)
     ends = np.stack([np.c_[x, y, shadow][chosen], np.c_[x, y, heights][chosen]], axis=1)
     axes.add_collection3d(Line3DCollection(ends, colors=cmap(norm(track.residual[chosen])), linewidths=0.9, zorder=10))
-    axes.plot(x, y, shadow, color=PATH_COLOR, linewidth=1.6, zorder=11, label="on the plane")
-    axes.plot(x, y, heights, color=COLORS[2], linewidth=1.6, zorder=12, label="at the snapshots")
+    axes.plot(x, y, shadow, color=PATH_COLOR, linewidth=1.3, zorder=11, label="loss on the plane")
+    axes.plot(x, y, heights, color=COLORS[2], linewidth=1.0, zorder=12, label="loss at the snapshots")
     for i, words in track.marks:
         if np.isfinite(heights[i]):
-            axes.text(x[i], y[i], heights[i], f" {words}", fontsize=6.5, color=PATH_COLOR, zorder=14, va="bottom")
+            axes.text(
+                x[i], y[i], heights[i], f" {words}", fontsize=7, color=PATH_COLOR, zorder=14, va="bottom",
+                path_effects=[withStroke(linewidth=1.8, foreground="white")],
+            )  # fmt: skip
             axes.plot(x[i], y[i], heights[i], "o", color="white", markeredgecolor=COLORS[2], markersize=3, zorder=13)
-    axes.legend(loc="upper right", frameon=False, fontsize=7, bbox_to_anchor=(1.0, 0.97))
-    _residual_bar(axes, track, (1.08, 0.12, 0.03, 0.22))
+    axes.legend(loc="upper left", frameon=False, fontsize=7.5, bbox_to_anchor=(-0.02, 0.95), borderaxespad=0)
 
 
 def _required(track: Track) -> tuple[Array, Array]:
@@ -280,7 +289,7 @@ def _hover(track: Track, label: str) -> tuple[list[str], str]:
 
 
 def _marker(track: Track, size: float, bar: dict[str, Any]) -> dict[str, Any]:
-    title = {"text": "distance off plane", "side": "right"}
+    title = {"text": "distance off the plane", "side": "right"}
     return {
         "color": track.residual,
         "colorscale": _scale(),
@@ -323,8 +332,10 @@ def mark_interactive(figure: Any, track: Track, label: str) -> None:
             y=y[i],
             text=words,
             showarrow=False,
-            xshift=1.6 * right,
-            yshift=1.6 * up,
+            xanchor=_anchor(right, "left", "right"),
+            yanchor=_anchor(up, "bottom", "top").replace("center", "middle"),
+            xshift=right,
+            yshift=up,
             font={"size": 11, "color": PATH_COLOR},
             bgcolor="rgba(255,255,255,0.65)",
             borderpad=1,
@@ -364,7 +375,7 @@ def mark_3d_interactive(figure: Any, track: Track, picture: Picture) -> None:
         line={"color": PATH_COLOR, "width": 5},
         text=text,
         hovertemplate=template,
-        name="on the plane",
+        name="loss on the plane",
     )
     bar = {"len": 0.28, "y": 0.02, "yanchor": "bottom"}
     figure.add_scatter3d(
@@ -376,17 +387,18 @@ def mark_3d_interactive(figure: Any, track: Track, picture: Picture) -> None:
         marker=_marker(track, 2.5, bar),
         text=text,
         hovertemplate=template,
-        name="at the snapshots",
+        name="loss at the snapshots",
     )
     numbers = [i for i, _ in track.marks if np.isfinite(heights[i])]
     figure.add_scatter3d(
         x=x[numbers],
         y=y[numbers],
         z=heights[numbers],
-        mode="text",
+        mode="markers+text",
+        marker={"color": "white", "size": 5, "line": {"color": COLORS[2], "width": 2}},
         text=[words for i, words in track.marks if i in numbers],
         textposition="top center",
-        textfont={"size": 11, "color": PATH_COLOR},
+        textfont={"size": 13, "color": COLORS[1]},  # to be read on white and on the darkest of the surface
         hoverinfo="skip",
         showlegend=False,
     )

@@ -68,7 +68,8 @@ class Grid(Sampler):
         n : int
             Points along each axis.
         margin : float
-            On each side, as a part of the range. A range below half the widest is widened to that.
+            On each side, as a part of the range. All axes are as long as the longest, so that a picture of distances is
+            in proportion.
 
         Raises
         ------
@@ -78,20 +79,17 @@ class Grid(Sampler):
         Examples
         --------
         >>> Grid.around({"alpha": [0.0, 10.0], "beta": [0.0, 1.0]}, n=3, margin=0.1).box
-        array([[-1. , 11. ], [-2.5,  3.5]])
+        array([[-1. , 11. ], [-5.5,  6.5]])
         """
         known = {dim: np.asarray(values, np.float64) for dim, values in points.items()}
         known = {dim: values[np.isfinite(values)] for dim, values in known.items()}
         if not known or not all(values.size for values in known.values()):
             raise SamplerError("There are no points to lay a grid around. Pass a mapping of coordinate to values.")
-        spans = {dim: float(np.ptp(values)) * (1 + 2 * margin) for dim, values in known.items()}
-        if not max(spans.values()) > 0:
+        half = float(max(np.ptp(values) for values in known.values())) * (0.5 + margin)
+        if not half > 0:
             raise SamplerError("All points are one, and a grid around it has no size. Pass the ends of each axis.")
-        axes = {}
-        for dim, values in known.items():
-            middle, half = (values.min() + values.max()) / 2, max(spans[dim], max(spans.values()) / 2) / 2
-            axes[dim] = (float(middle - half), float(middle + half), n)
-        return cls(**axes)  # type: ignore[arg-type]
+        middles = {dim: float(values.min() + values.max()) / 2 for dim, values in known.items()}
+        return cls(**{dim: (middle - half, middle + half, n) for dim, middle in middles.items()})  # type: ignore[arg-type]
 
     def settle(self, losses: Callable[[Points], Losses]) -> Grid:
         """Find the automatic ranges, where there are any."""
