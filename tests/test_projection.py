@@ -180,7 +180,8 @@ def test_a_snapshot_that_fails_is_one_snapshot(run, trained, monkeypatch):
         return whole(self, point)
 
     monkeypatch.setattr(projection._AtSnapshot, "__call__", failing)
-    path = ln.evaluate_trajectory(objective, plane, run[:3])
+    with pytest.warns(errors.PointsFailedWarning, match="1 of 3 snapshots"):
+        path = ln.evaluate_trajectory(objective, plane, run[:3])
     assert path["status"].values.tolist() == [1, 3, 1]
     assert path.attrs["failures"] == ["step 1: RuntimeError: out of luck"]
     with pytest.raises(errors.EvaluationError, match="out of luck"):
@@ -197,7 +198,7 @@ class Failing(ln.Local):
 # ---------------------------------------------------------------------- what does not fit
 
 
-def test_surfaces_of_something_else_are_refused(run, trained, stored, tmp_path, images):
+def test_surfaces_of_something_else_are_refused(run, trained, stored, tmp_path, images, everything):
     objective, plane = trained
     place, _ = stored
     other = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
@@ -211,6 +212,9 @@ def test_surfaces_of_something_else_are_refused(run, trained, stored, tmp_path, 
         ln.open_trajectory(place)
     with pytest.raises(errors.NotATrajectoryError, match="There is no"):
         ln.open_trajectory(tmp_path / "nothing.zarr")
+    named = ln.Objective(everything, "cross_entropy", images, metrics={"distance": lambda out, y: out.mean()})
+    with pytest.raises(errors.OptionError, match="both called 'distance'"):
+        ln.evaluate_trajectory(named, plane, run)
     with pytest.raises(errors.OptionError, match="buffers='mine'"):
         ln.evaluate_trajectory(objective, plane, run, buffers="mine")
 

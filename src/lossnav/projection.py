@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Literal
 
@@ -27,6 +28,7 @@ from lossnav.errors import (
     NotATrajectoryError,
     OptionError,
     PlanMismatchError,
+    PointsFailedWarning,
     StructureMismatchError,
 )
 from lossnav.files import TRAJECTORY_SCHEMA, Place, name_of
@@ -39,6 +41,7 @@ from lossnav.trajectory import Trajectory
 
 BUFFERS = ("snapshot", "objective")
 
+_NAMES = ("snapshot", "step", "epoch", "training_loss", "residual", "distance")
 _SAVE_SECONDS = 10.0  # between two writings of a path that is being evaluated
 
 
@@ -161,11 +164,11 @@ def evaluate_trajectory(
     ------
     As `project` does, and:
     OptionError
-        If `buffers` is unknown.
+        If `buffers` is unknown, or a metric has the name of something else of a path.
     NotASurfaceError, PlanMismatchError
         If the store holds no surface, or one over another chart or by another objective, or a path of other options.
     EvaluationError
-        If every snapshot raised.
+        If every snapshot raised; where some did there is a `PointsFailedWarning`.
     Interrupted
         After Ctrl-C or SIGTERM, with the path as far as it got in ``.surface``; it is kept in the store.
     StoreError
@@ -173,6 +176,8 @@ def evaluate_trajectory(
     """
     if buffers not in BUFFERS:
         raise OptionError(f"buffers={buffers!r} is unknown. Use 'snapshot' or 'objective'.")
+    if taken := set(objective.metrics) & {*chart.dims, *_NAMES}:
+        raise OptionError(f"A metric and a variable of the path are both called {taken.pop()!r}. Rename the metric.")
     objective.require_same_structure(chart.center, "the chart's centre")
     _require_tensors(trajectory, objective.params, "the objective")
     surface = None if store is None else surfaces.open_surface(store)
@@ -209,17 +214,24 @@ def evaluate_trajectory(
     if store is not None:
         save_group(made, store, TRAJECTORY)
     if stop.signal is not None:
-        kept = (
-            "in the .surface of this exception" if store is None else f"kept in {name_of(store)}; the same call goes on"
-        )
+        kept = "in the .surface of this exception."
+        if store is not None:
+            kept = f"kept in {name_of(store)}; the same call goes on from there."
         done = int((run.status != surfaces.NOT_EVALUATED).sum())
         raise Interrupted(
-            f"Stopped after {done:,} of {len(trajectory):,} snapshots. They are {kept}.", made, stop.signal
+            f"Stopped after {done:,} of {len(trajectory):,} snapshots. They are {kept}", made, stop.signal
         )
     if run.errors and (run.status == surfaces.FAILED).all():
         raise EvaluationError(
             f"All {len(run.errors)} snapshots raised an error, the first at {run.errors[0]}. "
             "Call objective.evaluate(trajectory[0]) to see where it comes from."
+        )
+    if run.errors:
+        warnings.warn(
+            f"{len(run.errors)} of {len(trajectory):,} snapshots raised an error and have status 3 (failed), the first "
+            f"at {run.errors[0]}. The others are there.",
+            PointsFailedWarning,
+            stacklevel=2,
         )
     return made
 
