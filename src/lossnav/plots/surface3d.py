@@ -10,6 +10,8 @@ import numpy as np
 from lossnav.plots import trajectory
 from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, finish, hover, layout, meanings
 
+_LINE = 75  # characters under the title
+
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
@@ -72,7 +74,9 @@ def draw(figure: Any, picture: Picture) -> None:
     bar.set_label(picture.log_label if picture.log else picture.label)
     bar.outline.set_visible(False)
     finish(figure, picture)
-    words = axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    said = meanings(picture)
+    said = said if len(said) < _LINE else said.replace("; ", "\n")
+    words = axes.text2D(0, 0.985, said, transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
     words.set_in_layout(False)  # else long ones make the axes narrow
 
 
