@@ -12,6 +12,7 @@ Each function takes a surface and returns a figure of the backend::
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from lossnav.plots import heatmap as _heatmap
 from lossnav.plots import line as _line
 from lossnav.plots import surface3d as _surface3d
 from lossnav.plots.picture import Picture, prepare, style
+from lossnav.plots.trajectory import track_of
 
 Backend = Literal["plotly", "matplotlib"]
 
@@ -70,33 +72,56 @@ def line(
 
 
 def contour(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = True, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = True,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw lines of equal loss over a plane, the centre marked.
 
-    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm. Raises as `line` does.
+    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm; ``trajectory`` is what `lossnav.project`
+    or `lossnav.evaluate_trajectory` made of a training run on the surface's own plane: it is drawn with its epochs,
+    coloured by its distance from the plane. Raises as `line` does, and OptionError where it is of another plane.
     """
-    return _figure("contour", dataset, variable, log, backend, points)
+    return _figure("contour", dataset, variable, log, backend, points, trajectory)
 
 
 def heatmap(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw every measured point of a plane as a coloured cell.
 
-    Parameters as in `line`; ``log`` makes the colours follow the logarithm. Raises as `line` does.
+    Parameters as in `line`; ``log`` makes the colours follow the logarithm; ``trajectory`` as in `contour`. Raises as
+    `contour` does.
     """
-    return _figure("heatmap", dataset, variable, log, backend, points)
+    return _figure("heatmap", dataset, variable, log, backend, points, trajectory)
 
 
 def surface(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw a plane as a surface in three dimensions.
 
-    Parameters as in `line`; ``log`` draws log10 of the values. Raises as `line` does.
+    Parameters as in `line`; ``log`` draws log10 of the values; ``trajectory`` is what `lossnav.evaluate_trajectory`
+    made: one line lies on the surface, another is the loss at the snapshots themselves, and stems join them, coloured
+    by the distance from the plane. Raises as `contour` does.
     """
-    return _figure("surface", dataset, variable, log, backend, points)
+    return _figure("surface", dataset, variable, log, backend, points, trajectory)
 
 
 def write(
@@ -107,6 +132,7 @@ def write(
     variable: str = "loss",
     log: bool | None = None,
     points: bool = False,
+    trajectory: xr.Dataset | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Draw a surface into a file.
@@ -122,6 +148,8 @@ def write(
         By default contours are logarithmic and the rest linear.
     points : bool
         Mark the points that were measured.
+    trajectory : xarray.Dataset, optional
+        A training run to draw on a plane; see `contour` and `surface`.
     overwrite : bool
 
     Raises
@@ -135,7 +163,7 @@ def write(
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
-    picture = _picture(kind, dataset, variable, log, points)
+    picture = _picture(kind, dataset, variable, log, points, trajectory)
     target = require_writable(path, overwrite)
     try:
         if suffix == ".html":
@@ -154,8 +182,16 @@ def write(
     return target
 
 
-def _figure(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, backend: str, points: bool) -> Any:
-    picture = _picture(kind, dataset, variable, log, points)
+def _figure(
+    kind: str,
+    dataset: xr.Dataset,
+    variable: str,
+    log: bool | None,
+    backend: str,
+    points: bool,
+    trajectory: xr.Dataset | None = None,
+) -> Any:
+    picture = _picture(kind, dataset, variable, log, points, trajectory)
     if backend == "plotly":
         return _DRAWERS[kind].interactive(picture)
     if backend != "matplotlib":
@@ -168,5 +204,18 @@ def _figure(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, bac
     return figure
 
 
-def _picture(kind: str, dataset: xr.Dataset, variable: str, log: bool | None, points: bool) -> Picture:
-    return prepare(dataset, variable, _LOG_BY_DEFAULT[kind] if log is None else log, _DIMS[kind], points)
+def _picture(
+    kind: str,
+    dataset: xr.Dataset,
+    variable: str,
+    log: bool | None,
+    points: bool,
+    trajectory: xr.Dataset | None = None,
+) -> Picture:
+    picture = prepare(dataset, variable, _LOG_BY_DEFAULT[kind] if log is None else log, _DIMS[kind], points)
+    if trajectory is None:
+        return picture
+    if _DIMS[kind] != 2:
+        raise OptionError("A trajectory is drawn on a plane. Use contour, heatmap or surface.")
+    track = track_of(trajectory, dataset, picture, variable)
+    return replace(picture, track=track, note="; ".join(part for part in (track.note, picture.note) if part))

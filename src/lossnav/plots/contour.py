@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import trajectory
 from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, color_ticks, finish, hover, layout, levels, short
 
 
@@ -34,8 +35,9 @@ def draw(figure: Any, picture: Picture) -> None:
 
 
 def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
-    """Draw a colour bar beside a plane, as high as the plane is."""
-    bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
+    """Draw a colour bar beside a plane, as high as the plane is, or above that of a path."""
+    below = 0.0 if picture.track is None else 0.42
+    bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, below, 0.035, 1 - below)))
     if picture.log:  # our own ticks on log10: those of LogNorm overflow where losses near 1e300 are
         where, words = color_ticks(picture)
         bar.set_ticks(where, labels=words)
@@ -45,8 +47,10 @@ def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
 
 
 def mark_plane(axes: Any, picture: Picture) -> None:
-    """Mark the centre and the holes, label the axes: what every matplotlib picture of a plane has."""
+    """Mark the path, the centre and the holes, label the axes: what every matplotlib picture of a plane has."""
     x, y = picture.axes
+    if picture.track is not None:
+        trajectory.mark(axes, picture.track)
     if picture.center is not None:
         axes.plot(
             [0], [0], marker="o", color=CENTER_COLOR, markersize=6, markeredgecolor="white", markeredgewidth=1, zorder=6
@@ -95,8 +99,11 @@ def interactive(picture: Picture) -> Any:
 
 
 def mark_plane_interactive(figure: Any, picture: Picture) -> Any:
-    """Mark the centre and the holes, label the axes: what every plotly picture of a plane has."""
+    """Mark the path, the centre and the holes, label the axes: what every plotly picture of a plane has."""
     x, y = picture.axes
+    if picture.track is not None:
+        figure.update_traces(colorbar={"len": 0.62, "y": 1, "yanchor": "top"}, selector=0)
+        trajectory.mark_interactive(figure, picture.track, picture.label)
     if picture.measured is not None:
         figure.add_scatter(
             x=picture.measured[:, 0],

@@ -6,7 +6,7 @@ import math
 import textwrap
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from lossnav.errors import OptionError
 from lossnav.surface import FAILED, NOT_EVALUATED, OK, of_one_seed, points_of, validate
+
+if TYPE_CHECKING:
+    from lossnav.plots.trajectory import Track
 
 COLORMAP = "viridis"  # perceptually uniform, and readable in grey and by the colour-blind
 CENTER_COLOR = "#d62728"
@@ -67,6 +70,10 @@ class Picture:
         What was measured there, in the unit of the values; NaN where that cannot be drawn.
     band : str
         What `se` is.
+    power : int
+        The power of ten that the values are in units of.
+    track : Track or None
+        A training run to draw.
     """
 
     values: NDArray[np.float64]
@@ -83,6 +90,12 @@ class Picture:
     measured: NDArray[np.float64] | None = None
     measured_values: NDArray[np.float64] | None = None
     band: str = "± 1 standard error"
+    power: int = 0
+    track: Track | None = None
+
+    def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Numbers of the variable in the unit of `values`."""
+        return np.asarray(_scaled(values, self.power))
 
     @property
     def range(self) -> tuple[float, float]:
@@ -158,6 +171,7 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
         measured=places,
         measured_values=np.where(found > 0, found, np.nan) if log and found is not None else found,
         band="± 1 standard deviation over seeds" if spread == "loss_sd" else "± 1 standard error",
+        power=power,
     )
 
 
@@ -311,7 +325,7 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
 def short(value: float) -> str:
     """A number in as few characters as a label bears."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.4g}"
     return f"{value:.2g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
 
 

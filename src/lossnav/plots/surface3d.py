@@ -7,14 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import trajectory
 from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, finish, hover, layout, meanings
+
+_LINE = 75  # characters under the title
 
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
     from matplotlib.colors import Normalize
 
-    axes = figure.add_subplot(projection="3d")
+    beside = None if picture.track is None else figure.add_gridspec(16, 2, width_ratios=(30, 1))
+    axes = figure.add_subplot(projection="3d") if beside is None else figure.add_subplot(beside[:, 0], projection="3d")
     x, y = picture.axes
     low, high = picture.range
     if not low < high:
@@ -35,8 +39,16 @@ def draw(figure: Any, picture: Picture) -> None:
     )
     floor = low - 0.35 * (high - low)
     if not picture.holes.any():
-        axes.contour(
+        lines = axes.contour(
             mesh_x, mesh_y, picture.drawn, 12, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+        )
+        lines.set_zorder(0.5)
+    if picture.track is not None:
+        axes.computed_zorder = False  # else lines over a surface vanish in it
+        sheet.set_zorder(1)
+        trajectory.mark_3d(axes, picture.track, floor)
+        high = max(
+            high, float(np.nanmax([high, *(picture.track.heights if picture.track.heights is not None else ())]))
         )
     axes.set_zlim(floor, high)
     axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
@@ -54,11 +66,18 @@ def draw(figure: Any, picture: Picture) -> None:
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
         pane.set_pane_color((1, 1, 1, 0))
         pane._axinfo["grid"].update(color=(0.88, 0.88, 0.88), linewidth=0.5)
-    bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    if beside is None or picture.track is None:
+        bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    else:
+        bar = figure.colorbar(sheet, cax=figure.add_subplot(beside[3:9, 1]))
+        trajectory.residual_bar(figure.add_subplot(beside[10:14, 1]), picture.track)
     bar.set_label(picture.log_label if picture.log else picture.label)
     bar.outline.set_visible(False)
     finish(figure, picture)
-    axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    said = meanings(picture)
+    said = said if len(said) < _LINE else said.replace("; ", "\n")
+    words = axes.text2D(0, 0.985, said, transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    words.set_in_layout(False)  # else long ones make the axes narrow
 
 
 def interactive(picture: Picture) -> Any:
@@ -104,6 +123,9 @@ def interactive(picture: Picture) -> Any:
             hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
             showlegend=False,
         )
+    if picture.track is not None:
+        figure.update_traces(colorbar={"len": 0.6, "y": 0.95, "yanchor": "top"}, selector=0)
+        trajectory.mark_3d_interactive(figure, picture.track, picture)
     figure.update_layout(
         scene={
             "xaxis": {"title": {"text": x.letter}},
