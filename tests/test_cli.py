@@ -365,7 +365,7 @@ def test_a_training_that_is_stopped_leaves_its_weights(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see that the run has begun")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_exits_with_its_code(project, number, code):
-    command = [sys.executable, "-m", "lossnav", "evaluate", "project.py:objective", "--grid", "51"]
+    command = [sys.executable, "-m", "lossnav", "evaluate", "project.py:objective", "--grid", "11"]
     with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as process:
         wait_until_it_catches_sigterm(process.pid)
         time.sleep(0.6)
@@ -375,7 +375,7 @@ def test_a_signal_saves_and_exits_with_its_code(project, number, code):
     assert "lossnav resume run.zarr" in said
     surface = ln.open(project / "run.zarr")
     assert surface.attrs["interrupted"]
-    assert 0 < surface.lossnav.counts["ok"] < 51 * 51
+    assert 0 < surface.lossnav.counts["ok"] < 11 * 11
     assert "Traceback" not in said
     done = lossnav("resume", "run.zarr", cwd=project)
     assert done.returncode == 0, done.stderr
