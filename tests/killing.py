@@ -8,6 +8,7 @@ import torch
 from zarr.storage import LocalStore
 
 import lossnav as ln
+from lossnav import journal
 
 SAMPLERS = {
     "grid": ln.Grid(alpha=(-1, 1, 13), beta=(-1, 1, 9)),
@@ -34,8 +35,9 @@ def problem(log=None, seconds=0.0):
 
 
 def run(kind, store, log, seconds=0.004):
-    """One session of a run; ends with 0, or with 143 after SIGTERM."""
+    """One session of a run, which writes often; ends with 0, or with 143 after SIGTERM."""
     os.environ["OMP_NUM_THREADS"] = "1"
+    journal._SECONDS = 0.1
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         ln.evaluate(*problem(file, seconds), SAMPLERS[kind], store=store, check=False, progress=False)
@@ -48,8 +50,6 @@ def run(kind, store, log, seconds=0.004):
 
 def run_until_write(kind, store, log, number, rows):
     """A session with so many rows a tile that dies when it comes to its n-th write; ends with 0 where it has fewer."""
-    from lossnav import journal
-
     journal._ROWS = rows
     writes = [0]
     for name in ("set", "delete", "delete_dir"):
