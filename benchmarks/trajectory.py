@@ -54,7 +54,7 @@ def train(model: torch.nn.Module, data: tuple[Tensor, Tensor], steps: int, batch
     generator = torch.Generator().manual_seed(0)
     a_pass = len(data[0]) // batch
     model.train()
-    with ln.Trajectory(model, store=store) as trajectory:
+    with ln.Trajectory(model, store=store, overwrite=True) as trajectory:
         for i in range(steps):
             if i % a_pass == 0:
                 order = torch.randperm(len(data[0]), generator=generator)

@@ -32,6 +32,7 @@ def test_first_surface(tmp_path):
     assert (tmp_path / "first_surface.html").stat().st_size > 3_000_000
 
 
+@pytest.mark.slow
 def test_trajectory(tmp_path):
     said = run("trajectory.py", "7", cwd=tmp_path)
     explained, chance = (float(word) for word in re.search(r"1 +([\d.]+)% +([\d.]+)%", said).groups())

@@ -153,10 +153,10 @@ def test_a_path_goes_with_its_surface(run, trained, stored):
     objective, plane = trained
     place, _ = stored
     path = ln.evaluate_trajectory(objective, plane, run[:2], store=place)
-    finer = {"alpha": (-1, 3, 4), "beta": (-1, 1, 3)}
-    ln.evaluate(objective, plane, ln.Grid(**finer), store=place)  # goes on, with nothing to do
+    same = {"alpha": (-1, 3, 4), "beta": (-1, 1, 3)}
+    ln.evaluate(objective, plane, ln.Grid(**same), store=place)  # goes on, with nothing to do
     xr.testing.assert_identical(ln.open_trajectory(place), path)
-    ln.evaluate(objective, plane, ln.Grid(**finer), store=place, overwrite=True)
+    ln.evaluate(objective, plane, ln.Grid(**same), store=place, overwrite=True)
     with pytest.raises(errors.NotATrajectoryError):
         ln.open_trajectory(place)
 
