@@ -117,15 +117,13 @@ def train(
     """Train a network of the zoo and write its checkpoint."""
     from lossnav import checkpoints, zoo
     from lossnav.files import require_writable
-    from lossnav.objective import resolve_device
 
     prefix, _, name = spec.rpartition(":")
     if prefix != "zoo":
         raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits, zoo:notebook-mnist or zoo:resnet20.")
     require_writable(out, overwrite)
     recipe = zoo.recipe(name)
-    model = recipe.model(seed)
-    model = model.to(resolve_device(device, model))
+    model = recipe.model(seed, device)
     _say(f"loading {recipe.data}")
     data = recipe.load_data(data_root, samples)
     options = {"passes": passes, "batch_size": batch_size, "lr": lr, "order": order, "seed": seed}

@@ -279,7 +279,7 @@ class _Run:
         few = self.recipes[0].prepare(images.first(min(available, _TRIED * plan.BATCH)))
         step, point, planning = 0.0, 0.0, 0.0
         for each in self.recipes:
-            model = each.model(self.seed).to(self.device)
+            model = each.model(self.seed, self.device)
             for part in (few.first(min(plan.BATCH, len(few.train[0]))), few):  # the first step also fills caches
                 history = each.train(model, part, passes=1, held_out=1, seed=self.seed, progress=False)
             step += history.seconds / plan.batches_of(len(few.train[0]))
@@ -331,7 +331,7 @@ class _Run:
     def _trained(self, each: Recipe, data: Data) -> nn.Module:
         """The network after its training: from its checkpoint, or from where its training stands."""
         known = self.record["networks"].setdefault(each.name, {})
-        model = each.model(self.seed).to(self.device)
+        model = each.model(self.seed, self.device)
         checkpoint, unfinished = (self.folder / f"{each.name}{end}.safetensors" for end in ("", ".training"))
         if "test_error" in known and checkpoint.is_file():
             checkpoints.load_into(model, checkpoint)

@@ -156,9 +156,7 @@ def train(
                     total += loss.item() * len(chosen)
                     step += 1
                     bar.advance()
-                    if stop.signal is not None:
-                        words = f"Stopped after {step:,} of {steps:,} batches; the model holds what was learnt so far."
-                        raise Interrupted(words, signal=stop.signal)
+                    _heed(stop, step, steps)
                     if time.monotonic() - said > patience:
                         said = time.monotonic()
                         history.accuracy.append((step, accuracy(model, data, held_out)))
@@ -170,10 +168,17 @@ def train(
             history.accuracy.append((step, accuracy(model, data, held_out)))
             if bar.seconds > 1:
                 bar.say(f"held-out accuracy {history.accuracy[-1][1]:.3f} after {passes} passes")
+            _heed(stop, step, steps)
     finally:
         model.train(was_training)
         history.seconds = time.monotonic() - started
     return history
+
+
+def _heed(stop: StopRequests, step: int, steps: int) -> None:
+    if stop.signal is not None:
+        words = f"Stopped after {step:,} of {steps:,} batches; the model holds what was learnt so far."
+        raise Interrupted(words, signal=stop.signal)
 
 
 def learning_rate(step: int, steps: int, lr: float, drops: Sequence[float]) -> float:
