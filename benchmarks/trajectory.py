@@ -28,6 +28,7 @@ import lossnav as ln
 from benchmarks import workloads
 from benchmarks.common import machine, options, report
 from benchmarks.memory import growth
+from lossnav.zoo import resnet
 
 
 def images(samples: int) -> tuple[Tensor, Tensor]:
@@ -112,9 +113,8 @@ def pictures(model: torch.nn.Module, data: tuple[Tensor, Tensor], trajectory: ln
 
 def main() -> None:
     chosen = options(__doc__ or "", keep=True)
-    steps, samples, batch, depth = (24, 64, 16, 1) if chosen.quick else (520, 2000, 64, 3)
-    torch.manual_seed(0)
-    model, data = workloads.ResNet(depth), images(samples)
+    steps, samples, batch, depth = (24, 64, 16, 8) if chosen.quick else (520, 2000, 64, 20)
+    model, data = resnet(depth), images(samples)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result: dict[str, Any] = {"machine": machine(), "parameters": parameters, "model MB": 4 * parameters / 2**20}
     with tempfile.TemporaryDirectory() as scratch:
