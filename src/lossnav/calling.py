@@ -126,7 +126,7 @@ class CopyPasses:
         for name, tensor in (params | buffers).items():
             (parameters | own)[name].data.copy_(tensor.detach())
         for name, parameter in parameters.items():
-            parameter.requires_grad_(name in names)
+            parameter.detach_().requires_grad_(name in names)  # of a ScriptModule a copy hangs on what was copied
         return {name: parameters[name] for name in params}, own
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:

@@ -93,10 +93,11 @@ def dense(loss, point, names=None):
         return loss(point | moved)
 
     flat = torch.cat([point[name].reshape(-1) for name in names]).requires_grad_()
-    value = of_flat(flat)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        value = of_flat(flat)
     (slope,) = torch.autograd.grad(value, flat, create_graph=True)
     rows = [torch.autograd.grad(part, flat, retain_graph=True)[0] for part in slope]
-    return float(value), slope.detach(), torch.stack(rows)
+    return value.item(), slope.detach(), torch.stack(rows)
 
 
 def flat(vector):

@@ -189,6 +189,11 @@ def test_models_that_cannot_be_called_by_value(kind):
     before = objective.evaluate(objective.params)
     check(objective, by_hand, displaced(objective))
     assert objective.evaluate(objective.params) == before
+    first = next(iter(objective.params))
+    part = ln.curvature.Hessian(objective, params=first)
+    block = dense(by_hand, objective.params, [first])[2]
+    vector = some_vector(objective)
+    assert_close((part @ vector)[first].reshape(-1).double(), block @ part.to_flat(vector), 1e-5)
 
 
 def test_a_function_and_one_without_data():
@@ -294,10 +299,15 @@ def test_what_cannot_be_differentiated_twice_is_said_and_leaves_the_model_alone(
     assert_same_state(before, state_of(model))
 
 
-def test_batch_norm_that_hides_in_torchscript_is_said():
-    model, (x, y) = torch.jit.script(conv_net()), images()
-    objective = ln.Objective(model, "cross_entropy", (x, y), bn="recompute", batch_size=BATCH)
-    with pytest.raises(errors.ObjectiveError, match="TorchScript.*bn='frozen'"):
+def test_batch_norm_that_cannot_be_watched_is_said():
+    class Own(nn.BatchNorm1d):
+        def forward(self, x):
+            given = (self.weight, self.bias, self.running_mean, self.running_var)
+            return torch.batch_norm(x, *given, self.training, 0.1, self.eps, False)
+
+    model = nn.Sequential(nn.Linear(5, 4), Own(4)).eval()
+    objective = ln.Objective(model, "mse", (torch.randn(6, 5), torch.randn(6, 4)), bn="recompute")
+    with pytest.raises(errors.ObjectiveError, match="do not call.*bn='frozen'"):
         ln.curvature.gradient(objective)
 
 

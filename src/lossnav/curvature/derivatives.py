@@ -191,6 +191,8 @@ class Hessian:
             for batch in self._batches():
                 part, its_weight = self._one(given, buffers, batch, self.objective.bn == "batch")
                 gradient = _grad(part, by, create_graph=bool(slopes))
+                if slopes and not weight:
+                    _require_whole(gradient)
                 _add(sums[0], gradient)
                 for slope, product in zip(slopes, sums[1:], strict=True):
                     _add(product, _grad(_dot(gradient, slope), by, retain_graph=True))
@@ -258,8 +260,8 @@ class Hessian:
             calls = [a + b for a, b in zip(calls, recorded.calls, strict=True)]
         if not any(calls):
             raise ObjectiveError(
-                "The model's BatchNorm layers do not show what they do (TorchScript), so bn='recompute' cannot be "
-                "differentiated. Use bn='frozen' or 'batch', or the model before it was scripted."
+                "The model's BatchNorm layers do not call torch.nn.functional.batch_norm, so bn='recompute' cannot be "
+                "differentiated. Use bn='frozen' or bn='batch'."
             )
         calls = [count or 1 for count in calls]  # a layer that is not in use
         means = [[(part / n).to(w.dtype) for part, n, w in zip(s, calls, weights, strict=True)] for s in sums]
@@ -349,6 +351,20 @@ def _twice_differentiable(objective: Objective) -> Iterator[None]:
                 f"{objective.name} cannot be differentiated twice: {said} Replace that operation in the model, or hold "
                 "the parameters before it still with params=."
             ) from error
+
+
+def _require_whole(gradient: Sequence[Tensor]) -> None:
+    """Raise where a graph was cut by `once_differentiable`: torch would take what is behind it for a constant."""
+    ahead = [tensor.grad_fn for tensor in gradient]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("::Error"):  # of torch's DelayedError
+            raise RuntimeError("a function of its own has no second derivative (once_differentiable).")
+        seen.add(node)
+        ahead += [before for before, _ in node.next_functions]
 
 
 def _grad(value: Tensor, by: Sequence[Tensor], **options: Any) -> list[Tensor]:

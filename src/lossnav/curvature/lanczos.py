@@ -96,8 +96,8 @@ def lanczos(
         image = product(basis[n])
         n, products = n + 1, products + 1
         if not bool(torch.isfinite(image).all()):
-            nothing = np.full(smallest + largest, math.nan)
-            return Ritz(nothing, nothing + math.inf, basis[:0], products, False)
+            nothing, endless = (np.full(smallest + largest, number) for number in (math.nan, math.inf))
+            return Ritz(nothing, endless, basis[:0], products, False)
         image, column = _orthogonal(image, basis[:n])
         projected[:n, n - 1] = projected[n - 1, :n] = column.cpu().numpy()
         residual = float(torch.linalg.vector_norm(image))
