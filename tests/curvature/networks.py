@@ -96,8 +96,9 @@ def dense(loss, point, names=None):
     with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
         value = of_flat(flat)
     (slope,) = torch.autograd.grad(value, flat, create_graph=True)
-    rows = [torch.autograd.grad(part, flat, retain_graph=True)[0] for part in slope]
-    return value.item(), slope.detach(), torch.stack(rows)
+    each = torch.eye(len(flat), dtype=torch.float64)
+    (rows,) = torch.autograd.grad(slope, flat, each, is_grads_batched=True)
+    return value.item(), slope.detach(), rows
 
 
 def flat(vector):

@@ -17,7 +17,8 @@ import lossnav as ln
 from lossnav import errors
 from lossnav.samplers.grid import Snake
 
-GRID = ln.Grid(alpha=(-0.5, 0.5, 3), beta=(-0.4, 0.4, 3))
+GRID = ln.Grid(alpha=(-0.5, 0.5, 3), beta=(-0.4, 0.4, 2))
+SMALL = ln.Grid(alpha=(0, 0.2, 2), beta=(0, 0.2, 2))
 
 
 def make(bn="frozen", chart=ln.Plane, n=2, **options):
@@ -32,7 +33,7 @@ def test_every_number_equals_the_dense_hessians(bn):
     objective, plane, loss = make(bn)
     found = ln.curvature.on_chart(objective, plane, GRID, tolerance=1e-4)
     tangents = torch.stack([flat(direction) for direction in plane.basis])
-    for i, j in ((0, 0), (0, 2), (1, 1), (2, 1), (1, 0)):
+    for i, j in ((0, 0), (1, 1), (2, 0)):
         at = found.isel(alpha=i, beta=j)
         value, slope, matrix = dense(loss, plane([float(at.alpha), float(at.beta)]))
         values = torch.linalg.eigvalsh(matrix)
@@ -63,7 +64,7 @@ def test_what_a_curvature_dataset_is(tmp_path):
     objective, plane, _ = make()
     store = tmp_path / "run.zarr"
     surface = ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), store=store)
-    found = ln.curvature.on_chart(objective, plane, GRID, store=store, exclude=("bias",), seed=3)
+    found = ln.curvature.on_chart(objective, plane, SMALL, store=store, exclude=("bias",), seed=3)
     assert found["hessian_in_plane"].dims == ("alpha", "beta", "row", "column")
     for name, variable in found.data_vars.items():
         assert variable.attrs["long_name"] and variable.attrs["units"], name
@@ -84,7 +85,7 @@ def test_what_a_curvature_dataset_is(tmp_path):
 
 def test_lambda_ratio_is_drawn_in_logarithmic_colours():
     objective, plane, _ = make()
-    found = ln.curvature.on_chart(objective, plane, GRID)
+    found = ln.curvature.on_chart(objective, plane, SMALL)
     figure = ln.plot.heatmap(found, variable="lambda_ratio", log=True)
     drawn = np.array(figure.data[0].z, dtype=float)
     assert np.allclose(drawn.T, np.log10(found.lambda_ratio))
@@ -93,9 +94,9 @@ def test_lambda_ratio_is_drawn_in_logarithmic_colours():
 
 
 def test_the_same_call_gives_the_same_bits_and_leaves_the_model_alone():
-    objective, plane, _ = make("recompute")
+    objective, plane, _ = make("batch")
     before, state = objective.evaluate(objective.params), torch.get_rng_state()
-    a, b = (ln.curvature.on_chart(objective, plane, GRID) for _ in range(2))
+    a, b = (ln.curvature.on_chart(objective, plane, SMALL) for _ in range(2))
     for name in a.data_vars:
         assert np.array_equal(a[name], b[name]), name
     assert torch.equal(state, torch.get_rng_state())
@@ -194,6 +195,8 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     done = int((part.status == 1).sum())
     assert 1 <= done < 9
     xr.testing.assert_equal(part, stopped.value.surface)
+    with pytest.raises(errors.OptionError, match="holds curvature. Make the same call"):
+        ln.resume(f"{store}/curvature", objective)
     before = calls[0]
     whole = ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
     assert (whole.status == 1).all()
@@ -277,7 +280,11 @@ def test_values_that_are_not_sure_enough_are_counted():
 
 def test_what_cannot_be_asked():
     objective, plane = walled()
-    for options, words in (({"precision": "half"}, "'half' is unknown"), ({"tolerance": 2}, "tolerance=2")):
+    for options, words in (
+        ({"precision": "half"}, "'half' is unknown"),
+        ({"tolerance": 2}, "tolerance=2"),
+        ({"seed": -1}, "seed=-1"),
+    ):
         with pytest.raises(errors.OptionError, match=words):
             ln.curvature.on_chart(objective, plane, GRID_OF_WALL, **options)
     with pytest.raises(errors.SamplerError):

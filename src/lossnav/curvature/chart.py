@@ -115,7 +115,7 @@ def on_chart(
     >>> found["lambda_ratio"].values.round(4), found["hessian_in_plane"].values[0].round(4)
     (array([0.3333, 0.3333, 0.3333]), array([[6.]]))
     """
-    require_reachable(tolerance, limit)
+    require_reachable(tolerance, limit, seed)
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
     require_fit(objective, chart, sampler)
@@ -138,11 +138,11 @@ def on_chart(
             about={"curvature": function.options()},
         )
     except Interrupted as stopped:
-        where = f"They are kept in {name_of(place)}, and the same call goes on from there." if store is not None else ""
-        kept = where or "They are in the .surface of this exception."
-        done = stopped.surface.lossnav.counts
-        n = sum(done.values()) - done["not evaluated"]
-        raise Interrupted(f"Stopped after {n:,} points. {kept}", stopped.surface, stopped.signal) from None
+        kept = "They are in the .surface of this exception."
+        if place is not None:
+            kept = f"They are kept in {name_of(place)}, and the same call goes on from there."
+        done = int((stopped.surface["status"] != surfaces.NOT_EVALUATED).sum())
+        raise Interrupted(f"Stopped after {done:,} points. {kept}", stopped.surface, stopped.signal) from None
     if function.unsure:
         warnings.warn(
             f"At {function.unsure:,} points an eigenvalue is not as sure as the tolerance {tolerance:g} asks for after "
@@ -184,11 +184,11 @@ class CurvatureFunction(PointFunction):
         values |= dict.fromkeys(("lambda_min_error", "lambda_max_error"), math.inf)
         values |= _split(gradient, tangents)
         values |= self._in_plane(point, hessian, gradient, tangents, torch.stack(images))
+        count = hessian.count
         if math.isfinite(loss) and math.isfinite(values["gradient_norm"]):
-            block = hessian if self.names == hessian.names else Hessian(self._computed, params, params=self.names)
-            values |= self._ends(block)
-            hessian.count += block.count if block is not hessian else 0
-        return values | {"products": float(hessian.count)}
+            ends, products = self._ends(Hessian(self._computed, params, params=self.names))
+            values, count = values | ends, count + products
+        return values | {"products": float(count)}
 
     def accelerate(self, *given: Any) -> Any:
         """There is no faster way than this one."""
@@ -211,8 +211,8 @@ class CurvatureFunction(PointFunction):
             "excluded": left_out,
         }
 
-    def _ends(self, hessian: Hessian) -> dict[str, float]:
-        """Both ends of the spectrum."""
+    def _ends(self, hessian: Hessian) -> tuple[dict[str, float], int]:
+        """Both ends of the spectrum, and how many products they took."""
         start = random_vector(hessian, self.seed)
         if self._beside is not None:
             start = self._beside + _ASTRAY * start
@@ -226,18 +226,13 @@ class CurvatureFunction(PointFunction):
             seed=self.seed + 1,
         )
         if not np.isfinite(found.values).all():
-            return {}
+            return {}, found.products
         self._beside = found.vectors.sum(0) / math.sqrt(len(found.vectors))
         self.unsure += not found.converged
-        (low, high), errors = found.values[[0, -1]].tolist(), found.errors[[0, -1]].tolist()
-        ratio = abs(low / high) if high else math.inf
-        return {
-            "lambda_min": low,
-            "lambda_max": high,
-            "lambda_ratio": ratio,
-            "lambda_min_error": errors[0],
-            "lambda_max_error": errors[1],
-        }
+        low, high = found.values[[0, -1]].tolist()
+        errors = found.errors[[0, -1]].tolist()
+        values = {"lambda_min": low, "lambda_max": high, "lambda_ratio": abs(low / high) if high else math.inf}
+        return values | {"lambda_min_error": errors[0], "lambda_max_error": errors[1]}, found.products
 
     def _in_plane(
         self, point: Array, hessian: Hessian, gradient: Tensor, tangents: Tensor, images: Tensor

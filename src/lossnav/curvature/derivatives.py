@@ -224,9 +224,7 @@ class Hessian:
         """
         k = len(self.names)
         seed, device = self.objective.seed, self.objective.device
-        with rng.preserved(
-            seed, device
-        ):  # the second pass goes on with the random numbers of the first, as in evaluate
+        with rng.preserved(seed, device):  # the second pass goes on with the random numbers where the first ends
             statistics, tangents, calls = self._statistics(layers, slopes)
             joint = [[*slope, *tangent] for slope, tangent in zip(slopes, tangents, strict=True)]
             loss, sums = self._sweep(joint, layers, statistics)

@@ -100,7 +100,7 @@ def top_eigenpairs(
     Raises
     ------
     OptionError
-        If k, `which`, the tolerance or the limit cannot be.
+        If k, `which`, the tolerance, the limit or the seed cannot be.
     Interrupted
         After Ctrl-C: a KeyboardInterrupt with the pairs as far as they are known in ``surface``.
 
@@ -113,7 +113,7 @@ def top_eigenpairs(
     """
     if which not in ("largest", "smallest", "both"):
         raise OptionError(f"which={which!r} is unknown. Use 'largest', 'smallest' or 'both'.")
-    require_reachable(tolerance, limit)
+    require_reachable(tolerance, limit, seed)
     hessian = Hessian(objective, point, params=params, exclude=exclude, precision=precision)
     smallest, largest = (k if which != "largest" else 0), (k if which != "smallest" else 0)
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= hessian.size or smallest + largest > limit:
@@ -159,8 +159,10 @@ def top_eigenpairs(
     return pairs
 
 
-def require_reachable(tolerance: float, limit: int) -> None:
-    """Raise OptionError for a tolerance or a limit that cannot be."""
+def require_reachable(tolerance: float, limit: int, seed: int) -> None:
+    """Raise OptionError for a tolerance, a limit or a seed that cannot be."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
     if not 0 < tolerance < 1 or limit < 1:
         raise OptionError(
             f"tolerance={tolerance!r} and limit={limit!r} lead to no eigenvalue. Use a tolerance such as 1e-3 and a "
