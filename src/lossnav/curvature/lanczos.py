@@ -1,8 +1,8 @@
 """Extreme eigenvalues of a symmetric operator from few products with it: Lanczos with full reorthogonalisation.
 
 A product is a pass over the data and costs all there is to cost, so the iteration looks after every one of them whether
-it may stop, and begins from what is known of a neighbour. SciPy's `eigsh` (ARPACK) does neither: it looks once in
-`ncv` products, and takes one vector to start from.
+it may stop. SciPy's `eigsh` (ARPACK) looks once in `ncv` products, so that a good vector to start from saves it nothing
+(design/0013).
 """
 
 from __future__ import annotations
