@@ -48,7 +48,7 @@ def main() -> None:
 
     for which in ("largest", "both"):
         started = time.process_time()
-        pairs = top_eigenpairs(objective, which=which, tolerance=asked.tolerance)  # type: ignore[arg-type]
+        pairs = top_eigenpairs(objective, which=which, tolerance=asked.tolerance)
         seconds = time.process_time() - started
         values = ", ".join(f"{v:.6g} ± {e:.1g}" for v, e in zip(pairs.values, pairs.errors, strict=True))
         print(f"{which}: {values}; {pairs.products} products, {seconds:.0f} s", flush=True)
