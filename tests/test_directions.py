@@ -162,3 +162,148 @@ def test_no_room_for_more_directions_is_said():
     for normalize in ("filter", None):
         with pytest.raises(errors.DirectionError, match="Ask for fewer"):
             directions.random(tiny, 3, normalize=normalize)
+
+
+# ---------------------------------------------------------------------- from the loss, from training
+
+
+def network(classes=3):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, classes)).eval()
+    generator = torch.Generator().manual_seed(1)
+    x, y = torch.randn(12, 4, generator=generator), torch.randint(0, classes, (12,), generator=generator)
+    return model, ln.Objective(model, "cross_entropy", (x, y)), x, y
+
+
+def test_the_gradient_is_that_of_the_loss():
+    model, objective, x, y = network()
+    loss = nn.functional.cross_entropy(model(x), y)
+    loss.backward()
+    found = directions.gradient(objective, exclude="bias")
+    for name, parameter in model.named_parameters():
+        wanted = torch.zeros_like(parameter) if name.endswith("bias") else parameter.grad
+        assert torch.allclose(found[name], wanted, atol=1e-6)
+    assert found.recipe["kind"] == "gradient"
+    flat = ln.Objective.from_function(lambda p: 0 * p["x"].sum(), {"x": torch.ones(2)})
+    with pytest.raises(errors.DirectionError, match="leads nowhere"):
+        directions.gradient(flat)
+
+
+@pytest.mark.parametrize("which", ["largest", "smallest", "both"])
+def test_hessian_directions_bend_the_loss_as_they_say(which):
+    _, objective, _, _ = network()
+    double = objective.double()
+    found = directions.hessian(double, 3, which=which, tolerance=1e-6)
+    assert len(found) == 3
+    values = [d.recipe["eigenvalue"] for d in found]
+    h = 1e-3
+    center = double.evaluate(double.params)["loss"]
+    for direction, value in zip(found, values, strict=True):
+        assert direction.recipe["norm"] == pytest.approx(1)
+        line = ln.Line(double.params, direction)
+        bend = (double.evaluate(line([h]))["loss"] - 2 * center + double.evaluate(line([-h]))["loss"]) / h**2
+        assert bend == pytest.approx(value, rel=1e-3, abs=1e-6)
+    if which == "both":
+        assert values[0] > values[2] > 0 > values[1]
+    else:
+        assert values == sorted(values, reverse=which == "largest")
+
+
+@pytest.mark.parametrize("make", ["gradient", "hessian"])
+def test_directions_from_the_loss_are_made_again_for_a_run_that_goes_on(tmp_path, make):
+    _, objective, _, _ = network()
+    if make == "gradient":
+        chart, grid = ln.Line(objective.params, directions.gradient(objective)), ln.Grid(alpha=(-1, 1, 3))
+    else:
+        chart = ln.Plane(objective.params, *directions.hessian(objective, exclude="bias"))
+        grid = ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
+    store = tmp_path / "run.zarr"
+    surface = ln.evaluate(objective, chart, grid, store=store)
+    assert {"gradient": "gradient of the loss", "hessian": "eigenvector of the Hessian, λ = "}[make] in surface[
+        "alpha"
+    ].attrs["long_name"]
+    assert ln.resume(store, objective)["loss"].equals(surface["loss"])
+    moved = objective.at({name: tensor + 0.1 for name, tensor in objective.params.items()})
+    with pytest.raises(errors.ChartError, match="weights are other ones"):
+        ln.resume(store, moved)
+
+
+def test_what_cannot_be_made_again_says_so_or_is_kept(tmp_path):
+    _, objective, _, _ = network()
+    points = [{n: t + i for n, t in objective.params.items()} for i in (0.5, 1.0)]
+    points[1]["0.bias"] = points[1]["0.bias"] * 3
+    chart = ln.Plane(objective.params, *directions.through(objective, *points))
+    grid = ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
+    ln.evaluate(objective, chart, grid, store=tmp_path / "bare.zarr")
+    with pytest.raises(errors.ChartError, match="'through' cannot be made from its recipe.*save_directions=True"):
+        ln.resume(tmp_path / "bare.zarr", objective)
+    kept = ln.evaluate(objective, chart, grid, store=tmp_path / "kept.zarr", save_directions=True)
+    assert ln.resume(tmp_path / "kept.zarr", objective)["loss"].equals(kept["loss"])
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+@pytest.mark.parametrize("n", [3, 4])
+def test_a_chart_through_models_holds_them_all(orthogonal, n):
+    _, objective, _, _ = network()
+    points = [objective.params]
+    for seed in range(n - 1):
+        (step,) = directions.random(objective, exclude=(), seed=seed)
+        points.append({name: tensor + 0.3 * step[name] for name, tensor in objective.params.items()})
+    found = directions.through(*points, orthogonal=orthogonal)
+    chart = (ln.Plane if n == 3 else ln.Volume)(points[0], *found)
+    for point, place in zip(points, found[0].recipe["places"], strict=True):
+        assert all(torch.allclose(chart(place)[name], tensor, atol=1e-5) for name, tensor in point.items())
+        projection = chart.project(point)
+        assert projection.coords == pytest.approx(place, abs=1e-5)
+        assert projection.residual < 1e-4
+    if orthogonal:
+        for a, b in itertools.combinations(found, 2):
+            assert abs(algebra.cosine(a, b)) < 1e-6
+            assert algebra.norm(a) == pytest.approx(algebra.norm(b), rel=1e-6)
+
+
+def test_points_on_one_line_span_no_plane():
+    a = {"w": torch.zeros(3)}
+    with pytest.raises(errors.DirectionError, match="Point 3 of 3 lies in the span"):
+        directions.through(a, {"w": torch.ones(3)}, {"w": 2 * torch.ones(3)})
+    with pytest.raises(errors.OptionError, match="One point"):
+        directions.through(a)
+
+
+@pytest.mark.parametrize("given", ["optimizer", "state", "named", "objective", "reversed"])
+def test_moments_are_adams(given):
+    model, objective, x, y = network()
+    parameters = list(model.parameters())
+    order = parameters[::-1] if given == "reversed" else parameters
+    adam = torch.optim.Adam(model.named_parameters() if given == "named" else order, lr=0.01)
+    for _ in range(3):
+        adam.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        adam.step()
+    source = {"optimizer": adam, "state": adam.state_dict(), "named": adam.state_dict()}.get(given, adam)
+    first, second = directions.moments(source, objective if given == "objective" else model)
+    for name, parameter in model.named_parameters():
+        assert torch.equal(first[name], adam.state[parameter]["exp_avg"])
+        assert torch.equal(second[name], adam.state[parameter]["exp_avg_sq"])
+        assert first[name].data_ptr() != adam.state[parameter]["exp_avg"].data_ptr()  # training goes on beside it
+    assert first.recipe["step"] == 3
+    assert (first.recipe["moment"], second.recipe["moment"]) == ("exp_avg", "exp_avg_sq")
+    ln.Plane(objective.params, first, second)
+
+
+def test_moments_that_are_not_there_or_not_theirs():
+    model, objective, x, y = network()
+    with pytest.raises(errors.DirectionError, match="no exp_avg.*taken a step"):
+        directions.moments(torch.optim.Adam(model.parameters()), model)
+    adam = torch.optim.Adam(list(model.parameters())[:2])
+    nn.functional.cross_entropy(model(x), y).backward()
+    adam.step()
+    with pytest.raises(errors.DirectionError, match="trains 2 parameters and 4 are known"):
+        directions.moments(adam.state_dict(), objective)
+    first, _ = directions.moments(adam, model)
+    assert not first["2.weight"].any()  # it is not trained
+    other = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+    whole = torch.optim.Adam(model.parameters())
+    whole.step()
+    with pytest.raises(errors.DirectionError, match=r"shape \(5, 4\) for \"0.weight\".*\(4, 5\)"):
+        directions.moments(whole.state_dict(), other)

@@ -683,3 +683,21 @@ def test_on_a_gpu_the_values_agree():
     here = ln.Objective(net(), "cross_entropy", (X, Y), metrics=["accuracy"])
     there = ln.Objective(net(), "cross_entropy", (X, Y), metrics=["accuracy"], device="cuda")
     assert there.evaluate(here.params) == pytest.approx(here.evaluate(here.params), rel=1e-5)
+
+
+@pytest.mark.parametrize("bn", ["frozen", "recompute", "batch"])
+def test_the_same_objective_in_float64(everything, images, bn):
+    loss = nn.CrossEntropyLoss(weight=torch.arange(1.0, 6.0))
+    objective = ln.Objective(everything, loss, images, metrics=["accuracy"], batch_size=10, bn=bn)
+    double, before = objective.double(), objective.evaluate(objective.params)
+    assert {t.dtype for t in double.params.values()} == {torch.float64}
+    after = double.evaluate(objective.params)
+    assert after["loss"] == pytest.approx(before["loss"], rel=1e-5)
+    assert after["loss"] != before["loss"]
+    assert after["accuracy"] == before["accuracy"]
+    assert objective.evaluate(objective.params) == before  # left as it was
+    assert {t.dtype for t in objective.params.values()} == {torch.float32}
+    assert loss.weight.dtype == torch.float32
+    assert double.fingerprint != objective.fingerprint
+    alone = objective.without_metrics().evaluate(objective.params)
+    assert alone == {name: value for name, value in before.items() if name != "accuracy"}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lossnav import checkpoints, directions, errors, params, recording, zoo
+    from lossnav import checkpoints, curvature, directions, errors, params, recording, zoo
     from lossnav import plots as plot
     from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
@@ -41,6 +41,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "params": ("lossnav.params", None),
     "Objective": ("lossnav.objective", "Objective"),
     "directions": ("lossnav.directions", None),
+    "curvature": ("lossnav.curvature", None),
     "Chart": ("lossnav.charts", "Chart"),
     "Line": ("lossnav.charts", "Line"),
     "Plane": ("lossnav.charts", "Plane"),
@@ -98,6 +99,7 @@ __all__ = [
     "__version__",
     "checkpoints",
     "control_variate",
+    "curvature",
     "directions",
     "ensemble",
     "errors",

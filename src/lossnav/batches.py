@@ -164,6 +164,15 @@ class Batches:
         taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
         return taken
 
+    def double(self) -> Batches:
+        """Return the same batches with floating-point tensors in float64."""
+        other = copy.copy(self)
+        if self._kept is not None:
+            other._kept = [map_tensors(batch, to_double) for batch in self._kept]
+        else:
+            other._source = _Doubled(self)
+        return other
+
     def update_hash(self, digest: hashlib._Hash) -> None:
         """Feed every batch into a hash, in order."""
         for batch in self:
@@ -213,6 +222,11 @@ def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor], float_dtype: t
     if isinstance(batch, Mapping):
         return {key: map_tensors(part, change, float_dtype) for key, part in batch.items()}
     return batch
+
+
+def to_double(tensor: Tensor) -> Tensor:
+    """A floating-point tensor in float64; any other as it is."""
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def versions(batch: Batch) -> list[int]:
@@ -302,3 +316,14 @@ class _Slices:
     def __iter__(self) -> Iterator[Batch]:
         for start in range(0, self.length, self.batch_size):
             yield self.pack([part[start : start + self.batch_size] for part in self.parts])
+
+
+class _Doubled:
+    """Batches that are read anew on each pass, in float64."""
+
+    def __init__(self, batches: Batches) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            yield map_tensors(batch, to_double)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 Measured = Tensor | tuple[Tensor, Tensor]  # a mean (), single values (n,), or numerators and weights (n,)
 StepValues = tuple[int, dict[str, Measured]]
 Step = Callable[[Any, Batch], StepValues]
-Passes = Callable[[Params, Params, "Iterable[Batch] | None"], list[StepValues]]  # (parameters, buffers, batches)
 
 
 class _Whole(nn.Module):
@@ -44,6 +43,18 @@ class FunctionPasses:
     def __init__(self, step: Step) -> None:
         self.step = step
 
+    def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
+        """Tensors to differentiate by, with these values, and buffers that may be written to."""
+        return _leaves(params, names), {}
+
+    def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
+        """Pass one batch with the leaves themselves."""
+        return self.step(leaves, batch)
+
+    def measuring(self, step: Step, double: bool = False) -> FunctionPasses:
+        """Return the same with another step, and in float64 if that is asked for."""
+        return FunctionPasses(step)
+
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Pass every batch through the function."""
         return [self.step(params, batch) for batch in ([None] if batches is None else batches)]
@@ -53,7 +64,7 @@ class FunctionalPasses:
     """`functional_call` on a copy of the module's structure, without its weights and always in eval mode."""
 
     def __init__(self, structure: nn.Module, step: Step, bn: str) -> None:
-        self.whole, self.bn = _Whole(structure, step), bn
+        self.whole, self.step, self.bn = _Whole(structure, step), step, bn
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Pass every batch through the structure, with these weights in it."""
@@ -68,12 +79,32 @@ class FunctionalPasses:
             result: list[StepValues] = functional_call(self.whole, state, (batches,))
         return result
 
+    def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
+        """Tensors to differentiate by, with these values, and buffers that may be written to."""
+        return _leaves(params, names), {name: tensor.clone() for name, tensor in buffers.items()}
+
+    def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
+        """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not."""
+        state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
+        with _batch_norm_mode(self.whole.model, training):
+            (values,) = functional_call(self.whole, state, ([batch],))
+        return cast(StepValues, values)
+
+    def measuring(self, step: Step, double: bool = False) -> FunctionalPasses:
+        """Return the same with another step, and in float64 if that is asked for."""
+        model = self.whole.model
+        if double:
+            memo: dict[int, Any] = {id(weight): _hollow(weight, torch.float64) for weight in model.parameters()}
+            model = _doubled(copy.deepcopy(model, memo))
+        return FunctionalPasses(model, step, self.bn)
+
 
 class CopyPasses:
     """A private deep copy whose weights are overwritten: for models that cannot be called by value."""
 
     def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device) -> None:
-        self.whole, self.bn = _Whole(copy.deepcopy(model, _computed_attributes(model)).to(device).eval(), step), bn
+        self.whole = _Whole(copy.deepcopy(model, _computed_attributes(model)).to(device).eval(), step)
+        self.step, self.bn = step, bn
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Write the weights into the copy and pass every batch through it."""
@@ -89,6 +120,51 @@ class CopyPasses:
             result: list[StepValues] = self.whole(batches)
         return result
 
+    def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
+        """Parameters of the copy, to differentiate by, and its buffers; both with these values, until the next call."""
+        parameters, own = dict(self.whole.model.named_parameters()), dict(self.whole.model.named_buffers())
+        for name, tensor in (params | buffers).items():
+            (parameters | own)[name].data.copy_(tensor.detach())
+        for name, parameter in parameters.items():
+            parameter.detach_().requires_grad_(name in names)  # of a ScriptModule a copy hangs on what was copied
+        return {name: parameters[name] for name in params}, own
+
+    def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
+        """Pass one batch through the copy as it is, BatchNorm in train mode or not."""
+        with _batch_norm_mode(self.whole.model, training):
+            (values,) = self.whole([batch])
+        return cast(StepValues, values)
+
+    def measuring(self, step: Step, double: bool = False) -> CopyPasses:
+        """Return the same with another step, and in float64 if that is asked for."""
+        made, model = copy.copy(self), self.whole.model
+        made.whole, made.step = _Whole(_doubled(copy.deepcopy(model)) if double else model, step), step
+        return made
+
+
+Passes = FunctionPasses | FunctionalPasses | CopyPasses
+
+
+def _leaves(params: Params, names: Collection[str]) -> Params:
+    return {name: tensor.detach().requires_grad_(name in names) for name, tensor in params.items()}
+
+
+def _doubled(model: nn.Module) -> nn.Module:
+    """A model whose parameters, buffers and plain tensors are float64; itself, changed."""
+    for module in model.double().modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
+    return model
+
+
+def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """A parameter of NaNs that takes no memory; what is no floating-point number as it is."""
+    if not parameter.is_floating_point():
+        return parameter
+    nan = torch.full((), math.nan, dtype=dtype, device=device or parameter.device)
+    return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
+
 
 def has_nan(steps: Iterable[StepValues]) -> bool:
     """Whether any loss among these is NaN."""
@@ -101,11 +177,8 @@ def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> 
 
     Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
     """
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        if parameter.is_floating_point():
-            hollow = torch.full((), math.nan, dtype=parameter.dtype, device=device)
-            memo[id(parameter)] = nn.Parameter(hollow.expand(parameter.shape), requires_grad=False)
+    floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    memo: dict[int, Any] = {id(parameter): _hollow(parameter, parameter.dtype, device) for parameter in floating}
     memo |= _computed_attributes(model)
     try:
         if isinstance(model, torch.jit.ScriptModule):

@@ -10,20 +10,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from lossnav import components
+from lossnav import components, curvature
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.draws import Draws
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
-from lossnav.objective import Objective
+from lossnav.objective import Objective, excluded
 from lossnav.params import Params
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ def random(
         raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
     if isinstance(exclude, str):
         exclude = (exclude,)
-    excluded = _excluded(objective.params, objective.roles, exclude)
-    names = [name for name in objective.params if name not in excluded]
+    still = objective.excluded(exclude)
+    names = [name for name in objective.params if name not in still]
     if not names:
         raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
 
@@ -183,7 +183,7 @@ def random(
             "index": i,
             "n": n,
             "exclude": list(exclude),
-            "excluded": sorted(excluded),
+            "excluded": sorted(still),
             "filters_left_out": draws.left_out[i],
         }
         direction = Direction(stored[i], recipe) if family is None else LazyDirection(family, i, recipe)
@@ -329,8 +329,8 @@ def pca(
             "Ask for fewer, or record more often."
         )
     structure = trajectory.structure
-    excluded = _excluded(structure, trajectory.roles, (exclude,) if isinstance(exclude, str) else exclude)
-    names = [name for name in structure if name not in excluded]
+    still = excluded(structure, trajectory.roles, (exclude,) if isinstance(exclude, str) else exclude)
+    names = [name for name in structure if name not in still]
     if not names:
         raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
 
@@ -345,7 +345,7 @@ def pca(
         block -= about
         gram += block @ block.T
     if center == "mean":
-        for parts, block in trajectory.columns(sorted(excluded), "pca, centre", progress):
+        for parts, block in trajectory.columns(sorted(still), "pca, centre", progress):
             _put(middle, parts, block.mean(0))
     if not np.isfinite(gram).all():
         bad = trajectory.steps[~np.isfinite(squares)]
@@ -380,7 +380,7 @@ def pca(
             "center": center,
             "scale": scale,
             "exclude": list(exclude),
-            "excluded": sorted(excluded),
+            "excluded": sorted(still),
             "snapshots": len(trajectory),
             "steps": [int(trajectory.steps[0]), int(trajectory.steps[-1])],
             "explained": float(explained[i]),
@@ -417,6 +417,255 @@ def between(a: Mapping[str, Tensor] | Objective, b: Mapping[str, Tensor] | Objec
     wide = {name: tensor.to(_direction_dtype(tensor)) for name, tensor in end.items()}
     recipe = {"kind": "between", "start": algebra.fingerprint(start), "end": algebra.fingerprint(end)}
     return Direction(algebra.subtract(wide, start), recipe)
+
+
+def through(a: Mapping[str, Tensor] | Objective, *others: Any, orthogonal: bool = True) -> tuple[Direction, ...]:
+    """Return the directions of the flat chart through several points: three make a plane, four a volume.
+
+    ``Plane(a, *through(a, b, c))`` holds all three: a at (0, 0), b at (1, 0), and c at (0, 1), or where the recipe's
+    ``places`` says. With `orthogonal` the second direction is what of c - a is perpendicular to b - a, brought to its
+    length, so that distances on the picture are those in weight space (Garipov et al. 2018, appendix A.1).
+
+    Parameters
+    ----------
+    a, *others : mapping of str to Tensor or Objective
+        Points: checkpoints, say, of one architecture.
+    orthogonal : bool
+        Whether directions are made perpendicular and of one length. Else they lead from a to each of the others.
+
+    Returns
+    -------
+    tuple of Direction
+        One for each of the others. ``recipe["places"]`` are the coordinates of all points, a first.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ.
+    DirectionError
+        If the points lie on one line (or in one plane, of four), so that they span no chart.
+
+    References
+    ----------
+    Garipov, Izmailov, Podoprikhin, Vetrov, Wilson 2018, "Loss Surfaces, Mode Connectivity, and Fast Ensembling of
+    DNNs". Departure: lengths are those of b - a instead of 1.
+
+    Examples
+    --------
+    >>> a, b, c = ({"w": torch.tensor(w)} for w in ([0.0, 0.0], [2.0, 0.0], [1.0, 3.0]))
+    >>> d1, d2 = through(a, b, c)
+    >>> d2["w"], d2.recipe["places"]
+    (tensor([0., 2.]), [[0.0, 0.0], [1.0, 0.0], [0.5, 1.5]])
+    """
+    if not others:
+        raise OptionError("One point spans no chart. Pass two for a line, three for a plane, four for a volume.")
+    steps = [between(a, other) for other in others]
+    made: list[Params] = [dict(step) for step in steps]
+    places = np.eye(len(steps))  # of each of the others, in coordinates
+    if orthogonal:
+        flat = [{name: tensor.double() for name, tensor in step.items()} for step in steps]
+        for i, step in enumerate(flat):
+            for j in range(i):
+                places[i, j] = algebra.dot(step, made[j]) / algebra.dot(made[j], made[j])
+            rest = algebra.combine(step, [-x for x in places[i, :i]], made[:i])
+            length = algebra.norm(made[0])
+            places[i, i] = algebra.norm(rest) / length if length else 0.0
+            if places[i, i] * length <= 1e-6 * algebra.norm(step):
+                raise DirectionError(
+                    f"Point {i + 2} of {len(steps) + 1} lies in the span of those before it, so they make no chart of "
+                    f"{len(steps)} dimensions. Pass points that differ in more ways, or leave it out."
+                )
+            made[i] = {name: tensor / float(places[i, i]) for name, tensor in rest.items()}
+        made = [{n: t.to(step[n].dtype) for n, t in part.items()} for part, step in zip(made, steps, strict=True)]
+    ends = [step.recipe["end"] for step in steps]
+    recipe = {
+        "kind": "through",
+        "points": [steps[0].recipe["start"], *ends],
+        "orthogonal": orthogonal,
+        "places": [[0.0] * len(steps), *places.tolist()],
+    }
+    return tuple(Direction(part, recipe | {"index": i}) for i, part in enumerate(made))
+
+
+def gradient(
+    objective: Objective, *, exclude: Sequence[str] = (), precision: Literal["native", "float64"] = "native"
+) -> Direction:
+    """Return the gradient of the loss at the objective's centre: the direction of steepest ascent.
+
+    Parameters
+    ----------
+    objective : Objective
+    exclude : sequence of str
+        As in `random`; here nothing by default.
+    precision : "native" or "float64"
+        What the model computes in.
+
+    Returns
+    -------
+    Direction
+        With the length of the gradient; zero in what is excluded.
+
+    Raises
+    ------
+    DirectionError
+        If it is zero or not finite.
+    ObjectiveError
+        If the model cannot be differentiated.
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> gradient(bowl)
+    Direction(kind='gradient', norm=4.472)
+    """
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    made = curvature.gradient(objective, exclude=exclude, precision=precision)
+    recipe = {"kind": "gradient", "exclude": list(exclude), "precision": precision} | _at(objective)
+    direction = Direction(made, recipe)
+    if not 0 < direction.recipe["norm"] < math.inf:
+        raise DirectionError(
+            f"The gradient at the centre has length {direction.recipe['norm']}, so it leads nowhere. Check that the "
+            "loss depends on the parameters and is finite there."
+        )
+    return direction
+
+
+def hessian(
+    objective: Objective,
+    n: int = 2,
+    *,
+    which: Literal["largest", "smallest", "both"] = "both",
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    limit: int = 500,
+    precision: Literal["native", "float64"] = "native",
+    progress: bool | None = None,
+) -> tuple[Direction, ...]:
+    """Return eigenvectors of the Hessian at the objective's centre: where the loss bends most, up or down.
+
+    Random directions show about the mean curvature; these show the extremes, and a saddle as one (Böttcher and Wheeler
+    2022). They have length 1 and keep it: scaled filter by filter they would be eigenvectors no more.
+
+    Parameters
+    ----------
+    objective : Objective
+    n : int
+        How many.
+    which : "largest", "smallest" or "both"
+        Of the largest eigenvalues, of the smallest (the most negative), or in turn of the largest and the smallest.
+    exclude : sequence of str
+        As in `random`; here nothing by default. The eigenvectors are those of the block of what remains.
+    seed, tolerance, limit, precision, progress
+        As of `curvature.top_eigenpairs`.
+
+    Returns
+    -------
+    tuple of n Direction
+        ``recipe["eigenvalue"]`` and its ``error`` belong to each.
+
+    Raises
+    ------
+    OptionError
+        If n or an option cannot be.
+    DirectionError
+        If the Hessian is not finite.
+
+    Examples
+    --------
+    >>> saddle = Objective.from_function(lambda p: 3 * p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
+    >>> up, down = hessian(saddle)
+    >>> up["x"].round(decimals=3), round(down.recipe["eigenvalue"], 3)
+    (tensor([1., 0.]), -2.0)
+    """
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    k = (n + 1) // 2 if which == "both" else n
+    options: dict[str, Any] = {"which": which, "seed": seed, "tolerance": tolerance, "limit": limit}
+    options |= {"exclude": list(exclude), "precision": precision}
+    pairs = curvature.top_eigenpairs(objective, k=k, progress=progress, **options)
+    if not pairs.vectors:
+        raise DirectionError("The Hessian at the centre is not finite and has no eigenvectors. Check the loss there.")
+    order = [i for pair in zip(range(k, 2 * k), range(k), strict=True) for i in pair] if which == "both" else range(k)
+    return tuple(
+        Direction(
+            pairs.vectors[which_one],
+            {
+                "kind": "hessian",
+                **options,
+                "n": n,
+                "index": i,
+                "eigenvalue": float(pairs.values[which_one]),
+                "error": float(pairs.errors[which_one]),
+            }
+            | _at(objective),
+        )
+        for i, which_one in enumerate(list(order)[:n])
+    )
+
+
+def moments(
+    optimizer: torch.optim.Optimizer | Mapping[str, Any], model: nn.Module | Objective
+) -> tuple[Direction, Direction]:
+    """Return the running means that Adam keeps: of the gradient, and of its square.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer or its state dict
+        Adam, AdamW or another that keeps ``exp_avg`` and ``exp_avg_sq``, after a step or more.
+    model : nn.Module or Objective
+        Whose parameters it trains: gives the names. An objective's parameters that do not move are left out.
+
+    Returns
+    -------
+    first, second : Direction
+        ``exp_avg`` (it points uphill) and ``exp_avg_sq`` as they are, without correction of their bias; zero in what
+        the optimiser does not train. ``recipe["step"]`` is the number of steps taken.
+
+    Raises
+    ------
+    DirectionError
+        If there are no such means, or they cannot be told to be whose.
+
+    References
+    ----------
+    Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1.
+
+    Examples
+    --------
+    >>> model = nn.Linear(2, 1, bias=False)
+    >>> adam = torch.optim.Adam(model.parameters(), betas=(0.9, 0.999))
+    >>> model(torch.tensor([[1.0, -2.0]])).sum().backward(); adam.step()
+    >>> first, second = moments(adam, model)
+    >>> first["weight"]
+    tensor([[ 0.1000, -0.2000]])
+    """
+    saved = optimizer.state_dict() if isinstance(optimizer, torch.optim.Optimizer) else optimizer
+    names = _trained_names(optimizer, saved, model)
+    like = model.params if isinstance(model, Objective) else dict(model.named_parameters())
+    numbers = [number for group in saved["param_groups"] for number in group["params"]]
+    state = {name: saved["state"].get(number, {}) for name, number in zip(names, numbers, strict=True)}
+    made = []
+    for moment in ("exp_avg", "exp_avg_sq"):
+        tensors = {
+            name: torch.zeros_like(t, dtype=_direction_dtype(t), requires_grad=False) for name, t in like.items()
+        }
+        for name, kept in state.items():
+            if name in tensors and moment in kept:
+                if kept[moment].shape != tensors[name].shape:
+                    raise DirectionError(
+                        f'The optimiser keeps a mean of shape {tuple(kept[moment].shape)} for "{name}", which has '
+                        f"{tuple(tensors[name].shape)}. Pass the model that it trains."
+                    )
+                tensors[name] = kept[moment].detach().to(tensors[name].device, tensors[name].dtype, copy=True)
+        steps = [float(kept["step"]) for kept in state.values() if "step" in kept]
+        recipe = {"kind": "moment", "moment": moment, "step": max(steps, default=0.0)}
+        made.append(Direction(tensors, recipe | {"fingerprint": algebra.fingerprint(tensors)}))
+        if not made[-1].recipe["norm"]:
+            raise DirectionError(
+                f"The optimiser keeps no {moment}, or it is zero. Pass an Adam or AdamW that has taken a step, or its "
+                "state dict."
+            )
+    return made[0], made[1]
 
 
 def filter_normalize(
@@ -504,17 +753,29 @@ def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
 # ---------------------------------------------------------------------- inside
 
 
-def _excluded(params: Mapping[str, Tensor], roles: Mapping[str, str], exclude: Sequence[str]) -> set[str]:
-    wanted = {word for word in exclude if word in ("bias", "norm")}
-    patterns = [word for word in exclude if word not in wanted]
-    by_role = {name for name, role in roles.items() if role in wanted}
-    by_name = algebra.select(params, patterns)
-    if unmatched := [pattern for pattern in patterns if not algebra.select(params, pattern)]:
-        raise OptionError(
-            f"exclude={unmatched[0]!r} matches no parameter. Use 'bias', 'norm' or a glob such as 'fc.*'; "
-            f"the names are {', '.join(list(params)[:5])}, …"
+def _at(objective: Objective) -> dict[str, Any]:
+    """Where derivatives were taken: fingerprints of the objective and of its centre."""
+    return {"objective": objective.fingerprint, "center": algebra.fingerprint(objective.params)}
+
+
+def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | Objective) -> list[str]:
+    """Names of an optimiser's parameters in its order: by what it says, by what they are, or by their number."""
+    groups = saved["param_groups"]
+    if all("param_names" in group for group in groups):
+        return [name for group in groups for name in group["param_names"]]
+    named = model.params if isinstance(model, Objective) else dict(model.named_parameters())
+    if isinstance(optimizer, torch.optim.Optimizer) and isinstance(model, nn.Module):
+        known = {id(parameter): name for name, parameter in named.items()}
+        names = [known.get(id(parameter)) for group in optimizer.param_groups for parameter in group["params"]]
+        if None not in names:
+            return cast(list[str], names)
+    count = sum(len(group["params"]) for group in groups)
+    if count != len(named):
+        raise DirectionError(
+            f"The optimiser trains {count} parameters and {len(named)} are known, so whose means it keeps cannot be "
+            "told. Pass the optimiser with its model, or make it of model.named_parameters()."
         )
-    return by_role | set(by_name)
+    return list(named)
 
 
 def _stored(draws: Draws, params: Params) -> list[Params]:

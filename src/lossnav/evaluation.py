@@ -130,6 +130,46 @@ def evaluate(
     >>> ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))["loss"].values
     array([25.,  0., 25.])
     """
+    return measure(
+        PointFunction(objective, chart),
+        sampler,
+        engine=engine,
+        store=store,
+        overwrite=overwrite,
+        save_directions=save_directions,
+        check=check,
+        progress=progress,
+        resume=resume,
+        on_update=on_update,
+    )
+
+
+def measure(
+    function: PointFunction,
+    sampler: Sampler,
+    *,
+    engine: Engine | None = None,
+    store: Place | None = None,
+    overwrite: bool = False,
+    save_directions: bool = False,
+    check: bool = True,
+    progress: bool | None = None,
+    resume: xr.Dataset | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Call a function of a chart's coordinates at the points a sampler asks for; what `evaluate` does with the losses.
+
+    Parameters
+    ----------
+    function : PointFunction
+        With its objective and its chart; the values it returns have the loss among them.
+    sampler, engine, store, overwrite, save_directions, check, progress, resume, on_update
+        As in `evaluate`.
+    about : mapping, optional
+        Further attributes of the surface: what the function depends on beside objective and chart.
+    """
+    objective, chart = function.objective, function.chart
     require_fit(objective, chart, sampler)
     if save_directions and store is None:
         raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
@@ -139,7 +179,7 @@ def evaluate(
     with rng.preserved(device=objective.device), StopRequests() as stop:
         center = _check_center(objective, chart) if check else {}
         try:
-            run = _Run(objective, chart, sampler, engine or Local(), center, resume, place)
+            run = _Run(function, sampler, engine or Local(), center, resume, place, about)
             run.stop = stop
             if save_directions:
                 save_chart(chart, beside(store))
@@ -208,7 +248,7 @@ def stream(
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
-        run = _Run(objective, chart, sampler, engine or Local(), center, resume)
+        run = _Run(PointFunction(objective, chart), sampler, engine or Local(), center, resume)
     silent = Progress("evaluate", run.sampler.total, "points", show=False)
     steps, running = run.steps(silent), True
     try:
@@ -398,20 +438,22 @@ class _Run:
 
     def __init__(
         self,
-        objective: Objective,
-        chart: Chart,
+        plain: PointFunction,
         sampler: Sampler,
         engine: Engine,
         center: Mapping[str, float],
         resumed: xr.Dataset | None = None,
         store: Store | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
+        objective, chart = plain.objective, plain.chart
         sampler = sampler.settle(losses_of(objective, chart))
-        self.objective, self.chart, self.sampler, self.engine, self.center = objective, chart, sampler, engine, center
+        self.plain, self.objective, self.sampler, self.engine, self.center = plain, objective, sampler, engine, center
         self.outcome: dict[str, Any] | None = None
         self.finished = False
         self.stop: StopRequests
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+        self.made_of |= surfaces.jsonable(about or {})
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
@@ -465,8 +507,7 @@ class _Run:
     def prepare(self) -> engine_base.PointFunction:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
         if self.function is None:
-            plain = PointFunction(self.objective, self.chart)
-            self.function = self.engine.prepare(plain, probe_points(self.sampler), self.sampler.total)
+            self.function = self.engine.prepare(self.plain, probe_points(self.sampler), self.sampler.total)
             self._before = {}
         return self.function
 

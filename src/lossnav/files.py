@@ -126,6 +126,16 @@ def beside(place: Place) -> str:
     return os.fspath(place).rstrip("/").removesuffix(".zarr") + ".directions.safetensors"
 
 
+def inside(place: Place, group: str) -> Place:
+    """A group within a store."""
+    place = as_path(place)
+    if isinstance(place, str | os.PathLike):
+        return f"{os.fspath(place).rstrip('/')}/{group}"
+    from zarr.storage import StorePath
+
+    return place / group if isinstance(place, StorePath) else StorePath(place, group)
+
+
 def is_there_file(place: str | os.PathLike[str]) -> bool:
     """Whether there is a file at a path or URL."""
     if not is_url(place):

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lossnav.batches import map_tensors, to_double
 from lossnav.calling import Measured, StepValues
 from lossnav.errors import LossShapeError, OptionError
 
@@ -77,6 +78,19 @@ class Loss:
         if not self._proven:
             self._prove(outputs, targets, single, n)
         return _sample_means(single, n)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to be proven."""
+        return self._proven
+
+    def double(self) -> Loss:
+        """Return the same loss for outputs in float64: its class weights are float64."""
+        other = copy.copy(self)
+        other.function = _doubled(self.function)
+        if self._single is not None and other.function is not None:
+            other._single = _per_sample(other.function)
+        return other
 
     def settle(self) -> None:
         """Say that a whole pass over the data agreed: nothing more is to be proven."""
@@ -155,6 +169,16 @@ def _per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
     except (TypeError, ValueError):
         return None
     return (lambda outputs, targets: loss(outputs, targets, reduction="none")) if has_knob else None
+
+
+def _doubled(loss: Any) -> Any:
+    """A loss whose tensors, of a module or of a partial's arguments, are float64; any other as it is."""
+    if isinstance(loss, nn.Module):
+        return copy.deepcopy(loss).double()
+    if isinstance(loss, partial):
+        args, keywords = map_tensors((list(loss.args), loss.keywords), to_double)
+        return partial(loss.func, *args, **keywords)
+    return loss
 
 
 def _declared_reduction(loss: Callable[..., Any] | None) -> str | None:
@@ -279,6 +303,17 @@ def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, in
         if name == "loss" and se is not None:
             values["loss_se"] = se
     return values, sum(counts) if has_samples else None
+
+
+def share(loss: Measured, n: int) -> tuple[Tensor, float]:
+    """What a batch of n samples adds to the loss over all batches: to its numerator, and to its sum of weights.
+
+    The mean of the batches' losses, as `reduce_steps` makes it, is the sum of the ones over the sum of the others; the
+    second does not depend on the weights of the model.
+    """
+    if isinstance(loss, tuple):
+        return loss[0].double().sum(), float(loss[1].sum())
+    return (loss.double().sum(), float(n)) if loss.dim() else (loss.double() * n, float(n))
 
 
 def _ratio(numerators: Tensor, weights: Tensor) -> tuple[float, float]:

@@ -15,7 +15,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -418,6 +418,49 @@ class Objective:
             setattr(other, part, tensors)
         return other
 
+    def double(self) -> Objective:
+        """Return the same objective with model, weights, data and loss in float64; its fingerprint is another.
+
+        Class weights of torch's own losses follow. What a loss or a model of the user's own keeps elsewhere (in a
+        closure, say) does not, and torch says so when it is evaluated.
+
+        Examples
+        --------
+        >>> objective = Objective(nn.Linear(1, 1), "mse", (torch.ones(2, 1), torch.ones(2, 1)))
+        >>> objective.double().params["weight"].dtype
+        torch.float64
+        """
+        other = self._measuring(self._loss.double(), self.metrics, double=True)
+        for cached in ("fingerprint", "data_fingerprint"):
+            other.__dict__.pop(cached, None)
+        for part in ("params", "_held", "_buffers"):
+            tensors = {name: data_batches.to_double(tensor) for name, tensor in getattr(self, part).items()}
+            setattr(other, part, tensors)
+        other.batches = None if self.batches is None else self.batches.double()
+        other._plans, other.origin = {}, None
+        return other
+
+    def without_metrics(self) -> Objective:
+        """Return the same objective that measures the loss alone."""
+        return self._measuring(self._loss, {})
+
+    def _measuring(self, loss: Loss, metrics: dict[str, Metric], double: bool = False) -> Objective:
+        other, step = copy.copy(self), cast(Any, self._pass.step)
+        arguments = [loss if part is self._loss else metrics if part is self.metrics else part for part in step.args]
+        other._loss, other.metrics, other._step = loss, metrics, partial(step.func, *arguments)
+        other._pass = self._pass.measuring(other._step, double)
+        return other
+
+    def excluded(self, exclude: Sequence[str]) -> set[str]:
+        """Names of the moving parameters with a role ("bias", "norm") or a name (glob patterns) that is left out.
+
+        Raises
+        ------
+        OptionError
+            If a pattern matches nothing.
+        """
+        return excluded(self.params, self.roles, exclude)
+
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
         if difference := algebra.first_difference(params, self.params):
@@ -619,6 +662,25 @@ def select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str
         names = ", ".join(list(parameters)[:5]) or "none at all"
         raise OptionError(f"No parameter matches params={patterns!r}. The model's parameters are {names}, …")
     return chosen
+
+
+def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:
+    """Names of the parameters with a role ("bias", "norm") or a name (glob patterns) that is left out.
+
+    Raises
+    ------
+    OptionError
+        If a pattern matches nothing.
+    """
+    wanted = {word for word in exclude if word in ("bias", "norm")}
+    patterns = [word for word in exclude if word not in wanted]
+    if unmatched := [pattern for pattern in patterns if not algebra.select(params, pattern)]:
+        raise OptionError(
+            f"exclude={unmatched[0]!r} matches no parameter. Use 'bias', 'norm' or a glob such as 'fc.*'; "
+            f"the names are {', '.join(list(params)[:5])}, …"
+        )
+    by_role = {name for name, role in roles.items() if role in wanted}
+    return by_role | set(algebra.select(params, patterns))
 
 
 def describe_parameters(model: nn.Module, moving: Collection[str]) -> tuple[dict[str, Role], dict[str, int]]:

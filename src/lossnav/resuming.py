@@ -68,6 +68,11 @@ def resume(
         raise OptionError(
             f"{name_of(store)} is no measurement of one run: it has {made_by} in its attributes. Run it anew."
         )
+    if "curvature" in said:
+        raise OptionError(
+            f"{name_of(store)} holds curvature. Make the same call of ln.curvature.on_chart again, which goes on from "
+            "there."
+        )
     if objective is None:
         objective = _objective(said["objective"], store)
     sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)

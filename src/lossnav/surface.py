@@ -41,6 +41,21 @@ STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finit
 _ONE_PLACE = 1e-9  # of the range: nearer than this, a place is a measured point
 TILE = 64  # points along each side of a chunk: one chunk is one tile
 
+_CURVATURE = {  # what `curvature.on_chart` finds; weights have no unit
+    "lambda_min": "smallest (most negative) eigenvalue of the Hessian",
+    "lambda_max": "largest eigenvalue of the Hessian",
+    "lambda_ratio": "|λmin / λmax| of the Hessian",
+    "lambda_min_error": "an eigenvalue lies within this distance of lambda_min",
+    "lambda_max_error": "an eigenvalue lies within this distance of lambda_max",
+    "lambda_min_in_plane": "smallest eigenvalue of the Hessian within the tangent plane of the chart",
+    "lambda_max_in_plane": "largest eigenvalue of the Hessian within the tangent plane of the chart",
+    "gradient_norm": "norm of the gradient",
+    "gradient_in_plane": "norm of the gradient's projection on the tangent plane of the chart",
+    "gradient_out_of_plane": "norm of what the gradient's projection leaves",
+    "hessian_in_plane": "second derivatives of the loss by the coordinates, in the chart's order",
+    "products": "Hessian-vector products, each a pass over the data",
+}
+_MATRIX = ("row", "column")  # dims of a variable that is a matrix at every point
 _LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
 _DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
@@ -90,6 +105,7 @@ def assemble(
         values = np.full(shape, np.nan)
         values[where] = [row.get(name, math.nan) for row in rows]
         variables[name] = (value_dims, values)
+    variables = _joined_entries(variables)
     status = np.zeros(shape, np.uint8)
     status[where] = np.asarray(statuses, np.uint8)
     variables["status"] = (value_dims, status)
@@ -102,13 +118,31 @@ def assemble(
 
 def rows_of(dataset: xr.Dataset) -> Iterator[Row]:
     """Yield what was measured (or failed), point by point, with the values that are there."""
-    names = [str(name) for name in dataset.data_vars if name != "status"]
     status = dataset["status"].values.reshape(-1)
-    columns = {name: dataset[name].values.reshape(-1) for name in names}
+    columns: dict[str, NDArray[np.float64]] = {}
+    for name in map(str, dataset.data_vars):
+        entries = dataset[name].values.reshape(status.size, *dataset[name].shape[dataset["status"].ndim :])
+        if name != "status":
+            columns |= {f"{name}{list(at) or ''}": entries[:, *at] for at in np.ndindex(entries.shape[1:])}
     points = points_of(dataset)
     for i in np.flatnonzero(status != NOT_EVALUATED):
-        values = {} if status[i] == FAILED else {name: float(columns[name][i]) for name in names}
+        values = {} if status[i] == FAILED else {name: float(column[i]) for name, column in columns.items()}
         yield Row(tuple(points[i].tolist()), int(status[i]), values)
+
+
+def _joined_entries(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Make one variable, with dims ``row`` and ``column``, of those called ``name[0, 0]``, ``name[0, 1]`` and so on."""
+    made: dict[str, Any] = {}
+    for name, (dims, values) in variables.items():
+        whole, _, place = name.partition("[")
+        if not place:
+            made[name] = (dims, values)
+            continue
+        at = tuple(int(part) for part in place.rstrip("]").split(","))
+        k = max(int(other.rpartition(", ")[2].rstrip("]")) for other in variables if other.startswith(f"{whole}[")) + 1
+        made.setdefault(whole, ((*dims, *_MATRIX), np.full((*values.shape, k, k), np.nan)))
+        made[whole][1][..., *at] = values
+    return made
 
 
 def status_of(values: Mapping[str, float], error: str | None = None) -> int:
@@ -132,6 +166,9 @@ def describe_variables(dataset: xr.Dataset) -> None:
             words = {word.replace(" ", "_"): code for code, word in STATUS_WORDS.items()}
             variable.attrs = {"long_name": "what became of the point", "units": "1"}
             variable.attrs |= {"flag_values": list(words.values()), "flag_meanings": " ".join(words)}
+        elif name in _CURVATURE and "curvature" in dataset.attrs:
+            in_loss = name not in ("lambda_ratio", "products")
+            variable.attrs = {"long_name": _CURVATURE[str(name)], "units": unit if in_loss else "1"}
         else:
             variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
     recipes = chart.get("directions", [])
@@ -154,7 +191,11 @@ def direction_words(recipe: Mapping[str, Any]) -> str:
         how = ", filter-normalised" if recipe.get("scale") else ""
         mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
         return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
-    return {"between": "from start to end", "given": "given direction"}.get(kind, str(kind))
+    if kind == "hessian":
+        return f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}"
+    words = {"between": "from start to end", "given": "given direction", "gradient": "gradient of the loss"}
+    words |= {"moment": f"Adam's {recipe.get('moment')}", "through": "through several models"}
+    return words.get(kind, str(kind))
 
 
 # ---------------------------------------------------------------------- checking one
@@ -186,7 +227,8 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     for name, kind in (("loss", "f"), ("status", "u")):
         if name not in dataset or dataset[name].dtype.kind != kind:
             raise NotASurfaceError(f'This surface has no variable "{name}". It was damaged; evaluate it anew.')
-    if any(dataset[name].dims != dataset["loss"].dims for name in dataset.data_vars):
+    dims = dataset["loss"].dims
+    if any(variable.dims not in (dims, (*dims, *_MATRIX)) for variable in dataset.data_vars.values()):
         raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
     return dataset
 
@@ -472,7 +514,7 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     columns = {
         str(name): dataset[name].values.reshape(-1)[done].astype(np.float64)
         for name in dataset.data_vars
-        if name not in ("status", "interpolated")
+        if name not in ("status", "interpolated") and dataset[name].dims == dataset["loss"].dims
     }
     loss = Interpolant(points, columns["loss"])
     beyond = ~loss.reaches(places)
@@ -672,6 +714,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
     "objective": ("samples", "batches", "data_resident", "device", "origin"),
     "chart": (),
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
+    "curvature": (),
 }
 
 
@@ -685,7 +728,7 @@ def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     items = {
         f"{part}.{key}": value
         for part, left_out in _NOT_OF_THE_PLAN.items()
-        for key, value in attributes[part].items()
+        for key, value in attributes.get(part, {}).items()
         if key not in left_out
     }
     items["objective.device"] = str(attributes["objective"]["device"]).partition(":")[0]

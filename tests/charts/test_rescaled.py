@@ -73,3 +73,28 @@ def test_directions_must_move_the_same_tensors(digits_objective):
     (a,), (b,) = (ln.directions.random(digits_objective, exclude=e, **RAW) for e in (("bias",), ("bias", "conv1.*")))
     with pytest.raises(errors.ChartError, match='"conv1.weight".*same exclude='):
         ln.RescaledBilinear(digits_objective.params, a, b)
+
+
+def test_tangents_and_bending_of_the_bilinear_chart_by_hand():
+    """In two dimensions phi is a unit vector u at the angle of (1 - alpha, alpha), three long."""
+    theta, a = {"w": torch.tensor([3.0, 0.0])}, {"w": torch.tensor([0.0, 1.0])}
+    chart, alpha, beta = ln.RescaledBilinear(theta, a, {"w": torch.tensor([5.0, 0.0])}), 0.3, 0.4
+    s = np.hypot(1 - alpha, alpha)
+    u, turned = np.array([1 - alpha, alpha]) / s, np.array([-alpha, 1 - alpha]) / s
+    by_alpha, by_beta = 3 * (1 - beta) * turned / s**2, np.array([3, 0]) - 3 * u
+    tangents = chart.tangents([alpha, beta])
+    np.testing.assert_allclose(tangents[0]["w"], by_alpha, rtol=1e-9)
+    np.testing.assert_allclose(tangents[1]["w"], by_beta, rtol=1e-9)
+    c = np.array([2.0, -1.0])
+    aa = 3 * (1 - beta) * (-u / s**4 - turned * (4 * alpha - 2) / s**4) @ c
+    ab = -3 * turned / s**2 @ c
+    bending = chart.bending([alpha, beta], {"w": torch.from_numpy(c)})
+    np.testing.assert_allclose(bending, [[aa, ab], [ab, 0]], rtol=1e-5, atol=1e-8)
+
+
+def test_tangents_of_affine_charts_are_their_basis(digits_objective):
+    (d,) = ln.directions.random(digits_objective, seed=1, **RAW)
+    for chart in (ln.Line(digits_objective.params, d), ln.RescaledLine(digits_objective.params, d)):
+        (tangent,) = chart.tangents([0.7])
+        assert all(torch.equal(tangent[name], chart.basis[0][name]) for name in tangent)
+        assert not chart.bending([0.7], tangent).any()

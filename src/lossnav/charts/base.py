@@ -19,6 +19,8 @@ from lossnav.errors import ChartError, DirectionError, StructureMismatchError
 from lossnav.lazy import LazyDirection
 from lossnav.params import Params
 
+_FIRST_STEP, _SECOND_STEP = 1e-5, 1e-3  # of differences in float64, in units of the coordinates
+
 
 class Projection(NamedTuple):
     """Where a point of weight space lies as seen from a chart.
@@ -108,6 +110,50 @@ class Chart(ABC):
     def basis(self) -> tuple[Mapping[str, Tensor], ...]:
         """The k vectors of an affine chart; ChartError for any other."""
         raise ChartError(f"A {type(self).__name__} is not affine and has no basis. Use a Line, Plane or Volume.")
+
+    def tangents(self, coords: ArrayLike) -> tuple[Mapping[str, Tensor], ...]:
+        """How the point moves as each coordinate does: the k vectors d chart / d x_i.
+
+        Of an affine chart its basis, everywhere; of another central differences of the chart in float64, good to about
+        ten digits.
+        """
+        if self.affine:
+            return self.basis
+        precise, (steps, at) = self._double(), self._around(coords, _FIRST_STEP)
+        pairs = [(precise(at + step), precise(at - step)) for step in steps]
+        return tuple({name: (a[name] - b[name]) / (2 * _FIRST_STEP) for name in a} for a, b in pairs)
+
+    def bending(self, coords: ArrayLike, covector: Mapping[str, Tensor]) -> NDArray[np.float64]:
+        """Second derivatives of the chart along a covector: covector . d^2 chart / d x_i d x_j, shape (k, k).
+
+        Zero for an affine chart; of another by central differences in float64, good to about six digits.
+        """
+        k = len(self.dims)
+        made = np.zeros((k, k))
+        if self.affine:
+            return made
+        precise, (steps, at) = self._double(), self._around(coords, _SECOND_STEP)
+        names = list(covector)
+        flat = torch.cat([covector[name].double().reshape(-1) for name in names])
+
+        def height(x: NDArray[np.float64]) -> float:
+            point = precise(x)
+            return float(torch.dot(flat, torch.cat([point[name].reshape(-1) for name in names])))
+
+        for i in range(k):
+            for j in range(i + 1):
+                a, b = steps[i], steps[j]
+                bend = height(at + a + b) - height(at + a - b) - height(at - a + b) + height(at - a - b)
+                made[i, j] = made[j, i] = bend / (4 * _SECOND_STEP**2)
+        return made
+
+    def _double(self) -> Chart:
+        """The same chart around a centre in float64."""
+        return type(self)({name: tensor.double() for name, tensor in self.center.items()}, *self.directions)
+
+    def _around(self, coords: ArrayLike, step: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """A step along each coordinate, (k, k), and the coordinates, (k,)."""
+        return step * np.eye(len(self.dims)), np.asarray(coords, dtype=np.float64).reshape(-1)
 
     def project(self, params: Mapping[str, Tensor]) -> Projection:
         """Find the coordinates of the closest point of an affine chart, and how far away it is.

@@ -103,7 +103,8 @@ def open_chart(
     if different := [key for key, value in description.items() if said.get(key) != value]:
         raise ChartError(
             f"The chart that was made again differs from the surface's in {', '.join(different)}. The weights are "
-            "other ones: pass the objective of the run, at its checkpoint."
+            "other ones: pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are the same on "
+            "the same kind of machine only; save_directions=True keeps them.)"
         )
     return chart
 
@@ -113,18 +114,29 @@ def _drawn(recipes: Sequence[Mapping[str, Any]], objective: Objective) -> list[D
     calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
     made = []
     for recipe in recipes:
-        if recipe["kind"] != "random":
+        if recipe["kind"] not in _MAKERS:
             raise ChartError(
                 f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "
                 "or keep its tensors with save_directions=True."
             )
-        options = {key: recipe[key] for key in ("n", "normalize", "distribution", "orthogonal", "exclude", "seed")}
-        options["lazy"] = recipe.get("lazy", False)
-        call = json.dumps(options)
+        maker, names = _MAKERS[recipe["kind"]]
+        options = {name: recipe[name] for name in names if name in recipe}
+        call = json.dumps([recipe["kind"], options])
         if call not in calls:
-            calls[call] = directions.random(objective, **options)
-        made.append(calls[call][recipe["index"]])
+            found = maker(objective, **options)
+            calls[call] = found if isinstance(found, tuple) else (found,)
+        made.append(calls[call][recipe.get("index", 0)])
     return made
+
+
+_MAKERS: dict[str, tuple[Any, tuple[str, ...]]] = {  # whose directions the objective alone makes again
+    "random": (directions.random, ("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy")),
+    "gradient": (directions.gradient, ("exclude", "precision")),
+    "hessian": (
+        directions.hessian,
+        ("n", "which", "exclude", "seed", "tolerance", "limit", "precision"),
+    ),
+}
 
 
 def _read(kept: str | os.PathLike[str]) -> tuple[checkpoints.State, list[str]]:

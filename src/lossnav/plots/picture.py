@@ -114,8 +114,9 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
     NotASurfaceError, OptionError
     """
     validate(dataset)
-    if variable not in dataset or variable == "status":
-        known = ", ".join(str(name) for name in dataset.data_vars if name not in ("status", "loss_se"))
+    drawable = [str(name) for name, data in dataset.data_vars.items() if data.dims == dataset["loss"].dims]
+    if variable not in drawable or variable == "status":
+        known = ", ".join(name for name in drawable if name not in ("status", "loss_se"))
         raise OptionError(f"This surface has no variable {variable!r}. Use one of {known}.")
     dataset = of_one_seed(dataset)
     coordinates = (

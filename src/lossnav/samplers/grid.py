@@ -152,6 +152,30 @@ class Grid(Sampler):
         return f"Grid({', '.join(axes)})"
 
 
+class Snake(Grid):
+    """The points of a grid one neighbour after the other: every second row runs backwards.
+
+    For functions that go on from what they found beside.
+
+    Parameters
+    ----------
+    grid : Grid
+        That is settled.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._axes, self._found, self._auto, self.dims = grid._axes, grid._found, {}, grid.dims
+
+    def rounds(self) -> Generator[Points, Losses, None]:
+        """Ask for all of them at once, in that order."""
+        path: list[tuple[int, ...]] = [()]
+        for axis in self._axes.values():
+            ways = (range(len(axis)), range(len(axis) - 1, -1, -1))
+            path = [(*place, i) for row, place in enumerate(path) for i in ways[row % 2]]
+        places = np.array(path).T
+        yield np.stack([axis[i] for axis, i in zip(self._axes.values(), places, strict=True)], axis=1)
+
+
 def _halvings(n: int) -> list[list[int]]:
     """Indices 0 to n - 1 in nested levels, each with the middles of what lies between; the first has 5 and more."""
     level, levels = [0, n - 1], []

@@ -1,0 +1,388 @@
+"""Gradient and Hessian-vector products of an objective, by two backward passes over each batch.
+
+What is differentiated is what ``objective.evaluate(point)["loss"]`` returns: the mean over the samples by the
+objective's own loss, weights and BatchNorm policy. Batches are summed up in float64 and in their order, so that the
+graph of one batch is all that is held and the same call gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lossnav import params as algebra
+from lossnav import rng
+from lossnav.calling import FunctionPasses
+from lossnav.curvature.statistics import Given, Recorded, layers_of
+from lossnav.errors import ObjectiveError, OptionError
+from lossnav.measures import share
+from lossnav.objective import Objective
+from lossnav.params import Params
+
+Precision = Literal["native", "float64"]
+Leaves = Sequence[Tensor]
+
+PRECISIONS = ("native", "float64")
+
+
+class Derivatives(NamedTuple):
+    """Value and derivatives at one point.
+
+    Attributes
+    ----------
+    loss : float
+    gradient : Tensor of shape (d,)
+        float64, in the order of `Hessian.names`.
+    products : list of Tensor of shape (d,)
+        H v for each vector that was asked for, float64.
+    """
+
+    loss: float
+    gradient: Tensor
+    products: list[Tensor]
+
+
+class Hessian:
+    """The Hessian of an objective's loss at one point, as an operator: it is never written down.
+
+    H v is the derivative of (grad L) . v, so it takes a second backward pass through the first (Pearlmutter 1994): one
+    pass over the data costs a few gradients, and the memory of one batch.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    params : str or sequence of str
+        Glob patterns over the objective's moving parameters: by which is differentiated. The others are constants.
+    exclude : str or sequence of str
+        ``"bias"``, ``"norm"`` or glob patterns, left out of these; as in `directions.random`.
+    precision : "native" or "float64"
+        What the model computes in. The objective in float64 is made once: pass ``objective.double()`` for many points.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters that are differentiated by, in the objective's order.
+    size : int
+        How many numbers these are: d.
+    count : int
+        Hessian-vector products made so far.
+
+    Raises
+    ------
+    StructureMismatchError
+        If the point has other names or shapes than the objective.
+    OptionError
+        If nothing is left to differentiate by, or an option is unknown.
+    ObjectiveError
+        In use, if the model cannot be differentiated twice; it says what torch said.
+
+    Notes
+    -----
+    A piecewise linear network has the Hessian of the piece the point is in: kinks (of ReLU, max-pooling) add nothing,
+    though over a step they bend the loss too.
+
+    References
+    ----------
+    Pearlmutter 1994, "Fast exact multiplication by the Hessian".
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (3 * p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> Hessian(bowl) @ {"x": torch.tensor([1.0, 0.0])}
+    {'x': tensor([6., 0.])}
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        point: Mapping[str, Tensor] | None = None,
+        *,
+        params: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = (),
+        precision: Precision = "native",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
+        point = objective.params if point is None else point
+        objective.require_same_structure(point, "the point")
+        self.names = chosen(objective, params, exclude)
+        if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
+            objective.evaluate(point)
+        objective = objective.without_metrics()
+        self.objective = objective.double() if precision == "float64" else objective
+        like = self.objective.params
+        self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
+        self._sizes = [like[name].numel() for name in self.names]
+        self.size, self.count = sum(self._sizes), 0
+
+    def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
+        """H v, with the names and shapes of the objective; zero where it is not differentiated by."""
+        self.objective.require_same_structure(vector, "the vector")
+        return self.to_params(self.derive([self.to_flat(vector)]).products[0])
+
+    def derive(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
+        """Compute loss, gradient and H v for some vectors of shape (d,), all in one pass over the data.
+
+        Where BatchNorm statistics are made anew at every point, it takes three.
+        """
+        self.count += len(vectors)
+        slopes = [self._cut(vector) for vector in vectors]
+        with _twice_differentiable(self.objective):
+            layers = self._layers()
+            if layers:
+                return self._through_statistics(layers, slopes)
+            with rng.preserved(self.objective.seed, self.objective.device):
+                loss, sums = self._sweep(slopes)
+            return _joined(loss, sums)
+
+    def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
+        """Numbers of a vector in the order of `names`, shape (d,), float64."""
+        device = self.objective.device
+        return torch.cat([vector[name].detach().to(device, torch.float64).reshape(-1) for name in self.names])
+
+    def to_params(self, flat: Tensor) -> Params:
+        """A vector of shape (d,) with names and shapes of the objective, in float32 at least; zero elsewhere."""
+        parts = dict(zip(self.names, torch.split(flat, self._sizes), strict=True))
+        made: Params = {}
+        for name, tensor in self.objective.params.items():
+            dtype = torch.promote_types(tensor.dtype, torch.float32)
+            part = parts.get(name)
+            made[name] = torch.zeros_like(tensor, dtype=dtype) if part is None else part.view(tensor.shape).to(dtype)
+        return made
+
+    # ------------------------------------------------------------------ inside
+
+    def _cut(self, flat: Tensor) -> list[Tensor]:
+        """A vector of shape (d,) in tensors like the parameters."""
+        like = [self._point[name] for name in self.names]
+        return [part.view(t.shape).to(t.dtype) for part, t in zip(torch.split(flat, self._sizes), like, strict=True)]
+
+    def _begin(self) -> tuple[Params, Params, list[Tensor]]:
+        """All parameters and buffers for one pass over the data, and those that are differentiated by."""
+        objective = self.objective
+        given, buffers = objective._pass.leaves(self._point | objective._held, objective._buffers, self.names)
+        return given, buffers, [given[name] for name in self.names]
+
+    def _one(self, given: Params, buffers: Params, batch: Any, training: bool) -> tuple[Tensor, float]:
+        """Part of a batch in the numerator of the loss, hanging on what it is differentiated by, and its weight."""
+        objective = self.objective
+        if objective._writes_weights:  # then into these, which hang on the leaves
+            given = {name: tensor.clone() for name, tensor in given.items()}
+        n, values = objective._pass.one(given, buffers, batch, training)
+        return share(values["loss"], n)
+
+    def _sweep(
+        self, slopes: Sequence[Leaves], layers: Sequence[str] = (), statistics: Leaves = ()
+    ) -> tuple[float, list[list[Tensor]]]:
+        """The loss, then gradient and products over all batches: by the leaves, and by statistics where given."""
+        given, buffers, leaves = self._begin()
+        by = [*leaves, *statistics]
+        sums = [[torch.zeros_like(leaf, dtype=torch.float64) for leaf in by] for _ in range(1 + len(slopes))]
+        numerator = weight = 0.0
+        with Given(layers, buffers, statistics) if layers else nullcontext():
+            for batch in self._batches():
+                part, its_weight = self._one(given, buffers, batch, self.objective.bn == "batch")
+                gradient = _grad(part, by, create_graph=bool(slopes))
+                if slopes and not weight:
+                    _require_whole(gradient)
+                _add(sums[0], gradient)
+                for slope, product in zip(slopes, sums[1:], strict=True):
+                    _add(product, _grad(_dot(gradient, slope), by, retain_graph=True))
+                numerator, weight = numerator + part.item(), weight + its_weight
+        for tensor in (tensor for total in sums for tensor in total):
+            tensor /= weight
+        return (numerator / weight if weight else math.nan), sums
+
+    def _batches(self) -> Iterator[Any]:
+        yield from [None] if self.objective.batches is None else self.objective.batches
+
+    # ------------------------------------------------------------------ inside: bn="recompute"
+
+    def _layers(self) -> list[str]:
+        passes = self.objective._pass
+        if self.objective.bn != "recompute" or isinstance(passes, FunctionPasses):
+            return []
+        return layers_of(passes.whole.model)
+
+    def _through_statistics(self, layers: Sequence[str], slopes: Sequence[Leaves]) -> Derivatives:
+        """Of a loss f(theta, S(theta)) whose BatchNorm statistics S are made of the data at every theta.
+
+        With J = dS/dtheta and c = df/dS, and f differentiated as a function of two arguments::
+
+            grad = f_theta + J^T c
+            H v  = f_theta,theta v + f_theta,S u + J^T (f_S,theta v + f_S,S u) + d/dtheta (c . J v),   u = J v
+
+        in three passes over the data: for S and u, for the derivatives of f, and for what remains.
+        """
+        k = len(self.names)
+        seed, device = self.objective.seed, self.objective.device
+        with rng.preserved(seed, device):  # the second pass goes on with the random numbers where the first ends
+            statistics, tangents, calls = self._statistics(layers, slopes)
+            joint = [[*slope, *tangent] for slope, tangent in zip(slopes, tangents, strict=True)]
+            loss, sums = self._sweep(joint, layers, statistics)
+        by_call = [
+            [part.to(s.dtype) / n for part, s, n in zip(total[k:], statistics, calls, strict=True)] for total in sums
+        ]
+        (gradient, *products), (slope_s, *bends) = [total[:k] for total in sums], by_call
+        with rng.preserved(seed, device):
+            for leaves, recorded in self._recorded(layers):
+                through = _grad(_dot(recorded.totals, slope_s), leaves, create_graph=True)
+                _add(gradient, through)
+                for slope, bend, product in zip(slopes, bends, products, strict=True):
+                    inner = _dot(through, slope) + _dot(recorded.totals, bend)
+                    _add(product, _grad(inner, leaves, retain_graph=True))
+        return _joined(loss, [gradient, *products])
+
+    def _statistics(
+        self, layers: Sequence[str], slopes: Sequence[Leaves]
+    ) -> tuple[list[Tensor], list[list[Tensor]], list[int]]:
+        """The statistics S of each layer, as leaves; J v for each slope; and how many calls each is the mean of."""
+        sums: list[list[Tensor]] = []
+        calls = [0] * len(layers)
+        for leaves, recorded in self._recorded(layers):
+            # J v is linear in v: the derivative, by weights that are zero, of (weights . J) v
+            weights = [torch.zeros_like(total, requires_grad=True) for total in recorded.totals]
+            pulled = _grad(_dot(recorded.totals, weights), leaves, create_graph=True) if slopes else []
+            along = [_grad(_dot(pulled, slope), weights, retain_graph=True) for slope in slopes]
+            sums = sums or [[torch.zeros_like(w, dtype=torch.float64) for w in weights] for _ in range(1 + len(slopes))]
+            for total, part in zip(sums, [recorded.totals, *along], strict=True):
+                _add(total, part)
+            calls = [a + b for a, b in zip(calls, recorded.calls, strict=True)]
+        if not any(calls):
+            raise ObjectiveError(
+                "The model's BatchNorm layers do not call torch.nn.functional.batch_norm, so bn='recompute' cannot be "
+                "differentiated. Use bn='frozen' or bn='batch'."
+            )
+        calls = [count or 1 for count in calls]  # a layer that is not in use
+        means = [[(part / n).to(w.dtype) for part, n, w in zip(s, calls, weights, strict=True)] for s in sums]
+        return [mean.requires_grad_() for mean in means[0]], means[1:], calls
+
+    def _recorded(self, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Recorded]]:
+        """For each batch the leaves, and what its pass in train mode would make of the statistics."""
+        given, buffers, leaves = self._begin()
+        for batch in self._batches():
+            with Recorded(layers, buffers) as recorded:
+                self._one(given, buffers, batch, training=True)
+            yield leaves, recorded
+
+
+# ---------------------------------------------------------------------- public verbs
+
+
+def gradient(objective: Objective, point: Mapping[str, Tensor] | None = None, **options: Any) -> Params:
+    """Gradient of the loss at a point, over all the data.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        By default the objective's centre.
+    **options
+        ``params``, ``exclude``, ``precision`` as of a `Hessian`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        With the names and shapes of the objective, in float32 at least; zero in what is left out.
+
+    Raises
+    ------
+    As a `Hessian` does.
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> gradient(bowl)
+    {'x': tensor([2., 4.])}
+    """
+    hessian = Hessian(objective, point, **options)
+    return hessian.to_params(hessian.derive().gradient)
+
+
+def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of the moving parameters that match some patterns and are not excluded, in their order.
+
+    Raises
+    ------
+    OptionError
+        If there is none, or an exclusion matches nothing.
+    """
+    excluded = objective.excluded((exclude,) if isinstance(exclude, str) else exclude)
+    names = tuple(name for name in algebra.select(objective.params, params) if name not in excluded)
+    if not names:
+        raise OptionError(
+            f"params={params!r} and exclude={exclude!r} leave no parameter to differentiate by; the names are "
+            f"{', '.join(list(objective.params)[:5])}, … Leave both out for all of them."
+        )
+    return names
+
+
+# ---------------------------------------------------------------------- inside
+
+
+_NOT_DIFFERENTIABLE = ("derivative", "differentiable", "inplace", "in-place", "requires grad")  # in torch's messages
+
+
+@contextmanager
+def _twice_differentiable(objective: Objective) -> Iterator[None]:
+    """Kernels that have a second derivative, the same each time; what torch lacks is said in an error of ours."""
+    cudnn = torch.backends.cudnn.flags(deterministic=True) if objective.device.type == "cuda" else nullcontext()
+    # fused attention has one derivative only
+    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn:
+        try:
+            yield
+        except RuntimeError as error:
+            said = str(error).splitlines()[0]
+            if not any(
+                word in said for word in ("derivative", "differentiable", "inplace", "in-place", "requires grad")
+            ):
+                raise
+            raise ObjectiveError(
+                f"{objective.name} cannot be differentiated twice: {said} Replace that operation in the model, or hold "
+                "the parameters before it still with params=."
+            ) from error
+
+
+def _require_whole(gradient: Sequence[Tensor]) -> None:
+    """Raise where a graph was cut by `once_differentiable`: torch would take what is behind it for a constant."""
+    ahead = [tensor.grad_fn for tensor in gradient]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("::Error"):  # of torch's DelayedError
+            raise RuntimeError("a function of its own has no second derivative (once_differentiable).")
+        seen.add(node)
+        ahead += [before for before, _ in node.next_functions]
+
+
+def _grad(value: Tensor, by: Sequence[Tensor], **options: Any) -> list[Tensor]:
+    """Gradient by some tensors; zeros where the value does not depend on them."""
+    if not value.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in by]
+    return list(torch.autograd.grad(value, by, allow_unused=True, materialize_grads=True, **options))
+
+
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Inner product over tensors, as far as it hangs on anything."""
+    parts = [(x * y).sum() for x, y in zip(a, b, strict=True) if x.requires_grad]
+    return torch.stack(parts).sum() if parts else torch.zeros(())
+
+
+def _add(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    for total, part in zip(sums, parts, strict=True):
+        total += part.detach()
+
+
+def _joined(loss: float, sums: Sequence[Sequence[Tensor]]) -> Derivatives:
+    gradient, *products = [torch.cat([part.reshape(-1) for part in parts]) for parts in sums]
+    return Derivatives(loss, gradient, products)

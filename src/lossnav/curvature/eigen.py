@@ -1,0 +1,185 @@
+"""The largest and smallest eigenvalues of a Hessian, with their eigenvectors and how sure they are."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lossnav.curvature.derivatives import Hessian, Precision
+from lossnav.curvature.lanczos import Ritz, lanczos
+from lossnav.errors import Interrupted, LossnavWarning, OptionError
+from lossnav.interrupts import StopRequests
+from lossnav.objective import Objective
+from lossnav.params import Params
+from lossnav.progress import Progress
+
+Which = Literal["largest", "smallest", "both"]
+
+LIMIT = 500  # products, unless it is said otherwise
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Eigenvalues of a Hessian, the most extreme first; of both ends the smallest ones before the largest ones.
+
+    Attributes
+    ----------
+    values : ndarray of shape (m,)
+        In units of the loss over squared weights.
+    errors : ndarray of shape (m,)
+        A true eigenvalue lies within this distance of each value: the norm of the residual H v - value v, up to the
+        rounding of H v (about 1e-6 of the largest eigenvalue in float32).
+    vectors : tuple of m dict of str to Tensor
+        Of length 1, with the names and shapes of the objective; the largest entry is positive.
+    products : int
+        Hessian-vector products, each a pass over the data.
+    converged : bool
+        Whether every error is within the tolerance.
+    """
+
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    vectors: tuple[Params, ...]
+    products: int
+    converged: bool
+
+
+def top_eigenpairs(
+    objective: Objective,
+    point: Mapping[str, Tensor] | None = None,
+    k: int = 1,
+    which: Which = "largest",
+    *,
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    limit: int = LIMIT,
+    params: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
+    precision: Precision = "native",
+    progress: bool | None = None,
+) -> Eigenpairs:
+    """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
+
+    By the Lanczos method: nothing but Hessian-vector products, one pass over the data each. Both ends come from the
+    same products. An eigenvalue that occurs more than once is found once.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    k : int
+        How many of each end.
+    which : "largest", "smallest" or "both"
+        Of the values themselves, not of their size: the smallest are the most negative ones.
+    seed : int
+        Of the vector to begin with.
+    tolerance : float
+        Each error bound is to be at most this part of its value, or of a thousandth of the largest in size where that
+        is more. The values themselves are surer by far: their error goes as the square of the residual's.
+    limit : int
+        Most Hessian-vector products there may be.
+    params, exclude, precision
+        As of a `Hessian`: the eigenvalues are those of the block of these parameters.
+    progress : bool or None
+        Whether to show a bar (None: on a terminal).
+
+    Returns
+    -------
+    Eigenpairs
+        Where the limit was reached first, with a warning, and its `errors` say how far it got. NaN where the
+        derivatives are not finite.
+
+    Raises
+    ------
+    OptionError
+        If k, `which`, the tolerance, the limit or the seed cannot be.
+    Interrupted
+        After Ctrl-C: a KeyboardInterrupt with the pairs as far as they are known in ``surface``.
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, -2.0, 5.0])).sum(),
+    ...                                {"x": torch.ones(3)})
+    >>> top_eigenpairs(bowl, which="both").values.round(4)
+    array([-4., 10.])
+    """
+    if which not in ("largest", "smallest", "both"):
+        raise OptionError(f"which={which!r} is unknown. Use 'largest', 'smallest' or 'both'.")
+    require_reachable(tolerance, limit, seed)
+    hessian = Hessian(objective, point, params=params, exclude=exclude, precision=precision)
+    smallest, largest = (k if which != "largest" else 0), (k if which != "smallest" else 0)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= hessian.size or smallest + largest > limit:
+        raise OptionError(
+            f"k={k} eigenvalues of each end cannot be had of {hessian.size} parameters in {limit} products. "
+            "Ask for 1 or more, and allow some products for each."
+        )
+    with Progress("eigenvalues", None, "products", progress) as bar, StopRequests() as stop:
+
+        def product(vector: Tensor) -> Tensor:
+            made = hessian.derive([vector]).products[0]
+            bar.advance()
+            return made
+
+        found = lanczos(
+            product,
+            random_vector(hessian, seed),
+            smallest,
+            largest,
+            tolerance=tolerance,
+            limit=limit,
+            seed=seed + 1,
+            stop=lambda: stop.signal is not None,
+        )
+    pairs = _pairs(found, hessian, min(smallest, found.products))
+    if stop.signal is not None:
+        said = f"Stopped after {found.products} products. What they show is in the .surface of this exception."
+        raise Interrupted(said, pairs, stop.signal)
+    if not np.isfinite(found.values).all():
+        warnings.warn(
+            "The Hessian is not finite at this point: its eigenvalues are NaN. Check the loss and the gradient there.",
+            LossnavWarning,
+            stacklevel=2,
+        )
+    elif not found.converged:
+        worst = float(np.max(found.errors / np.maximum(np.abs(found.values), 1e-300)))
+        warnings.warn(
+            f"After {found.products} products an eigenvalue is known to within {worst:.1%} of itself only, not "
+            f"{tolerance:.1%}. Its error bound is in `errors`; allow more products with limit=, or a larger tolerance.",
+            LossnavWarning,
+            stacklevel=2,
+        )
+    return pairs
+
+
+def require_reachable(tolerance: float, limit: int, seed: int) -> None:
+    """Raise OptionError for a tolerance, a limit or a seed that cannot be."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
+    if not 0 < tolerance < 1 or limit < 1:
+        raise OptionError(
+            f"tolerance={tolerance!r} and limit={limit!r} lead to no eigenvalue. Use a tolerance such as 1e-3 and a "
+            f"limit such as {LIMIT}."
+        )
+
+
+def random_vector(hessian: Hessian, seed: int) -> Tensor:
+    """A random vector of length 1, shape (d,), float64; drawn on the CPU, so the same on every device."""
+    drawn = torch.randn(hessian.size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    drawn /= torch.linalg.vector_norm(drawn)
+    return drawn.to(hessian.objective.device)
+
+
+def _pairs(found: Ritz, hessian: Hessian, smallest: int) -> Eigenpairs:
+    """The most extreme first, with signs that do not depend on the way they were found."""
+    order = [*range(smallest), *reversed(range(smallest, len(found.values)))]
+    rows = [found.vectors[i] for i in order] if len(found.vectors) else []
+    vectors = tuple(hessian.to_params(row * torch.sign(row[row.abs().argmax()])) for row in rows)
+    return Eigenpairs(found.values[order], found.errors[order], vectors, found.products, found.converged)

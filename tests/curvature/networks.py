@@ -1,0 +1,105 @@
+"""Networks small enough for a dense Hessian, and that Hessian by plain autograd in float64."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.func import functional_call
+
+BATCH = 10
+
+
+class ConvNet(nn.Module):
+    """Two convolutions with BatchNorm and a linear layer: 317 parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4)
+        self.conv2, self.bn2 = nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6)
+        self.out = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.out(torch.tanh(self.bn2(self.conv2(x))).mean((2, 3)))
+
+
+def conv_net():
+    torch.manual_seed(0)
+    model = ConvNet()
+    for _ in range(20):
+        model(torch.randn(32, 1, 7, 7) * 1.5 + 0.2)  # running statistics that are neither initial nor the data's
+    return model.eval()
+
+
+def images(n=23):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 1, 7, 7, generator=generator), torch.randint(0, 5, (n,), generator=generator)
+
+
+def conv_loss(model, x, y, bn):
+    """The loss of a ConvNet as a function of its parameters, written out; batches of 10, the last one shorter."""
+    eps, batches = 1e-5, [(x[i : i + BATCH].double(), y[i : i + BATCH]) for i in range(0, len(x), BATCH)]
+    buffers = {name: tensor.double() for name, tensor in model.named_buffers()}
+
+    def normalised(h, p, name, mean, var):
+        h = (h - mean.reshape(1, -1, 1, 1)) / torch.sqrt(var.reshape(1, -1, 1, 1) + eps)
+        return h * p[f"{name}.weight"].reshape(1, -1, 1, 1) + p[f"{name}.bias"].reshape(1, -1, 1, 1)
+
+    def own(h, unbiased):
+        return h.mean((0, 2, 3)), h.var((0, 2, 3), unbiased=unbiased)
+
+    def logits(p, x, statistics):
+        h1 = F.conv2d(x, p["conv1.weight"], p["conv1.bias"])
+        s1 = own(h1, False) if statistics is None else statistics[0]
+        h2 = F.conv2d(torch.relu(normalised(h1, p, "bn1", *s1)), p["conv2.weight"], p["conv2.bias"])
+        s2 = own(h2, False) if statistics is None else statistics[1]
+        h = torch.tanh(normalised(h2, p, "bn2", *s2)).mean((2, 3))
+        return h @ p["out.weight"].T + p["out.bias"], (own(h1, True), own(h2, True))
+
+    def loss(p):
+        if bn == "frozen":
+            statistics = [(buffers[f"{n}.running_mean"], buffers[f"{n}.running_var"]) for n in ("bn1", "bn2")]
+        elif bn == "batch":
+            statistics = None
+        else:
+            found = [logits(p, xs, None)[1] for xs, _ in batches]
+            statistics = [
+                tuple(torch.stack([batch[layer][i] for batch in found]).mean(0) for i in (0, 1)) for layer in (0, 1)
+            ]
+        parts = [F.cross_entropy(logits(p, xs, statistics)[0], ys, reduction="sum") for xs, ys in batches]
+        return torch.stack(parts).sum() / len(x)
+
+    return loss
+
+
+def module_loss(model, loss_of_outputs, *inputs):
+    """The loss of any module in eval mode as a function of its parameters, in float64."""
+    model = model.double()
+
+    def loss(p):
+        return loss_of_outputs(functional_call(model, p, inputs))
+
+    return loss
+
+
+def dense(loss, point, names=None):
+    """Loss, gradient (d,) and Hessian (d, d) at a point by plain autograd, in float64."""
+    point = {name: tensor.detach().double() for name, tensor in point.items()}
+    names = list(point) if names is None else list(names)
+    sizes = [point[name].numel() for name in names]
+
+    def of_flat(flat):
+        parts = flat.split(sizes)
+        moved = {name: part.reshape(point[name].shape) for name, part in zip(names, parts, strict=True)}
+        return loss(point | moved)
+
+    flat = torch.cat([point[name].reshape(-1) for name in names]).requires_grad_()
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        value = of_flat(flat)
+    (slope,) = torch.autograd.grad(value, flat, create_graph=True)
+    each = torch.eye(len(flat), dtype=torch.float64)
+    (rows,) = torch.autograd.grad(slope, flat, each, is_grads_batched=True)
+    return value.item(), slope.detach(), rows
+
+
+def flat(vector):
+    return torch.cat([tensor.detach().double().reshape(-1) for tensor in vector.values()])

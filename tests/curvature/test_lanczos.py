@@ -1,0 +1,108 @@
+"""Ends of spectra that are known from a dense solver."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lossnav.curvature import lanczos as module
+from lossnav.curvature.lanczos import lanczos
+
+
+def symmetric(values, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    d = len(values)
+    q, _ = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator))
+    return q @ torch.diag(torch.as_tensor(values, dtype=torch.float64)) @ q.T
+
+
+def start(d, seed=1):
+    return torch.randn(d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def network_like(d=400):
+    """A bulk around zero, a few outliers above it, a crowded negative edge."""
+    bulk = np.random.default_rng(0).normal(size=d - 5) * 0.02
+    return np.sort(np.concatenate([bulk, [10.0, 6.0, 3.0, 1.0, -0.3]]))
+
+
+@pytest.mark.parametrize("ends", [(1, 1), (3, 2), (0, 4), (4, 0)])
+@pytest.mark.parametrize("memory", [2**30, 0])  # none: the smallest basis there is, so that it is restarted
+def test_both_ends_and_their_bounds(monkeypatch, ends, memory):
+    monkeypatch.setattr(module, "_MEMORY", memory)
+    smallest, largest = ends
+    truth = network_like()
+    matrix = symmetric(truth)
+    found = lanczos(lambda v: matrix @ v, start(400), smallest, largest, tolerance=1e-4, limit=2000)
+    wanted = np.concatenate([truth[:smallest], truth[400 - largest :]])
+    assert found.converged
+    assert np.allclose(found.values, wanted, rtol=1e-6)
+    residuals = (matrix @ found.vectors.T).T - torch.from_numpy(found.values)[:, None] * found.vectors
+    lengths = torch.linalg.vector_norm(residuals, dim=1).numpy()
+    assert np.allclose(found.errors, lengths, rtol=1e-4, atol=1e-10)  # the bound is the residual's norm
+    assert (found.errors <= 1e-4 * np.maximum(np.abs(wanted), 1e-3 * 10)).all()
+    assert torch.allclose(
+        found.vectors @ found.vectors.T, torch.eye(smallest + largest, dtype=torch.float64), atol=1e-8
+    )
+    if not memory and smallest > 1:
+        assert found.products > max(module._LEAST_BASIS, 4 * (smallest + largest))  # so it was
+
+
+def test_a_bound_holds_even_where_the_limit_comes_first():
+    truth = network_like()
+    matrix = symmetric(truth)
+    for limit in (3, 6, 12):
+        found = lanczos(lambda v: matrix @ v, start(400), 1, 1, tolerance=1e-8, limit=limit)
+        assert not found.converged
+        assert found.products == limit
+        for value, error in zip(found.values, found.errors, strict=True):
+            assert np.abs(truth - value).min() <= error + 1e-12
+
+
+def test_a_neighbours_vectors_save_products_and_hide_nothing():
+    truth = network_like()
+    matrix = symmetric(truth)
+    cold = lanczos(lambda v: matrix @ v, start(400), 1, 1, tolerance=1e-3, limit=500)
+    near = matrix + 0.01 * symmetric(np.random.default_rng(1).normal(size=400) * 0.1, seed=7)
+    beside = cold.vectors.sum(0) / math.sqrt(2) + 0.1 * start(400) / torch.linalg.vector_norm(start(400))
+    again, warm = (
+        lanczos(lambda v: near @ v, first, 1, 1, tolerance=1e-3, limit=500) for first in (start(400), beside)
+    )
+    assert np.allclose(again.values, warm.values, rtol=1e-5)
+    assert warm.products < again.products
+    # an end of the spectrum that the neighbour knew nothing of
+    hidden = start(400, seed=9)
+    hidden -= cold.vectors.T @ (cold.vectors @ hidden)
+    hidden /= torch.linalg.vector_norm(hidden)
+    other = matrix + 20 * torch.outer(hidden, hidden)
+    warm = lanczos(lambda v: other @ v, beside, 1, 1, tolerance=1e-3, limit=500)
+    assert warm.values[-1] == pytest.approx(float(torch.linalg.eigvalsh(other)[-1]), rel=1e-6)
+
+
+def test_spaces_that_end_early():
+    identity = lanczos(lambda v: 2 * v, start(5), 2, 2, tolerance=1e-6, limit=50)
+    assert np.allclose(identity.values, 2)
+    assert identity.converged
+    nothing = lanczos(lambda v: 0 * v, start(5), 1, 1, tolerance=1e-6, limit=50)
+    assert np.array_equal(nothing.values, [0, 0])
+    one = lanczos(lambda v: 3 * v, start(1), 1, 1, tolerance=1e-6, limit=50)
+    assert np.allclose(one.values, [3, 3])
+    exact = lanczos(
+        lambda v: v * torch.tensor([1.0, -2.0, 5.0]), torch.eye(3)[0].double(), 1, 1, tolerance=1e-6, limit=50
+    )
+    assert np.allclose(exact.values, [-2, 5])  # though it began in an eigenvector of neither
+
+
+def test_what_is_not_finite_is_said():
+    found = lanczos(lambda v: v * math.nan, start(6), 1, 1, tolerance=1e-3, limit=50)
+    assert np.isnan(found.values).all()
+    assert np.isinf(found.errors).all()
+    assert found.products == 1
+
+
+def test_the_same_seed_gives_the_same_bits():
+    matrix = symmetric(network_like())
+    a, b = (lanczos(lambda v: matrix @ v, start(400), 1, 1, tolerance=1e-3, limit=500) for _ in range(2))
+    assert np.array_equal(a.values, b.values)
+    assert torch.equal(a.vectors, b.vectors)
