@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lossnav.ensembles import ensemble
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
+    from lossnav.exports import export
     from lossnav.objective import Objective
     from lossnav.resuming import resume
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
@@ -61,6 +62,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
+    "export": ("lossnav.exports", "export"),
     "checkpoints": ("lossnav.checkpoints", None),
     "zoo": ("lossnav.zoo", None),
     "errors": ("lossnav.errors", None),
@@ -94,6 +96,7 @@ __all__ = [
     "errors",
     "estimate",
     "evaluate",
+    "export",
     "open",
     "params",
     "plot",

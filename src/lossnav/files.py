@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError
+from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError, StoreError
 
 SURFACE_SCHEMA = "lossnav.surface"
 
@@ -57,6 +59,17 @@ def require_writable(
             f"{target.parent} cannot be written: {error.strerror or error}. Choose a folder of yours."
         ) from error
     return target
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is written, a full disk say, into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{target} could not be written: {error.strerror or error}. Make room and try again."
+        ) from error
 
 
 def is_url(place: Place) -> bool:

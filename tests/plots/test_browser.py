@@ -5,9 +5,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_plots import made
 
 import lossnav as ln
+from conftest import made
 from lossnav.plots.page import Section, write_page
 
 CHROMIUM = next(

@@ -7,20 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, finish, hover, layout, meanings
+from lossnav.plots.picture import (
+    CENTER_COLOR,
+    COLORMAP,
+    Picture,
+    color_norm,
+    finish,
+    hover,
+    layout,
+    lines_of,
+    meanings,
+)
 
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    from matplotlib.colors import Normalize
-
     axes = figure.add_subplot(projection="3d")
+    bar = figure.colorbar(paint(axes, picture), ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    dress_bar(bar, picture)
+    finish(figure, picture)
+    axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+
+
+def dress_bar(bar: Any, picture: Picture) -> None:
+    """Give a matplotlib colour bar its label."""
+    bar.set_label(picture.log_label if picture.log else picture.label)
+    bar.outline.set_visible(False)
+
+
+def paint(axes: Any, picture: Picture) -> Any:
+    """Draw into matplotlib axes of three dimensions; return what the colours stand for, for a colour bar."""
     x, y = picture.axes
-    low, high = picture.range
-    if not low < high:
-        high = low + 1
     mesh_x, mesh_y = np.meshgrid(x.values, y.values, indexing="ij")
-    norm = Normalize(low, high)
+    norm = color_norm(picture)
+    low, high = norm.vmin, norm.vmax
     sheet = axes.plot_surface(
         mesh_x,
         mesh_y,
@@ -34,10 +54,13 @@ def draw(figure: Any, picture: Picture) -> None:
         antialiased=True,
     )
     floor = low - 0.35 * (high - low)
-    if not picture.holes.any():
+    heights, _ = lines_of(picture)
+    if not picture.holes.any() and len(heights):
         axes.contour(
-            mesh_x, mesh_y, picture.drawn, 12, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+            mesh_x, mesh_y, picture.drawn, heights, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
         )
+    axes.set_xlim(picture.ends[0])
+    axes.set_ylim(picture.ends[1])
     axes.set_zlim(floor, high)
     axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
     if picture.measured is not None:
@@ -54,25 +77,33 @@ def draw(figure: Any, picture: Picture) -> None:
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
         pane.set_pane_color((1, 1, 1, 0))
         pane._axinfo["grid"].update(color=(0.88, 0.88, 0.88), linewidth=0.5)
-    bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
-    bar.set_label(picture.log_label if picture.log else picture.label)
-    bar.outline.set_visible(False)
-    finish(figure, picture)
-    axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    return sheet
 
 
 def interactive(picture: Picture) -> Any:
     """Make a plotly figure."""
     import plotly.graph_objects as go
 
+    figure = go.Figure(traces(picture))
+    figure.update_layout(scene=scene(picture))
+    return label_scenes(figure, picture)
+
+
+def traces(picture: Picture) -> list[Any]:
+    """What a plotly figure is made of, first what carries the colours."""
+    import plotly.graph_objects as go
+
     x, y = picture.axes
+    low, high = picture.range
     label = picture.log_label if picture.log else picture.label
     numbers, template = hover(picture)
-    figure = go.Figure(
+    made = [
         go.Surface(
             x=x.values,
             y=y.values,
             z=picture.drawn.T,
+            cmin=low,
+            cmax=high,
             colorscale=COLORMAP,
             colorbar={"title": {"text": label, "side": "right"}, "outlinewidth": 0, "len": 0.75},
             connectgaps=False,
@@ -82,40 +113,52 @@ def interactive(picture: Picture) -> Any:
             hovertemplate=template,
             name=label,
         )
-    )
+    ]
     if picture.measured is not None:
-        low, _ = picture.range
-        figure.add_scatter3d(
-            x=picture.measured[:, 0],
-            y=picture.measured[:, 1],
-            z=np.full(len(picture.measured), low),
-            mode="markers",
-            marker={"color": "#333", "size": 2},
-            hoverinfo="skip",
-            showlegend=False,
+        made.append(
+            go.Scatter3d(
+                x=picture.measured[:, 0],
+                y=picture.measured[:, 1],
+                z=np.full(len(picture.measured), low),
+                mode="markers",
+                marker={"color": "#333", "size": 2},
+                hoverinfo="skip",
+                showlegend=False,
+            )
         )
     if picture.center is not None:
-        figure.add_scatter3d(
-            x=[0],
-            y=[0],
-            z=[math.log10(picture.center) if picture.log else picture.center],
-            mode="markers",
-            marker={"color": CENTER_COLOR, "size": 5},
-            hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
-            showlegend=False,
+        made.append(
+            go.Scatter3d(
+                x=[0],
+                y=[0],
+                z=[math.log10(picture.center) if picture.log else picture.center],
+                mode="markers",
+                marker={"color": CENTER_COLOR, "size": 5},
+                hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
+                showlegend=False,
+            )
         )
-    figure.update_layout(
-        scene={
-            "xaxis": {"title": {"text": x.letter}},
-            "yaxis": {"title": {"text": y.letter}},
-            "zaxis": {"title": {"text": label}},
-            "aspectratio": {"x": 1, "y": 1, "z": 0.75},
-            "camera": {"eye": {"x": -1.1, "y": -1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}},
-        }
-    )
+    return made
+
+
+def scene(picture: Picture) -> dict[str, Any]:
+    """Plotly's axes and camera."""
+    x, y = picture.axes
+    label = picture.log_label if picture.log else picture.label
+    return {
+        "xaxis": {"title": {"text": x.letter}, "range": picture.frame and picture.frame[0]},
+        "yaxis": {"title": {"text": y.letter}, "range": picture.frame and picture.frame[1]},
+        "zaxis": {"title": {"text": label}, "range": picture.limits},
+        "aspectratio": {"x": 1, "y": 1, "z": 0.75},
+        "camera": {"eye": {"x": -1.1, "y": -1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}},
+    }
+
+
+def label_scenes(figure: Any, picture: Picture) -> Any:
+    """Add what every plotly picture has to one of scenes, which have no axes below them."""
     layout(figure, picture)
     lines = sum(note.text.count("<br>") + 1 for note in figure.layout.annotations)
     figure.update_layout(margin={"l": 0, "r": 10, "b": 10 + 14 * lines})
-    figure.update_annotations(yshift=0)  # the scene has no axis below it
+    figure.update_annotations(yshift=0)
     figure.update_layout(title={"subtitle": {"text": meanings(picture), "font": {"size": 12, "color": "#666"}}})
     return figure
