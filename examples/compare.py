@@ -1,4 +1,4 @@
-"""Two trainings of one network on one scale: small batches and large ones."""
+"""One network early and late in its training, on one scale."""
 
 import sys
 
@@ -11,12 +11,12 @@ size = int(sys.argv[1]) if len(sys.argv) > 1 else 25  # points along each axis
 data = ln.zoo.digits()
 grid = ln.Grid(alpha=(-1, 1, size), beta=(-1, 1, size))
 surfaces = {}
-for batch_size in (16, 256):
+for passes in (3, 30):
     model = ln.zoo.notebook_cnn(seed=0)
-    ln.zoo.train(model, data, passes=20, batch_size=batch_size, order="shuffled")
+    ln.zoo.train(model, data, passes=passes, batch_size=25, order="shuffled")
     objective = ln.Objective(model.eval(), F.cross_entropy, data.test, metrics=["accuracy"])
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, normalize="filter", seed=0))
-    surfaces[f"batches of {batch_size}"] = ln.evaluate(objective, plane, grid)
+    surfaces[f"after {passes} passes"] = ln.evaluate(objective, plane, grid)
 
 # the same directions' seed, ranges, levels and colours: what differs is the network
 both, labels = list(surfaces.values()), list(surfaces)

@@ -153,13 +153,15 @@ def draw(figure: Any, comparison: Comparison) -> None:
     width, height = _PANEL[comparison.kind]
     figure.set_size_inches(columns * width + 0.9, rows * height + 0.6)
     deep = comparison.kind == "surface"
-    figure.set_layout_engine("constrained" if deep else "compressed")
+    figure.set_layout_engine("constrained" if deep else "compressed", wspace=0.05)
     panels = figure.subplots(
         rows, columns, squeeze=False, sharex=not deep, sharey=not deep, subplot_kw={"projection": "3d"} if deep else {}
     )
     for axes, picture, label in zip(panels.flat, comparison.pictures, comparison.labels, strict=False):
         colors = drawer.paint(axes, _without_meanings(picture))
         axes.set_title(label, pad=6)
+        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="y", nbins=5)
     for axes in panels.flat[len(comparison.pictures) :]:
         axes.set_visible(False)
     if not deep:
@@ -169,8 +171,10 @@ def draw(figure: Any, comparison: Comparison) -> None:
             axes.tick_params(labelbottom=i + columns >= len(comparison.pictures), labelleft=i % columns == 0)
             axes.set(xlabel=axes.get_xlabel() if i + columns >= len(comparison.pictures) else "")
             axes.set(ylabel=axes.get_ylabel() if i % columns == 0 else "")
-    bar = figure.colorbar(colors, ax=panels, pad=0.06 if deep else 0.02, shrink=0.6 if deep else 1, aspect=24 * rows)
-    (surface3d if deep else contour).dress_bar(bar, whole)
+    if deep:
+        surface3d.dress_bar(figure.colorbar(colors, ax=panels, pad=0.06, shrink=0.6, aspect=24 * rows), whole)
+    for row in [] if deep else panels:
+        contour.color_bar([axes for axes in row if axes.get_visible()][-1], colors, whole)
     figure.suptitle(
         "\n".join(part for part in (whole.title, meanings(whole)) if part), fontsize=8, color="0.35", x=0.02, ha="left"
     )
@@ -208,16 +212,20 @@ def interactive(comparison: Comparison) -> Any:
         figure.add_traces(made, rows=row, cols=column)
     figure.layout.annotations = ()  # those that `layout` adds are moved about
     if deep:
-        figure.update_scenes(surface3d.scene(whole))
+        seen = surface3d.scene(whole)
+        seen["camera"]["eye"] = {axis: 1.3 * far for axis, far in seen["camera"]["eye"].items()}  # panels are narrow
+        figure.update_scenes(seen)
         surface3d.label_scenes(figure, whole)
     else:
         contour.label_plane(figure, _without_meanings(whole))
         for i in range(2, rows * columns + 1):  # those of the first panel lead
             figure.layout[f"xaxis{i}"].matches = "x"
             figure.layout[f"yaxis{i}"].update(matches="y", scaleanchor=None)
+            if (i - 1) % columns:
+                figure.layout[f"yaxis{i}"].title = None
         figure.update_layout(title={"subtitle": {"text": meanings(whole), "font": {"size": 12, "color": "#666"}}})
     figure.layout.annotations += tuple(titles)
-    figure.update_layout(height=rows * 430 + 110, margin={"t": 100})
+    figure.update_layout(height=rows * 430 + 110, margin={"t": 120})
     return figure
 
 

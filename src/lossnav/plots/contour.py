@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -42,17 +43,23 @@ def paint(axes: Any, picture: Picture) -> Any:
         lines = axes.contour(x.values, y.values, values, levels=heights, cmap=COLORMAP, norm=norm, linewidths=1.3)
         words = dict(zip(lines.levels, map(short, chosen), strict=True))
         axes.clabel(lines, fmt=words, fontsize=7, inline=True, inline_spacing=2)
+    if (edge := _edge(picture)) is not None:
+        axes.plot(*edge, color="0.8", linewidth=0.8, zorder=0)
     mark_plane(axes, picture)
     return ScalarMappable(norm=norm, cmap=COLORMAP)
 
 
+def _edge(picture: Picture) -> tuple[list[float], list[float]] | None:
+    """A line around what was measured, where the frame reaches beyond it."""
+    (left, right), (bottom, top) = replace(picture, frame=None).ends
+    if picture.ends == ((left, right), (bottom, top)):
+        return None
+    return [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+
+
 def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
     """Draw a colour bar beside a plane, as high as the plane is."""
-    dress_bar(axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, 0, 0.035, 1))), picture)
-
-
-def dress_bar(bar: Any, picture: Picture) -> None:
-    """Give a matplotlib colour bar its ticks and its label."""
+    bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
     if picture.log:  # our own ticks on log10: those of LogNorm overflow where losses near 1e300 are
         where, words = color_ticks(picture)
         bar.set_ticks(where, labels=words)
@@ -111,7 +118,15 @@ def traces(picture: Picture) -> list[Any]:
         customdata=numbers,
         hovertemplate=template,
     )
-    return [lines, *marks(picture)]
+    if (edge := _edge(picture)) is None:
+        return [lines, *marks(picture)]
+    around = {"color": "#ccc", "width": 1}
+    x_edge, y_edge = edge
+    return [
+        lines,
+        go.Scatter(x=x_edge, y=y_edge, mode="lines", line=around, hoverinfo="skip", showlegend=False),
+        *marks(picture),
+    ]
 
 
 def marks(picture: Picture) -> list[Any]:
