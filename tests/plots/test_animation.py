@@ -147,14 +147,14 @@ def test_a_film_that_was_stopped_leaves_nothing(bowl, path, tmp_path, monkeypatc
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg: apt-get install ffmpeg")
 def test_mp4(bowl, path, tmp_path, monkeypatch):
-    monkeypatch.setitem(animation._DPI, ".mp4", 61)  # 305 x 237.9: sizes that are not even
+    monkeypatch.setitem(animation._DPI, ".mp4", 61)  # 305 x 317: sizes that are not even
     out = ln.plot.animate(bowl, path=path, out=tmp_path / "run.mp4")
     asked = "stream=codec_type,width,height,nb_frames,r_frame_rate,pix_fmt"
     command = ["ffprobe", "-v", "error", "-show_entries", asked, "-of", "default=noprint_wrappers=1", str(out)]
     said = dict(
         line.split("=") for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     )
-    assert (said["width"], said["height"], said["pix_fmt"]) == ("306", "238", "yuv420p")
+    assert (said["width"], said["height"], said["pix_fmt"]) == ("306", "318", "yuv420p")
     assert int(said["nb_frames"]) == 30 * (4 * 0.5 + 1.5)
     assert [each.name for each in tmp_path.iterdir()] == ["run.mp4"]
 
@@ -176,5 +176,5 @@ def test_animate_on_the_command_line(bowl, tmp_path):
     done = lossnav("animate", "run.zarr", "-o", "turn.gif", "--log", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "turn.gif") as film:
-        assert film.n_frames == 72
+        assert film.n_frames == 60
     assert (tmp_path / "turn.gif").stat().st_size < 4_000_000

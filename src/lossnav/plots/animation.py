@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ from lossnav.progress import Progress
 
 ENDINGS = (".gif", ".mp4")
 
-_TURN, _TURN_SECONDS = 72, 6.0  # frames of a whole turn, and how long it takes
+_TURN, _TURN_SECONDS = 60, 6.0  # frames of a whole turn, and how long it takes
 _PATH_FRAMES, _PATH_SECONDS, _HOLD = 120, 6.0, 1.5  # most frames of a path, how long it takes, and its last picture
 _DPI = {".gif": 120, ".mp4": 240}
 _PALETTE = 128  # colours of a GIF: a colour map, greys and two marks need no more
@@ -88,16 +89,18 @@ def draw_path(
     picture = replace(picture, frame=_frame(picture, places))
     if picture.frame != replace(picture, frame=None).ends:
         picture = replace(picture, note="; ".join(part for part in (picture.note, "blank: not measured") if part))
-    grid = figure.add_gridspec(1 if losses is None else 2, 1, height_ratios=[1] if losses is None else [4.2, 1])
+    figure.set_size_inches(5, 4.2 if losses is None else 5.2)
+    grid = figure.add_gridspec(1 if losses is None else 2, 1, height_ratios=[1] if losses is None else [5, 1])
     axes = figure.add_subplot(grid[0])
     contour.color_bar(axes, contour.paint(axes, picture), picture)
     outlined = [Stroke(linewidth=3.2, foreground="white"), Normal()]
     (line,) = axes.plot([], [], "-", color=_PATH_COLOR, linewidth=1.4, path_effects=outlined, zorder=7)
-    (dots,) = axes.plot([], [], "o", color=_PATH_COLOR, markersize=2.6, zorder=8)
+    (dots,) = axes.plot([], [], "o", color=_PATH_COLOR, markersize=2, zorder=8)
     (head,) = axes.plot(
         [], [], "o", color="#ff7f0e", markersize=7, markeredgecolor="white", markeredgewidth=1.2, zorder=9
     )
-    counter = axes.text(1, 1.02, "", transform=axes.transAxes, ha="right", va="bottom", fontsize=8, color="0.25")
+    boxed = {"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2.5}
+    counter = axes.text(0.025, 0.025, "", transform=axes.transAxes, fontsize=8, color="0.15", bbox=boxed, zorder=10)
     curve = None if losses is None else _strip(figure.add_subplot(grid[1]), losses, picture.log)
     finish(figure, picture)
     _settle(figure)
@@ -212,15 +215,26 @@ def _frame(picture: Picture, places: NDArray[np.float64]) -> tuple[tuple[float, 
 
 
 def _write_gif(shown: Iterable[Frame], target: Path) -> None:
-    """One palette for all frames and no dither: what does not move stays the same and costs nothing."""
+    """One palette for all frames and no dither: what does not move stays the same and costs little."""
     from PIL import Image
 
     pictures, seconds = zip(*shown, strict=True)
     sample = np.concatenate([pictures[i] for i in np.unique(np.linspace(0, len(pictures) - 1, 5).astype(int))])
-    palette = Image.fromarray(sample).quantize(_PALETTE, method=Image.Quantize.MAXCOVERAGE)
+    palette = Image.fromarray(sample).quantize(_PALETTE, method=Image.Quantize.FASTOCTREE)
+    colors = np.array(palette.getpalette(), np.uint8).reshape(-1, 3)
+    colors[colors.sum(1, dtype=int).argmax()] = 255  # an octree's white is 252
+    palette.putpalette(colors.tobytes())
     first, *rest = (Image.fromarray(each).quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures)
     milliseconds = [10 * round(100 * each) for each in seconds]  # a GIF counts hundredths
-    first.save(target, save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False)
+
+    def saved(optimize: bool) -> bytes:
+        content = io.BytesIO()
+        options: dict[str, Any] = {"duration": milliseconds, "loop": 0, "optimize": optimize}
+        first.save(content, "GIF", save_all=True, append_images=rest, **options)
+        return content.getvalue()
+
+    # what stays made transparent is an eighth of the size where a path grows, and a fifth more where all of it turns
+    target.write_bytes(min((saved(optimize) for optimize in (False, True)), key=len))
 
 
 def _write_mp4(shown: Iterable[Frame], target: Path) -> None:

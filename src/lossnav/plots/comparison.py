@@ -160,8 +160,8 @@ def draw(figure: Any, comparison: Comparison) -> None:
     for axes, picture, label in zip(panels.flat, comparison.pictures, comparison.labels, strict=False):
         colors = drawer.paint(axes, _without_meanings(picture))
         axes.set_title(label, pad=6)
-        axes.locator_params(axis="x", nbins=5)
-        axes.locator_params(axis="y", nbins=5)
+        for name in "xy":
+            axes.locator_params(axis=name, nbins=5)
     for axes in panels.flat[len(comparison.pictures) :]:
         axes.set_visible(False)
     if not deep:
@@ -214,6 +214,7 @@ def interactive(comparison: Comparison) -> Any:
     if deep:
         seen = surface3d.scene(whole)
         seen["camera"]["eye"] = {axis: 1.3 * far for axis, far in seen["camera"]["eye"].items()}  # panels are narrow
+        seen["zaxis"]["title"] = None  # the colour bar says it
         figure.update_scenes(seen)
         surface3d.label_scenes(figure, whole)
     else:

@@ -61,6 +61,8 @@ def paint(axes: Any, picture: Picture) -> Any:
         )
     axes.set_xlim(picture.ends[0])
     axes.set_ylim(picture.ends[1])
+    for name in "xy":
+        axes.locator_params(axis=name, nbins=5)
     axes.set_zlim(floor, high)
     axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
     if picture.measured is not None:
