@@ -83,6 +83,12 @@ def objective(everything: nn.Module, images: tuple[Tensor, Tensor]) -> ln.Object
 
 
 @pytest.fixture
+def bowl() -> ln.Objective:
+    """loss = 0.1 + the sum of squares around (1, 1, 1): nothing is quicker."""
+    return ln.Objective.from_function(lambda p: 0.1 + ((p["x"] - 1) ** 2).sum(), {"x": torch.ones(1, 3)})
+
+
+@pytest.fixture
 def plane(objective: ln.Objective) -> ln.Plane:
     return ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
 

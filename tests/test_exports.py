@@ -64,7 +64,7 @@ def test_csv_is_a_row_a_point(plane, tmp_path):
     assert ",nan," in text
 
 
-def test_csv_of_points_slices_volumes_and_seeds(volume, objective, plane, tmp_path):
+def test_csv_of_points_slices_volumes_and_seeds(volume, bowl, tmp_path):
     table = pd.read_csv(ln.export(volume, tmp_path / "volume.csv"))
     np.testing.assert_array_equal(table["loss"], volume["loss"].values.reshape(-1))
     table = pd.read_csv(ln.export(volume.isel(gamma=1), tmp_path / "slice.csv"))
@@ -72,13 +72,13 @@ def test_csv_of_points_slices_volumes_and_seeds(volume, objective, plane, tmp_pa
     assert len(table) == 6
 
     def place(seed):
-        return ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=seed))
+        return ln.Plane(bowl.params, *ln.directions.random(bowl, n=2, seed=seed))
 
-    points = ln.evaluate(objective, place(0), ln.Points([[0.0, 0.5], [1.0, -1.0], [0.1, 0.3]]))
+    points = ln.evaluate(bowl, place(0), ln.Points([[0.0, 0.5], [1.0, -1.0], [0.1, 0.3]]))
     table = pd.read_csv(ln.export(points, tmp_path / "points.csv"))
     assert list(table.columns[:2]) == ["alpha", "beta"]
     np.testing.assert_array_equal(table["loss"], points["loss"])
-    seeds = ln.ensemble(objective, place, ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), range(2))
+    seeds = ln.ensemble(bowl, place, ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), range(2))
     table = pd.read_csv(ln.export(seeds, tmp_path / "seeds.csv"))
     assert list(table.columns[:3]) == ["seed", "alpha", "beta"]
     np.testing.assert_array_equal(table["loss"], seeds["loss"].values.reshape(-1))
@@ -270,19 +270,19 @@ def test_extreme_losses_make_meshes(tmp_path):
                     assert np.isfinite(read_mesh(path)[1]).all()
 
 
-def test_points_on_no_grid_and_seeds_become_a_grid(objective, tmp_path):
+def test_points_on_no_grid_and_seeds_become_a_grid(bowl, tmp_path):
     def place(seed):
-        return ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=seed))
+        return ln.Plane(bowl.params, *ln.directions.random(bowl, n=2, seed=seed))
 
     corners = [[-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0], [1.0, 1.0], [0.0, 0.0], [0.3, 0.1]]
-    points = ln.evaluate(objective, place(0), ln.Points(corners))
+    points = ln.evaluate(bowl, place(0), ln.Points(corners))
     grid = points.lossnav.to_grid()
     image = read_vtk(ln.export(points, tmp_path / "points.vti"), "vti")
     np.testing.assert_array_equal(arrays_of(image)["loss"], grid["loss"].values.T.reshape(-1))
     assert 0 < arrays_of(image)["interpolated"].sum() < grid["loss"].size
     mesh = read_vtk(ln.export(points, tmp_path / "points.vtp"), "vtp")
     assert "interpolated from 6 points" in said_in(mesh)["note"]
-    seeds = ln.ensemble(objective, place, ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), range(2))
+    seeds = ln.ensemble(bowl, place, ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), range(2))
     image = read_vtk(ln.export(seeds, tmp_path / "seeds.vti"), "vti")
     np.testing.assert_allclose(arrays_of(image)["loss"], seeds["loss"].mean("seed").values.T.reshape(-1))
     assert "loss_sd" in arrays_of(image)

@@ -16,7 +16,7 @@ from test_cli import lossnav
 
 
 @pytest.fixture
-def bowl():
+def dish():
     values = 0.1 + np.add.outer(np.linspace(-1, 2, 9) ** 2, np.linspace(-1, 2, 9) ** 2)
     values[8, 8] = np.inf
     return made(values)
@@ -40,9 +40,9 @@ def look(path):
         return shown, seconds
 
 
-def test_a_surface_turns_once(bowl, tmp_path, monkeypatch):
+def test_a_surface_turns_once(dish, tmp_path, monkeypatch):
     monkeypatch.setattr(animation, "_TURN", 6)
-    shown, seconds = look(ln.plot.animate(bowl, tmp_path / "turn.gif", log=True))
+    shown, seconds = look(ln.plot.animate(dish, tmp_path / "turn.gif", log=True))
     assert len(shown) == 6
     assert sum(seconds) == pytest.approx(6, abs=0.1)
     assert {frame.shape for frame in shown} == {(468, 600, 3)}
@@ -54,8 +54,8 @@ def test_a_surface_turns_once(bowl, tmp_path, monkeypatch):
     assert (shown[0][foot] < 200).any()  # the note on the hole
 
 
-def test_a_path_is_drawn_snapshot_by_snapshot(bowl, path, tmp_path):
-    shown, seconds = look(ln.plot.animate(bowl, path=path, out=tmp_path / "run.gif"))
+def test_a_path_is_drawn_snapshot_by_snapshot(dish, path, tmp_path):
+    shown, seconds = look(ln.plot.animate(dish, path=path, out=tmp_path / "run.gif"))
     assert len(shown) == 5
     assert seconds[-1] == 1.5
     dark = [(frame[60:330].sum(2) < 160).sum() for frame in shown]
@@ -65,14 +65,14 @@ def test_a_path_is_drawn_snapshot_by_snapshot(bowl, path, tmp_path):
 
 
 @pytest.mark.parametrize("with_loss", [True, False])
-def test_a_frame_holds_the_path_as_far_as_it_went(bowl, path, with_loss):
+def test_a_frame_holds_the_path_as_far_as_it_went(dish, path, with_loss):
     from matplotlib.figure import Figure
 
     from lossnav.plots.picture import prepare
 
     places, losses = animation.path_of(path if with_loss else path.drop_vars("loss"), ("alpha", "beta"))
     figure = Figure(layout="constrained")
-    for i, _ in enumerate(animation.draw_path(figure, prepare(bowl, "loss", True, 2), places, losses), start=1):
+    for i, _ in enumerate(animation.draw_path(figure, prepare(dish, "loss", True, 2), places, losses), start=1):
         axes = figure.axes[0]
         (line,) = [line for line in axes.lines if line.get_path_effects()]
         np.testing.assert_array_equal(line.get_xydata(), places[:i])
@@ -83,7 +83,7 @@ def test_a_frame_holds_the_path_as_far_as_it_went(bowl, path, with_loss):
     assert axes.get_xlim() == (-1, 2)
 
 
-def test_a_path_that_leaves_the_plane_widens_the_frame(bowl, path):
+def test_a_path_that_leaves_the_plane_widens_the_frame(dish, path):
     from matplotlib.figure import Figure
 
     from lossnav.plots.picture import prepare
@@ -91,40 +91,40 @@ def test_a_path_that_leaves_the_plane_widens_the_frame(bowl, path):
     path["alpha"] = path["alpha"] - 3
     figure = Figure(layout="constrained")
     places, losses = animation.path_of(path, ("alpha", "beta"))
-    next(animation.draw_path(figure, prepare(bowl, "loss", True, 2), places, losses))
+    next(animation.draw_path(figure, prepare(dish, "loss", True, 2), places, losses))
     low, high = figure.axes[0].get_xlim()
     assert low < -3 < -2.5 < high == 2
     assert figure.axes[0].get_ylim() == (-1 - 0.04 * 3, 2) or figure.axes[0].get_ylim() == (-1, 2)
     assert "blank: not measured" in figure.get_supxlabel()
 
 
-def test_a_long_path_has_no_more_frames_than_eyes_want(bowl, tmp_path, monkeypatch):
+def test_a_long_path_has_no_more_frames_than_eyes_want(dish, tmp_path, monkeypatch):
     monkeypatch.setattr(animation, "_PATH_FRAMES", 7)
     t = np.linspace(-1, 1, 100)
     path = xr.Dataset({"alpha": ("snapshot", t), "beta": ("snapshot", t)})
-    shown, seconds = look(ln.plot.animate(bowl, path=path, out=tmp_path / "long.gif"))
+    shown, seconds = look(ln.plot.animate(dish, path=path, out=tmp_path / "long.gif"))
     assert len(shown) == 7
     assert sum(seconds) < 9
 
 
-def test_what_makes_no_film_is_said(bowl, path, tmp_path, monkeypatch):
+def test_what_makes_no_film_is_said(dish, path, tmp_path, monkeypatch):
     monkeypatch.setattr(animation.shutil, "which", lambda name: None)
     line = made(np.ones(3), dims=("alpha",))
     nan = path.assign(alpha=("snapshot", [0, 1, np.nan, 2, 3]))
     (tmp_path / "there.gif").write_bytes(b"")
     for call, kind, words in (
-        (lambda: ln.plot.animate(bowl, tmp_path / "a.png"), errors.OptionError, "ends in .gif or .mp4, not in '.png'"),
-        (lambda: ln.plot.animate(bowl, tmp_path / "a.mp4"), errors.MissingExtraError, "apt-get install ffmpeg"),
+        (lambda: ln.plot.animate(dish, tmp_path / "a.png"), errors.OptionError, "ends in .gif or .mp4, not in '.png'"),
+        (lambda: ln.plot.animate(dish, tmp_path / "a.mp4"), errors.MissingExtraError, "apt-get install ffmpeg"),
         (lambda: ln.plot.animate(line, tmp_path / "a.gif"), errors.OptionError, "needs 2 coordinate"),
-        (lambda: ln.plot.animate(bowl, tmp_path / "there.gif"), errors.OutputExistsError, "exists"),
+        (lambda: ln.plot.animate(dish, tmp_path / "there.gif"), errors.OutputExistsError, "exists"),
         (
-            lambda: ln.plot.animate(bowl, tmp_path / "a.gif", path=path.rename(alpha="x")),
+            lambda: ln.plot.animate(dish, tmp_path / "a.gif", path=path.rename(alpha="x")),
             errors.OptionError,
             r'Pass xr.Dataset\(\{"alpha": \("snapshot", …\)',
         ),
-        (lambda: ln.plot.animate(bowl, tmp_path / "a.gif", path=nan), errors.OptionError, "5 snapshots 4 have finite"),
+        (lambda: ln.plot.animate(dish, tmp_path / "a.gif", path=nan), errors.OptionError, "5 snapshots 4 have finite"),
         (
-            lambda: ln.plot.animate(bowl, tmp_path / "a.gif", path=path.isel(snapshot=[0])),
+            lambda: ln.plot.animate(dish, tmp_path / "a.gif", path=path.isel(snapshot=[0])),
             errors.OptionError,
             "Pass two snapshots or more",
         ),
@@ -134,21 +134,21 @@ def test_what_makes_no_film_is_said(bowl, path, tmp_path, monkeypatch):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["there.gif"]
 
 
-def test_a_film_that_was_stopped_leaves_nothing(bowl, path, tmp_path, monkeypatch):
+def test_a_film_that_was_stopped_leaves_nothing(dish, path, tmp_path, monkeypatch):
     class Stopping(animation.Progress):
         def advance(self, units=1):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(animation, "Progress", Stopping)
     with pytest.raises(KeyboardInterrupt):
-        ln.plot.animate(bowl, path=path, out=tmp_path / "run.gif")
+        ln.plot.animate(dish, path=path, out=tmp_path / "run.gif")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg: apt-get install ffmpeg")
-def test_mp4(bowl, path, tmp_path, monkeypatch):
+def test_mp4(dish, path, tmp_path, monkeypatch):
     monkeypatch.setitem(animation._DPI, ".mp4", 61)  # 305 x 317: sizes that are not even
-    out = ln.plot.animate(bowl, path=path, out=tmp_path / "run.mp4")
+    out = ln.plot.animate(dish, path=path, out=tmp_path / "run.mp4")
     asked = "stream=codec_type,width,height,nb_frames,r_frame_rate,pix_fmt"
     command = ["ffprobe", "-v", "error", "-show_entries", asked, "-of", "default=noprint_wrappers=1", str(out)]
     said = dict(
@@ -159,20 +159,20 @@ def test_mp4(bowl, path, tmp_path, monkeypatch):
     assert [each.name for each in tmp_path.iterdir()] == ["run.mp4"]
 
 
-def test_an_ffmpeg_that_fails_says_why(bowl, path, tmp_path, monkeypatch):
+def test_an_ffmpeg_that_fails_says_why(dish, path, tmp_path, monkeypatch):
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "ffmpeg").write_text("#!/bin/sh\necho 'Unknown encoder' >&2\nexit 1\n")
     (folder / "ffmpeg").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     with pytest.raises(errors.StoreError, match=r"could not write the film: Unknown encoder"):
-        ln.plot.animate(bowl, path=path, out=tmp_path / "run.mp4")
+        ln.plot.animate(dish, path=path, out=tmp_path / "run.mp4")
     assert not list(tmp_path.glob("*.mp4"))
 
 
 @pytest.mark.slow
-def test_animate_on_the_command_line(bowl, tmp_path):
-    bowl.lossnav.save(tmp_path / "run.zarr")
+def test_animate_on_the_command_line(dish, tmp_path):
+    dish.lossnav.save(tmp_path / "run.zarr")
     done = lossnav("animate", "run.zarr", "-o", "turn.gif", "--log", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "turn.gif") as film:

@@ -168,14 +168,12 @@ def test_a_flat_surface_beside_a_steep_one(high, log, tmp_path):
         ln.plot.write(kind, [made(np.full((3, 3), 0.5)), high], tmp_path / f"{kind}.png", log=log)
 
 
-def test_points_and_seeds_are_compared_too(objective, plane):
-    grid = ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
-
+def test_points_and_seeds_are_compared_too(bowl):
     def place(seed):
-        return ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=seed))
+        return ln.Plane(bowl.params, *ln.directions.random(bowl, n=2, seed=seed))
 
-    points = ln.evaluate(objective, plane, ln.Points([[-1, -1], [1, -1], [-1, 1], [1, 1], [0, 0], [0.3, 0.1]]))
-    seeds = ln.ensemble(objective, place, grid, range(2))
+    points = ln.evaluate(bowl, place(0), ln.Points([[-1, -1], [1, -1], [-1, 1], [1, 1], [0, 0], [0.3, 0.1]]))
+    seeds = ln.ensemble(bowl, place, ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), range(2))
     figure = ln.plot.compare([points, seeds], kind="heatmap", labels=["points", "seeds"])
     note = " ".join(note.text for note in figure.layout.annotations)
     assert "points: interpolated from 6 points" in note.replace("<br>", " ")
