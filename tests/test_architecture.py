@@ -13,6 +13,10 @@ import lossnav
 SOURCE = Path(lossnav.__file__).parent
 HEAVY = {"torch", "ray", "matplotlib", "xarray", "plotly", "pandas", "zarr", "sklearn"}
 PLOTTING = {"matplotlib", "plotly"}
+COMPUTING = (
+    "objective.py", "calling.py", "measures.py", "directions.py", "components.py", "trajectory.py", "charts",
+    "acceleration",
+)  # fmt: skip
 OWNERS = {  # who may import an optional or heavy package at all
     "ray": {"engines/cluster.py", "engines/ray.py"},
     "plotly": {"plots"},
@@ -20,6 +24,8 @@ OWNERS = {  # who may import an optional or heavy package at all
     "starlette": {"explorer"},
     "gudhi": {"topology.py"},
     "sklearn": {"zoo/data.py"},
+    "lightning": {"recording.py"},
+    "transformers": {"recording.py"},
     "datasets": {"zoo/data.py"},
     "pyarrow": {"zoo/data.py"},
     "typer": {"cli.py"},
@@ -77,7 +83,8 @@ def test_errors_and_params_import_nothing_of_ours(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in modules() if belongs(p, ("surface.py", "topology.py", "plots", "exports", "files.py"))]
+    "path",
+    [p for p in modules() if belongs(p, ("surface.py", "groups.py", "topology.py", "plots", "exports", "files.py"))],
 )
 def test_the_viewing_side_never_imports_torch(path):
     assert "torch" not in roots(imports(path, everywhere=True))
@@ -85,11 +92,7 @@ def test_the_viewing_side_never_imports_torch(path):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        p
-        for p in modules()
-        if belongs(p, ("objective.py", "calling.py", "measures.py", "directions.py", "charts", "acceleration"))
-    ],
+    [p for p in modules() if belongs(p, COMPUTING)],
 )
 def test_the_computing_side_never_imports_xarray_or_plots(path):
     names = imports(path, everywhere=True)

@@ -382,3 +382,22 @@ def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(project):
     assert re.fullmatch(r"\d+\.\d (s|min|h)", words["all of it"])
     assert "MB" in words["memory"]
     assert sorted(path.name for path in project.iterdir() if path.name != "__pycache__") == ["project.py"]
+
+
+def test_plot_draws_the_training_run_that_is_stored_beside_a_surface(tmp_path):
+    model = torch.nn.Linear(2, 1, bias=False).requires_grad_(False)
+    with ln.Trajectory(model, store=tmp_path / "run") as trajectory:
+        for x in (1.0, 0.5, 0.0):
+            model.weight.copy_(torch.tensor([[x, x * x]]))
+            trajectory.step()
+    objective = ln.Objective.from_function(lambda p: 1 + (p["weight"] ** 2).sum(), {"weight": torch.zeros(1, 2)})
+    plane = ln.Plane(objective.params, *ln.directions.pca(trajectory[1:]))
+    ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 2, 5), beta=(-1, 1, 5)), store=tmp_path / "run.zarr")
+    arguments = ("plot", "contour", "run.zarr", "--trajectory", "-o", "c.html")
+    lacking = lossnav(*arguments, cwd=tmp_path)
+    assert lacking.returncode == 1
+    assert "holds no trajectory" in lacking.stderr
+    ln.evaluate_trajectory(objective, plane, trajectory[1:], store=tmp_path / "run.zarr")
+    drawn = lossnav(*arguments, cwd=tmp_path)
+    assert drawn.returncode == 0, drawn.stderr
+    assert "3 snapshots" in (tmp_path / "c.html").read_text()

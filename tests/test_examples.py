@@ -46,6 +46,18 @@ def test_export(tmp_path):
     assert names == {f"surface.{suffix}" for suffix in ("csv", "json", "vti", "vtp", "glb", "obj", "gif")}
 
 
+def test_trajectory(tmp_path):
+    said = run("trajectory.py", "7", cwd=tmp_path)
+    explained, chance = (float(word) for word in re.search(r"1 +([\d.]+)% +([\d.]+)%", said).groups())
+    assert 50 < explained < 100
+    assert 60 < chance < 95
+    path = ln.open_trajectory(tmp_path / "trajectory.zarr")
+    assert path.sizes == {"snapshot": 141}
+    assert path["loss"][0] > 2 > 1 > path["loss"][-1]
+    for name in ("contour.png", "surface.png", "surface.html"):
+        assert (tmp_path / f"trajectory-{name}").stat().st_size > 10_000
+
+
 @pytest.mark.slow
 def test_notebook(tmp_path):
     said = run("notebook.py", "--digits", cwd=tmp_path)
@@ -61,7 +73,7 @@ def test_notebook(tmp_path):
 
 def test_every_example_is_tested():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"compare.py", "export.py", "first_surface.py", "notebook.py"}
+    assert names == {"compare.py", "export.py", "first_surface.py", "notebook.py", "trajectory.py"}
 
 
 def test_the_readmes_script_runs(tmp_path, monkeypatch):

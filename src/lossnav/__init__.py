@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lossnav import checkpoints, directions, errors, params, zoo
+    from lossnav import checkpoints, directions, errors, params, recording, zoo
     from lossnav import plots as plot
     from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
@@ -28,11 +28,14 @@ if TYPE_CHECKING:
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
     from lossnav.exports import export
+    from lossnav.groups import open_trajectory
     from lossnav.objective import Objective
+    from lossnav.projection import evaluate_trajectory, project
     from lossnav.resuming import resume
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
     from lossnav.surface import open_surface as open
     from lossnav.surface import save_surface as save
+    from lossnav.trajectory import Trajectory
 
 # name -> (module, attribute); no attribute means the module itself. Grouped by noun.
 _LAZY: dict[str, tuple[str, str | None]] = {
@@ -59,6 +62,11 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "resume": ("lossnav.resuming", "resume"),
     "ensemble": ("lossnav.ensembles", "ensemble"),
     "control_variate": ("lossnav.corrections", "control_variate"),
+    "Trajectory": ("lossnav.trajectory", "Trajectory"),
+    "project": ("lossnav.projection", "project"),
+    "evaluate_trajectory": ("lossnav.projection", "evaluate_trajectory"),
+    "open_trajectory": ("lossnav.groups", "open_trajectory"),
+    "recording": ("lossnav.recording", None),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
@@ -87,6 +95,7 @@ __all__ = [
     "RescaledBilinear",
     "RescaledLine",
     "Sampler",
+    "Trajectory",
     "Volume",
     "__version__",
     "checkpoints",
@@ -96,10 +105,14 @@ __all__ = [
     "errors",
     "estimate",
     "evaluate",
+    "evaluate_trajectory",
     "export",
     "open",
+    "open_trajectory",
     "params",
     "plot",
+    "project",
+    "recording",
     "resume",
     "save",
     "stream",

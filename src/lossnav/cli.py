@@ -354,14 +354,17 @@ def plot(
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
     log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
     points: Annotated[bool, typer.Option("--points", help="Mark the points that were measured.")] = False,
+    trajectory: Annotated[bool, typer.Option("--trajectory", help="Draw the training run stored beside it.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw a stored surface."""
     from lossnav import plots
+    from lossnav.groups import open_trajectory
     from lossnav.surface import open_surface
 
+    drawn, path = open_surface(surface), open_trajectory(surface) if trajectory else None
     target = plots.write(
-        kind, open_surface(surface), out, variable=variable, log=log, points=points, overwrite=overwrite
+        kind, drawn, out, variable=variable, log=log, points=points, trajectory=path, overwrite=overwrite
     )
     typer.echo(str(target))
 

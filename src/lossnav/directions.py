@@ -7,13 +7,17 @@ not lead) that also carries ``recipe``: what it is, its seed, its norm, and the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from lossnav import components
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.draws import Draws
@@ -21,6 +25,9 @@ from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
 from lossnav.objective import Objective
 from lossnav.params import Params
+
+if TYPE_CHECKING:
+    from lossnav.trajectory import Part, Trajectory
 
 Normalization = Literal["filter", "layer", "weight"] | None
 Distribution = Literal["normal", "uniform"]
@@ -149,7 +156,7 @@ def random(
         raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
     if isinstance(exclude, str):
         exclude = (exclude,)
-    excluded = _excluded(objective, exclude)
+    excluded = _excluded(objective.params, objective.roles, exclude)
     names = [name for name in objective.params if name not in excluded]
     if not names:
         raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
@@ -187,6 +194,202 @@ def random(
             )
         directions.append(direction)
     return tuple(directions)
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Principal directions of a path, with what they explain and what they would explain by chance.
+
+    Unpacks to its directions: ``ln.Plane(found.center, *found)``. Printed, it says its numbers side by side.
+
+    Attributes
+    ----------
+    directions : tuple of n Direction
+    center : dict of str to Tensor
+        What variation was taken about: the final weights, or the mean of all snapshots.
+    explained : ndarray of shape (n,)
+        Part of the path's variation (sum of squared distances from the centre) along each component.
+    random_walk : ndarray of shape (n,)
+        The same of a random walk of the same number and lengths of steps, in the limit of many dimensions (see
+        `components.random_walk`). A path that explains no more says nothing about the landscape.
+    norm_drift : float
+        Part of the variation that a change of the weights' norm alone accounts for (see `components.norm_drift`).
+    snapshots : int
+    about : "final" or "mean"
+    """
+
+    directions: tuple[Direction, ...]
+    center: Params
+    explained: NDArray[np.float64]
+    random_walk: NDArray[np.float64]
+    norm_drift: float
+    snapshots: int
+    about: components.Center
+
+    def __iter__(self) -> Iterator[Direction]:
+        return iter(self.directions)
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def __getitem__(self, index: int) -> Direction:
+        return self.directions[index]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.snapshots:,} snapshots about {'the final weights' if self.about == 'final' else 'their mean'}",
+            "component   explains   a random walk",
+        ]
+        for i, (mine, chance) in enumerate(zip(self.explained, self.random_walk, strict=True), 1):
+            lines.append(f"{i:>9}   {mine:>8.1%}   {chance:>13.1%}")
+        return "\n".join([*lines, f"of all variation {self.norm_drift:.1%} is a change of the weights' norm"])
+
+
+def pca(
+    trajectory: Trajectory,
+    n: int = 2,
+    *,
+    center: components.Center = "final",
+    scale: Literal["filter"] | None = None,
+    exclude: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    progress: bool | None = None,
+) -> Components:
+    """Find the directions along which a training run moved most.
+
+    With X the matrix of snapshots relative to the centre, a row each, G = X X^T (m x m, in float64, summed up over
+    blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory is one
+    block of 128 MB and its shifted copy, and the directions themselves, however many snapshots there are; G takes
+    8 m^2 bytes.
+
+    Signs are such that the first snapshot has no negative coordinate.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        Of more than n snapshots; ``trajectory[::10]`` takes every tenth.
+    n : int
+        How many directions.
+    center : "final" or "mean"
+        ``final``: differences from the last snapshot, not centred: of all planes *through the final weights* this one
+        leaves the least of the path out. ``mean``: principal components as usual, about the mean of all snapshots,
+        which is then the centre of the chart.
+    scale : "filter" or None
+        None: of norm 1 and orthogonal, so that coordinates are distances between weights. ``filter``: every filter
+        scaled to the norm of the centre's (as in `random`), to compare with random planes; such directions span
+        another plane, to which `explained` does not apply: see the residuals of `lossnav.project`.
+    exclude : sequence of str
+        What is left out of the path before anything is computed, as in `random`. Nothing by default: biases and
+        normalisation layers are left out of *random* directions because a random step in them is arbitrary; a path's
+        step in them is what training did, and to leave it out would call it residual.
+    device : torch.device or str
+        Where the directions and the centre go; that of the objective, for a chart beside it.
+    progress : bool or None
+        See `Progress`.
+
+    Returns
+    -------
+    Components
+        That unpacks to n Direction, in the dtype of the model but at least float32.
+
+    Raises
+    ------
+    OptionError
+        If an option is unknown, nothing is left to move, or there are too few snapshots.
+    DirectionError
+        If a snapshot is not finite, or the path has fewer than n dimensions.
+    MissingSnapshotError
+        If one cannot be read.
+
+    References
+    ----------
+    Li et al. 2018, section 7.2 (PCA of differences from the final weights). Departures: by the Gram matrix; their
+    code subtracts the mean of these differences again, which is ``center="mean"`` here. Antognini & Sohl-Dickstein
+    2018 for the random walk.
+
+    Examples
+    --------
+    >>> import tempfile, lossnav as ln
+    >>> model = torch.nn.Linear(2, 1, bias=False).requires_grad_(False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ln.Trajectory(model, store=f"{folder}/run") as trajectory:
+    ...         for x, y in ((3.0, 1.0), (-3.0, 1.0), (0.0, 0.0)):
+    ...             _ = model.weight.copy_(torch.tensor([[x, y]]))
+    ...             trajectory.step()
+    ...     found = pca(trajectory[1:])
+    >>> found.explained.round(3), [d["weight"].abs().round().tolist() for d in found]
+    (array([0.9, 0.1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
+    """
+    if center not in components.CENTERS:
+        raise OptionError(f"center={center!r} is unknown. Use 'final' or 'mean'.")
+    if scale not in (None, "filter"):
+        raise OptionError(f"scale={scale!r} is unknown. Use 'filter' or None.")
+    if not 1 <= n < len(trajectory):
+        raise OptionError(
+            f"{len(trajectory)} snapshots have at most {max(0, len(trajectory) - 1)} directions, not {n}. "
+            "Ask for fewer, or record more often."
+        )
+    structure = trajectory.structure
+    excluded = _excluded(structure, trajectory.roles, (exclude,) if isinstance(exclude, str) else exclude)
+    names = [name for name in structure if name not in excluded]
+    if not names:
+        raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
+
+    last = {name: tensor.to(_direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
+    middle = {name: tensor if center == "final" else torch.empty_like(tensor) for name, tensor in last.items()}
+    gram, squares = np.zeros((len(trajectory), len(trajectory))), np.zeros(len(trajectory))
+    for parts, block in trajectory.columns(names, "pca, products", progress):
+        if center == "mean":
+            _put(middle, parts, block.mean(0))
+        squares += np.einsum("ij,ij->i", block, block)
+        shifted = components.relative(block, center)
+        gram += shifted @ shifted.T
+    if center == "mean":
+        for parts, block in trajectory.columns(sorted(excluded), "pca, centre", progress):
+            _put(middle, parts, block.mean(0))
+    if not np.isfinite(gram).all():
+        bad = trajectory.steps[~np.isfinite(squares)]
+        raise DirectionError(
+            f"{len(bad)} snapshots hold NaN or infinite weights, the first after step {bad[0]}. Leave them out: "
+            f"pca(trajectory[:{int(np.flatnonzero(~np.isfinite(squares))[0])}])."
+        )
+    values, vectors = components.spectrum(gram)
+    if not values[n - 1] > 1e-12 * max(values[0], np.finfo(np.float64).tiny):
+        rank = int((values > 1e-12 * values[0]).sum()) if values[0] > 0 else 0
+        raise DirectionError(f"The path has {rank} dimensions, not {n}. Ask for fewer directions.")
+    signs = np.where(vectors[0, :n] < 0, -1.0, 1.0)
+    weights = signs * vectors[:, :n] / np.sqrt(values[:n])  # (m, n)
+    made = [{name: torch.zeros_like(tensor) for name, tensor in last.items()} for _ in range(n)]
+    for parts, block in trajectory.columns(names, "pca, directions", progress):
+        for direction, columns in zip(made, weights.T @ components.relative(block, center), strict=True):
+            _put(direction, parts, columns)
+
+    norms = np.sqrt(squares)
+    explained = values[:n] / values.sum()
+    chance = components.random_walk(components.steps_of(gram), center)[:n]
+    drift = components.norm_drift(norms - (norms[-1] if center == "final" else norms.mean()), values.sum())
+    directions = []
+    for i, tensors in enumerate(made):
+        if scale == "filter":
+            tensors = filter_normalize(tensors, middle, trajectory.transposed)
+        recipe = {
+            "kind": "pca",
+            "index": i,
+            "n": n,
+            "center": center,
+            "scale": scale,
+            "exclude": list(exclude),
+            "excluded": sorted(excluded),
+            "snapshots": len(trajectory),
+            "steps": [int(trajectory.steps[0]), int(trajectory.steps[-1])],
+            "explained": float(explained[i]),
+            "random_walk": float(chance[i]),
+            "norm_drift": drift,
+        }
+        directions.append(Direction(algebra.detach(tensors, device), recipe))
+    return Components(
+        tuple(directions), algebra.detach(middle, device), explained, chance, drift, len(trajectory), center
+    )
 
 
 def between(a: Mapping[str, Tensor] | Objective, b: Mapping[str, Tensor] | Objective) -> Direction:
@@ -300,15 +503,15 @@ def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
 # ---------------------------------------------------------------------- inside
 
 
-def _excluded(objective: Objective, exclude: Sequence[str]) -> set[str]:
-    roles = {word for word in exclude if word in ("bias", "norm")}
-    patterns = [word for word in exclude if word not in roles]
-    by_role = {name for name, role in objective.roles.items() if role in roles}
-    by_name = algebra.select(objective.params, patterns)
-    if unmatched := [pattern for pattern in patterns if not algebra.select(objective.params, pattern)]:
+def _excluded(params: Mapping[str, Tensor], roles: Mapping[str, str], exclude: Sequence[str]) -> set[str]:
+    wanted = {word for word in exclude if word in ("bias", "norm")}
+    patterns = [word for word in exclude if word not in wanted]
+    by_role = {name for name, role in roles.items() if role in wanted}
+    by_name = algebra.select(params, patterns)
+    if unmatched := [pattern for pattern in patterns if not algebra.select(params, pattern)]:
         raise OptionError(
             f"exclude={unmatched[0]!r} matches no parameter. Use 'bias', 'norm' or a glob such as 'fc.*'; "
-            f"the names are {', '.join(list(objective.params)[:5])}, …"
+            f"the names are {', '.join(list(params)[:5])}, …"
         )
     return by_role | set(by_name)
 
@@ -321,6 +524,13 @@ def _stored(draws: Draws, params: Params) -> list[Params]:
     ]
     draws.fill({name: {i: made[i][name] for i in range(draws.n)} for name in draws.like})
     return made
+
+
+def _put(params: Params, parts: Sequence[Part], values: NDArray[np.float64]) -> None:
+    """Write columns of a block (see `Trajectory.columns`) where they belong."""
+    for name, rows, columns in parts:
+        target = params[name][rows] if params[name].dim() else params[name]
+        target.copy_(torch.from_numpy(values[columns]).reshape(target.shape))
 
 
 def _direction_dtype(center: Tensor) -> torch.dtype:

@@ -24,7 +24,9 @@
     │   ├── OutputNotWritableError    the folder cannot be written
     │   ├── PlanMismatchError         the store holds a run of something else
     │   ├── NotASurfaceError          the file is no surface of ours
-    │   └── SchemaTooNewError         the surface was written by a newer lossnav
+    │   ├── NotATrajectoryError       the folder is no recorded trajectory of ours
+    │   ├── MissingSnapshotError      a trajectory has no such snapshot, or it is gone
+    │   └── SchemaTooNewError         what was stored was written by a newer lossnav
     ├── SpecError                     a SPEC on the command line leads to no objective
     └── MissingExtraError             an optional package is not installed
 
@@ -140,8 +142,16 @@ class NotASurfaceError(StoreError, ValueError):
     """A file or dataset is not a surface of ours."""
 
 
+class NotATrajectoryError(StoreError, ValueError):
+    """A folder or dataset is not a trajectory of ours."""
+
+
+class MissingSnapshotError(StoreError, IndexError):
+    """A trajectory has no such snapshot, or its file is gone or damaged."""
+
+
 class SchemaTooNewError(StoreError, ValueError):
-    """A surface was written by a newer lossnav than this one."""
+    """What was stored was written by a newer lossnav than this one."""
 
 
 class SpecError(LossnavError, ValueError):

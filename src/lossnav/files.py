@@ -15,12 +15,14 @@ from urllib.request import url2pathname
 from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError, StoreError
 
 SURFACE_SCHEMA = "lossnav.surface"
+TRAJECTORY_SCHEMA = "lossnav.trajectory"
+TRAJECTORY_HEADER = "trajectory.json"  # in the folder of a recorded trajectory
 
 Place = str | os.PathLike[str] | Any  # a path, an fsspec URL, or a zarr.abc.store.Store
 
 
 def require_writable(
-    path: str | os.PathLike[str], overwrite: bool = False, kind: Literal["file", "surface"] = "file"
+    path: str | os.PathLike[str], overwrite: bool = False, kind: Literal["file", "surface", "trajectory"] = "file"
 ) -> Path:
     """Check, before anything is computed, that a result can be written here.
 
@@ -28,8 +30,9 @@ def require_writable(
     ----------
     path : path
     overwrite : bool
-        Whether what is there may be replaced: a file by a file, a stored surface by a surface, nothing else.
-    kind : "file" or "surface"
+        Whether what is there may be replaced: a file by a file, a stored surface by a surface, a recorded trajectory
+        by a trajectory, nothing else.
+    kind : "file", "surface" or "trajectory"
         What will be written.
 
     Raises
@@ -45,10 +48,10 @@ def require_writable(
             "evaluate(store=)."
         )
     target = Path(path).expanduser()
-    if target.exists() and not (kind == "surface" and _is_bare(target)):
+    if target.exists() and not (kind != "file" and _is_bare(target)):
         if not overwrite:
             raise OutputExistsError(f"{target} exists. Choose another name, or pass overwrite=True (--overwrite).")
-        if not (_is_surface(target) if kind == "surface" else target.is_file()):
+        if not {"file": Path.is_file, "surface": _is_surface, "trajectory": is_trajectory}[kind](target):
             raise OutputExistsError(f"{target} is no {kind} of ours and is not replaced. Choose another name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,6 +149,14 @@ def is_there(place: Place) -> bool:
 def _is_bare(path: Path) -> bool:
     """Whether this is an empty folder, as a run leaves that was killed before it wrote anything."""
     return path.is_dir() and not any(path.iterdir())
+
+
+def is_trajectory(path: Path) -> bool:
+    """Whether a folder holds a recorded trajectory."""
+    try:
+        return bool(json.loads((path / TRAJECTORY_HEADER).read_text())["schema"] == TRAJECTORY_SCHEMA)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _is_surface(path: Path) -> bool:

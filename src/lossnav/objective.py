@@ -13,7 +13,7 @@ import math
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any, Literal
 
@@ -187,7 +187,7 @@ class Objective:
             )
         if bn not in ("frozen", "recompute", "batch"):
             raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
-        _require_initialised(model)
+        require_initialised(model)
         _warn_in_train_mode(model, bn)
         self.name = type(model).__name__
         self.bn, self.seed = bn, seed
@@ -198,13 +198,13 @@ class Objective:
         self._measured_by: Any = (forward, getattr(type(model), "forward", None), repr(model))  # for the fingerprint
 
         everything = dict(model.named_parameters())
-        moving = _select_moving(everything, params)
+        moving = select_moving(everything, params)
         taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
         self.params = {name: taken[name] for name in moving}
         self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
         self._aliases = checkpoints.aliases_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
-        self.roles, self.transposed = _describe_parameters(model, self.params)
+        self.roles, self.transposed = describe_parameters(model, self.params)
         self._writes_weights = False
         self._step: Step = partial(_measure, self._forward, self._loss, self.metrics)
         self._pass: Passes = make_passes(model, self._step, bn, self.device)
@@ -597,7 +597,8 @@ def _resolve_device(device: str | torch.device | None, model: nn.Module) -> torc
     return resolved
 
 
-def _select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
+def select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
+    """Keep the names of floating-point parameters that match one of the glob patterns; raise where none does."""
     matching = algebra.select(parameters, patterns)
     chosen = [name for name in matching if parameters[name].is_floating_point()]
     if complex_ones := [name for name in matching if parameters[name].is_complex()]:
@@ -613,8 +614,8 @@ def _select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[st
     return chosen
 
 
-def _describe_parameters(model: nn.Module, moving: Params) -> tuple[dict[str, Role], dict[str, int]]:
-    """The role of each parameter, and the groups of those whose filters run along the second axis."""
+def describe_parameters(model: nn.Module, moving: Collection[str]) -> tuple[dict[str, Role], dict[str, int]]:
+    """Say the role of each parameter, and the groups of those whose filters run along the second axis."""
     roles: dict[str, Role] = {}
     transposed: dict[str, int] = {}
     owners = {
@@ -639,7 +640,8 @@ def _role_by_name(name: str) -> Role:
     return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
 
 
-def _require_initialised(model: nn.Module) -> None:
+def require_initialised(model: nn.Module) -> None:
+    """Raise where a lazy layer has no weights yet."""
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ObjectiveError(

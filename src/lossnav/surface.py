@@ -96,7 +96,7 @@ def assemble(
     dataset = xr.Dataset(variables, coords=coords)
     header = {"schema": SURFACE_SCHEMA, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
     dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | jsonable(attributes)
-    _describe_variables(dataset)
+    describe_variables(dataset)
     return validate(dataset)
 
 
@@ -118,7 +118,7 @@ def status_of(values: Mapping[str, float], error: str | None = None) -> int:
     return OK if math.isfinite(values["loss"]) else NON_FINITE
 
 
-def _describe_variables(dataset: xr.Dataset) -> None:
+def describe_variables(dataset: xr.Dataset) -> None:
     """Give every variable and coordinate its meaning and unit."""
     objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
     loss = objective.get("loss", "loss")
@@ -150,6 +150,10 @@ def direction_words(recipe: Mapping[str, Any]) -> str:
         drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
         how = recipe.get("normalize")
         return f"random {drawn}" + (f", {how}-normalised" if how else "")
+    if kind == "pca":
+        how = ", filter-normalised" if recipe.get("scale") else ""
+        mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
+        return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
     return {"between": "from start to end", "given": "given direction"}.get(kind, str(kind))
 
 

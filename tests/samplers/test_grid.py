@@ -49,3 +49,22 @@ def test_points_run_the_last_coordinate_fastest():
 def test_grids_that_are_none_are_refused(axes, words):
     with pytest.raises(SamplerError, match=words):
         ln.Grid(**axes)
+
+
+@given(st.lists(st.tuples(st.floats(-10, 10), st.floats(-1, 1)), min_size=2, max_size=20), st.floats(0, 1))
+def test_a_grid_around_points_has_them_inside(points, margin):
+    x, y = np.array(points).T
+    if max(np.ptp(x), np.ptp(y)) < 1e-6:
+        return
+    box = ln.Grid.around({"alpha": x, "beta": y}, 5, margin).box
+    spans = np.ptp(box, axis=1)
+    for (low, high), values in zip(box, (x, y), strict=True):
+        assert low <= values.min() - 0.999 * margin * np.ptp(values) + 1e-9
+        assert high >= values.max() + 0.999 * margin * np.ptp(values) - 1e-9
+    assert spans[0] == pytest.approx(spans[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("points", [{}, {"alpha": []}, {"alpha": [np.nan]}, {"alpha": [1.0, 1.0], "beta": [0.0, 0.0]}])
+def test_no_grid_around_nothing(points):
+    with pytest.raises(SamplerError, match="points"):
+        ln.Grid.around(points)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ from lossnav.plots import heatmap as _heatmap
 from lossnav.plots import line as _line
 from lossnav.plots import surface3d as _surface3d
 from lossnav.plots.picture import dims_of, prepare, style
+from lossnav.plots.trajectory import track_of
 
 Backend = Literal["plotly", "matplotlib"]
 
@@ -75,33 +77,56 @@ def line(
 
 
 def contour(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = True, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = True,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw lines of equal loss over a plane, the centre marked.
 
-    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm. Raises as `line` does.
+    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm; ``trajectory`` is what `lossnav.project`
+    or `lossnav.evaluate_trajectory` made of a training run on the surface's own plane: it is drawn with its epochs,
+    coloured by its distance from the plane. Raises as `line` does, and OptionError where it is of another plane.
     """
-    return _figure("contour", dataset, variable, log, backend, points)
+    return _figure("contour", dataset, variable, log, backend, points, trajectory)
 
 
 def heatmap(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw every measured point of a plane as a coloured cell.
 
-    Parameters as in `line`; ``log`` makes the colours follow the logarithm. Raises as `line` does.
+    Parameters as in `line`; ``log`` makes the colours follow the logarithm; ``trajectory`` as in `contour`. Raises as
+    `contour` does.
     """
-    return _figure("heatmap", dataset, variable, log, backend, points)
+    return _figure("heatmap", dataset, variable, log, backend, points, trajectory)
 
 
 def surface(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw a plane as a surface in three dimensions.
 
-    Parameters as in `line`; ``log`` draws log10 of the values. Raises as `line` does.
+    Parameters as in `line`; ``log`` draws log10 of the values; ``trajectory`` is what `lossnav.evaluate_trajectory`
+    made: one line lies on the surface, another is the loss at the snapshots themselves, and stems join them, coloured
+    by the distance from the plane. Raises as `contour` does.
     """
-    return _figure("surface", dataset, variable, log, backend, points)
+    return _figure("surface", dataset, variable, log, backend, points, trajectory)
 
 
 def compare(
@@ -146,7 +171,7 @@ def compare(
     ComparisonWarning
         If their losses or units differ: one scale then means two things.
     """
-    return _figure(kind, list(datasets), variable, log, backend, points, labels)
+    return _figure(kind, list(datasets), variable, log, backend, points, labels=labels)
 
 
 def write(
@@ -157,6 +182,7 @@ def write(
     variable: str = "loss",
     log: bool | None = None,
     points: bool = False,
+    trajectory: xr.Dataset | None = None,
     labels: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
@@ -173,6 +199,8 @@ def write(
         By default contours are logarithmic and the rest linear.
     points : bool
         Mark the points that were measured.
+    trajectory : xarray.Dataset, optional
+        A training run to draw on a plane; see `contour` and `surface`.
     labels : sequence of str, optional
         Of several surfaces.
     overwrite : bool
@@ -186,7 +214,7 @@ def write(
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
-    drawer, picture = _prepared(kind, dataset, variable, log, points, labels)
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
     target = require_writable(path, overwrite)
     with writing(target):
         if suffix == ".html":
@@ -247,7 +275,7 @@ def animate(
     """
     suffix = Path(out).suffix.lower()
     _animation.require_writer(suffix)
-    _, picture = _prepared("surface" if path is None else "contour", dataset, variable, log, False, None)
+    _, picture = _prepared("surface" if path is None else "contour", dataset, variable, log, False)
     drawn = None if path is None else _animation.path_of(path, dims_of(dataset))
     target = require_writable(out, overwrite)
     with style(), writing(target):
@@ -262,9 +290,10 @@ def _figure(
     log: bool | None,
     backend: str,
     points: bool,
+    trajectory: xr.Dataset | None = None,
     labels: Sequence[str] | None = None,
 ) -> Any:
-    drawer, picture = _prepared(kind, dataset, variable, log, points, labels)
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
     if backend == "plotly":
         return drawer.interactive(picture)
     if backend != "matplotlib":
@@ -283,12 +312,20 @@ def _prepared(
     variable: str,
     log: bool | None,
     points: bool,
-    labels: Sequence[str] | None,
+    trajectory: xr.Dataset | None = None,
+    labels: Sequence[str] | None = None,
 ) -> tuple[Any, Any]:
     """Who draws, and what."""
     if kind not in KINDS:
         raise OptionError(f"There is no plot {kind!r}. Use {', '.join(KINDS)}.")
     scale = _LOG_BY_DEFAULT[kind] if log is None else log
+    if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
+        raise OptionError("A trajectory is drawn on a plane, one. Use contour, heatmap or surface.")
     if isinstance(dataset, Sequence):
         return _comparison, _comparison.compare(dataset, labels, kind, variable, scale, _DIMS[kind], points)
-    return _DRAWERS[kind], prepare(dataset, variable, scale, _DIMS[kind], points)
+    picture = prepare(dataset, variable, scale, _DIMS[kind], points)
+    if trajectory is None:
+        return _DRAWERS[kind], picture
+    track = track_of(trajectory, dataset, picture, variable)
+    note = "; ".join(part for part in (track.note, picture.note) if part)
+    return _DRAWERS[kind], replace(picture, track=track, note=note)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import trajectory
 from lossnav.plots.picture import (
     CENTER_COLOR,
     COLORMAP,
@@ -58,8 +59,9 @@ def _edge(picture: Picture) -> tuple[list[float], list[float]] | None:
 
 
 def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
-    """Draw a colour bar beside a plane, as high as the plane is."""
-    bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
+    """Draw a colour bar beside a plane, as high as the plane is, or above that of a path."""
+    below = 0.0 if picture.track is None else 0.42
+    bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, below, 0.035, 1 - below)))
     if picture.log:  # our own ticks on log10: those of LogNorm overflow where losses near 1e300 are
         where, words = color_ticks(picture)
         bar.set_ticks(where, labels=words)
@@ -69,8 +71,10 @@ def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
 
 
 def mark_plane(axes: Any, picture: Picture) -> None:
-    """Mark the centre and the holes, label the axes: what every matplotlib picture of a plane has."""
+    """Mark the path, the centre and the holes, label the axes: what every matplotlib picture of a plane has."""
     x, y = picture.axes
+    if picture.track is not None:
+        trajectory.mark(axes, picture.track)
     if picture.center is not None:
         axes.plot(
             [0], [0], marker="o", color=CENTER_COLOR, markersize=6, markeredgecolor="white", markeredgewidth=1, zorder=6
@@ -174,8 +178,14 @@ def marks(picture: Picture) -> list[Any]:
 
 
 def label_plane(figure: Any, picture: Picture) -> Any:
-    """Label the axes and give them their ends: what every plotly picture of a plane has."""
+    """Draw the path, label the axes and give them their ends: what every plotly picture of a plane has."""
     x, y = picture.axes
+    if picture.track is not None:
+        colors, *others = figure.data
+        figure.update_traces(colorbar={"len": 0.62, "y": 1, "yanchor": "top"}, selector=0)
+        trajectory.mark_interactive(figure, picture.track, picture.label)
+        path = figure.data[1 + len(others) :]
+        figure.data = (colors, *path, *others)  # centre and holes lie over it
     figure.update_xaxes(title=x.label, range=picture.ends[0], constrain="domain")
     figure.update_yaxes(title=y.label, range=picture.ends[1])
     if picture.is_square:

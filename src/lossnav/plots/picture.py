@@ -6,7 +6,7 @@ import math
 import textwrap
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from lossnav.errors import OptionError
 from lossnav.surface import FAILED, NOT_EVALUATED, OK, of_one_seed, points_of, validate
+
+if TYPE_CHECKING:
+    from lossnav.plots.trajectory import Track
 
 COLORMAP = "viridis"  # perceptually uniform, and readable in grey and by the colour-blind
 CENTER_COLOR = "#d62728"
@@ -73,6 +76,8 @@ class Picture:
         Ends of the scale of colours (or heights), where the picture's own are not taken.
     frame : tuple of (float, float), or None
         Ends of each axis, where the picture's own are not taken.
+    track : Track or None
+        A training run to draw.
     """
 
     values: NDArray[np.float64]
@@ -92,6 +97,11 @@ class Picture:
     power: int = 0
     limits: tuple[float, float] | None = None
     frame: tuple[tuple[float, float], ...] | None = None
+    track: Track | None = None
+
+    def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Numbers of the variable in the unit of `values`."""
+        return np.asarray(_scaled(values, self.power))
 
     @property
     def range(self) -> tuple[float, float]:

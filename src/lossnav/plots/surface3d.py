@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import trajectory
 from lossnav.plots.picture import (
     CENTER_COLOR,
     COLORMAP,
@@ -22,11 +23,18 @@ from lossnav.plots.picture import (
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    axes = figure.add_subplot(projection="3d")
-    bar = figure.colorbar(paint(axes, picture), ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    beside = None if picture.track is None else figure.add_gridspec(16, 2, width_ratios=(30, 1))
+    axes = figure.add_subplot(projection="3d") if beside is None else figure.add_subplot(beside[:, 0], projection="3d")
+    sheet = paint(axes, picture)
+    if beside is None or picture.track is None:
+        bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    else:
+        bar = figure.colorbar(sheet, cax=figure.add_subplot(beside[3:9, 1]))
+        trajectory.residual_bar(figure.add_subplot(beside[10:14, 1]), picture.track)
     dress_bar(bar, picture)
     finish(figure, picture)
-    axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    words = axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    words.set_in_layout(False)  # else long ones make the axes narrow
 
 
 def dress_bar(bar: Any, picture: Picture) -> None:
@@ -56,8 +64,16 @@ def paint(axes: Any, picture: Picture) -> Any:
     floor = low - 0.35 * (high - low)
     heights, _ = lines_of(picture)
     if not picture.holes.any() and len(heights):
-        axes.contour(
+        lines = axes.contour(
             mesh_x, mesh_y, picture.drawn, heights, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+        )
+        lines.set_zorder(0.5)
+    if picture.track is not None:
+        axes.computed_zorder = False  # else lines over a surface vanish in it
+        sheet.set_zorder(1)
+        trajectory.mark_3d(axes, picture.track, floor)
+        high = max(
+            high, float(np.nanmax([high, *(picture.track.heights if picture.track.heights is not None else ())]))
         )
     axes.set_xlim(picture.ends[0])
     axes.set_ylim(picture.ends[1])
@@ -87,6 +103,9 @@ def interactive(picture: Picture) -> Any:
     import plotly.graph_objects as go
 
     figure = go.Figure(traces(picture))
+    if picture.track is not None:
+        figure.update_traces(colorbar={"len": 0.6, "y": 0.95, "yanchor": "top"}, selector=0)
+        trajectory.mark_3d_interactive(figure, picture.track, picture)
     figure.update_layout(scene=scene(picture))
     return label_scenes(figure, picture)
 

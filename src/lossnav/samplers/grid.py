@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,40 @@ class Grid(Sampler):
         self._axes = {name: _axis(name, ends.get(name, spec)) for name, spec in axes.items()}
         self._found: dict[str, dict[str, Any]] = {}
         self.dims = tuple(axes)
+
+    @classmethod
+    def around(cls, points: Mapping[str, ArrayLike], n: int = 51, margin: float = 0.2) -> Grid:
+        """Return the grid around some points, such as a projected trajectory's.
+
+        Parameters
+        ----------
+        points : mapping of str to array
+            Values of each coordinate: ``{dim: path[dim] for dim in plane.dims}``.
+        n : int
+            Points along each axis.
+        margin : float
+            On each side, as a part of the range. All axes are as long as the longest, so that a picture of distances is
+            in proportion.
+
+        Raises
+        ------
+        SamplerError
+            If a coordinate has no finite value, or all have a single one.
+
+        Examples
+        --------
+        >>> Grid.around({"alpha": [0.0, 10.0], "beta": [0.0, 1.0]}, n=3, margin=0.1).box
+        array([[-1. , 11. ], [-5.5,  6.5]])
+        """
+        known = {dim: np.asarray(values, np.float64) for dim, values in points.items()}
+        known = {dim: values[np.isfinite(values)] for dim, values in known.items()}
+        if not known or not all(values.size for values in known.values()):
+            raise SamplerError("There are no points to lay a grid around. Pass a mapping of coordinate to values.")
+        half = float(max(np.ptp(values) for values in known.values())) * (0.5 + margin)
+        if not half > 0:
+            raise SamplerError("All points are one, and a grid around it has no size. Pass the ends of each axis.")
+        middles = {dim: float(values.min() + values.max()) / 2 for dim, values in known.items()}
+        return cls(**{dim: (middle - half, middle + half, n) for dim, middle in middles.items()})  # type: ignore[arg-type]
 
     def settle(self, losses: Callable[[Points], Losses]) -> Grid:
         """Find the automatic ranges, where there are any."""
