@@ -402,15 +402,20 @@ def animate(
     surface: Surface,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .gif, or an .mp4 where ffmpeg is installed.")],
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
-    log: Annotated[bool, typer.Option("--log/--linear")] = False,
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log under a trajectory only.")] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Draw the training run stored beside it over contours.")
+    ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a film of a stored plane that turns once."""
+    """Make a film of a stored plane: it turns once, or its training run is drawn over it."""
     from lossnav import plots
+    from lossnav.groups import open_trajectory
     from lossnav.surface import open_surface
 
+    path = open_trajectory(surface) if trajectory else None
     options: dict[str, Any] = {"variable": variable, "log": log, "progress": True, "overwrite": overwrite}
-    typer.echo(str(plots.animate(open_surface(surface), out, **options)))
+    typer.echo(str(plots.animate(open_surface(surface), out, path=path, **options)))
 
 
 @app.command()
