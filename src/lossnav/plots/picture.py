@@ -354,9 +354,9 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
     return found if len(found) >= 3 else np.unique(10 ** np.linspace(low, high, about + 2)[1:-1])
 
 
-def lines_of(picture: Picture) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def lines_of(picture: Picture, about: int = 12) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Contour levels that cross the picture: where they lie on the drawn scale, and in the unit of the values."""
-    chosen = levels(picture)
+    chosen = levels(picture, about)
     heights = np.log10(chosen) if picture.log else chosen
     seen = picture.drawn[~picture.holes]
     crossed = (heights > seen.min(initial=np.inf)) & (heights < seen.max(initial=-np.inf))

@@ -62,7 +62,7 @@ def paint(axes: Any, picture: Picture) -> Any:
         antialiased=True,
     )
     floor = low - 0.35 * (high - low)
-    heights, _ = lines_of(picture)
+    heights, _ = lines_of(picture, 8)
     if not picture.holes.any() and len(heights):
         lines = axes.contour(
             mesh_x, mesh_y, picture.drawn, heights, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
