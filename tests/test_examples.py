@@ -46,6 +46,7 @@ def test_export(tmp_path):
     assert names == {f"surface.{suffix}" for suffix in ("csv", "json", "vti", "vtp", "glb", "obj", "gif")}
 
 
+@pytest.mark.slow
 def test_trajectory(tmp_path):
     said = run("trajectory.py", "7", cwd=tmp_path)
     explained, chance = (float(word) for word in re.search(r"1 +([\d.]+)% +([\d.]+)%", said).groups())

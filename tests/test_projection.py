@@ -149,6 +149,18 @@ def test_the_same_call_goes_on(run, trained, stored, monkeypatch):
     xr.testing.assert_identical(ln.open_trajectory(place), other)
 
 
+def test_a_path_goes_with_its_surface(run, trained, stored):
+    objective, plane = trained
+    place, _ = stored
+    path = ln.evaluate_trajectory(objective, plane, run[:2], store=place)
+    same = {"alpha": (-1, 3, 4), "beta": (-1, 1, 3)}
+    ln.evaluate(objective, plane, ln.Grid(**same), store=place)  # goes on, with nothing to do
+    xr.testing.assert_identical(ln.open_trajectory(place), path)
+    ln.evaluate(objective, plane, ln.Grid(**same), store=place, overwrite=True)
+    with pytest.raises(errors.NotATrajectoryError):
+        ln.open_trajectory(place)
+
+
 def test_ctrl_c_keeps_what_was_computed(run, trained, stored, monkeypatch):
     objective, plane = trained
     place, _ = stored

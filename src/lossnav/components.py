@@ -19,10 +19,10 @@ CENTERS = ("final", "mean")
 Array = NDArray[np.float64]
 
 
-def relative(block: Array, center: Center) -> Array:
-    """Take some columns of all points, shape (m, c), relative to the last point or to the mean of all."""
-    about: Array = block[-1] if center == "final" else block.mean(0)
-    return block - about
+def origin(block: Array, center: Center) -> Array:
+    """Of some columns of all points, shape (m, c), take the last point's or their mean, shape (c,)."""
+    about: Array = block[-1].copy() if center == "final" else block.mean(0)
+    return about
 
 
 def spectrum(gram: Array) -> tuple[Array, Array]:

@@ -258,9 +258,8 @@ def pca(
     """Find the directions along which a training run moved most.
 
     With X the matrix of snapshots relative to the centre, a row each, G = X X^T (m x m, in float64, summed up over
-    blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory is one
-    block of 128 MB and its shifted copy, and the directions themselves, however many snapshots there are; G takes
-    8 m^2 bytes.
+    blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory is two
+    blocks of 64 MB and the directions themselves, however many snapshots there are; G takes 8 m^2 bytes.
 
     Signs are such that the first snapshot has no negative coordinate.
 
@@ -339,11 +338,12 @@ def pca(
     middle = {name: tensor if center == "final" else torch.empty_like(tensor) for name, tensor in last.items()}
     gram, squares = np.zeros((len(trajectory), len(trajectory))), np.zeros(len(trajectory))
     for parts, block in trajectory.columns(names, "pca, products", progress):
-        if center == "mean":
-            _put(middle, parts, block.mean(0))
         squares += np.einsum("ij,ij->i", block, block)
-        shifted = components.relative(block, center)
-        gram += shifted @ shifted.T
+        about = components.origin(block, center)
+        if center == "mean":
+            _put(middle, parts, about)
+        block -= about
+        gram += block @ block.T
     if center == "mean":
         for parts, block in trajectory.columns(sorted(excluded), "pca, centre", progress):
             _put(middle, parts, block.mean(0))
@@ -361,7 +361,8 @@ def pca(
     weights = signs * vectors[:, :n] / np.sqrt(values[:n])  # (m, n)
     made = [{name: torch.zeros_like(tensor) for name, tensor in last.items()} for _ in range(n)]
     for parts, block in trajectory.columns(names, "pca, directions", progress):
-        for direction, columns in zip(made, weights.T @ components.relative(block, center), strict=True):
+        block -= components.origin(block, center)
+        for direction, columns in zip(made, weights.T @ block, strict=True):
             _put(direction, parts, columns)
 
     norms = np.sqrt(squares)

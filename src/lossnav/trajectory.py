@@ -44,7 +44,7 @@ from lossnav.progress import track
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
-_BLOCK = 2**27  # bytes of a block of columns in float64
+_BLOCK = 2**26  # bytes of a block of columns in float64
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
@@ -356,7 +356,7 @@ class Trajectory:
     ) -> Iterator[tuple[list[Part], NDArray[np.float64]]]:
         """Yield the matrix of all snapshots, a row each, some columns at a time.
 
-        Memory is that of one block (128 MB), however many snapshots there are and however large the model is; every
+        Memory is that of one block (64 MB), however many snapshots there are and however large the model is; every
         number is read once.
 
         Parameters

@@ -202,6 +202,19 @@ def test_size_of_tiles_and_plain_path_change_nothing(cluster, objective, plane):
     assert surface.attrs["engine"]["tile"] == 7 and surface.attrs["engine"]["plan"] == "plain"
 
 
+def test_snapshots_of_a_trajectory_are_points_too(cluster, everything, objective, plane, tmp_path):
+    everything.requires_grad_(False)
+    with ln.Trajectory(everything, store=tmp_path / "run") as trajectory:
+        for _ in range(4):
+            everything.first.weight.add_(0.1)
+            everything.bn.running_mean.add_(0.1)
+            trajectory.step()
+    here = ln.evaluate_trajectory(objective, plane, trajectory)
+    there = ln.evaluate_trajectory(objective, plane, trajectory, engine=ln.Ray("plain", workers=1))
+    for name in here.variables:
+        np.testing.assert_array_equal(here[name], there[name])
+
+
 SPEC = """
 import torch
 import lossnav as ln

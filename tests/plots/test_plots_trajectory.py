@@ -8,7 +8,8 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.plots.picture import prepare
+from lossnav import surface as surfaces
+from lossnav.plots.picture import prepare, short
 from lossnav.plots.trajectory import _round, track_of
 
 
@@ -123,6 +124,26 @@ def test_failed_snapshots_are_gaps(descent):
         ln.plot.surface(surface, trajectory=broken, log=log, backend="matplotlib")
 
 
+def test_a_snapshot_that_is_nowhere_is_left_out(descent, tmp_path):
+    surface, path = descent
+    diverged = path.copy(deep=True)
+    for name in ("alpha", "beta", "residual", "distance", "loss", "loss_projected"):
+        diverged[name].values[-1] = np.nan
+    figure = ln.plot.contour(surface, trajectory=diverged)
+    assert "up to 0.5 off the plane" in figure.layout.annotations[-1].text
+    for kind in ("contour", "surface"):
+        ln.plot.write(kind, surface, tmp_path / f"{kind}.png", trajectory=diverged)
+
+
+def test_a_path_over_points_that_lie_on_no_grid(descent):
+    surface, path = descent
+    places = np.random.default_rng(0).uniform(-1.2, 1.2, (40, 2))
+    rows = [{"loss": 0.1 + float(x @ x), "twice": 0.0} for x in places]
+    points = surfaces.assemble(("alpha", "beta"), None, places, rows, [1] * 40, surface.attrs)
+    (trace,) = (t for t in ln.plot.surface(points, trajectory=path).data if t.name == "loss at the snapshots")
+    np.testing.assert_array_equal(trace.x, path["alpha"])
+
+
 def test_paths_of_another_plane_are_refused(descent):
     surface, path = descent
     other = path.copy()
@@ -131,6 +152,10 @@ def test_paths_of_another_plane_are_refused(descent):
         ln.plot.contour(surface, trajectory=other)
     with pytest.raises(errors.NotATrajectoryError):
         ln.plot.contour(surface, trajectory=surface)
+    several = surface.copy()
+    several.attrs = surface.attrs | {"ensemble": {"seeds": [0, 1]}}
+    with pytest.raises(errors.OptionError, match="several seeds"):
+        track_of(path, several, prepare(surface, "loss", False, 2), "loss")
     with pytest.raises(errors.OptionError, match="on a plane"):
         ln.plot.write("line", surface.isel(beta=0), "line.png", trajectory=path)
 
@@ -151,3 +176,7 @@ def test_a_film_of_a_projected_trajectory(descent, tmp_path):
     surface, path = descent
     with Image.open(ln.plot.animate(surface, tmp_path / "run.gif", path=path)) as film:
         assert film.n_frames == 60
+
+
+def test_four_digits_are_no_exponent():
+    assert [short(x) for x in (0.15, 1, 2000, 9999, 1e4, 3e12)] == ["0.15", "1", "2000", "9999", "1e4", "3e12"]

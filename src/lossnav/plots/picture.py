@@ -381,7 +381,7 @@ def colors_of(picture: Picture) -> NDArray[np.float64]:
 def short(value: float) -> str:
     """A number in as few characters as a label bears."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}"
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.4g}"
     return f"{value:.2g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
 
 

@@ -20,6 +20,8 @@ from lossnav.plots.picture import (
     meanings,
 )
 
+_LINE = 75  # characters under the title
+
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
@@ -33,7 +35,9 @@ def draw(figure: Any, picture: Picture) -> None:
         trajectory.residual_bar(figure.add_subplot(beside[10:14, 1]), picture.track)
     dress_bar(bar, picture)
     finish(figure, picture)
-    words = axes.text2D(0, 0.985, meanings(picture), transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    said = meanings(picture)
+    said = said if len(said) < _LINE else said.replace("; ", "\n")
+    words = axes.text2D(0, 0.985, said, transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
     words.set_in_layout(False)  # else long ones make the axes narrow
 
 

@@ -85,11 +85,16 @@ def track_of(path: xr.Dataset, dataset: xr.Dataset, picture: Picture, variable: 
     NotATrajectoryError
         If it is none.
     OptionError
-        If it was projected on another chart than the surface's.
+        If it was projected on another chart than the surface's, or the surface is of several.
     """
     require_path(path)
+    if len(dataset.attrs.get("ensemble", {}).get("seeds", ())) > 1:
+        raise OptionError(
+            "This surface is of several seeds, each with a plane of its own. Draw the path on one of them, "
+            f"surface.lossnav.seed({dataset.attrs['ensemble']['seeds'][0]})."
+        )
     dims = [str(dim) for dim in (path.attrs["chart"]["dims"] if "point" in dataset.dims else dataset["loss"].dims)]
-    if path.attrs["chart"] != dataset.attrs["chart"] or len(dims) != 2 or "seed" in dims:
+    if path.attrs["chart"] != dataset.attrs["chart"] or sorted(dims) != sorted(path.attrs["chart"]["dims"]):
         raise OptionError(
             "The trajectory was projected on another chart than this surface's. Project it on the plane that the "
             "surface was evaluated on: ln.project(trajectory, plane)."
@@ -248,7 +253,7 @@ def mark_3d(axes: Any, track: Track, floor: float) -> None:
                 path_effects=[withStroke(linewidth=1.8, foreground="white")],
             )  # fmt: skip
             axes.plot(x[i], y[i], heights[i], "o", color="white", markeredgecolor=COLORS[2], markersize=3, zorder=13)
-    axes.legend(loc="upper left", frameon=False, fontsize=7.5, bbox_to_anchor=(-0.02, 0.95), borderaxespad=0)
+    axes.legend(loc="upper left", frameon=False, fontsize=7.5, bbox_to_anchor=(-0.02, 0.91), borderaxespad=0)
 
 
 def _required(track: Track) -> tuple[Array, Array]:
