@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 from torch import Tensor, nn
 
 import lossnav as ln
+from lossnav import surface as surfaces
 
 settings.register_profile("no deadline", deadline=None)  # the first call of a test may import much
 settings.load_profile("no deadline")
@@ -24,6 +26,19 @@ def shared_data(name: str) -> Path:
         if base and (Path(base) / name).exists():
             return Path(base) / name
     pytest.skip(f"no {name} in LOSSNAV_DATA or ../shared/data")
+
+
+def made(values, dims=("alpha", "beta"), se=None, status=None, ends=(-1, 2), **attrs):
+    """A surface of such losses on a grid from -1 to 2, or other ends, along each axis."""
+    values = np.asarray(values, dtype=float)
+    axes = {dim: np.linspace(*ends, n) for dim, n in zip(dims, values.shape, strict=True)}
+    points = np.stack([m.reshape(-1) for m in np.meshgrid(*axes.values(), indexing="ij")], 1)
+    flat = values.reshape(-1)
+    rows = [{"loss": v, **({} if se is None else {"loss_se": se}), "accuracy": 0.5} for v in flat]
+    codes = [1 if np.isfinite(v) else 2 for v in flat] if status is None else np.asarray(status).reshape(-1)
+    chart = {"kind": "Plane", "dims": list(dims), "directions": [{"kind": "random", "normalize": "filter"}] * len(dims)}
+    objective = {"model": "Net", "loss": "cross_entropy", "samples": 100}
+    return surfaces.assemble(dims, axes, points, rows, codes, {"chart": chart, "objective": objective, **attrs})
 
 
 class Everything(nn.Module):
@@ -65,6 +80,12 @@ def images() -> tuple[Tensor, Tensor]:
 @pytest.fixture
 def objective(everything: nn.Module, images: tuple[Tensor, Tensor]) -> ln.Objective:
     return ln.Objective(everything, "cross_entropy", images, metrics=["accuracy"], batch_size=10)
+
+
+@pytest.fixture
+def bowl() -> ln.Objective:
+    """loss = 0.1 + the sum of squares around (1, 1, 1): nothing is quicker."""
+    return ln.Objective.from_function(lambda p: 0.1 + ((p["x"] - 1) ** 2).sum(), {"x": torch.ones(1, 3)})
 
 
 @pytest.fixture

@@ -92,6 +92,9 @@ def test_version_and_help(tmp_path):
         ("reproduce", "-h"),
         ("evaluate", "-h"),
         ("plot", "-h"),
+        ("compare", "-h"),
+        ("animate", "-h"),
+        ("export", "-h"),
         ("info", "-h"),
     ):
         done = lossnav(*command, cwd=tmp_path)

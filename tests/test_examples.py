@@ -32,6 +32,20 @@ def test_first_surface(tmp_path):
     assert (tmp_path / "first_surface.html").stat().st_size > 3_000_000
 
 
+def test_compare(tmp_path):
+    said = run("compare.py", "5", cwd=tmp_path)
+    assert re.search(r"after 3 passes: loss 0\.\d+, accuracy 0\.\d+\nafter 30 passes: ", said)
+    assert (tmp_path / "compare.png").stat().st_size > 10_000
+    assert "after 30 passes" in (tmp_path / "compare.html").read_text()
+
+
+@pytest.mark.slow
+def test_export(tmp_path):
+    run("export.py", "5", cwd=tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {f"surface.{suffix}" for suffix in ("csv", "json", "vti", "vtp", "glb", "obj", "gif")}
+
+
 @pytest.mark.slow
 def test_trajectory(tmp_path):
     said = run("trajectory.py", "7", cwd=tmp_path)
@@ -60,7 +74,7 @@ def test_notebook(tmp_path):
 
 def test_every_example_is_tested():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    assert names == {"first_surface.py", "notebook.py", "trajectory.py"}
+    assert names == {"compare.py", "export.py", "first_surface.py", "notebook.py", "trajectory.py"}
 
 
 def test_the_readmes_script_runs(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lossnav.ensembles import ensemble
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
+    from lossnav.exports import export
     from lossnav.groups import open_trajectory
     from lossnav.objective import Objective
     from lossnav.projection import evaluate_trajectory, project
@@ -70,6 +71,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
+    "export": ("lossnav.exports", "export"),
     "checkpoints": ("lossnav.checkpoints", None),
     "zoo": ("lossnav.zoo", None),
     "errors": ("lossnav.errors", None),
@@ -106,6 +108,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "evaluate_trajectory",
+    "export",
     "open",
     "open_trajectory",
     "params",

@@ -35,7 +35,8 @@
     LossnavWarning                    what every warning of ours is
     ├── TrainModeWarning              the model was in train mode; says what is done about it
     ├── PlanFellBackWarning           a faster way did not prove itself; a slower one is used
-    └── PointsFailedWarning           some points raised; the rest is there
+    ├── PointsFailedWarning           some points raised; the rest is there
+    └── ComparisonWarning             surfaces that are compared measure different things
 
 Each message says in one sentence what is wrong and in one what to do.
 """
@@ -192,3 +193,7 @@ class PointsFailedWarning(LossnavWarning):
 
 class PlanFellBackWarning(LossnavWarning):
     """A faster way to compute did not agree with the plain one and is not used."""
+
+
+class ComparisonWarning(LossnavWarning):
+    """Surfaces that are drawn on one scale measure different things."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError
+from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError, StoreError
 
 SURFACE_SCHEMA = "lossnav.surface"
 TRAJECTORY_SCHEMA = "lossnav.trajectory"
@@ -102,8 +103,19 @@ class Parts:
         """Remove the stores: what was put together of them is written."""
         for store in self._stores.values():
             shutil.rmtree(store, ignore_errors=True)
-        with contextlib.suppress(OSError):  # there is something else in it
+        with suppress(OSError):  # there is something else in it
             self._folder.rmdir()
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn what goes wrong while a file is written, a full disk say, into an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{target} could not be written: {error.strerror or error}. Make room and try again."
+        ) from error
 
 
 def is_url(place: Place) -> bool:

@@ -5,9 +5,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_plots import made
 
 import lossnav as ln
+from conftest import made
 from lossnav.plots.page import Section, write_page
 
 CHROMIUM = next(
@@ -66,3 +66,26 @@ def test_a_page_of_several_figures_draws_them_all(bowl, tmp_path):
     assert "gl-container" in document
     assert "contourlayer" in document
     assert "loss &lt;at&gt; the centre" in document
+
+
+def test_compared_surfaces_turn_together(bowl, tmp_path):
+    path = ln.plot.write("surface", [bowl, bowl, bowl], tmp_path / "plot.html")
+    eyes = "['scene', 'scene2', 'scene3'].map(name => plot.layout[name].camera.eye.x)"
+    turn = f"""<script>setTimeout(() => {{
+        const plot = document.querySelector('.js-plotly-plot');
+        Plotly.relayout(plot, {{'scene2.camera': {{eye: {{x: 2.5, y: 0.5, z: 1}}}}}})
+            .then(() => setTimeout(() => {{ document.title = 'eyes: ' + JSON.stringify({eyes}); }}, 1000));
+    }}, 3000);</script></body>"""
+    path.write_text(path.read_text().replace("</body>", turn))
+    document, errors = dump(path, tmp_path / "profile")
+    assert not errors
+    assert "eyes: [2.5,2.5,2.5]" in document
+
+
+def test_compared_planes_draw_in_one_frame(bowl, tmp_path):
+    path = ln.plot.write("contour", [bowl, bowl, bowl, bowl, bowl], tmp_path / "plot.html", labels=list("abcde"))
+    document, errors = dump(path, tmp_path / "profile")
+    assert not errors
+    assert document.count('class="contourlayer mlayer"') >= 5
+    assert "a: 1 not finite" not in document  # said once for all
+    assert "left out of 81 points: 1 not finite" in document

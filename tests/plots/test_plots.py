@@ -5,21 +5,9 @@ import pytest
 import xarray as xr
 
 import lossnav as ln
+from conftest import made
 from lossnav import errors
-from lossnav import surface as surfaces
 from lossnav.plots.picture import levels, prepare
-
-
-def made(values, dims=("alpha", "beta"), se=None, status=None, **attrs):
-    values = np.asarray(values, dtype=float)
-    axes = {dim: np.linspace(-1, 2, n) for dim, n in zip(dims, values.shape, strict=True)}
-    points = np.stack([m.reshape(-1) for m in np.meshgrid(*axes.values(), indexing="ij")], 1)
-    flat = values.reshape(-1)
-    rows = [{"loss": v, **({} if se is None else {"loss_se": se}), "accuracy": 0.5} for v in flat]
-    codes = [1 if np.isfinite(v) else 2 for v in flat] if status is None else np.asarray(status).reshape(-1)
-    chart = {"kind": "Plane", "dims": list(dims), "directions": [{"kind": "random", "normalize": "filter"}] * len(dims)}
-    objective = {"model": "Net", "loss": "cross_entropy", "samples": 100}
-    return surfaces.assemble(dims, axes, points, rows, codes, {"chart": chart, "objective": objective, **attrs})
 
 
 @pytest.fixture
@@ -284,3 +272,21 @@ def test_only_what_was_measured_is_marked():
     line = made([4.0, np.nan, 2.0, 8.0], dims=("alpha",))
     (marks,) = (trace for trace in ln.plot.line(line, points=True).data if trace.name == "measured")
     np.testing.assert_array_equal(marks.y, [4, 2, 8])
+
+
+@pytest.mark.parametrize("kind", ["contour", "heatmap"])
+def test_any_variable_has_logarithmic_colours(slope, kind, tmp_path):
+    """A ratio between 0 and 1 say, over several decades, with a zero that has no logarithm and a place without one."""
+    ratio = np.geomspace(1e-4, 1, 12).reshape(4, 3)
+    ratio[0, 0], ratio[3, 2] = 0, np.nan
+    slope["lambda_ratio"] = (("alpha", "beta"), ratio, {"long_name": "|λmin/λmax|", "units": "1"})
+    figure = getattr(ln.plot, kind)(slope, variable="lambda_ratio", log=True)
+    with np.errstate(divide="ignore"):
+        expected = np.where(ratio > 0, np.log10(ratio), np.nan)
+    np.testing.assert_allclose(figure.data[0].z, expected.T)
+    bar = figure.data[0].colorbar
+    np.testing.assert_allclose(10 ** np.asarray(bar.tickvals), [float(word) for word in bar.ticktext], rtol=0.01)
+    assert figure.layout.annotations[0].text == "left out of 12 points: 1 not finite, 1 not positive (no logarithm)"
+    drawn = getattr(ln.plot, kind)(slope, variable="lambda_ratio", log=True, backend="matplotlib")
+    assert drawn.axes[0].child_axes[0].get_ylabel() == "lambda_ratio"
+    ln.plot.write(kind, slope, tmp_path / "ratio.png", variable="lambda_ratio", log=True)

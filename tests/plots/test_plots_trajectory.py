@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import lossnav as ln
@@ -169,6 +170,12 @@ def test_files(descent, tmp_path, kind, suffix):
 
 def test_marks_are_round_numbers():
     assert [_round(x) for x in (0.2, 1, 1.5, 2, 3, 7, 11, 49, 60)] == [1, 1, 2, 2, 5, 10, 20, 50, 100]
+
+
+def test_a_film_of_a_projected_trajectory(descent, tmp_path):
+    surface, path = descent
+    with Image.open(ln.plot.animate(surface, tmp_path / "run.gif", path=path)) as film:
+        assert film.n_frames == 60
 
 
 def test_four_digits_are_no_exponent():

@@ -5,26 +5,31 @@ Each function takes a surface and returns a figure of the backend::
     ln.plot.contour(surface).show()
     ln.plot.surface(surface, log=True).show()
     ln.plot.line(surface, backend="matplotlib").savefig("line.pdf")
+    ln.plot.compare([a, b], labels=["with skip connections", "without"]).show()
 
-``write(kind, surface, path)`` makes a file; its ending chooses the backend.
+``write(kind, surface, path)`` makes a file, and ``write(kind, [a, b], path)`` one of several; its ending chooses the
+backend. ``animate(surface, "turn.gif")`` makes a film.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
 
-from lossnav.errors import OptionError, StoreError
-from lossnav.files import require_writable
+from lossnav.errors import OptionError
+from lossnav.files import require_writable, writing
+from lossnav.plots import animation as _animation
+from lossnav.plots import comparison as _comparison
 from lossnav.plots import contour as _contour
 from lossnav.plots import heatmap as _heatmap
 from lossnav.plots import line as _line
 from lossnav.plots import surface3d as _surface3d
-from lossnav.plots.picture import Picture, prepare, style
+from lossnav.plots.picture import dims_of, prepare, style
 from lossnav.plots.trajectory import track_of
 
 Backend = Literal["plotly", "matplotlib"]
@@ -124,23 +129,69 @@ def surface(
     return _figure("surface", dataset, variable, log, backend, points, trajectory)
 
 
+def compare(
+    datasets: Sequence[xr.Dataset],
+    *,
+    labels: Sequence[str] | None = None,
+    kind: str = "contour",
+    variable: str = "loss",
+    log: bool | None = None,
+    points: bool = False,
+    backend: Backend = "plotly",
+) -> Any:
+    """Draw several surfaces in one figure, with the same axes, levels and colours.
+
+    Planes are drawn beside each other, lines in one pair of axes. Where the ranges differ the frame holds them all and
+    what was not measured is blank.
+
+    Parameters
+    ----------
+    datasets : sequence of xarray.Dataset
+        Two surfaces or more, over the same coordinates.
+    labels : sequence of str, optional
+        One a surface. By default model, chart and samples, where these differ.
+    kind : "contour", "heatmap", "surface" or "line"
+    variable, log, points, backend
+        As in `line`. By default contours are logarithmic and the rest linear.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    NotASurfaceError
+        If one of them is no surface.
+    OptionError
+        If there are fewer than two, their coordinates have different names, one lacks the variable, or labels are too
+        few or not distinct.
+
+    Warns
+    -----
+    ComparisonWarning
+        If their losses or units differ: one scale then means two things.
+    """
+    return _figure(kind, list(datasets), variable, log, backend, points, labels=labels)
+
+
 def write(
     kind: str,
-    dataset: xr.Dataset,
+    dataset: xr.Dataset | Sequence[xr.Dataset],
     path: str | os.PathLike[str],
     *,
     variable: str = "loss",
     log: bool | None = None,
     points: bool = False,
     trajectory: xr.Dataset | None = None,
+    labels: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Draw a surface into a file.
+    """Draw a surface into a file, or several as `compare` does.
 
     Parameters
     ----------
     kind : "line", "contour", "heatmap" or "surface"
-    dataset : xarray.Dataset
+    dataset : xarray.Dataset, or a sequence of them
     path : path
         ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside.
     variable : str
@@ -150,6 +201,8 @@ def write(
         Mark the points that were measured.
     trajectory : xarray.Dataset, optional
         A training run to draw on a plane; see `contour` and `surface`.
+    labels : sequence of str, optional
+        Of several surfaces.
     overwrite : bool
 
     Raises
@@ -158,64 +211,121 @@ def write(
     StoreError
         If writing fails half-way.
     """
-    if kind not in KINDS:
-        raise OptionError(f"There is no plot {kind!r}. Use {', '.join(KINDS)}.")
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
-    picture = _picture(kind, dataset, variable, log, points, trajectory)
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
     target = require_writable(path, overwrite)
-    try:
+    with writing(target):
         if suffix == ".html":
-            _DRAWERS[kind].interactive(picture).write_html(target, include_plotlyjs=True, full_html=True)
+            script = _comparison.ONE_CAMERA if drawer is _comparison else None
+            drawer.interactive(picture).write_html(target, include_plotlyjs=True, full_html=True, post_script=script)
         else:
             from matplotlib.figure import Figure
 
             with style():
                 figure = Figure(layout="constrained")
-                _DRAWERS[kind].draw(figure, picture)
+                drawer.draw(figure, picture)
                 figure.savefig(target)
-    except OSError as error:
-        raise StoreError(
-            f"{target} could not be written: {error.strerror or error}. Make room and try again."
-        ) from error
+    return target
+
+
+def animate(
+    dataset: xr.Dataset,
+    out: str | os.PathLike[str],
+    *,
+    path: xr.Dataset | None = None,
+    variable: str = "loss",
+    log: bool | None = None,
+    progress: bool | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Make a film of a plane: it turns in three dimensions, or a path is drawn over its contours.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A surface over two coordinates.
+    out : path
+        ``.gif``, or ``.mp4`` where ffmpeg is installed.
+    path : xarray.Dataset, optional
+        A dim ``snapshot`` and, over it, a variable named as each of the plane's coordinates (``alpha``, ``beta``). Its
+        ``loss``, where it has one, is drawn below. A path that leaves the plane's range widens the frame.
+    variable : str
+    log : bool, optional
+        By default contours are logarithmic and turning surfaces linear.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal.
+    overwrite : bool
+
+    Returns
+    -------
+    Path
+        The file; stopped half-way (Ctrl-C), there is none.
+
+    Raises
+    ------
+    OptionError
+        If the ending is another, the surface is not over two coordinates, or the path does not fit it.
+    MissingExtraError
+        If an MP4 is asked for and there is no ffmpeg.
+    NotASurfaceError, OutputExistsError, OutputNotWritableError
+    StoreError
+        If writing fails half-way.
+    """
+    suffix = Path(out).suffix.lower()
+    _animation.require_writer(suffix)
+    _, picture = _prepared("surface" if path is None else "contour", dataset, variable, log, False)
+    drawn = None if path is None else _animation.path_of(path, dims_of(dataset))
+    target = require_writable(out, overwrite)
+    with style(), writing(target):
+        _animation.write(picture, drawn, target, progress)
     return target
 
 
 def _figure(
     kind: str,
-    dataset: xr.Dataset,
+    dataset: xr.Dataset | Sequence[xr.Dataset],
     variable: str,
     log: bool | None,
     backend: str,
     points: bool,
     trajectory: xr.Dataset | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Any:
-    picture = _picture(kind, dataset, variable, log, points, trajectory)
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
     if backend == "plotly":
-        return _DRAWERS[kind].interactive(picture)
+        return drawer.interactive(picture)
     if backend != "matplotlib":
         raise OptionError(f"backend={backend!r} is unknown. Use 'plotly' or 'matplotlib'.")
     import matplotlib.pyplot as plt
 
     with style():
         figure = plt.figure(layout="constrained")
-        _DRAWERS[kind].draw(figure, picture)
+        drawer.draw(figure, picture)
     return figure
 
 
-def _picture(
+def _prepared(
     kind: str,
-    dataset: xr.Dataset,
+    dataset: xr.Dataset | Sequence[xr.Dataset],
     variable: str,
     log: bool | None,
     points: bool,
     trajectory: xr.Dataset | None = None,
-) -> Picture:
-    picture = prepare(dataset, variable, _LOG_BY_DEFAULT[kind] if log is None else log, _DIMS[kind], points)
+    labels: Sequence[str] | None = None,
+) -> tuple[Any, Any]:
+    """Who draws, and what."""
+    if kind not in KINDS:
+        raise OptionError(f"There is no plot {kind!r}. Use {', '.join(KINDS)}.")
+    scale = _LOG_BY_DEFAULT[kind] if log is None else log
+    if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
+        raise OptionError("A trajectory is drawn on a plane, one. Use contour, heatmap or surface.")
+    if isinstance(dataset, Sequence):
+        return _comparison, _comparison.compare(dataset, labels, kind, variable, scale, _DIMS[kind], points)
+    picture = prepare(dataset, variable, scale, _DIMS[kind], points)
     if trajectory is None:
-        return picture
-    if _DIMS[kind] != 2:
-        raise OptionError("A trajectory is drawn on a plane. Use contour, heatmap or surface.")
+        return _DRAWERS[kind], picture
     track = track_of(trajectory, dataset, picture, variable)
-    return replace(picture, track=track, note="; ".join(part for part in (track.note, picture.note) if part))
+    note = "; ".join(part for part in (track.note, picture.note) if part)
+    return _DRAWERS[kind], replace(picture, track=track, note=note)

@@ -2,36 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from lossnav.plots import trajectory
-from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, color_ticks, finish, hover, layout, levels, short
+from lossnav.plots.picture import (
+    CENTER_COLOR,
+    COLORMAP,
+    Picture,
+    color_bar_words,
+    color_norm,
+    color_ticks,
+    finish,
+    hover,
+    layout,
+    lines_of,
+    short,
+)
 
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    from matplotlib.colors import Normalize
-
     axes = figure.add_subplot()
-    x, y = picture.axes
+    colors = paint(axes, picture)
     if not picture.holes.all():
-        low, high = picture.range
-        chosen = levels(picture)
-        if not low < high:
-            high = low + 1
-        norm = Normalize(low, high)
+        color_bar(axes, colors, picture)
+    finish(figure, picture)
+
+
+def paint(axes: Any, picture: Picture) -> Any:
+    """Draw into matplotlib axes; return what the colours stand for, for a colour bar."""
+    from matplotlib.cm import ScalarMappable
+
+    x, y = picture.axes
+    norm = color_norm(picture)
+    heights, chosen = lines_of(picture)
+    if len(heights):
         values = np.ma.masked_invalid(picture.drawn.T)
-        heights = np.log10(chosen) if picture.log else chosen
         lines = axes.contour(x.values, y.values, values, levels=heights, cmap=COLORMAP, norm=norm, linewidths=1.3)
         words = dict(zip(lines.levels, map(short, chosen), strict=True))
         axes.clabel(lines, fmt=words, fontsize=7, inline=True, inline_spacing=2)
-        from matplotlib.cm import ScalarMappable
-
-        color_bar(axes, ScalarMappable(norm=norm, cmap=COLORMAP), picture)
+    if (edge := _edge(picture)) is not None:
+        axes.plot(*edge, color="0.8", linewidth=0.8, zorder=0)
     mark_plane(axes, picture)
-    finish(figure, picture)
+    return ScalarMappable(norm=norm, cmap=COLORMAP)
+
+
+def _edge(picture: Picture) -> tuple[list[float], list[float]] | None:
+    """A line around what was measured, where the frame reaches beyond it."""
+    (left, right), (bottom, top) = replace(picture, frame=None).ends
+    if picture.ends == ((left, right), (bottom, top)):
+        return None
+    return [left, right, right, left, left], [bottom, bottom, top, top, bottom]
 
 
 def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
@@ -61,13 +85,12 @@ def mark_plane(axes: Any, picture: Picture) -> None:
     if picture.holes.any():
         columns, rows = np.nonzero(picture.holes)
         axes.plot(x.values[columns], y.values[rows], "x", color="0.55", markersize=2.5, markeredgewidth=0.6)
-    axes.set_xlim(x.values[0], x.values[-1])
-    axes.set_ylim(y.values[0], y.values[-1])
+    axes.set_xlim(picture.ends[0])
+    axes.set_ylim(picture.ends[1])
     axes.set_xlabel(x.label)
     axes.set_ylabel(y.label)
     axes.spines[:].set_visible(True)
-    spans = np.ptp(x.values), np.ptp(y.values)
-    if 0.5 <= spans[0] / spans[1] <= 2:
+    if picture.is_square:
         axes.set_aspect("equal")
 
 
@@ -75,67 +98,96 @@ def interactive(picture: Picture) -> Any:
     """Make a plotly figure."""
     import plotly.graph_objects as go
 
+    return label_plane(go.Figure(traces(picture)), picture)
+
+
+def traces(picture: Picture) -> list[Any]:
+    """What a plotly figure is made of, first what carries the colours."""
+    import plotly.graph_objects as go
+
     x, y = picture.axes
-    bar: dict[str, Any] = {"title": {"text": picture.label, "side": "right"}, "outlinewidth": 0}
-    if picture.log:
-        bar["tickvals"], bar["ticktext"] = color_ticks(picture)
     low, high = picture.range
     numbers, template = hover(picture)
-    figure = go.Figure(
-        go.Contour(
-            x=x.values,
-            y=y.values,
-            z=picture.drawn.T,
-            colorscale=COLORMAP,
-            contours={"coloring": "lines", "start": low, "end": high, "size": (high - low) / 14 or 1.0},
-            line={"width": 2},
-            colorbar=bar,
-            connectgaps=False,
-            customdata=numbers,
-            hovertemplate=template,
-        )
+    lines = go.Contour(
+        x=x.values,
+        y=y.values,
+        z=picture.drawn.T,
+        zmin=low,
+        zmax=high,
+        colorscale=COLORMAP,
+        contours={"coloring": "lines", "start": low, "end": high, "size": (high - low) / 14 or 1.0},
+        line={"width": 2},
+        colorbar=color_bar_words(picture),
+        connectgaps=False,
+        customdata=numbers,
+        hovertemplate=template,
     )
-    return mark_plane_interactive(figure, picture)
+    if (edge := _edge(picture)) is None:
+        return [lines, *marks(picture)]
+    around = {"color": "#ccc", "width": 1}
+    x_edge, y_edge = edge
+    return [
+        lines,
+        go.Scatter(x=x_edge, y=y_edge, mode="lines", line=around, hoverinfo="skip", showlegend=False),
+        *marks(picture),
+    ]
 
 
-def mark_plane_interactive(figure: Any, picture: Picture) -> Any:
-    """Mark the path, the centre and the holes, label the axes: what every plotly picture of a plane has."""
+def marks(picture: Picture) -> list[Any]:
+    """Plotly's marks on a plane: what was measured, the holes, the centre."""
+    import plotly.graph_objects as go
+
     x, y = picture.axes
-    if picture.track is not None:
-        figure.update_traces(colorbar={"len": 0.62, "y": 1, "yanchor": "top"}, selector=0)
-        trajectory.mark_interactive(figure, picture.track, picture.label)
+    made = []
     if picture.measured is not None:
-        figure.add_scatter(
-            x=picture.measured[:, 0],
-            y=picture.measured[:, 1],
-            mode="markers",
-            marker={"size": 3, "color": "#333"},
-            hoverinfo="skip",
-            name="measured",
-            showlegend=False,
+        made.append(
+            go.Scatter(
+                x=picture.measured[:, 0],
+                y=picture.measured[:, 1],
+                mode="markers",
+                marker={"size": 3, "color": "#333"},
+                hoverinfo="skip",
+                name="measured",
+                showlegend=False,
+            )
         )
     if picture.holes.any():
         columns, rows = np.nonzero(picture.holes)
-        figure.add_scatter(
-            x=x.values[columns],
-            y=y.values[rows],
-            mode="markers",
-            marker={"symbol": "x-thin", "size": 5, "line": {"color": "#888", "width": 1}},
-            hoverinfo="skip",
-            showlegend=False,
+        made.append(
+            go.Scatter(
+                x=x.values[columns],
+                y=y.values[rows],
+                mode="markers",
+                marker={"symbol": "x-thin", "size": 5, "line": {"color": "#888", "width": 1}},
+                hoverinfo="skip",
+                showlegend=False,
+            )
         )
     if picture.center is not None:
-        figure.add_scatter(
-            x=[0],
-            y=[0],
-            mode="markers",
-            marker={"color": CENTER_COLOR, "size": 11, "line": {"color": "white", "width": 1.5}},
-            hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
-            showlegend=False,
+        made.append(
+            go.Scatter(
+                x=[0],
+                y=[0],
+                mode="markers",
+                marker={"color": CENTER_COLOR, "size": 11, "line": {"color": "white", "width": 1.5}},
+                hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
+                showlegend=False,
+            )
         )
-    figure.update_xaxes(title=x.label, range=[x.values[0], x.values[-1]], constrain="domain")
-    figure.update_yaxes(title=y.label, range=[y.values[0], y.values[-1]])
-    spans = np.ptp(x.values), np.ptp(y.values)
-    if 0.5 <= spans[0] / spans[1] <= 2:
+    return made
+
+
+def label_plane(figure: Any, picture: Picture) -> Any:
+    """Draw the path, label the axes and give them their ends: what every plotly picture of a plane has."""
+    x, y = picture.axes
+    if picture.track is not None:
+        colors, *others = figure.data
+        figure.update_traces(colorbar={"len": 0.62, "y": 1, "yanchor": "top"}, selector=0)
+        trajectory.mark_interactive(figure, picture.track, picture.label)
+        path = figure.data[1 + len(others) :]
+        figure.data = (colors, *path, *others)  # centre and holes lie over it
+    figure.update_xaxes(title=x.label, range=picture.ends[0], constrain="domain")
+    figure.update_yaxes(title=y.label, range=picture.ends[1])
+    if picture.is_square:
         figure.update_yaxes(scaleanchor="x")
     return layout(figure, picture)

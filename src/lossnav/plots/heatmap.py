@@ -6,49 +6,53 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.plots.contour import color_bar, mark_plane, mark_plane_interactive
-from lossnav.plots.picture import COLORMAP, Picture, color_ticks, finish, hover
+from lossnav.plots.contour import color_bar, label_plane, mark_plane, marks
+from lossnav.plots.picture import COLORMAP, Picture, color_bar_words, color_norm, finish, hover
 
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    from matplotlib.colors import Normalize
-
     axes = figure.add_subplot()
+    color_bar(axes, paint(axes, picture), picture)
+    finish(figure, picture)
+
+
+def paint(axes: Any, picture: Picture) -> Any:
+    """Draw into matplotlib axes; return what the colours stand for, for a colour bar."""
     x, y = picture.axes
-    low, high = picture.range
-    if not low < high:
-        high = low + 1
-    norm = Normalize(low, high)
-    values = np.ma.masked_invalid(picture.drawn.T)
+    values, norm = np.ma.masked_invalid(picture.drawn.T), color_norm(picture)
     cells = axes.pcolormesh(
         x.values, y.values, values, cmap=COLORMAP, norm=norm, shading="nearest", rasterized=True, linewidth=0
     )
-    color_bar(axes, cells, picture)
     mark_plane(axes, picture)
     axes.autoscale(tight=True)  # the outer cells reach half a step beyond the last points
-    finish(figure, picture)
+    return cells
 
 
 def interactive(picture: Picture) -> Any:
     """Make a plotly figure."""
     import plotly.graph_objects as go
 
+    return label_plane(go.Figure(traces(picture)), picture)
+
+
+def traces(picture: Picture) -> list[Any]:
+    """What a plotly figure is made of, first what carries the colours."""
+    import plotly.graph_objects as go
+
     x, y = picture.axes
-    bar: dict[str, Any] = {"title": {"text": picture.label, "side": "right"}, "outlinewidth": 0}
-    if picture.log:
-        bar["tickvals"], bar["ticktext"] = color_ticks(picture)
+    low, high = picture.range
     numbers, template = hover(picture)
-    figure = go.Figure(
-        go.Heatmap(
-            x=x.values,
-            y=y.values,
-            z=picture.drawn.T,
-            colorscale=COLORMAP,
-            colorbar=bar,
-            hoverongaps=False,
-            customdata=numbers,
-            hovertemplate=template,
-        )
+    cells = go.Heatmap(
+        x=x.values,
+        y=y.values,
+        z=picture.drawn.T,
+        zmin=low,
+        zmax=high,
+        colorscale=COLORMAP,
+        colorbar=color_bar_words(picture),
+        hoverongaps=False,
+        customdata=numbers,
+        hovertemplate=template,
     )
-    return mark_plane_interactive(figure, picture)
+    return [cells, *marks(picture)]

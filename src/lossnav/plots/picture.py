@@ -71,7 +71,11 @@ class Picture:
     band : str
         What `se` is.
     power : int
-        The power of ten that the values are in units of.
+        Numbers are in units of this power of ten.
+    limits : (float, float) or None
+        Ends of the scale of colours (or heights), where the picture's own are not taken.
+    frame : tuple of (float, float), or None
+        Ends of each axis, where the picture's own are not taken.
     track : Track or None
         A training run to draw.
     """
@@ -91,6 +95,8 @@ class Picture:
     measured_values: NDArray[np.float64] | None = None
     band: str = "± 1 standard error"
     power: int = 0
+    limits: tuple[float, float] | None = None
+    frame: tuple[tuple[float, float], ...] | None = None
     track: Track | None = None
 
     def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -99,15 +105,31 @@ class Picture:
 
     @property
     def range(self) -> tuple[float, float]:
-        """Lowest and highest drawn value; (0, 1) where nothing is drawn."""
+        """Lowest and highest value of the scale: its limits, or what is drawn; (0, 1) where nothing is."""
+        if self.limits is not None:
+            return self.limits
         seen = self.drawn[~self.holes]
         return (float(seen.min()), float(seen.max())) if seen.size else (0.0, 1.0)
 
+    @property
+    def ends(self) -> tuple[tuple[float, float], ...]:
+        """First and last value of each axis."""
+        return self.frame or tuple((float(axis.values[0]), float(axis.values[-1])) for axis in self.axes)
 
-def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bool = False) -> Picture:
+    @property
+    def is_square(self) -> bool:
+        """Whether the axes of a plane are so alike in length that a step has one length along both."""
+        (left, right), (bottom, top) = self.ends
+        return 0.5 <= (right - left) / (top - bottom) <= 2 if top > bottom else False
+
+
+def prepare(
+    dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bool = False, power: int | None = None
+) -> Picture:
     """Take from a surface what a picture needs.
 
     Points that lie on no grid are interpolated, and the note says so; several seeds become their mean with a band.
+    Numbers that plotting libraries overflow at are drawn in units of a power of ten, found where none is given.
 
     Raises
     ------
@@ -119,23 +141,18 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
         known = ", ".join(name for name in drawable if name not in ("status", "loss_se"))
         raise OptionError(f"This surface has no variable {variable!r}. Use one of {known}.")
     dataset = of_one_seed(dataset)
-    coordinates = (
-        len(dataset.lossnav.dims) if "point" in dataset.dims else dataset["loss"].ndim - ("seed" in dataset.dims)
-    )
-    if coordinates != ndim:
-        dims = ", ".join(dataset.lossnav.dims if "point" in dataset.dims else map(str, dataset["loss"].dims))
+    dims = dims_of(dataset)
+    if len(dims) != ndim:
         raise OptionError(
-            f"This plot needs {ndim} coordinate(s) and the surface has ({dims}). Plot {_instead(dataset, coordinates)}."
+            f"This plot needs {ndim} coordinate(s) and the surface has ({', '.join(dims)}). "
+            f"Plot {_instead(dataset, len(dims))}."
         )
-    if "seed" in dataset.dims:
-        dataset = dataset.lossnav.over_seeds()
-    elif "point" in dataset.dims:
-        dataset = dataset.lossnav.to_grid()
+    dataset = on_grid(dataset)
     data = dataset[variable]
     values = np.asarray(data.values, dtype=np.float64)
     status = dataset["status"].values
     places, found = _measured(dataset, variable) if points else (None, None)
-    power = 0 if log else _power(values)
+    power = 0 if log else _power(values) if power is None else power
     values, found = _scaled(values, power), _scaled(found, power)
     holes = ~np.isfinite(values)
     not_positive = (values <= 0) & ~holes if log else np.zeros_like(holes)
@@ -166,7 +183,7 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
         log=log,
         label=f"{variable}{suffix}",
         log_label=f"log₁₀ {variable}{suffix}",
-        title=_title(dataset),
+        title=title_of(dataset),
         note="; ".join(part for part in (_corrected(dataset), _interpolated(dataset), note) if part),
         center=_center(axes, values, holes, dataset, variable, log, power),
         measured=places,
@@ -174,6 +191,20 @@ def prepare(dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bo
         band="± 1 standard deviation over seeds" if spread == "loss_sd" else "± 1 standard error",
         power=power,
     )
+
+
+def dims_of(dataset: xr.Dataset) -> tuple[str, ...]:
+    """Names of the coordinates that a surface is drawn over."""
+    if "point" in dataset.dims:
+        return tuple(dataset.lossnav.dims)
+    return tuple(str(dim) for dim in dataset["loss"].dims if dim != "seed")
+
+
+def on_grid(dataset: xr.Dataset) -> xr.Dataset:
+    """What is drawn of a surface that is no grid: of several seeds their mean, of points what lies between them."""
+    if "seed" in dataset.dims:
+        return dataset.lossnav.over_seeds()  # type: ignore[no-any-return]
+    return dataset.lossnav.to_grid() if "point" in dataset.dims else dataset
 
 
 def _instead(dataset: xr.Dataset, coordinates: int) -> str:
@@ -258,7 +289,8 @@ def _axis(dataset: xr.Dataset, dim: str) -> Axis:
     return Axis(np.asarray(dataset[dim].values, dtype=np.float64), letter, meaning)
 
 
-def _title(dataset: xr.Dataset) -> str:
+def title_of(dataset: xr.Dataset) -> str:
+    """Say in a few words what a surface is of: model, chart, samples, seeds."""
     objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
     samples, population = objective.get("samples"), objective.get("population")
     drawn = f"{samples:,}" + (f" of {population:,}" if population else "") + " samples" if samples else None
@@ -323,6 +355,30 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
     return found if len(found) >= 3 else np.unique(10 ** np.linspace(low, high, about + 2)[1:-1])
 
 
+def lines_of(picture: Picture, about: int = 12) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Contour levels that cross the picture: where they lie on the drawn scale, and in the unit of the values."""
+    chosen = levels(picture, about)
+    heights = np.log10(chosen) if picture.log else chosen
+    seen = picture.drawn[~picture.holes]
+    crossed = (heights > seen.min(initial=np.inf)) & (heights < seen.max(initial=-np.inf))
+    return heights[crossed], chosen[crossed]
+
+
+def color_norm(picture: Picture) -> Any:
+    """Matplotlib's map from drawn values to the colours' scale."""
+    from matplotlib.colors import Normalize
+
+    low, high = picture.range
+    return Normalize(low, high if low < high else low + 1)
+
+
+def colors_of(picture: Picture) -> NDArray[np.float64]:
+    """Colour of each drawn value as red, green and blue from 0 to 1 (sRGB), shape (..., 3)."""
+    import matplotlib as mpl
+
+    return np.asarray(mpl.colormaps[COLORMAP](color_norm(picture)(picture.drawn)), np.float64)[..., :3]
+
+
 def short(value: float) -> str:
     """A number in as few characters as a label bears."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
@@ -335,6 +391,14 @@ def color_ticks(picture: Picture) -> tuple[list[float], list[str]]:
     chosen = levels(picture, 8)
     chosen = chosen[:: math.ceil(len(chosen) / 10)]
     return [float(x) for x in np.log10(chosen)], [short(float(x)) for x in chosen]
+
+
+def color_bar_words(picture: Picture) -> dict[str, Any]:
+    """Plotly's colour bar of a plane."""
+    bar: dict[str, Any] = {"title": {"text": picture.label, "side": "right"}, "outlinewidth": 0}
+    if picture.log:
+        bar["tickvals"], bar["ticktext"] = color_ticks(picture)
+    return bar
 
 
 def style() -> AbstractContextManager[Any]:
@@ -365,9 +429,14 @@ def style() -> AbstractContextManager[Any]:
 def finish(figure: Any, picture: Picture) -> None:
     """Add to a matplotlib figure what every picture has: its title and the note on holes."""
     figure.axes[0].set_title(picture.title, color="0.25", loc="left", pad=8)
-    if picture.note:
+    note_below(figure, picture.note)
+
+
+def note_below(figure: Any, note: str) -> None:
+    """Write a note, if there is one, in small letters at the foot of a matplotlib figure."""
+    if note:
         width = int(figure.get_figwidth() * 72 / (0.56 * _NOTE_SIZE))  # a letter is about 0.56 of the size wide
-        lines = textwrap.fill(picture.note, width)
+        lines = textwrap.fill(note, width)
         figure.supxlabel(lines, fontsize=_NOTE_SIZE, color="0.35", x=0.98, ha="right", multialignment="right")
 
 

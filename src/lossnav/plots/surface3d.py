@@ -8,23 +8,51 @@ from typing import Any
 import numpy as np
 
 from lossnav.plots import trajectory
-from lossnav.plots.picture import CENTER_COLOR, COLORMAP, Picture, finish, hover, layout, meanings
+from lossnav.plots.picture import (
+    CENTER_COLOR,
+    COLORMAP,
+    Picture,
+    color_norm,
+    finish,
+    hover,
+    layout,
+    lines_of,
+    meanings,
+)
 
 _LINE = 75  # characters under the title
 
 
 def draw(figure: Any, picture: Picture) -> None:
     """Draw into a matplotlib figure."""
-    from matplotlib.colors import Normalize
-
     beside = None if picture.track is None else figure.add_gridspec(16, 2, width_ratios=(30, 1))
     axes = figure.add_subplot(projection="3d") if beside is None else figure.add_subplot(beside[:, 0], projection="3d")
+    sheet = paint(axes, picture)
+    if beside is None or picture.track is None:
+        bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
+    else:
+        bar = figure.colorbar(sheet, cax=figure.add_subplot(beside[3:9, 1]))
+        trajectory.residual_bar(figure.add_subplot(beside[10:14, 1]), picture.track)
+    dress_bar(bar, picture)
+    finish(figure, picture)
+    said = meanings(picture)
+    said = said if len(said) < _LINE else said.replace("; ", "\n")
+    words = axes.text2D(0, 0.985, said, transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
+    words.set_in_layout(False)  # else long ones make the axes narrow
+
+
+def dress_bar(bar: Any, picture: Picture) -> None:
+    """Give a matplotlib colour bar its label."""
+    bar.set_label(picture.log_label if picture.log else picture.label)
+    bar.outline.set_visible(False)
+
+
+def paint(axes: Any, picture: Picture) -> Any:
+    """Draw into matplotlib axes of three dimensions; return what the colours stand for, for a colour bar."""
     x, y = picture.axes
-    low, high = picture.range
-    if not low < high:
-        high = low + 1
     mesh_x, mesh_y = np.meshgrid(x.values, y.values, indexing="ij")
-    norm = Normalize(low, high)
+    norm = color_norm(picture)
+    low, high = norm.vmin, norm.vmax
     sheet = axes.plot_surface(
         mesh_x,
         mesh_y,
@@ -38,9 +66,10 @@ def draw(figure: Any, picture: Picture) -> None:
         antialiased=True,
     )
     floor = low - 0.35 * (high - low)
-    if not picture.holes.any():
+    heights, _ = lines_of(picture, 8)
+    if not picture.holes.any() and len(heights):
         lines = axes.contour(
-            mesh_x, mesh_y, picture.drawn, 12, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+            mesh_x, mesh_y, picture.drawn, heights, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
         )
         lines.set_zorder(0.5)
     if picture.track is not None:
@@ -50,6 +79,10 @@ def draw(figure: Any, picture: Picture) -> None:
         high = max(
             high, float(np.nanmax([high, *(picture.track.heights if picture.track.heights is not None else ())]))
         )
+    axes.set_xlim(picture.ends[0])
+    axes.set_ylim(picture.ends[1])
+    for name in "xy":
+        axes.locator_params(axis=name, nbins=5)
     axes.set_zlim(floor, high)
     axes.set_zticks([tick for tick in axes.get_zticks() if low <= tick <= high])  # none below the surface
     if picture.measured is not None:
@@ -66,32 +99,36 @@ def draw(figure: Any, picture: Picture) -> None:
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
         pane.set_pane_color((1, 1, 1, 0))
         pane._axinfo["grid"].update(color=(0.88, 0.88, 0.88), linewidth=0.5)
-    if beside is None or picture.track is None:
-        bar = figure.colorbar(sheet, ax=axes, pad=0.08, shrink=0.7, aspect=24)
-    else:
-        bar = figure.colorbar(sheet, cax=figure.add_subplot(beside[3:9, 1]))
-        trajectory.residual_bar(figure.add_subplot(beside[10:14, 1]), picture.track)
-    bar.set_label(picture.log_label if picture.log else picture.label)
-    bar.outline.set_visible(False)
-    finish(figure, picture)
-    said = meanings(picture)
-    said = said if len(said) < _LINE else said.replace("; ", "\n")
-    words = axes.text2D(0, 0.985, said, transform=axes.transAxes, fontsize=7.5, color="0.35", va="top")
-    words.set_in_layout(False)  # else long ones make the axes narrow
+    return sheet
 
 
 def interactive(picture: Picture) -> Any:
     """Make a plotly figure."""
     import plotly.graph_objects as go
 
+    figure = go.Figure(traces(picture))
+    if picture.track is not None:
+        figure.update_traces(colorbar={"len": 0.6, "y": 0.95, "yanchor": "top"}, selector=0)
+        trajectory.mark_3d_interactive(figure, picture.track, picture)
+    figure.update_layout(scene=scene(picture))
+    return label_scenes(figure, picture)
+
+
+def traces(picture: Picture) -> list[Any]:
+    """What a plotly figure is made of, first what carries the colours."""
+    import plotly.graph_objects as go
+
     x, y = picture.axes
+    low, high = picture.range
     label = picture.log_label if picture.log else picture.label
     numbers, template = hover(picture)
-    figure = go.Figure(
+    made = [
         go.Surface(
             x=x.values,
             y=y.values,
             z=picture.drawn.T,
+            cmin=low,
+            cmax=high,
             colorscale=COLORMAP,
             colorbar={"title": {"text": label, "side": "right"}, "outlinewidth": 0, "len": 0.75},
             connectgaps=False,
@@ -101,43 +138,52 @@ def interactive(picture: Picture) -> Any:
             hovertemplate=template,
             name=label,
         )
-    )
+    ]
     if picture.measured is not None:
-        low, _ = picture.range
-        figure.add_scatter3d(
-            x=picture.measured[:, 0],
-            y=picture.measured[:, 1],
-            z=np.full(len(picture.measured), low),
-            mode="markers",
-            marker={"color": "#333", "size": 2},
-            hoverinfo="skip",
-            showlegend=False,
+        made.append(
+            go.Scatter3d(
+                x=picture.measured[:, 0],
+                y=picture.measured[:, 1],
+                z=np.full(len(picture.measured), low),
+                mode="markers",
+                marker={"color": "#333", "size": 2},
+                hoverinfo="skip",
+                showlegend=False,
+            )
         )
     if picture.center is not None:
-        figure.add_scatter3d(
-            x=[0],
-            y=[0],
-            z=[math.log10(picture.center) if picture.log else picture.center],
-            mode="markers",
-            marker={"color": CENTER_COLOR, "size": 5},
-            hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
-            showlegend=False,
+        made.append(
+            go.Scatter3d(
+                x=[0],
+                y=[0],
+                z=[math.log10(picture.center) if picture.log else picture.center],
+                mode="markers",
+                marker={"color": CENTER_COLOR, "size": 5},
+                hovertemplate=f"centre<br>{picture.label}: {picture.center:.5g}<extra></extra>",
+                showlegend=False,
+            )
         )
-    if picture.track is not None:
-        figure.update_traces(colorbar={"len": 0.6, "y": 0.95, "yanchor": "top"}, selector=0)
-        trajectory.mark_3d_interactive(figure, picture.track, picture)
-    figure.update_layout(
-        scene={
-            "xaxis": {"title": {"text": x.letter}},
-            "yaxis": {"title": {"text": y.letter}},
-            "zaxis": {"title": {"text": label}},
-            "aspectratio": {"x": 1, "y": 1, "z": 0.75},
-            "camera": {"eye": {"x": -1.1, "y": -1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}},
-        }
-    )
+    return made
+
+
+def scene(picture: Picture) -> dict[str, Any]:
+    """Plotly's axes and camera."""
+    x, y = picture.axes
+    label = picture.log_label if picture.log else picture.label
+    return {
+        "xaxis": {"title": {"text": x.letter}, "range": picture.frame and picture.frame[0]},
+        "yaxis": {"title": {"text": y.letter}, "range": picture.frame and picture.frame[1]},
+        "zaxis": {"title": {"text": label}, "range": picture.limits},
+        "aspectratio": {"x": 1, "y": 1, "z": 0.75},
+        "camera": {"eye": {"x": -1.1, "y": -1.35, "z": 0.85}, "center": {"x": 0, "y": 0, "z": -0.14}},
+    }
+
+
+def label_scenes(figure: Any, picture: Picture) -> Any:
+    """Add what every plotly picture has to one of scenes, which have no axes below them."""
     layout(figure, picture)
     lines = sum(note.text.count("<br>") + 1 for note in figure.layout.annotations)
     figure.update_layout(margin={"l": 0, "r": 10, "b": 10 + 14 * lines})
-    figure.update_annotations(yshift=0)  # the scene has no axis below it
+    figure.update_annotations(yshift=0)
     figure.update_layout(title={"subtitle": {"text": meanings(picture), "font": {"size": 12, "color": "#666"}}})
     return figure
