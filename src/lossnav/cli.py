@@ -464,7 +464,7 @@ def animate(
 
     path = open_trajectory(surface) if trajectory else None
     options: dict[str, Any] = {"variable": variable, "log": log, "progress": True, "overwrite": overwrite}
-    typer.echo(str(plots.animate(open_surface(surface), out, path=path, **options)))
+    typer.echo(str(plots.animate(open_surface(surface), out, trajectory=path, **options)))
 
 
 @app.command()

@@ -55,7 +55,7 @@ def test_a_surface_turns_once(dish, tmp_path, monkeypatch):
 
 
 def test_a_path_is_drawn_snapshot_by_snapshot(dish, path, tmp_path):
-    shown, seconds = look(ln.plot.animate(dish, path=path, out=tmp_path / "run.gif"))
+    shown, seconds = look(ln.plot.animate(dish, trajectory=path, out=tmp_path / "run.gif"))
     assert len(shown) == 5
     assert seconds[-1] == 1.5
     dark = [(frame[60:330].sum(2) < 160).sum() for frame in shown]
@@ -102,7 +102,7 @@ def test_a_long_path_has_no_more_frames_than_eyes_want(dish, tmp_path, monkeypat
     monkeypatch.setattr(animation, "_PATH_FRAMES", 7)
     t = np.linspace(-1, 1, 100)
     path = xr.Dataset({"alpha": ("snapshot", t), "beta": ("snapshot", t)})
-    shown, seconds = look(ln.plot.animate(dish, path=path, out=tmp_path / "long.gif"))
+    shown, seconds = look(ln.plot.animate(dish, trajectory=path, out=tmp_path / "long.gif"))
     assert len(shown) == 7
     assert sum(seconds) < 9
 
@@ -118,13 +118,17 @@ def test_what_makes_no_film_is_said(dish, path, tmp_path, monkeypatch):
         (lambda: ln.plot.animate(line, tmp_path / "a.gif"), errors.OptionError, "needs 2 coordinate"),
         (lambda: ln.plot.animate(dish, tmp_path / "there.gif"), errors.OutputExistsError, "exists"),
         (
-            lambda: ln.plot.animate(dish, tmp_path / "a.gif", path=path.rename(alpha="x")),
+            lambda: ln.plot.animate(dish, tmp_path / "a.gif", trajectory=path.rename(alpha="x")),
             errors.OptionError,
             r'Pass xr.Dataset\(\{"alpha": \("snapshot", …\)',
         ),
-        (lambda: ln.plot.animate(dish, tmp_path / "a.gif", path=nan), errors.OptionError, "5 snapshots 4 have finite"),
         (
-            lambda: ln.plot.animate(dish, tmp_path / "a.gif", path=path.isel(snapshot=[0])),
+            lambda: ln.plot.animate(dish, tmp_path / "a.gif", trajectory=nan),
+            errors.OptionError,
+            "5 snapshots 4 have finite",
+        ),
+        (
+            lambda: ln.plot.animate(dish, tmp_path / "a.gif", trajectory=path.isel(snapshot=[0])),
             errors.OptionError,
             "Pass two snapshots or more",
         ),
@@ -141,14 +145,14 @@ def test_a_film_that_was_stopped_leaves_nothing(dish, path, tmp_path, monkeypatc
 
     monkeypatch.setattr(animation, "Progress", Stopping)
     with pytest.raises(KeyboardInterrupt):
-        ln.plot.animate(dish, path=path, out=tmp_path / "run.gif")
+        ln.plot.animate(dish, trajectory=path, out=tmp_path / "run.gif")
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg: apt-get install ffmpeg")
 def test_mp4(dish, path, tmp_path, monkeypatch):
     monkeypatch.setitem(animation._DPI, ".mp4", 61)  # 305 x 317: sizes that are not even
-    out = ln.plot.animate(dish, path=path, out=tmp_path / "run.mp4")
+    out = ln.plot.animate(dish, trajectory=path, out=tmp_path / "run.mp4")
     asked = "stream=codec_type,width,height,nb_frames,r_frame_rate,pix_fmt"
     command = ["ffprobe", "-v", "error", "-show_entries", asked, "-of", "default=noprint_wrappers=1", str(out)]
     said = dict(
@@ -166,7 +170,7 @@ def test_an_ffmpeg_that_fails_says_why(dish, path, tmp_path, monkeypatch):
     (folder / "ffmpeg").chmod(0o755)
     monkeypatch.setenv("PATH", str(folder), prepend=":")
     with pytest.raises(errors.StoreError, match=r"could not write the film: Unknown encoder"):
-        ln.plot.animate(dish, path=path, out=tmp_path / "run.mp4")
+        ln.plot.animate(dish, trajectory=path, out=tmp_path / "run.mp4")
     assert not list(tmp_path.glob("*.mp4"))
 
 

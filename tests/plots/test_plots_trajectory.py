@@ -174,7 +174,7 @@ def test_marks_are_round_numbers():
 
 def test_a_film_of_a_projected_trajectory(descent, tmp_path):
     surface, path = descent
-    with Image.open(ln.plot.animate(surface, tmp_path / "run.gif", path=path)) as film:
+    with Image.open(ln.plot.animate(surface, tmp_path / "run.gif", trajectory=path)) as film:
         assert film.n_frames == 60
 
 

@@ -234,7 +234,7 @@ def animate(
     dataset: xr.Dataset,
     out: str | os.PathLike[str],
     *,
-    path: xr.Dataset | None = None,
+    trajectory: xr.Dataset | None = None,
     variable: str = "loss",
     log: bool | None = None,
     progress: bool | None = None,
@@ -248,8 +248,8 @@ def animate(
         A surface over two coordinates.
     out : path
         ``.gif``, or ``.mp4`` where ffmpeg is installed.
-    path : xarray.Dataset, optional
-        A dim ``snapshot`` and, over it, a variable named as each of the plane's coordinates (``alpha``, ``beta``). Its
+    trajectory : xarray.Dataset, optional
+        What `evaluate_trajectory` or `project` returns, or any path: a dim ``snapshot`` and, over it, a variable named as each of the plane's coordinates (``alpha``, ``beta``). Its
         ``loss``, where it has one, is drawn below. A path that leaves the plane's range widens the frame.
     variable : str
     log : bool, optional
@@ -275,8 +275,8 @@ def animate(
     """
     suffix = Path(out).suffix.lower()
     _animation.require_writer(suffix)
-    _, picture = _prepared("surface" if path is None else "contour", dataset, variable, log, False)
-    drawn = None if path is None else _animation.path_of(path, dims_of(dataset))
+    _, picture = _prepared("surface" if trajectory is None else "contour", dataset, variable, log, False)
+    drawn = None if trajectory is None else _animation.path_of(trajectory, dims_of(dataset))
     target = require_writable(out, overwrite)
     with style(), writing(target):
         _animation.write(picture, drawn, target, progress)
