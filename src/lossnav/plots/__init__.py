@@ -249,8 +249,9 @@ def animate(
     out : path
         ``.gif``, or ``.mp4`` where ffmpeg is installed.
     trajectory : xarray.Dataset, optional
-        What `evaluate_trajectory` or `project` returns, or any path: a dim ``snapshot`` and, over it, a variable named as each of the plane's coordinates (``alpha``, ``beta``). Its
-        ``loss``, where it has one, is drawn below. A path that leaves the plane's range widens the frame.
+        What `evaluate_trajectory` or `project` returns, or any path: a dim ``snapshot`` and, over it, a variable named
+        as each of the plane's coordinates (``alpha``, ``beta``). Its ``loss``, where it has one, is drawn below. A path
+        that leaves the plane's range widens the frame.
     variable : str
     log : bool, optional
         By default contours are logarithmic and turning surfaces linear.
