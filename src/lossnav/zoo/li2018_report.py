@@ -265,7 +265,7 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
     if record["passes"] != _PAPER_PASSES or record["samples"] != _PAPER_IMAGES:
         said.append(
             f"Length of training: {record['passes']:,} passes over {record['samples']:,} images; the paper has "
-            f"{_PAPER_PASSES} over {_PAPER_IMAGES:,}. The drops of the learning rate are at the same parts of the training."
+            f"{_PAPER_PASSES} over {_PAPER_IMAGES:,}. The learning rate drops at the same parts of the training."
         )
     if depth < _CHAOTIC:
         said.append(f"Depth: {depth} layers. Networks of 56 and 110 layers, the paper's point, were not trained.")
