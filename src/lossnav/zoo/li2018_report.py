@@ -224,7 +224,7 @@ def _bottom(plane: xr.Dataset) -> str:
     label, center = plane.attrs["objective"]["model"], plane.lossnav.center["loss"]
     lowest = plane.lossnav.summary()["lowest"]
     if lowest["loss"] >= center or not any(lowest["at"].values()):
-        return f"{label} is the lowest point of its plane."
+        return f"{label} is the lowest point of its plane's grid."
     at = ", ".join(f"{x:g}" for x in lowest["at"].values())
     return (
         f"{label} is not the lowest point of its plane: at ({at}) the loss is {center - lowest['loss']:.3g} nat lower. "
@@ -265,8 +265,7 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
     if record["passes"] != _PAPER_PASSES or record["samples"] != _PAPER_IMAGES:
         said.append(
             f"Length of training: {record['passes']:,} passes over {record['samples']:,} images; the paper has "
-            f"{_PAPER_PASSES} over {_PAPER_IMAGES:,}. Its minima are deeper than these, and the drops of the learning "
-            "rate are at the same parts of the training."
+            f"{_PAPER_PASSES} over {_PAPER_IMAGES:,}. The learning rate drops at the same parts of the training."
         )
     if depth < _CHAOTIC:
         said.append(f"Depth: {depth} layers. Networks of 56 and 110 layers, the paper's point, were not trained.")
@@ -283,7 +282,7 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
     )
     if record["lossy"]:
         said.append(
-            "Images: these were stored as JPEG, which changes them; test errors are higher than on the original ones."
+            "Images: these were stored as JPEG, which changes them; test errors are not those of the original images."
         )
     said.append("Input scaling: ImageNet's means and standard deviations; the authors' code has CIFAR-10's.")
     if record["images"] < _PAPER_IMAGES or record["side"] != _PAPER_SIDE:
