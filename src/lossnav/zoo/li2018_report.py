@@ -62,20 +62,23 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
         Of the report and of the page.
     """
     labels = tuple(planes[0].attrs["objective"]["model"] for planes in surfaces.values())
-    pictures = {name: _draw(name, planes[0], folder) for name, planes in surfaces.items()}
+    planes = {name: many[0] for name, many in surfaces.items()}
+    pictures = [
+        plots.write(kind, list(planes.values()), folder / f"{kind}.png", labels=labels, log=True, overwrite=True)
+        for kind in ("contour", "surface")
+    ]
     errors, measured = _errors(record, labels), _measured(surfaces)
     findings, missing = _findings(record, surfaces), _missing(record)
     report = folder / REPORT
     report.write_text(_markdown(record, labels, pictures, errors, measured, findings, missing), "utf-8")
     sections = [
         Section(
-            label,
-            f"The plane of two random directions, filter-normalised, around {label}, measured on training images. The "
-            "height is the logarithm of the loss.",
-            [plots.surface(planes[0], log=True)],
-            list(pictures[name]),
+            "The surfaces",
+            "The planes of two random directions, filter-normalised, around each network, measured on training images: "
+            "one range, one scale, the same colours. The height is the logarithm of the loss.",
+            [plots.compare(list(planes.values()), labels=labels, kind="surface", log=True)],
+            pictures,
         )
-        for (name, planes), label in zip(surfaces.items(), labels, strict=True)
     ]
     sections += [Section("What it says", " ".join(findings), [], [])]
     sections += [Section("What was not reproduced", " ".join(missing), [], [])]
@@ -85,14 +88,9 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
         lead=_lead(record),
         numbers={row[0]: f"{row[1]}  |  {row[2]}" for row in [("", *labels), *errors, *measured]},
         sections=sections,
-        surfaces={name: planes[0] for name, planes in surfaces.items()},
+        surfaces=planes,
     )
     return report, page
-
-
-def _draw(name: str, surface: xr.Dataset, folder: Path) -> tuple[Path, Path]:
-    contour = plots.write("contour", surface, folder / f"{name}-contour.png", overwrite=True)
-    return contour, plots.write("surface", surface, folder / f"{name}-surface.png", log=True, overwrite=True)
 
 
 # ---------------------------------------------------------------------- numbers
@@ -303,16 +301,12 @@ def _missing(record: Mapping[str, Any]) -> list[str]:
 def _markdown(
     record: Mapping[str, Any],
     labels: Sequence[str],
-    pictures: Mapping[str, Sequence[Path]],
+    pictures: Sequence[Path],
     errors: Sequence[Row],
     measured: Sequence[Row],
     findings: Sequence[str],
     missing: Sequence[str],
 ) -> str:
-    columns = [
-        [f"![{kind} of {label}]({path.name})" for label, path in zip(labels, row, strict=True)]
-        for kind, row in zip(("contours", "surface"), zip(*pictures.values(), strict=True), strict=True)
-    ]
     blocks = [
         f"# Li et al. 2018: {labels[0]} with and without shortcuts",
         _lead(record),
@@ -322,8 +316,8 @@ def _markdown(
         _table(("", "with shortcuts", "without"), errors),
         "## The surfaces",
         "Cross-entropy on training images over the plane of two random directions, filter-normalised, from -1 to 1. "
-        "Each picture has its own levels.",
-        _table(("", *labels), [("contours", *columns[0]), ("log₁₀ of the loss", *columns[1])]),
+        "Both networks on one scale; heights and levels are logarithmic.",
+        *(f"![{' and '.join(labels)}]({picture.name})" for picture in pictures),
         "## Measured on the planes",
         _table(("", *labels), measured),
         "“Falls outwards”: part of the inner points at which the loss falls on the straight way from the centre. “Not "
