@@ -1,12 +1,16 @@
-"""What curvature costs on ResNet-56: products and seconds for the ends of the spectrum, at the centre and along a row.
+"""What curvature costs on ResNet-56 with 200 images: products and seconds, at the centre and beside it.
 
-Seconds are those of the processor (one thread), which other processes do not lengthen.
+Seconds are those of the processor on one thread, which other processes lengthen little.
+
+    python -m benchmarks.curvature [--quick] [--json]
+
+``--quick`` takes the notebook's CNN on digits, and compares with SciPy's `eigsh` too.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,66 +19,56 @@ from numpy.typing import NDArray
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 import lossnav as ln
-from benchmarks.workloads import resnet56
-from lossnav.curvature.chart import on_chart
-from lossnav.curvature.eigen import random_vector, top_eigenpairs
+from benchmarks.common import machine, options, report
+from benchmarks.workloads import cnn_digits, resnet56
+from lossnav.curvature.eigen import random_vector
+
+TOLERANCE = 1e-3
+STEP, POINTS = 0.04, 3  # 51 points from -1 to 1
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--samples", type=int, default=200)
-    parser.add_argument("--tolerance", type=float, default=1e-3)
-    parser.add_argument("--points", type=int, default=5, help="along a filter-normalised direction, from the centre")
-    parser.add_argument("--step", type=float, default=0.04, help="between them; 0.04 as on 51 points from -1 to 1")
-    parser.add_argument("--arpack", action="store_true", help="the ends of the spectrum by SciPy's eigsh too")
-    asked = parser.parse_args()
-
+    chosen = options(__doc__ or "")
     torch.set_num_threads(1)
-    work = resnet56(asked.samples)
+    work = cnn_digits(100) if chosen.quick else resnet56(200)
     objective = ln.Objective(work.model, work.loss, (work.x, work.y))
-    print(f"{work.name}, {asked.samples} images, one thread, tolerance {asked.tolerance:g}")
-
     hessian = ln.curvature.Hessian(objective)
     vector = random_vector(hessian, 0)
-    for what, call in (
-        ("evaluation", lambda: objective.evaluate(objective.params)),
-        ("gradient", lambda: hessian.derive()),
-        ("Hessian-vector product", lambda: hessian.derive([vector])),
-    ):
-        call()
-        started = time.process_time()
-        call()
-        print(f"one {what}: {time.process_time() - started:.2f} s", flush=True)
+    result: dict[str, Any] = {"machine": machine(), "model": work.name, "parameters": hessian.size}
+    result["seconds, evaluation"] = seconds(lambda: objective.evaluate(objective.params))
+    result["seconds, gradient"] = seconds(lambda: hessian.derive())
+    result["seconds, Hessian-vector product"] = seconds(lambda: hessian.derive([vector]))
 
     for which in ("largest", "both"):
         started = time.process_time()
-        pairs = top_eigenpairs(objective, which=which, tolerance=asked.tolerance)
-        seconds = time.process_time() - started
-        values = ", ".join(f"{v:.6g} ± {e:.1g}" for v, e in zip(pairs.values, pairs.errors, strict=True))
-        print(f"{which}: {values}; {pairs.products} products, {seconds:.0f} s", flush=True)
+        pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=TOLERANCE)
+        result[f"{which}: values"] = pairs.values.tolist()
+        result[f"{which}: errors"] = pairs.errors.tolist()
+        result[f"{which}: products"] = pairs.products
+        result[f"{which}: seconds"] = time.process_time() - started
+    if chosen.quick:
+        result["eigsh, largest: products"] = arpack(hessian, vector.numpy(), "LA", 1)
+        result["eigsh, both: products"] = arpack(hessian, vector.numpy(), "BE", 2)
 
-    if asked.arpack:
-        for which in ("LA", "BE"):
-            arpack(hessian, vector.numpy(), which, asked.tolerance)
-
-    (direction,) = ln.directions.random(objective, seed=0)
-    axis = [i * asked.step for i in range(asked.points)]
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
+    grid = ln.Grid(alpha=[i * STEP for i in range(POINTS)], beta=[0.0, STEP])
     started = time.process_time()
-    row = on_chart(
-        objective, ln.Line(objective.params, direction), ln.Grid(alpha=axis), tolerance=asked.tolerance, progress=True
-    )
-    seconds = time.process_time() - started
-    for alpha in row["alpha"].values:
-        point = {name: float(value) for name, value in row.sel(alpha=alpha).drop_vars("hessian_in_plane").items()}
-        print(
-            f"alpha {alpha:.3g}: loss {point['loss']:.4g}, λmin {point['lambda_min']:.5g}, "
-            f"λmax {point['lambda_max']:.5g}, ratio {point['lambda_ratio']:.3g}, {point['products']:.0f} products"
-        )
-    print(f"{asked.points} points: {seconds:.0f} s, {seconds / asked.points:.0f} s a point")
+    found = ln.curvature.on_chart(objective, plane, grid, tolerance=TOLERANCE)
+    result["grid: products"] = found["products"].values.tolist()
+    result["grid: seconds a point"] = (time.process_time() - started) / found["loss"].size
+    report(result, chosen.json)
 
 
-def arpack(hessian: ln.curvature.Hessian, start: NDArray[np.float64], which: str, tolerance: float) -> None:
-    """The same by SciPy, from the same vector."""
+def seconds(call: Callable[[], Any]) -> float:
+    """Of the processor, the second time."""
+    call()
+    started = time.process_time()
+    call()
+    return time.process_time() - started
+
+
+def arpack(hessian: ln.curvature.Hessian, start: NDArray[np.float64], which: str, k: int) -> int:
+    """How many products SciPy takes from the same vector."""
     count = 0
 
     def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -84,10 +78,8 @@ def arpack(hessian: ln.curvature.Hessian, start: NDArray[np.float64], which: str
         return made
 
     operator = LinearOperator((hessian.size, hessian.size), matvec=product, dtype=np.float64)
-    options: dict[str, Any] = {"which": which, "tol": tolerance, "v0": start, "return_eigenvectors": False}
-    started = time.process_time()
-    found = eigsh(operator, k=2 if which == "BE" else 1, **options)
-    print(f"eigsh {which}: {found}; {count} products, {time.process_time() - started:.0f} s", flush=True)
+    eigsh(operator, k=k, which=which, tol=TOLERANCE, v0=start, return_eigenvectors=False)
+    return count
 
 
 if __name__ == "__main__":
