@@ -69,6 +69,15 @@ def _dying(name, writes, number):
     setattr(LocalStore, name, dying)
 
 
+def record_for_ever(store):
+    """A recording of a model whose weights are the number of the step."""
+    model = torch.nn.Linear(300, 300)  # 360 kB: a write that takes a while
+    recorder = ln.Trajectory(model.requires_grad_(False), store=store, resume=True)
+    while True:
+        model.weight.fill_(recorder._step + 1)
+        recorder.step()
+
+
 def points_in(log):
     """What was written down, in order."""
     with contextlib.suppress(FileNotFoundError), open(log) as file:

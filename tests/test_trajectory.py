@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import killing
 import lossnav as ln
 from lossnav import checkpoints, errors, trajectory
 
@@ -340,19 +341,12 @@ def test_folders_that_are_no_trajectory(tmp_path, recorded):
 # ---------------------------------------------------------------------- killed
 
 
-def record_for_ever(store):
-    model = nn.Linear(300, 300)  # 360 kB: a write that takes a while
-    recorder = ln.Trajectory(model.requires_grad_(False), store=store, resume=True)
-    while True:
-        model.weight.fill_(recorder._step + 1)
-        recorder.step()
-
-
 def test_killed_at_any_moment_every_snapshot_is_whole(tmp_path):
     dice, before = random.Random(3), []
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")  # fork alone hangs where torch has threads
+    context.set_forkserver_preload(["killing", "lossnav.evaluation", "lossnav.store"])
     for _ in range(6):
-        process = context.Process(target=record_for_ever, args=(tmp_path / "run",))
+        process = context.Process(target=killing.record_for_ever, args=(tmp_path / "run",))
         process.start()
         deadline = time.monotonic() + 20
         while len(list((tmp_path / "run").glob("step-*"))) <= len(before) and time.monotonic() < deadline:
