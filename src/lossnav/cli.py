@@ -9,7 +9,7 @@ import functools
 import json
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec
 
@@ -250,9 +250,8 @@ def evaluate(
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
 
-    cluster: dict[str, Any] = {"address": address, "workers": workers}
-    cluster |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
-    chosen_engine = _engine(engine, plan, precision, cluster)
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    chosen_engine = _engine(engine, plan, precision, address=address, workers=workers, **per_worker)
     charts = {"line": Line, "plane": Plane, "rescaled-line": RescaledLine, "rescaled-bilinear": RescaledBilinear}
     chart_class: Any = charts[chart]
     rescaled = chart.startswith("rescaled")
@@ -328,9 +327,9 @@ def resume(
     from lossnav.resuming import resume as run
     from lossnav.surface import open_surface
 
-    cluster: dict[str, Any] = {"address": address, "workers": workers}
-    cluster |= {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
-    chosen_engine = _engine(engine, *asked_of(open_surface(surface).attrs), cluster)
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    asked = asked_of(open_surface(surface).attrs)
+    chosen_engine = _engine(engine, *asked, address=address, workers=workers, **per_worker)
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
         _print_result(run(surface, engine=chosen_engine, progress=not live, on_update=drawn), surface)
 
@@ -379,7 +378,7 @@ def _corrected(
         try:
             made.append(run(objective, place, grid, **parts.options(name), **options))
         except Interrupted as error:
-            save_surface(error.surface, out, overwrite=True)
+            save_surface(error.surface, out, overwrite=parts.overwrite)
             done = int((error.surface["status"] != 0).sum())
             said = f"Stopped. The surface of {words} as far as it got, {done:,} points, is saved in {out}; "
             raise Interrupted(said + "the same call goes on.", error.surface, error.signal) from error
@@ -501,11 +500,11 @@ def info(
         _print_table(_made_words(opened) | _summary_words(opened))
 
 
-def _engine(name: str, plan: Any, precision: Any, cluster: Mapping[str, Any]) -> Any:
+def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
     """Make the engine of a name; what is said of a cluster needs one."""
     from lossnav.engines import Local, Ray
 
-    said: dict[str, Any] = {option: value for option, value in cluster.items() if value is not None}
+    said = {option: value for option, value in cluster.items() if value is not None}
     if name == "ray":
         return Ray(plan, precision, **said)
     if said:

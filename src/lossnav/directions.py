@@ -154,8 +154,7 @@ def random(
         raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
     if not isinstance(seed, int) or seed < 0:
         raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
-    if isinstance(exclude, str):
-        exclude = (exclude,)
+    exclude = algebra.listed(exclude)
     still = objective.excluded(exclude)
     names = [name for name in objective.params if name not in still]
     if not names:
@@ -182,7 +181,7 @@ def random(
             "seed": seed,
             "index": i,
             "n": n,
-            "exclude": list(exclude),
+            "exclude": exclude,
             "excluded": sorted(still),
             "filters_left_out": draws.left_out[i],
         }
@@ -329,7 +328,8 @@ def pca(
             "Ask for fewer, or record more often."
         )
     structure = trajectory.structure
-    still = excluded(structure, trajectory.roles, (exclude,) if isinstance(exclude, str) else exclude)
+    exclude = algebra.listed(exclude)
+    still = excluded(structure, trajectory.roles, exclude)
     names = [name for name in structure if name not in still]
     if not names:
         raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
@@ -379,7 +379,7 @@ def pca(
             "n": n,
             "center": center,
             "scale": scale,
-            "exclude": list(exclude),
+            "exclude": exclude,
             "excluded": sorted(still),
             "snapshots": len(trajectory),
             "steps": [int(trajectory.steps[0]), int(trajectory.steps[-1])],
@@ -518,9 +518,9 @@ def gradient(
     >>> gradient(bowl)
     Direction(kind='gradient', norm=4.472)
     """
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    exclude = algebra.listed(exclude)
     made = curvature.gradient(objective, exclude=exclude, precision=precision)
-    recipe = {"kind": "gradient", "exclude": list(exclude), "precision": precision} | _at(objective)
+    recipe = {"kind": "gradient", "exclude": exclude, "precision": precision} | _at(objective)
     direction = Direction(made, recipe)
     if not 0 < direction.recipe["norm"] < math.inf:
         raise DirectionError(
@@ -578,10 +578,10 @@ def hessian(
     >>> up["x"].round(decimals=3), round(down.recipe["eigenvalue"], 3)
     (tensor([1., 0.]), -2.0)
     """
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    exclude = algebra.listed(exclude)
     k = (n + 1) // 2 if which == "both" else n
     options: dict[str, Any] = {"which": which, "seed": seed, "tolerance": tolerance, "limit": limit}
-    options |= {"exclude": list(exclude), "precision": precision}
+    options |= {"exclude": exclude, "precision": precision}
     pairs = curvature.top_eigenpairs(objective, k=k, progress=progress, **options)
     if not pairs.vectors:
         raise DirectionError("The Hessian at the centre is not finite and has no eigenvectors. Check the loss there.")

@@ -101,7 +101,7 @@ def ensemble(
         raise stopped or next(iter(failed.values()))[1]
     joined = _joined(chosen, surfaces, failed)
     if parts:
-        save_surface(joined, parts.target, overwrite=parts.overwrite or stopped is not None)
+        save_surface(joined, parts.target, overwrite=parts.overwrite)
         if stopped is None:
             parts.discard()
     if failed:

@@ -615,16 +615,15 @@ class _Run:
 
     def attributes(self, interrupted: bool = False) -> dict[str, Any]:
         """How the surface is made."""
-        engine = self.engine.describe()
         made: dict[str, Any] = {
             **self.made_of,
             "objective": self.made_of["objective"] | {"samples": self.objective.samples},
             "sampler": self.made_of["sampler"] | ({"outcome": self.outcome} if self.outcome is not None else {}),
-            "engine": engine,
+            "engine": self.engine.describe(),
             "center": self.center,
             "lossnav_version": __version__,
             "torch_version": torch.__version__,
-            "torch_threads": engine.get("cpus_per_worker", torch.get_num_threads()),
+            "torch_threads": self.engine.threads,
             "interrupted": interrupted,
             "finished": self.finished,
             "failures": self.errors[: surfaces.FAILURES_KEPT],

@@ -118,6 +118,19 @@ def writing(target: Path) -> Iterator[None]:
         ) from error
 
 
+def swap_in(new: Path, target: Path, aside: Path) -> None:
+    """Put a folder in the place of another; where that fails the old one is put back."""
+    there = target.exists()
+    if there:
+        target.rename(aside)
+    try:
+        new.rename(target)
+    except OSError:
+        if there:
+            aside.rename(target)
+        raise
+
+
 def is_url(place: Place) -> bool:
     """Whether this is an fsspec URL, such as ``s3://bucket/run.zarr``."""
     return isinstance(place, str) and "://" in place

@@ -11,7 +11,7 @@ import xarray as xr
 
 from lossnav import __version__
 from lossnav.errors import NotATrajectoryError, SchemaTooNewError, StoreError
-from lossnav.files import TRAJECTORY_SCHEMA, Place, as_path, is_local, is_there, name_of
+from lossnav.files import TRAJECTORY_SCHEMA, Place, as_path, is_local, is_there, name_of, swap_in
 
 TRAJECTORY = "trajectory"
 TRAJECTORY_VERSION = 1
@@ -38,9 +38,7 @@ def save_group(dataset: xr.Dataset, place: Place, name: str) -> None:
         target = Path(place).expanduser() / name
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent.parent))
         clean.to_zarr(scratch / "new", mode="w-", **options)
-        if target.exists():
-            target.rename(scratch / "old")
-        (scratch / "new").rename(target)
+        swap_in(scratch / "new", target, scratch / "old")
     except Exception as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         failure = StoreError(

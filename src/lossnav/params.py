@@ -129,8 +129,17 @@ def select(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
     >>> select(["conv.weight", "conv.bias", "fc.weight"], "*.weight")
     ['conv.weight', 'fc.weight']
     """
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    wanted = listed(patterns)
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in wanted)]
+
+
+def listed(words: str | Iterable[str]) -> list[str]:
+    """One word or several, as a list.
+
+    >>> listed("bias"), listed(("bias", "norm"))
+    (['bias'], ['bias', 'norm'])
+    """
+    return [words] if isinstance(words, str) else list(words)
 
 
 def to_filters(tensor: Tensor, transposed_groups: int | None = None) -> Tensor:

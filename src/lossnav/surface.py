@@ -30,7 +30,7 @@ from lossnav.errors import (
     SchemaTooNewError,
     StoreError,
 )
-from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable
+from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
 from lossnav.journal import Row
 
 SCHEMA_VERSION = 1
@@ -609,7 +609,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
         for variable in clean.variables.values():
             variable.encoding = {}
         clean.to_zarr(scratch / "data", mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
-        _swap_in(scratch / "data", target, scratch / "old")
+        swap_in(scratch / "data", target, scratch / "old")
     except OSError as error:
         failure = StoreError(
             f"{target} could not be written: {error.strerror or error}. Make room and save again: the surface is in "
@@ -620,19 +620,6 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def _swap_in(new: Path, target: Path, aside: Path) -> None:
-    """Put a folder in the place of another; where that fails the old one is put back."""
-    there = target.exists()
-    if there:
-        target.rename(aside)
-    try:
-        new.rename(target)
-    except OSError:
-        if there:
-            aside.rename(target)
-        raise
 
 
 def open_surface(path: Place) -> xr.Dataset:

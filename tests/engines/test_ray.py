@@ -387,7 +387,7 @@ def test_the_command_line(tmp_path):
     line = ln.Line(objective.params, *ln.directions.random(objective, exclude=(), seed=0))
     assert_same(surface, ln.evaluate(objective, line, NINE))
     with pytest.raises(ln.errors.OptionError, match="--workers is of a cluster. Add --engine ray"):
-        cli._engine("local", "auto", "native", {"workers": 2})
+        cli._engine("local", "auto", "native", workers=2)
 
 
 def test_ctrl_c_finishes_what_is_under_way_and_keeps_it(tmp_path):

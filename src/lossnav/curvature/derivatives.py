@@ -315,7 +315,7 @@ def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Seq
     OptionError
         If there is none, or an exclusion matches nothing.
     """
-    excluded = objective.excluded((exclude,) if isinstance(exclude, str) else exclude)
+    excluded = objective.excluded(algebra.listed(exclude))
     names = tuple(name for name in algebra.select(objective.params, params) if name not in excluded)
     if not names:
         raise OptionError(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 Point = NDArray[np.float64]  # (k,)
@@ -38,6 +39,11 @@ class Engine(ABC):
     def concurrency(self) -> int:
         """How many points are computed at the same time, once `prepare` was called."""
         return 1
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute a point."""
+        return torch.get_num_threads()
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
         """Return the function to run in place of this one: the same values, perhaps sooner.

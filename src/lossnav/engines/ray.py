@@ -192,6 +192,11 @@ class Ray(Engine):
         """How many workers the cluster has room for, of those asked for."""
         return max(1, self._fitting()) if self._cluster is not None else 1
 
+    @property
+    def threads(self) -> int:
+        """Of a worker."""
+        return self.cpus_per_worker
+
     def stop(self) -> None:
         """Send no other tile; what a worker has begun is finished."""
         self._stopped = True

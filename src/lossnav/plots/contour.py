@@ -105,22 +105,12 @@ def traces(picture: Picture) -> list[Any]:
     """What a plotly figure is made of, first what carries the colours."""
     import plotly.graph_objects as go
 
-    x, y = picture.axes
     low, high = picture.range
-    numbers, template = hover(picture)
     lines = go.Contour(
-        x=x.values,
-        y=y.values,
-        z=picture.drawn.T,
-        zmin=low,
-        zmax=high,
-        colorscale=COLORMAP,
+        **values_of(picture),
         contours={"coloring": "lines", "start": low, "end": high, "size": (high - low) / 14 or 1.0},
         line={"width": 2},
-        colorbar=color_bar_words(picture),
         connectgaps=False,
-        customdata=numbers,
-        hovertemplate=template,
     )
     if (edge := _edge(picture)) is None:
         return [lines, *marks(picture)]
@@ -131,6 +121,24 @@ def traces(picture: Picture) -> list[Any]:
         go.Scatter(x=x_edge, y=y_edge, mode="lines", line=around, hoverinfo="skip", showlegend=False),
         *marks(picture),
     ]
+
+
+def values_of(picture: Picture) -> dict[str, Any]:
+    """What every plotly trace over a plane is given: where, how high, in which colours, and what a pointer is told."""
+    x, y = picture.axes
+    low, high = picture.range
+    numbers, template = hover(picture)
+    return {
+        "x": x.values,
+        "y": y.values,
+        "z": picture.drawn.T,
+        "zmin": low,
+        "zmax": high,
+        "colorscale": COLORMAP,
+        "colorbar": color_bar_words(picture),
+        "customdata": numbers,
+        "hovertemplate": template,
+    }
 
 
 def marks(picture: Picture) -> list[Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.plots.contour import color_bar, label_plane, mark_plane, marks
-from lossnav.plots.picture import COLORMAP, Picture, color_bar_words, color_norm, finish, hover
+from lossnav.plots.contour import color_bar, label_plane, mark_plane, marks, values_of
+from lossnav.plots.picture import COLORMAP, Picture, color_norm, finish
 
 
 def draw(figure: Any, picture: Picture) -> None:
@@ -40,19 +40,4 @@ def traces(picture: Picture) -> list[Any]:
     """What a plotly figure is made of, first what carries the colours."""
     import plotly.graph_objects as go
 
-    x, y = picture.axes
-    low, high = picture.range
-    numbers, template = hover(picture)
-    cells = go.Heatmap(
-        x=x.values,
-        y=y.values,
-        z=picture.drawn.T,
-        zmin=low,
-        zmax=high,
-        colorscale=COLORMAP,
-        colorbar=color_bar_words(picture),
-        hoverongaps=False,
-        customdata=numbers,
-        hovertemplate=template,
-    )
-    return [cells, *marks(picture)]
+    return [go.Heatmap(**values_of(picture), hoverongaps=False), *marks(picture)]

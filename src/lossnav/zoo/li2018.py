@@ -27,7 +27,7 @@ from lossnav.samplers import Grid
 from lossnav.zoo import li2018_plan as plan
 from lossnav.zoo.data import Data, load_data
 from lossnav.zoo.li2018_plan import SCALES, Scale
-from lossnav.zoo.li2018_report import PAGE, REPORT, write_report
+from lossnav.zoo.li2018_report import PAGE, PICTURES, REPORT, write_report
 from lossnav.zoo.recipes import Recipe, recipe
 from lossnav.zoo.training import accuracy
 
@@ -194,7 +194,7 @@ def _open_folder(folder: Path, asked: dict[str, Any], overwrite: bool) -> dict[s
         return before
     require_writable(folder / _RECORD, overwrite=True)
     for path in folder.iterdir():
-        if path.name.startswith("resnet") or path.name in (_RECORD, REPORT, PAGE):
+        if path.name.startswith("resnet") or path.name in (_RECORD, REPORT, PAGE, *PICTURES.values()):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return {"asked": asked, "networks": {}, "seconds": 0.0}
 

@@ -15,6 +15,7 @@ from lossnav.plots.page import Section, write_page
 from lossnav.zoo.relief import Relief, relief
 
 REPORT, PAGE = "REPORT.md", "index.html"
+PICTURES = {"contour": "contour.png", "surface": "surface.png"}  # by kind
 
 Planes = Mapping[str, Sequence[xr.Dataset]]
 Row = tuple[str, str, str]
@@ -64,8 +65,8 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
     labels = tuple(planes[0].attrs["objective"]["model"] for planes in surfaces.values())
     planes = {name: many[0] for name, many in surfaces.items()}
     pictures = [
-        plots.write(kind, list(planes.values()), folder / f"{kind}.png", labels=labels, log=True, overwrite=True)
-        for kind in ("contour", "surface")
+        plots.write(kind, list(planes.values()), folder / name, labels=labels, log=True, overwrite=True)
+        for kind, name in PICTURES.items()
     ]
     errors, measured = _errors(record, labels), _measured(surfaces)
     findings, missing = _findings(record, surfaces), _missing(record)
