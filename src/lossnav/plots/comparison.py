@@ -214,7 +214,7 @@ def interactive(comparison: Comparison) -> Any:
     if deep:
         seen = surface3d.scene(whole)
         seen["camera"]["eye"] = {axis: 1.3 * far for axis, far in seen["camera"]["eye"].items()}  # panels are narrow
-        seen["zaxis"]["title"] = None  # the colour bar says it
+        seen["zaxis"]["title"] = {"text": ""}  # the colour bar says it
         figure.update_scenes(seen)
         surface3d.label_scenes(figure, whole)
     else:

@@ -253,7 +253,15 @@ def mark_3d(axes: Any, track: Track, floor: float) -> None:
                 path_effects=[withStroke(linewidth=1.8, foreground="white")],
             )  # fmt: skip
             axes.plot(x[i], y[i], heights[i], "o", color="white", markeredgecolor=COLORS[2], markersize=3, zorder=13)
-    axes.legend(loc="upper left", frameon=False, fontsize=7.5, bbox_to_anchor=(-0.02, 0.91), borderaxespad=0)
+    axes.legend(
+        loc="upper left",
+        fontsize=7.5,
+        bbox_to_anchor=(-0.02, 0.91),
+        borderaxespad=0,
+        facecolor="white",
+        edgecolor="none",
+        framealpha=0.75,
+    )
 
 
 def _required(track: Track) -> tuple[Array, Array]:
