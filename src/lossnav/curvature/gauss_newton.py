@@ -81,9 +81,9 @@ class GaussNewton(Operator):
     ) -> None:
         if objective._loss.function is None:
             raise ObjectiveError(
-                f"{objective.name} returns its loss itself, and a Gauss-Newton matrix needs the outputs that the loss is "
-                "taken of. Pass Objective(model, loss, data) with a model that returns outputs and a loss beside it, or "
-                "use the Hessian (operator='hessian')."
+                f"{objective.name} returns its loss itself, and a Gauss-Newton matrix needs the outputs that the loss "
+                "is taken of. Pass Objective(model, loss, data) with a model that returns outputs and a loss beside "
+                "it, or use the Hessian (operator='hessian')."
             )
         super().__init__(objective, point, params=params, exclude=exclude, precision=precision)
         self._between = _Between(self.objective._loss)
