@@ -713,7 +713,7 @@ def _spectrum_words(spectrum: Any) -> dict[str, str]:
     names = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
     left_out = f", without {len(said['excluded'])} tensors" if said["excluded"] else ""
     words = {
-        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {said['parameters']:,} parameters{left_out}",
+        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {said['parameters']:,} entries{left_out}",
         "loss": f"{float(said['loss']):.6g}",
         "gradient norm": f"{float(said['gradient_norm']):.3g}",
     }

@@ -188,9 +188,7 @@ def spectral_density(
 def require_steps(probes: int, steps: int, width: float | None) -> None:
     """Raise OptionError for numbers of probes and steps, or a width, that cannot be."""
     if any(isinstance(n, bool) or not isinstance(n, int) for n in (probes, steps)) or probes < 2 or steps < 2:
-        raise OptionError(
-            f"probes={probes!r} and steps={steps!r} make no density with an error. Use 2 of each, or more."
-        )
+        raise OptionError(f"probes={probes!r} and steps={steps!r} make no density with an error. Use 2 or more.")
     if width is not None and not 0 < width < math.inf:
         raise OptionError(f"width={width!r} is none. Use a positive number in the unit of the eigenvalues.")
 
