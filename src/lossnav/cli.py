@@ -711,9 +711,11 @@ def _spectrum_words(spectrum: Any) -> dict[str, str]:
     """What a spectrum found: each number with its error, and what it cost."""
     said = spectrum.attrs
     names = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
-    left_out = f", without {len(said['excluded'])} tensors" if said["excluded"] else ""
+    entries = f"{said['parameters']:,} parameters"
+    if said["excluded"]:
+        entries += f", without {len(said['excluded'])} tensors"
     words = {
-        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {said['parameters']:,} entries{left_out}",
+        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {entries}",
         "loss": f"{float(said['loss']):.6g}",
         "gradient norm": f"{float(said['gradient_norm']):.3g}",
     }

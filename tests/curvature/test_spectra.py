@@ -1,4 +1,4 @@
-"""All at one point: the dataset holds what a dense matrix says, is kept, survives a stop, and draws on the command line."""
+"""All at one point: the dataset holds what a dense matrix says, is kept, and survives a stop."""
 
 import json
 import os
@@ -32,7 +32,7 @@ def whole(network):
 
 
 def test_it_holds_what_the_dense_matrix_says(network, whole):
-    objective, (loss, gradient, matrix) = network
+    loss, gradient, matrix = network[1]
     truth, said = np.linalg.eigvalsh(matrix.numpy()), whole.attrs
     assert np.allclose(whole["eigenvalue"], truth[[0, 1, 2, -1, -2, -3]], rtol=1e-4, atol=1e-6 * truth[-1])
     assert whole["end"].values.tolist() == ["smallest"] * 3 + ["largest"] * 3

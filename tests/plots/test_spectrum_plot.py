@@ -100,7 +100,7 @@ def test_plotly_holds_the_same_numbers():
         expected = np.maximum(np.interp(at, dataset["value"], dataset["density"]), 10 ** figure.layout.yaxis.range[0])
         assert np.allclose(np.asarray(curve.y)[seen], expected)
     assert figure.layout.yaxis.type == "log"
-    ticks = [trace for trace in figure.data if trace.name == "eigenvalues"][0]
+    ticks = next(trace for trace in figure.data if trace.name == "eigenvalues")
     assert sorted(ticks.x) == [4, 10]
 
 
