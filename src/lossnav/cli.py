@@ -716,7 +716,7 @@ def _spectrum_words(spectrum: Any) -> dict[str, str]:
         entries += f", without {len(said['excluded'])} tensors"
     words = {
         "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {entries}",
-        "loss": f"{float(said['loss']):.6g}",
+        "loss": f"{float(said['loss']):.6g}" + (f" ± {float(said['loss_se']):.2g}" if "loss_se" in said else ""),
         "gradient norm": f"{float(said['gradient_norm']):.3g}",
     }
     columns = (spectrum[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error"))

@@ -73,9 +73,9 @@ class SpectrumPicture:
 
     def part(self, negative: bool) -> Array:
         """Density below or above zero, NaN elsewhere; both have the point next to zero."""
-        last = int(np.searchsorted(np.nan_to_num(self.values, nan=-np.inf), 0.0)) if self.has_density else 0
-        inside = self.values <= self.values[min(last, len(self.values) - 1)] if negative else self.values >= 0
-        return np.where(inside, self.density, np.nan)
+        first = int(np.searchsorted(self.values, 0.0))  # at zero or above
+        places = np.arange(len(self.values))
+        return np.where((places <= first) & (first > 0) if negative else places >= first, self.density, np.nan)
 
 
 def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
