@@ -33,9 +33,13 @@ class SpectrumPicture:
         The known ones, increasing.
     ranks : ndarray of shape (k,)
         1 is the largest of all the eigenvalues.
+    size : int
+        How many there are in all.
     log : bool
     floor : float
         What the density is drawn from.
+    name : str
+        Of the matrix.
     title, note : str
     """
 
@@ -45,8 +49,10 @@ class SpectrumPicture:
     eigenvalues: Array
     errors: Array
     ranks: NDArray[np.int64]
+    size: int
     log: bool
     floor: float
+    name: str
     title: str
     note: str
 
@@ -102,8 +108,10 @@ def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
         eigenvalues=eigenvalues[order],
         errors=np.where(np.isfinite(errors[order]), errors[order], 0.0),
         ranks=ranks,
+        size=size,
         log=log and len(values) > 0,
         floor=one / _FLOOR if log else 0.0,
+        name=_NAMES[dataset.attrs["operator"]],
         title=_title(dataset),
         note=_note(dataset),
     )
@@ -127,16 +135,21 @@ def _title(dataset: xr.Dataset) -> str:
 def _note(dataset: xr.Dataset) -> str:
     said, parts = dataset.attrs, []
     if "trace" in said:
-        parts.append(f"trace {short(float(said['trace']['value']))} ± {short(float(said['trace']['error']))}")
+        parts.append(f"trace {_signed(float(said['trace']['value']))} ± {short(float(said['trace']['error']))}")
     if "density" in said and dataset.sizes.get("value", 0):
         made = said["density"]
         below = dataset["weight"].where(dataset["node"] < -float(made["width"]), 0.0).sum("step")
-        parts.append(f"{float(below.mean()):.2g} of the eigenvalues below -{short(float(made['width']))}")
-        parts.append(f"{made['probes']} probes of {made['steps']} steps, each drawn {short(float(made['width']))} wide")
+        width = short(float(made["width"]))
+        parts.append(f"{float(below.mean()):.2%} of the eigenvalues below −{width}")
+        parts.append(f"{made['probes']} probes of {made['steps']} steps, Gaussians of width {width}")
     parts.append(f"{said['passes']:,} passes over the data")
     if said.get("interrupted"):
         parts.append("stopped before its end")
     return "; ".join(parts)
+
+
+def _signed(value: float) -> str:
+    return short(value).replace("-", "−")
 
 
 def draw(figure: Any, picture: SpectrumPicture) -> None:
@@ -150,15 +163,16 @@ def draw(figure: Any, picture: SpectrumPicture) -> None:
         for negative, color in ((True, CENTER_COLOR), (False, LINE_COLOR)):
             part = picture.part(negative)
             if np.isfinite(part).any():
-                heights = np.maximum(part, picture.floor)
                 low, high = (np.maximum(part + s * picture.error, picture.floor) for s in (-1, 1))
-                axes.fill_between(picture.values, picture.floor, heights, color=color, alpha=0.12, linewidth=0)
+                filled = np.maximum(part, picture.floor)
+                axes.fill_between(picture.values, picture.floor, filled, color=color, alpha=0.12, linewidth=0)
                 label = None if negative else "± 1 standard error"
                 axes.fill_between(picture.values, low, high, color=color, alpha=0.35, linewidth=0, label=label)
-                axes.plot(picture.values, heights, color=color, linewidth=1.2)
+                axes.plot(picture.values, part, color=color, linewidth=1.2)
+        highest = float(np.nanmax(picture.density + picture.error))
         if picture.log:
             axes.set_yscale("log")
-        axes.set_ylim(bottom=picture.floor)
+        axes.set_ylim(picture.floor, 2 * highest if picture.log else 1.05 * highest)
         _ticks(axes, picture)
     else:
         for value, error, rank in zip(picture.eigenvalues, picture.errors, picture.ranks, strict=True):
@@ -166,7 +180,7 @@ def draw(figure: Any, picture: SpectrumPicture) -> None:
             axes.errorbar(value, rank, xerr=error, fmt="o", color=color, markersize=4, linewidth=1)
         axes.invert_yaxis()
     axes.set_xlim(left, right)
-    axes.set_xlabel("eigenvalue (unit of the loss)")
+    axes.set_xlabel(f"eigenvalue of the {picture.name} (unit of the loss)")
     axes.set_ylabel(picture.label)
     axes.grid(color="0.92", linewidth=0.6, zorder=0)
     axes.set_axisbelow(True)
@@ -177,18 +191,19 @@ def draw(figure: Any, picture: SpectrumPicture) -> None:
 
 def _ticks(axes: Any, picture: SpectrumPicture) -> None:
     """A tick on the axis for each known eigenvalue, and the number at both ends."""
-    if not len(picture.eigenvalues):
-        return
+    from matplotlib.patheffects import withStroke
+
     across = axes.get_xaxis_transform()
     for negative, color in ((True, CENTER_COLOR), (False, LINE_COLOR)):
         mine = picture.eigenvalues[(picture.eigenvalues < 0) == negative]
         axes.vlines(mine, 0, 0.045, color=color, linewidth=1.3, transform=across, zorder=4)
-    words = {0: ("λmin", "left"), len(picture.eigenvalues) - 1: ("λmax", "right")}
-    for place, (name, side) in words.items():
-        value = float(picture.eigenvalues[place])
-        if place or value < 0:  # of one end alone the other is not the end
+    for name, place, side in (("λmin", 0, "left"), ("λmax", -1, "right")):
+        if len(picture.eigenvalues) and picture.ranks[place] == {"λmin": picture.size, "λmax": 1}[name]:
+            value = float(picture.eigenvalues[place])
             color = CENTER_COLOR if value < 0 else LINE_COLOR
-            axes.text(value, 0.06, f"{name} = {short(value)}", color=color, fontsize=7.5, ha=side, transform=across)
+            words = f"{name} = {_signed(value)}"
+            written = axes.text(value, 0.065, words, color=color, fontsize=8, ha=side, transform=across, zorder=5)
+            written.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
 
 
 def interactive(picture: SpectrumPicture) -> Any:
@@ -217,7 +232,9 @@ def interactive(picture: SpectrumPicture) -> Any:
                 cliponaxis=False,
                 hovertemplate="λ = %{x:.5g} ± %{customdata[0]:.2g}<br>rank %{customdata[1]:,}<extra></extra>",
             )
-    figure.update_xaxes(title="eigenvalue (unit of the loss)", range=[left, right], zeroline=True)
+    figure.update_xaxes(
+        title=f"eigenvalue of the {picture.name} (unit of the loss)", range=[left, right], zeroline=True
+    )
     if picture.has_density:
         top = float(np.nanmax(picture.density + picture.error))
         ends = [math.log10(picture.floor), math.log10(top) + 0.2] if picture.log else [0, 1.05 * top]
