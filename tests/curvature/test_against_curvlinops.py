@@ -41,12 +41,12 @@ def test_products_and_the_largest_eigenvalue(make, ours, theirs):
     params = {name: p for name, p in double.named_parameters() if p.requires_grad}
     assert list(params) == list(matrix.names)
     oracle = getattr(curvlinops, f"{theirs}LinearOperator")(
-        double, nn.CrossEntropyLoss(), params, batches, check_deterministic=False
+        double, nn.CrossEntropyLoss(), list(params.values()), batches, check_deterministic=False
     )
     vectors = torch.randn(2, matrix.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for vector, product in zip(vectors, matrix.derive(list(vectors)).products, strict=True):
         expected = oracle @ vector
         assert torch.linalg.vector_norm(product - expected) <= 1e-8 * torch.linalg.vector_norm(expected)
     pairs = ln.curvature.top_eigenpairs(objective, operator=matrix.kind, precision="float64", tolerance=1e-3)
-    largest = eigsh(oracle.to_scipy(), k=1, which="LA", tol=1e-6, return_eigenvectors=False)
+    largest = eigsh(oracle.to_scipy(), k=1, which="LA", tol=1e-3, return_eigenvectors=False)
     assert np.allclose(pairs.values, largest, rtol=1e-4)

@@ -31,10 +31,10 @@ class SpectrumPicture:
         NaN where the grid has a gap; empty where there is no density.
     eigenvalues, errors : ndarray of shape (k,)
         The known ones, increasing.
-    ranks : ndarray of shape (k,)
-        1 is the largest of all the eigenvalues.
-    size : int
-        How many there are in all.
+    places : ndarray of shape (k,)
+        Of each at its end of the spectrum: 1 is the smallest of all the eigenvalues, or the largest.
+    smallest : int
+        So many of them are of the lower end.
     log : bool
     floor : float
         What the density is drawn from.
@@ -48,8 +48,8 @@ class SpectrumPicture:
     error: Array
     eigenvalues: Array
     errors: Array
-    ranks: NDArray[np.int64]
-    size: int
+    places: NDArray[np.int64]
+    smallest: int
     log: bool
     floor: float
     name: str
@@ -75,7 +75,7 @@ class SpectrumPicture:
     @property
     def label(self) -> str:
         """Of the vertical axis."""
-        return "density of eigenvalues" if self.has_density else "rank (1: the largest)"
+        return "density of eigenvalues" if self.has_density else "place, counted from its end"
 
     def part(self, negative: bool) -> Array:
         """Density below or above zero, NaN elsewhere; both have the point next to zero."""
@@ -99,16 +99,16 @@ def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
     one = 1 / (size * width * math.sqrt(2 * math.pi))
     if len(values):
         values, density, error = _with_gaps(values, density, error)
-    largest = int((dataset["end"].values[order] == "largest").sum())
-    ranks = np.concatenate([size - np.arange(len(order) - largest), np.arange(largest, 0, -1)])
+    smallest = int((dataset["end"].values[order] == "smallest").sum())
+    places = np.concatenate([np.arange(smallest) + 1, np.arange(len(order) - smallest, 0, -1)])
     return SpectrumPicture(
         values=values,
         density=density,
         error=error,
         eigenvalues=eigenvalues[order],
         errors=np.where(np.isfinite(errors[order]), errors[order], 0.0),
-        ranks=ranks,
-        size=size,
+        places=places,
+        smallest=smallest,
         log=log and len(values) > 0,
         floor=one / _FLOOR if log else 0.0,
         name=_NAMES[dataset.attrs["operator"]],
@@ -175,10 +175,11 @@ def draw(figure: Any, picture: SpectrumPicture) -> None:
         axes.set_ylim(picture.floor, 2 * highest if picture.log else 1.05 * highest)
         _ticks(axes, picture)
     else:
-        for value, error, rank in zip(picture.eigenvalues, picture.errors, picture.ranks, strict=True):
+        for value, error, place in zip(picture.eigenvalues, picture.errors, picture.places, strict=True):
             color = CENTER_COLOR if value < 0 else LINE_COLOR
-            axes.errorbar(value, rank, xerr=error, fmt="o", color=color, markersize=4, linewidth=1)
-        axes.invert_yaxis()
+            axes.errorbar(value, place, xerr=error, fmt="o", color=color, markersize=4, linewidth=1)
+        axes.set_ylim(float(picture.places.max()) + 0.5, 0.5)
+        axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(left, right)
     axes.set_xlabel(f"eigenvalue of the {picture.name} (unit of the loss)")
     axes.set_ylabel(picture.label)
@@ -197,8 +198,12 @@ def _ticks(axes: Any, picture: SpectrumPicture) -> None:
     for negative, color in ((True, CENTER_COLOR), (False, LINE_COLOR)):
         mine = picture.eigenvalues[(picture.eigenvalues < 0) == negative]
         axes.vlines(mine, 0, 0.045, color=color, linewidth=1.3, transform=across, zorder=4)
-    for name, place, side in (("λmin", 0, "left"), ("λmax", -1, "right")):
-        if len(picture.eigenvalues) and picture.ranks[place] == {"λmin": picture.size, "λmax": 1}[name]:
+    known = len(picture.eigenvalues)
+    for name, place, side, there in (
+        ("λmin", 0, "left", picture.smallest > 0),
+        ("λmax", known - 1, "right", picture.smallest < known),
+    ):
+        if there:
             value = float(picture.eigenvalues[place])
             color = CENTER_COLOR if value < 0 else LINE_COLOR
             words = f"{name} = {_signed(value)}"
@@ -220,17 +225,17 @@ def interactive(picture: SpectrumPicture) -> Any:
             _add_density(figure, picture, part, color, "below zero" if negative else "density")
         mine = (picture.eigenvalues < 0) == negative
         if mine.any():
-            heights = np.full(int(mine.sum()), picture.floor) if picture.has_density else picture.ranks[mine]
+            heights = np.full(int(mine.sum()), picture.floor) if picture.has_density else picture.places[mine]
             figure.add_scatter(
                 x=picture.eigenvalues[mine],
                 y=heights,
-                customdata=np.stack([picture.errors[mine], picture.ranks[mine]], axis=-1),
+                customdata=np.stack([picture.errors[mine], picture.places[mine]], axis=-1),
                 error_x={"type": "data", "array": picture.errors[mine]},
                 mode="markers",
                 marker={"symbol": "line-ns", "size": 16, "line": {"width": 2, "color": color}, "color": color},
                 name="eigenvalues, negative" if negative else "eigenvalues",
                 cliponaxis=False,
-                hovertemplate="λ = %{x:.5g} ± %{customdata[0]:.2g}<br>rank %{customdata[1]:,}<extra></extra>",
+                hovertemplate="λ = %{x:.5g} ± %{customdata[0]:.2g}<br>number %{customdata[1]} there<extra></extra>",
             )
     figure.update_xaxes(
         title=f"eigenvalue of the {picture.name} (unit of the loss)", range=[left, right], zeroline=True
@@ -270,7 +275,7 @@ def _add_density(figure: Any, picture: SpectrumPicture, part: Array, color: str,
         first = False
     figure.add_scatter(
         x=picture.values,
-        y=np.maximum(part, picture.floor),
+        y=part,
         customdata=picture.error,
         mode="lines",
         line={"color": color, "width": 2},
