@@ -78,11 +78,15 @@ def test_it_says_how_it_was_made(network, whole):
     assert said["objective"]["samples"] == 23
 
 
-def test_recomputed_statistics_take_three_passes_a_product():
+def test_recomputed_statistics_take_three_passes_a_product_and_the_model_stays_as_it_was():
     model, (x, y) = conv_net(), images()
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH, bn="recompute")
-    found = spectrum(objective, top=1)
-    assert found.attrs["passes"] == 3 * found.attrs["products"] + 2
+    before, state = {name: t.clone() for name, t in model.state_dict().items()}, torch.get_rng_state()
+    for operator in ("hessian", "gauss-newton"):
+        found = spectrum(objective, top=1, operator=operator, tolerance=0.1)
+        assert found.attrs["passes"] == 3 * found.attrs["products"] + 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):

@@ -54,7 +54,7 @@ def test_what_is_drawn_is_what_was_found():
     words = " ".join(text.get_text() for text in axes.texts)
     assert "λmin = −2" in words
     assert "λmax = 10" in words
-    assert axes.get_title(loc="left") == "Net · Hessian · 1,000 parameters · 100 samples"
+    assert axes.get_title(loc="left") == "Net · 1,000 parameters · 100 samples"
     note = figure.get_supxlabel().replace("\n", " ")
     assert "trace 34 ± 1.5" in note
     assert "0.20% of the eigenvalues below −0.1" in note
@@ -78,9 +78,11 @@ def test_what_is_negative_is_red():
         x, y = line.get_xydata().T
         if len(x) > 2:
             assert (colors.to_rgb(line.get_color()) == red) == (np.nanmax(x[np.isfinite(y)]) <= 0.025)
-    positive = made(eigenvalues=(4.0, 10.0), ends=0)
-    lines = ln.plot.spectrum(positive.isel(value=positive["value"] > 0), backend="matplotlib").axes[0].lines
+    positive = made(eigenvalues=(4.0, 10.0), ends=0)  # what is below zero is the width of what is drawn at zero
+    positive["node"] = positive["node"].clip(min=0)
+    lines = ln.plot.spectrum(positive, backend="matplotlib").axes[0].lines
     assert not any(colors.to_rgb(line.get_color()) == red for line in lines)
+    assert any((line.get_xdata() < -0.1).any() for line in lines)
     figure = ln.plot.spectrum(made())
     below = [trace for trace in figure.data if trace.name == "eigenvalues, negative"]
     assert sorted(below[0].x) == [-2, -0.5]

@@ -18,6 +18,7 @@ Array = NDArray[np.float64]
 
 _NAMES = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
 _FLOOR = 20  # a logarithmic axis ends at this part of the height of one eigenvalue: below is the tail of a Gaussian
+_ZERO = 0.01  # of the width: nodes nearer to zero are zero, up to rounding
 _BREAK = 1.5  # steps of the grid beyond which nothing lies between two points
 
 
@@ -35,6 +36,8 @@ class SpectrumPicture:
         Of each at its end of the spectrum: 1 is the smallest of all the eigenvalues, or the largest.
     smallest : int
         So many of them are of the lower end.
+    negative : bool
+        Whether there is negative curvature: not where an eigenvalue of zero is drawn with some width alone.
     log : bool
     floor : float
         What the density is drawn from.
@@ -50,6 +53,7 @@ class SpectrumPicture:
     errors: Array
     places: NDArray[np.int64]
     smallest: int
+    negative: bool
     log: bool
     floor: float
     name: str
@@ -79,7 +83,7 @@ class SpectrumPicture:
 
     def part(self, negative: bool) -> Array:
         """Density below or above zero, NaN elsewhere; both have the point next to zero."""
-        first = int(np.searchsorted(self.values, 0.0))  # at zero or above
+        first = int(np.searchsorted(self.values, 0.0)) if self.negative else 0  # at zero or above
         places = np.arange(len(self.values))
         return np.where((places <= first) & (first > 0) if negative else places >= first, self.density, np.nan)
 
@@ -109,12 +113,23 @@ def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
         errors=np.where(np.isfinite(errors[order]), errors[order], 0.0),
         places=places,
         smallest=smallest,
+        negative=_is_negative(dataset),
         log=log and len(values) > 0,
         floor=one / _FLOOR if log else 0.0,
         name=_NAMES[dataset.attrs["operator"]],
         title=_title(dataset),
         note=_note(dataset),
     )
+
+
+def _is_negative(dataset: xr.Dataset) -> bool:
+    """Whether any eigenvalue is, as far as is known."""
+    if bool((dataset["eigenvalue"] < -dataset["eigenvalue_error"]).any()):
+        return True
+    if "density" not in dataset:
+        return False
+    least = dataset["node"].where(dataset["weight"] > 0).min()
+    return bool(least < -_ZERO * float(dataset.attrs["density"]["width"]))
 
 
 def _with_gaps(*columns: Array) -> tuple[Array, ...]:
@@ -128,7 +143,7 @@ def _with_gaps(*columns: Array) -> tuple[Array, ...]:
 def _title(dataset: xr.Dataset) -> str:
     objective = dataset.attrs["objective"]
     samples = objective.get("samples")
-    parts = [objective["model"], _NAMES[dataset.attrs["operator"]], f"{dataset.attrs['parameters']:,} parameters"]
+    parts = [objective["model"], f"{dataset.attrs['parameters']:,} parameters"]
     return " · ".join([*parts, *([f"{samples:,} samples"] if samples else [])])
 
 
@@ -156,7 +171,7 @@ def draw(figure: Any, picture: SpectrumPicture) -> None:
     """Draw into a matplotlib figure."""
     axes = figure.add_subplot()
     left, right = picture.ends
-    if left < 0 < right:
+    if picture.negative and left < 0 < right:
         axes.axvspan(left, 0, color=CENTER_COLOR, alpha=0.06, linewidth=0, zorder=0)
         axes.axvline(0, color="0.6", linewidth=0.7, zorder=0)
     if picture.has_density:
@@ -176,7 +191,7 @@ def draw(figure: Any, picture: SpectrumPicture) -> None:
         _ticks(axes, picture)
     else:
         for value, error, place in zip(picture.eigenvalues, picture.errors, picture.places, strict=True):
-            color = CENTER_COLOR if value < 0 else LINE_COLOR
+            color = CENTER_COLOR if picture.negative and value < 0 else LINE_COLOR
             axes.errorbar(value, place, xerr=error, fmt="o", color=color, markersize=4, linewidth=1)
         axes.set_ylim(float(picture.places.max()) + 0.5, 0.5)
         axes.yaxis.get_major_locator().set_params(integer=True)
@@ -196,7 +211,7 @@ def _ticks(axes: Any, picture: SpectrumPicture) -> None:
 
     across = axes.get_xaxis_transform()
     for negative, color in ((True, CENTER_COLOR), (False, LINE_COLOR)):
-        mine = picture.eigenvalues[(picture.eigenvalues < 0) == negative]
+        mine = picture.eigenvalues[(picture.negative & (picture.eigenvalues < 0)) == negative]
         axes.vlines(mine, 0, 0.045, color=color, linewidth=1.3, transform=across, zorder=4)
     known = len(picture.eigenvalues)
     for name, place, side, there in (
@@ -205,7 +220,7 @@ def _ticks(axes: Any, picture: SpectrumPicture) -> None:
     ):
         if there:
             value = float(picture.eigenvalues[place])
-            color = CENTER_COLOR if value < 0 else LINE_COLOR
+            color = CENTER_COLOR if picture.negative and value < 0 else LINE_COLOR
             words = f"{name} = {_signed(value)}"
             written = axes.text(value, 0.065, words, color=color, fontsize=8, ha=side, transform=across, zorder=5)
             written.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
@@ -217,13 +232,13 @@ def interactive(picture: SpectrumPicture) -> Any:
 
     figure = go.Figure()
     left, right = picture.ends
-    if left < 0 < right:
+    if picture.negative and left < 0 < right:
         figure.add_vrect(x0=left, x1=0, fillcolor=CENTER_COLOR, opacity=0.06, line_width=0, layer="below")
     for negative, color in ((True, CENTER_COLOR), (False, LINE_COLOR)):
         part = picture.part(negative) if picture.has_density else np.zeros(0)
         if np.isfinite(part).any():
             _add_density(figure, picture, part, color, "below zero" if negative else "density")
-        mine = (picture.eigenvalues < 0) == negative
+        mine = (picture.negative & (picture.eigenvalues < 0)) == negative
         if mine.any():
             heights = np.full(int(mine.sum()), picture.floor) if picture.has_density else picture.places[mine]
             figure.add_scatter(
