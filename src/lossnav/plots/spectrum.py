@@ -155,7 +155,8 @@ def _note(dataset: xr.Dataset) -> str:
         made = said["density"]
         below = dataset["weight"].where(dataset["node"] < -float(made["width"]), 0.0).sum("step")
         width = short(float(made["width"]))
-        parts.append(f"{float(below.mean()):.2%} of the eigenvalues below −{width}")
+        if _is_negative(dataset):
+            parts.append(f"{float(below.mean()):.2%} of the eigenvalues below −{width}")
         parts.append(f"{made['probes']} probes of {made['steps']} steps, Gaussians of width {width}")
     parts.append(f"{said['passes']:,} passes over the data")
     if said.get("interrupted"):
