@@ -17,6 +17,7 @@ COMPUTING = (
     "objective.py", "calling.py", "measures.py", "directions.py", "components.py", "trajectory.py", "charts",
     "acceleration",
 )  # fmt: skip
+JOINING = ("curvature/chart.py", "curvature/spectra.py")  # these know both worlds, as evaluation does
 OWNERS = {  # who may import an optional or heavy package at all
     "ray": {"engines/cluster.py", "engines/ray.py"},
     "plotly": {"plots"},
@@ -92,12 +93,7 @@ def test_the_viewing_side_never_imports_torch(path):
 
 @pytest.mark.parametrize(
     "path",
-    [
-        p
-        for p in modules()
-        if belongs(p, COMPUTING)
-        or (belongs(p, ("curvature",)) and p != "curvature/chart.py")  # which joins both worlds, as evaluation does
-    ],
+    [p for p in modules() if belongs(p, COMPUTING) or (belongs(p, ("curvature",)) and p not in JOINING)],
 )
 def test_the_computing_side_never_imports_xarray_or_plots(path):
     names = imports(path, everywhere=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
     from lossnav.exports import export
-    from lossnav.groups import open_trajectory
+    from lossnav.groups import open_spectrum, open_trajectory
     from lossnav.objective import Objective
     from lossnav.projection import evaluate_trajectory, project
     from lossnav.resuming import resume
@@ -67,6 +67,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "project": ("lossnav.projection", "project"),
     "evaluate_trajectory": ("lossnav.projection", "evaluate_trajectory"),
     "open_trajectory": ("lossnav.groups", "open_trajectory"),
+    "open_spectrum": ("lossnav.groups", "open_spectrum"),
     "recording": ("lossnav.recording", None),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
@@ -110,6 +111,7 @@ __all__ = [
     "evaluate_trajectory",
     "export",
     "open",
+    "open_spectrum",
     "open_trajectory",
     "params",
     "plot",

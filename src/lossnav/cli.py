@@ -261,8 +261,7 @@ def evaluate(
     chosen: Any = Grid(**axes)
     if sampler == "adaptive":
         chosen = Adaptive(tolerance=tolerance, max_points=max_points, **dict.fromkeys(chart_class.dims, ends))
-    if subset not in (None, "auto") and not str(subset).isdecimal():
-        raise OptionError(f"--subset {subset} is no number of samples. Use a number, or auto.")
+    samples = None if subset is None else _subset(subset)
     if control is not None:
         _require_control(control, grid, len(chart_class.dims), subset, sampler, auto_range, seeds)
     alone = seeds == 1 and control is None
@@ -286,8 +285,8 @@ def evaluate(
         return chart_class(objective.params, *found)
 
     part = objective
-    if subset is not None:
-        part = objective.subset("auto" if subset == "auto" else int(subset), seed)
+    if samples is not None:
+        part = objective.subset(samples, seed)
     coarse_axes: dict[str, Any] = dict.fromkeys(chart_class.dims, (*range_, control))
     coarse = None if control is None else Grid(**coarse_axes)
     if dry_run:
@@ -395,8 +394,68 @@ def _corrected(
 
 @app.command()
 @_reporting
+def curvature(
+    spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="Where to keep it: a new .zarr, or that of a surface around the same point."),
+    ] = "spectrum.zarr",
+    top: Annotated[int, typer.Option(min=0, help="So many eigenvalues of each end.")] = 5,
+    density: Annotated[bool, typer.Option("--density", help="The density of all eigenvalues.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Their sum.")] = False,
+    operator: Annotated[Literal["hessian", "gauss-newton"], typer.Option(help="Of which matrix.")] = "hessian",
+    probes: Annotated[int, typer.Option(min=2, help="Of the density: random vectors.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="Of the density: Lanczos steps of each.")] = 50,
+    tolerance: Annotated[float, typer.Option(help="Relative error of the eigenvalues.")] = 1e-3,
+    limit: Annotated[int, typer.Option(min=1, help="Most products for the eigenvalues.")] = 500,
+    params: Annotated[list[str] | None, typer.Option(help="A glob over parameters; repeat. Default: all.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
+    subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
+    precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
+    data_root: DataRoot = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the eigenvalues at both ends of the Hessian of an objective and, if asked for, density and trace."""
+    from lossnav.curvature.spectra import spectrum
+    from lossnav.groups import spectrum_place
+    from lossnav.specs import load_objective
+
+    spectrum_place(out, overwrite)
+    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
+    if subset is not None:
+        objective = objective.subset(_subset(subset), seed)
+    wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
+    wanted |= {"probes": probes, "steps": steps, "tolerance": tolerance, "limit": limit, "seed": seed}
+    found = spectrum(
+        objective,
+        top=top,
+        density=density,
+        trace=trace,
+        operator=operator,
+        store=out,
+        overwrite=overwrite,
+        progress=True,
+        **wanted,
+    )
+    if as_json:
+        pairs = [found[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error")]
+        rows = [dict(zip(("end", "value", "error"), pair, strict=True)) for pair in zip(*pairs, strict=True)]
+        typer.echo(_json({"path": out, "eigenvalues": rows, **found.attrs}))
+    else:
+        _print_table(_spectrum_words(found))
+        typer.echo(out)
+
+
+@app.command()
+@_reporting
 def plot(
-    kind: Annotated[Literal["line", "contour", "heatmap", "surface"], typer.Argument(help="What to draw.")],
+    kind: Annotated[
+        Literal["line", "contour", "heatmap", "surface", "spectrum"],
+        typer.Argument(help="What to draw; spectrum: what lossnav curvature wrote."),
+    ],
     surface: Surface,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
@@ -405,12 +464,13 @@ def plot(
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Draw the training run stored beside it.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw a stored surface."""
+    """Draw a stored surface, or the spectrum beside it or alone."""
     from lossnav import plots
-    from lossnav.groups import open_trajectory
+    from lossnav.groups import open_spectrum, open_trajectory
     from lossnav.surface import open_surface
 
-    drawn, path = open_surface(surface), open_trajectory(surface) if trajectory else None
+    drawn = open_spectrum(surface) if kind == "spectrum" else open_surface(surface)
+    path = open_trajectory(surface) if trajectory else None
     target = plots.write(
         kind, drawn, out, variable=variable, log=log, points=points, trajectory=path, overwrite=overwrite
     )
@@ -489,13 +549,12 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say what a stored surface holds and how it was made."""
-    from lossnav.surface import jsonable, open_surface
+    from lossnav.surface import open_surface
 
     opened = open_surface(surface)
     if as_json:
         sizes = {str(dim): size for dim, size in opened.sizes.items()}
-        everything = {"path": str(surface), "sizes": sizes, "summary": opened.lossnav.summary(), **opened.attrs}
-        typer.echo(json.dumps(jsonable(everything), indent=2, ensure_ascii=False))
+        typer.echo(_json({"path": str(surface), "sizes": sizes, "summary": opened.lossnav.summary(), **opened.attrs}))
     else:
         _print_table(_made_words(opened) | _summary_words(opened))
 
@@ -510,6 +569,19 @@ def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
     if said:
         raise OptionError(f"--{next(iter(said)).replace('_', '-')} is of a cluster. Add --engine ray.")
     return Local(plan, precision)
+
+
+def _subset(words: str) -> Any:
+    """A number of samples, or auto."""
+    if words != "auto" and not words.isdecimal():
+        raise OptionError(f"--subset {words} is no number of samples. Use a number, or auto.")
+    return words if words == "auto" else int(words)
+
+
+def _json(value: Any) -> str:
+    from lossnav.surface import jsonable
+
+    return json.dumps(jsonable(value), indent=2, ensure_ascii=False)
 
 
 def _version(asked: bool) -> None:
@@ -632,4 +704,35 @@ def _made_words(surface: Any) -> dict[str, str]:
         words["plan error"] = f"{engine['plan_error']:.2g} relative, at {engine['plan_probes']} probes"
         words["planning"] = f"{engine['plan_seconds']:.1f} s"
     words["created"] = f"{surface.attrs['created']} by lossnav {surface.attrs['lossnav_version']}"
+    return words
+
+
+def _spectrum_words(spectrum: Any) -> dict[str, str]:
+    """What a spectrum found: each number with its error, and what it cost."""
+    said = spectrum.attrs
+    names = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
+    entries = f"{said['parameters']:,} parameters"
+    if said["excluded"]:
+        entries += f", without {len(said['excluded'])} tensors"
+    words = {
+        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {entries}",
+        "loss": f"{float(said['loss']):.6g}" + (f" ± {float(said['loss_se']):.2g}" if "loss_se" in said else ""),
+        "gradient norm": f"{float(said['gradient_norm']):.3g}",
+    }
+    columns = (spectrum[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error"))
+    counts: dict[str, int] = {}
+    for end, value, error in zip(*columns, strict=True):
+        counts[end] = counts.get(end, 0) + 1
+        words[f"{end} {counts[end]}"] = f"{value:.6g}  within {error:.1g}"
+    if "trace" in said:
+        made = {name: float(said["trace"][name]) for name in ("value", "error")}
+        words["trace"] = f"{made['value']:.6g} ± {made['error']:.2g}, by {said['trace']['method']}"
+    if "density" in said:
+        made = {name: float(said["density"]["mean"][name]) for name in ("value", "error")}
+        words["mean eigenvalue"] = f"{made['value']:.4g} ± {made['error']:.2g}"
+        words["density"] = (
+            f"{said['density']['probes']} probes of {said['density']['steps']} steps, "
+            f"width {float(said['density']['width']):.3g}"
+        )
+    words["cost"] = f"{said['passes']:,} passes over the data, {said['products']:,} products, {said['seconds']:.1f} s"
     return words

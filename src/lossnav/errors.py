@@ -25,6 +25,7 @@
     │   ├── PlanMismatchError         the store holds a run of something else
     │   ├── NotASurfaceError          the file is no surface of ours
     │   ├── NotATrajectoryError       the folder is no recorded trajectory of ours
+    │   ├── NotASpectrumError         the folder holds no spectrum of ours
     │   ├── MissingSnapshotError      a trajectory has no such snapshot, or it is gone
     │   └── SchemaTooNewError         what was stored was written by a newer lossnav
     ├── SpecError                     a SPEC on the command line leads to no objective
@@ -144,6 +145,10 @@ class NotASurfaceError(StoreError, ValueError):
 
 class NotATrajectoryError(StoreError, ValueError):
     """A folder or dataset is not a trajectory of ours."""
+
+
+class NotASpectrumError(StoreError, ValueError):
+    """A folder or dataset is not a spectrum of ours."""
 
 
 class MissingSnapshotError(StoreError, IndexError):

@@ -1,4 +1,4 @@
-"""What lies beside a surface in its store: datasets in groups of their own. No torch."""
+"""What lies beside a surface in its store: datasets in groups of their own; a spectrum also alone. No torch."""
 
 from __future__ import annotations
 
@@ -7,18 +7,42 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lossnav import __version__
-from lossnav.errors import NotATrajectoryError, SchemaTooNewError, StoreError
-from lossnav.files import TRAJECTORY_SCHEMA, Place, as_path, is_local, is_there, name_of, swap_in
+from lossnav.errors import (
+    NotASpectrumError,
+    NotATrajectoryError,
+    OutputExistsError,
+    SchemaTooNewError,
+    StoreError,
+)
+from lossnav.files import (
+    SURFACE_SCHEMA,
+    TRAJECTORY_SCHEMA,
+    Place,
+    as_path,
+    is_local,
+    is_there,
+    name_of,
+    require_writable,
+    swap_in,
+)
 
 TRAJECTORY = "trajectory"
 TRAJECTORY_VERSION = 1
+SPECTRUM = "spectrum"
+SPECTRUM_SCHEMA = "lossnav.spectrum"
+SPECTRUM_VERSION = 1
+
+_WORDS = "<U8"  # of a coordinate in memory; Zarr has a type for strings of any length only
 
 
-def save_group(dataset: xr.Dataset, place: Place, name: str) -> None:
+def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
     """Write a dataset into a group of a store, in place of what the group held; locally whole or not at all.
+
+    Without a name it is the store itself.
 
     Raises
     ------
@@ -35,15 +59,16 @@ def save_group(dataset: xr.Dataset, place: Place, name: str) -> None:
         if not is_local(place):
             clean.to_zarr(place, group=name, mode="w", **options)
             return
-        target = Path(place).expanduser() / name
-        scratch = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent.parent))
+        store = Path(place).expanduser()
+        target = store / name if name else store
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=store.parent))
         clean.to_zarr(scratch / "new", mode="w-", **options)
         swap_in(scratch / "new", target, scratch / "old")
     except Exception as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
         failure = StoreError(
-            f"The group {name} of {name_of(place)} could not be written: {reason}. Make room and make the same call "
-            "again; what was computed is in the .surface of this error."
+            f"{f'The group {name} of ' if name else ''}{name_of(place)} could not be written: {reason}. Make room and "
+            "make the same call again; what was computed is in the .surface of this error."
         )
         failure.surface = dataset
         raise failure from error
@@ -98,3 +123,136 @@ def require_path(path: xr.Dataset) -> xr.Dataset:
             f"up to {TRAJECTORY_VERSION}. Upgrade with: pip install --upgrade lossnav"
         )
     return path
+
+
+def open_spectrum(place: Place) -> xr.Dataset:
+    """Open a spectrum that `curvature.spectrum` stored: alone, or beside a surface (docs/schema.md).
+
+    Parameters
+    ----------
+    place : path, fsspec URL or zarr store
+        Of the spectrum, or of the surface that it lies beside.
+
+    Returns
+    -------
+    xarray.Dataset
+        In memory.
+
+    Raises
+    ------
+    NotASpectrumError
+        If there is none, or it is damaged.
+    SchemaTooNewError
+        If a newer lossnav wrote it.
+    """
+    place = as_path(place)
+    source = Path(place).expanduser() if is_local(place) else place
+    if not is_there(source):
+        raise NotASpectrumError(f"There is no {name_of(source)}. Check the path.")
+    group = None if _schema_of(source) == SPECTRUM_SCHEMA else SPECTRUM
+    try:
+        with xr.open_zarr(source, group=group, consolidated=False) as stored:
+            spectrum = stored.load()
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        raise NotASpectrumError(
+            f"{name_of(source)} holds no spectrum. Make one with ln.curvature.spectrum(objective, store=...) or "
+            "lossnav curvature."
+        ) from error
+    if "end" in spectrum.coords:
+        words = np.array(spectrum["end"].values.tolist(), dtype=_WORDS)
+        spectrum = spectrum.assign_coords(end=spectrum["end"].copy(data=words))
+    return require_spectrum(spectrum)
+
+
+def save_spectrum(spectrum: xr.Dataset, place: Place, group: str | None) -> None:
+    """Write a spectrum where `spectrum_place` said.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written; `.surface` of the error holds it.
+    """
+    words = spectrum["end"].astype(object)
+    save_group(spectrum.assign_coords(end=words), place, group)
+
+
+def spectrum_place(place: Place, overwrite: bool) -> tuple[str | None, dict[str, Any]]:
+    """Say, before anything is computed, where in a store a spectrum goes: a group, or None for the store itself.
+
+    Returns
+    -------
+    group : str or None
+    attributes : dict
+        Of the surface that it will lie beside; empty where it lies alone.
+
+    Raises
+    ------
+    OutputExistsError
+        If there is a spectrum that was not interrupted and `overwrite` is False, or something that is none of ours.
+    OutputNotWritableError
+        If the folder cannot be written.
+    """
+    place = as_path(place)
+    if not is_there(place):
+        if is_local(place):
+            require_writable(place, overwrite=True, kind="surface")
+        return None, {}
+    schema, attributes = _schema_of(place), _attributes_of(place)
+    if schema not in (SURFACE_SCHEMA, SPECTRUM_SCHEMA):
+        raise OutputExistsError(
+            f"{name_of(place)} is there, and neither a surface nor a spectrum of ours. Choose another name."
+        )
+    try:
+        there = {} if overwrite else open_spectrum(place).attrs
+    except NotASpectrumError:
+        there = {"interrupted": True} if schema == SURFACE_SCHEMA else {}
+    if not overwrite and not there.get("interrupted"):
+        raise OutputExistsError(
+            f"{name_of(place)} holds a spectrum. Choose another name, or pass overwrite=True (--overwrite)."
+        )
+    return (SPECTRUM, attributes) if schema == SURFACE_SCHEMA else (None, {})
+
+
+def require_spectrum(spectrum: xr.Dataset) -> xr.Dataset:
+    """Return the dataset if it is a spectrum of a schema we know.
+
+    Raises
+    ------
+    NotASpectrumError
+        If the header or the eigenvalues are missing, or parts that belong together are not of one shape.
+    SchemaTooNewError
+        If a newer lossnav wrote it.
+    """
+    if not isinstance(spectrum, xr.Dataset) or spectrum.attrs.get("schema") != SPECTRUM_SCHEMA:
+        raise NotASpectrumError("This is no spectrum. Pass what ln.curvature.spectrum made.")
+    version = spectrum.attrs.get("schema_version")
+    if not isinstance(version, int):
+        raise NotASpectrumError("This spectrum does not say its schema version. It was damaged; compute it anew.")
+    if version > SPECTRUM_VERSION:
+        raise SchemaTooNewError(
+            f"This spectrum has schema version {version} and this lossnav ({__version__}) reads up to "
+            f"{SPECTRUM_VERSION}. Upgrade with: pip install --upgrade lossnav"
+        )
+    dims: dict[str, tuple[str, ...]] = dict.fromkeys(("eigenvalue", "eigenvalue_error", "end"), ("eigenpair",))
+    if "density" in spectrum:
+        dims |= dict.fromkeys(("density", "density_error", "value"), ("value",))
+        dims |= dict.fromkeys(("node", "weight"), ("probe", "step"))
+    for name, wanted in dims.items():
+        if name not in spectrum.variables or spectrum[name].dims != wanted:
+            raise NotASpectrumError(
+                f'This spectrum has no variable "{name}" over {" and ".join(wanted)}. It was damaged; compute it anew.'
+            )
+    return spectrum
+
+
+def _attributes_of(place: Place) -> dict[str, Any]:
+    import zarr
+
+    try:
+        return dict(zarr.open_group(Path(place).expanduser() if is_local(place) else place, mode="r").attrs)
+    except Exception:  # no Zarr at all; whoever asked says so
+        return {}
+
+
+def _schema_of(place: Place) -> Any:
+    return _attributes_of(place).get("schema")

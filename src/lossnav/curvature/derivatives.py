@@ -48,23 +48,10 @@ class Derivatives(NamedTuple):
     products: list[Tensor]
 
 
-class Hessian:
-    """The Hessian of an objective's loss at one point, as an operator: it is never written down.
+class Operator:
+    """A matrix of second derivatives of an objective's loss at one point: never written down, only multiplied with.
 
-    H v is the derivative of (grad L) . v, so it takes a second backward pass through the first (Pearlmutter 1994): one
-    pass over the data costs a few gradients, and the memory of one batch.
-
-    Parameters
-    ----------
-    objective : Objective
-    point : mapping of str to Tensor, optional
-        Where; by default the objective's centre.
-    params : str or sequence of str
-        Glob patterns over the objective's moving parameters: by which is differentiated. The others are constants.
-    exclude : str or sequence of str
-        ``"bias"``, ``"norm"`` or glob patterns, left out of these; as in `directions.random`.
-    precision : "native" or "float64"
-        What the model computes in. The objective in float64 is made once: pass ``objective.double()`` for many points.
+    What is the same for all of them. `Hessian` and `GaussNewton` say what a batch adds.
 
     Attributes
     ----------
@@ -73,32 +60,12 @@ class Hessian:
     size : int
         How many numbers these are: d.
     count : int
-        Hessian-vector products made so far.
-
-    Raises
-    ------
-    StructureMismatchError
-        If the point has other names or shapes than the objective.
-    OptionError
-        If nothing is left to differentiate by, or an option is unknown.
-    ObjectiveError
-        In use, if the model cannot be differentiated twice; it says what torch said.
-
-    Notes
-    -----
-    A piecewise linear network has the Hessian of the piece the point is in: kinks (of ReLU, max-pooling) add nothing,
-    though over a step they bend the loss too.
-
-    References
-    ----------
-    Pearlmutter 1994, "Fast exact multiplication by the Hessian".
-
-    Examples
-    --------
-    >>> bowl = Objective.from_function(lambda p: (3 * p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
-    >>> Hessian(bowl) @ {"x": torch.tensor([1.0, 0.0])}
-    {'x': tensor([6., 0.])}
+        Products made so far.
+    passes : int
+        Over the data, so far: one for all the products of a call of `derive`, three with ``bn="recompute"``.
     """
+
+    kind: str
 
     def __init__(
         self,
@@ -121,15 +88,15 @@ class Hessian:
         like = self.objective.params
         self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
         self._sizes = [like[name].numel() for name in self.names]
-        self.size, self.count = sum(self._sizes), 0
+        self.size, self.count, self.passes = sum(self._sizes), 0, 0
 
     def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
-        """H v, with the names and shapes of the objective; zero where it is not differentiated by."""
+        """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
         self.objective.require_same_structure(vector, "the vector")
         return self.to_params(self.derive([self.to_flat(vector)]).products[0])
 
     def derive(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
-        """Compute loss, gradient and H v for some vectors of shape (d,), all in one pass over the data.
+        """Compute loss, gradient and products with some vectors of shape (d,), all in one pass over the data.
 
         Where BatchNorm statistics are made anew at every point, it takes three.
         """
@@ -137,6 +104,7 @@ class Hessian:
         slopes = [self._cut(vector) for vector in vectors]
         with _twice_differentiable(self.objective):
             layers = self._layers()
+            self.passes += 3 if layers else 1
             if layers:
                 return self._through_statistics(layers, slopes)
             with rng.preserved(self.objective.seed, self.objective.device):
@@ -190,16 +158,24 @@ class Hessian:
         with Given(layers, buffers, statistics) if layers else nullcontext():
             for batch in self._batches():
                 part, its_weight = self._one(given, buffers, batch, self.objective.bn == "batch")
-                gradient = _grad(part, by, create_graph=bool(slopes))
-                if slopes and not weight:
-                    _require_whole(gradient)
+                gradient, products = self._differentiate(part, by, slopes, first=not weight)
                 _add(sums[0], gradient)
-                for slope, product in zip(slopes, sums[1:], strict=True):
-                    _add(product, _grad(_dot(gradient, slope), by, retain_graph=True))
+                for total, product in zip(sums[1:], products, strict=True):
+                    _add(total, product)
                 numerator, weight = numerator + part.item(), weight + its_weight
         for tensor in (tensor for total in sums for tensor in total):
             tensor /= weight
         return (numerator / weight if weight else math.nan), sums
+
+    def _differentiate(
+        self, part: Tensor, by: Leaves, slopes: Sequence[Leaves], first: bool
+    ) -> tuple[Leaves, Iterator[Leaves]]:
+        """Gradient of a batch's part of the loss, and its products with the slopes, one after the other."""
+        raise NotImplementedError
+
+    def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
+        """What the curvature of the statistics adds to a product is the derivative of this; nothing by default."""
+        return torch.zeros(())
 
     def _batches(self) -> Iterator[Any]:
         yield from [None] if self.objective.batches is None else self.objective.batches
@@ -237,7 +213,7 @@ class Hessian:
                 through = _grad(_dot(recorded.totals, slope_s), leaves, create_graph=True)
                 _add(gradient, through)
                 for slope, bend, product in zip(slopes, bends, products, strict=True):
-                    inner = _dot(through, slope) + _dot(recorded.totals, bend)
+                    inner = self._bend(through, slope) + _dot(recorded.totals, bend)
                     _add(product, _grad(inner, leaves, retain_graph=True))
         return _joined(loss, [gradient, *products])
 
@@ -272,6 +248,74 @@ class Hessian:
             with Recorded(layers, buffers) as recorded:
                 self._one(given, buffers, batch, training=True)
             yield leaves, recorded
+
+
+class Hessian(Operator):
+    """The Hessian of an objective's loss at one point, as an operator: it is never written down.
+
+    H v is the derivative of (grad L) . v, so it takes a second backward pass through the first (Pearlmutter 1994): one
+    pass over the data costs a few gradients, and the memory of one batch.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    params : str or sequence of str
+        Glob patterns over the objective's moving parameters: by which is differentiated. The others are constants.
+    exclude : str or sequence of str
+        ``"bias"``, ``"norm"`` or glob patterns, left out of these; as in `directions.random`.
+    precision : "native" or "float64"
+        What the model computes in. The objective in float64 is made once: pass ``objective.double()`` for many points.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters that are differentiated by, in the objective's order.
+    size : int
+        How many numbers these are: d.
+    count : int
+        Hessian-vector products made so far.
+    passes : int
+        Over the data, so far: one for all the products of a call of `derive`, three with ``bn="recompute"``.
+
+    Raises
+    ------
+    StructureMismatchError
+        If the point has other names or shapes than the objective.
+    OptionError
+        If nothing is left to differentiate by, or an option is unknown.
+    ObjectiveError
+        In use, if the model cannot be differentiated twice; it says what torch said.
+
+    Notes
+    -----
+    A piecewise linear network has the Hessian of the piece the point is in: kinks (of ReLU, max-pooling) add nothing,
+    though over a step they bend the loss too.
+
+    References
+    ----------
+    Pearlmutter 1994, "Fast exact multiplication by the Hessian".
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (3 * p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> Hessian(bowl) @ {"x": torch.tensor([1.0, 0.0])}
+    {'x': tensor([6., 0.])}
+    """
+
+    kind = "hessian"
+
+    def _differentiate(
+        self, part: Tensor, by: Leaves, slopes: Sequence[Leaves], first: bool
+    ) -> tuple[Leaves, Iterator[Leaves]]:
+        gradient = _grad(part, by, create_graph=bool(slopes))
+        if slopes and first:
+            _require_whole(gradient)
+        return gradient, (_grad(_dot(gradient, slope), by, retain_graph=True) for slope in slopes)
+
+    def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
+        return _dot(through, slope)
 
 
 # ---------------------------------------------------------------------- public verbs

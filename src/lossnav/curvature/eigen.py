@@ -1,4 +1,4 @@
-"""The largest and smallest eigenvalues of a Hessian, with their eigenvectors and how sure they are."""
+"""The ends of the spectrum of a Hessian or a Gauss-Newton matrix, with their eigenvectors and how sure they are."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav.curvature.derivatives import Hessian, Precision
+from lossnav.curvature.derivatives import Operator, Precision
+from lossnav.curvature.gauss_newton import Kind, make_operator
 from lossnav.curvature.lanczos import Ritz, lanczos
+from lossnav.curvature.products import Products
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
 from lossnav.params import Params
-from lossnav.progress import Progress
 
 Which = Literal["largest", "smallest", "both"]
 
@@ -39,9 +39,11 @@ class Eigenpairs:
     vectors : tuple of m dict of str to Tensor
         Of length 1, with the names and shapes of the objective; the largest entry is positive.
     products : int
-        Hessian-vector products, each a pass over the data.
+        Hessian-vector products.
     converged : bool
         Whether every error is within the tolerance.
+    passes : int
+        Over the data: one a product, three with ``bn="recompute"``.
     """
 
     values: NDArray[np.float64]
@@ -49,6 +51,7 @@ class Eigenpairs:
     vectors: tuple[Params, ...]
     products: int
     converged: bool
+    passes: int = 0
 
 
 def top_eigenpairs(
@@ -60,6 +63,7 @@ def top_eigenpairs(
     seed: int = 0,
     tolerance: float = 1e-3,
     limit: int = LIMIT,
+    operator: Kind = "hessian",
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
     precision: Precision = "native",
@@ -67,7 +71,8 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
 
-    By the Lanczos method: nothing but Hessian-vector products, one pass over the data each. Both ends come from the
+    By the Lanczos method: nothing but Hessian-vector products, one pass over the data each (or three, with
+    ``bn="recompute"``). Both ends come from the
     same products. An eigenvalue that occurs more than once is found once.
 
     Parameters
@@ -86,6 +91,8 @@ def top_eigenpairs(
         is more. The values themselves are surer by far: their error goes as the square of the residual's.
     limit : int
         Most Hessian-vector products there may be.
+    operator : "hessian" or "gauss-newton"
+        Whose eigenvalues.
     params, exclude, precision
         As of a `Hessian`: the eigenvalues are those of the block of these parameters.
     progress : bool or None
@@ -114,49 +121,56 @@ def top_eigenpairs(
     if which not in ("largest", "smallest", "both"):
         raise OptionError(f"which={which!r} is unknown. Use 'largest', 'smallest' or 'both'.")
     require_reachable(tolerance, limit, seed)
-    hessian = Hessian(objective, point, params=params, exclude=exclude, precision=precision)
+    matrix = make_operator(operator, objective, point, params, exclude, precision)
     smallest, largest = (k if which != "largest" else 0), (k if which != "smallest" else 0)
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= hessian.size or smallest + largest > limit:
+    require_count(k, smallest + largest, matrix, limit)
+    with Products(matrix, "eigenvalues", None, progress) as multiply:
+        pairs = search(multiply, smallest, largest, seed=seed, tolerance=tolerance, limit=limit)
+    if multiply.signal is not None:
+        said = f"Stopped after {pairs.products} products. What they show is in the .surface of this exception."
+        raise Interrupted(said, pairs, multiply.signal)
+    if doubt := doubts(pairs, tolerance):
+        warnings.warn(doubt, LossnavWarning, stacklevel=2)
+    return pairs
+
+
+def search(multiply: Products, smallest: int, largest: int, *, seed: int, tolerance: float, limit: int) -> Eigenpairs:
+    """Both ends of a spectrum from the same products; what is known so far where a stop was asked for."""
+    matrix = multiply.operator
+    before = matrix.passes
+    found = lanczos(
+        lambda vector: multiply(vector[None])[0],
+        random_vector(matrix, seed),
+        smallest,
+        largest,
+        tolerance=tolerance,
+        limit=limit,
+        seed=seed + 1,
+        stop=lambda: multiply.signal is not None,
+    )
+    return _pairs(found, matrix, min(smallest, found.products), matrix.passes - before)
+
+
+def doubts(pairs: Eigenpairs, tolerance: float) -> str:
+    """What is to be said of pairs that are not as sure as they were to be; nothing where they are."""
+    if not np.isfinite(pairs.values).all():
+        return "The Hessian is not finite at this point: its eigenvalues are NaN. Check loss and gradient there."
+    if pairs.converged:
+        return ""
+    worst = float(np.max(pairs.errors / np.maximum(np.abs(pairs.values), 1e-300)))
+    return (
+        f"After {pairs.products} products an eigenvalue is known to within {worst:.1%} of itself only, not "
+        f"{tolerance:.1%}. Its error bound is in `errors`; allow more products with limit=, or a larger tolerance."
+    )
+
+
+def require_count(k: int, total: int, matrix: Operator, limit: int) -> None:
+    """Raise OptionError for numbers of eigenvalues that cannot be had."""
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= matrix.size or total > limit:
         raise OptionError(
-            f"k={k} eigenvalues of each end cannot be had of {hessian.size} parameters in {limit} products. "
+            f"k={k} eigenvalues of each end cannot be had of {matrix.size} parameters in {limit} products. "
             "Ask for 1 or more, and allow some products for each."
         )
-    with Progress("eigenvalues", None, "products", progress) as bar, StopRequests() as stop:
-
-        def product(vector: Tensor) -> Tensor:
-            made = hessian.derive([vector]).products[0]
-            bar.advance()
-            return made
-
-        found = lanczos(
-            product,
-            random_vector(hessian, seed),
-            smallest,
-            largest,
-            tolerance=tolerance,
-            limit=limit,
-            seed=seed + 1,
-            stop=lambda: stop.signal is not None,
-        )
-    pairs = _pairs(found, hessian, min(smallest, found.products))
-    if stop.signal is not None:
-        said = f"Stopped after {found.products} products. What they show is in the .surface of this exception."
-        raise Interrupted(said, pairs, stop.signal)
-    if not np.isfinite(found.values).all():
-        warnings.warn(
-            "The Hessian is not finite at this point: its eigenvalues are NaN. Check the loss and the gradient there.",
-            LossnavWarning,
-            stacklevel=2,
-        )
-    elif not found.converged:
-        worst = float(np.max(found.errors / np.maximum(np.abs(found.values), 1e-300)))
-        warnings.warn(
-            f"After {found.products} products an eigenvalue is known to within {worst:.1%} of itself only, not "
-            f"{tolerance:.1%}. Its error bound is in `errors`; allow more products with limit=, or a larger tolerance.",
-            LossnavWarning,
-            stacklevel=2,
-        )
-    return pairs
 
 
 def require_reachable(tolerance: float, limit: int, seed: int) -> None:
@@ -170,16 +184,16 @@ def require_reachable(tolerance: float, limit: int, seed: int) -> None:
         )
 
 
-def random_vector(hessian: Hessian, seed: int) -> Tensor:
+def random_vector(hessian: Operator, seed: int) -> Tensor:
     """A random vector of length 1, shape (d,), float64; drawn on the CPU, so the same on every device."""
     drawn = torch.randn(hessian.size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     drawn /= torch.linalg.vector_norm(drawn)
     return drawn.to(hessian.objective.device)
 
 
-def _pairs(found: Ritz, hessian: Hessian, smallest: int) -> Eigenpairs:
+def _pairs(found: Ritz, hessian: Operator, smallest: int, passes: int) -> Eigenpairs:
     """The most extreme first, with signs that do not depend on the way they were found."""
     order = [*range(smallest), *reversed(range(smallest, len(found.values)))]
     rows = [found.vectors[i] for i in order] if len(found.vectors) else []
     vectors = tuple(hessian.to_params(row * torch.sign(row[row.abs().argmax()])) for row in rows)
-    return Eigenpairs(found.values[order], found.errors[order], vectors, found.products, found.converged)
+    return Eigenpairs(found.values[order], found.errors[order], vectors, found.products, found.converged, passes)

@@ -6,6 +6,7 @@ Each function takes a surface and returns a figure of the backend::
     ln.plot.surface(surface, log=True).show()
     ln.plot.line(surface, backend="matplotlib").savefig("line.pdf")
     ln.plot.compare([a, b], labels=["with skip connections", "without"]).show()
+    ln.plot.spectrum(ln.curvature.spectrum(objective, density=True)).show()
 
 ``write(kind, surface, path)`` makes a file, and ``write(kind, [a, b], path)`` one of several; its ending chooses the
 backend. ``animate(surface, "turn.gif")`` makes a film.
@@ -28,6 +29,7 @@ from lossnav.plots import comparison as _comparison
 from lossnav.plots import contour as _contour
 from lossnav.plots import heatmap as _heatmap
 from lossnav.plots import line as _line
+from lossnav.plots import spectrum as _spectrum
 from lossnav.plots import surface3d as _surface3d
 from lossnav.plots.picture import dims_of, prepare, style
 from lossnav.plots.trajectory import track_of
@@ -35,6 +37,7 @@ from lossnav.plots.trajectory import track_of
 Backend = Literal["plotly", "matplotlib"]
 
 KINDS = ("line", "contour", "heatmap", "surface")
+SPECTRUM = "spectrum"
 
 _DRAWERS: dict[str, Any] = {"line": _line, "contour": _contour, "heatmap": _heatmap, "surface": _surface3d}
 _DIMS = {"line": 1, "contour": 2, "heatmap": 2, "surface": 2}
@@ -174,6 +177,33 @@ def compare(
     return _figure(kind, list(datasets), variable, log, backend, points, labels=labels)
 
 
+def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotly") -> Any:
+    """Draw the density of eigenvalues with a band of one standard error, and the eigenvalues at both ends as ticks.
+
+    What is negative is red. Where the spectrum has no density, its eigenvalues are drawn by their place.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `lossnav.curvature.spectrum` made.
+    log : bool
+        Logarithmic vertical axis; it ends at a twentieth of the height of one single eigenvalue.
+    backend : "plotly" or "matplotlib"
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    NotASpectrumError
+        If the dataset is no spectrum.
+    OptionError
+        If nothing in it is finite.
+    """
+    return _figure(SPECTRUM, dataset, "loss", log, backend, False)
+
+
 def write(
     kind: str,
     dataset: xr.Dataset | Sequence[xr.Dataset],
@@ -190,13 +220,13 @@ def write(
 
     Parameters
     ----------
-    kind : "line", "contour", "heatmap" or "surface"
+    kind : "line", "contour", "heatmap" or "surface"; "spectrum" of a spectrum
     dataset : xarray.Dataset, or a sequence of them
     path : path
         ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside.
     variable : str
     log : bool, optional
-        By default contours are logarithmic and the rest linear.
+        By default contours and spectra are logarithmic and the rest linear.
     points : bool
         Mark the points that were measured.
     trajectory : xarray.Dataset, optional
@@ -317,8 +347,10 @@ def _prepared(
     labels: Sequence[str] | None = None,
 ) -> tuple[Any, Any]:
     """Who draws, and what."""
+    if kind == SPECTRUM and not isinstance(dataset, Sequence):
+        return _spectrum, _spectrum.prepare(dataset, log=log is None or log)
     if kind not in KINDS:
-        raise OptionError(f"There is no plot {kind!r}. Use {', '.join(KINDS)}.")
+        raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM))}.")
     scale = _LOG_BY_DEFAULT[kind] if log is None else log
     if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
         raise OptionError("A trajectory is drawn on a plane, one. Use contour, heatmap or surface.")

@@ -1,0 +1,118 @@
+"""The diagonal of a Hessian from products with random vectors, and how sure each entry is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lossnav.curvature.derivatives import Precision
+from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.products import Products, Signs
+from lossnav.curvature.trace import LEAST
+from lossnav.errors import Interrupted, OptionError
+from lossnav.objective import Objective
+from lossnav.params import Params
+
+
+@dataclass(frozen=True)
+class Diagonal:
+    """The diagonal of an operator, entry by entry.
+
+    Attributes
+    ----------
+    value, error : dict of str to Tensor
+        Each entry and its standard error, with the names and shapes of the objective; zero in what is left out.
+    products : int
+        With the operator, one a random vector.
+    passes : int
+        Over the data.
+    """
+
+    value: Params
+    error: Params
+    products: int
+    passes: int
+
+
+def diagonal(
+    objective: Objective,
+    point: Mapping[str, Tensor] | None = None,
+    *,
+    products: int = 50,
+    operator: Kind = "hessian",
+    seed: int = 0,
+    params: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
+    precision: Precision = "native",
+    progress: bool | None = None,
+) -> Diagonal:
+    """Estimate the diagonal of the Hessian: the second derivative by each parameter alone.
+
+    The mean of v * (H v), entry by entry, over vectors v of random signs. What entry i is off by are the other entries
+    of its row: its standard error is sqrt((sum over j of H_ij^2) - H_ii^2) / sqrt(products). It falls slowly, so the
+    error is to be read with the value.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    products : int
+        Random vectors, 5 or more; several share a pass over the data.
+    operator : "hessian" or "gauss-newton"
+    seed : int
+    params, exclude, precision
+        As of a `Hessian`.
+    progress : bool or None
+        Whether to show a bar (None: on a terminal).
+
+    Returns
+    -------
+    Diagonal
+
+    Raises
+    ------
+    OptionError
+        If an option cannot be.
+    Interrupted
+        After Ctrl-C: with the diagonal by the products so far in ``surface``.
+    Others
+        As a `Hessian` or a `GaussNewton` does.
+
+    References
+    ----------
+    Bekas, Kokiopoulou, Saad 2007, "An estimator for the diagonal of a matrix", eq. 3; with signs its denominator is
+    the number of vectors.
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, -2.0])).sum(), {"x": torch.ones(2)})
+    >>> found = diagonal(bowl, products=5)
+    >>> found.value["x"], found.error["x"]
+    (tensor([ 2., -4.]), tensor([0., 0.]))
+    """
+    if isinstance(products, bool) or not isinstance(products, int) or products < LEAST:
+        raise OptionError(f"products={products!r} are too few to say how sure a diagonal is. Allow {LEAST} or more.")
+    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    signs, n = Signs(matrix, seed), 0
+    mean = torch.zeros(matrix.size, dtype=torch.float64, device=matrix.objective.device)
+    squares = torch.zeros_like(mean)  # of the deviations from the mean
+    with Products(matrix, "diagonal", products, progress) as multiply:
+        for probes in signs.blocks(products, multiply.most):
+            for sample in probes * multiply(probes):  # Welford 1962: sums of squares would cancel
+                n += 1
+                deviation = sample - mean
+                mean += deviation / n
+                squares += deviation * (sample - mean)
+            if multiply.signal is not None:
+                break
+    error = torch.sqrt(squares / (n - 1) / n) if n > 1 else torch.full_like(mean, math.inf)
+    found = Diagonal(matrix.to_params(mean), matrix.to_params(error), n, matrix.passes)
+    if multiply.signal is not None:
+        said = f"Stopped after {n} products. What they show is in the .surface of this exception."
+        raise Interrupted(said, found, multiply.signal)
+    return found

@@ -1,0 +1,178 @@
+"""Gauss-Newton-vector products: the curvature that the loss has in the model's outputs, seen from the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lossnav.batches import map_tensors
+from lossnav.calling import Measured
+from lossnav.curvature.derivatives import Hessian, Leaves, Operator, Precision, _dot, _grad, _require_whole
+from lossnav.errors import ObjectiveError, OptionError
+from lossnav.measures import Loss, logits
+from lossnav.objective import Objective
+
+Kind = Literal["hessian", "gauss-newton"]
+
+
+class GaussNewton(Operator):
+    """The generalised Gauss-Newton matrix of an objective at one point, as an operator: it is never written down.
+
+    G = sum over the samples of J^T H J, with J the derivative of the outputs by the parameters and H the Hessian of the
+    loss by the outputs: what is left of the Hessian where the outputs are taken for linear in the parameters. It has no
+    negative eigenvalue where the loss is convex in the outputs; for cross-entropy of logits and for the squared error
+    it is the Fisher matrix of the model's own predictions.
+
+    The outputs are what the objective's loss is given: ``outputs.logits`` where there are some, a tensor, or tuples,
+    lists and dicts of them. The loss of the batches is joined as the objective does it: class weights, ignored targets
+    and a short last batch included. The cut changes G: with a softmax in the model and `nll_loss` outside, linear in
+    the outputs, G is zero. Let the model return logits.
+
+    Parameters
+    ----------
+    objective : Objective
+        With a loss of its own beside the model.
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    params, exclude, precision
+        As of a `Hessian`.
+
+    Attributes
+    ----------
+    names, size, count, passes
+        As of a `Hessian`; one product costs about as much as one with the Hessian.
+
+    Raises
+    ------
+    ObjectiveError
+        If loss and model cannot be told apart: an objective with ``loss=None``, or one made `from_function`.
+    StructureMismatchError, OptionError
+        As a `Hessian` does.
+
+    References
+    ----------
+    Schraudolph 2002, "Fast curvature matrix-vector products for second-order gradient descent", section 3. Departure:
+    J v by two backward passes instead of a forward one, which not every operation has.
+
+    Examples
+    --------
+    Outputs w x and half the squared error: G is the mean of x x^T.
+
+    >>> model = torch.nn.Linear(1, 1, bias=False)
+    >>> half = lambda outputs, targets: ((outputs - targets) ** 2).mean() / 2
+    >>> objective = Objective(model, half, (torch.tensor([[1.0], [3.0]]), torch.zeros(2, 1)))
+    >>> GaussNewton(objective) @ {"weight": torch.tensor([[2.0]])}
+    {'weight': tensor([[10.]])}
+    """
+
+    kind = "gauss-newton"
+
+    def __init__(
+        self,
+        objective: Objective,
+        point: Mapping[str, Tensor] | None = None,
+        *,
+        params: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = (),
+        precision: Precision = "native",
+    ) -> None:
+        if objective._loss.function is None:
+            raise ObjectiveError(
+                f"{objective.name} returns its loss itself, and a Gauss-Newton matrix needs the outputs that the loss "
+                "is taken of. Pass Objective(model, loss, data) with a model that returns outputs and a loss beside "
+                "it, or use the Hessian (operator='hessian')."
+            )
+        super().__init__(objective, point, params=params, exclude=exclude, precision=precision)
+        self._between = _Between(self.objective._loss)
+        self.objective = self.objective._measuring(self._between, {})
+
+    def _differentiate(
+        self, part: Tensor, by: Leaves, slopes: Sequence[Leaves], first: bool
+    ) -> tuple[Leaves, Iterator[Leaves]]:
+        """Gradient J^T dL/dz and products J^T d2L/dz2 J v, z being the outputs."""
+        outputs, cut = self._between.outputs, self._between.cut
+        if first:
+            _require_apart(part, cut, by)
+        pull = _grad(part, cut, create_graph=bool(slopes))
+        weights = [tensor.detach().requires_grad_() for tensor in pull]
+        gradient = _grad(_dot(outputs, weights), by, create_graph=bool(slopes))
+        if slopes and first:
+            _require_whole([*pull, *gradient])
+
+        def products() -> Iterator[Leaves]:
+            for slope in slopes:
+                # J v is linear in v: the derivative, by the weights, of (weights . J) v, whatever the weights are
+                along = _grad(_dot(gradient, slope), weights, retain_graph=True)
+                bent = _grad(_dot(pull, along), cut, retain_graph=True)
+                yield _grad(_dot(outputs, bent), by, retain_graph=True)
+
+        return gradient, products()
+
+
+class _Between(Loss):
+    """A loss that is cut off from the model: what it is given has no graph, and both ends of the cut are kept.
+
+    Attributes
+    ----------
+    outputs, cut : list of Tensor
+        Of the last batch, the same numbers: hanging on the model, and what the loss hangs on.
+    """
+
+    def __init__(self, loss: Loss) -> None:
+        vars(self).update(vars(loss))
+        self.outputs: list[Tensor] = []
+        self.cut: list[Tensor] = []
+
+    def __call__(self, outputs: Any, targets: Any, n: int) -> Measured:
+        """Measure a batch as the loss does."""
+        self.outputs, self.cut = [], []
+
+        def apart(tensor: Tensor) -> Tensor:
+            if not tensor.is_floating_point():
+                return tensor
+            self.outputs.append(tensor)
+            self.cut.append(tensor.detach().requires_grad_())
+            return self.cut[-1]
+
+        outputs = map_tensors(logits(outputs), apart)
+        # targets that the model makes are outputs too
+        targets = map_tensors(targets, lambda tensor: apart(tensor) if tensor.requires_grad else tensor)
+        return super().__call__(outputs, targets, n)
+
+
+def _require_apart(part: Tensor, cut: Sequence[Tensor], by: Leaves) -> None:
+    """Raise where a loss hangs on the parameters by another way than through the tensors that were cut."""
+    past: Sequence[Tensor | None] = ()
+    if part.requires_grad:
+        past = torch.autograd.grad(part, by, allow_unused=True, retain_graph=True)
+    if not cut or any(tensor is not None for tensor in past):
+        raise ObjectiveError(
+            "The model's outputs are of a kind that the loss cannot be told apart from. Let the model, or forward=, "
+            "return a tensor, or a tuple, list or dict of tensors; or use the Hessian (operator='hessian')."
+        )
+
+
+OPERATORS: dict[str, type[Operator]] = {"hessian": Hessian, "gauss-newton": GaussNewton}
+
+
+def make_operator(
+    kind: Kind,
+    objective: Objective,
+    point: Mapping[str, Tensor] | None,
+    params: str | Sequence[str],
+    exclude: str | Sequence[str],
+    precision: Precision,
+) -> Operator:
+    """Make the operator of a name.
+
+    Raises
+    ------
+    OptionError
+        If there is none of that name.
+    """
+    if kind not in OPERATORS:
+        raise OptionError(f"operator={kind!r} is unknown. Use 'hessian' or 'gauss-newton'.")
+    return OPERATORS[kind](objective, point, params=params, exclude=exclude, precision=precision)

@@ -1,0 +1,119 @@
+"""Products with an operator as all estimates make them: several in one pass, on a bar, until somebody asks to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from lossnav.curvature.derivatives import Operator
+from lossnav.errors import OptionError
+from lossnav.interrupts import StopRequests
+from lossnav.progress import Progress
+
+_MEMORY = 2**30  # bytes for the vectors of one pass: each is held flat, cut, summed and joined, 32 bytes an entry
+_MOST = 10  # vectors in one pass: with more the passes before them weigh little, and Ctrl-C waits for a whole one
+
+
+class Products:
+    """Multiply vectors with an operator, for a `with`: the first Ctrl-C in it asks to stop.
+
+    Parameters
+    ----------
+    operator : Operator
+    description : str
+        What is being done, for the progress bar.
+    total : int or None
+        How many products there will be.
+    show : bool or None
+        See `Progress`.
+
+    Attributes
+    ----------
+    gradient_norm : float
+        At the operator's point, by its parameters, from the first pass; NaN before it.
+    most : int
+        How many vectors fit in one pass.
+    """
+
+    def __init__(self, operator: Operator, description: str, total: int | None, show: bool | None) -> None:
+        self.operator = operator
+        self.gradient_norm = math.nan
+        self.most = max(1, min(_MOST, _MEMORY // (32 * operator.size)))
+        self._bar, self._stop = Progress(description, total, "products", show), StopRequests()
+
+    @property
+    def signal(self) -> int | None:
+        """The signal that asked to stop, if one did."""
+        return self._stop.signal
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Products with some vectors, shape (k, d) as theirs, float64, in one pass over the data."""
+        made = self.operator.derive(list(vectors))
+        if math.isnan(self.gradient_norm):
+            self.gradient_norm = float(torch.linalg.vector_norm(made.gradient))
+        self._bar.advance(len(vectors))
+        return torch.stack(made.products)
+
+    def in_blocks(self, vectors: Tensor) -> Tensor:
+        """The same, in as many passes as it takes; fewer products where a stop was asked for."""
+        made = []
+        for block in torch.split(vectors, self.most):
+            made.append(self(block))
+            if self.signal is not None:
+                break
+        return torch.cat(made)
+
+    def __enter__(self) -> Products:
+        self._stop.__enter__()
+        self._bar.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.__exit__(kind, error, trace)
+        self._stop.__exit__(kind, error, trace)
+
+
+class Signs:
+    """Vectors of random signs (Rademacher), drawn on the CPU one after the other: the same on every device.
+
+    Parameters
+    ----------
+    operator : Operator
+        Whose vectors they are to be.
+    seed : int
+
+    Examples
+    --------
+    >>> from lossnav.curvature import Hessian
+    >>> from lossnav.objective import Objective
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(5)})
+    >>> Signs(Hessian(bowl), seed=0).draw(2).abs().sum()
+    tensor(10., dtype=torch.float64)
+    """
+
+    def __init__(self, operator: Operator, seed: int) -> None:
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
+        self._size, self._device = operator.size, operator.objective.device
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, n: int) -> Tensor:
+        """The next n, shape (n, d), float64."""
+        drawn = [torch.randint(0, 2, (self._size,), generator=self._generator, dtype=torch.int8) for _ in range(n)]
+        return (2 * torch.stack(drawn).to(self._device, torch.float64)) - 1
+
+    def blocks(self, n: int, most: int) -> Iterator[Tensor]:
+        """The next n, at most so many at a time."""
+        for first in range(0, n, most):
+            yield self.draw(min(most, n - first))
+
+
+def without(vectors: Tensor, known: Tensor | None) -> Tensor:
+    """What of some vectors is orthogonal to the orthonormal rows of `known`, shape (k, d)."""
+    return vectors if known is None else vectors - (vectors @ known.T) @ known

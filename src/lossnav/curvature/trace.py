@@ -1,0 +1,227 @@
+"""The trace of a Hessian from products with random vectors, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.special import stdtrit
+from torch import Tensor
+
+from lossnav.curvature.derivatives import Precision
+from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.products import Products, Signs, without
+from lossnav.errors import Interrupted, LossnavWarning, OptionError
+from lossnav.objective import Objective
+
+Method = Literal["hutch++", "hutchinson"]
+
+LEAST = 5  # probes that an error is taken of
+_SETTLED = 10  # probes before a tolerance may end it: the error itself is known to a quarter by then
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number that was estimated from random vectors.
+
+    Attributes
+    ----------
+    value : float
+    error : float
+        Its standard error.
+    products : int
+        With the operator.
+    passes : int
+        Over the data.
+    probes : int
+        Random vectors that value and error are the mean of; 0 where nothing was left to chance.
+    """
+
+    value: float
+    error: float
+    products: int
+    passes: int = 0
+    probes: int = 0
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Ends of a confidence interval: Student's t with a degree of freedom less than there are probes.
+
+        Examples
+        --------
+        >>> low, high = Estimate(10.0, 1.0, products=5, probes=5).interval()
+        >>> round(low, 2), round(high, 2)
+        (7.22, 12.78)
+        """
+        reach = self.error * float(stdtrit(self.probes - 1, 0.5 + confidence / 2)) if self.probes > 1 else self.error
+        return self.value - reach, self.value + reach
+
+
+def trace(
+    objective: Objective,
+    point: Mapping[str, Tensor] | None = None,
+    *,
+    products: int = 60,
+    tolerance: float | None = None,
+    method: Method = "hutch++",
+    operator: Kind = "hessian",
+    seed: int = 0,
+    params: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
+    precision: Precision = "native",
+    progress: bool | None = None,
+) -> Estimate:
+    """Estimate the trace of the Hessian: the sum of its eigenvalues.
+
+    Hutchinson's estimate is the mean of v . H v over vectors v of random signs. Hutch++ finds first, with a third of
+    the products, a space Q that holds most of H, takes the trace there exactly and leaves the rest P = 1 - Q Q^T to
+    chance::
+
+        tr H = tr(Q^T H Q) + mean over v of (P v) . H (P v)
+
+    Several vectors share a pass over the data.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    products : int
+        Most products there may be: 15 or more (Hutchinson: 5 or more).
+    tolerance : float, optional
+        The standard error, as a part of the value, at which it may end before that.
+    method : "hutch++" or "hutchinson"
+        The second keeps no vectors but those of one pass; the first a third of the products.
+    operator : "hessian" or "gauss-newton"
+    seed : int
+        Of the random vectors.
+    params, exclude, precision
+        As of a `Hessian`: the trace is that of the block of these parameters.
+    progress : bool or None
+        Whether to show a bar (None: on a terminal).
+
+    Returns
+    -------
+    Estimate
+        Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone; 0 where Q holds
+        everything. NaN where the derivatives are not finite, with a warning.
+
+    Raises
+    ------
+    OptionError
+        If an option cannot be.
+    Interrupted
+        After Ctrl-C: with the estimate of the probes so far in ``surface``.
+    Others
+        As a `Hessian` or a `GaussNewton` does.
+
+    References
+    ----------
+    Meyer, Musco, Musco, Woodruff 2021, "Hutch++: Optimal stochastic trace estimation", algorithm 1. Hutchinson 1990,
+    "A stochastic estimator of the trace of the influence matrix for Laplacian smoothing splines".
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, 2.0, 3.0])).sum(),
+    ...                                {"x": torch.ones(3)})
+    >>> found = trace(bowl, products=15)
+    >>> round(found.value, 4), round(found.error, 4)
+    (12.0, 0.0)
+    """
+    least = {"hutch++": 3 * LEAST, "hutchinson": LEAST}
+    if method not in least:
+        raise OptionError(f"method={method!r} is unknown. Use 'hutch++' or 'hutchinson'.")
+    if isinstance(products, bool) or not isinstance(products, int) or products < least[method]:
+        raise OptionError(
+            f"products={products!r} leave too few random vectors to say how sure {method} is. "
+            f"Allow {least[method]} or more."
+        )
+    if tolerance is not None and not tolerance > 0:
+        raise OptionError(f"tolerance={tolerance!r} is never reached. Use a part of the value such as 0.05.")
+    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    signs = Signs(matrix, seed)
+    with Products(matrix, "trace", products, progress) as multiply:
+        known, exact, first = None, 0.0, list[float]()
+        if method == "hutch++":
+            known, exact, first = _space(multiply, signs, min(products // 3, matrix.size))
+        whole = known is not None and len(known) == matrix.size
+        left = 0 if whole or multiply.signal is not None else products - matrix.count
+        samples = residual(multiply, signs, left, known, exact, tolerance)
+    if multiply.signal is not None and len(samples) < 2 and not whole:
+        exact, samples = 0.0, first  # the vectors that Q was to be made of are probes too
+    found = estimate(exact, samples, certain=whole, products=matrix.count, passes=matrix.passes)
+    if multiply.signal is not None:
+        said = f"Stopped after {matrix.count} products. What they show is in the .surface of this exception."
+        raise Interrupted(said, found, multiply.signal)
+    if not math.isfinite(found.value):
+        warnings.warn(
+            "The products are not finite at this point: the trace is NaN. Check the loss and the gradient there.",
+            LossnavWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def residual(
+    multiply: Products,
+    signs: Signs,
+    n: int,
+    known: Tensor | None = None,
+    exact: float = 0.0,
+    tolerance: float | None = None,
+    samples: Sequence[float] = (),
+) -> list[float]:
+    """Samples of the trace beside a space: (P v) . H (P v) for n vectors of signs, after the samples there are.
+
+    Fewer where a stop was asked for, or where their error is within the tolerance.
+    """
+    found = list(samples)
+    for probes in signs.blocks(n, multiply.most):
+        if multiply.signal is not None:
+            break
+        outside = without(probes, known)
+        found += (outside * multiply(outside)).sum(1).tolist()
+        if tolerance is not None and len(found) >= _SETTLED:
+            so_far = estimate(exact, found)
+            if so_far.error <= tolerance * abs(so_far.value):
+                break
+    return found
+
+
+def estimate(
+    exact: float, samples: Sequence[float], *, certain: bool = False, products: int = 0, passes: int = 0
+) -> Estimate:
+    """A part that is known, and the mean of samples of the rest with its standard error; nothing is left if certain."""
+    if certain:
+        return Estimate(exact, 0.0 if math.isfinite(exact) else math.inf, products, passes)
+    value = exact + float(np.mean(samples)) if samples else math.nan
+    error = float(np.std(samples, ddof=1) / math.sqrt(len(samples))) if len(samples) > 1 else math.inf
+    return Estimate(value, error if math.isfinite(value) else math.inf, products, passes, len(samples))
+
+
+def _space(multiply: Products, signs: Signs, n: int) -> tuple[Tensor | None, float, list[float]]:
+    """An orthonormal basis of H S, shape (n, d), the trace in it, and s . H s for each s of S, n vectors of signs.
+
+    None where a stop was asked for, or nothing is finite.
+    """
+    sketch, images = [], []
+    for probes in signs.blocks(n, multiply.most):
+        sketch.append(probes)
+        images.append(multiply(probes))
+        if multiply.signal is not None:
+            break
+    image = torch.cat(images)
+    samples = (torch.cat(sketch) * image).sum(1).tolist()
+    if multiply.signal is not None:
+        return None, 0.0, samples
+    if not bool(torch.isfinite(image).all()):
+        return None, math.nan, samples
+    basis = torch.linalg.qr(image.T).Q.T.contiguous()
+    again = multiply.in_blocks(basis)
+    if len(again) < len(basis):
+        return None, 0.0, samples
+    return basis, float((basis * again).sum()), samples
