@@ -16,7 +16,7 @@ from lossnav import errors
 from lossnav.zoo import li2018
 from lossnav.zoo import li2018_plan as plan
 from lossnav.zoo.li2018 import reproduce
-from lossnav.zoo.relief import relief
+from lossnav.relief import relief
 
 TINY = {"depth": 8, "passes": 2, "samples": 48, "side": 5, "images": 40, "progress": False}
 NAMES = ["resnet8", "resnet8-noshort"]
