@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lossnav.groups import open_trajectory
     from lossnav.objective import Objective
     from lossnav.projection import evaluate_trajectory, project
+    from lossnav.reports import report
     from lossnav.resuming import resume
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
     from lossnav.surface import open_surface as open
@@ -68,6 +69,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "evaluate_trajectory": ("lossnav.projection", "evaluate_trajectory"),
     "open_trajectory": ("lossnav.groups", "open_trajectory"),
     "recording": ("lossnav.recording", None),
+    "report": ("lossnav.reports", "report"),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
@@ -115,6 +117,7 @@ __all__ = [
     "plot",
     "project",
     "recording",
+    "report",
     "resume",
     "save",
     "stream",

@@ -74,7 +74,7 @@ def resume(
             "there."
         )
     if objective is None:
-        objective = _objective(said["objective"], store)
+        objective = objective_of(said["objective"], store)
     sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
@@ -95,8 +95,23 @@ def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
     return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
 
 
-def _objective(said: Mapping[str, Any], store: Place) -> Objective:
-    """Build the objective from where it came from, with its subset."""
+def objective_of(said: Mapping[str, Any], store: Place) -> Objective:
+    """Build the objective of a surface from where it came from, with its subset.
+
+    Parameters
+    ----------
+    said : mapping
+        ``surface.attrs["objective"]``.
+    store : path, fsspec URL or zarr store
+        To name it where the objective cannot be had.
+
+    Raises
+    ------
+    OptionError
+        If the surface does not say where.
+    SpecError, CheckpointError
+        As `load_objective` does.
+    """
     origin = said.get("origin")
     if not origin:
         raise OptionError(
