@@ -60,9 +60,10 @@ def open_group(place: Place, name: str) -> xr.Dataset | None:
         return None
     try:
         with xr.open_zarr(source, group=name, consolidated=False) as stored:
-            return stored.load()
+            found: xr.Dataset = stored.load()
     except (FileNotFoundError, KeyError, ValueError):
         return None
+    return found
 
 
 def open_trajectory(place: Place) -> xr.Dataset:

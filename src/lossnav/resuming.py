@@ -95,7 +95,7 @@ def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
     return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
 
 
-def objective_of(said: Mapping[str, Any], store: Place) -> Objective:
+def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None) -> Objective:
     """Build the objective of a surface from where it came from, with its subset.
 
     Parameters
@@ -104,6 +104,8 @@ def objective_of(said: Mapping[str, Any], store: Place) -> Objective:
         ``surface.attrs["objective"]``.
     store : path, fsspec URL or zarr store
         To name it where the objective cannot be had.
+    **elsewhere : str or None
+        ``spec``, ``checkpoint`` or ``data_root`` that are not where they were, or that the surface does not say.
 
     Raises
     ------
@@ -112,8 +114,9 @@ def objective_of(said: Mapping[str, Any], store: Place) -> Objective:
     SpecError, CheckpointError
         As `load_objective` does.
     """
-    origin = said.get("origin")
-    if not origin:
+    moved = {name: place for name, place in elsewhere.items() if place is not None}
+    origin = (said.get("origin") or {}) | moved
+    if not origin.get("spec"):
         raise OptionError(
             f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
             "with the same arguments, or pass the objective: ln.resume(store, objective)."

@@ -56,9 +56,13 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding | None:
     if norm is not None and largest is not None and largest > 0:
         promised = norm**2 / (2 * largest)
         measured = subject.facts.get("step", {})
-        error = float(measured.get("error", 0.0 if not subject.is_subset else _error(subject)))
+        error = measured.get("error")
+        if error is None:
+            error = _error(subject) if subject.is_subset else 0.0
         fall = float(measured.get("fall", promised))
-        falls.append(_Fall(fall, error, f"by one step against the gradient (norm {norm:.2g}, λmax {largest:.3g})"))
+        falls.append(
+            _Fall(fall, float(error), f"by one step against the gradient (norm {norm:.2g}, λmax {largest:.3g})")
+        )
         values |= {"promised": promised}
     worst = max(falls, key=lambda each: each.fall)
     part = worst.fall / abs(level) if level else math.inf if worst.fall > 0 else 0.0
@@ -215,7 +219,7 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iter
         untypical = any(abs(value - mean) > allowed for value in by_coordinate)
         values |= {"others": dict(others)}
     if per_length is not None:
-        words.append(f"which is {per_length:.3g} a unit of weights")
+        words.append(f"which is {per_length:.3g} for a step of length 1 in the weights")
     if trace is not None and known.get("parameters"):
         mean, error = (float(trace[name]) / float(known["parameters"]) for name in ("value", "error"))
         words.append(f"the mean eigenvalue (trace/N) is {mean:.3g} ± {error:.1g}")
@@ -232,7 +236,7 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iter
             values,
         )
     elif largest is not None and per_length is not None and largest > thresholds.FAR_BELOW * max(per_length, 0.0):
-        times = f"{largest / per_length:,.0f} times" if per_length > 0 else "beyond all"
+        times = f"{largest / per_length:.3g} times" if per_length > 0 else "beyond all"
         yield Finding(
             "mean curvature",
             "note",

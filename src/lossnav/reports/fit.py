@@ -29,8 +29,7 @@ class Fit(NamedTuple):
     @property
     def eigenvalues(self) -> Array:
         """Increasing, shape (k,)."""
-        values: Array = np.linalg.eigvalsh(self.hessian)
-        return values
+        return np.asarray(np.linalg.eigvalsh(self.hessian), np.float64)
 
 
 def fitted(subject: Subject) -> Fit | None:

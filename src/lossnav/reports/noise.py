@@ -134,12 +134,11 @@ def pits_of(subject: Subject) -> list[tuple[Pit, int, int]]:
     if loss.size > MOST_PITS:
         return []
     shape = loss.shape
-    return _deepest(
-        [
-            (pit, *(int(numbers[np.ravel_multi_index(place, shape)]) for place in (pit.bottom, pit.over)))
-            for pit in pits(loss.values)
-        ]
-    )
+
+    def number(place: tuple[int, ...]) -> int:
+        return int(numbers[np.ravel_multi_index(place, shape)])
+
+    return _deepest([(pit, number(pit.bottom), number(pit.over)) for pit in pits(loss.values)])
 
 
 def _deepest(found: list[tuple[Pit, int, int]]) -> list[tuple[Pit, int, int]]:
@@ -216,15 +215,17 @@ def _rounding(subject: Subject) -> Iterator[Finding]:
             error, how = plan_error * level, f"the plan's {plan_error:.1g} of the loss"
     values |= {"error": error, "plan_error": plan_error, "measured": bool(measured)}
     part = error / relief if relief > 0 else math.inf
-    said = f"Computed in {precision}; the error of the loss, {how}, is {error:.1g}, "
+    said = f"Computed in {precision}; the error of the loss, {how}, is {error:.1g}"
     if part <= thresholds.ROUNDED_NOTE:
-        yield Finding("precision", "ok", f"{said}{part:.1g} of the rise in the middle of the picture.", values=values)
+        yield Finding(
+            "precision", "ok", f"{said} ({part:.1%} of the rise in the middle of the picture).", values=values
+        )
         return
-    what = f"{part:.0%} of the rise in the middle of the picture" if math.isfinite(part) else "and nothing rises there"
+    what = f"{part:.0%} of the rise in the middle of the picture" if math.isfinite(part) else "and nothing rises"
     yield Finding(
         "precision",
         "warning" if part > thresholds.ROUNDED else "note",
-        f"{said}{what}: shapes that small are of the arithmetic, not of the loss.",
+        f"{said}, {what}: shapes that small are of the arithmetic, not of the loss.",
         'Compute in more digits (precision="float32" or "float64"), or look at a larger range.',
         values,
     )

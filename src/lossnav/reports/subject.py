@@ -273,7 +273,8 @@ class Subject:
 
     @cached_property
     def _finite(self) -> NDArray[np.bool_]:
-        return np.isfinite(self._flat("loss"))
+        finite: NDArray[np.bool_] = np.isfinite(self._flat("loss"))
+        return finite
 
     def _flat(self, name: str) -> NDArray[Any]:
         assert self.surface is not None
