@@ -13,8 +13,8 @@ from torch import nn
 import lossnav as ln
 from lossnav import errors
 from lossnav.groups import open_group
-from lossnav.reports import measuring
-from lossnav.reports.samples import batch_dependence, difference
+from lossnav.reports.measuring import parts
+from lossnav.reports.measuring.samples import batch_dependence, difference
 
 
 def levels(report):
@@ -308,7 +308,7 @@ def test_a_stored_spectrum_counts(clean, monkeypatch):
     assert stored["saddle"].level == "warning" and stored["saddle"].values["lambda_min"] == -3.0
     assert stored["mean curvature"].values["mean_eigenvalue"] == pytest.approx(0.1)
     monkeypatch.setattr(ln.curvature, "top_eigenpairs", None)  # it is not asked again
-    monkeypatch.setattr(measuring, "rescaled_twin", lambda *given: ({}, 0))
+    monkeypatch.setattr(parts, "rescaled_twin", lambda *given: ({}, 0))
     again = ln.report(surface, spectrum, objective=objective)
     assert again["saddle"].values["lambda_max"] == 9.0
     spectrum.attrs["point"] = "elsewhere"
@@ -319,13 +319,13 @@ def test_a_report_that_is_stopped_keeps_what_it_measured(clean, tmp_path, monkey
     objective, _, surface = clean
     store = tmp_path / "run.zarr"
     ln.save(surface, store)
-    trace = measuring._Measuring.trace
+    trace = parts._Measuring.trace
 
     def stopped(self):
         os.kill(os.getpid(), signal.SIGINT)
         trace(self)
 
-    monkeypatch.setattr(measuring._Measuring, "trace", stopped)
+    monkeypatch.setattr(parts._Measuring, "trace", stopped)
     with pytest.raises(errors.Interrupted) as caught:
         ln.report(store, objective=objective)
     assert caught.value.surface["descent"].level == "ok"

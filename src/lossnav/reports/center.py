@@ -74,7 +74,7 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding | None:
         return Finding(
             "minimum",
             "warning",
-            f"{said}: it is no minimum of this loss, and a valley in the picture is one beside the way down.",
+            f"{said}: it is no minimum of this loss, whatever the picture looks like.",
             "Train on, or look at the data the network was trained on; do not call this the shape of a minimum.",
             values,
         )
@@ -88,6 +88,8 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding | None:
             values,
         )
     lowest = "The centre is the lowest point of the picture"
+    if falls[0].fall > 0:
+        lowest = f"No point of the picture is lower than the centre by more than {falls[0].fall / abs(level):.1g} of it"
     if norm is None:
         return Finding("minimum", "ok", f"{lowest}; its gradient is not known.", values=values)
     gain = f"a step against it gives {max(0.0, worst.fall):.1g} of {level:.4g}"
@@ -219,7 +221,7 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iter
         untypical = any(abs(value - mean) > allowed for value in by_coordinate)
         values |= {"others": dict(others)}
     if per_length is not None:
-        words.append(f"which is {per_length:.3g} for a step of length 1 in the weights")
+        words.append(f"which is {per_length:.3g} for a step of length 1")
     if trace is not None and known.get("parameters"):
         mean, error = (float(trace[name]) / float(known["parameters"]) for name in ("value", "error"))
         words.append(f"the mean eigenvalue (trace/N) is {mean:.3g} ± {error:.1g}")
@@ -236,7 +238,7 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iter
             values,
         )
     elif largest is not None and per_length is not None and largest > thresholds.FAR_BELOW * max(per_length, 0.0):
-        times = f"{largest / per_length:.3g} times" if per_length > 0 else "beyond all"
+        times = f"{float(f'{largest / per_length:.2g}'):,.0f} times" if per_length > 0 else "beyond all"
         yield Finding(
             "mean curvature",
             "note",

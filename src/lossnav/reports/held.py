@@ -72,8 +72,8 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
             "batch norm",
             "warning",
             f"The loss of a sample depends on its batch: in other company it differs by {float(depends):.1%}, so "
-            "something in the model takes statistics of the batch though it is in eval mode.",
-            "Look for a layer with track_running_stats=False, or one that calls F.batch_norm(training=True).",
+            "something in the model takes statistics of the batch, or draws random numbers, though it is in eval mode.",
+            "Look for track_running_stats=False, F.batch_norm(training=True), or dropout that is always on.",
             values,
         )
     elif layers == 0:

@@ -89,7 +89,7 @@ def _noise(subject: Subject) -> Finding:
         )
     middle = errors[subject.middle]
     level = float(np.median(middle[np.isfinite(middle)])) if np.isfinite(middle).any() else math.nan
-    error, how = math.sqrt(2) * level, "as if the samples of two points were others, which is more than it is"
+    error, how = math.sqrt(2) * level, "as of independent samples; common ones mostly give less"
     paired = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "middle"), None)
     if paired is not None:
         error, how = float(paired["error"]), "sample by sample"

@@ -55,7 +55,7 @@ _STYLE = """
 .lossnav-report { font: 15px/1.5 Helvetica, Arial, sans-serif; color: #1d2530; background: #fff; max-width: 62rem; }
 .lossnav-report h3 { font-size: 1rem; margin: 1.25rem 0 .5rem; }
 .lossnav-report h3 b { font-family: ui-monospace, Menlo, monospace; margin-right: .5rem; }
-.lossnav-report h3 span { font-weight: normal; color: #5d6875; }
+.lossnav-report h3 span { font: 15px/1.5 Helvetica, Arial, sans-serif; color: #5d6875; }
 .lossnav-report table { border-collapse: collapse; width: 100%; }
 .lossnav-report td, .lossnav-report th { vertical-align: top; text-align: left; padding: .3rem .75rem .3rem 0;
   border-top: 1px solid #e3e7ec; background: none; }

@@ -229,7 +229,8 @@ class Subject:
         if measured:
             found = found | {name: value for name, value in measured.items() if value is not None}
             found["source"] = "measured for this report"
-        return {name: _number(value) for name, value in found.items()}
+        numbers = {name: _number(value) for name, value in found.items()}
+        return {name: value for name, value in numbers.items() if value == value}  # nan is not known
 
     def _of_curvature(self) -> dict[str, Any]:
         if self.curvature is None or "lambda_min" not in self.curvature:

@@ -28,10 +28,10 @@ from lossnav.files import Place, beside, is_local, is_url
 from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
 from lossnav.progress import Progress
+from lossnav.reports.measuring.samples import batch_dependence, difference
+from lossnav.reports.measuring.twins import rescaled_twin
 from lossnav.reports.noise import pits_of
-from lossnav.reports.samples import batch_dependence, difference
 from lossnav.reports.subject import REPORT_SCHEMA, REPORT_VERSION, Subject
-from lossnav.reports.twins import rescaled_twin
 from lossnav.resuming import objective_of
 from lossnav.surface import differences, jsonable
 
@@ -150,6 +150,8 @@ class _Measuring:
             self.step, self.pairs, self.rounding, self.twin,
         )  # fmt: skip
         self._gradient: Tensor | None = None
+        self._exact: Objective | None = None
+        self._inexact = False
         self._hessian = Hessian(self.here)
 
     # ------------------------------------------------------------------ the parts
@@ -159,7 +161,8 @@ class _Measuring:
         passes = self.here._pass
         modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
         self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
-        self.found["batch_dependence"] = batch_dependence(self.here)
+        exact = self.exact()  # of losses near zero, single precision leaves half a digit
+        self.found["batch_dependence"] = batch_dependence(self.here if exact is None else exact)
         self.passes += 2
 
     def center(self) -> None:
@@ -292,12 +295,10 @@ class _Measuring:
         places = subject.places[chosen]
         if subject.seeds is not None or places.shape[1] != len(self.chart.dims) or subject.attrs.get("control_variate"):
             return
-        try:
-            exact = self.here.double()
-            truth = np.array([exact.evaluate(self.chart(place))["loss"] for place in places])
-        except (LossnavError, RuntimeError) as error:  # a loss or a model that keeps tensors of its own
-            self.found["rounding"] = {"error": None, "why": str(error).splitlines()[0]}
+        exact = self.exact()
+        if exact is None:
             return
+        truth = np.array([exact.evaluate(self.chart(place))["loss"] for place in places])
         self.passes += len(chosen)
         off = subject.losses[chosen] - truth
         self.found["rounding"] = {"error": float(np.ptp(off)), "level": float(np.abs(off).max()), "points": len(chosen)}
@@ -323,6 +324,16 @@ class _Measuring:
         drawn = [hessian.to_flat(direction) for direction in directions.random(objective, **options)]
         self.passes += 1
         return np.array([float(v @ image) for v, image in zip(drawn, hessian.derive(drawn).products, strict=True)])
+
+    def exact(self) -> Objective | None:
+        """The objective in float64; None where its loss or its model keeps tensors of its own that do not follow."""
+        if self._exact is None and not self._inexact:
+            try:
+                self._exact = self.here.double()
+                self._exact.evaluate(self.here.params)
+            except (LossnavError, RuntimeError):
+                self._exact, self._inexact = None, True
+        return self._exact
 
     def _only(self) -> dict[str, float]:
         (image,) = self._products([torch.ones(1, dtype=torch.float64, device=self.here.device)])
