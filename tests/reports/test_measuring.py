@@ -106,6 +106,20 @@ def test_a_centre_that_is_not_a_minimum_is_found_where_the_picture_hides_it():
     assert found["descent"].level == "note" and found["descent"].values["share"] > 0.9
 
 
+def test_a_chart_that_cannot_be_made_again_leaves_what_is_of_the_centre():
+    saddle = bent([*np.full(30, 1.0), -0.5, 4.0])
+    along = {"x": torch.full((32,), 0.2, dtype=torch.float64)}
+    line = ln.Line(saddle.params, along)
+    surface = ln.evaluate(saddle, line, ln.Grid(alpha=(-1, 1, 13)), engine=PLAIN, progress=False)
+    without, with_it = (ln.report(surface, objective=saddle, chart=chart) for chart in (None, line))
+    assert without["saddle"].level == with_it["saddle"].level == "warning"
+    assert "descent" not in without
+    elsewhere = ln.Line({"x": torch.ones(32, dtype=torch.float64)}, along)
+    surface = ln.evaluate(saddle, elsewhere, ln.Grid(alpha=(-1, 1, 3)), engine=PLAIN, progress=False)
+    with pytest.raises(errors.ChartError, match="chart="):
+        ln.report(surface, objective=saddle)
+
+
 def relu_nets(factor):
     """A ReLU network trained on clusters, and the same function with other weights."""
     model = network(nn.ReLU, width=6)

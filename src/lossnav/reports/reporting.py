@@ -55,7 +55,8 @@ def report(
     objective : Objective, optional
         Of the surface, to measure by; what is measured is kept in the run's group ``report``.
     chart : Chart, optional
-        Of the surface; by default made again from its recipe or the directions that were kept.
+        Of the surface; by default made again from its recipe or the directions that were kept. Where that cannot be,
+        only what is of the centre alone is measured.
     measure : bool
         Measure with the objective of the run's own SPEC, made again.
     seed : int
@@ -89,7 +90,7 @@ def report(
     >>> saddle = ln.Objective.from_function(lambda p: 5 * p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
     >>> line = ln.Line(saddle.params, {"x": torch.tensor([1.0, 0.0])})
     >>> surface = ln.evaluate(saddle, line, ln.Grid(alpha=(-1, 1, 11)))
-    >>> print(ln.report(surface, objective=saddle)["saddle"].said)
+    >>> print(ln.report(surface, objective=saddle, chart=line)["saddle"].said)
     This slice looks convex but the Hessian at its centre has eigenvalue -2 ± ... (20% of the largest, 10): the centre
     is a saddle.
     """

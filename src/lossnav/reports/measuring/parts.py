@@ -23,7 +23,7 @@ from lossnav.charts import Chart
 from lossnav.charts.saved import open_chart
 from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
-from lossnav.errors import Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
+from lossnav.errors import ChartError, Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
 from lossnav.files import Place, beside, is_local, is_url
 from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
@@ -61,7 +61,7 @@ def measure(
     objective : Objective, optional
         By default made again from where the surface says it came from.
     chart : Chart, optional
-        By default made again.
+        By default made again; where that cannot be, only what is of the centre alone is measured.
     place : path, fsspec URL or zarr store, optional
         Of the surface: directions that were kept lie beside it.
     seed, probes, limit, progress
@@ -91,7 +91,12 @@ def measure(
         )
     if chart is None:
         kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
-        chart = open_chart(subject.chart, objective, kept)
+        try:
+            chart = open_chart(subject.chart, objective, kept)
+        except ChartError as error:
+            if algebra.fingerprint(objective.params) != subject.chart.get("center"):
+                raise ChartError(f"{error} Or pass it to the report: chart=.") from error
+            chart = None  # then all that is of the centre alone
     elif jsonable(chart.describe()) != subject.chart:
         raise PlanMismatchError("The chart is not the one of the surface. Pass that one, or leave out chart=.")
     measuring = _Measuring(subject, objective, chart, seed, probes, limit, progress)
@@ -133,14 +138,14 @@ class _Measuring:
         self,
         subject: Subject,
         objective: Objective,
-        chart: Chart,
+        chart: Chart | None,
         seed: int,
         probes: int,
         limit: int,
         progress: bool | None,
     ) -> None:
         same = algebra.fingerprint(objective.params) == subject.chart.get("center")
-        self.here = objective if same else objective.at(chart.center)
+        self.here = objective if same or chart is None else objective.at(chart.center)
         self.subject, self.chart = subject, chart
         self.seed, self.probes, self.limit, self.progress = seed, probes, limit, progress
         self.passes = 0
@@ -167,13 +172,19 @@ class _Measuring:
 
     def center(self) -> None:
         """Loss, gradient and in-plane curvature; and whether the directions lead along the weights."""
-        tangents = self.chart.tangents(np.zeros(len(self.chart.dims)))
-        basis = torch.stack([self._hessian.to_flat(tangent) for tangent in tangents])  # (k, d)
+        if self.chart is None:
+            self._gradient = self._hessian.derive().gradient
+            self.passes += 1
+            norm = float(torch.linalg.vector_norm(self._gradient))
+            self.found["center"] = {"gradient_norm": norm, "parameters": self._hessian.size}
+            return
+        origin = np.zeros(len(self.chart.dims))
+        basis = torch.stack([self._hessian.to_flat(tangent) for tangent in self.chart.tangents(origin)])  # (k, d)
         loss, gradient, images = self._hessian.derive(list(basis))
         self._gradient = gradient
         self.passes += 1
         within = (basis @ torch.stack(images).T).cpu().numpy()
-        bent = self.chart.bending(np.zeros(len(self.chart.dims)), self._hessian.to_params(gradient))
+        bent = self.chart.bending(origin, self._hessian.to_params(gradient))
         gram = (basis @ basis.T).cpu().numpy()
         slopes = (basis @ gradient).cpu().numpy()
         norm = float(torch.linalg.vector_norm(gradient))
@@ -238,7 +249,7 @@ class _Measuring:
 
     def others(self) -> None:
         """Curvature along other random directions of the same kind as the chart's."""
-        options = random_options(self.chart)
+        options = None if self.chart is None else random_options(self.chart)
         if options is None:
             return
         seeds = [options["seed"] + 1 + i for i in range(self.probes)]
@@ -270,6 +281,8 @@ class _Measuring:
     def pairs(self) -> None:
         """Standard errors of differences of the picture's losses, sample by sample."""
         subject = self.subject
+        if self.chart is None:
+            return
         near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
         wanted = [("middle", *subject.ends_of_middle), ("lowest", lowest, near)]
         if subject.seeds is None:
@@ -290,6 +303,8 @@ class _Measuring:
     def rounding(self) -> None:
         """How far differences of the picture's losses are from those in float64."""
         subject = self.subject
+        if self.chart is None:
+            return
         low, high = subject.ends_of_middle
         chosen = list(dict.fromkeys([int(subject.distances.argmin()), low, high, *subject.middle.tolist()]))[:_CHECKED]
         places = subject.places[chosen]
@@ -317,7 +332,7 @@ class _Measuring:
 
     def _curvature_of(self, objective: Objective) -> Array | None:
         """Curvature along the chart's random directions, drawn anew for the weights of an objective."""
-        options = random_options(self.chart)
+        options = None if self.chart is None else random_options(self.chart)
         if options is None:
             return None
         hessian = Hessian(objective)
