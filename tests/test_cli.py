@@ -97,6 +97,7 @@ def test_version_and_help(tmp_path):
         ("animate", "-h"),
         ("export", "-h"),
         ("info", "-h"),
+        ("report", "-h"),
     ):
         done = lossnav(*command, cwd=tmp_path)
         assert done.returncode == (0 if command else 2)

@@ -68,6 +68,8 @@ def test_demo_leaves_everything_in_one_folder(digits_demo):
     assert table["held-out accuracy"] in page
     assert table["lowest loss"] in page
     assert 'src="http' not in page
+    assert "What this can and cannot say" in page and page.count("<h3><b>") == 3
+    assert ln.report(digits_demo.folder / "plane.zarr")["saddle"].values["lambda_max"] > 0
     plane = ln.open(digits_demo.folder / "plane.zarr")
     assert plane.sizes == {"alpha": 51, "beta": 51}
     assert float(plane["loss"].sel(alpha=0, beta=0)) == pytest.approx(plane.lossnav.center["loss"], rel=1e-5)

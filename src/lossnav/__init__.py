@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lossnav.groups import open_spectrum, open_trajectory
     from lossnav.objective import Objective
     from lossnav.projection import evaluate_trajectory, project
+    from lossnav.reports import report
     from lossnav.resuming import resume
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
     from lossnav.surface import open_surface as open
@@ -69,6 +70,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "open_trajectory": ("lossnav.groups", "open_trajectory"),
     "open_spectrum": ("lossnav.groups", "open_spectrum"),
     "recording": ("lossnav.recording", None),
+    "report": ("lossnav.reports", "report"),
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
@@ -117,6 +119,7 @@ __all__ = [
     "plot",
     "project",
     "recording",
+    "report",
     "resume",
     "save",
     "stream",

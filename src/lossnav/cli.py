@@ -559,6 +559,40 @@ def info(
         _print_table(_made_words(opened) | _summary_words(opened))
 
 
+@app.command()
+@_reporting
+def report(
+    surface: Surface,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure at the centre what is not known, with the run's own objective.")
+    ] = False,
+    spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
+    data_root: DataRoot = None,
+    limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say what a stored picture can and cannot say: warnings, notes, and what to do."""
+    from lossnav.reports import report as run
+    from lossnav.resuming import objective_of
+    from lossnav.surface import open_surface
+
+    elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root}
+    moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
+    objective = None
+    if measure:
+        objective = objective_of(open_surface(surface).attrs["objective"], surface, **moved)
+    elif any(moved.values()):
+        raise OptionError("--spec, --checkpoint and --data-root say what to measure with. Add --measure.")
+    try:
+        found = run(surface, objective=objective, seed=seed, limit=limit, progress=True)
+    except Interrupted as stopped:
+        typer.echo(str(stopped.surface))
+        raise
+    typer.echo(found.to_json() if as_json else str(found))
+
+
 def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
     """Make the engine of a name; what is said of a cluster needs one."""
     from lossnav.engines import Local, Ray

@@ -77,6 +77,20 @@ def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
+def open_group(place: Place, name: str) -> xr.Dataset | None:
+    """Open what lies in a group of a store, in memory; None where there is no such group."""
+    place = as_path(place)
+    source = Path(place).expanduser() if is_local(place) else place
+    if not is_there(source):
+        return None
+    try:
+        with xr.open_zarr(source, group=name, consolidated=False) as stored:
+            found: xr.Dataset = stored.load()
+    except (FileNotFoundError, KeyError, ValueError):
+        return None
+    return found
+
+
 def open_trajectory(place: Place) -> xr.Dataset:
     """Open the path that `evaluate_trajectory` wrote into a surface's store (docs/schema.md).
 

@@ -74,7 +74,7 @@ def resume(
             "there."
         )
     if objective is None:
-        objective = _objective(said["objective"], store)
+        objective = objective_of(said["objective"], store)
     sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
@@ -95,10 +95,28 @@ def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
     return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
 
 
-def _objective(said: Mapping[str, Any], store: Place) -> Objective:
-    """Build the objective from where it came from, with its subset."""
-    origin = said.get("origin")
-    if not origin:
+def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None) -> Objective:
+    """Build the objective of a surface from where it came from, with its subset.
+
+    Parameters
+    ----------
+    said : mapping
+        ``surface.attrs["objective"]``.
+    store : path, fsspec URL or zarr store
+        To name it where the objective cannot be had.
+    **elsewhere : str or None
+        ``spec``, ``checkpoint`` or ``data_root`` that are not where they were, or that the surface does not say.
+
+    Raises
+    ------
+    OptionError
+        If the surface does not say where.
+    SpecError, CheckpointError
+        As `load_objective` does.
+    """
+    moved = {name: place for name, place in elsewhere.items() if place is not None}
+    origin = (said.get("origin") or {}) | moved
+    if not origin.get("spec"):
         raise OptionError(
             f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
             "with the same arguments, or pass the objective: ln.resume(store, objective)."

@@ -33,6 +33,8 @@ from lossnav.plots import spectrum as _spectrum
 from lossnav.plots import surface3d as _surface3d
 from lossnav.plots.picture import dims_of, prepare, style
 from lossnav.plots.trajectory import track_of
+from lossnav.reports import report
+from lossnav.reports.panel import TITLE, panel
 
 Backend = Literal["plotly", "matplotlib"]
 
@@ -223,7 +225,8 @@ def write(
     kind : "line", "contour", "heatmap" or "surface"; "spectrum" of a spectrum
     dataset : xarray.Dataset, or a sequence of them
     path : path
-        ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside.
+        ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside and
+        below the picture what it can and cannot say (`lossnav.report`).
     variable : str
     log : bool, optional
         By default contours and spectra are logarithmic and the rest linear.
@@ -249,7 +252,10 @@ def write(
     with writing(target):
         if suffix == ".html":
             script = _comparison.ONE_CAMERA if drawer is _comparison else None
-            drawer.interactive(picture).write_html(target, include_plotlyjs=True, full_html=True, post_script=script)
+            page = drawer.interactive(picture).to_html(
+                include_plotlyjs=True, full_html=True, post_script=script, default_height="88vh"
+            )
+            target.write_text(_with_panel(page, dataset, trajectory, picture), "utf-8")
         else:
             from matplotlib.figure import Figure
 
@@ -258,6 +264,18 @@ def write(
                 drawer.draw(figure, picture)
                 figure.savefig(target)
     return target
+
+
+def _with_panel(
+    page: str, dataset: xr.Dataset | Sequence[xr.Dataset], trajectory: xr.Dataset | None, picture: Any
+) -> str:
+    """A page of plotly with what its picture can and cannot say below it."""
+    if isinstance(dataset, Sequence):
+        said = dict(zip(picture.labels, (report(each) for each in dataset), strict=True))
+    else:
+        said = {"": report(dataset, *([] if trajectory is None else [trajectory]))}
+    before, end, after = page.rpartition("</body>")
+    return f'{before}<div style="padding: 0 2rem 2rem">{panel(said, TITLE)}</div>{end}{after}'
 
 
 def animate(

@@ -12,6 +12,8 @@ from typing import Any
 import xarray as xr
 
 from lossnav import __version__
+from lossnav.reports import Report, report
+from lossnav.reports.panel import TITLE, panel
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ def write_page(
     numbers: Mapping[str, str],
     sections: Sequence[Section],
     surfaces: Mapping[str, xr.Dataset],
+    reports: Mapping[str, Report] | None = None,
 ) -> Path:
     """Write the page.
 
@@ -50,7 +53,9 @@ def write_page(
         The table at the top.
     sections : sequence of Section
     surfaces : mapping of str to xarray.Dataset
-        Those shown; how each was made is listed at the end.
+        Those shown; what each can and cannot say stands below the pictures, and at the end how it was made.
+    reports : mapping of str to Report, optional
+        Of surfaces of which more is known than they say themselves.
 
     Returns
     -------
@@ -58,6 +63,8 @@ def write_page(
     """
     body = [f"<header><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>{_table(numbers)}</header>"]
     body += [_section(section) for section in sections]
+    said = {name: (reports or {}).get(name) or report(surface) for name, surface in surfaces.items()}
+    body.append(f"<section>{panel(said, TITLE)}</section>")
     body.append(f"<section><h2>How it was made</h2>{_provenance(surfaces)}</section>")
     body.append(f"<footer>lossnav {__version__}</footer>")
     path.write_text(

@@ -18,6 +18,7 @@ from lossnav.evaluation import evaluate
 from lossnav.files import require_writable
 from lossnav.objective import Objective
 from lossnav.plots.page import Section, write_page
+from lossnav.reports import Report, report
 from lossnav.samplers import Grid
 from lossnav.zoo.recipes import recipe
 
@@ -58,7 +59,7 @@ class DemoResult:
     surfaces : dict of str to xarray.Dataset
         ``line``, ``bilinear`` and ``plane``.
     seconds : dict of str to float
-        ``train``, ``evaluate``, ``draw`` and ``all``.
+        ``train``, ``evaluate``, ``report``, ``draw`` and ``all``.
     """
 
     folder: Path
@@ -81,7 +82,7 @@ class DemoResult:
             "highest loss": f"{max(s['highest']['loss'] for s in summaries):.5g} nat",
             "points": f"{points:,} in {self.seconds['evaluate']:.1f} s ({rate:.0f} points/s)",
             "seconds in all": f"{self.seconds['all']:.1f} (training {self.seconds['train']:.1f}, "
-            f"pictures {self.seconds['draw']:.1f})",
+            f"report {self.seconds['report']:.1f}, pictures {self.seconds['draw']:.1f})",
         }
 
 
@@ -143,6 +144,9 @@ def demo(
         surfaces[stem] = evaluate(
             objective, chart, grid, store=folder / f"{stem}.zarr", overwrite=overwrite, progress=progress
         )
+    reporting = time.monotonic()
+    say("measuring what the plane does not show")
+    plane = report(folder / f"{_PLANE}.zarr", objective=objective, progress=progress)
     drawing = time.monotonic()
 
     say("drawing")
@@ -150,12 +154,13 @@ def demo(
     done = time.monotonic()
     seconds = {
         "train": history.seconds,
-        "evaluate": drawing - evaluating,
+        "evaluate": reporting - evaluating,
+        "report": drawing - reporting,
         "draw": done - drawing,
         "all": done - started,
     }
     result = DemoResult(folder, folder / "index.html", held_out_accuracy, surfaces, seconds)
-    _write_index(result, data)
+    _write_index(result, data, {_PLANE: plane})
     seconds["draw"], seconds["all"] = time.monotonic() - drawing, time.monotonic() - started
     return result
 
@@ -194,7 +199,7 @@ def _draw(surfaces: dict[str, xr.Dataset], folder: Path, overwrite: bool) -> Non
     plots.write("surface", surfaces[_PLANE], folder / "plane-surface.html", log=True, overwrite=overwrite)
 
 
-def _write_index(result: DemoResult, data: str) -> None:
+def _write_index(result: DemoResult, data: str, reports: dict[str, Report]) -> None:
     line, bilinear, plane = (result.surfaces[stem] for stem in (_LINE, _BILINEAR, _PLANE))
     folder = result.folder
     write_page(
@@ -227,6 +232,7 @@ def _write_index(result: DemoResult, data: str) -> None:
             ),
         ],
         surfaces=result.surfaces,
+        reports=reports,
     )
 
 

@@ -12,7 +12,7 @@ import xarray as xr
 
 from lossnav import plots
 from lossnav.plots.page import Section, write_page
-from lossnav.zoo.relief import Relief, relief
+from lossnav.relief import Relief, relief
 
 REPORT, PAGE = "REPORT.md", "index.html"
 PICTURES = {"contour": "contour.png", "surface": "surface.png"}  # by kind

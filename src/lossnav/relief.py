@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -51,6 +53,22 @@ class Relief:
     rise: float
 
 
+class Pit(NamedTuple):
+    """A local minimum that is not the lowest.
+
+    Attributes
+    ----------
+    bottom, over : tuple of int
+        Where its bottom is on the grid, and where the easiest way to lower ground leads over.
+    depth : float
+        How far the loss rises between the two: the persistence of the pit.
+    """
+
+    bottom: tuple[int, ...]
+    over: tuple[int, ...]
+    depth: float
+
+
 def relief(surface: xr.Dataset, step: int = 1) -> Relief:
     """Measure the relief of a plane.
 
@@ -86,11 +104,11 @@ def relief(surface: xr.Dataset, step: int = 1) -> Relief:
     if min(loss.shape) < 3:
         raise OptionError(f"A plane of {loss.shape[0]}x{loss.shape[1]} points has no inside. Use 3x3 or more.")
     falling, bent = _outwards(loss, se, x, y), _bends(loss, se, x, y)
-    pits = sorted(_pits(loss, se), reverse=True)
-    deepest = pits[0] if pits else (0.0, math.nan)
-    surely = sum(depth > _SURE * error for depth, error in pits)
+    depths = sorted(((pit.depth, float(np.hypot(se[pit.over], se[pit.bottom]))) for pit in pits(loss)), reverse=True)
+    deepest = depths[0] if depths else (0.0, math.nan)
+    surely = sum(depth > _SURE * error for depth, error in depths)
     rise = float(np.nanmedian(loss) - np.nanmin(loss)) if np.isfinite(loss).any() else math.nan
-    return Relief(*_parts(*falling), *_parts(*bent), len(pits), surely, *deepest, rise)
+    return Relief(*_parts(*falling), *_parts(*bent), len(depths), surely, *deepest, rise)
 
 
 def _parts(below_zero: Array, error: Array) -> tuple[float, float]:
@@ -123,30 +141,46 @@ def _bends(loss: Array, se: Array, x: Array, y: Array) -> tuple[Array, Array]:
     return np.concatenate(values), np.concatenate(errors)
 
 
-def _pits(loss: Array, se: Array) -> list[tuple[float, float]]:
-    """Depth of every local minimum inside the border but the lowest, with its standard error.
+def pits(loss: Array) -> list[Pit]:
+    """Find every local minimum inside the border but the lowest, and the easiest way from it to lower ground.
 
-    The plane is flooded from its lowest point up. Where two lakes meet, the one with the higher bottom ends: from its
+    The ground is flooded from its lowest point up. Where two lakes meet, the one with the higher bottom ends: from its
     bottom the way to lower ground leads over this place.
-    """
-    rows, columns = loss.shape
-    lake: dict[tuple[int, int], tuple[int, int]] = {}  # of a flooded point: another of the same lake, nearer its bottom
 
-    def bottom(place: tuple[int, int]) -> tuple[int, int]:
+    Parameters
+    ----------
+    loss : ndarray of one dimension or more
+        On a grid; places that are not finite are no ground.
+
+    Returns
+    -------
+    list of Pit
+        In the order in which the flood closes them, with places as indices into the array.
+
+    Examples
+    --------
+    >>> pits(np.array([9.0, 0.0, 4.0, 1.0, 9.0]))
+    [Pit(bottom=(3,), over=(2,), depth=3.0)]
+    """
+    k = loss.ndim
+    near = [step for step in itertools.product((-1, 0, 1), repeat=k) if any(step)]
+    lake: dict[tuple[int, ...], tuple[int, ...]] = {}  # of a flooded place: another of the same lake, nearer its bottom
+
+    def bottom(place: tuple[int, ...]) -> tuple[int, ...]:
         while lake[place] != place:
             lake[place] = lake[lake[place]]
             place = lake[place]
         return place
 
     found = []
-    for flat in np.argsort(loss, axis=None, kind="stable")[: int(np.isfinite(loss).sum())]:
-        place = i, j = divmod(int(flat), columns)
-        around = [(i + di, j + dj) for di in (-1, 0, 1) for dj in (-1, 0, 1)]
-        meeting = sorted({bottom(near) for near in around if near in lake}, key=lambda at: float(loss[at]))
+    order = np.argsort(loss, axis=None, kind="stable")[: int(np.isfinite(loss).sum())]
+    for place in zip(*(axis.tolist() for axis in np.unravel_index(order, loss.shape)), strict=True):
+        around = (tuple(i + d for i, d in zip(place, step, strict=True)) for step in near)
+        meeting = sorted({bottom(beside) for beside in around if beside in lake}, key=lambda at: float(loss[at]))
         lake[place] = meeting[0] if meeting else place
         for at in meeting[1:]:
             lake[at] = meeting[0]
-            inside = 0 < at[0] < rows - 1 and 0 < at[1] < columns - 1
+            inside = all(0 < i < n - 1 for i, n in zip(at, loss.shape, strict=True))
             if inside and loss[place] > loss[at]:
-                found.append((float(loss[place] - loss[at]), float(np.hypot(se[place], se[at]))))
+                found.append(Pit(at, place, float(loss[place] - loss[at])))
     return found

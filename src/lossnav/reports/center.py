@@ -1,0 +1,271 @@
+"""Checks of the centre: whether it is a minimum, and what of its curvature the picture shows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lossnav.reports import thresholds
+from lossnav.reports.findings import Finding, Level
+from lossnav.reports.fit import Fit, fitted
+from lossnav.reports.subject import Subject, gram_of
+
+_MEASURE = "Measure it: ln.report(…, objective=objective), or lossnav report --measure."
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Say whether the centre is a minimum, a saddle, or more steep than it looks."""
+    if subject.surface is None or not len(subject.losses):
+        return
+    known = subject.curvature_at_center
+    minimum = _minimum(subject, known)
+    if minimum is not None:
+        yield minimum
+        yield from _descent(known, minimum.level)
+    found = fitted(subject)
+    yield _saddle(known, found)
+    yield from _mean(subject, known, found)
+
+
+# ---------------------------------------------------------------------- is it a minimum
+
+
+class _Fall(NamedTuple):
+    """By how much the loss is lower somewhere, how sure that is, and where."""
+
+    fall: float
+    error: float
+    where: str
+
+
+def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding | None:
+    """The lowest point of the picture, and what a step along the gradient gives, against the loss and its error.
+
+    For a loss of curvature lambda_max at most, a step of 1/lambda_max against the gradient lowers it by g^2 / (2
+    lambda_max) at least (Nesterov 2004, eq. 1.2.19).
+    """
+    level = subject.center_loss
+    if level is None:
+        return None
+    falls = [_lowest(subject, level)]
+    norm, largest = known.get("gradient_norm"), known.get("lambda_max")
+    values: dict[str, Any] = {"loss": level, "gradient_norm": norm}
+    if norm is not None and largest is not None and largest > 0:
+        promised = norm**2 / (2 * largest)
+        measured = subject.facts.get("step", {})
+        error = measured.get("error")
+        if error is None:
+            error = _error(subject) if subject.is_subset else 0.0
+        fall = float(measured.get("fall", promised))
+        falls.append(
+            _Fall(fall, float(error), f"by one step against the gradient (norm {norm:.2g}, λmax {largest:.3g})")
+        )
+        values |= {"promised": promised}
+    worst = max(falls, key=lambda each: each.fall)
+    part = worst.fall / abs(level) if level else math.inf if worst.fall > 0 else 0.0
+    sure = worst.fall > thresholds.SURE * worst.error
+    seen = worst.fall > thresholds.UNSEEN * subject.relief
+    values |= {"fall": worst.fall, "fall_se": worst.error, "part": part}
+    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g} ({part:.1%}) {worst.where}"
+    if part > thresholds.NOT_A_MINIMUM and sure and seen:
+        return Finding(
+            "minimum",
+            "warning",
+            f"{said}: it is no minimum of this loss, whatever the picture looks like.",
+            "Train on, or look at the data the network was trained on; do not call this the shape of a minimum.",
+            values,
+        )
+    if part > thresholds.NOT_QUITE and worst.fall > 0:
+        why = "less than other samples would change" if not sure else "little of what the picture shows"
+        return Finding(
+            "minimum",
+            "note",
+            f"{said}, {why}: it is no minimum to the last digit.",
+            "Say “near a minimum”, or train on with a smaller step.",
+            values,
+        )
+    lowest = "The centre is the lowest point of the picture"
+    if falls[0].fall > 0:
+        lowest = f"No point of the picture is lower than the centre by more than {falls[0].fall / abs(level):.1g} of it"
+    if norm is None:
+        return Finding("minimum", "ok", f"{lowest}; its gradient is not known.", values=values)
+    gain = f"a step against it gives {max(0.0, worst.fall):.1g} of {level:.4g}"
+    return Finding("minimum", "ok", f"The gradient at the centre has norm {norm:.2g}: {gain}.", values=values)
+
+
+def _lowest(subject: Subject, level: float) -> _Fall:
+    i = int(subject.losses.argmin())
+    error = 0.0
+    if subject.errors is not None:
+        near = int(subject.distances.argmin())
+        error = float(np.nan_to_num(np.hypot(subject.errors[i], subject.errors[near])))
+    fall = level - float(subject.losses[i])
+    paired = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "lowest"), None)
+    if paired is not None:
+        error = float(paired["error"])
+    return _Fall(fall, error, f"at ({subject.at(i)}) in the picture itself")
+
+
+def _error(subject: Subject) -> float:
+    """Standard error of a difference of losses at the centre, as of independent samples."""
+    if subject.errors is None:
+        return 0.0
+    return float(np.nan_to_num(math.sqrt(2) * subject.errors[int(subject.distances.argmin())]))
+
+
+def _descent(known: Mapping[str, Any], minimum: Level) -> Iterator[Finding]:
+    """How much of the way down lies in the picture."""
+    norm, out = known.get("gradient_norm"), known.get("gradient_out_of_plane")
+    if norm is None or out is None or not norm > 0:
+        return
+    share = out / norm
+    values = {"gradient_norm": norm, "out_of_plane": out, "share": share}
+    said = f"Of the gradient's norm {norm:.2g} at the centre, {out:.2g} points out of the picture ({share:.1%})"
+    if minimum == "ok":
+        yield Finding("descent", "ok", f"{said}; it is too small to lead anywhere.", values=values)
+        return
+    yield Finding(
+        "descent",
+        "note",
+        f"{said}: the way down is not drawn.",
+        "Look along it: ln.directions.gradient(objective).",
+        values,
+    )
+
+
+# ---------------------------------------------------------------------- is it a saddle
+
+
+def _saddle(known: Mapping[str, Any], found: Fit | None) -> Finding:
+    """The picture's own curvature against the ends of the full spectrum (Böttcher and Wheeler 2022)."""
+    convex, slice_words = _looks(known, found)
+    low, high = known.get("lambda_min"), known.get("lambda_max")
+    error = known.get("lambda_min_error", math.inf)
+    values: dict[str, Any] = {"lambda_min": low, "lambda_min_error": error, "lambda_max": high, "looks_convex": convex}
+    if found is not None:
+        values |= {"slice": found.eigenvalues.tolist(), "slice_error": found.error}
+    if low is None or high is None or not math.isfinite(low) or not math.isfinite(error):
+        return Finding(
+            "saddle",
+            "note",
+            f"{slice_words} The ends of the full Hessian's spectrum are not known: a random slice shows its mean, "
+            "and a saddle looks like a minimum.",
+            _MEASURE,
+            values,
+        )
+    ratio = -low / high if high > 0 else math.inf
+    values |= {"ratio": ratio, "source": known.get("source")}
+    ends = f"λmin = {low:.3g} ± {error:.1g}, λmax = {high:.3g}"
+    if low + error >= 0:
+        said = (
+            f"{slice_words} The Hessian at the centre has no negative eigenvalue that is more than its error: {ends}."
+        )
+        return Finding("saddle", "ok", said, values=values)
+    if not convex:
+        said = f"{slice_words} The Hessian at the centre bends downwards too: {ends}."
+        return Finding("saddle", "ok", said, values=values)
+    if ratio > thresholds.SADDLE:
+        part = f"{ratio:.0%} of the largest" if math.isfinite(ratio) else "and none is positive"
+        return Finding(
+            "saddle",
+            "warning",
+            f"This slice looks convex but the Hessian at its centre has eigenvalue {low:.3g} ± {error:.1g} ({part}, "
+            f"{high:.3g}): the centre is a saddle.",
+            "Look along its eigenvectors: ln.directions.hessian(objective, n=2).",
+            values,
+        )
+    return Finding(
+        "saddle",
+        "note",
+        f"{slice_words} The Hessian at its centre has a negative eigenvalue, {low:.3g} ± {error:.1g}, but a small one: "
+        f"{ratio:.2%} of the largest, {high:.3g}.",
+        "Say “nearly convex”; along that eigenvector the loss falls, slowly.",
+        values,
+    )
+
+
+def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool, str]:
+    """Whether the picture looks convex at its centre, and that in words."""
+    if found is not None:
+        low, high = found.eigenvalues[[0, -1]]
+        convex = bool(high > 0 and low >= -max(found.error, thresholds.HARDLY_BENT * high))
+        curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys((low, high)))
+        return convex, f"This slice {'looks convex' if convex else 'does not look convex'} at its centre ({curves})."
+    low, high = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
+    if low is None or high is None or not math.isfinite(low):
+        return True, "The points do not show the curvature at the centre."
+    convex = bool(high > 0 and low >= -thresholds.HARDLY_BENT * high)
+    return convex, f"In the slice the Hessian has eigenvalues {low:.3g} to {high:.3g}."
+
+
+# ---------------------------------------------------------------------- how steep it is
+
+
+def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iterator[Finding]:
+    """The curvature of the picture against the mean along such directions, the mean of all, and the largest."""
+    others, trace = subject.facts.get("random_curvature", {}), known.get("trace")
+    largest, here = known.get("lambda_max"), _here(subject, known, found)
+    if here is None or (not others and trace is None and largest is None):
+        return
+    by_coordinate, per_length = here
+    values: dict[str, Any] = {"curvature": by_coordinate, "per_length": per_length, "lambda_max": largest}
+    words = [f"Along the directions of this picture the loss bends by {_listed(by_coordinate)}"]
+    untypical = False
+    if others:
+        mean, spread, count = (float(others[name]) for name in ("mean", "spread", "count"))
+        words.append(f"along {count:.0f} other random ones by {mean:.3g} ± {spread:.2g}")
+        allowed = thresholds.UNTYPICAL * spread * math.sqrt(1 + 1 / count)
+        untypical = any(abs(value - mean) > allowed for value in by_coordinate)
+        values |= {"others": dict(others)}
+    if per_length is not None:
+        words.append(f"which is {per_length:.3g} for a step of length 1")
+    if trace is not None and known.get("parameters"):
+        mean, error = (float(trace[name]) / float(known["parameters"]) for name in ("value", "error"))
+        words.append(f"the mean eigenvalue (trace/N) is {mean:.3g} ± {error:.1g}")
+        values |= {"trace": dict(trace), "mean_eigenvalue": mean, "mean_eigenvalue_error": error}
+    if largest is not None:
+        words.append(f"λmax {largest:.3g}")
+    said = "; ".join(words)
+    if untypical:
+        yield Finding(
+            "mean curvature",
+            "note",
+            f"{said}: this picture is not what others of its kind look like.",
+            "Look at several seeds: ln.ensemble.",
+            values,
+        )
+    elif largest is not None and per_length is not None and largest > thresholds.FAR_BELOW * max(per_length, 0.0):
+        times = f"{float(f'{largest / per_length:.2g}'):,.0f} times" if per_length > 0 else "beyond all"
+        yield Finding(
+            "mean curvature",
+            "note",
+            f"{said}: the steepest direction bends {times} what is drawn.",
+            "Do not read sharpness off this picture; λmax or ln.directions.hessian(objective) say it.",
+            values,
+        )
+    else:
+        yield Finding("mean curvature", "ok", f"{said}.", values=values)
+
+
+def _here(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> tuple[list[float], float | None] | None:
+    """Second derivatives by each coordinate, and the mean of them a unit of weights where that is known."""
+    measured = known.get("hessian_in_plane")
+    if measured is not None and np.isfinite(np.asarray(measured, np.float64)).all():
+        hessian = np.asarray(measured, np.float64)
+    elif found is not None:
+        hessian = found.hessian
+    else:
+        return None
+    gram = known.get("gram")
+    gram = gram_of(subject.chart) if gram is None else np.asarray(gram, np.float64)
+    k = len(hessian)
+    if gram is None or gram.shape != hessian.shape:
+        return hessian.diagonal().tolist(), None
+    return hessian.diagonal().tolist(), float(np.trace(np.linalg.solve(gram, hessian)) / k)
+
+
+def _listed(values: list[float]) -> str:
+    return " and ".join(f"{value:.3g}" for value in values)

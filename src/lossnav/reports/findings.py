@@ -1,0 +1,145 @@
+"""What a report is made of: findings, each with a level, a sentence with the numbers, and what to do."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from lossnav.surface import jsonable
+
+Level = Literal["ok", "note", "warning"]
+LEVELS: tuple[Level, ...] = ("warning", "note", "ok")  # in the order in which they are read
+
+NOTHING = "Nothing to do."
+
+_WIDTH = 100  # columns of a printed report
+_INDENT = 26  # of these are level and name
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of a report.
+
+    Attributes
+    ----------
+    check : str
+        What was looked at, in two or three words.
+    level : "ok", "note" or "warning"
+        ``warning``: the picture misleads whoever does not know this. ``note``: it does not show this. ``ok``: looked
+        at, and as it should be.
+    said : str
+        One sentence: why, with the numbers.
+    do : str
+        One sentence: what to do.
+    values : mapping of str to values
+        The numbers of the sentence, that JSON can hold.
+    """
+
+    check: str
+    level: Level
+    said: str
+    do: str = NOTHING
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a picture can and cannot say: printed, a table; in a notebook, a panel.
+
+    Attributes
+    ----------
+    subject : str
+        What it is about, in words.
+    lines : tuple of Finding
+        In the order of the checks.
+
+    Examples
+    --------
+    >>> report = Report("Line of Net", (Finding("data", "ok", "All 100 samples were used."),))
+    >>> print(report)
+    What this can and cannot say: Line of Net
+    <BLANKLINE>
+    ok       data             All 100 samples were used.
+    <BLANKLINE>
+    0 warnings, 0 notes, 1 ok
+    >>> Report.from_dict(report.to_dict()) == report
+    True
+    """
+
+    subject: str
+    lines: tuple[Finding, ...]
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """The findings of level ``warning``."""
+        return self.of("warning")
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """The findings of level ``note``."""
+        return self.of("note")
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each level."""
+        return {level: len(self.of(level)) for level in LEVELS}
+
+    def of(self, level: Level) -> tuple[Finding, ...]:
+        """The findings of a level, in the order of the checks."""
+        return tuple(line for line in self.lines if line.level == level)
+
+    def __getitem__(self, check: str) -> Finding:
+        """The finding of a check, by its name; KeyError where it was not looked at."""
+        for line in self.lines:
+            if line.check == check:
+                return line
+        raise KeyError(check)
+
+    def __contains__(self, check: object) -> bool:
+        return any(line.check == check for line in self.lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report in values that JSON can hold; numbers that JSON lacks are the words "inf", "-inf", "nan"."""
+        lines = [
+            {name: getattr(line, name) for name in ("check", "level", "said", "do", "values")} for line in self.lines
+        ]
+        return dict(jsonable({"subject": self.subject, "counts": self.counts, "lines": lines}))
+
+    def to_json(self) -> str:
+        """The report as one JSON object."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, said: Mapping[str, Any]) -> Report:
+        """Undo `to_dict`."""
+        return cls(said["subject"], tuple(Finding(**line) for line in said["lines"]))
+
+    def summary(self) -> str:
+        """How many warnings, notes and others there are, in words."""
+        counts = self.counts
+        words = [f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in ("warning", "note")]
+        return ", ".join([*words, f"{counts['ok']} ok"])
+
+    def __str__(self) -> str:
+        blocks = [f"What this can and cannot say: {self.subject}", ""]
+        for level in LEVELS:
+            for line in self.of(level):
+                word = "WARNING" if level == "warning" else level
+                blocks.append(_wrapped(line.said, f"{word:<8} {line.check:<16} "))
+                if line.do != NOTHING:
+                    blocks.append(_wrapped(f"→ {line.do}", " " * _INDENT, "  "))
+        return "\n".join([*blocks, "", self.summary()])
+
+    def _repr_html_(self) -> str:
+        from lossnav.reports.panel import panel
+
+        return panel({"": self})
+
+
+def _wrapped(text: str, first: str, hanging: str = "") -> str:
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=" " * _INDENT + hanging, break_long_words=False
+    )

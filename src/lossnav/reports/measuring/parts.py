@@ -1,0 +1,379 @@
+"""What a report asks that a surface does not hold, measured at its centre by its objective.
+
+One part after the other, each a few passes over the data; after Ctrl-C what is done is kept.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lossnav import __version__, curvature, directions, rng
+from lossnav import params as algebra
+from lossnav.calling import BATCH_NORMS, FunctionPasses
+from lossnav.charts import Chart
+from lossnav.charts.saved import open_chart
+from lossnav.coordinates import Array
+from lossnav.curvature import Hessian
+from lossnav.errors import ChartError, Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
+from lossnav.files import Place, beside, is_local, is_url
+from lossnav.interrupts import StopRequests
+from lossnav.objective import Objective
+from lossnav.progress import Progress
+from lossnav.reports.measuring.samples import batch_dependence, difference
+from lossnav.reports.measuring.twins import rescaled_twin
+from lossnav.reports.noise import pits_of
+from lossnav.reports.subject import REPORT_SCHEMA, REPORT_VERSION, Subject
+from lossnav.resuming import objective_of
+from lossnav.surface import differences, jsonable
+
+_TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
+_AT_ONCE = 4  # vectors a pass: their products are held beside the weights
+_MOST_PITS = 6  # whose depth is measured sample by sample: two passes each
+_CHECKED = 5  # points at which the arithmetic is held against float64
+
+
+def measure(
+    subject: Subject,
+    objective: Objective | None,
+    chart: Chart | None = None,
+    *,
+    place: Place | None = None,
+    seed: int = 0,
+    probes: int = 8,
+    limit: int = 200,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Measure at the centre of a surface what its report asks.
+
+    Parameters
+    ----------
+    subject : Subject
+        With a surface.
+    objective : Objective, optional
+        By default made again from where the surface says it came from.
+    chart : Chart, optional
+        By default made again; where that cannot be, only what is of the centre alone is measured.
+    place : path, fsspec URL or zarr store, optional
+        Of the surface: directions that were kept lie beside it.
+    seed, probes, limit, progress
+        As in `report`.
+
+    Returns
+    -------
+    xarray.Dataset
+        Without variables; its attributes are what was measured (docs/schema.md).
+
+    Raises
+    ------
+    OptionError, PlanMismatchError, ChartError
+        If there is no objective, or it or the chart is another one.
+    Interrupted
+        After Ctrl-C, with the dataset as far as it is.
+    """
+    if probes < 2 or limit < 2:
+        raise OptionError(f"probes={probes} and limit={limit} measure nothing. Use 2 or more of each; 8 and 200, say.")
+    if objective is None:
+        objective = objective_of(subject.objective, place if place is not None else "The surface")
+    said = jsonable(objective.describe())
+    if said["fingerprint"] != subject.objective.get("fingerprint"):
+        different = differences(subject.attrs, {**subject.attrs, "objective": said}, "objective")
+        raise PlanMismatchError(
+            "The objective is not the one of the surface:\n  " + "\n  ".join(different) + "\nPass that one."
+        )
+    if chart is None:
+        kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
+        try:
+            chart = open_chart(subject.chart, objective, kept)
+        except ChartError as error:
+            if algebra.fingerprint(objective.params) != subject.chart.get("center"):
+                raise ChartError(f"{error} Or pass it to the report: chart=.") from error
+            chart = None  # then all that is of the centre alone
+    elif jsonable(chart.describe()) != subject.chart:
+        raise PlanMismatchError("The chart is not the one of the surface. Pass that one, or leave out chart=.")
+    measuring = _Measuring(subject, objective, chart, seed, probes, limit, progress)
+    started = time.monotonic()
+    attributes = {
+        "schema": REPORT_SCHEMA,
+        "schema_version": REPORT_VERSION,
+        "lossnav_version": __version__,
+        "objective": said,
+        "chart": dict(subject.chart),
+        "seed": seed,
+        "probes": probes,
+        "limit": limit,
+    }
+
+    def made() -> xr.Dataset:
+        spent = {"seconds": round(time.monotonic() - started, 3), "passes": measuring.passes}
+        return xr.Dataset(attrs=attributes | spent | jsonable(measuring.found))
+
+    with rng.preserved(device=objective.device), Progress("report", len(measuring.parts), "parts", progress) as bar:
+        for part in measuring.parts:
+            try:
+                with StopRequests() as stop:
+                    part()
+            except Interrupted as error:  # of what looks for eigenvalues
+                raise Interrupted("Stopped. The report says what is known so far.", made(), error.signal) from None
+            except KeyboardInterrupt:
+                stop.signal = stop.signal or 2
+            if stop.signal is not None:
+                raise Interrupted("Stopped. The report says what is known so far.", made(), stop.signal)
+            bar.advance()
+    return made()
+
+
+class _Measuring:
+    """Parts of the work and what they found."""
+
+    def __init__(
+        self,
+        subject: Subject,
+        objective: Objective,
+        chart: Chart | None,
+        seed: int,
+        probes: int,
+        limit: int,
+        progress: bool | None,
+    ) -> None:
+        same = algebra.fingerprint(objective.params) == subject.chart.get("center")
+        self.here = objective if same or chart is None else objective.at(chart.center)
+        self.subject, self.chart = subject, chart
+        self.seed, self.probes, self.limit, self.progress = seed, probes, limit, progress
+        self.passes = 0
+        self.found: dict[str, Any] = {}
+        self.parts: tuple[Callable[[], None], ...] = (
+            self.batches, self.center, self.ends, self.trace, self.others,
+            self.step, self.pairs, self.rounding, self.twin,
+        )  # fmt: skip
+        self._gradient: Tensor | None = None
+        self._exact: Objective | None = None
+        self._inexact = False
+        self._hessian = Hessian(self.here)
+
+    # ------------------------------------------------------------------ the parts
+
+    def batches(self) -> None:
+        """BatchNorm layers, and whether the loss of a sample depends on its batch."""
+        passes = self.here._pass
+        modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
+        self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
+        exact = self.exact()  # of losses near zero, single precision leaves half a digit
+        self.found["batch_dependence"] = batch_dependence(self.here if exact is None else exact)
+        self.passes += 2
+
+    def center(self) -> None:
+        """Loss, gradient and in-plane curvature; and whether the directions lead along the weights."""
+        if self.chart is None:
+            self._gradient = self._hessian.derive().gradient
+            self.passes += 1
+            norm = float(torch.linalg.vector_norm(self._gradient))
+            self.found["center"] = {"gradient_norm": norm, "parameters": self._hessian.size}
+            return
+        origin = np.zeros(len(self.chart.dims))
+        basis = torch.stack([self._hessian.to_flat(tangent) for tangent in self.chart.tangents(origin)])  # (k, d)
+        loss, gradient, images = self._hessian.derive(list(basis))
+        self._gradient = gradient
+        self.passes += 1
+        within = (basis @ torch.stack(images).T).cpu().numpy()
+        bent = self.chart.bending(origin, self._hessian.to_params(gradient))
+        gram = (basis @ basis.T).cpu().numpy()
+        slopes = (basis @ gradient).cpu().numpy()
+        norm = float(torch.linalg.vector_norm(gradient))
+        inside = min(norm, math.sqrt(max(0.0, float(slopes @ np.linalg.pinv(gram, hermitian=True) @ slopes))))
+        weights = self._hessian.to_flat(self.here.params)
+        lengths = torch.linalg.vector_norm(basis, dim=1) * torch.linalg.vector_norm(weights)
+        self.found["cosines_with_weights"] = (basis @ weights / lengths.clamp_min(1e-300)).tolist()
+        self.found["center"] = {
+            "loss": loss,
+            "gradient_norm": norm,
+            "gradient_in_plane": inside,
+            "gradient_out_of_plane": math.sqrt(max(0.0, norm**2 - inside**2)),
+            "hessian_in_plane": ((within + within.T) / 2 + bent).tolist(),
+            "gram": gram.tolist(),
+            "parameters": self._hessian.size,
+        }
+
+    def ends(self) -> None:
+        """Both ends of the spectrum, unless they are known from a stored one."""
+        known = self.subject._of_spectrum()
+        if "lambda_min" in known and "lambda_max" in known:
+            self.found["center"] |= {name: known[name] for name in known if name.startswith("lambda")}
+            return
+        if self._hessian.size == 1:
+            self.found["center"] |= self._only()
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LossnavWarning)  # how sure they are is said beside them
+            pairs = curvature.top_eigenpairs(
+                self.here,
+                which="both",
+                seed=self.seed,
+                tolerance=_TOLERANCE,
+                limit=self.limit,
+                progress=self.progress,
+            )
+        self.passes += pairs.products
+        for i, name in enumerate(("lambda_min", "lambda_max")):
+            self.found["center"] |= {name: float(pairs.values[i]), f"{name}_error": float(pairs.errors[i])}
+
+    def trace(self) -> None:
+        """The trace and that of each tensor's block, by random signs (Hutchinson 1990), unless it is known."""
+        known = self.subject._of_spectrum()
+        drawn = torch.Generator().manual_seed(self.seed)
+        sizes = [self.here.params[name].numel() for name in self._hessian.names]
+        rows = []
+        for count in self._portions(self.probes):
+            signs = torch.randint(0, 2, (count, self._hessian.size), generator=drawn).double().mul_(2).sub_(1)
+            for sign, image in zip(signs, self._products(list(signs.to(self.here.device))), strict=True):
+                rows.append([float(part.sum()) for part in torch.split(sign.to(image.device) * image, sizes)])
+        samples = np.array(rows)  # (probes, tensors)
+        whole = samples.sum(1)
+        error = float(whole.std(ddof=1) / math.sqrt(len(whole)))
+        found = {
+            "value": float(whole.mean()),
+            "error": error,
+            "products": len(whole),
+            "method": "Hutchinson, random signs",
+        }
+        self.found["center"]["trace"] = known.get("trace", found)
+        self.found["traces"] = dict(zip(self._hessian.names, samples.mean(0).tolist(), strict=True))
+
+    def others(self) -> None:
+        """Curvature along other random directions of the same kind as the chart's."""
+        options = None if self.chart is None else random_options(self.chart)
+        if options is None:
+            return
+        seeds = [options["seed"] + 1 + i for i in range(self.probes)]
+        values: list[float] = []
+        for count in self._portions(self.probes):
+            drawn = [
+                self._hessian.to_flat(directions.random(self.here, **options | {"n": 1, "seed": each})[0])
+                for each in seeds[len(values) : len(values) + count]
+            ]
+            values += [float(v @ image) for v, image in zip(drawn, self._products(drawn), strict=True)]
+        self.found["random_curvature"] = {
+            "mean": float(np.mean(values)),
+            "spread": float(np.std(values, ddof=1)),
+            "count": len(values),
+            "negative": sum(value < 0 for value in values),
+            "first_seed": seeds[0],
+        }
+
+    def step(self) -> None:
+        """What a step of 1/λmax against the gradient gives, sample by sample."""
+        largest = self.found["center"].get("lambda_max")
+        if self._gradient is None or largest is None or not largest > 0 or not math.isfinite(largest):
+            return
+        moved = algebra.combine(self.here.params, [-1 / largest], [self._hessian.to_params(self._gradient)])
+        fall, error = difference(self.here, self.here.params, moved)
+        self.passes += 2
+        self.found["step"] = {"length": 1 / largest, "fall": fall, "error": error}
+
+    def pairs(self) -> None:
+        """Standard errors of differences of the picture's losses, sample by sample."""
+        subject = self.subject
+        if self.chart is None:
+            return
+        near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
+        wanted = [("middle", *subject.ends_of_middle), ("lowest", lowest, near)]
+        if subject.seeds is None:
+            wanted += [("pit", low, high) for _, low, high in pits_of(subject)[:_MOST_PITS]]
+        made = []
+        for what, low, high in wanted:
+            places = subject.places[low], subject.places[high]
+            if places[0].shape != (len(self.chart.dims),):
+                return  # a slice of the chart
+            found, error = difference(self.here, *(self.chart(place) for place in reversed(places)))
+            self.passes += 2
+            if error is None:
+                return
+            ends = {"low": places[0].tolist(), "high": places[1].tolist()}
+            made.append({"what": what, **ends, "difference": found, "error": error})
+        self.found["differences"] = made
+
+    def rounding(self) -> None:
+        """How far differences of the picture's losses are from those in float64."""
+        subject = self.subject
+        if self.chart is None:
+            return
+        low, high = subject.ends_of_middle
+        chosen = list(dict.fromkeys([int(subject.distances.argmin()), low, high, *subject.middle.tolist()]))[:_CHECKED]
+        places = subject.places[chosen]
+        if subject.seeds is not None or places.shape[1] != len(self.chart.dims) or subject.attrs.get("control_variate"):
+            return
+        exact = self.exact()
+        if exact is None:
+            return
+        truth = np.array([exact.evaluate(self.chart(place))["loss"] for place in places])
+        self.passes += len(chosen)
+        off = subject.losses[chosen] - truth
+        self.found["rounding"] = {"error": float(np.ptp(off)), "level": float(np.abs(off).max()), "points": len(chosen)}
+
+    def twin(self) -> None:
+        """A network with one layer multiplied and the next divided that computes the same, and what that changes."""
+        found, passes = rescaled_twin(
+            self.here, self.found.get("traces", {}), self._curvature_of, self.seed, self.progress
+        )
+        self.passes += passes
+        largest = self.found["center"].get("lambda_max")
+        if found and largest is not None:
+            self.found["rescaling"] = {**found, "lambda_max": largest, "trace": self.found["center"]["trace"]["value"]}
+
+    # ------------------------------------------------------------------ inside
+
+    def _curvature_of(self, objective: Objective) -> Array | None:
+        """Curvature along the chart's random directions, drawn anew for the weights of an objective."""
+        options = None if self.chart is None else random_options(self.chart)
+        if options is None:
+            return None
+        hessian = Hessian(objective)
+        drawn = [hessian.to_flat(direction) for direction in directions.random(objective, **options)]
+        self.passes += 1
+        return np.array([float(v @ image) for v, image in zip(drawn, hessian.derive(drawn).products, strict=True)])
+
+    def exact(self) -> Objective | None:
+        """The objective in float64; None where its loss or its model keeps tensors of its own that do not follow."""
+        if self._exact is None and not self._inexact:
+            try:
+                self._exact = self.here.double()
+                self._exact.evaluate(self.here.params)
+            except (LossnavError, RuntimeError):
+                self._exact, self._inexact = None, True
+        return self._exact
+
+    def _only(self) -> dict[str, float]:
+        (image,) = self._products([torch.ones(1, dtype=torch.float64, device=self.here.device)])
+        value = float(image)
+        return {"lambda_min": value, "lambda_max": value, "lambda_min_error": 0.0, "lambda_max_error": 0.0}
+
+    def _products(self, vectors: list[Tensor]) -> list[Tensor]:
+        self.passes += len(vectors)
+        return self._hessian.derive(vectors).products
+
+    @staticmethod
+    def _portions(count: int) -> list[int]:
+        return [min(_AT_ONCE, count - start) for start in range(0, count, _AT_ONCE)]
+
+
+def random_options(chart: Chart) -> dict[str, Any] | None:
+    """What `directions.random` takes to draw the directions of a straight chart; None where they are no random ones."""
+    recipes: list[Mapping[str, Any]] = [getattr(direction, "recipe", {}) for direction in chart.directions]
+    names = ("n", "normalize", "distribution", "orthogonal", "exclude", "seed")
+    options = [{name: recipe.get(name) for name in names} for recipe in recipes]
+    straight = chart.affine and type(chart).__name__ in ("Line", "Plane", "Volume")
+    if (
+        not straight
+        or any(recipe.get("kind") != "random" for recipe in recipes)
+        or any(o != options[0] for o in options)
+    ):
+        return None
+    return options[0]

@@ -1,0 +1,91 @@
+"""Losses of single samples at a point: what differences of losses are sure to, and whether samples know their batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lossnav import rng
+from lossnav.batches import Batches
+from lossnav.errors import DataError, LossnavError
+from lossnav.objective import Objective
+
+
+def single_losses(
+    objective: Objective, params: Mapping[str, Tensor], batches: Batches | None = None
+) -> tuple[Tensor, Tensor] | None:
+    """Numerators and weights of every sample's loss, shape (n,) each, float64; None where the loss hides them.
+
+    The loss of `Objective.evaluate` is the sum of the ones over the sum of the others.
+    """
+    if objective.batches is None:
+        return None
+    if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
+        objective.evaluate(params)
+    objective = objective.without_metrics()
+    point = {name: params[name].detach().to(c.device, c.dtype, copy=True) for name, c in objective.params.items()}
+    with rng.preserved(objective.seed, objective.device), torch.no_grad():
+        steps = objective._pass(point | objective._held, objective._buffers, batches or objective.batches)
+    numerators, weights = [], []
+    for _, values in steps:
+        loss = values["loss"]
+        if isinstance(loss, tuple):
+            numerators.append(loss[0].double())
+            weights.append(loss[1].double())
+        elif loss.dim() == 1:
+            numerators.append(loss.double())
+            weights.append(torch.ones_like(loss, dtype=torch.float64))
+        else:
+            return None
+    return torch.cat(numerators), torch.cat(weights)
+
+
+def difference(
+    objective: Objective, start: Mapping[str, Tensor], end: Mapping[str, Tensor]
+) -> tuple[float, float | None]:
+    """By how much the loss is higher at the start than at the end, and its standard error over the samples.
+
+    Samples are the same at both points, so the error is that of the mean of their differences d_i: s(d) / sqrt(n), of a
+    ratio with the residuals d_i - D w_i (Cochran 1977, eq. 6.13), and of a subset of N times sqrt(1 - n / N). None
+    where the losses of single samples cannot be had.
+    """
+    losses = [single_losses(objective, point) for point in (start, end)]
+    if losses[0] is None or losses[1] is None:
+        return objective.evaluate(start)["loss"] - objective.evaluate(end)["loss"], None
+    (a, weights), (b, _) = losses[0], losses[1]
+    n, total = int((weights > 0).sum()), weights.sum()
+    value = (a - b).sum() / total
+    if n < 2:
+        return float(value), math.nan
+    residuals = (a - b) - value * weights
+    error = float(torch.sqrt((residuals**2).sum() / (n - 1) * n) / total)
+    if objective.population:
+        error *= math.sqrt(max(0.0, 1 - len(weights) / objective.population))
+    return float(value), error
+
+
+def batch_dependence(objective: Objective) -> float | None:
+    """How far the loss of a sample depends on the others in its batch: the mean change, as a part of the mean loss.
+
+    Every other sample is evaluated without those between. None where that cannot be asked: the loss hides single
+    samples, there is one, or BatchNorm statistics are made of all the data anyway.
+    """
+    found = None if objective.bn == "recompute" else single_losses(objective, objective.params)
+    if found is None or objective.batches is None or len(found[0]) < 4:
+        return None
+    whole, weights = found
+    rows = range(0, len(whole), 2)
+    try:
+        other = copy.copy(objective)
+        part = single_losses(other, objective.params, objective.batches.take(list(rows)))
+    except (DataError, LossnavError):
+        return None
+    if part is None:
+        return None
+    change = (part[0] - whole[::2]).abs().sum() / weights[::2].sum()
+    level = whole.abs().sum() / weights.sum()
+    return float(change / level) if float(level) else 0.0

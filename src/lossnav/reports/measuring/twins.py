@@ -1,0 +1,114 @@
+"""A twin of a network: one layer multiplied, a later one divided, the same function; and what that does to flatness.
+
+In a ReLU network the two factors cancel, while the Hessian's eigenvalues move by their squares (Dinh et al. 2017): a
+sharpness that differs between twins is none of the function.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lossnav import curvature
+from lossnav.coordinates import Array
+from lossnav.errors import LossnavWarning
+from lossnav.objective import Objective
+from lossnav.params import Params
+from lossnav.reports import thresholds
+
+FACTOR = 2.0
+
+_TRIED = 12  # pairs of layers, two passes each
+_TOLERANCE, _LIMIT = 0.05, 100  # of the twin's largest eigenvalue
+
+
+def rescaled_twin(
+    objective: Objective,
+    traces: Mapping[str, float],
+    curvature_of: Callable[[Objective], Array | None],
+    seed: int = 0,
+    progress: bool | None = None,
+) -> tuple[dict[str, Any], int]:
+    """Find two layers whose rescaling leaves the loss as it is, and say what it does to λmax, trace and picture.
+
+    A layer is what has one prefix: all of it is multiplied (weight and bias), of the later one the weight is divided.
+    That the function is the same is not assumed but evaluated, at the centre and at weights a tenth smaller.
+
+    Parameters
+    ----------
+    objective : Objective
+        At the centre.
+    traces : mapping of str to float
+        The trace of the Hessian's block of each tensor: that of the twin follows by the squares of the factors.
+    curvature_of : callable
+        From an objective to the curvature along the picture's directions, drawn for its weights.
+
+    Returns
+    -------
+    dict, int
+        ``factor``, ``multiplied`` and ``divided`` (prefixes), ``loss`` and ``loss_rescaled``, ``lambda_max_rescaled``,
+        ``trace_rescaled``, ``picture_changes`` (largest relative change of the curvature; None where the directions
+        cannot be drawn anew); empty where no pair was found. And the passes over the data it took.
+
+    References
+    ----------
+    Dinh, Pascanu, S. Bengio, Y. Bengio 2017, "Sharp Minima Can Generalize For Deep Nets", theorem 2.
+    """
+    passes, loss = 2, objective.evaluate(objective.params)["loss"]
+    shrunk = {name: tensor * 0.9 for name, tensor in objective.params.items()}
+    loss_shrunk = objective.evaluate(shrunk)["loss"]
+    for (first, scales), (second, divided) in _pairs(objective):
+        factors = dict.fromkeys(scales, FACTOR) | dict.fromkeys(divided, 1 / FACTOR)
+        moved = _scaled(objective.params, factors)
+        passes += 1
+        rescaled = objective.evaluate(moved)["loss"]
+        if not np.isclose(rescaled, loss, rtol=thresholds.SAME_LOSS, atol=0.0):
+            continue
+        passes += 1
+        if not np.isclose(
+            objective.evaluate(_scaled(shrunk, factors))["loss"], loss_shrunk, rtol=thresholds.SAME_LOSS, atol=0.0
+        ):
+            continue  # equal by chance
+        twin = objective.at(moved)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LossnavWarning)
+            pairs = curvature.top_eigenpairs(twin, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
+        before, after = curvature_of(objective), curvature_of(twin)
+        change = None
+        if before is not None and after is not None:
+            change = float(np.abs(after - before).max() / max(np.abs(before).max(), 1e-300))
+        return {
+            "factor": FACTOR,
+            "multiplied": first,
+            "divided": second,
+            "loss": loss,
+            "loss_rescaled": rescaled,
+            "lambda_max_rescaled": float(pairs.values[0]),
+            "trace_rescaled": sum(trace / factors.get(name, 1.0) ** 2 for name, trace in traces.items()),
+            "picture_changes": change,
+        }, passes + pairs.products
+    return {}, passes
+
+
+def _pairs(objective: Objective) -> Iterator[tuple[tuple[str, list[str]], tuple[str, list[str]]]]:
+    """Consecutive layers as the parameters are listed: the tensors to multiply, and the weight to divide."""
+    layers: dict[str, list[str]] = {}
+    for name in objective.params:
+        layers.setdefault(name.rpartition(".")[0] or name, []).append(name)
+    weights = {
+        prefix: [name for name in names if objective.roles[name] == "weight" and objective.params[name].dim() > 1]
+        for prefix, names in layers.items()
+    }
+    order = list(layers)
+    for i, first in enumerate(order[:_TRIED]):
+        later = next((prefix for prefix in order[i + 1 :] if weights[prefix]), None)
+        if later is None:
+            return
+        yield (first, layers[first]), (later, weights[later])
+
+
+def _scaled(params: Params, factors: Mapping[str, float]) -> Params:
+    return {name: tensor * factors[name] if name in factors else tensor for name, tensor in params.items()}

@@ -1,0 +1,338 @@
+"""What is reported on: a surface with what lies beside it, and the numbers that several checks ask of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from lossnav.coordinates import Array
+from lossnav.errors import NotASurfaceError, OptionError, SchemaTooNewError
+from lossnav.files import SURFACE_SCHEMA, TRAJECTORY_SCHEMA
+from lossnav.groups import require_path
+from lossnav.reports import thresholds
+from lossnav.surface import OK, of_one_seed, points_of, validate
+
+REPORT_SCHEMA, REPORT_VERSION = "lossnav.report", 1  # of what was measured for a report
+SPECTRUM_SCHEMA = "lossnav.spectrum"
+STRAIGHT = ("Line", "Plane", "Volume")  # charts whose basis is their directions
+
+_AT = 1e-9  # of the reach: nearer than this, a point is the centre
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A surface, and a path, curvature, a spectrum and measurements of the same run, where there are some.
+
+    Attributes
+    ----------
+    surface : xarray.Dataset or None
+        Of several seeds, their mean. None where there is a path alone.
+    seeds : xarray.Dataset or None
+        The surface of several seeds that it is the mean of.
+    path, curvature, spectrum, measured : xarray.Dataset or None
+        What `evaluate_trajectory`, `curvature.on_chart`, `curvature.spectrum` and `reports.measuring.measure` made.
+    """
+
+    surface: xr.Dataset | None = None
+    seeds: xr.Dataset | None = None
+    path: xr.Dataset | None = None
+    curvature: xr.Dataset | None = None
+    spectrum: xr.Dataset | None = None
+    measured: xr.Dataset | None = None
+
+    @classmethod
+    def of(cls, datasets: Sequence[xr.Dataset]) -> Subject:
+        """Tell datasets by what they say of themselves.
+
+        Raises
+        ------
+        NotASurfaceError, NotATrajectoryError, SchemaTooNewError
+            If one is nothing that we know.
+        OptionError
+            If there are two of a kind, or they are of different charts.
+        """
+        found: dict[str, xr.Dataset] = {}
+        for dataset in datasets:
+            name = _kind_of(dataset)
+            if name in found:
+                raise OptionError(f"There are two datasets of one kind ({name}). A report is of one run: pass one.")
+            found[name] = dataset
+        if "surface" not in found and "curvature" in found:
+            found["surface"] = found["curvature"]
+        if not {"surface", "path"} & set(found):
+            raise OptionError("A report is of a surface or of a path. Pass one of them first, and others beside it.")
+        surface = found.get("surface")
+        if not _is_same(found.get("measured"), surface):
+            found.pop("measured", None)  # of an earlier run in the same store
+        for name in ("curvature", "path"):
+            _require_same_chart(surface, found.get(name))
+        if surface is not None and "seed" in surface.dims:
+            return cls(seeds=surface, **found | {"surface": surface.lossnav.over_seeds()})
+        if surface is not None:
+            found["surface"] = of_one_seed(surface)
+        return cls(**found)
+
+    # ------------------------------------------------------------------ what is said of it
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the surface, or of the path where there is none."""
+        found = self.surface if self.surface is not None else self.path
+        return {} if found is None else found.attrs
+
+    @property
+    def objective(self) -> Mapping[str, Any]:
+        """What the objective said of itself."""
+        return dict(self.attrs.get("objective", {}))
+
+    @property
+    def chart(self) -> Mapping[str, Any]:
+        """What the chart said of itself."""
+        return dict(self.attrs.get("chart", {}))
+
+    @property
+    def dims(self) -> list[str]:
+        """Names of the coordinates, by the chart."""
+        return [str(dim) for dim in self.chart.get("dims", [])]
+
+    @property
+    def axes(self) -> list[str]:
+        """Names of the coordinates that the surface still has, as of `places`; a slice has fewer than its chart."""
+        assert self.surface is not None
+        if "point" in self.surface.dims:
+            return [dim for dim in self.dims if dim in self.surface.coords]
+        return [str(dim) for dim in self.surface["loss"].dims]
+
+    @property
+    def recipes(self) -> list[Mapping[str, Any]]:
+        """What the directions are."""
+        return list(self.chart.get("directions", []))
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was measured at the centre for a report; empty where nothing was."""
+        return {} if self.measured is None else self.measured.attrs
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the data is a random part of more."""
+        return self.objective.get("population") is not None
+
+    @property
+    def words(self) -> str:
+        """What it is, in a line."""
+        objective, kind = self.objective, self.chart.get("kind", "Surface")
+        words = f"{kind} of {objective.get('model', 'a model')}"
+        if self.surface is not None:
+            sizes = self.surface["loss"].shape
+            words += f", {'x'.join(map(str, sizes))} points"
+        elif self.path is not None:
+            words = f"Path on a {kind}, {self.path.sizes['snapshot']} snapshots"
+        if objective.get("samples"):
+            words += f", {objective['samples']:,} samples"
+        if self.seeds is not None:
+            words += f", mean over {self.seeds.sizes['seed']} seeds"
+        return words
+
+    # ------------------------------------------------------------------ its points
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """What became of each point, shape (m,)."""
+        return self._flat("status").astype(np.uint8)
+
+    @cached_property
+    def places(self) -> Array:
+        """Coordinates of the points with a finite loss, shape (n, k), those that the surface still has."""
+        assert self.surface is not None
+        return points_of(self.surface)[self._finite]
+
+    @cached_property
+    def losses(self) -> Array:
+        """Their losses, shape (n,)."""
+        return self._flat("loss")[self._finite]
+
+    @cached_property
+    def errors(self) -> Array | None:
+        """Standard errors of these, shape (n,); None where there are none."""
+        assert self.surface is not None
+        if "loss_se" not in self.surface:
+            return None
+        found = self._flat("loss_se")[self._finite]
+        return found if np.isfinite(found).any() else None
+
+    @cached_property
+    def distances(self) -> Array:
+        """How far each is from the origin: the largest coordinate, in parts of the reach, shape (n,)."""
+        if not len(self.places):
+            return np.zeros(0)
+        reach = np.abs(self.places).max(0)
+        scaled: Array = (np.abs(self.places) / np.where(reach > 0, reach, 1.0)).max(1)
+        return scaled
+
+    @property
+    def has_center(self) -> bool:
+        """Whether the origin lies among the points."""
+        n = len(self.places)
+        return bool(n) and bool(((self.places.min(0) <= 0) & (self.places.max(0) >= 0)).all())
+
+    @cached_property
+    def middle(self) -> NDArray[np.intp]:
+        """Which points lie in the middle of the picture; no fewer than the 3^k nearest to the centre."""
+        inside = np.flatnonzero(self.distances <= thresholds.CENTRAL + _AT)
+        least = min(len(self.places), 3 ** self.places.shape[1])
+        return inside if len(inside) >= least else np.argsort(self.distances, kind="stable")[:least]
+
+    @cached_property
+    def ends_of_middle(self) -> tuple[int, int]:
+        """Which points of the middle are the lowest and the highest."""
+        losses = self.losses[self.middle]
+        return int(self.middle[losses.argmin()]), int(self.middle[losses.argmax()])
+
+    @property
+    def relief(self) -> float:
+        """How far the loss rises in the middle of the picture."""
+        low, high = self.ends_of_middle
+        return float(self.losses[high] - self.losses[low])
+
+    @cached_property
+    def center_loss(self) -> float | None:
+        """Loss at the centre: measured before the run, or at its point."""
+        said = self.attrs.get("center", {}).get("loss")
+        if said is not None:
+            return float(said)
+        if self.has_center and self.distances.min() <= _AT:
+            return float(self.losses[self.distances.argmin()])
+        return None
+
+    def at(self, i: int) -> str:
+        """The coordinates of a point in words."""
+        return ", ".join(f"{dim} = {x:.3g}" for dim, x in zip(self.axes, self.places[i], strict=True))
+
+    # ------------------------------------------------------------------ the centre
+
+    @cached_property
+    def curvature_at_center(self) -> Mapping[str, Any]:
+        """What is known of gradient and Hessian at the centre, and in ``source`` from where.
+
+        What was measured for a report counts before a stored spectrum, and that before curvature on the chart.
+        """
+        found = self._of_curvature() | self._of_spectrum()
+        measured = self.facts.get("center", {})
+        if measured:
+            found = found | {name: value for name, value in measured.items() if value is not None}
+            found["source"] = "measured for this report"
+        numbers = {name: _number(value) for name, value in found.items()}
+        return {name: value for name, value in numbers.items() if value == value}  # nan is not known
+
+    def _of_curvature(self) -> dict[str, Any]:
+        if self.curvature is None or "lambda_min" not in self.curvature:
+            return {}
+        places = points_of(self.curvature)
+        reach = np.abs(places).max(0)
+        scaled = (np.abs(places) / np.where(reach > 0, reach, 1.0)).max(1)
+        i = int(scaled.argmin())
+        shape = self.curvature["status"].shape
+        if scaled[i] > _AT or self.curvature["status"].values.reshape(-1)[i] != OK:
+            return {}
+        found: dict[str, Any] = {}
+        for name in map(str, self.curvature.data_vars):
+            values = self.curvature[name].values
+            found[name] = values.reshape(math.prod(shape), *values.shape[len(shape) :])[i].tolist()
+        return found | {
+            "parameters": self.curvature.attrs.get("curvature", {}).get("parameters"),
+            "source": "the group curvature",
+        }
+
+    def _of_spectrum(self) -> dict[str, Any]:
+        if self.spectrum is None or self.spectrum.attrs.get("operator") != "hessian":
+            return {}
+        said = self.spectrum.attrs
+        same = said.get("objective", {}).get("fingerprint") == self.objective.get("fingerprint")
+        if not same or said.get("point") != self.chart.get("center"):
+            return {}  # of another network, or of another of its points
+        found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters")}
+        if "eigenvalue" in self.spectrum:
+            ends = self.spectrum["end"].values.astype(str)
+            values, errors = (self.spectrum[name].values for name in ("eigenvalue", "eigenvalue_error"))
+            for end, name, pick in (("smallest", "lambda_min", np.argmin), ("largest", "lambda_max", np.argmax)):
+                of_end = np.flatnonzero(ends == end)
+                if len(of_end):
+                    i = of_end[int(pick(values[of_end]))]
+                    found |= {name: float(values[i]), f"{name}_error": float(errors[i])}
+        known = {name: value for name, value in found.items() if value is not None}
+        return known | {"source": "the group spectrum"}
+
+    # ------------------------------------------------------------------ inside
+
+    @cached_property
+    def _finite(self) -> NDArray[np.bool_]:
+        finite: NDArray[np.bool_] = np.isfinite(self._flat("loss"))
+        return finite
+
+    def _flat(self, name: str) -> NDArray[Any]:
+        assert self.surface is not None
+        return np.asarray(self.surface[name].values).reshape(-1)
+
+
+def gram_of(chart: Mapping[str, Any]) -> Array | None:
+    """Inner products of the basis of a straight chart, (k, k), from its norms and cosines; None where not known."""
+    recipes = chart.get("directions", [])
+    norms = [recipe.get("norm") for recipe in recipes]
+    if chart.get("kind") not in STRAIGHT or not norms or any(norm is None for norm in norms):
+        return None
+    made = np.diag(np.array(norms, np.float64) ** 2)
+    for pair, cosine in chart.get("cosines", {}).items():
+        i, j = (int(part) for part in pair.split(","))
+        made[i, j] = made[j, i] = float(cosine) * norms[i] * norms[j]
+    return made
+
+
+def _kind_of(dataset: xr.Dataset) -> str:
+    """What a dataset is, by its header."""
+    schema = dataset.attrs.get("schema") if isinstance(dataset, xr.Dataset) else None
+    if schema == TRAJECTORY_SCHEMA:
+        require_path(dataset)
+        return "path"
+    if schema in (SPECTRUM_SCHEMA, REPORT_SCHEMA):
+        if dataset.attrs.get("schema_version", 1) > REPORT_VERSION:
+            raise SchemaTooNewError(
+                f"What lies beside the surface has schema version {dataset.attrs['schema_version']} and this "
+                f"lossnav reads up to {REPORT_VERSION}. Upgrade with: pip install --upgrade lossnav"
+            )
+        return "spectrum" if schema == SPECTRUM_SCHEMA else "measured"
+    if schema != SURFACE_SCHEMA:
+        raise NotASurfaceError(
+            "This is neither a surface of ours nor what lies beside one. Pass what ln.evaluate returned, or the "
+            "path of a run."
+        )
+    validate(dataset)
+    return "curvature" if "curvature" in dataset.attrs else "surface"
+
+
+def _require_same_chart(surface: xr.Dataset | None, other: xr.Dataset | None) -> None:
+    if surface is None or other is None or surface is other:
+        return
+    if surface.attrs.get("chart") != other.attrs.get("chart"):
+        raise OptionError("The datasets are of different charts. A report is of one run: pass what belongs together.")
+
+
+def _is_same(measured: xr.Dataset | None, surface: xr.Dataset | None) -> bool:
+    """Whether this was measured at the centre of the surface."""
+    if measured is None or surface is None:
+        return measured is None
+    there, here = measured.attrs, surface.attrs
+    same = there.get("objective", {}).get("fingerprint") == here.get("objective", {}).get("fingerprint")
+    return same and there.get("chart") == here.get("chart")
+
+
+def _number(value: Any) -> Any:
+    """The words that stand for numbers JSON lacks, as numbers."""
+    return float(value) if value in ("nan", "inf", "-inf") else value
