@@ -15,7 +15,7 @@ HEAVY = {"torch", "ray", "matplotlib", "xarray", "plotly", "pandas", "zarr", "sk
 PLOTTING = {"matplotlib", "plotly"}
 COMPUTING = (
     "objective.py", "calling.py", "measures.py", "directions.py", "components.py", "trajectory.py", "charts",
-    "acceleration",
+    "acceleration", "flatness",
 )  # fmt: skip
 OWNERS = {  # who may import an optional or heavy package at all
     "ray": {"engines/cluster.py", "engines/ray.py"},

@@ -1,0 +1,188 @@
+"""Sharpness as curvature: trace and largest eigenvalue of the Hessian, plain or of steps measured by the weights."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.curvature.eigen import LIMIT, require_reachable
+from lossnav.curvature.lanczos import lanczos
+from lossnav.directions import Normalization
+from lossnav.errors import LossnavWarning, OptionError
+from lossnav.flatness.ground import Ground, Stopped
+from lossnav.flatness.options import require_count, require_normalization
+from lossnav.flatness.result import Finding, Interval, Invariance
+from lossnav.flatness.scaling import INVARIANCES, WORDS, scales
+
+_RELATIVE = Invariance(
+    True, "multiplying the layer, or single rows of it, where what follows is divided by the same (not its columns)"
+)
+
+
+def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes: int = 30) -> Finding:
+    """Find the trace of the Hessian, or of T H T for steps measured by the weights.
+
+    Parameters
+    ----------
+    normalize : None, "weight", "filter" or "layer"
+        T_theta: 1, |theta|, the norm of each filter or tensor. sigma^2 / 2 times the trace is what `average` finds for
+        small sigma at a stationary point, with None and "weight"; with the others it shares a norm out among entries.
+    probes : int
+        Hessian-vector products.
+
+    References
+    ----------
+    Hutchinson 1990, "A stochastic estimator of the trace of the influence matrix". T of Kwon et al. 2021, section 3.1;
+    with filters it is the diagonal part of relative flatness (Petzka et al. 2021).
+    """
+    require_normalization(normalize)
+    require_count("probes", probes)
+    scale = scales(ground, normalize)
+    found = _trace(lambda v: scale * ground.product(scale * v), ground.origin(), probes, seed)
+    of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
+    return Finding(
+        *_two_errors(*found),
+        f"trace of {of}; Hutchinson's estimator with {found[2]} random signs",
+        "trace of the Hessian; Hutchinson 1990" + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
+        INVARIANCES[normalize],
+        (),
+        {"normalize": normalize, "probes": probes},
+    )
+
+
+def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding:
+    """Find the relative flatness of one layer: the sum over its rows of <w_s, w_t> tr H_st.
+
+    H_st is the block of the Hessian of rows s and t of the weight. With G = W W^T the sum is the trace of
+    (G^1/2 x I) H (G^1/2 x I), so that it is estimated as a trace is. ``params=`` says which layer.
+
+    Parameters
+    ----------
+    probes : int
+        Hessian-vector products.
+
+    References
+    ----------
+    Petzka et al. 2021, "Relative Flatness and Generalization", the definition of relative flatness.
+    """
+    require_count("probes", probes)
+    shapes = {name: ground.objective.params[name].shape for name in ground.names}
+    if len(shapes) != 1 or len(next(iter(shapes.values()))) < 2:
+        weights = [name for name, tensor in ground.objective.params.items() if tensor.dim() > 1]
+        raise OptionError(
+            f"Relative flatness is that of one layer's weight, not of {', '.join(list(shapes)[:3])}… Pass one name, "
+            f"such as params={weights[-1] if weights else 'fc.weight'!r}."
+        )
+    ((name, shape),) = shapes.items()
+    groups = ground.objective.transposed.get(name)
+    rows = algebra.to_filters(ground.objective.params[name].detach().double(), groups)  # (m, n)
+    values, vectors = torch.linalg.eigh(rows @ rows.T)
+    root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T  # (m, m)
+
+    def spread(vector: Tensor) -> Tensor:
+        filters = algebra.to_filters(vector.reshape(shape), groups)
+        return algebra.from_filters(root @ filters, shape, groups).reshape(-1)
+
+    found = _trace(lambda v: spread(ground.product(spread(v))), ground.origin(), probes, seed)
+    return Finding(
+        *_two_errors(*found),
+        f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; Hutchinson\'s estimator with {found[2]} random signs',
+        "Petzka et al. 2021, relative flatness",
+        _RELATIVE,
+        (),
+        {"probes": probes},
+    )
+
+
+def lambda_max(
+    ground: Ground, seed: int, *, normalize: Normalization = None, tolerance: float = 1e-3, limit: int = LIMIT
+) -> Finding:
+    """Find the largest eigenvalue of the Hessian, or of T H T for steps measured by the weights.
+
+    At a minimum, radius^2 / 2 times it is what `sam` (`asam`) finds for a small radius.
+
+    Parameters
+    ----------
+    normalize : None, "weight", "filter" or "layer"
+        T_theta: 1, |theta|, the norm of each filter or tensor.
+    tolerance, limit
+        As of `curvature.top_eigenpairs`.
+
+    References
+    ----------
+    Keskar et al. 2017, section 2.2, and many others. T of Kwon et al. 2021, section 3.1.
+    """
+    require_normalization(normalize)
+    require_reachable(tolerance, limit, seed)
+    scale = scales(ground, normalize)
+    start = ground.normal(torch.Generator().manual_seed(seed))
+    value, error, products, converged = math.nan, math.nan, 0, True
+    try:
+        found = lanczos(
+            lambda v: scale * ground.product(scale * v),
+            start / torch.linalg.vector_norm(start),
+            0,
+            1,
+            tolerance=tolerance,
+            limit=limit,
+            seed=seed + 1,
+            stop=lambda: ground.stopped,
+        )
+        value, error, products = float(found.values[-1]), float(found.errors[-1]), found.products
+        converged = found.converged or ground.stopped
+    except Stopped:
+        pass
+    if not converged and math.isfinite(value):
+        warnings.warn(
+            f"After {products} products the largest eigenvalue is known to within {error:.2g} only. Allow more "
+            "products with limit=, or a larger tolerance.",
+            LossnavWarning,
+            stacklevel=4,
+        )
+    of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
+    return Finding(
+        value,
+        error,
+        (value - error, value + error) if math.isfinite(value) else (-math.inf, math.inf),
+        "the error is the norm of the residual: an eigenvalue lies within it, and none larger was seen"
+        if math.isfinite(value)
+        else "the Hessian is not finite here, or nothing was computed",
+        f"largest eigenvalue of {of}; Lanczos, {products} products",
+        "largest eigenvalue of the Hessian" + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
+        INVARIANCES[normalize],
+        (),
+        {"normalize": normalize, "tolerance": tolerance, "limit": limit},
+    )
+
+
+def _trace(product: Callable[[Tensor], Tensor], like: Tensor, probes: int, seed: int) -> tuple[float, float, int]:
+    """Estimate a trace by z . A z over random signs z: value, standard error, products."""
+    generator = torch.Generator().manual_seed(seed)
+    found: list[float] = []
+    try:
+        for _ in range(probes):
+            signs = torch.randint(0, 2, (len(like),), generator=generator).double() * 2 - 1
+            signs = signs.to(like.device)
+            found.append(float(signs @ product(signs)))
+    except Stopped:
+        pass
+    value = float(np.mean(found)) if found else math.nan
+    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.nan
+    return value, error, len(found)
+
+
+def _two_errors(value: float, error: float, products: int) -> tuple[float, float, Interval, str]:
+    """Of an estimated trace: value, error, interval, and what they are."""
+    if not math.isfinite(error):
+        said = (
+            "the Hessian is not finite here" if products > 1 else f"of {products} probes nothing is known of the error"
+        )
+        return value, math.nan, (-math.inf, math.inf), said
+    said = f"the error is the standard error over {products} probes, the interval two of them either way"
+    return value, error, (value - 2 * error, value + 2 * error), said
