@@ -52,14 +52,15 @@ def test_against_the_dense_hessian(normalize):
     assert largest.products < 40
     found = ln.sharpness(objective, "trace", normalize=normalize, probes=200)
     assert abs(found.value - float(matrix.trace())) < 3.5 * found.error < 0.5 * abs(found.value)
-    assert (found.products, found.passes) == (200, 201)
+    assert (found.products, found.passes) == (200, 1 + 25)  # eight share a pass
 
 
-def test_the_error_of_the_trace_is_honest():
-    bowl = quadratic(symmetric(SPECTRUM), CENTER)
-    found = [ln.sharpness(bowl, "trace", probes=20, seed=seed) for seed in range(100)]
-    assert sum(f.interval[0] <= SPECTRUM.sum() <= f.interval[1] for f in found) >= 93
-    assert np.mean([f.error for f in found]) < SPECTRUM.sum() / 10
+@pytest.mark.parametrize("spectrum", [SPECTRUM, np.r_[np.linspace(0, 0.5, 39), 20.0]], ids=["even", "one outlier"])
+def test_the_interval_of_the_trace_is_honest(spectrum):
+    bowl = quadratic(symmetric(spectrum), CENTER)
+    found = [ln.sharpness(bowl, "trace", seed=seed) for seed in range(100)]
+    assert sum(f.interval[0] <= spectrum.sum() <= f.interval[1] for f in found) >= 93
+    assert np.mean([f.error for f in found]) < spectrum.sum() / 5
 
 
 @pytest.mark.parametrize("layer", ["0.weight", "2.weight", "4.weight"])

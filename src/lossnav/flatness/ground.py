@@ -44,6 +44,8 @@ class Ground:
         The loss at the centre.
     evaluations, gradients, products : int
         What was computed so far.
+    passes : int
+        How often it went over all the data for that.
 
     Raises
     ------
@@ -67,18 +69,14 @@ class Ground:
         self.objective, self.names, self.size = self._hessian.objective, self._hessian.names, self._hessian.size
         self._stopping, self._advance = stopping, advance
         self.center = self.objective.evaluate(self.objective.params)["loss"]
-        self.evaluations, self.gradients, self.products = 1, 0, 0
+        anew = self.objective.bn == "recompute"  # the statistics first; their derivatives last
+        self._each, self._each_derived = (2, 3) if anew else (1, 1)
+        self.evaluations, self.gradients, self.products, self.passes = 1, 0, 0, self._each
 
     @property
     def stopped(self) -> bool:
         """Whether it was asked to stop."""
         return self._stopping()
-
-    @property
-    def passes(self) -> int:
-        """How often it went over all the data."""
-        again = self.objective.bn == "recompute"
-        return self.evaluations * (2 if again else 1) + (self.gradients + self.products) * (3 if again else 1)
 
     def origin(self) -> Tensor:
         """No step at all."""
@@ -98,7 +96,7 @@ class Ground:
         self._begin()
         value = self.objective.evaluate(params)["loss"]
         self.evaluations += 1
-        self._advance()
+        self._passed(self._each)
         return value
 
     def slope(self, step: Tensor) -> tuple[float, Tensor]:
@@ -106,19 +104,23 @@ class Ground:
         self._begin()
         found = Hessian(self.objective, self._at(step), **self._moving).derive()
         self.gradients += 1
-        self._advance()
+        self._passed(self._each_derived)
         return found.loss, found.gradient
 
-    def product(self, vector: Tensor) -> Tensor:
-        """H v at the centre, shape (d,)."""
+    def multiply(self, *vectors: Tensor) -> list[Tensor]:
+        """H v at the centre for some vectors of shape (d,), in one pass over the data."""
         self._begin()
-        made = self._hessian.derive([vector]).products[0]
-        self.products += 1
-        self._advance()
+        made = self._hessian.derive(vectors).products
+        self.products += len(vectors)
+        self._passed(self._each_derived)
         return made
 
     def _at(self, step: Tensor) -> dict[str, Tensor]:
         return algebra.combine(self.objective.params, [1.0], [self._hessian.to_params(step)])
+
+    def _passed(self, passes: int) -> None:
+        self.passes += passes
+        self._advance()
 
     def _begin(self) -> None:
         if self.stopped:

@@ -25,8 +25,9 @@ _NOISES: dict[Normalization, str] = {
     "layer": "N(0, sigma^2 |W|^2 / n) for the n entries of a tensor W",
 }
 _BY_SLOPE = (
-    "the error is the standard error of the mean loss over its slope by sigma, the interval that of Student's t at 95 %"
+    "the error is the standard error of the mean loss over its slope by sigma, the interval that of the mean at 95 %"
 )
+_NO_SKEW = 1e-6
 _STRIDE = 0.1  # of sigma, on both sides: between them the slope of the mean rise is taken
 
 
@@ -129,11 +130,11 @@ def magnitude(
             value, said = crossed, "stopped before the error was known"
             ahead, behind, _ = (mean_rise(crossed * (1 + part)) for part in (_STRIDE, -_STRIDE, 0.0))
             slope = (ahead - behind) / (2 * _STRIDE * crossed)
-            _, spread, (low, high), _ = mean_of(found[crossed])
+            mean, spread, (low, high), _ = mean_of(found[crossed])
             error = spread / slope if slope > 0 else math.nan
             if math.isfinite(error):
-                reach = (high - low) / 2 / slope
-                interval, said = (max(0.0, value - reach), value + reach), _BY_SLOPE
+                interval = (max(0.0, value - (high - mean) / slope), value + (mean - low) / slope)
+                said = _BY_SLOPE
             else:
                 said = "the error is not known: the mean loss does not rise here, or is not finite beside it"
     return Finding(
@@ -152,20 +153,38 @@ def magnitude(
 
 
 def mean_of(found: Sequence[float]) -> tuple[float, float, Interval, str]:
-    """Mean, standard error, 95 % interval by Student's t, and these in words."""
+    """Mean, standard error, 95 % interval, and these in words.
+
+    Where few directions bend much more than all others, rises are skewed as squares are, and of 20 draws Student's t
+    holds the truth at 89 %. Hall's transformation takes the skewness out (94 %).
+
+    References
+    ----------
+    Hall 1992, "On the removal of skewness by transformation", section 2 (the cubic one).
+    """
     if not found:
-        return math.nan, math.nan, (-math.inf, math.inf), "stopped before the first draw"
+        return math.nan, math.nan, (-math.inf, math.inf), "stopped before the first sample"
     numbers = np.array(found)
     lost = int((~np.isfinite(numbers)).sum())
     if lost:
-        return float(numbers.sum()), math.nan, (-math.inf, math.inf), f"{lost} of {len(numbers)} draws are not finite"
+        return float(numbers.sum()), math.nan, (-math.inf, math.inf), f"{lost} of {len(numbers)} samples are not finite"
     mean = float(numbers.mean())
     if len(numbers) == 1:
-        return mean, math.nan, (-math.inf, math.inf), "of one draw nothing is known of the error"
+        return mean, math.nan, (-math.inf, math.inf), "of one sample nothing is known of the error"
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    reach = float(stdtrit(len(numbers) - 1, 0.975)) * error
-    said = f"the error is the standard error of {len(numbers)} draws, the interval that of Student's t at 95 %"
-    return mean, error, (mean - reach, mean + reach), said
+    n, reach = len(numbers), float(stdtrit(len(numbers) - 1, 0.975))
+    a = (
+        float(((numbers - mean) ** 3).mean()) / (error * math.sqrt(n)) ** 3 / 3 if error else 0.0
+    )  # a third of the skewness
+
+    def untransformed(x: float) -> float:
+        """T with T + a T^2 + a^2 T^3 / 3 + a / (2 n) = x."""
+        y = x - a / (2 * n)
+        return (float(np.cbrt(1 + 3 * a * y)) - 1) / a if abs(a) > _NO_SKEW else y
+
+    low, high = (mean - untransformed(x / math.sqrt(n)) * error * math.sqrt(n) for x in (reach, -reach))
+    said = f"the error is the standard error of {n} samples, the interval that of Student's t at 95 %, less skewness"
+    return mean, error, (low, high), said
 
 
 def _rises(ground: Ground, spread: Tensor, draws: int, antithetic: bool, seed: int) -> Iterator[float]:

@@ -64,8 +64,8 @@ class Sharpness:
     evaluations, gradients, products : int
         Losses, losses with their gradient, and Hessian-vector products that it took.
     passes : int
-        How often it went over all the data for them: once for each, but twice for an evaluation and three times for the
-        others where BatchNorm statistics are made anew at every point.
+        How often it went over all the data for them; products may share a pass. Where BatchNorm statistics are made
+        anew at every point, an evaluation takes two passes and a derivative three.
     """
 
     kind: str

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,10 +16,12 @@ from lossnav.curvature.lanczos import lanczos
 from lossnav.directions import Normalization
 from lossnav.errors import LossnavWarning, OptionError
 from lossnav.flatness.ground import Ground, Stopped
+from lossnav.flatness.noise import mean_of
 from lossnav.flatness.options import require_count, require_normalization
-from lossnav.flatness.result import Finding, Interval, Invariance
+from lossnav.flatness.result import Finding, Invariance
 from lossnav.flatness.scaling import INVARIANCES, WORDS, scales
 
+_AT_ONCE, _MEMORY = 8, 2**30  # probes in one pass, as far as their vectors take no more bytes
 _RELATIVE = Invariance(
     True, "multiplying the layer, or single rows of it, where what follows is divided by the same (not its columns)"
 )
@@ -44,14 +46,14 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     require_normalization(normalize)
     require_count("probes", probes)
     scale = scales(ground, normalize)
-    found = _trace(lambda v: scale * ground.product(scale * v), ground.origin(), probes, seed)
+    found = _trace(lambda v: scale * v, ground, probes, seed)
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
     return Finding(
-        *_two_errors(*found),
-        f"trace of {of}; Hutchinson's estimator with {found[2]} random signs",
+        *mean_of(found),
+        f"trace of {of}; Hutchinson's estimator with {len(found)} vectors of random signs",
         "trace of the Hessian; Hutchinson 1990" + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
         INVARIANCES[normalize],
-        (),
+        tuple(found),
         {"normalize": normalize, "probes": probes},
     )
 
@@ -89,13 +91,14 @@ def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding
         filters = algebra.to_filters(vector.reshape(shape), groups)
         return algebra.from_filters(root @ filters, shape, groups).reshape(-1)
 
-    found = _trace(lambda v: spread(ground.product(spread(v))), ground.origin(), probes, seed)
+    found = _trace(spread, ground, probes, seed)
     return Finding(
-        *_two_errors(*found),
-        f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; Hutchinson\'s estimator with {found[2]} random signs',
+        *mean_of(found),
+        f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; Hutchinson\'s estimator with {len(found)} vectors of '
+        "random signs",
         "Petzka et al. 2021, relative flatness",
         _RELATIVE,
-        (),
+        tuple(found),
         {"probes": probes},
     )
 
@@ -125,7 +128,7 @@ def lambda_max(
     value, error, products, converged = math.nan, math.nan, 0, True
     try:
         found = lanczos(
-            lambda v: scale * ground.product(scale * v),
+            lambda v: scale * ground.multiply(scale * v)[0],
             start / torch.linalg.vector_norm(start),
             0,
             1,
@@ -143,7 +146,7 @@ def lambda_max(
             f"After {products} products the largest eigenvalue is known to within {error:.2g} only. Allow more "
             "products with limit=, or a larger tolerance.",
             LossnavWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
     return Finding(
@@ -161,28 +164,19 @@ def lambda_max(
     )
 
 
-def _trace(product: Callable[[Tensor], Tensor], like: Tensor, probes: int, seed: int) -> tuple[float, float, int]:
-    """Estimate a trace by z . A z over random signs z: value, standard error, products."""
+def _trace(apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int) -> list[float]:
+    """Samples z . A H A z of the trace of A H A, A symmetric, over random signs z; their mean is its estimate."""
     generator = torch.Generator().manual_seed(seed)
+    at_once = max(1, min(_AT_ONCE, _MEMORY // (32 * ground.size)))
     found: list[float] = []
-    try:
-        for _ in range(probes):
-            signs = torch.randint(0, 2, (len(like),), generator=generator).double() * 2 - 1
-            signs = signs.to(like.device)
-            found.append(float(signs @ product(signs)))
-    except Stopped:
-        pass
-    value = float(np.mean(found)) if found else math.nan
-    error = float(np.std(found, ddof=1)) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-    return value, error, len(found)
+    with suppress(Stopped):
+        while len(found) < probes:
+            drawn = [_signs(ground, generator) for _ in range(min(at_once, probes - len(found)))]
+            vectors = [apply(signs) for signs in drawn]
+            found += [float(v @ made) for v, made in zip(vectors, ground.multiply(*vectors), strict=True)]
+    return found
 
 
-def _two_errors(value: float, error: float, products: int) -> tuple[float, float, Interval, str]:
-    """Of an estimated trace: value, error, interval, and what they are."""
-    if not math.isfinite(error):
-        said = (
-            "the Hessian is not finite here" if products > 1 else f"of {products} probes nothing is known of the error"
-        )
-        return value, math.nan, (-math.inf, math.inf), said
-    said = f"the error is the standard error over {products} probes, the interval two of them either way"
-    return value, error, (value - 2 * error, value + 2 * error), said
+def _signs(ground: Ground, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, (ground.size,), generator=generator, dtype=torch.float64) * 2 - 1
+    return signs.to(ground.objective.device)
