@@ -74,9 +74,9 @@ def test_single_units_times_other_factors(kind, options):
 def test_relative_flatness_does_not_see_its_rows_rescaled():
     model, data = relu_net()
     twin = rescaled(model, [0.2, 1.0, 4.0, 0.5, 3.0, 7.0])
-    exact = [ln.sharpness(rosy(m, data), "relative_flatness", params="0.weight", probes=2000) for m in (model, twin)]
+    exact = [ln.sharpness(rosy(m, data), "relative_flatness", params="0.weight", probes=800) for m in (model, twin)]
     assert abs(exact[0].value - exact[1].value) < 3 * math.hypot(exact[0].error, exact[1].error)
-    assert exact[0].error < 0.05 * exact[0].value
+    assert exact[0].error < 0.1 * exact[0].value
 
 
 class Normalised(nn.Module):
@@ -88,13 +88,14 @@ class Normalised(nn.Module):
         return self.out(torch.tanh(self.bn(self.conv(x))).mean((2, 3)))
 
 
-@pytest.mark.parametrize("bn", ["batch", "recompute"])
-@pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=IDS)
+@pytest.mark.parametrize(
+    ("kind", "options", "bn"),
+    [(*variant, "batch") for variant in VARIANTS]
+    + [(*variant, "recompute") for variant in VARIANTS if variant[1].get("normalize") in (None, "filter")],
+)
 def test_filters_before_batch_norm_have_no_scale(kind, options, bn):
     if kind == "relative_flatness":
         options = {"params": "conv.weight"}
-    if bn == "recompute" and options.get("normalize") not in (None, "filter"):
-        pytest.skip("as with bn='batch'")
     torch.manual_seed(0)
     model = Normalised().double().eval()
     with torch.no_grad():
@@ -125,8 +126,8 @@ def test_nothing_is_touched_and_the_same_call_gives_the_same_bits(kind):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
     assert measured(objective, kind, seed=3) == first
-    if kind != "lambda_max":  # which converges to the same
-        assert measured(objective, kind, seed=4).value != first.value
+    other = measured(objective, kind, seed=4)
+    assert other.samples != first.samples or other.error != first.error
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -189,18 +190,18 @@ def interrupting(at):
 def test_what_was_computed_is_kept_when_it_is_stopped(kind, at):
     objective, calls = interrupting(at)
     options = {
-        "epsilon": {"starts": 100, "epsilon": 0.1},
-        "sam": {"starts": 100},
-        "asam": {"starts": 100},
-        "average": {"draws": 100},
+        "epsilon": {"starts": 20, "epsilon": 0.1},
+        "sam": {"starts": 12},
+        "asam": {"starts": 12},
+        "average": {"draws": 60},
         "magnitude": {"draws": 50},
-        "trace": {"probes": 100},
-        "lambda_max": {"tolerance": 1e-15, "limit": 100},
-        "relative_flatness": {"params": "x", "probes": 100},
-        "width": {"directions": 40},
+        "trace": {"probes": 600},
+        "lambda_max": {"tolerance": 1e-15},
+        "relative_flatness": {"params": "x", "probes": 600},
+        "width": {"directions": 10},
     }[kind]
-    if kind == "lambda_max" and at == 60:
-        pytest.skip("four dimensions need no sixty products")
+    if kind == "lambda_max":
+        at = min(at, 3)  # there are four dimensions
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
         ln.sharpness(objective, kind, **options)
     found = stopped.value.surface
@@ -210,7 +211,7 @@ def test_what_was_computed_is_kept_when_it_is_stopped(kind, at):
         whole = ln.sharpness(interrupting(-1)[0], kind, **options)
         assert math.isfinite(found.value)
         assert whole.samples[: len(found.samples) - 1] == found.samples[:-1]  # the last ascent may be cut short
-        assert len(found.samples) < 100
+        assert len(found.samples) < len(whole.samples)
         assert str(found)
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from contextlib import suppress
-
 import torch
 from torch import Tensor
 
 from lossnav.directions import Normalization
 from lossnav.errors import OptionError
-from lossnav.flatness.ground import Ground, Stopped
+from lossnav.flatness.ascent import ascent_words, ascents, largest
+from lossnav.flatness.ground import Ground
 from lossnav.flatness.options import require_count, require_normalization, require_positive
-from lossnav.flatness.result import Finding, Interval, Invariance
+from lossnav.flatness.result import Finding, Invariance
 from lossnav.flatness.scaling import INVARIANCES, WORDS, scales
 
 
@@ -38,10 +35,10 @@ def sam(ground: Ground, seed: int, *, radius: float = 0.05, steps: int = 10, sta
     eq. 2 (one step). Departure: more steps and starts.
     """
     require_positive("radius", radius)
-    rises = _ascents(ground, ground.origin() + 1, radius, steps, starts, seed)
+    rises = _rises(ground, torch.ones_like(ground.origin()), radius, steps, starts, seed)
     return Finding(
         *largest(rises),
-        f"max L(theta + e) - L(theta) over |e|_2 <= {radius:g}; {_ascent_words(steps, starts)}",
+        f"max L(theta + e) - L(theta) over |e|_2 <= {radius:g}; {ascent_words(steps, starts)}",
         "Foret et al. 2021, eq. 1 and 2"
         + ("" if steps == starts == 1 else "; more ascent steps or starts than their one"),
         INVARIANCES[None],
@@ -88,7 +85,7 @@ def asam(
     if eta:
         require_positive("eta", eta)
     scale = scales(ground, normalize) + eta
-    rises = _ascents(ground, scale, radius, steps, starts, seed)
+    rises = _rises(ground, scale, radius, steps, starts, seed)
     added = f" plus {eta:g}" if eta else ""
     kept = INVARIANCES[normalize]
     if eta and kept.holds:
@@ -96,7 +93,7 @@ def asam(
     return Finding(
         *largest(rises),
         f"max L(theta + e) - L(theta) over |T^-1 e|_2 <= {radius:g}, T = {WORDS[normalize]}{added}; "
-        + _ascent_words(steps, starts),
+        + ascent_words(steps, starts),
         "Kwon et al. 2021, definition 2"
         + ("" if steps == starts == 1 else "; more ascent steps or starts than their one"),
         kept,
@@ -105,76 +102,25 @@ def asam(
     )
 
 
-def largest(found: Sequence[float]) -> tuple[float, float, Interval, str]:
-    """Value, error, interval and what they are, of ascents to the same maximum; what is not finite comes first."""
-    if not found:
-        return math.nan, math.nan, (-math.inf, math.inf), "stopped before the first ascent ended"
-    value = next((rise for rise in found if not math.isfinite(rise)), max(0.0, *found))  # 0 is that of no step at all
-    spread = max(found) - min(found) if len(found) > 1 and math.isfinite(value) else math.nan
-    said = "a lower bound of the maximum, which an ascent may miss"
-    if not math.isfinite(value):
-        return (
-            value,
-            math.nan,
-            (max(map(_or_below, found)), math.inf),
-            f"loss or gradient is {value} somewhere in reach",
-        )
-    if len(found) > 1:
-        said += f"; the error is the difference between the best and the worst of {len(found)} starts"
-    return value, spread, (value, math.inf), said
+def _rises(ground: Ground, scale: Tensor, radius: float, steps: int, starts: int, seed: int) -> list[float]:
+    """What ascents reach in the ball |u| <= radius, where the step is scale * u.
 
-
-def _or_below(rise: float) -> float:
-    return -math.inf if math.isnan(rise) else rise
-
-
-def _ascent_words(steps: int, starts: int) -> str:
-    if starts == 1:
-        return f"{steps} steps uphill from the centre"
-    return f"{steps} steps uphill from each of {starts} starts, the centre and random ones"
-
-
-def _ascents(ground: Ground, scale: Tensor, radius: float, steps: int, starts: int, seed: int) -> list[float]:
-    """The rise that each ascent reaches, in as many as there was time for."""
+    A stride is the ball's diameter, cut off at its surface: from the centre that is the step of the papers, and after
+    it nearly one of a power iteration, which on a quadratic ends at the largest eigenvalue.
+    """
     require_count("steps", steps)
     require_count("starts", starts)
     generator = torch.Generator().manual_seed(seed)
-    rises: list[float] = []
-    with suppress(Stopped):
-        for number in range(starts):
-            drawn = ground.normal(generator)
-            drawn *= radius / torch.linalg.vector_norm(drawn)
-            rises.append(_ascend(ground, scale, ground.origin() if number == 0 else drawn, drawn, radius, steps))
-    return rises
 
+    def on_the_sphere() -> Tensor:
+        drawn = ground.normal(generator)
+        return radius / torch.linalg.vector_norm(drawn) * drawn
 
-def _ascend(ground: Ground, scale: Tensor, start: Tensor, elsewhere: Tensor, radius: float, steps: int) -> float:
-    """Go uphill in the ball |u| <= radius, where the step is scale * u; halve the stride where that led down.
+    def ahead(at: Tensor, uphill: Tensor, stride: float) -> Tensor:
+        beyond = at + 2 * radius * stride / torch.linalg.vector_norm(uphill) * uphill
+        return beyond * (radius / max(radius, float(torch.linalg.vector_norm(beyond))))
 
-    From the centre a stride of the ball's diameter is cut off at its surface: that is the step of the papers. Further
-    steps of that stride are nearly those of a power iteration, which on a quadratic ends at the largest eigenvalue.
-    """
-    at, stride = start, 2 * radius
-    height, slope = ground.slope(scale * at)
-    if not at.any() and not (scale * slope).any():  # nothing leads away from an exact stationary point
-        at = elsewhere
-        height, slope = ground.slope(scale * at)
-    with suppress(Stopped):
-        for step in range(1, steps + 1):
-            uphill = scale * slope
-            length = float(torch.linalg.vector_norm(uphill))
-            if not math.isfinite(height) or not length:
-                break
-            if not math.isfinite(length):
-                return math.nan
-            ahead = at + stride / length * uphill
-            ahead = ahead * (radius / max(radius, float(torch.linalg.vector_norm(ahead))))
-            if step < steps:
-                found, its = ground.slope(scale * ahead)
-            else:
-                found, its = ground.loss(scale * ahead), slope
-            if found <= height:
-                stride /= 2
-            else:  # higher, or not a number
-                at, height, slope = ahead, found, its
-    return height - ground.center
+    elsewhere, *others = (on_the_sphere() for _ in range(starts))
+    return ascents(
+        ground, lambda u: scale * u, lambda g: scale * g, ahead, [ground.origin(), *others], elsewhere, steps
+    )

@@ -117,7 +117,8 @@ def magnitude(
     found: dict[float, list[float]] = {}
 
     def mean_rise(sigma: float) -> float:
-        found[sigma] = list(_rises(ground, sigma * scale, draws, True, seed))
+        if sigma not in found:
+            found[sigma] = list(_rises(ground, sigma * scale, draws, True, seed))
         return sum(found[sigma]) / draws
 
     value, error, interval = math.nan, math.nan, (0.0, math.inf)

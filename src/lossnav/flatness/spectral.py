@@ -51,7 +51,8 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     return Finding(
         *mean_of(found),
         f"trace of {of}; Hutchinson's estimator with {len(found)} vectors of random signs",
-        "trace of the Hessian; Hutchinson 1990" + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
+        "trace of the Hessian, as in Dinh et al. 2017, section 2; Hutchinson 1990"
+        + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
         INVARIANCES[normalize],
         tuple(found),
         {"normalize": normalize, "probes": probes},
@@ -119,7 +120,8 @@ def lambda_max(
 
     References
     ----------
-    Keskar et al. 2017, section 2.2, and many others. T of Kwon et al. 2021, section 3.1.
+    Dinh et al. 2017, "Sharp Minima Can Generalize For Deep Nets", section 2 (spectral norm and trace of the Hessian as
+    measures of sharpness). T of Kwon et al. 2021, section 3.1.
     """
     require_normalization(normalize)
     require_reachable(tolerance, limit, seed)
@@ -157,7 +159,8 @@ def lambda_max(
         if math.isfinite(value)
         else "the Hessian is not finite here, or nothing was computed",
         f"largest eigenvalue of {of}; Lanczos, {products} products",
-        "largest eigenvalue of the Hessian" + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
+        "largest eigenvalue of the Hessian, as in Dinh et al. 2017, section 2"
+        + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
         INVARIANCES[normalize],
         (),
         {"normalize": normalize, "tolerance": tolerance, "limit": limit},
