@@ -15,7 +15,7 @@ HEAVY = {"torch", "ray", "matplotlib", "xarray", "plotly", "pandas", "zarr", "sk
 PLOTTING = {"matplotlib", "plotly"}
 COMPUTING = (
     "objective.py", "calling.py", "measures.py", "directions.py", "components.py", "trajectory.py", "charts",
-    "acceleration",
+    "acceleration", "flatness",
 )  # fmt: skip
 JOINING = ("curvature/chart.py", "curvature/spectra.py")  # these know both worlds, as evaluation does
 OWNERS = {  # who may import an optional or heavy package at all

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
     from lossnav.exports import export
+    from lossnav.flatness import sharpness
     from lossnav.groups import open_spectrum, open_trajectory
     from lossnav.objective import Objective
     from lossnav.projection import evaluate_trajectory, project
@@ -44,6 +45,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Objective": ("lossnav.objective", "Objective"),
     "directions": ("lossnav.directions", None),
     "curvature": ("lossnav.curvature", None),
+    "sharpness": ("lossnav.flatness", "sharpness"),
     "Chart": ("lossnav.charts", "Chart"),
     "Line": ("lossnav.charts", "Line"),
     "Plane": ("lossnav.charts", "Plane"),
@@ -122,6 +124,7 @@ __all__ = [
     "report",
     "resume",
     "save",
+    "sharpness",
     "stream",
     "zoo",
 ]

@@ -593,6 +593,39 @@ def report(
     typer.echo(found.to_json() if as_json else str(found))
 
 
+@app.command()
+@_reporting
+def sharpness(
+    spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
+    kind: Annotated[str, typer.Option(help="Which definition: sam, asam, epsilon, ... (docs/sharpness.md).")],
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Measure how sharp the loss is at the weights, by a named definition, with its uncertainty."""
+    from lossnav.flatness import sharpness as run
+    from lossnav.specs import load_objective
+
+    chosen: Any = {"kind": kind, "seed": seed} | dict(map(_setting, options or ()))
+    found = run(load_objective(spec, checkpoint=checkpoint, data_root=data_root), progress=True, **chosen)
+    typer.echo(_json(found.describe()) if as_json else str(found))
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """From ``name=value`` the name, and the value as JSON has it or as it stands there."""
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise OptionError(f"--set {text} sets nothing. Use name=value, such as --set radius=0.1.")
+    try:
+        return name, json.loads(value)
+    except json.JSONDecodeError:
+        return name, None if value == "none" else value
+
+
 def _engine(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
     """Make the engine of a name; what is said of a cluster needs one."""
     from lossnav.engines import Local, Ray
