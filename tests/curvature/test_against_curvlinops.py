@@ -30,6 +30,7 @@ def resnet20():
     return model.eval(), torch.randn(6, 3, 16, 16), torch.arange(6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [notebook, resnet20])
 @pytest.mark.parametrize(("ours", "theirs"), [(Hessian, "Hessian"), (GaussNewton, "GGN")])
 def test_products_and_the_largest_eigenvalue(make, ours, theirs):
