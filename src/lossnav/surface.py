@@ -57,7 +57,7 @@ _CURVATURE = {  # what `curvature.on_chart` finds; weights have no unit
 }
 _MATRIX = ("row", "column")  # dims of a variable that is a matrix at every point
 _LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
-_DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
+DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
 # ---------------------------------------------------------------------- making one
@@ -175,7 +175,7 @@ def describe_variables(dataset: xr.Dataset) -> None:
     for i, dim in enumerate(chart.get("dims", [])):
         recipe = recipes[i] if i < len(recipes) else {}
         dataset[dim].attrs = {
-            "long_name": f"{_DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
+            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
             "units": "lengths of the direction",
         }
 
