@@ -10,6 +10,7 @@ import { listen as listenToKeys } from "./keys.js";
 import { Known, index } from "./known.js";
 import { MapView, readingAt } from "./map.js";
 import { placeWords, showClasses, showFacts, showPoint, showReport } from "./panel.js";
+import { showSections } from "./sections.js";
 import { showBookmarks, showPlaces } from "./places.js";
 import { Profile } from "./profile.js";
 import { Progress } from "./progress.js";
@@ -118,7 +119,10 @@ function arrive(message) {
   byId("actions").hidden = !session.live;
   showPlaces(session, go);
   showFacts(session);
-  if (state.view.at) ask(0);
+  if (!state.view.at && session.axes.every(({ range: [low, high] }) => low <= 0 && high >= 0)) {
+    askedAt = "";
+    state.set({ at: session.axes.map(() => 0) }); // the centre, until another is chosen
+  } else if (state.view.at) ask(0);
   askWindow();
   schedule();
 }
@@ -410,13 +414,14 @@ function paint() {
     showScale(byId("scale"), scene, reading?.values?.[scene.variable.name]);
     showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated));
   }
-  toolbar.show(scene, view, session);
+  toolbar.show(scene, view, session, scene ? scene.domain : curve.read.heights);
   showPoint(view.at ? reading : null, session, spansOf());
   showClasses(view.at && reading?.classes);
   showBookmarks(session.bookmarks ?? [], bookmarks);
   const loss = session.variables?.find((v) => v.name === "loss");
   profile.show(view.place, view.log, unit(loss));
   balls.show(view.place);
+  showSections(session.shape === "line" ? null : scene);
   byId("map-words").textContent = describe();
   if (!news.length) return;
   const shown = news;

@@ -1,6 +1,6 @@
 // The eye of the 3-D view: where it stands, and 4×4 matrices (column after column, as WebGL has them).
 
-export const TARGET = [0, 0, 0.42];
+export const TARGET = [0, 0, 0.4];
 const FIELD = 0.56; // radians
 
 export function eyeOf([azimuth, elevation, distance]) {
@@ -18,8 +18,8 @@ export function matrixOf(camera, aspect) {
     -dot(right, eye), -dot(up, eye), -dot(back, eye), 1,
   ];
   const f = 1 / Math.tan(FIELD / 2);
-  const [near, far] = [0.05, 40];
-  const wide = Math.min(1, aspect); // a narrow pane sees as much to the sides as a wide one
+  const [near, far] = [0.6, 20];
+  const wide = wideOf(aspect);
   const projection = [
     (f * wide) / aspect, 0, 0, 0, 0, f * wide, 0, 0, 0, 0, (far + near) / (near - far), -1, 0, 0, (2 * far * near) / (near - far), 0,
   ];
@@ -39,11 +39,14 @@ export function ray(camera, aspect, px, py, width, height) {
   const back = unit(eye.map((v, k) => v - TARGET[k]));
   const right = unit(cross([0, 0, 1], back));
   const up = cross(back, right);
-  const half = Math.tan(FIELD / 2) / Math.min(1, aspect);
+  const half = Math.tan(FIELD / 2) / wideOf(aspect);
   const u = ((2 * px) / width - 1) * half * aspect;
   const v = (1 - (2 * py) / height) * half;
   return { eye, way: unit(right.map((r, k) => r * u + up[k] * v - back[k])) };
 }
+
+// A narrow pane sees as much to the sides as a wide one, with room for the ticks.
+const wideOf = (aspect) => Math.min(1, 0.88 * aspect);
 
 function multiply(a, b) {
   const made = new Float32Array(16);

@@ -55,13 +55,15 @@ export function count(value) {
   return Math.round(value).toLocaleString("en-US");
 }
 
-// Steps of 1, 2 or 5 times a power of ten, about so many between the ends.
-export function ticks(low, high, about = 6) {
+// Steps of 1, 2 or 5 times a power of ten: at most about so many between the ends, or as near to that as can be.
+export function ticks(low, high, about = 6, nearest = false) {
   const span = high - low;
   if (!(span > 0) || !Number.isFinite(span)) return { step: 1, values: [] };
   const rough = span / about;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((k) => k * power >= rough * 0.999) * power;
+  const steps = [1, 2, 5, 10];
+  const away = (k) => Math.abs(Math.log((k * power) / rough));
+  const step = power * (nearest ? steps.reduce((a, b) => (away(b) < away(a) ? b : a)) : steps.find((k) => k * power >= rough * 0.999));
   const values = [];
   for (let k = Math.ceil(low / step - 1e-9); k * step <= high + span * 1e-9; k++) values.push(k * step);
   return { step, values };

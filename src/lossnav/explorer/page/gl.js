@@ -35,7 +35,7 @@ void main() {
     float q = (seen - steps.x) / steps.y;
     float width = fwidth(q);
     float off = abs(fract(q - 0.5) - 0.5) / max(width, 1e-6);
-    float line = (1.0 - smoothstep(0.5, 1.3, off)) * (1.0 - smoothstep(0.25, 0.6, width));
+    float line = (1.0 - smoothstep(0.25, 0.95, off)) * (1.0 - smoothstep(0.25, 0.6, width));
     shown = mix(shown, t < 0.62 ? vec3(1.0) : vec3(0.08, 0.09, 0.11), line * 0.42);
   }
   color = vec4(shown * opacity, opacity);

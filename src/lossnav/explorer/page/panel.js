@@ -27,7 +27,7 @@ export function showPoint(reading, session, spans) {
     if (HIDDEN.has(name) || session.dims?.includes(name)) continue;
     row(name.replaceAll("_", " "), FRACTIONS.test(name) ? percent(value) : number(value));
   }
-  if (session.center?.loss !== undefined) row("against the centre", signed(values.loss - session.center.loss));
+  if (session.center?.loss !== undefined) row("against the centre", against(values.loss, session.center.loss));
   const { gradient } = reading;
   if (gradient) {
     row("|∇L|", number(gradient.norm));
@@ -48,8 +48,11 @@ export function showPoint(reading, session, spans) {
   );
 }
 
-function signed(value) {
-  return value > 0 ? `+${number(value, 3)}` : number(value, 3);
+// Below the sixth digit float32 differs by the order of its sums.
+function against(loss, center) {
+  const more = loss - center;
+  if (Math.abs(more) < 1e-6 * Math.abs(center)) return "the same to 6 digits";
+  return more > 0 ? `+${number(more, 3)}` : number(more, 3);
 }
 
 // Accuracy a class as bars, and who is taken for whom. Rows are the true classes.

@@ -33,7 +33,7 @@ export function draw(element, width, height, options) {
   element.setAttribute("viewBox", `0 0 ${width} ${height}`);
   element.setAttribute("font-family", colors.sans);
   element.replaceChildren(...parts, inside, ...legend(options.series, box, colors));
-  return { toX, toY, fromX: (px) => x0 + ((px - left) / w) * (x1 - x0), ends: [x0, x1], box };
+  return { toX, toY, fromX: (px) => x0 + ((px - left) / w) * (x1 - x0), ends: [x0, x1], heights: [y0, y1], box };
 }
 
 function spread(values, margin) {

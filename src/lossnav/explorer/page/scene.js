@@ -66,7 +66,7 @@ function scaleOf(view, layers, x, y, frozen) {
   let domain = frozen;
   if (view.range) domain = view.log ? view.range.map((v) => (v > 0 ? Math.log10(v) : NaN)) : view.range;
   if (!domain || !(domain[0] < domain[1])) domain = rangeOf(layers, x, y);
-  const { step, values } = ticks(...domain, view.levels);
+  const { step, values } = ticks(...domain, view.levels, true);
   return { domain, step, levels: values };
 }
 

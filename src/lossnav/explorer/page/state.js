@@ -13,7 +13,7 @@ export const DEFAULTS = {
   points: false,
   path: true,
   at: null, // the selected point
-  camera: [0.85, 0.6, 3.5], // azimuth, elevation (radians), distance
+  camera: [0.62, 0.52, 5.2], // azimuth, elevation (radians), distance
   slice: null, // third coordinate of a volume's slice
   iso: null, // levels of isosurfaces
 };

@@ -14,7 +14,7 @@ import { ink, rgb } from "./theme.js";
 
 const TALL = 1.05; // height of the picture's box, whose sides are 2
 const TURN = 0.008; // radians a pixel
-const LIFT = 0.0016; // lines lie this much before the surface they lie on
+const LIFT = 0.001; // lines lie this much before the surface they lie on
 const MANY = 6000; // measured points that are still worth marking
 
 export class SurfaceView {
@@ -59,7 +59,7 @@ export class SurfaceView {
 
   #approach(factor) {
     const [azimuth, elevation, distance] = this.scene.view.camera;
-    this.act.turn([azimuth, elevation, Math.min(12, Math.max(1.2, distance * factor))]);
+    this.act.turn([azimuth, elevation, Math.min(12, Math.max(2, distance * factor))]);
   }
 
   turnBy(dx, dy) {
@@ -299,23 +299,21 @@ export class SurfaceView {
     const colors = ink();
     const made = [];
     const on = (p) => project(matrix, p, width, height);
-    const middle = on([0, 0, 0]);
     // The two edges of the floor that lie nearest to the eye carry the ticks.
     const eye = eyeOf(scene.view.camera);
     const [frontX, frontY] = [eye[0] > 0 ? 1 : -1, eye[1] > 0 ? 1 : -1];
-    const put = (place, words, font, color, far) => {
-      const [px, py] = on(place);
-      const [dx, dy] = [px - middle[0], py - middle[1]];
-      const size = Math.hypot(dx, dy) || 1;
-      made.push({ words, font, color, align: "center", at: [px + (dx / size) * far, py + (dy / size) * far * 0.9] });
-    };
+    const put = (place, words, font, color) => made.push({ words, font, color, align: "center", at: on(place).slice(0, 2) });
     const tickFont = `10.5px ${colors.sans}`;
     const letterFont = `italic 15px ${colors.math}`;
     const [first, second, third] = scene.session.axes ?? [];
-    for (const [axis, ends, at] of [[first, scene.x, (v) => [this.#world([v, 0, 0])[0], frontY, 0]], [second, scene.y, (v) => [frontX, this.#world([0, v, 0])[1], 0]]]) {
+    const along = [
+      [first, scene.x, (v, out) => [this.#world([v, 0, 0])[0], frontY * out, 0]],
+      [second, scene.y, (v, out) => [frontX * out, this.#world([0, v, 0])[1], 0]],
+    ];
+    for (const [axis, ends, at] of along) {
       const { step, values } = ticks(...ends, 4);
-      for (const value of values) put(at(value), tick(value, step), tickFont, colors.soft, 15);
-      if (axis) put(at((ends[0] + ends[1]) / 2), axis.letter, letterFont, colors.ink, 34);
+      for (const value of values) put(at(value, 1.13), tick(value, step), tickFont, colors.soft);
+      if (axis) put(at((ends[0] + ends[1]) / 2, 1.32), axis.letter, letterFont, colors.ink);
     }
     const corner = this.#upright();
     const [low, high] = this.#vertical();
@@ -323,7 +321,9 @@ export class SurfaceView {
     const every = Math.max(1, Math.ceil(heights.values.length / 6));
     heights.values.forEach((value, k) => {
       if (k % every) return;
-      const [px, py] = on([...corner, this.#world([0, 0, value])[2]]);
+      const height = this.#world([0, 0, value])[2];
+      if (height < 0.05) return; // there stand the floor's ticks
+      const [px, py] = on([...corner, height]);
       const words = scene.volume ? tick(value, heights.step) : levelWords(scene, value);
       made.push({ words, font: tickFont, color: colors.soft, align: "right", at: [px - 8, py] });
     });

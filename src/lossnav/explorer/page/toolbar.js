@@ -33,7 +33,7 @@ export class Toolbar {
     if (good) this.state.set({ range: values });
   }
 
-  show(scene, view, session) {
+  show(scene, view, session, domain) {
     const named = (session.variables ?? []).filter(({ name }) => name !== "status" && name !== "interpolated");
     const metric = byId("metric");
     if (metric.dataset.names !== named.map(({ name }) => name).join()) {
@@ -47,8 +47,7 @@ export class Toolbar {
     for (const name of ["lines", "points", "path"]) byId(name).checked = view[name];
     byId("levels").value = view.levels;
     byId("path-label").hidden = !session.trajectory;
-    if (!scene) return;
-    const ends = scene.domain.map((v) => (view.log ? 10 ** v : v));
+    const ends = domain.map((v) => (view.log ? 10 ** v : v));
     ["range-low", "range-high"].forEach((name, k) => {
       const box = byId(name);
       if (document.activeElement === box) return;
@@ -57,8 +56,8 @@ export class Toolbar {
       box.removeAttribute("aria-invalid");
     });
     byId("range-auto").disabled = !view.range;
-    byId("volume").hidden = !scene.volume;
-    if (!scene.volume) return;
+    byId("volume").hidden = !scene?.volume;
+    if (!scene?.volume) return;
     this.third = scene.volume.axes[2];
     const slice = byId("slice");
     slice.max = this.third.length - 1;
