@@ -103,7 +103,7 @@ def explore(
                 "An objective is explored on a chart. Pass one: ln.explore(objective, ln.Plane(objective.params, "
                 "*ln.directions.random(objective, n=2)))."
             )
-        from lossnav.explorer.live import begin
+        from lossnav.explorer.starting import begin
 
         desk = begin(what, chart, ends, store=store, overwrite=overwrite, engine=engine)
     elif chart is not None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossnav.explorer.session import Place, Session
-from lossnav.files import is_local, name_of
+from lossnav.files import beside, is_local, is_there_file, name_of
 
 _FINE = 65  # points along each axis of a window that is evaluated anew
 
@@ -26,7 +26,7 @@ def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
     place = session.place(number)
     ranges = _ranges(view.get("ranges"), place)
     lines = ["import lossnav as ln", ""]
-    lines += _stored(session, place, ranges) if not session.live else _live(session, place, ranges)
+    lines += _stored(place, ranges) if not session.live else _live(place, ranges)
     options = []
     metric = view.get("metric")
     if isinstance(metric, str) and metric in place.names and metric != "loss":
@@ -42,13 +42,8 @@ def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _stored(session: Session, place: Place, ranges: list[tuple[float, float]]) -> list[str]:
-    path = name_of(session.store)
-    if place.number:
-        from lossnav.explorer.session import place_stores
-
-        path = str(place_stores(session.store)[place.number - 1])
-    lines = [f"surface = ln.open({path!r})"]
+def _stored(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
+    lines = [f"surface = ln.open({name_of(place.store)!r})"]
     if not place.surface.lossnav.is_grid:
         lines.append("surface = surface.lossnav.to_grid()")
     if "seed" in place.surface.coords or place.surface.attrs.get("ensemble"):
@@ -61,7 +56,7 @@ def _stored(session: Session, place: Place, ranges: list[tuple[float, float]]) -
     return [*lines, f"surface = surface.sel({', '.join(cuts)})"] if cuts else lines
 
 
-def _live(session: Session, place: Place, ranges: list[tuple[float, float]]) -> list[str]:
+def _live(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
     said = place.surface.attrs
     origin = said.get("objective", {}).get("origin")
     lines = []
@@ -71,12 +66,12 @@ def _live(session: Session, place: Place, ranges: list[tuple[float, float]]) -> 
         lines.append(f"objective = load_objective({origin['spec']!r}{options})")
     else:
         lines.append("objective = ...  # the one that was explored")
-    lines += _chart(session, place)
+    lines += _chart(place)
     axes = ", ".join(f"{dim}=({low!r}, {high!r}, {_FINE})" for dim, (low, high) in zip(place.dims, ranges, strict=True))
     return [*lines, f"surface = ln.evaluate(objective, chart, ln.Grid({axes}))"]
 
 
-def _chart(session: Session, place: Place) -> list[str]:
+def _chart(place: Place) -> list[str]:
     """How the chart is had again: drawn anew where it was drawn, else from its kept tensors."""
     said = place.surface.attrs["chart"]
     recipes = said["directions"]
@@ -94,16 +89,13 @@ def _chart(session: Session, place: Place) -> list[str]:
             f"directions = ln.directions.random(objective, {', '.join(options)})",
             f"chart = ln.{said['kind']}(objective.params, *directions)",
         ]
-    if session.store is None or not is_local(session.store):
+    if place.store is None or not is_local(place.store) or not is_there_file(beside(place.store)):
         return ["chart = ...  # the one that was explored"]
-    from lossnav.explorer.session import folder_of
-    from lossnav.files import beside
-
-    store = str(folder_of(session.store) / f"place-{place.number:04d}.zarr") if place.number else name_of(session.store)
+    store = name_of(place.store)
     return [
         "from lossnav.charts.saved import open_chart",
         "",
-        f"chart = open_chart(ln.open({store!r}).attrs['chart'], objective, {beside(store)!r})",
+        f"chart = open_chart(ln.open({store!r}).attrs['chart'], objective, {beside(place.store)!r})",
     ]
 
 

@@ -47,9 +47,13 @@ class Place:
         What it is called in the breadcrumb.
     at : sequence of float, optional
         Its centre in the coordinates of the place it was reached from.
+    grows : bool
+        Whether points are added.
 
     Attributes
     ----------
+    explored : bool
+        Whether points of windows are known, and not only a surface of its own.
     dims : tuple of str
     base : ndarray of shape (k, 2)
         The ends of each axis to begin with.
@@ -59,10 +63,17 @@ class Place:
         From the bytes of coordinates to what was measured there.
     axes_info : dict
         What was found about the axes, such as eigenvalues.
+    store : path, URL, zarr store or None
+        Where it is kept.
     """
 
     def __init__(
-        self, number: int, surface: xr.Dataset, words: str = "start", at: Sequence[float] | None = None
+        self,
+        number: int,
+        surface: xr.Dataset,
+        words: str = "start",
+        at: Sequence[float] | None = None,
+        grows: bool = False,
     ) -> None:
         if "seed" in surface.dims:
             surface = surface.lossnav.over_seeds()
@@ -74,14 +85,12 @@ class Place:
         self.base = _ends(surface, self.dims)
         self.lattice = Lattice(self.base)
         self.axes_info: dict[str, Any] = {}
+        self.store: StorePlace | None = None
+        self._is_own = surface.attrs.get("sampler", {}).get("kind") != KIND
+        self.explored = grows or not self._is_own
         self._lock = threading.Lock()  # the worker writes, sockets read
         self.known = {key(row.point): row for row in surfaces.rows_of(surface)}
         self._frames: list[bytes] | None = None
-
-    @property
-    def explored(self) -> bool:
-        """Whether its points are those of windows, and grow; else it is a surface of its own."""
-        return bool(self.surface.attrs.get("sampler", {}).get("kind") == KIND)
 
     @property
     def variables(self) -> list[dict[str, str]]:
@@ -131,11 +140,9 @@ class Place:
 
     def frames(self) -> list[bytes]:
         """All that is known, as frames: blocks of a grid, and points on none."""
-        if self.explored:
-            return self._explored_frames()
         if self._frames is None:  # what is stored does not change
-            self._frames = list(self._stored_frames())
-        return self._frames
+            self._frames = list(self._stored_frames()) if self._is_own else []
+        return [*self._frames, *(self._explored_frames() if self.explored else [])]
 
     def block(self, axes: Sequence[Array], window: int | None = None, level: int = 0, final: bool = True) -> bytes:
         """The frame of what is known on some axes; nan and status 0 elsewhere."""
@@ -210,6 +217,7 @@ class Session:
 
     def __init__(self, places: list[Place], title: str, store: StorePlace | None = None, live: bool = False) -> None:
         self.places, self.title, self.store, self.live = places, title, store, live
+        places[0].store = store
         self.path: dict[str, Any] | None = None
         if store is not None:
             with suppress(NotATrajectoryError):
@@ -311,16 +319,20 @@ def open_session(store: StorePlace) -> Session:
     """
     store = as_path(store)
     first = Place(0, surfaces.open_surface(store))
-    further = []
-    if is_local(store):
-        for path in place_stores(store):
-            with suppress(StoreError):
-                surface = surfaces.open_surface(path)
-                said = surface.attrs.get("explorer", {})
-                number = len(further) + 1
-                further.append(Place(number, surface, str(said.get("words", path.stem)), said.get("center")))
-                further[-1].axes_info = said.get("axes_info", {})
-    return Session([first, *further], Path(name_of(store)).stem, store)
+    places = [first]
+    for number, path in place_stores(store).items() if is_local(store) else ():
+        with suppress(StoreError):
+            surface = surfaces.open_surface(path)
+            if number == 0:  # what was explored on a surface of its own
+                first.explored = True
+                for row in surfaces.rows_of(surface):
+                    first.add(row)
+                continue
+            said = surface.attrs.get("explorer", {})
+            places.append(Place(len(places), surface, str(said.get("words", path.stem)), said.get("center")))
+            places[-1].axes_info = said.get("axes_info", {})
+            places[-1].store = path
+    return Session(places, Path(name_of(store)).stem, store)
 
 
 def folder_of(store: StorePlace) -> Path:
@@ -328,9 +340,15 @@ def folder_of(store: StorePlace) -> Path:
     return Path(store).expanduser().with_suffix(".explore")
 
 
-def place_stores(store: StorePlace) -> list[Path]:
-    """The stores of further places, in the order they were reached."""
-    return sorted(folder_of(store).glob("place-*.zarr"))
+def place_store(store: StorePlace, number: int) -> Path:
+    """Where a further place is kept; 0 is for what was explored on a stored surface of its own."""
+    return folder_of(store) / f"place-{number:04d}.zarr"
+
+
+def place_stores(store: StorePlace) -> dict[int, Path]:
+    """The stores of further places by their numbers, in the order they were reached."""
+    found = sorted(folder_of(store).glob("place-[0-9][0-9][0-9][0-9].zarr"))
+    return {int(path.stem.removeprefix("place-")): path for path in found}
 
 
 def key(point: ArrayLike) -> bytes:
