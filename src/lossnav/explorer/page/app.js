@@ -73,7 +73,7 @@ const takers = {
   point: takePoint,
   line: (message) => profile.take(message),
   ball: (message) => balls.take(message),
-  progress: (message) => progress.take(message),
+  progress: (message) => progress.take(message, asked.window),
   code: ({ text }) => share.code(text),
   bookmarks: ({ bookmarks }) => {
     session.bookmarks = bookmarks;
@@ -87,7 +87,7 @@ const takers = {
 };
 
 function receive(type, message) {
-  if (type in takers && (session || type === "session" || type === "error")) takers[type](message);
+  if (Object.hasOwn(takers, type) && (session || type === "session" || type === "error")) takers[type](message);
 }
 
 function arrive(message) {
@@ -119,6 +119,7 @@ function arrive(message) {
   byId("actions").hidden = !session.live;
   showPlaces(session, go);
   showFacts(session);
+  if (state.view.at && state.view.at.length !== session.axes.length) state.set({ at: null });
   if (!state.view.at && session.axes.every(({ range: [low, high] }) => low <= 0 && high >= 0)) {
     askedAt = "";
     state.set({ at: session.axes.map(() => 0) }); // the centre, until another is chosen

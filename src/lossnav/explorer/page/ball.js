@@ -77,7 +77,7 @@ export class Balls {
     draw(byId("ball-plot"), room.clientWidth, room.clientHeight, {
       x: { label: "step" },
       y: { label: "loss", log: positive },
-      margin: { top: 18 },
+      margin: { top: 20 },
       series: [
         { x: ball.steps, y: ball.loss, color: colors.ball, name: "true loss" },
         ball.projected.length === ball.steps.length && { x: ball.steps, y: ball.projected, color: colors.soft, dash: "4 3", width: 1.3, name: "at its shadow" },

@@ -19,7 +19,7 @@ const tables = {};
 
 // 256 colours as RGBA bytes.
 export function table(name) {
-  const key = name in MAPS ? name : "viridis";
+  const key = Object.hasOwn(MAPS, name) ? name : "viridis";
   if (tables[key]) return tables[key];
   const knots = MAPS[key].match(/../g).map((pair) => parseInt(pair, 16));
   const last = knots.length / 3 - 1;

@@ -44,6 +44,7 @@ export class CurveView {
     this.read = draw(this.element, width, height, {
       x: { label: `${axis.letter}   ${axis.meaning ?? ""}`, ends: view.x ?? axis.range },
       y: { label: `${variable.name}${unit}`, log: view.log, ends: view.range },
+      margin: { top: 22 },
       series: [
         {
           x: line.x, y, color: colors.accent, width: 2, dots: view.points, name: variable.name,

@@ -62,11 +62,12 @@ function axisX(x0, x1, toX, [left, top, w, h], { label }, colors) {
 }
 
 function axisY(y0, y1, at, [left, top, w, h], { label, log }, colors) {
-  const { step, values } = ticks(y0, y1, Math.max(2, Math.floor(h / 44)));
+  const about = Math.max(2, Math.floor(h / 40));
+  const { step, values } = (log && decadeTicks(y0, y1, about)) || ticks(y0, y1, about);
   const made = [];
   for (const value of values) {
     const py = at(value);
-    const words = log ? number(10 ** value, Number.isInteger(value) ? 1 : 2) : tick(value, step);
+    const words = log ? number(10 ** value, step ? 2 : 1) : tick(value, step);
     made.push(svg("line", { x1: left, x2: left + w, y1: py, y2: py, stroke: colors.hair }));
     made.push(text(words, { x: left - 7, y: py + 3.5, "text-anchor": "end", fill: colors.soft }));
   }
@@ -75,6 +76,16 @@ function axisY(y0, y1, at, [left, top, w, h], { label, log }, colors) {
     made.push(text(label, { transform: turned, "text-anchor": "middle", fill: colors.soft }));
   }
   return made;
+}
+
+// Of a logarithmic axis 1, 2 and 5 times powers of ten, or the powers alone; null where neither fits.
+function decadeTicks(y0, y1, about) {
+  for (const digits of [[1, 2, 5], [1, 3], [1]]) {
+    const values = [];
+    for (let k = Math.floor(y0); k <= y1; k++) values.push(...digits.map((d) => k + Math.log10(d)).filter((v) => v >= y0 && v <= y1));
+    if (values.length >= 2 && values.length <= about + 2) return { step: 0, values };
+  }
+  return null;
 }
 
 function drawSeries({ x, y, low, high, color, dash, width = 1.8, dots }, toX, toY) {
@@ -120,8 +131,8 @@ function legend(series, [left, top, w], colors) {
   let px = left + w;
   for (const { name, color, dash } of named.toReversed()) {
     px -= 6.1 * name.length + 8;
-    made.push(text(name, { x: px, y: top + 10, fill: colors.soft }));
-    made.push(svg("line", { x1: px - 20, x2: px - 5, y1: top + 6, y2: top + 6, stroke: color, "stroke-width": 2, "stroke-dasharray": dash }));
+    made.push(text(name, { x: px, y: top - 5, fill: colors.soft }));
+    made.push(svg("line", { x1: px - 20, x2: px - 5, y1: top - 9, y2: top - 9, stroke: color, "stroke-width": 2, "stroke-dasharray": dash }));
     px -= 32;
   }
   return made;

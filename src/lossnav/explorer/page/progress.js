@@ -13,7 +13,8 @@ export class Progress {
     byId("stop").addEventListener("click", stop);
   }
 
-  take({ busy, what, done, total, points_per_second: speed }) {
+  take({ id, busy, what, done, total, points_per_second: speed }, window) {
+    if (!busy && what === "window" && window && id && id !== window) return; // the end of one that was left already
     const ended = this.busy && !busy;
     this.busy = busy;
     clearTimeout(this.hiding);

@@ -31,7 +31,7 @@ export function showSections(scene) {
   draw(byId("section-plot"), room.clientWidth, room.clientHeight, {
     x: { label: "coordinate", ends: [Math.min(first.ends[0], second.ends[0]), Math.max(first.ends[1], second.ends[1])] },
     y: { label: word ? `${scene.variable.name} (${word})` : scene.variable.name, log: scene.view.log },
-    margin: { top: 18 },
+    margin: { top: 20 },
     series: [
       { x: first.at, y: first.values, color: colors.accent, name: `along ${first.letter}` },
       { x: second.at, y: second.values, color: colors.pick, dash: "5 3", name: `along ${second.letter}` },

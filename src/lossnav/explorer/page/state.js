@@ -41,7 +41,7 @@ export function encode(view) {
 export function decode(fragment) {
   const view = structuredClone(DEFAULTS);
   for (const [key, text] of new URLSearchParams(fragment.replace(/^#/, ""))) {
-    if (!(key in DEFAULTS)) continue;
+    if (!Object.hasOwn(DEFAULTS, key)) continue;
     const standard = DEFAULTS[key];
     if (LISTS.has(key)) {
       const values = text.split(",").map(Number);

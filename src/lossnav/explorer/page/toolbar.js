@@ -43,7 +43,7 @@ export class Toolbar {
     }
     metric.value = scene ? scene.variable.name : view.metric;
     byId(view.log ? "log" : "linear").checked = true;
-    byId("colors").value = view.colors;
+    byId("colors").value = NAMES.includes(view.colors) ? view.colors : NAMES[0];
     for (const name of ["lines", "points", "path"]) byId(name).checked = view[name];
     byId("levels").value = view.levels;
     byId("path-label").hidden = !session.trajectory;

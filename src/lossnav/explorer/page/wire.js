@@ -4,7 +4,7 @@ const ALIGN = 8;
 const WORDS = { nan: NaN, inf: Infinity, "-inf": -Infinity }; // numbers that JSON lacks
 
 export function parse(text) {
-  return JSON.parse(text, (_, value) => (typeof value === "string" && value in WORDS ? WORDS[value] : value));
+  return JSON.parse(text, (_, value) => (typeof value === "string" && Object.hasOwn(WORDS, value) ? WORDS[value] : value));
 }
 
 // A frame: uint32 length of the header, the header as JSON padded to a multiple of 8 bytes, then float64 arrays.
