@@ -16,13 +16,17 @@ class Browser:
     """A socket, as a page has it."""
 
     def __init__(self, explorer, **options):
-        self.socket = connect(explorer.url.replace("http", "ws", 1) + "ws", **options)
+        self._connection = connect(explorer.url.replace("http", "ws", 1) + "ws", **options)
+        self.socket = self._connection.__enter__()
 
     def __enter__(self):
         return self
 
     def __exit__(self, *error):
-        self.socket.close()
+        self.close()
+
+    def close(self):
+        self._connection.__exit__(None, None, None)
 
     def send(self, type_, **words):
         self.socket.send(json.dumps({"type": type_, **words}))
@@ -67,15 +71,15 @@ def is_idle(message):
     return isinstance(message, dict) and message["type"] == "progress" and not message["busy"]
 
 
-@pytest.fixture
-def stored(tmp_path):
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
     """A bowl of 5 by 4 points with a hole, on disk."""
     values = 0.1 + np.add.outer(np.linspace(-1, 1, 5) ** 2, np.linspace(-1, 1, 4) ** 2)
     values[0, 0] = np.inf
-    return made(values, se=np.full(20, 0.01)).lossnav.save(tmp_path / "run.zarr")
+    return made(values, se=0.01).lossnav.save(tmp_path_factory.mktemp("stored") / "run.zarr")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def explorer(stored):
     with ln.explore(stored, block=False) as running:
         yield running

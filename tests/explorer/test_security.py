@@ -195,7 +195,7 @@ def test_only_so_many_sockets_are_served(explorer):
     assert all(page.ask("hello")["type"] == "session" for page in pages)
     assert _status_of_socket(explorer) == 403
     for page in pages:
-        page.socket.close()
+        page.close()
 
 
 def test_half_a_request_does_not_hold_the_others_up(explorer):
@@ -217,7 +217,7 @@ def _status_of_socket(explorer, path=None, host=None, **options):
         headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
         return get(explorer, path, host=host, **{"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}, **headers)[0]
     with pytest.raises(InvalidStatus) as refused:
-        connect(f"ws://{parts.netloc}{path}", **options)
+        connect(f"ws://{parts.netloc}{path}", **options).__enter__()
     return refused.value.response.status_code
 
 

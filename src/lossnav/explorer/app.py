@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lossnav.errors import LossnavError, MissingExtraError, RequestError
+from lossnav.errors import LossnavError, MissingExtraError, OptionError, RequestError
 from lossnav.explorer import wire
 from lossnav.explorer.desk import Client, Desk, Message
 from lossnav.explorer.security import Guard
@@ -25,7 +25,7 @@ _WAITING = 400  # messages that a browser may lag behind; news of progress is le
 _BAD_DATA, _BAD_TEXT, _TRY_LATER = 1003, 1007, 1013  # RFC 6455, section 7.4.1
 
 
-def make_app(desk: Desk, token: str, hosts: Iterable[str] = ()) -> Guard:
+def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterable[str] = ()) -> Guard:
     """The ASGI application.
 
     Parameters
@@ -34,7 +34,7 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = ()) -> Guard:
         Who answers.
     token : str
         The first part of every path.
-    hosts : iterable of str
+    hosts, proxies : iterable of str
         As of a `Guard`.
 
     Raises
@@ -64,10 +64,13 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = ()) -> Guard:
     async def exported(request: Request) -> Response:
         from lossnav.explorer.export import export_html
 
+        asked = request.query_params
         try:
-            made = await run_in_threadpool(export_html, desk.session)
-        except LossnavError as error:
-            return PlainTextResponse(f"{error}\n", 500)
+            number = asked.get("place", "0")
+            place = int(number) if number.isdecimal() and len(number) < 10 else -1
+            made = await run_in_threadpool(export_html, desk.session, place, asked.get("view"))
+        except OptionError as error:
+            return PlainTextResponse(f"{error}\n", 400)
         return HTMLResponse(made, headers={"content-disposition": "attachment; filename=lossnav.html"})
 
     async def talk(socket: WebSocket) -> None:
@@ -109,7 +112,7 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = ()) -> Guard:
         Route("/static/{name}", static),
         WebSocketRoute("/ws", talk),
     ]
-    return Guard(Starlette(routes=routes), token, hosts)
+    return Guard(Starlette(routes=routes), token, hosts, proxies)
 
 
 def files() -> dict[str, Path]:

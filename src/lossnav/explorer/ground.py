@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,8 @@ class Ground:
         ``number``, ``words``, ``center`` and ``axes_info`` of the place.
     beneath : xarray.Dataset, optional
         A surface of the same objective on the same chart: its points are known.
+    center : mapping
+        What was measured at the centre by the plain path, if it was.
 
     Attributes
     ----------
@@ -79,6 +82,7 @@ class Ground:
         engine: Local,
         about: dict[str, Any],
         beneath: xr.Dataset | None = None,
+        center: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.objective, self.chart, self.store, self.engine = objective, chart, store, engine
         self.about, self.probes = surfaces.jsonable(about), probes
@@ -98,12 +102,15 @@ class Ground:
         self._settled = engine.plan == "plain"
         store.require_same_plan(self.attributes())
         known = [] if earlier is None else [row for row in surfaces.rows_of(earlier) if row.status != surfaces.FAILED]
+        said = earlier if earlier is not None else beneath
+        if said is not None:
+            self.center = {name: float(value) for name, value in said.attrs.get("center", {}).items()}
         if earlier is not None:
-            self.center = {name: float(value) for name, value in earlier.attrs.get("center", {}).items()}
             self.seconds, self.computed = float(earlier.attrs.get("seconds", 0.0)), len(known)
         origin = np.zeros(len(chart.dims))
         if not self.center:
-            row = self._compute(origin[None])[0]
+            values = dict(center)
+            row = Row(tuple(origin), surfaces.status_of(values), values) if values else self._compute(origin[None])[0]
             known, self.center, self.written = [*known, row], dict(row.values), True
         header = surfaces.assemble(
             chart.dims, None, *_columns(known, len(chart.dims)), self.attributes() | self._created()

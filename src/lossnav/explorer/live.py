@@ -12,10 +12,12 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 
+from lossnav import rng
 from lossnav.coordinates import mesh
 from lossnav.errors import LossnavError, OptionError
 from lossnav.explorer import ball, probing, travel, wire
@@ -24,7 +26,7 @@ from lossnav.explorer.ground import Ground
 from lossnav.explorer.session import Session, sides
 from lossnav.explorer.starting import Grounds
 
-_POINT, _LINE, _BALL, _WINDOW = range(4)  # who comes first
+_POINT, _LINE, _BALL, _WINDOW, _AHEAD = range(5)  # who comes first
 _EVERY = 0.1  # seconds between two messages of one kind
 _PARTIAL = 0.5  # after so many a level is shown as far as it is
 _AT_ONCE = 0.02  # of windows points go on for so long before anybody else is looked at
@@ -73,16 +75,20 @@ class LiveDesk(Desk):
     session : Session
     grounds : Grounds
         The places, and how further ones are made.
+    draws : bool
+        Whether the objective draws random numbers. Then the global generators are seeded for every point and set back
+        after it; else they are not touched, so that whoever draws from them meanwhile gets what they would have got.
     """
 
-    def __init__(self, session: Session, grounds: Grounds) -> None:
+    def __init__(self, session: Session, grounds: Grounds, draws: bool = True) -> None:
         super().__init__(session)
+        self._draws = draws
         self.grounds = grounds
         self._tasks: list[Task] = []
         self._changed = threading.Condition()
         self._closing = False
-        nobody = Client(lambda message: None)  # by the time a browser is there, the first picture may be too
-        self._begin(_WINDOW, nobody, wire.Window(None, grounds[0].place.base), self._window)
+        self._nobody = Client(lambda message: None)  # by the time a browser is there, the first picture may be too
+        self._begin(_AHEAD, self._nobody, wire.Window(None, grounds[0].place.base), self._window)
         self._thread = threading.Thread(target=self._work, name="lossnav explorer worker", daemon=True)
         self._thread.start()
 
@@ -105,7 +111,8 @@ class LiveDesk(Desk):
 
     def on_window(self, client: Client, request: wire.Window) -> None:
         """Evaluate what is seen; the window before ends."""
-        self._cancel(lambda task: task.client is client and isinstance(task.request, wire.Window))
+        mine = (client, self._nobody)
+        self._cancel(lambda task: task.client in mine and isinstance(task.request, wire.Window))
         self._begin(_WINDOW, client, request, self._window)
 
     def on_point(self, client: Client, request: wire.Point) -> None:
@@ -156,21 +163,26 @@ class LiveDesk(Desk):
 
     def _work(self) -> None:
         """Until the end: take whose turn it is one step further."""
+        with nullcontext() if self._draws else rng.left_alone():
+            self._take_turns()
+        try:
+            self.grounds.close()
+        except LossnavError as error:
+            self.tell(wire.problem(error))
+
+    def _take_turns(self) -> None:
         while True:
             with self._changed:
                 while not self._tasks and not self._closing:
                     self._changed.wait()
                 if self._closing and not self._tasks:
-                    break
+                    return
                 task = min(self._tasks, key=lambda task: (not task.cancelled, task.rank))  # the first of equals
-                self._tasks.remove(task)  # and at the end of them all when it was taken further
-            if self._advance(task):
-                with self._changed:
-                    self._tasks.append(task)
-        try:
-            self.grounds.close()
-        except LossnavError as error:
-            self.tell(wire.problem(error))
+            more = self._advance(task)
+            with self._changed:
+                self._tasks.remove(task)
+                if more:
+                    self._tasks.append(task)  # behind its equals
 
     def _advance(self, task: Task) -> bool:
         """Take one step; return whether there are more."""

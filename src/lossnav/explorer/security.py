@@ -35,14 +35,15 @@ class Guard:
     app : ASGI application
     token : str
     hosts : iterable of str
-        Names beside those of the loopback under which the server is reached, without a port: the ``--host`` given, a
-        proxy's.
+        Names beside those of the loopback under which the server is reached, without a port: the ``--host`` given.
+    proxies : iterable of str
+        Names of proxies in front of it, which may speak TLS and listen on another port.
     """
 
-    def __init__(self, app: Any, token: str, hosts: Iterable[str] = ()) -> None:
+    def __init__(self, app: Any, token: str, hosts: Iterable[str] = (), proxies: Iterable[str] = ()) -> None:
         self.app, self.token = app, token
-        self.others = {host.lower().strip("[]") for host in hosts} - {"0.0.0.0", "::", ""}  # names no browser uses
-        self.hosts = {*LOOPBACK, *self.others}
+        self.proxies = {host.lower().strip("[]") for host in proxies} - {""}
+        self.hosts = {*LOOPBACK, *self.proxies, *(host.lower().strip("[]") for host in hosts)} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on."""
@@ -75,14 +76,14 @@ class Guard:
         """Whether a page at this origin is ours: at the very address that was asked, or at a name that was allowed."""
         try:
             parts = urlsplit(origin)
-            name = (parts.hostname or "").lower()
+            name, _ = (parts.hostname or "").lower(), parts.port
         except ValueError:
             return False
-        if parts.scheme not in ("http", "https") or parts.path or parts.query or parts.fragment:
+        if "@" in origin or parts.scheme not in ("http", "https") or parts.path or parts.query or parts.fragment:
             return False
         secure = scope["scheme"] in ("https", "wss")
         same = parts.netloc.lower() == host.lower() and (parts.scheme == "https") == secure
-        return same or name in self.others  # behind a proxy, which may speak TLS on another port
+        return same or name in self.proxies
 
     def policy(self, scope: Scope) -> dict[str, str]:
         """Headers of every answer. Frames are not forbidden: a notebook shows the page in one, and has the token."""

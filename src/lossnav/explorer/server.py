@@ -13,7 +13,7 @@ from typing import Any
 from lossnav.errors import MissingExtraError, OptionError
 from lossnav.explorer.app import make_app
 from lossnav.explorer.desk import Desk
-from lossnav.explorer.security import LOOPBACK, new_token
+from lossnav.explorer.security import new_token
 from lossnav.explorer.wire import LIMITS
 from lossnav.interrupts import StopRequests
 
@@ -54,13 +54,11 @@ class Explorer:
         except ImportError as error:
             raise MissingExtraError(f'The explorer needs {error.name}. Try: pip install "lossnav[explorer]"') from error
         self.desk, self._token = desk, new_token()
-        app: Any = make_app(desk, self._token, [host, *allow_hosts])
+        named = socket.gethostname() if host in ("0.0.0.0", "::") else host  # no browser goes to "everywhere"
+        app: Any = make_app(desk, self._token, [named], allow_hosts)
         self._listening = _listen(host, port)
         port = self._listening.getsockname()[1]
-        named = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname(), "::1": "[::1]"}.get(host, host)
-        if host in ("0.0.0.0", "::"):
-            app.hosts.add(named.lower())
-        self.url = f"http://{named}:{port}/{self._token}/"
+        self.url = f"http://{f'[{named}]' if ':' in named else named}:{port}/{self._token}/"
         config = uvicorn.Config(
             app,
             log_level="error",
@@ -120,11 +118,6 @@ class Explorer:
             f'<iframe src="{self.url}" width="100%" height="820" style="border:0" title="lossnav explorer" '
             f'allow="clipboard-write"></iframe><p><a href="{self.url}" target="_blank">in a tab of its own</a></p>'
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address is of this machine alone."""
-    return host in LOOPBACK
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lossnav import rng
 from lossnav import surface as surfaces
 from lossnav.charts.saved import open_chart, save_chart
 from lossnav.engines import Local
@@ -42,13 +45,17 @@ def begin(
     from lossnav.explorer.live import LiveDesk
 
     objective.require_same_structure(chart.center, "the chart's centre")
+    objective = objective.apart()  # the worker's: whoever called goes on with the other
+    center: dict[str, float] = {}
+    draws = rng.draws(lambda: center.update(objective.evaluate(chart.center)), objective.device)
     if len(chart.dims) > 3:
         raise OptionError(f"A chart of {len(chart.dims)} coordinates cannot be shown. Use one of up to three.")
-    grounds = Grounds(objective, chart, _base(ends, chart), store, overwrite, engine or Local())
+    known = {} if draws else center  # without its seed it is another number
+    grounds = Grounds(objective, chart, _base(ends, chart), store, overwrite, engine or Local(), known)
     session = Session([ground.place for ground in grounds], grounds.title, grounds.store, live=True)
     for ground in grounds:
         ground.place.store = ground.store.place
-    return LiveDesk(session, grounds)
+    return LiveDesk(session, grounds, draws)
 
 
 class Grounds(list[Ground]):
@@ -62,6 +69,8 @@ class Grounds(list[Ground]):
     store : path or None
     overwrite : bool
     engine : Local
+    center : mapping
+        What was measured at the centre, if it was.
 
     Raises
     ------
@@ -79,6 +88,7 @@ class Grounds(list[Ground]):
         store: Place | None,
         overwrite: bool,
         engine: Local,
+        center: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         super().__init__()
         self.engine = engine
@@ -96,7 +106,7 @@ class Grounds(list[Ground]):
         if own.earlier is not None and own.earlier.attrs["sampler"]["kind"] != KIND:
             beneath, base = own.earlier, _ends_of(own.earlier, base)
             own = Store(place_store(self.store, 0))
-        first = Ground(objective, chart, base, probes_of(chart, base), own, engine, about, beneath)
+        first = Ground(objective, chart, base, probes_of(chart, base), own, engine, about, beneath, center)
         if beneath is not None:
             _require_same(beneath, first)
         self.append(first)
