@@ -6,13 +6,13 @@ import time
 import numpy as np
 import pytest
 import torch
+from talking import is_idle, kind, unframe
 from torch import nn
 
 import lossnav as ln
 from lossnav.explorer import wire
 from lossnav.explorer.desk import Client
 from lossnav.explorer.starting import begin
-from talking import is_idle, kind, unframe
 
 SIDE = 9
 
@@ -91,7 +91,7 @@ def classifier():
     return objective, ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0)), (model, x, y)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def coarse(monkeypatch):
     """No window is finer than 9 by 9: the laws are the same."""
     monkeypatch.setitem(wire.LIMITS, "side", SIDE)

@@ -7,9 +7,13 @@ import sys
 
 import numpy as np
 import pytest
+from talking import Browser, kind
 
 import lossnav as ln
-from talking import Browser, kind, stored  # noqa: F401
+from lossnav.explorer.starting import begin
+from lossnav.specs import load_objective
+
+pytest_plugins = ["talking"]
 
 MODEL = """
 import time
@@ -49,16 +53,17 @@ def model(tmp_path):
 
 
 def test_ctrl_c_ends_it_and_keeps_all(model):
-    running = Running("model.py:objective", "-o", "run.zarr", "--seed", 3, folder=model)
+    running = Running("model.py:objective", "--seed", 3, folder=model)
     with Browser(running) as page:
         assert page.ask("hello")["live"]
         page.send("window", id=1, ranges=[[-1, 1], [-1, 1]])
         seen = page.until(lambda m: kind(m) == "grid" and m[0]["level"] == 1)
     code, said = running.end(signal.SIGINT)
     assert code == 130 and "goes on from there" in said and "Traceback" not in said
-    surface = ln.open(model / "run.zarr")
-    assert not (model / "run.zarr" / "journal").exists()
-    assert surface.sizes["point"] >= 81
+    (store,) = (model / "lossnav-explore").glob("*.zarr")
+    surface = ln.open(store)
+    assert not (store / "journal").exists()
+    assert surface.sizes["point"] >= 81 and surface.attrs["objective"]["origin"]["spec"].endswith("model.py:objective")
     _same(surface, seen[-1])
 
 
@@ -78,24 +83,20 @@ def test_killed_in_the_middle_it_has_lost_nothing_that_was_shown(model):
     _same(place, shown[-1])
     near = np.hypot(place["alpha"] - 0.123, place["beta"] - 0.321).values
     assert near.min() == 0 and place["loss"].values[near.argmin()] == point["values"]["loss"]
-    again = Running("model.py:objective", "-o", "run.zarr", folder=model)
-    with Browser(again) as page:
-        assert len(page.ask("hello")["places"]) == 2
-        page.send("go", id=4, place=1)
-        _, values = page.until(lambda m: kind(m) == "points" and m[0]["place"] == 1)[-1]
-        assert len(values["loss"]) >= place.sizes["point"]
-    assert again.end(signal.SIGTERM)[0] == 143
+    objective = load_objective(f"{model / 'model.py'}:objective")
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
+    again = begin(objective, plane, store=model / "run.zarr")
+    assert [
+        len(place.known) >= rows for place, rows in zip(again.session.places, (1, place.sizes["point"]), strict=True)
+    ]
+    again.close()
 
 
-def test_a_stored_surface_and_the_default_folder(model, stored):
+def test_a_stored_surface_is_looked_at(model, stored):
     running = Running(stored, folder=model)
     with Browser(running) as page:
         assert not page.ask("hello")["live"]
-    assert running.end(signal.SIGINT)[0] == 130
-    running = Running("model.py:objective", folder=model)
-    assert running.end(signal.SIGINT)[0] == 130
-    (store,) = (model / "lossnav-explore").glob("*.zarr")
-    assert ln.open(store).attrs["objective"]["origin"]["spec"].endswith("model.py:objective")
+    assert running.end(signal.SIGTERM)[0] == 143
 
 
 def _same(surface, frame):
@@ -108,4 +109,3 @@ def _same(surface, frame):
     assert (values["status"] == 1).any()
     for i, j in np.argwhere(values["status"] == 1):
         assert there[(header["axes"][0][i], header["axes"][1][j])] == values["loss"][i, j]
-

@@ -6,13 +6,16 @@ import time
 import numpy as np
 import pytest
 import torch
+from living import SIDE, WINDOW, Page, bowl, classifier, of, rows
+from talking import is_idle, kind
 
 import lossnav as ln
-from living import SIDE, WINDOW, Page, bowl, classifier, coarse, of, rows, started  # noqa: F401
 from lossnav.errors import OptionError, PlanMismatchError
 from lossnav.explorer import ground as grounds
 from lossnav.explorer.starting import begin
-from talking import is_idle, kind
+
+pytest_plugins = ["living"]
+pytestmark = pytest.mark.usefixtures("coarse")
 
 
 def test_a_window_comes_coarse_first_and_is_what_the_objective_says(started):

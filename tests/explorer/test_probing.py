@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from living import classifier
 from torch import nn
 
 import lossnav as ln
-from living import classifier
 from lossnav.errors import ChartError, OptionError
 from lossnav.explorer import probing
 from lossnav.explorer.ball import roll
@@ -55,7 +55,7 @@ def test_mini_batches_are_drawn_by_the_seed_and_cover_the_data():
 
 
 def test_a_bent_chart_and_missing_data_are_said():
-    objective, plane, _ = classifier()
+    objective, _, _ = classifier()
     drawn = ln.directions.random(objective, n=2, normalize=None, orthogonal=False, distribution="uniform")
     with pytest.raises(ChartError, match="bent"):
         next(roll(objective, ln.RescaledBilinear(objective.params, *drawn), [0, 0]))

@@ -5,13 +5,15 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
+from talking import Browser, kind
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import lossnav as ln
-from talking import Browser, browser, explorer, kind, stored  # noqa: F401
 from lossnav.explorer import security
 from lossnav.explorer.wire import LIMITS
+
+pytest_plugins = ["talking"]
 
 
 def get(explorer, path=None, host=None, method="GET", **headers):
@@ -125,8 +127,8 @@ def test_a_proxy_is_let_in_by_its_name(stored):
 @pytest.mark.parametrize(
     "name",
     [
-        "../app.py", "..%2fapp.py", "..%2f..%2fcli.py", "%2e%2e/app.py", "....//app.py", "/etc/passwd", "%2fetc%2fpasswd",
-        "..\\app.py", "sub/../../app.py", "index.html%00.js", ".hidden", "",
+        "../app.py", "..%2fapp.py", "..%2f..%2fcli.py", "%2e%2e/app.py", "....//app.py", "/etc/passwd",
+        "%2fetc%2fpasswd", "..\\app.py", "sub/../../app.py", "index.html%00.js", ".hidden", "",
     ],
 )  # fmt: skip
 def test_no_path_leads_out_of_the_page(explorer, name):

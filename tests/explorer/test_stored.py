@@ -9,13 +9,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from talking import Browser, kind, unframe
 
 import lossnav as ln
 from conftest import made
 from lossnav.explorer.code import code_of
 from lossnav.explorer.export import export_html, write_html
 from lossnav.explorer.session import open_session
-from talking import Browser, browser, explorer, kind, stored, unframe  # noqa: F401
+
+pytest_plugins = ["talking"]
 
 
 def test_the_numbers_are_those_of_the_store(browser, stored):
@@ -96,7 +98,8 @@ def test_bookmarks_are_kept_and_told_to_everybody(explorer, stored):
 
 
 @pytest.mark.parametrize(
-    "view", [{}, {"ranges": [[-1, 0.5], [0, 1]], "metric": "accuracy", "log": True, "kind": "surface"}, {"ranges": "no"}]
+    "view",
+    [{}, {"ranges": [[-1, 0.5], [0, 1]], "metric": "accuracy", "log": True, "kind": "surface"}, {"ranges": "no"}],
 )
 def test_the_code_of_a_view_runs(stored, view):
     code = code_of(open_session(stored), 0, view)
@@ -144,7 +147,9 @@ def test_modules_of_the_export_find_each_other(stored):
     modules = {
         name: base64.b64decode(url.partition(",")[2]).decode() for name, url in json.loads(found)["imports"].items()
     }
-    wanted = {name for code in modules.values() for name in re.findall(r'\bfrom\s*"([^"]+)"', code)}
+    wanted = {
+        name for code in modules.values() for name in re.findall(r'^(?:import|export) .*\bfrom "([^"]+)";$', code, re.M)
+    }
     assert wanted and wanted <= set(modules)
 
 

@@ -1,16 +1,17 @@
 """Messages are read word by word, and frames hold the numbers bit by bit."""
 
+import contextlib
+import itertools
 import json
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from talking import unframe
 
 from lossnav.errors import OptionError, RequestError
 from lossnav.explorer import wire
 from lossnav.explorer.lattice import Lattice
-from talking import unframe
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 
@@ -42,19 +43,30 @@ JSON = st.recursive(
 )
 KINDS = st.sampled_from(["hello", "window", "point", "line", "ball", "place", "go", "stop", "code", "bookmark"])
 WORDS = st.sampled_from(
-    ["id", "ranges", "at", "from", "to", "points", "optimizer", "lr", "steps", "batch", "seed", "center", "axes", "place"]
+    [
+        "id",
+        "ranges",
+        "at",
+        "from",
+        "to",
+        "points",
+        "optimizer",
+        "lr",
+        "steps",
+        "batch",
+        "seed",
+        "center",
+        "axes",
+        "place",
+    ]
 )
 
 
 @given(KINDS, st.dictionaries(WORDS, JSON, max_size=6), st.integers(1, 3))
 def test_whatever_comes_is_a_request_or_an_error_of_ours(type_, words, k):
-    try:
+    with contextlib.suppress(OptionError, RequestError):
         read = wire.read(json.dumps({"type": type_, **words}))
-        made = wire.parse(read, k)
-    except (OptionError, RequestError) as error:
-        assert str(error)
-    else:
-        assert made.type == type_
+        assert wire.parse(read, k).type == type_
 
 
 def test_words_that_are_left_out_have_their_defaults():
@@ -74,7 +86,7 @@ def test_every_window_lies_on_one_lattice(low, width, left, span):
     lattice = Lattice([(low, low + width)])
     window, beside = [(left, left + span)], [(left + span / 3, left + 1.3 * span)]
     levels = [axis for (axis,) in lattice.levels(window, side=65)]
-    for coarse, fine in zip(levels, levels[1:], strict=False):
+    for coarse, fine in itertools.pairwise(levels):
         inside = coarse[(coarse >= fine[0]) & (coarse <= fine[-1])]
         assert set(inside.tolist()) <= set(fine.tolist())
     for axis in levels:

@@ -1,8 +1,8 @@
 """One HTML file that holds the page and the numbers: it can be mailed, and opens without a server or a network.
 
-The page's own files are put into it as they are: styles in place of the link to them, and each module behind a name of
-its own (an import map of ``data:`` URLs), since a browser loads no module from a file. The numbers are the very messages
-and frames that a socket would bring, so the page reads both in one way. No torch.
+The page's own files are put into it as they are: styles in place of the link to them, and each module behind a name
+of its own (an import map of ``data:`` URLs), since a browser loads no module from a file. The numbers are the very
+messages and frames that a socket would bring, so the page reads both in one way. No torch.
 """
 
 from __future__ import annotations
@@ -80,14 +80,18 @@ def export_html(session: Session, place: int = 0, view: str | None = None) -> st
     said: dict[str, Any] = {"places": [_place(session, each) for each in session.places], "place": place}
     if view is not None:
         said["view"] = view
-    data = f'<script type="application/json" id="lossnav-data">{_in_script(json.dumps(said))}</script>'
+    data = f'<script type="application/json" id="lossnav-data">{_as_data(said)}</script>'
     page = (PAGE / "index.html").read_text("utf-8")
     known = files()
     page = _STYLE.sub(lambda found: f"<style>{_read(known, found[1])}</style>", page)
-    page = _SCRIPT.sub(lambda found: f"<script>{_in_script(_read(known, found[1]))}</script>", page)
-    page = _ENTRY.sub(lambda found: f'{data}\n{_modules(known)}\n<script type="module">import "{_named(found[1])}";</script>', page)
+    page = _SCRIPT.sub(lambda found: f"<script>{_closed(_read(known, found[1]))}</script>", page)
+    page = _ENTRY.sub(
+        lambda found: f'{data}\n{_modules(known)}\n<script type="module">import "{_named(found[1])}";</script>', page
+    )
     return page.replace(
-        '<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">', 1
+        '<meta charset="utf-8">',
+        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        1,
     )
 
 
@@ -106,7 +110,7 @@ def _modules(known: dict[str, Path]) -> str:
         + base64.b64encode(_IMPORT.sub(lambda found: f'{found[1]}"{_named(found[2])}"', text).encode()).decode()
         for name, text in scripts.items()
     }
-    return f'<script type="importmap">{json.dumps({"imports": urls})}</script>'
+    return f'<script type="importmap">{_as_data({"imports": urls})}</script>'
 
 
 def _named(module: str) -> str:
@@ -117,10 +121,15 @@ def _read(known: dict[str, Path], name: str) -> str:
     return known[name].read_text("utf-8")
 
 
-def _in_script(text: str) -> str:
-    r"""A text that does not end the script it stands in; the same to whoever reads it as JSON or as JavaScript.
+def _as_data(value: Any) -> str:
+    r"""JSON that may stand in a script of any page: no ``<`` begins a tag in it.
 
-    >>> _in_script('{"title": "</script>"}')
-    '{"title": "<\\/script>"}'
+    >>> _as_data({"title": "</script>"})
+    '{"title": "\\u003c/script>"}'
     """
-    return text.replace("</", "<\\/").replace("<!--", "<\\u0021--")
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def _closed(code: str) -> str:
+    """JavaScript that does not end the script it stands in."""
+    return code.replace("</script", "<\\/script")

@@ -1,9 +1,9 @@
 """A live session: one thread that computes, what everybody wants of it in turns, and nothing of it lost.
 
-Each request is a task that computes a little at a time: a point, a step of a ball. After each the worker looks whose turn
-it is: a point that was clicked comes before a line, a line before a ball, a ball before the windows; among equals the one
-that has waited longest. So a click is answered in the middle of a window, and a window that is no longer looked at ends
-after the point under way.
+Each request is a task that computes a little at a time: a point, a step of a ball. After each the worker looks whose
+turn it is: a point that was clicked comes before a line, a line before a ball, a ball before the windows; among equals
+the one that has waited longest. So a click is answered in the middle of a window, and a window that is no longer looked
+at ends after the point under way.
 """
 
 from __future__ import annotations

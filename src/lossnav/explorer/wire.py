@@ -91,7 +91,7 @@ class Hello(Request):
 
 @dataclass(frozen=True)
 class Window(Request):
-    """This is what is seen: ``ranges`` of shape (k, 2)."""
+    """What is seen now: ``ranges`` of shape (k, 2)."""
 
     type = "window"
     ranges: NDArray[np.float64]
@@ -99,7 +99,7 @@ class Window(Request):
 
 @dataclass(frozen=True)
 class Point(Request):
-    """What is at this place, of shape (k,)?"""
+    """Asks what is at a place, of shape (k,)."""
 
     type = "point"
     at: NDArray[np.float64]
@@ -107,7 +107,7 @@ class Point(Request):
 
 @dataclass(frozen=True)
 class Line(Request):
-    """What lies between two places?"""
+    """Asks what lies between two places."""
 
     type = "line"
     start: NDArray[np.float64]
@@ -156,7 +156,7 @@ class Stop(Request):
 
 @dataclass(frozen=True)
 class Code(Request):
-    """How is this view made in Python?"""
+    """Asks how a view is made in Python."""
 
     type = "code"
     view: Mapping[str, Any]
