@@ -422,7 +422,9 @@ function paint() {
   const loss = session.variables?.find((v) => v.name === "loss");
   profile.show(view.place, view.log, unit(loss));
   balls.show(view.place);
-  showSections(session.shape === "line" ? null : scene);
+  const busy = ["line-card", "ball-card"].filter((id) => !byId(id).hidden).length;
+  showSections(session.shape === "line" || busy ? null : scene);
+  document.querySelector(".facts").hidden = busy === 2 && window.innerWidth > 820; // there is no room for everything
   byId("map-words").textContent = describe();
   if (!news.length) return;
   const shown = news;

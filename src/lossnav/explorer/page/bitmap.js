@@ -1,7 +1,9 @@
 // A layer's colours as an image, interpolated in the values, so that panning and zooming only move an image.
 
 import { table } from "./colors.js";
+import { PLAIN } from "./dom.js";
 import { below, blend } from "./known.js";
+import { missing } from "./unfinished.js";
 
 const SIDE = 480; // pixels that a layer's image has at least along a side: finer than a screen needs
 
@@ -38,12 +40,14 @@ export function bitmap(layer, colors, domain) {
   const [low, high] = domain;
   const scale = 255 / (high - low);
   const ny = y.length;
+  const status = missing(grid);
   for (let row = 0; row < up.count; row++) {
     const v = up.count - 1 - row;
     const j = up.cell[v];
     const t = up.part[v];
     for (let column = 0; column < across.count; column++) {
       const at = across.cell[column] * ny + j;
+      if (status && !(status[at] && status[at + 1] && status[at + ny] && status[at + ny + 1])) continue;
       const value = blend(values, at, ny, across.part[column], t);
       if (value - value === 0) {
         const place = (value - low) * scale;
@@ -81,6 +85,6 @@ function canvasOf(image) {
   const canvas = document.createElement("canvas");
   canvas.width = image.width;
   canvas.height = image.height;
-  canvas.getContext("2d").putImageData(image, 0, 0);
+  canvas.getContext("2d", PLAIN).putImageData(image, 0, 0);
   return canvas;
 }

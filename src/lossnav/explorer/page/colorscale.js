@@ -1,6 +1,7 @@
 // The scale between map and surface: which colour is which value, with the contour levels as its ticks.
 
 import { table } from "./colors.js";
+import { PLAIN } from "./dom.js";
 import { unit } from "./format.js";
 import { levelWords } from "./map.js";
 import { ink } from "./theme.js";
@@ -18,7 +19,7 @@ export function paintScale(context, scene, value, width, height) {
   const pixels = new ImageData(1, 256);
   const map = table(scene.view.colors);
   for (let k = 0; k < 256; k++) pixels.data.set(map.subarray(4 * (255 - k), 4 * (256 - k)), 4 * k);
-  image.getContext("2d").putImageData(pixels, 0, 0);
+  image.getContext("2d", PLAIN).putImageData(pixels, 0, 0);
   const left = 10;
   context.drawImage(image, left, top, BAR, bottom - top);
   context.strokeStyle = colors.faint;
@@ -62,7 +63,7 @@ export function showScale(canvas, scene, value) {
   const ratio = Math.min(3, window.devicePixelRatio || 1);
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", PLAIN);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
   paintScale(context, scene, value, width, height);
 }

@@ -1,5 +1,7 @@
 // What has been received, by place: grids of values, coarse and fine, and points. Nothing here is changed or filled in.
 
+import { coreOf, isWhole } from "./unfinished.js";
+
 const KEPT = 48; // grids of windows a place; the session's own stay
 
 export class Known {
@@ -40,12 +42,12 @@ export class Known {
 
   // The grids that a window shows, coarse to fine, so that what is finer is drawn over what it refines.
   layers(place, x, y) {
-    const seen = this.of(place).grids.filter(
-      (grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y),
-    );
+    const seen = this.of(place).grids
+      .filter((grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y))
+      .flatMap((grid) => (isWhole(grid) ? [grid] : [coreOf(grid), grid].filter(Boolean)));
     seen.sort((a, b) => b.steps[0] - a.steps[0] || a.key - b.key);
     // What lies wholly under a finer grid is not seen.
-    return seen.filter((grid, i) => !seen.slice(i + 1).some((finer) => within(grid.extent, finer.extent) && whole(finer)));
+    return seen.filter((grid, i) => !seen.slice(i + 1).some((finer) => within(grid.extent, finer.extent) && isWhole(finer)));
   }
 
   lines(place) {
@@ -141,9 +143,3 @@ export function blend(values, at, ny, s, t) {
 
 const meets = ([a, b], [c, d]) => a < d && c < b;
 const within = (inner, outer) => inner.every(([a, b], i) => a >= outer[i][0] - 1e-9 && b <= outer[i][1] + 1e-9);
-
-// Whether every place of a grid was evaluated: only then it may hide what lies under it.
-function whole(grid) {
-  if (grid.whole === undefined) grid.whole = !grid.values.status || !grid.values.status.includes(0);
-  return grid.whole;
-}

@@ -3,6 +3,7 @@
 import { bitmap } from "./bitmap.js";
 import { css } from "./colors.js";
 import { contour } from "./contours.js";
+import { PLAIN } from "./dom.js";
 import { number, tick, ticks } from "./format.js";
 import { follow } from "./gestures.js";
 import { index, sample } from "./known.js";
@@ -48,7 +49,7 @@ export class MapView {
     this.extras = extras;
     const { width, height, ratio } = this.resize();
     if (!width || !height) return;
-    const context = this.canvas.getContext("2d");
+    const context = this.canvas.getContext("2d", PLAIN);
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     this.box = boxOf(scene, width, height);
@@ -139,7 +140,6 @@ function paintColors(context, layer, scene, box) {
   context.rect(...corner, (layer.extent[0][1] - layer.extent[0][0]) * sx, (layer.extent[1][1] - layer.extent[1][0]) * sy);
   context.clip();
   context.imageSmoothingEnabled = true;
-  context.imageSmoothingQuality = "high";
   if (image.holes) {
     // A hole in a finer layer is a hole: nothing coarser may look through it.
     context.drawImage(hatched(image.holes, px, py, size, box), box[0], box[1], box[2], box[3]);
@@ -155,7 +155,7 @@ function hatched(mask, px, py, size, [left, top, w, h]) {
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(w * ratio));
   canvas.height = Math.max(1, Math.round(h * ratio));
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", PLAIN);
   context.scale(ratio, ratio);
   context.fillStyle = colors.pane;
   context.fillRect(0, 0, w, h);

@@ -31,7 +31,7 @@ export function showPoint(reading, session, spans) {
   const { gradient } = reading;
   if (gradient) {
     row("|∇L|", number(gradient.norm));
-    row("in the plane", `${number(gradient.in_plane_norm)}  (${percent((gradient.in_plane_norm / gradient.norm) ** 2, 0)})`);
+    row("in the plane", `${number(gradient.in_plane_norm)}  (${percent((gradient.in_plane_norm / gradient.norm) ** 2, 2)} of |∇L|²)`);
     row("out of it", number(gradient.out_of_plane_norm));
   }
   const status = reading.status === 3 ? "evaluating it failed" : Number.isFinite(values.loss) ? "" : "the loss is not finite here";

@@ -29,13 +29,14 @@ export class Progress {
     const words = [WORDS[what] ?? what];
     if (total) words.push(`${count(done)} of ${count(total)}`);
     if (speed) words.push(`${count(speed)} points/s`);
-    if (busy) byId("doing-words").textContent = words.join(" · ");
+    if (ended) this.say("Done.");
+    if (!busy) return;
+    byId("doing-words").textContent = words.join(" · ");
     const bar = byId("doing-bar");
     if (total) bar.value = done / total;
     else bar.removeAttribute("value");
     const now = performance.now();
-    if (ended) this.say("Done.");
-    else if (busy && now - this.spoken > SPOKEN) this.say(words.join(", "));
+    if (now - this.spoken > SPOKEN) this.say(words.join(", "));
   }
 
   say(words) {

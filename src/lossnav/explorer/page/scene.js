@@ -96,6 +96,7 @@ function rangeOf(layers, x, y) {
 export function holesOf(scene) {
   const found = {};
   for (const { grid, values } of scene.layers) {
+    if (grid.partOf) continue; // counted there
     const status = grid.values.status;
     for (let k = 0; k < values.length; k++) {
       if (Number.isFinite(values[k]) || (status && status[k] === 0)) continue;

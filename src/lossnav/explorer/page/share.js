@@ -1,7 +1,7 @@
 // Taking a view along: a link, PNG and SVG of each picture, the page itself, the same as Python.
 
 import { paintScale } from "./colorscale.js";
-import { byId } from "./dom.js";
+import { PLAIN, byId } from "./dom.js";
 import { boxOf, paintPlane } from "./map.js";
 import { encode } from "./state.js";
 import { SvgContext } from "./svgcontext.js";
@@ -89,7 +89,7 @@ export class Share {
     const canvas = document.createElement("canvas");
     canvas.width = width * FINE;
     canvas.height = height * FINE;
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", PLAIN);
     context.scale(FINE, FINE);
     this.#paint(context, what, width, height);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
@@ -110,7 +110,7 @@ export class Share {
     const canvas = document.createElement("canvas");
     canvas.width = width * FINE;
     canvas.height = height * FINE;
-    const context = canvas.getContext("2d");
+    const context = canvas.getContext("2d", PLAIN);
     context.fillStyle = ink().ground;
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(image, 0, 0, canvas.width, canvas.height);

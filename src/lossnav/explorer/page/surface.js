@@ -2,6 +2,7 @@
 
 import { eyeOf, matrixOf, project, ray } from "./camera.js";
 import { table } from "./colors.js";
+import { PLAIN } from "./dom.js";
 import { tick, ticks } from "./format.js";
 import { follow } from "./gestures.js";
 import { Brush } from "./gl.js";
@@ -11,6 +12,7 @@ import { epochsOf } from "./marks.js";
 import { isosurfaceMesh, surfaceMesh } from "./meshes.js";
 import { drawnOf } from "./scene.js";
 import { ink, rgb } from "./theme.js";
+import { isWhole } from "./unfinished.js";
 
 const TALL = 1.05; // height of the picture's box, whose sides are 2
 const TURN = 0.008; // radians a pixel
@@ -127,14 +129,15 @@ export class SurfaceView {
   #paintSurface() {
     const { scene } = this;
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
-    const rectangles = scene.layers.map(({ extent: [[x0, x1], [y0, y1]] }) => {
+    // What is finer stands for what lies under it, once it is whole; until then it lies a little before it.
+    const rectangles = scene.layers.map(({ grid, extent: [[x0, x1], [y0, y1]] }) => {
       const [a, b] = [this.#world([x0, y0, 0]), this.#world([x1, y1, 0])];
-      return [a[0], b[0], a[1], b[1]];
+      return isWhole(grid) ? [a[0], b[0], a[1], b[1]] : null;
     });
     scene.layers.forEach((layer, k) => {
       const name = `${layer.grid.key}/${scene.variable.name}/${scene.view.log}`;
       const mesh = this.#mesh(name, () => surfaceMesh(layer.x, layer.y, layer.values));
-      this.brush.drawMesh(mesh, { ...this.#frameOf(), domain: scene.domain, steps, cuts: rectangles.slice(k + 1) });
+      this.brush.drawMesh(mesh, { ...this.#frameOf(), domain: scene.domain, steps, cuts: rectangles.slice(k + 1).filter(Boolean), before: k });
     });
     if (!scene.view.points) return;
     const places = measuredOf(scene, scene.points);
@@ -228,7 +231,7 @@ export class SurfaceView {
       return;
     }
     // At its true loss: where it has left the plane it leaves the surface too.
-    const high = path.at.map((at, k) => this.#world([...at, this.#drawnLoss(path.loss[k])])).map((p) => (inBox(p) ? p : [NaN, NaN, NaN]));
+    const high = path.at.map((at, k) => this.#world([...at, this.#drawnLoss(path.loss[k])])).map((p) => (nearBox(p) ? p : [NaN, NaN, NaN]));
     const stems = [];
     const every = Math.max(1, Math.floor(path.at.length / 24));
     high.forEach((p, k) => {
@@ -281,7 +284,7 @@ export class SurfaceView {
   }
 
   #paintLabels(width, height) {
-    const context = this.labels.getContext("2d");
+    const context = this.labels.getContext("2d", PLAIN);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     for (const label of this.labelsOf(width, height)) {
@@ -373,5 +376,7 @@ export function isoLevels(scene) {
   return [0.12, 0.3, 0.55].map((part) => low + part * (high - low));
 }
 
+// A path may go lower than anything on the map does.
+const nearBox = ([a, b, c]) => Math.abs(a) <= 1.001 && Math.abs(b) <= 1.001 && c >= -0.8 && c <= TALL + 0.5;
 const inBox = ([a, b, c]) => Math.abs(a) <= 1.001 && Math.abs(b) <= 1.001 && c >= -0.001 && c <= TALL + 0.001;
 const wrap = (angle) => ((((angle + Math.PI) % (2 * Math.PI)) + 2 * Math.PI) % (2 * Math.PI)) - Math.PI;
