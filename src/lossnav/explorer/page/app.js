@@ -25,6 +25,13 @@ import { Wire } from "./wire.js";
 const SETTLE = 90; // ms after the view's last movement at which its window is asked for
 const ARROWS = 220; // ms after the last arrow key at which its point is asked for
 
+const wire = new Wire(receive, (word) => {
+  progress.connection(word);
+  if (word === "open" || word === "page") {
+    arriving = true;
+    wire.send({ type: "hello" });
+  }
+});
 const state = new State();
 const known = new Known();
 let session = null;
@@ -41,13 +48,6 @@ let timers = {};
 let news = []; // timings of grids that are not yet drawn
 const timings = [];
 
-const wire = new Wire(receive, (word) => {
-  progress.connection(word);
-  if (word === "open" || word === "page") {
-    arriving = true;
-    wire.send({ type: "hello" });
-  }
-});
 const progress = new Progress(() => wire.send({ type: "stop" }));
 const balls = new Balls(wire, schedule);
 const profile = new Profile(wire, schedule);

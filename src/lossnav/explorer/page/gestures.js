@@ -6,7 +6,7 @@ export function follow(element, act) {
   const fingers = new Map();
   let moved = 0;
   let spread = 0;
-  let clicked = 0;
+  let clicked = { when: -1e9, at: [0, 0] };
   let settling = 0;
   const at = (event) => {
     const box = element.getBoundingClientRect();
@@ -55,9 +55,11 @@ export function follow(element, act) {
       return;
     }
     const now = performance.now();
-    if (now - clicked < 320) act.double?.(at(event));
-    else act.click?.(at(event));
-    clicked = now;
+    const here = at(event);
+    const again = now - clicked.when < 320 && Math.hypot(here[0] - clicked.at[0], here[1] - clicked.at[1]) < 2 * STILL;
+    if (again && act.double) act.double(here);
+    else act.click?.(here);
+    clicked = { when: now, at: here };
   };
   element.addEventListener("pointerup", up);
   element.addEventListener("pointercancel", up);

@@ -43,7 +43,7 @@ void main() {
 
 const LINE_VERTEX = `#version 300 es
 in vec2 corner; in vec3 start; in vec3 end;
-uniform mat4 matrix; uniform vec2 screen; uniform float width; uniform float lift;
+uniform mat4 matrix; uniform vec2 screen; uniform highp float width; uniform float lift;
 out float along;
 void main() {
   vec4 a = matrix * vec4(start, 1.0);
@@ -52,7 +52,7 @@ void main() {
   vec2 side = length(way) > 1e-4 ? normalize(vec2(-way.y, way.x)) : vec2(0.0, 1.0);
   vec2 on = length(way) > 1e-4 ? normalize(way) : vec2(1.0, 0.0);
   vec4 p = mix(a, b, corner.x);
-  p.xy += (side * corner.y + on * (corner.x - 0.5) * 0.7) * width / screen * p.w;
+  p.xy += (side * corner.y * (width + 1.0) + on * (corner.x - 0.5) * 0.7 * width) / screen * p.w;
   p.z -= lift * p.w;
   along = corner.y;
   gl_Position = p;
@@ -60,8 +60,11 @@ void main() {
 
 const LINE_FRAGMENT = `#version 300 es
 precision highp float;
-in float along; uniform vec4 ink; out vec4 color;
-void main() { color = vec4(ink.rgb * ink.a, ink.a); }`;
+in float along; uniform vec4 ink; uniform highp float width; out vec4 color;
+void main() {
+  float cover = clamp((width + 1.0) * 0.5 * (1.0 - abs(along)), 0.0, 1.0) * min(1.0, width);
+  color = vec4(ink.rgb, 1.0) * ink.a * cover;
+}`;
 
 const POINT_VERTEX = `#version 300 es
 in vec3 start; uniform mat4 matrix; uniform float width; uniform float lift;

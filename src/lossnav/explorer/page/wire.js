@@ -34,11 +34,12 @@ export class Wire {
     this.waiting = 500; // ms before the next try
     const inside = document.getElementById("lossnav-data");
     this.stored = inside && parse(inside.textContent);
+    // Before anybody reads the view: that which was saved, unless a link says another.
+    if (this.stored?.view && !location.hash) history.replaceState(null, "", `#${this.stored.view}`);
   }
 
   open() {
     if (this.stored) {
-      if (!location.hash && this.stored.view) history.replaceState(null, "", `#${this.stored.view}`);
       this.status("page");
       return;
     }
