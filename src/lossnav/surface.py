@@ -336,6 +336,12 @@ class SurfaceAccessor:
         """Interpolate what was measured on a regular grid; see `resample`."""
         return resample(self._dataset, n)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows of ``surface.lossnav``: a small picture, and what it is."""
+        from lossnav.plots.notebook import html_of
+
+        return html_of(self._dataset)
+
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write to a Zarr folder; see `save_surface`."""
         return save_surface(self._dataset, path, overwrite=overwrite)

@@ -71,4 +71,5 @@ class Lattice:
         step = self._unit[i] * 2.0**-depth
         first = math.floor((low - self._middle[i]) / step + _SLACK)
         last = math.ceil((high - self._middle[i]) / step - _SLACK)
-        return self._middle[i] + np.arange(first, last + 1) * 2.0**-depth * self._unit[i]
+        places: Array = self._middle[i] + np.arange(first, last + 1) * 2.0**-depth * self._unit[i]
+        return places

@@ -213,12 +213,22 @@ class Session:
         Of place 0: bookmarks are kept beside it, and a trajectory may be in it.
     live : bool
         Whether more can be evaluated.
+
+    Attributes
+    ----------
+    path : dict or None
+        The trajectory in the store, as lists.
+    report : list of dict
+        What the picture can and cannot say, where somebody found out: ``level``, ``check``, ``said``, ``do``.
+    bookmarks : list of dict
+        Each a ``name`` and a ``view``.
     """
 
     def __init__(self, places: list[Place], title: str, store: StorePlace | None = None, live: bool = False) -> None:
         self.places, self.title, self.store, self.live = places, title, store, live
         places[0].store = store
         self.path: dict[str, Any] | None = None
+        self.report: list[dict[str, Any]] = []
         if store is not None:
             with suppress(NotATrajectoryError):
                 self.path = _path(open_trajectory(store), places[0].dims)
@@ -262,7 +272,7 @@ class Session:
             "title": self.title,
             "center": said.get("center", {}),
             "trajectory": self.path if number == 0 else None,
-            "report": said.get("report", []),
+            "report": self.report if number == 0 else [],
             "bookmarks": self.bookmarks,
             "limits": wire.LIMITS,
             "objective": said.get("objective", {}),
