@@ -109,7 +109,7 @@ def numbers(values):
 
 
 def wait(page, condition, argument=None):
-    page.wait_for_function(condition, arg=argument)
+    page.wait_for_function(condition, arg=argument, polling=100)
 
 
 def frames(page, many=2):
@@ -486,9 +486,10 @@ def test_two_tabs_at_once(live, network, plane, visit):
     zoom(one, [-0.5, -0.5], 4)
     zoom(two, [0.5, 0.5], 4)
     for page in (one, two):
-        wait(page, "() => lossnav.drawn().layers.some(l => l.window !== null && l.axes[0].at(-1) - l.axes[0][0] < 1.3)")
-        seen = drawn(page)
-        same_as_evaluate(network, plane, seen["layers"][-1], several=2)
+        last = asked_window(page)
+        wait(page, "last => lossnav.drawn().layers.some(l => l.window === last)", last)
+        layer = next(layer for layer in drawn(page)["layers"] if layer["window"] == last)
+        same_as_evaluate(network, plane, layer, several=2)
     assert drawn(one)["x"] != drawn(two)["x"]
 
 

@@ -224,7 +224,9 @@ export class Brush {
       gl.vertexAttribPointer(at(name), 3, gl.FLOAT, false, 24, offset);
       gl.vertexAttribDivisor(at(name), 1);
     }
+    gl.depthMask(false); // their soft edges must not hide what is drawn after them
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, places.length / 6);
+    gl.depthMask(true);
     for (const name of ["corner", "start", "end"]) {
       gl.vertexAttribDivisor(at(name), 0);
       gl.disableVertexAttribArray(at(name));

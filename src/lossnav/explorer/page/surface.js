@@ -84,9 +84,9 @@ export class SurfaceView {
     brush.begin(matrix, eyeOf(scene.view.camera), this.canvas.width, this.canvas.height);
     brush.colors(scene.view.colors, table(scene.view.colors));
     this.ratio = ratio;
-    this.#paintFrame();
     if (scene.volume) this.#paintVolume();
     else this.#paintSurface();
+    this.#paintFrame();
     this.#paintMarks();
     this.#paintLabels(width, height);
   }
