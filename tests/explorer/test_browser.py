@@ -192,8 +192,10 @@ def test_holes_stay_holes(serve, visit, tmp_path):
     status = np.where(np.isfinite(values), 1, 2)
     status[0, 0], values[0, 0] = 0, np.nan
     said = {"level": "warning", "check": "Share", "said": "A bowl here says little.", "do": "Look elsewhere."}
-    ln.save(made(values, status=status, ends=(-1, 1), report=[said]), tmp_path / "holes.zarr")
-    page = visit(serve(tmp_path / "holes.zarr").url)
+    ln.save(made(values, status=status, ends=(-1, 1)), tmp_path / "holes.zarr")
+    explorer = serve(tmp_path / "holes.zarr")
+    explorer.desk.session.report = [said]
+    page = visit(explorer.url)
     shown = page.evaluate("() => lossnav.surface().layers[0].triangles")
     assert shown == 2 * (64 - 4 - 4 - 1)
     report = page.locator("#report").inner_text()
@@ -493,14 +495,16 @@ def test_two_tabs_at_once(live, network, plane, visit):
     assert drawn(one)["x"] != drawn(two)["x"]
 
 
-def test_bookmarks_are_told_to_all_and_brought_back(live, visit):
-    page = visit(live.url)
+def test_bookmarks_are_told_to_all_and_brought_back(serve, visit, tmp_path):
+    ln.save(made(np.ones((5, 5)) + np.arange(5)), tmp_path / "small.zarr")
+    explorer = serve(tmp_path / "small.zarr")
+    page = visit(explorer.url)
     page.keyboard.press("l")
     page.locator("#bookmarks-open").click()
     page.locator('#bookmark-form [name="name"]').fill("<b>here</b>")
     page.locator("#bookmark-form .main").click()
     page.locator("#bookmarks li button").first.wait_for()
-    other = visit(live.url)
+    other = visit(explorer.url)
     assert not other.evaluate("() => lossnav.view.log")
     other.locator("#bookmarks-open").click()
     other.get_by_text("<b>here</b>").click()
