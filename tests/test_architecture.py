@@ -23,7 +23,7 @@ COMPUTING = (
 )  # fmt: skip
 OWNERS = {  # who may import an optional or heavy package at all
     "ray": {"engines/cluster.py", "engines/ray.py"},
-    "plotly": {"plots", "explorer/app.py"},  # whose own script the page is given
+    "plotly": {"plots"},
     "matplotlib": {"plots"},
     "starlette": {"explorer"},
     "uvicorn": {"explorer/server.py"},

@@ -19,7 +19,7 @@ pytest_plugins = ["talking"]
 def get(explorer, path=None, host=None, method="GET", **headers):
     """Ask just so, with nothing tidied on the way; return the status and the answer."""
     parts = urlsplit(explorer.url)
-    wire = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    wire = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     wire.putrequest(method, parts.path if path is None else path, skip_host=True, skip_accept_encoding=True)
     for name, value in {"Host": parts.netloc if host is None else host, **headers}.items():
         wire.putheader(name, value)
@@ -53,10 +53,10 @@ def test_the_address_opens_the_page(explorer):
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["cache-control"] == "no-store"
     policy = headers["content-security-policy"]
-    assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe-eval" not in policy
+    assert "default-src 'none'" in policy and "script-src 'self';" in policy and "unsafe" not in policy
 
 
-@pytest.mark.parametrize("path", ["/", "/static/plotly.min.js", "/ws", "/wrong/", "/%00/", "//", "/" + "a" * 5000])
+@pytest.mark.parametrize("path", ["/", "/static/app.js", "/ws", "/wrong/", "/%00/", "//", "/" + "a" * 5000])
 def test_without_the_token_there_is_nothing(explorer, path):
     assert get(explorer, path)[0] == 403
 

@@ -20,7 +20,7 @@ from lossnav.files import Place
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart
-    from lossnav.engines import Engine
+    from lossnav.engines import Local
     from lossnav.explorer.server import Explorer
     from lossnav.objective import Objective
 
@@ -34,7 +34,7 @@ def explore(
     ends: Sequence[float] | Sequence[Sequence[float]] = (-1.0, 1.0),
     store: Place | None = None,
     overwrite: bool = False,
-    engine: Engine | None = None,
+    engine: Local | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
     allow_hosts: Iterable[str] = (),
@@ -57,7 +57,7 @@ def explore(
         (``run.explore`` for ``run.zarr``) are further places and bookmarks.
     overwrite : bool
         Whether a session that is there is begun anew.
-    engine : Engine, optional
+    engine : Local, optional
         Default `Local()`, which goes the faster way once it is proved; its first picture comes by the plain path.
     host : str
         The address to listen on; by default that of this machine alone.
@@ -97,7 +97,8 @@ def explore(
     from lossnav.explorer.session import open_session
 
     desk: Desk
-    if hasattr(what, "evaluate"):
+    objective: Any = what
+    if hasattr(objective, "evaluate"):
         if chart is None:
             raise OptionError(
                 "An objective is explored on a chart. Pass one: ln.explore(objective, ln.Plane(objective.params, "
@@ -105,7 +106,7 @@ def explore(
             )
         from lossnav.explorer.starting import begin
 
-        desk = begin(what, chart, ends, store=store, overwrite=overwrite, engine=engine)
+        desk = begin(objective, chart, ends, store=store, overwrite=overwrite, engine=engine)
     elif chart is not None:
         raise OptionError("A chart goes with an objective. Pass ln.explore(objective, chart), or a stored surface.")
     else:

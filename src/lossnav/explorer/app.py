@@ -116,11 +116,8 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
 
 
 def files() -> dict[str, Path]:
-    """What is handed out, by name: the page's own files, and plotly as it is installed. Nothing else has a name."""
-    import plotly
-
-    found = {path.name: path for path in PAGE.iterdir() if path.is_file() and not path.name.startswith(".")}
-    return found | {"plotly.min.js": Path(plotly.__file__).parent / "package_data" / "plotly.min.js"}
+    """What is handed out, by name: the page's own files. Nothing else has a name."""
+    return {path.name: path for path in PAGE.iterdir() if path.is_file() and not path.name.startswith(".")}
 
 
 class _Outbox:

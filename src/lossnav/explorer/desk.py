@@ -101,7 +101,13 @@ class Desk:
         """Only a live session can."""
         raise OptionError(_NOT_LIVE)
 
-    on_ball = on_place = on_line
+    def on_ball(self, client: Client, request: wire.Ball) -> None:
+        """Only a live session can."""
+        raise OptionError(_NOT_LIVE)
+
+    def on_place(self, client: Client, request: wire.NewPlace) -> None:
+        """Only a live session can."""
+        raise OptionError(_NOT_LIVE)
 
     def on_stop(self, client: Client, request: wire.Stop) -> None:
         """There is nothing to stop."""

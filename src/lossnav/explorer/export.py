@@ -26,7 +26,6 @@ _POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsa
 _LONGEST_VIEW = 4096  # characters
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="\./static/([\w.-]+)">')
-_SCRIPT = re.compile(r'<script src="\./static/([\w.-]+)"></script>')
 _ENTRY = re.compile(r'<script type="module" src="\./static/([\w.-]+)"></script>')
 _IMPORT = re.compile(r'(\bfrom\s*|\bimport\s*\(?\s*)"\./([\w.-]+\.js)"')
 
@@ -84,7 +83,6 @@ def export_html(session: Session, place: int = 0, view: str | None = None) -> st
     page = (PAGE / "index.html").read_text("utf-8")
     known = files()
     page = _STYLE.sub(lambda found: f"<style>{_read(known, found[1])}</style>", page)
-    page = _SCRIPT.sub(lambda found: f"<script>{_closed(_read(known, found[1]))}</script>", page)
     page = _ENTRY.sub(
         lambda found: f'{data}\n{_modules(known)}\n<script type="module">import "{_named(found[1])}";</script>', page
     )
@@ -104,7 +102,7 @@ def _place(session: Session, place: Place) -> dict[str, Any]:
 
 def _modules(known: dict[str, Path]) -> str:
     """The import map: each module by a name that does not depend on where it is."""
-    scripts = {name: _read(known, name) for name in sorted(known) if name.endswith(".js") and name != "plotly.min.js"}
+    scripts = {name: _read(known, name) for name in sorted(known) if name.endswith(".js")}
     urls = {
         _named(name): "data:text/javascript;base64,"
         + base64.b64encode(_IMPORT.sub(lambda found: f'{found[1]}"{_named(found[2])}"', text).encode()).decode()
@@ -128,8 +126,3 @@ def _as_data(value: Any) -> str:
     '{"title": "\\u003c/script>"}'
     """
     return json.dumps(value).replace("<", "\\u003c")
-
-
-def _closed(code: str) -> str:
-    """JavaScript that does not end the script it stands in."""
-    return code.replace("</script", "<\\/script")

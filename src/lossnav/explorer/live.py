@@ -280,10 +280,16 @@ class LiveDesk(Desk):
         task.total = request.steps
         waiting: list[tuple[ball.Step, float]] = []
         told = 0.0
-        options = {"batch": request.batch, "seed": request.seed}
         try:
             for step in ball.roll(
-                ground.objective, ground.chart, request.at, request.optimizer, request.lr, request.steps, **options
+                ground.objective,
+                ground.chart,
+                request.at,
+                request.optimizer,
+                request.lr,
+                request.steps,
+                request.batch,
+                request.seed,
             ):
                 shadow = float("nan")
                 if np.isfinite(step.at).all():

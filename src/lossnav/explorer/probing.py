@@ -13,7 +13,7 @@ from torch import Tensor
 from lossnav import curvature, rng
 from lossnav import lazy as lazily
 from lossnav import params as algebra
-from lossnav.calling import FunctionPasses
+from lossnav.calling import FunctionPasses, StepValues
 from lossnav.charts import Chart
 from lossnav.measures import logits
 from lossnav.objective import Objective
@@ -40,7 +40,7 @@ def classes(objective: Objective, point: Mapping[str, Tensor]) -> dict[str, Any]
     if objective.batches is None or isinstance(objective._pass, FunctionPasses):
         return None
 
-    def step(model: Any, batch: Any) -> tuple[int, dict[str, Tensor]]:
+    def step(model: Any, batch: Any) -> StepValues:
         outputs, targets = objective._forward(model, batch)
         outputs = logits(outputs)
         if not _are_classes(outputs, targets):

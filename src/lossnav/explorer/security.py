@@ -91,7 +91,7 @@ class Guard:
         rules = {
             "default-src": "'none'",
             "script-src": "'self'",
-            "style-src": "'self' 'unsafe-inline'",  # plotly writes styles
+            "style-src": "'self'",
             "img-src": "'self' data: blob:",
             "font-src": "'self' data:",
             "connect-src": f"'self' ws://{host} wss://{host}",  # to some browsers 'self' is no socket
