@@ -9,6 +9,7 @@ import { show as showHelp } from "./help.js";
 import { listen as listenToKeys } from "./keys.js";
 import { Known, index } from "./known.js";
 import { MapView, readingAt } from "./map.js";
+import { Onward } from "./onward.js";
 import { placeWords, showClasses, showFacts, showPoint, showReport } from "./panel.js";
 import { showSections } from "./sections.js";
 import { showBookmarks, showPlaces } from "./places.js";
@@ -16,7 +17,7 @@ import { Profile } from "./profile.js";
 import { Progress } from "./progress.js";
 import { compose, holesOf, windowOf } from "./scene.js";
 import { Share } from "./share.js";
-import { DEFAULTS, State } from "./state.js";
+import { State } from "./state.js";
 import { SurfaceView } from "./surface.js";
 import * as theme from "./theme.js";
 import { Toolbar } from "./toolbar.js";
@@ -42,7 +43,6 @@ let reading = null; // of the selected point
 let asked = {}; // numbers of what was asked: point, window
 let askedAt = ""; // where the panel's point is
 let sentWindow = "";
-let picking = null; // waits for a second point
 let arriving = true; // between a connection and the first place
 let timers = {};
 let news = []; // timings of grids that are not yet drawn
@@ -51,6 +51,7 @@ const timings = [];
 const progress = new Progress(() => wire.send({ type: "stop" }));
 const balls = new Balls(wire, schedule);
 const profile = new Profile(wire, schedule);
+const onward = new Onward({ wire, state, progress, profile, balls }, { session: () => session, settle, ask });
 const toolbar = new Toolbar(state, { whole });
 const map = new MapView(byId("map"), { pan, settle, select, hover });
 const surface = new SurfaceView(byId("surface"), byId("surface-labels"), { turn: (camera) => state.set({ camera }), select });
@@ -81,7 +82,7 @@ const takers = {
   },
   places: ({ places }) => {
     session.places = places;
-    showPlaces(session, go);
+    showPlaces(session, (place) => onward.go(place));
   },
   error: ({ said }) => progress.wrong(said),
 };
@@ -117,7 +118,7 @@ function arrive(message) {
   byId("actions").hidden = byId("actions-note").hidden = false;
   byId("actions-note").hidden = session.live;
   byId("actions").hidden = !session.live;
-  showPlaces(session, go);
+  showPlaces(session, (place) => onward.go(place));
   showFacts(session);
   if (state.view.at && state.view.at.length !== session.axes.length) state.set({ at: null });
   if (!state.view.at && session.axes.every(({ range: [low, high] }) => low <= 0 && high >= 0)) {
@@ -201,12 +202,7 @@ function zoomBy(factor) {
 
 function select(at, delay = 0) {
   if (!session) return;
-  if (picking) {
-    const { from } = picking;
-    endPicking();
-    if (session.live) profile.ask(from, at, session.place);
-    return;
-  }
+  if (onward.from && onward.endLine(at)) return;
   const full = session.shape === "volume" ? [at[0], at[1], scene.layers[0].grid.slice] : at;
   const near = session.live ? null : known.nearest(session.place, full, spansOf().map((s) => [0, s]));
   state.set({ at: near ? near.at : full });
@@ -287,80 +283,7 @@ function hover(at) {
   replace(box, ...placeWords(at, session, spansOf()), value ? `    ${value}` : "    not evaluated");
 }
 
-// ------------------------------------------------------------------ going on from here
-
-function go(place) {
-  if (place !== session.place) wire.send({ type: "go", place });
-}
-
-function needsPoint() {
-  if (!session?.live) progress.wrong("This is a stored surface: nothing can be evaluated on it.");
-  else if (!state.view.at) progress.wrong("Select a point first: click the map.");
-  else return true;
-  return false;
-}
-
-function centreHere() {
-  if (needsPoint()) wire.send({ type: "place", center: state.view.at, axes: { kind: "keep", seed: 0 } });
-}
-
-function lineFrom() {
-  if (!needsPoint()) return;
-  picking = { from: state.view.at };
-  byId("picking").textContent = "Click the other end of the line (Esc to leave)";
-  byId("picking").hidden = false;
-  document.body.classList.add("picks");
-}
-
-function endPicking() {
-  picking = null;
-  byId("picking").hidden = true;
-  document.body.classList.remove("picks");
-}
-
-function openAxes() {
-  if (!session?.live) return needsPoint();
-  byId("axes-here-label").hidden = !state.view.at;
-  byId("axes-dialog").showModal();
-}
-
-byId("axes-form").addEventListener("submit", (event) => {
-  if (event.submitter?.value !== "go") return;
-  const data = new FormData(event.target);
-  const axes = { kind: String(data.get("kind")), seed: Math.round(Number(data.get("seed"))) || 0 };
-  if (axes.kind === "checkpoint") axes.checkpoint = String(data.get("checkpoint")).trim();
-  wire.send({ type: "place", center: data.get("here") && state.view.at ? state.view.at : null, axes });
-});
-
-function openBall() {
-  if (!needsPoint()) return;
-  balls.from(state.view.at, session.place);
-  byId("ball-dialog").showModal();
-}
-
-byId("centre").addEventListener("click", centreHere);
-byId("line-from").addEventListener("click", lineFrom);
-byId("axes-open").addEventListener("click", openAxes);
-byId("ball-open").addEventListener("click", openBall);
 byId("help-open").addEventListener("click", showHelp);
-
-const bookmarks = {
-  open: (view) => {
-    byId("bookmarks-dialog").close();
-    const place = view.place ?? 0;
-    if (place !== session.place) go(place);
-    state.set({ ...structuredClone(DEFAULTS), ...view });
-    settle();
-    ask(0);
-  },
-  remove: (name) => wire.send({ type: "bookmark", name, view: null }),
-};
-byId("bookmarks-open").addEventListener("click", () => byId("bookmarks-dialog").showModal());
-byId("bookmark-form").addEventListener("submit", (event) => {
-  event.preventDefault();
-  wire.send({ type: "bookmark", name: String(new FormData(event.target).get("name")), view: { ...state.view } });
-  event.target.reset();
-});
 
 const toggle = (name) => () => state.set({ [name]: !state.view[name] });
 listenToKeys({
@@ -370,11 +293,11 @@ listenToKeys({
   farther: () => zoomBy(1 / 0.7),
   whole,
   help: showHelp,
-  leave: () => endPicking(),
-  centre: centreHere,
-  axes: openAxes,
-  line: lineFrom,
-  ball: openBall,
+  leave: () => onward.leave(),
+  centre: () => onward.centre(),
+  axes: () => onward.openAxes(),
+  line: () => onward.beginLine(),
+  ball: () => onward.openBall(),
   stop: () => wire.send({ type: "stop" }),
   log: toggle("log"),
   lines: toggle("lines"),
@@ -418,7 +341,7 @@ function paint() {
   toolbar.show(scene, view, session, scene ? scene.domain : curve.read.heights);
   showPoint(view.at ? reading : null, session, spansOf());
   showClasses(view.at && reading?.classes);
-  showBookmarks(session.bookmarks ?? [], bookmarks);
+  showBookmarks(session.bookmarks ?? [], onward);
   const loss = session.variables?.find((v) => v.name === "loss");
   profile.show(view.place, view.log, unit(loss));
   balls.show(view.place);
@@ -444,7 +367,7 @@ function describe() {
 }
 
 state.listen((changed) => {
-  if (changed.has("place") && session && state.view.place !== session.place) go(state.view.place);
+  if (changed.has("place") && session && state.view.place !== session.place) onward.go(state.view.place);
   if ((changed.has("x") || changed.has("y")) && !moving) askWindow();
   if (changed.has("at") && session && JSON.stringify(state.view.at) !== askedAt) ask(0);
   schedule();

@@ -3,7 +3,7 @@
 import { table } from "./colors.js";
 import { PLAIN } from "./dom.js";
 import { unit } from "./format.js";
-import { levelWords } from "./map.js";
+import { levelWords } from "./levels.js";
 import { ink } from "./theme.js";
 
 const BAR = 12;

@@ -1,19 +1,15 @@
 // The 2-D map: colours, contour lines and marks on a canvas; drag pans, the wheel zooms, a click selects.
 
+import { paintAxes } from "./axes.js";
 import { bitmap } from "./bitmap.js";
-import { css } from "./colors.js";
-import { contour } from "./contours.js";
+import { boxOf, transformOf } from "./box.js";
 import { PLAIN } from "./dom.js";
-import { number, tick, ticks } from "./format.js";
 import { follow } from "./gestures.js";
 import { index, sample } from "./known.js";
+import { paintLines } from "./levels.js";
 import { paintMarks } from "./marks.js";
 import { ink } from "./theme.js";
 
-const LEFT = 62;
-const BOTTOM = 46;
-const TOP = 12;
-const RIGHT = 14;
 const DENSE = 5; // pixels between measured points under which marks would hide the picture
 
 export class MapView {
@@ -23,7 +19,7 @@ export class MapView {
     this.act = act;
     this.scene = null;
     this.extras = {};
-    this.box = [LEFT, TOP, 100, 100];
+    this.box = [0, 0, 100, 100];
     follow(canvas, {
       drag: (dx, dy) => this.#move(dx, dy),
       zoom: (factor, at) => this.#zoom(factor, at),
@@ -87,26 +83,6 @@ export class MapView {
     const { x, y } = this.scene;
     this.act.pan(...[[x, cx], [y, cy]].map(([ends, c]) => ends.map((end) => c + (end - c) * factor)));
   }
-}
-
-// One length along both axes where they are alike in length, else all of the room.
-export function boxOf(scene, width, height, left = LEFT, bottom = BOTTOM) {
-  let w = Math.max(40, width - left - RIGHT);
-  let h = Math.max(40, height - TOP - bottom);
-  const ratio = (scene.x[1] - scene.x[0]) / (scene.y[1] - scene.y[0]);
-  if (ratio >= 0.5 && ratio <= 2) {
-    if (w > h * ratio) w = h * ratio;
-    else h = w / ratio;
-  }
-  const free = Math.max(0, width - left - RIGHT - w);
-  return [left + free / 2, TOP, w, h];
-}
-
-export function transformOf(scene, [left, top, w, h]) {
-  const { x, y } = scene;
-  const sx = w / (x[1] - x[0]);
-  const sy = h / (y[1] - y[0]);
-  return { sx, sy, to: ([a, b]) => [left + (a - x[0]) * sx, top + h - (b - y[0]) * sy] };
 }
 
 export function paintPlane(context, scene, extras, box) {
@@ -173,96 +149,6 @@ function hatched(mask, px, py, size, [left, top, w, h]) {
   return canvas;
 }
 
-// Contour lines in data coordinates, kept with the grid.
-export function linesOf(layer, levels) {
-  const key = levels.join();
-  layer.grid.lines ??= new Map();
-  const kept = layer.grid.lines.get(layer.values);
-  if (kept?.key === key) return kept.lines;
-  const lines = levels.map((level) => ({ level, chains: contour(layer.x, layer.y, layer.values, level) }));
-  layer.grid.lines.set(layer.values, { key, lines });
-  return lines;
-}
-
-export function lineInk(t) {
-  return t < 0.62 ? "rgb(255 255 255 / 0.62)" : "rgb(20 24 28 / 0.5)";
-}
-
-function paintLines(context, layer, scene, box) {
-  const { to } = transformOf(scene, box);
-  const [low, high] = scene.domain;
-  const labels = [];
-  context.lineJoin = "round";
-  for (const { level, chains } of linesOf(layer, scene.levels)) {
-    const t = (level - low) / (high - low);
-    context.strokeStyle = lineInk(t);
-    context.lineWidth = 1;
-    context.beginPath();
-    for (const chain of chains) {
-      let longest = 0;
-      let spot = null;
-      let before = null;
-      for (let k = 0; k < chain.length; k += 2) {
-        const p = to([chain[k], chain[k + 1]]);
-        if (k) context.lineTo(...p);
-        else context.moveTo(...p);
-        if (before) longest += Math.hypot(p[0] - before[0], p[1] - before[1]);
-        before = p;
-      }
-      if (longest > 130) spot = middleOf(chain, to, longest, box);
-      if (spot) labels.push({ ...spot, level, t });
-    }
-    context.stroke();
-  }
-  paintLabels(context, labels, scene);
-}
-
-// A calm place for a label: a part of the line that is nearly straight and well inside.
-function middleOf(chain, to, length, [left, top, w, h]) {
-  let best = null;
-  const count = chain.length / 2;
-  const reach = Math.max(2, Math.round((count * 16) / length));
-  for (let k = reach; k + reach < count; k += Math.max(1, Math.round(count / 60))) {
-    const [a, m, b] = [k - reach, k, k + reach].map((i) => to([chain[2 * i], chain[2 * i + 1]]));
-    if (m[0] < left + 26 || m[0] > left + w - 26 || m[1] < top + 14 || m[1] > top + h - 14) continue;
-    const straight = Math.hypot(b[0] - a[0], b[1] - a[1]) / (Math.hypot(m[0] - a[0], m[1] - a[1]) + Math.hypot(b[0] - m[0], b[1] - m[1]));
-    const level = 1 - Math.abs(b[1] - a[1]) / (1 + Math.hypot(b[0] - a[0], b[1] - a[1]));
-    const score = straight + 0.3 * level;
-    if (!best || score > best.score) best = { score, at: m, angle: Math.atan2(b[1] - a[1], b[0] - a[0]) };
-  }
-  if (!best) return null;
-  if (best.angle > Math.PI / 2) best.angle -= Math.PI;
-  if (best.angle < -Math.PI / 2) best.angle += Math.PI;
-  return best;
-}
-
-function paintLabels(context, labels, scene) {
-  context.font = `10px ${ink().sans}`;
-  context.textAlign = "center";
-  context.textBaseline = "middle";
-  const taken = [];
-  for (const { at, angle, level, t } of labels) {
-    if (taken.some((other) => Math.hypot(other[0] - at[0], other[1] - at[1]) < 46)) continue;
-    taken.push(at);
-    context.save();
-    context.translate(...at);
-    context.rotate(angle);
-    context.lineWidth = 4;
-    context.lineJoin = "round";
-    context.strokeStyle = css(scene.view.colors, t);
-    const words = levelWords(scene, level);
-    context.strokeText(words, 0, 0.5);
-    context.fillStyle = t < 0.62 ? "rgb(255 255 255 / 0.95)" : "rgb(20 24 28 / 0.85)";
-    context.fillText(words, 0, 0.5);
-    context.restore();
-  }
-}
-
-export function levelWords(scene, level) {
-  if (!scene.view.log) return tick(level, scene.step);
-  return number(10 ** level, Number.isInteger(level) ? 1 : 2);
-}
-
 // What is marked as measured: the points of a surface of points, else the nodes of the finest grids.
 export function measuredOf(scene, points) {
   if (points) {
@@ -300,64 +186,6 @@ function paintPoints(context, scene, box) {
   }
   context.fill();
   if (!crowded) context.stroke();
-}
-
-function paintAxes(context, scene, [left, top, w, h]) {
-  const colors = ink();
-  const { to } = transformOf(scene, [left, top, w, h]);
-  context.strokeStyle = colors.faint;
-  context.lineWidth = 1;
-  context.strokeRect(left + 0.5, top + 0.5, w - 1, h - 1);
-  context.fillStyle = colors.soft;
-  context.font = `11px ${colors.sans}`;
-  context.beginPath();
-  const across = ticks(...scene.x, Math.max(2, Math.floor(w / 76)));
-  context.textAlign = "center";
-  context.textBaseline = "top";
-  for (const value of across.values) {
-    const px = Math.round(to([value, 0])[0]) + 0.5;
-    context.moveTo(px, top + h);
-    context.lineTo(px, top + h + 4);
-    context.fillText(tick(value, across.step), px, top + h + 7);
-  }
-  const up = ticks(...scene.y, Math.max(2, Math.floor(h / 52)));
-  context.textAlign = "right";
-  context.textBaseline = "middle";
-  for (const value of up.values) {
-    const py = Math.round(to([0, value])[1]) + 0.5;
-    context.moveTo(left - 4, py);
-    context.lineTo(left, py);
-    context.fillText(tick(value, up.step), left - 8, py);
-  }
-  context.stroke();
-  const [first, second] = scene.session.axes ?? [];
-  paintAxisLabel(context, first, [left + w / 2, top + h + 33], 0, w);
-  paintAxisLabel(context, second, [left - 47, top + h / 2], -Math.PI / 2, h);
-}
-
-// The coordinate's letter in italics, then what its direction is, as much as there is room for.
-export function paintAxisLabel(context, axis, at, angle, room) {
-  if (!axis) return;
-  const colors = ink();
-  context.save();
-  context.translate(...at);
-  context.rotate(angle);
-  context.textBaseline = "middle";
-  context.textAlign = "left";
-  const mathFont = `italic 15px ${colors.math}`;
-  const textFont = `11px ${colors.sans}`;
-  context.font = mathFont;
-  const letter = context.measureText(axis.letter).width;
-  context.font = textFont;
-  let words = axis.meaning ? `  ${axis.meaning}` : "";
-  while (words && letter + context.measureText(words).width > room) words = words.replace(/[\s,]*\S*$/, "");
-  const width = letter + context.measureText(words).width;
-  context.fillStyle = colors.soft;
-  context.fillText(words, -width / 2 + letter, 0);
-  context.font = mathFont;
-  context.fillStyle = colors.ink;
-  context.fillText(axis.letter, -width / 2, -1);
-  context.restore();
 }
 
 // The value at a place as the map shows it, and whether a point was measured there.

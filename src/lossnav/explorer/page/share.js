@@ -1,8 +1,10 @@
 // Taking a view along: a link, PNG and SVG of each picture, the page itself, the same as Python.
 
+import { boxOf } from "./box.js";
 import { paintScale } from "./colorscale.js";
 import { PLAIN, byId } from "./dom.js";
-import { boxOf, paintPlane } from "./map.js";
+import { labelsOf, paintLabels } from "./frame.js";
+import { paintPlane } from "./map.js";
 import { encode } from "./state.js";
 import { SvgContext } from "./svgcontext.js";
 import { ink } from "./theme.js";
@@ -63,13 +65,7 @@ export class Share {
       const { surface } = this.act.views;
       surface.paint(scene, extras); // what it drew lives until this frame ends
       context.drawImage(surface.canvas, 0, 0, width - SCALE, height);
-      for (const label of surface.labelsOf(width - SCALE, height)) {
-        context.font = label.font;
-        context.textAlign = label.align;
-        context.textBaseline = "middle";
-        context.fillStyle = label.color;
-        context.fillText(label.words, ...label.at);
-      }
+      paintLabels(context, labelsOf(scene, surface.matrix, width - SCALE, height));
     }
     context.save();
     context.translate(width - SCALE, 0);

@@ -1,20 +1,19 @@
 // The 3-D view: the surface of the map's numbers in the map's colours, or a volume's isosurfaces; drag turns it.
 
-import { eyeOf, matrixOf, project, ray } from "./camera.js";
+import { eyeOf, matrixOf, ray } from "./camera.js";
 import { table } from "./colors.js";
 import { PLAIN } from "./dom.js";
-import { tick, ticks } from "./format.js";
+import { TALL, labelsOf, paintFrame, paintLabels, verticalOf, worldOf } from "./frame.js";
 import { follow } from "./gestures.js";
 import { Brush } from "./gl.js";
 import { sample } from "./known.js";
-import { levelWords, measuredOf } from "./map.js";
+import { measuredOf } from "./map.js";
 import { epochsOf } from "./marks.js";
 import { isosurfaceMesh, surfaceMesh } from "./meshes.js";
 import { drawnOf } from "./scene.js";
 import { ink, rgb } from "./theme.js";
 import { isWhole } from "./unfinished.js";
 
-const TALL = 1.05; // height of the picture's box, whose sides are 2
 const TURN = 0.008; // radians a pixel
 const LIFT = 0.001; // lines lie this much before the surface they lie on
 const MANY = 6000; // measured points that are still worth marking
@@ -86,21 +85,13 @@ export class SurfaceView {
     this.ratio = ratio;
     if (scene.volume) this.#paintVolume();
     else this.#paintSurface();
-    this.#paintFrame();
+    paintFrame(brush, scene, matrix, ratio);
     this.#paintMarks();
     this.#paintLabels(width, height);
   }
 
-  // From data to the box: x and y to -1..1, what is drawn to 0..TALL.
-  #world([a, b, v]) {
-    const { x, y } = this.scene;
-    const [low, high] = this.#vertical();
-    return [(2 * (a - x[0])) / (x[1] - x[0]) - 1, (2 * (b - y[0])) / (y[1] - y[0]) - 1, ((v - low) / (high - low)) * TALL];
-  }
-
-  #vertical() {
-    const { scene } = this;
-    return scene.volume ? scene.volume.extent[2] : scene.domain;
+  #world(place) {
+    return worldOf(this.scene, place);
   }
 
   #mesh(key, make) {
@@ -109,7 +100,6 @@ export class SurfaceView {
     else {
       const { vertices, indexes } = make();
       mesh = this.brush.upload(vertices, indexes);
-      mesh.shape = indexes.length;
     }
     this.meshes.set(key, mesh); // last used, last
     if (this.meshes.size > 24) {
@@ -122,7 +112,7 @@ export class SurfaceView {
 
   #frameOf() {
     const { x, y } = this.scene;
-    const [low, high] = this.#vertical();
+    const [low, high] = verticalOf(this.scene);
     return { low: [x[0], y[0], low], size: [x[1] - x[0], y[1] - y[0], high - low], tall: TALL };
   }
 
@@ -163,37 +153,6 @@ export class SurfaceView {
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
     levels.slice(1).forEach((level, k) => drawIso(level, k ? 0.2 : 0.34));
     brush.drawMesh(flat, { ...frame, domain: scene.domain, steps, lit: 0, opacity: 0.82 });
-  }
-
-  // The floor with its grid, and where the axes stand.
-  #paintFrame() {
-    const { brush, scene, ratio } = this;
-    const colors = ink();
-    const hair = [...rgb(colors.faint), 0.55];
-    const lines = [];
-    const edge = (a, b) => lines.push(...a, ...b);
-    for (const value of ticks(...scene.x, 5).values) {
-      const [px] = this.#world([value, 0, 0]);
-      edge([px, -1, 0], [px, 1, 0]);
-    }
-    for (const value of ticks(...scene.y, 5).values) {
-      const [, py] = this.#world([0, value, 0]);
-      edge([-1, py, 0], [1, py, 0]);
-    }
-    brush.segments(lines, [...rgb(colors.hair), 1], 0.5 * ratio);
-    const box = [];
-    const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
-    corners.forEach((c, k) => box.push(...c, 0, ...corners[(k + 1) % 4], 0));
-    const [upX, upY] = this.#upright();
-    box.push(upX, upY, 0, upX, upY, TALL);
-    if (scene.volume) corners.forEach((c, k) => box.push(...c, TALL, ...corners[(k + 1) % 4], TALL, ...c, 0, ...c, TALL));
-    brush.segments(box, hair, 0.7 * ratio);
-  }
-
-  // The corner at which the upright axis stands: the leftmost on the screen.
-  #upright() {
-    const corners = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
-    return corners.toSorted((a, b) => project(this.matrix, [...a, 0], 1, 1)[0] - project(this.matrix, [...b, 0], 1, 1)[0])[0];
   }
 
   // What lies on the card: a vertex's place and value are float32 of what the map draws.
@@ -269,7 +228,7 @@ export class SurfaceView {
     const { at } = scene.view;
     if (!at) return;
     const height = scene.volume ? scene.layers[0].grid.slice : this.heightAt(at);
-    const place = this.#world([at[0], at[1], Number.isFinite(height) ? height : this.#vertical()[0]]);
+    const place = this.#world([at[0], at[1], Number.isFinite(height) ? height : verticalOf(this.scene)[0]]);
     if (Math.abs(place[0]) > 1.001 || Math.abs(place[1]) > 1.001) return;
     const gl = brush.gl;
     const stem = [place[0], place[1], 0, ...place];
@@ -287,53 +246,7 @@ export class SurfaceView {
     const context = this.labels.getContext("2d", PLAIN);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    for (const label of this.labelsOf(width, height)) {
-      context.font = label.font;
-      context.textAlign = label.align;
-      context.textBaseline = "middle";
-      context.fillStyle = label.color;
-      context.fillText(label.words, ...label.at);
-    }
-  }
-
-  // Ticks and letters of the axes: words with their places, for the canvas here and for an SVG.
-  labelsOf(width, height) {
-    const { scene, matrix } = this;
-    const colors = ink();
-    const made = [];
-    const on = (p) => project(matrix, p, width, height);
-    // The two edges of the floor that lie nearest to the eye carry the ticks.
-    const eye = eyeOf(scene.view.camera);
-    const [frontX, frontY] = [eye[0] > 0 ? 1 : -1, eye[1] > 0 ? 1 : -1];
-    const put = (place, words, font, color) => made.push({ words, font, color, align: "center", at: on(place).slice(0, 2) });
-    const tickFont = `10.5px ${colors.sans}`;
-    const letterFont = `italic 15px ${colors.math}`;
-    const [first, second, third] = scene.session.axes ?? [];
-    const along = [
-      [first, scene.x, (v, out) => [this.#world([v, 0, 0])[0], frontY * out, 0]],
-      [second, scene.y, (v, out) => [frontX * out, this.#world([0, v, 0])[1], 0]],
-    ];
-    for (const [axis, ends, at] of along) {
-      const { step, values } = ticks(...ends, 4);
-      for (const value of values) put(at(value, 1.13), tick(value, step), tickFont, colors.soft);
-      if (axis) put(at((ends[0] + ends[1]) / 2, 1.32), axis.letter, letterFont, colors.ink);
-    }
-    const corner = this.#upright();
-    const [low, high] = this.#vertical();
-    const heights = scene.volume ? ticks(low, high, 4) : { step: scene.step, values: scene.levels };
-    const every = Math.max(1, Math.ceil(heights.values.length / 6));
-    heights.values.forEach((value, k) => {
-      if (k % every) return;
-      const height = this.#world([0, 0, value])[2];
-      if (height < 0.05) return; // there stand the floor's ticks
-      const [px, py] = on([...corner, height]);
-      const words = scene.volume ? tick(value, heights.step) : levelWords(scene, value);
-      made.push({ words, font: tickFont, color: colors.soft, align: "right", at: [px - 8, py] });
-    });
-    const [tx, ty] = on([...corner, TALL]);
-    const title = scene.volume ? third?.letter ?? "" : scene.variable.name;
-    made.push({ words: title, font: scene.volume ? letterFont : `600 11px ${colors.sans}`, color: colors.ink, align: "center", at: [Math.max(30, tx - 8), ty - 16] });
-    return made;
+    paintLabels(context, labelsOf(this.scene, this.matrix, width, height));
   }
 
   // The place on the surface under a pixel: along the ray until it goes under, then by halves.
