@@ -84,7 +84,8 @@ def network():
     data = ln.zoo.digits()
     model = ln.zoo.notebook_cnn(seed=0)
     ln.zoo.train(model, data, passes=2, batch_size=50, lr=3e-3, order="stored", progress=False)
-    return ln.Objective(model.eval(), "cross_entropy", data.test, metrics=["accuracy"])
+    some = tuple(part[:100] for part in data.test)
+    return ln.Objective(model.eval(), "cross_entropy", some, metrics=["accuracy"])
 
 
 @pytest.fixture(scope="module")
@@ -387,6 +388,7 @@ def same_as_evaluate(network, plane, layer, several=4):
         assert values[i, j] == pytest.approx(there, rel=2e-4)
 
 
+@pytest.mark.slow
 def test_zooming_evaluates_what_is_seen(live, network, plane, visit):
     page = visit(live.url)
     zoom(page, [0.5, 0.5], 6)
@@ -400,6 +402,7 @@ def test_zooming_evaluates_what_is_seen(live, network, plane, visit):
     same_as_evaluate(network, plane, layer)
 
 
+@pytest.mark.slow
 def test_moving_on_cancels(live, visit):
     levels = "id => lossnav.timings.filter(t => t.window === id).length"
     page = visit(live.url)
@@ -483,6 +486,7 @@ def test_new_places_and_back(live, visit):
     assert page.evaluate("() => lossnav.drawn().layers.length") > 0
 
 
+@pytest.mark.slow
 def test_two_tabs_at_once(live, network, plane, visit):
     one, two = visit(live.url), visit(live.url)
     zoom(one, [-0.5, -0.5], 4)
