@@ -11,6 +11,10 @@ import pytest
 import lossnav
 
 SOURCE = Path(lossnav.__file__).parent
+VIEWING = tuple(  # of the explorer: what a stored surface is shown with
+    f"explorer/{name}.py"
+    for name in ("__init__", "app", "code", "desk", "export", "lattice", "security", "server", "session", "wire")
+)
 HEAVY = {"torch", "ray", "matplotlib", "xarray", "plotly", "pandas", "zarr", "sklearn"}
 PLOTTING = {"matplotlib", "plotly"}
 COMPUTING = (
@@ -23,6 +27,8 @@ OWNERS = {  # who may import an optional or heavy package at all
     "plotly": {"plots"},
     "matplotlib": {"plots"},
     "starlette": {"explorer"},
+    "uvicorn": {"explorer/server.py"},
+    "websockets": {"explorer/server.py"},
     "gudhi": {"topology.py"},
     "sklearn": {"zoo/data.py"},
     "lightning": {"recording.py"},
@@ -88,7 +94,7 @@ def test_errors_and_params_import_nothing_of_ours(path):
     [
         p
         for p in modules()
-        if belongs(p, ("surface.py", "groups.py", "topology.py", "plots", "exports", "files.py", "relief.py"))
+        if belongs(p, ("surface.py", "groups.py", "topology.py", "plots", "exports", "files.py", "relief.py", *VIEWING))
         or (belongs(p, ("reports",)) and not belongs(p, ("reports/measuring",)))  # which is for what is not stored
     ],
 )
@@ -104,6 +110,17 @@ def test_the_computing_side_never_imports_xarray_or_plots(path):
     names = imports(path, everywhere=True)
     assert not roots(names) & {"xarray", *PLOTTING}
     assert not ours(names, "surface", "plots")
+
+
+def test_what_looks_at_a_stored_surface_imports_nothing_that_computes():
+    for path in VIEWING:
+        names = ours(
+            imports(path), "objective", "charts", "engines", "evaluation", "acceleration", "curvature", "directions"
+        )
+        live = ours(
+            imports(path), *(f"explorer.{name}" for name in ("live", "ground", "starting", "travel", "ball", "probing"))
+        )
+        assert not names | live, path
 
 
 @pytest.mark.parametrize("path", [p for p in modules() if belongs(p, ("samplers",))])

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lossnav.ensembles import ensemble
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation import estimate, evaluate, stream
+    from lossnav.explorer import explore
     from lossnav.exports import export
     from lossnav.flatness import sharpness
     from lossnav.groups import open_spectrum, open_trajectory
@@ -76,6 +77,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "open": ("lossnav.surface", "open_surface"),
     "save": ("lossnav.surface", "save_surface"),
     "plot": ("lossnav.plots", None),
+    "explore": ("lossnav.explorer", "explore"),
     "export": ("lossnav.exports", "export"),
     "checkpoints": ("lossnav.checkpoints", None),
     "zoo": ("lossnav.zoo", None),
@@ -113,6 +115,7 @@ __all__ = [
     "estimate",
     "evaluate",
     "evaluate_trajectory",
+    "explore",
     "export",
     "open",
     "open_spectrum",

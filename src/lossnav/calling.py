@@ -55,6 +55,10 @@ class FunctionPasses:
         """Return the same with another step, and in float64 if that is asked for."""
         return FunctionPasses(step)
 
+    def apart(self) -> FunctionPasses:
+        """Return the same, to be called in another thread: the function is the user's."""
+        return self
+
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Pass every batch through the function."""
         return [self.step(params, batch) for batch in ([None] if batches is None else batches)]
@@ -98,6 +102,12 @@ class FunctionalPasses:
             model = _doubled(copy.deepcopy(model, memo))
         return FunctionalPasses(model, step, self.bn)
 
+    def apart(self) -> FunctionalPasses:
+        """Return the same with a structure of its own: a call puts weights into it, so two threads need two."""
+        model = self.whole.model
+        memo: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+        return FunctionalPasses(copy.deepcopy(model, memo), self.step, self.bn)
+
 
 class CopyPasses:
     """A private deep copy whose weights are overwritten: for models that cannot be called by value."""
@@ -139,6 +149,12 @@ class CopyPasses:
         """Return the same with another step, and in float64 if that is asked for."""
         made, model = copy.copy(self), self.whole.model
         made.whole, made.step = _Whole(_doubled(copy.deepcopy(model)) if double else model, step), step
+        return made
+
+    def apart(self) -> CopyPasses:
+        """Return the same with a copy of its own, for another thread."""
+        made = copy.copy(self)
+        made.whole = _Whole(copy.deepcopy(self.whole.model), self.step)
         return made
 
 

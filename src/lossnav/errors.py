@@ -29,6 +29,7 @@
     │   ├── MissingSnapshotError      a trajectory has no such snapshot, or it is gone
     │   └── SchemaTooNewError         what was stored was written by a newer lossnav
     ├── SpecError                     a SPEC on the command line leads to no objective
+    ├── RequestError                  a message to the explorer is none that can be read
     └── MissingExtraError             an optional package is not installed
 
     Interrupted (a KeyboardInterrupt) a run was stopped; what it computed is in `.surface`
@@ -161,6 +162,10 @@ class SchemaTooNewError(StoreError, ValueError):
 
 class SpecError(LossnavError, ValueError):
     """A SPEC on the command line does not lead to an objective."""
+
+
+class RequestError(LossnavError, ValueError):
+    """What came over the explorer's socket is no message of JSON."""
 
 
 class MissingExtraError(LossnavError, ImportError):

@@ -440,6 +440,15 @@ class Objective:
         other._plans, other.origin = {}, None
         return other
 
+    def apart(self) -> Objective:
+        """Return the same objective for another thread: both may be evaluated at the same time.
+
+        Weights and data are shared, and only read. A bare function of the user's is called from both.
+        """
+        other = copy.copy(self)
+        other._pass = self._pass.apart()
+        return other
+
     def without_metrics(self) -> Objective:
         """Return the same objective that measures the loss alone."""
         return self._measuring(self._loss, {})

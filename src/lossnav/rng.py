@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 import torch
+
+_left_alone: ContextVar[bool] = ContextVar("left_alone", default=False)
 
 
 @contextmanager
@@ -21,6 +24,9 @@ def preserved(seed: int | None = None, device: torch.device | None = None) -> It
     device : torch.device, optional
         An accelerator whose generator is kept and seeded too.
     """
+    if _left_alone.get():
+        yield
+        return
     cuda = device if device is not None and device.type == "cuda" else None
     python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     cuda_state = torch.cuda.get_rng_state(cuda) if cuda else None
@@ -38,3 +44,35 @@ def preserved(seed: int | None = None, device: torch.device | None = None) -> It
         torch.set_rng_state(torch_state)
         if cuda and cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state, cuda)
+
+
+@contextmanager
+def left_alone() -> Iterator[None]:
+    """Inside, in this thread, `preserved` does nothing: the generators are another thread's, whose draws go on.
+
+    For work beside a user's own, by functions that draw no random numbers (see `draws`).
+    """
+    token = _left_alone.set(True)
+    try:
+        yield
+    finally:
+        _left_alone.reset(token)
+
+
+def draws(function: Callable[[], object], device: torch.device | None = None) -> bool:
+    """Whether calling a function draws random numbers from a global generator; it is called once.
+
+    >>> draws(lambda: torch.rand(2)), draws(lambda: torch.ones(2))
+    (True, False)
+    """
+    cuda = device if device is not None and device.type == "cuda" else None
+
+    def states() -> list[bytes]:
+        found = [repr(random.getstate()).encode(), repr(np.random.get_state(legacy=False)["state"]).encode()]  # noqa: NPY002
+        found += [torch.get_rng_state().numpy().tobytes()]
+        return found + ([torch.cuda.get_rng_state(cuda).numpy().tobytes()] if cuda else [])
+
+    with preserved(device=device), left_alone():
+        before = states()
+        function()
+        return states() != before

@@ -98,6 +98,11 @@ class Store:
         with self._telling():
             self._journal.append(row)
 
+    def flush(self) -> None:
+        """Have all that was kept on disk, however little it is."""
+        with self._telling():
+            self._journal.flush()
+
     def finish(self, surface: xr.Dataset) -> None:
         """Fold the journal into the arrays, and remove it."""
         with self._telling():

@@ -57,7 +57,7 @@ _CURVATURE = {  # what `curvature.on_chart` finds; weights have no unit
 }
 _MATRIX = ("row", "column")  # dims of a variable that is a matrix at every point
 _LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
-_DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
+DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
 
 # ---------------------------------------------------------------------- making one
@@ -175,7 +175,7 @@ def describe_variables(dataset: xr.Dataset) -> None:
     for i, dim in enumerate(chart.get("dims", [])):
         recipe = recipes[i] if i < len(recipes) else {}
         dataset[dim].attrs = {
-            "long_name": f"{_DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
+            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
             "units": "lengths of the direction",
         }
 
@@ -335,6 +335,12 @@ class SurfaceAccessor:
     def to_grid(self, n: int | None = None) -> xr.Dataset:
         """Interpolate what was measured on a regular grid; see `resample`."""
         return resample(self._dataset, n)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows of ``surface.lossnav``: a small picture, and what it is."""
+        from lossnav.plots.notebook import html_of
+
+        return html_of(self._dataset)
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write to a Zarr folder; see `save_surface`."""

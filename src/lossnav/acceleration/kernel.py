@@ -15,7 +15,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -92,8 +94,11 @@ class Kernel:
 
     @cached_property
     def function(self) -> Callable[..., None]:
-        """The compiled function; compiles for a second or a few where it must."""
+        """The compiled function; compiles for a second or a few where it must (see `compiling_later`)."""
         if not self.compiled:
+            if (waiting := _waiting.get()) is not None:
+                waiting.append(self)
+                raise NotReadableError("it is compiled beside other work")
             _compile(self.source, self.path)
         try:
             run = ctypes.CDLL(str(self.path)).run
@@ -441,6 +446,23 @@ def _aligned_zeros(floats: int) -> Tensor:
 
 
 # ---------------------------------------------------------------------- the compiler
+
+_waiting: ContextVar[list[Kernel] | None] = ContextVar("waiting", default=None)
+
+
+@contextmanager
+def compiling_later() -> Iterator[list[Kernel]]:
+    """Inside, a kernel that no earlier run has compiled is not used; it is put in this list, to be compiled meanwhile.
+
+    For whoever has no second to wait: a plan without the kernel is found, and after ``kernel.function`` of each in
+    another thread the same call finds one with it.
+    """
+    found: list[Kernel] = []
+    token = _waiting.set(found)
+    try:
+        yield found
+    finally:
+        _waiting.reset(token)
 
 
 def can_compile() -> bool:

@@ -1,0 +1,75 @@
+"""Where a window is evaluated: on places that every other window shares.
+
+The places along an axis are middle + m 2^-k unit, with whole numbers m and k. A finer level holds every place of a
+coarser one, and so do all windows, wherever they lie: zooming and panning come upon places that are known already.
+A float is halved without rounding, so that a place has the same bits by whatever way it is come upon. No torch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+_COARSEST = 4  # steps across a window, at least, on its first level; less than twice as many
+_SLACK = 1e-9  # of a step: a window ends on a place in spite of rounding
+
+
+class Lattice:
+    """The places of a chart that windows share.
+
+    Parameters
+    ----------
+    base : array of shape (k, 2)
+        The ends of each axis, which are places themselves.
+
+    Examples
+    --------
+    >>> levels = Lattice([(-1, 1)]).levels([(-1, 1)], side=9)
+    >>> [axis.tolist() for (axis,) in levels]
+    [[-1.0, -0.5, 0.0, 0.5, 1.0], [-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0]]
+    """
+
+    def __init__(self, base: ArrayLike) -> None:
+        self.base = np.asarray(base, np.float64)
+        self._middle = self.base.mean(1)
+        self._unit = (self.base[:, 1] - self.base[:, 0]) / _COARSEST
+
+    def levels(self, window: ArrayLike, side: int = 65, points: int = 4225) -> Iterator[list[Array]]:
+        """The axes of each level of a window, from coarse to fine, covering it.
+
+        Parameters
+        ----------
+        window : array of shape (k, 2)
+        side, points : int
+            A level has at most so many places along each axis, and so many in all; the first one there is always.
+
+        Yields
+        ------
+        list of k ndarray
+            Increasing.
+        """
+        ranges = np.asarray(window, np.float64)
+        depths = [
+            math.ceil(math.log2(_COARSEST * unit / (high - low)) - _SLACK)
+            for unit, (low, high) in zip(self._unit, ranges, strict=True)
+        ]
+        level = 0
+        while True:
+            axes = [self._axis(i, low, high, depths[i] + level) for i, (low, high) in enumerate(ranges)]
+            sizes = [len(axis) for axis in axes]
+            if level and (max(sizes) > side or math.prod(sizes) > points):
+                return
+            yield axes
+            level += 1
+
+    def _axis(self, i: int, low: float, high: float, depth: int) -> Array:
+        step = self._unit[i] * 2.0**-depth
+        first = math.floor((low - self._middle[i]) / step + _SLACK)
+        last = math.ceil((high - self._middle[i]) / step - _SLACK)
+        places: Array = self._middle[i] + np.arange(first, last + 1) * 2.0**-depth * self._unit[i]
+        return places

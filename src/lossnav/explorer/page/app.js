@@ -1,0 +1,404 @@
+// The page: joins the socket, the view and the pictures. What each of them does is in its own file.
+
+import { Balls } from "./ball.js";
+import { showScale } from "./colorscale.js";
+import { CurveView, lineOf } from "./curve.js";
+import { byId, replace } from "./dom.js";
+import { coordinate, number, unit } from "./format.js";
+import { show as showHelp } from "./help.js";
+import { listen as listenToKeys } from "./keys.js";
+import { Known, index } from "./known.js";
+import { MapView, readingAt } from "./map.js";
+import { Onward } from "./onward.js";
+import { placeWords, showClasses, showFacts, showPoint, showReport } from "./panel.js";
+import { showSections } from "./sections.js";
+import { showBookmarks, showPlaces } from "./places.js";
+import { Profile } from "./profile.js";
+import { Progress } from "./progress.js";
+import { compose, holesOf, windowOf } from "./scene.js";
+import { Share } from "./share.js";
+import { State } from "./state.js";
+import { SurfaceView } from "./surface.js";
+import * as theme from "./theme.js";
+import { Toolbar } from "./toolbar.js";
+import { Wire } from "./wire.js";
+
+const SETTLE = 90; // ms after the view's last movement at which its window is asked for
+const ARROWS = 220; // ms after the last arrow key at which its point is asked for
+
+const wire = new Wire(receive, (word) => {
+  progress.connection(word);
+  if (word === "open" || word === "page") {
+    arriving = true;
+    wire.send({ type: "hello" });
+  }
+});
+const state = new State();
+const known = new Known();
+let session = null;
+let scene = null;
+let moving = false; // while the view moves, colours stay and nothing is asked for
+let frozen = null; // ends of the colours until then
+let reading = null; // of the selected point
+let asked = {}; // numbers of what was asked: point, window
+let askedAt = ""; // where the panel's point is
+let sentWindow = "";
+let arriving = true; // between a connection and the first place
+let timers = {};
+let news = []; // timings of grids that are not yet drawn
+const timings = [];
+
+const progress = new Progress(() => wire.send({ type: "stop" }));
+const balls = new Balls(wire, schedule);
+const profile = new Profile(wire, schedule);
+const onward = new Onward({ wire, state, progress, profile, balls }, { session: () => session, settle, ask });
+const toolbar = new Toolbar(state, { whole });
+const map = new MapView(byId("map"), { pan, settle, select, hover });
+const surface = new SurfaceView(byId("surface"), byId("surface-labels"), { turn: (camera) => state.set({ camera }), select });
+const curve = new CurveView(byId("curve"), { pan: (x) => pan(x, null), settle, select, hover });
+const share = new Share(wire, {
+  current: () => ({
+    scene, extras: extras(), value: reading?.values?.[scene?.variable.name], shape: session?.shape, place: state.view.place,
+    view: { ...state.view, ranges: ranges(), kind: "contour" },
+  }),
+  views: { map, surface, curve },
+  link: () => state.link,
+});
+
+// ------------------------------------------------------------------ what arrives
+
+const takers = {
+  session: arrive,
+  grid: takeGrid,
+  points: takeGrid,
+  point: takePoint,
+  line: (message) => profile.take(message),
+  ball: (message) => balls.take(message),
+  progress: (message) => progress.take(message, asked.window),
+  code: ({ text }) => share.code(text),
+  bookmarks: ({ bookmarks }) => {
+    session.bookmarks = bookmarks;
+    schedule();
+  },
+  places: ({ places }) => {
+    session.places = places;
+    showPlaces(session, (place) => onward.go(place));
+  },
+  error: ({ said }) => progress.wrong(said),
+};
+
+function receive(type, message) {
+  if (Object.hasOwn(takers, type) && (session || type === "session" || type === "error")) takers[type](message);
+}
+
+function arrive(message) {
+  const wanted = state.view.place;
+  if (arriving && message.place !== wanted && message.places.some((place) => place.number === wanted)) {
+    arriving = false;
+    wire.send({ type: "go", place: wanted });
+    return;
+  }
+  const moved = session !== null && message.place !== session.place;
+  arriving = false;
+  session = message;
+  sentWindow = "";
+  known.renew(message.place);
+  if (moved || message.place !== wanted) {
+    const k = message.axes.length;
+    const at = message.live && message.place > 0 ? Array(k).fill(0) : null;
+    state.set({ place: message.place, x: null, y: null, at, range: null, slice: null, iso: null });
+  }
+  reading = null;
+  document.title = `${session.title} · lossnav`;
+  byId("title").textContent = session.title;
+  document.body.dataset.shape = session.shape;
+  byId("map-pane").hidden = byId("surface-pane").hidden = byId("scale").parentElement.hidden = session.shape === "line";
+  byId("curve-pane").hidden = session.shape !== "line";
+  for (const name of ["centre", "line-from", "axes-open", "ball-open"]) byId(name).disabled = !session.live;
+  byId("actions").hidden = byId("actions-note").hidden = false;
+  byId("actions-note").hidden = session.live;
+  byId("actions").hidden = !session.live;
+  showPlaces(session, (place) => onward.go(place));
+  showFacts(session);
+  if (state.view.at && state.view.at.length !== session.axes.length) state.set({ at: null });
+  if (!state.view.at && session.axes.every(({ range: [low, high] }) => low <= 0 && high >= 0)) {
+    askedAt = "";
+    state.set({ at: session.axes.map(() => 0) }); // the centre, until another is chosen
+  } else if (state.view.at) ask(0);
+  askWindow();
+  schedule();
+}
+
+function takeGrid(frame) {
+  const { received } = frame;
+  const added = known.add(frame);
+  const values = frame.values.loss?.length ?? 0;
+  if (frame.type === "grid") news.push({ window: frame.window ?? null, level: frame.level, values, received, drawn: null });
+  if (added && state.view.at && !reading) ask(0);
+  schedule();
+}
+
+function takePoint(message) {
+  if (message.id !== asked.point) return;
+  reading = { ...message, waiting: message.finished === false ? "looking closer …" : "" };
+  if (!session.live && message.at.some((v, k) => v !== state.view.at?.[k])) state.set({ at: message.at });
+  schedule();
+}
+
+// ------------------------------------------------------------------ where one looks
+
+function ranges() {
+  const window = windowOf(state.view, session);
+  return session.axes.map((axis, k) => window[k] ?? axis.range);
+}
+
+function pan(x, y) {
+  if (!moving) frozen = scene?.domain ?? null;
+  moving = true;
+  const limits = [1e-7, 1e5];
+  const good = (ends) => !ends || (ends[1] - ends[0] > limits[0] && ends[1] - ends[0] < limits[1] && ends.every((v) => Math.abs(v) < limits[1]));
+  if (!good(x) || !good(y)) return;
+  if (asked.window && progress.busy) {
+    wire.send({ type: "stop", id: asked.window });
+    asked.window = null;
+  }
+  state.set(y ? { x, y } : { x });
+  clearTimeout(timers.settle);
+  timers.settle = setTimeout(settle, SETTLE);
+}
+
+function settle() {
+  clearTimeout(timers.settle);
+  moving = false;
+  frozen = null;
+  askWindow();
+  schedule();
+}
+
+function askWindow() {
+  if (!session?.live || session.shape === "volume") return;
+  const wanted = ranges();
+  const words = JSON.stringify([session.place, wanted]);
+  if (words === sentWindow) return;
+  sentWindow = words;
+  asked.window = wire.send({ type: "window", ranges: wanted });
+}
+
+function whole() {
+  state.set({ x: null, y: null });
+  settle();
+}
+
+function zoomBy(factor) {
+  if (!session) return;
+  const [x, y] = windowOf(state.view, session).map(([a, b]) => {
+    const [c, h] = [(a + b) / 2, ((b - a) / 2) * factor];
+    return [c - h, c + h];
+  });
+  pan(x, session.shape === "line" ? null : y);
+}
+
+// ------------------------------------------------------------------ the selected point
+
+function select(at, delay = 0) {
+  if (!session) return;
+  if (onward.from && onward.endLine(at)) return;
+  const full = session.shape === "volume" ? [at[0], at[1], scene.layers[0].grid.slice] : at;
+  const near = session.live ? null : known.nearest(session.place, full, spansOf().map((s) => [0, s]));
+  state.set({ at: near ? near.at : full });
+  ask(delay);
+}
+
+// What is known at once, and the server's word as soon as it comes.
+function ask(delay) {
+  const { at } = state.view;
+  askedAt = JSON.stringify(at);
+  if (!at || !session || at.length !== session.axes.length) {
+    reading = null;
+    return;
+  }
+  const near = known.nearest(session.place, at, spansOf().map((s) => [0, s]));
+  const same = near && near.at.every((v, k) => v === at[k]);
+  if (near && (same || !session.live)) reading = { at: near.at, values: strip(near.values), status: near.values.status, waiting: session.live ? "looking closer …" : "" };
+  else if (session.live) reading = { at, values: { loss: NaN }, waiting: "evaluating …" };
+  if (!session.live && near && !same) {
+    askedAt = JSON.stringify(near.at);
+    state.set({ at: near.at });
+  }
+  asked.point = null;
+  clearTimeout(timers.point);
+  timers.point = setTimeout(() => (asked.point = wire.send({ type: "point", at: state.view.at })), delay);
+  schedule();
+}
+
+function strip(values) {
+  return Object.fromEntries(Object.entries(values).filter(([name]) => name !== "status" && !session.dims.includes(name)));
+}
+
+function spansOf() {
+  return session.axes.map((axis, k) => {
+    const ends = [state.view.x, state.view.y][k] ?? axis.range;
+    return ends[1] - ends[0];
+  });
+}
+
+// By one step of the finest grid that is drawn there.
+function move(dx, dy) {
+  if (!session) return;
+  const window = ranges();
+  const at = state.view.at ?? window.map(([a, b]) => (a + b) / 2);
+  if (session.shape === "line") {
+    const { x } = lineOf(known, session.place);
+    if (!x.length) return;
+    select([x[Math.min(x.length - 1, Math.max(0, index(x, at[0]) + dx))]], ARROWS);
+    return;
+  }
+  const finest = scene?.layers.at(-1);
+  const covers = finest && [0, 1].every((k) => at[k] >= finest.extent[k][0] && at[k] <= finest.extent[k][1]);
+  const next = [dx, dy].map((d, k) => {
+    if (!d) return at[k];
+    if (!covers) return at[k] + (d * (window[k][1] - window[k][0])) / 64;
+    const axis = [finest.x, finest.y][k];
+    return axis[Math.min(axis.length - 1, Math.max(0, index(axis, at[k]) + d))];
+  });
+  select(next, ARROWS);
+  follow(next);
+}
+
+// The view goes along with a point that leaves it.
+function follow(at) {
+  const [x, y] = windowOf(state.view, session);
+  const shift = [x, y].map(([a, b], k) => (at[k] < a ? at[k] - a : at[k] > b ? at[k] - b : 0));
+  if (shift.some(Boolean)) pan(x.map((v) => v + shift[0]), y.map((v) => v + shift[1]));
+}
+
+function hover(at) {
+  const box = byId("hover");
+  if (!at || !scene || session.shape === "line") {
+    replace(box);
+    return;
+  }
+  const found = readingAt(scene, at);
+  const value = found && (found.hole ? "hole" : `${scene.variable.name} ${number(found.value)} ${unit(scene.variable)}`);
+  replace(box, ...placeWords(at, session, spansOf()), value ? `    ${value}` : "    not evaluated");
+}
+
+byId("help-open").addEventListener("click", showHelp);
+
+const toggle = (name) => () => state.set({ [name]: !state.view[name] });
+listenToKeys({
+  move,
+  turn: (dx, dy) => surface.turnBy(dx, dy),
+  nearer: () => zoomBy(0.7),
+  farther: () => zoomBy(1 / 0.7),
+  whole,
+  help: showHelp,
+  leave: () => onward.leave(),
+  centre: () => onward.centre(),
+  axes: () => onward.openAxes(),
+  line: () => onward.beginLine(),
+  ball: () => onward.openBall(),
+  stop: () => wire.send({ type: "stop" }),
+  log: toggle("log"),
+  lines: toggle("lines"),
+  points: toggle("points"),
+  path: toggle("path"),
+  letters: { l: "log", k: "lines", p: "points", t: "path", c: "centre", a: "axes", m: "line", b: "ball", s: "stop" },
+});
+
+// ------------------------------------------------------------------ drawing
+
+function extras() {
+  const at = state.view.at;
+  const here = reading && at && reading.at?.every((v, k) => v === at[k]);
+  return {
+    balls: balls.at(state.view.place), line: profile.at(state.view.place),
+    gradient: here && reading.gradient ? reading.gradient.in_plane : null,
+  };
+}
+
+function schedule() {
+  if (timers.frame) return;
+  timers.frame = requestAnimationFrame(paint);
+}
+
+function paint() {
+  timers.frame = 0;
+  if (!session || state.view.place !== session.place) return;
+  const { view } = state;
+  const marks = extras();
+  if (session.shape === "line") {
+    scene = null;
+    curve.paint(view, session, known, marks);
+    showReport(session.report ?? [], {}, false);
+  } else {
+    scene = compose(view, session, known, frozen);
+    map.paint(scene, marks);
+    surface.paint(scene, marks);
+    showScale(byId("scale"), scene, reading?.values?.[scene.variable.name]);
+    showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated));
+  }
+  toolbar.show(scene, view, session, scene ? scene.domain : curve.read.heights);
+  showPoint(view.at ? reading : null, session, spansOf());
+  showClasses(view.at && reading?.classes);
+  showBookmarks(session.bookmarks ?? [], onward);
+  const loss = session.variables?.find((v) => v.name === "loss");
+  profile.show(view.place, view.log, unit(loss));
+  balls.show(view.place);
+  const busy = ["line-card", "ball-card"].filter((id) => !byId(id).hidden).length;
+  showSections(session.shape === "line" || busy ? null : scene);
+  document.querySelector(".facts").hidden = busy === 2 && window.innerWidth > 820; // there is no room for everything
+  byId("map-words").textContent = describe();
+  if (!news.length) return;
+  const shown = news;
+  news = [];
+  requestAnimationFrame(() => {
+    for (const timing of shown) timings.push({ ...timing, drawn: performance.now() });
+    while (timings.length > 400) timings.shift();
+  });
+}
+
+// The picture in a sentence, for who does not see it.
+function describe() {
+  if (!scene || !scene.layers.length) return "Nothing is known here yet.";
+  const [low, high] = scene.domain.map((v) => (scene.view.log ? 10 ** v : v));
+  const [x, y] = [scene.x, scene.y].map((ends) => ends.map((v) => coordinate(v, ends[1] - ends[0])).join(" to "));
+  return `${scene.variable.name} from ${number(low)} to ${number(high)} ${unit(scene.variable)}, over ${x} and ${y}.`;
+}
+
+state.listen((changed) => {
+  if (changed.has("place") && session && state.view.place !== session.place) onward.go(state.view.place);
+  if ((changed.has("x") || changed.has("y")) && !moving) askWindow();
+  if (changed.has("at") && session && JSON.stringify(state.view.at) !== askedAt) ask(0);
+  schedule();
+});
+theme.start(byId("theme"));
+theme.listen(schedule);
+new ResizeObserver(schedule).observe(byId("views"));
+new ResizeObserver(schedule).observe(document.querySelector(".panel"));
+window.addEventListener("pagehide", () => state.save());
+wire.open();
+
+// ------------------------------------------------------------------ for tests and the curious: read, not write
+
+const copyOf = (layer) => ({
+  axes: layer.grid.axes.map((axis) => [...axis]), values: [...layer.raw], drawn: [...layer.values],
+  window: layer.grid.window ?? null, level: layer.grid.level, interpolated: Boolean(layer.grid.interpolated),
+});
+
+window.lossnav = Object.freeze({
+  get ready() { return session !== null && timings.length > 0; },
+  get session() { return structuredClone(session); },
+  get view() { return structuredClone(state.view); },
+  get selection() { return structuredClone(reading); },
+  get busy() { return progress.busy; },
+  get timings() { return structuredClone(timings); },
+  get requests() { return structuredClone(wire.requests); },
+  drawn: () => scene && { metric: scene.variable.name, log: scene.view.log, domain: [...scene.domain], levels: [...scene.levels], x: [...scene.x], y: [...scene.y], layers: scene.layers.map(copyOf) },
+  surface: () => surface.shown(),
+  curve: () => session?.shape === "line" && { x: [...curve.line.x], rows: structuredClone(curve.line.rows) },
+  ball: () => structuredClone(balls.all.at(-1) ?? null),
+  line: () => structuredClone(profile.line),
+  // Pixels of the window where coordinates lie on the map, to point at.
+  pixel: (at) => map.pixelOf(at),
+});

@@ -1,0 +1,69 @@
+// The scale between map and surface: which colour is which value, with the contour levels as its ticks.
+
+import { table } from "./colors.js";
+import { PLAIN } from "./dom.js";
+import { unit } from "./format.js";
+import { levelWords } from "./levels.js";
+import { ink } from "./theme.js";
+
+const BAR = 12;
+
+// Draws into a context, at a place of this size; the tick of the selected point's value is a small triangle.
+export function paintScale(context, scene, value, width, height) {
+  const colors = ink();
+  const [top, bottom] = [30, height - 16];
+  const [low, high] = scene.domain;
+  const image = document.createElement("canvas");
+  image.width = 1;
+  image.height = 256;
+  const pixels = new ImageData(1, 256);
+  const map = table(scene.view.colors);
+  for (let k = 0; k < 256; k++) pixels.data.set(map.subarray(4 * (255 - k), 4 * (256 - k)), 4 * k);
+  image.getContext("2d", PLAIN).putImageData(pixels, 0, 0);
+  const left = 10;
+  context.drawImage(image, left, top, BAR, bottom - top);
+  context.strokeStyle = colors.faint;
+  context.lineWidth = 1;
+  context.strokeRect(left + 0.5, top + 0.5, BAR - 1, bottom - top - 1);
+  context.font = `10.5px ${colors.sans}`;
+  context.textAlign = "left";
+  context.textBaseline = "middle";
+  context.fillStyle = colors.soft;
+  const every = Math.max(1, Math.ceil(scene.levels.length / Math.max(2, Math.floor((bottom - top) / 22))));
+  const at = (v) => bottom - ((v - low) / (high - low)) * (bottom - top);
+  scene.levels.forEach((level, k) => {
+    context.strokeStyle = colors.faint;
+    context.beginPath();
+    context.moveTo(left + BAR, at(level));
+    context.lineTo(left + BAR + (k % every ? 2 : 4), at(level));
+    context.stroke();
+    if (k % every === 0) context.fillText(levelWords(scene, level), left + BAR + 7, at(level));
+  });
+  context.fillStyle = colors.ink;
+  context.font = `600 11px ${colors.sans}`;
+  context.fillText(scene.variable.name.length > 9 ? `${scene.variable.name.slice(0, 8)}…` : scene.variable.name, left - 2, 9);
+  context.fillStyle = colors.soft;
+  context.font = `10.5px ${colors.sans}`;
+  context.fillText([unit(scene.variable), scene.view.log ? "log" : ""].filter(Boolean).join(", "), left - 2, 21);
+  const shown = scene.view.log ? (value > 0 ? Math.log10(value) : NaN) : value;
+  if (!Number.isFinite(shown)) return;
+  const py = Math.min(bottom, Math.max(top, at(shown)));
+  context.beginPath();
+  context.moveTo(left - 1, py);
+  context.lineTo(left - 8, py - 4.5);
+  context.lineTo(left - 8, py + 4.5);
+  context.closePath();
+  context.fillStyle = colors.pick;
+  context.fill();
+}
+
+export function showScale(canvas, scene, value) {
+  const { clientWidth: width, clientHeight: height } = canvas;
+  if (!width || !height) return;
+  const ratio = Math.min(3, window.devicePixelRatio || 1);
+  canvas.width = Math.round(width * ratio);
+  canvas.height = Math.round(height * ratio);
+  const context = canvas.getContext("2d", PLAIN);
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  paintScale(context, scene, value, width, height);
+}

@@ -1,0 +1,145 @@
+// What has been received, by place: grids of values, coarse and fine, and points. Nothing here is changed or filled in.
+
+import { coreOf, isWhole } from "./unfinished.js";
+
+const KEPT = 48; // grids of windows a place; the session's own stay
+
+export class Known {
+  constructor() {
+    this.places = new Map();
+    this.count = 0;
+  }
+
+  of(place) {
+    if (!this.places.has(place)) this.places.set(place, { grids: [], points: null });
+    return this.places.get(place);
+  }
+
+  // A place that is sent again is sent whole; windows looked at stay.
+  renew(place) {
+    const here = this.of(place);
+    here.grids = here.grids.filter((grid) => grid.window !== null && grid.window !== undefined);
+    here.points = null;
+  }
+
+  add(frame) {
+    const here = this.of(frame.place ?? 0);
+    if (frame.type === "points") {
+      here.points = frame;
+      return frame;
+    }
+    const axes = frame.axes.map((axis) => Float64Array.from(axis));
+    const steps = axes.map((axis) => (axis.length > 1 ? (axis.at(-1) - axis[0]) / (axis.length - 1) : 0));
+    const grid = { ...frame, axes, steps, key: ++this.count, extent: axes.map((axis) => [axis[0], axis.at(-1)]) };
+    const own = frame.window === null || frame.window === undefined;
+    // A finer level of a window takes the place of the coarser.
+    if (!own) here.grids = here.grids.filter((other) => other.window !== frame.window);
+    here.grids.push(grid);
+    const windows = here.grids.filter((other) => other.window !== null && other.window !== undefined);
+    if (windows.length > KEPT) here.grids = here.grids.filter((other) => other !== windows[0]);
+    return grid;
+  }
+
+  // The grids that a window shows, coarse to fine, so that what is finer is drawn over what it refines.
+  layers(place, x, y) {
+    const seen = this.of(place).grids
+      .filter((grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y))
+      .flatMap((grid) => (isWhole(grid) ? [grid] : [coreOf(grid), grid].filter(Boolean)));
+    seen.sort((a, b) => b.steps[0] - a.steps[0] || a.key - b.key);
+    // What lies wholly under a finer grid is not seen.
+    return seen.filter((grid, i) => !seen.slice(i + 1).some((finer) => within(grid.extent, finer.extent) && isWhole(finer)));
+  }
+
+  lines(place) {
+    return this.of(place).grids.filter((grid) => grid.axes.length === 1).sort((a, b) => b.steps[0] - a.steps[0] || a.key - b.key);
+  }
+
+  volume(place) {
+    return this.of(place).grids.findLast((grid) => grid.axes.length === 3) ?? null;
+  }
+
+  // The measured point nearest to a place, in a frame's own steps; null where nothing is known.
+  nearest(place, at, window) {
+    let best = null;
+    const span = window.map(([low, high]) => high - low);
+    const consider = (coordinates, read) => {
+      const distance = Math.hypot(...coordinates.map((c, i) => (c - at[i]) / span[i]));
+      if (!best || distance < best.distance) best = { at: coordinates, distance, read };
+    };
+    const { grids, points } = this.of(place);
+    for (const grid of grids) {
+      if (grid.interpolated || grid.axes.length !== at.length) continue;
+      const places = grid.axes.map((axis, i) => index(axis, at[i]));
+      const flat = places.reduce((sum, k, i) => sum * grid.shape[i] + k, 0);
+      if (grid.values.status && grid.values.status[flat] === 0) continue;
+      consider(places.map((k, i) => grid.axes[i][k]), () => row(grid, flat));
+    }
+    if (points) {
+      const names = points.arrays.slice(0, at.length);
+      for (let k = 0; k < points.values[names[0]].length; k++) {
+        consider(names.map((name) => points.values[name][k]), () => row(points, k));
+      }
+    }
+    return best && { at: best.at, values: best.read() };
+  }
+}
+
+function row(frame, k) {
+  return Object.fromEntries(frame.arrays.map((name) => [name, frame.values[name][k]]));
+}
+
+// Of ascending values the index of the nearest.
+export function index(axis, value) {
+  const k = below(axis, value);
+  return k + 1 < axis.length && axis[k + 1] - value < value - axis[k] ? k + 1 : k;
+}
+
+// Of ascending values the last index, but for the end, whose value is not above.
+export function below(axis, value) {
+  let low = 0;
+  let high = axis.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (axis[middle] <= value) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+// The value between four known ones; of those that are holes the others speak; NaN in a hole's own cell and outside.
+export function sample(x, y, values, px, py) {
+  const nx = x.length;
+  const ny = y.length;
+  if (!(px >= x[0] && px <= x[nx - 1] && py >= y[0] && py <= y[ny - 1])) return NaN;
+  const i = below(x, px);
+  const j = below(y, py);
+  const s = nx > 1 ? (px - x[i]) / (x[i + 1] - x[i]) : 0;
+  const t = ny > 1 ? (py - y[j]) / (y[j + 1] - y[j]) : 0;
+  return blend(values, i * ny + j, ny, s, t);
+}
+
+export function blend(values, at, ny, s, t) {
+  const a = values[at];
+  const b = values[at + ny];
+  const c = values[at + 1];
+  const d = values[at + ny + 1];
+  const sum = a + b + c + d;
+  const p = (1 - s) * (1 - t);
+  const q = s * (1 - t);
+  const r = (1 - s) * t;
+  const u = s * t;
+  if (sum - sum === 0) return a * p + b * q + c * r + d * u;
+  const nearest = s < 0.5 ? (t < 0.5 ? a : c) : t < 0.5 ? b : d;
+  if (!Number.isFinite(nearest)) return NaN;
+  let total = 0;
+  let weight = 0;
+  for (const [value, w] of [[a, p], [b, q], [c, r], [d, u]]) {
+    if (!Number.isFinite(value)) continue;
+    total += w * value;
+    weight += w;
+  }
+  return total / weight;
+}
+
+const meets = ([a, b], [c, d]) => a < d && c < b;
+const within = (inner, outer) => inner.every(([a, b], i) => a >= outer[i][0] - 1e-9 && b <= outer[i][1] + 1e-9);

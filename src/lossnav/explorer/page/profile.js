@@ -1,0 +1,63 @@
+// The line from here to there: which points, and the loss along it as it comes in.
+
+import { byId } from "./dom.js";
+import { count, number } from "./format.js";
+import { draw } from "./plot.js";
+import { ink } from "./theme.js";
+
+export class Profile {
+  constructor(wire, changed) {
+    this.wire = wire;
+    this.changed = changed;
+    this.line = null;
+    byId("line-close").addEventListener("click", () => this.clear());
+  }
+
+  ask(from, to, place, points = 41) {
+    if (this.line && !this.line.finished) this.wire.send({ type: "stop", id: this.line.id });
+    const id = this.wire.send({ type: "line", from, to, points });
+    this.line = id === null ? null : { id, from, to, place, t: [], loss: [], error: [], finished: false, points };
+    this.changed();
+  }
+
+  // Each message holds all that is known by then.
+  take(message) {
+    if (!this.line || message.id !== this.line.id) return;
+    Object.assign(this.line, { t: message.t, loss: message.loss, error: message.loss_se ?? [], finished: Boolean(message.finished) });
+    this.changed();
+  }
+
+  clear() {
+    if (this.line && !this.line.finished) this.wire.send({ type: "stop", id: this.line.id });
+    this.line = null;
+    this.changed();
+  }
+
+  at(place) {
+    return this.line?.place === place ? this.line : null;
+  }
+
+  show(place, log, unit) {
+    const line = this.at(place);
+    byId("line-card").hidden = !line;
+    if (!line) return;
+    const room = byId("line-plot").parentElement;
+    const banded = line.error.some(Number.isFinite);
+    draw(byId("line-plot"), room.clientWidth, room.clientHeight, {
+      x: { label: "part of the way from A to B", ends: [0, 1] },
+      y: { label: unit ? `loss (${unit})` : "loss", log },
+      series: [
+        {
+          x: line.t, y: line.loss, color: ink().pick, dots: true,
+          low: banded ? line.loss.map((v, k) => v - line.error[k]) : null, high: banded ? line.loss.map((v, k) => v + line.error[k]) : null,
+        },
+      ],
+    });
+    const finite = line.loss.filter(Number.isFinite);
+    const ends = line.finished && finite.length > 1 ? [line.loss[0], line.loss.at(-1)] : null;
+    const highest = finite.reduce((a, b) => Math.max(a, b), -Infinity);
+    byId("line-words").textContent = ends
+      ? `A ${number(ends[0])}, B ${number(ends[1])}, barrier ${number(highest - Math.max(...ends), 3)} above the higher end`
+      : `${count(line.t.length)} of ${count(line.points)} points`;
+  }
+}

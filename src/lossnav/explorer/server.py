@@ -1,0 +1,129 @@
+"""The server: a thread that listens, a handle to it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+import webbrowser
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
+
+from lossnav.errors import MissingExtraError, OptionError
+from lossnav.explorer.app import make_app
+from lossnav.explorer.desk import Desk
+from lossnav.explorer.security import new_token
+from lossnav.explorer.wire import LIMITS
+from lossnav.interrupts import StopRequests
+
+_PATIENCE = 10.0  # seconds for the server to begin, and to end
+
+
+class Explorer:
+    """A running explorer; shown in a notebook it is the page itself.
+
+    Parameters
+    ----------
+    desk : Desk
+        Who answers.
+    host : str
+        The address to listen on.
+    port : int
+        0: any that is free.
+    allow_hosts : iterable of str
+        Names of proxies under which it is reached too.
+
+    Attributes
+    ----------
+    url : str
+        With the token, which is all that is needed to use it.
+
+    Raises
+    ------
+    MissingExtraError
+        If starlette, uvicorn or websockets is not installed.
+    OptionError
+        If nothing can listen there.
+    """
+
+    def __init__(self, desk: Desk, host: str = "127.0.0.1", port: int = 0, allow_hosts: Iterable[str] = ()) -> None:
+        try:
+            import uvicorn
+            import websockets  # noqa: F401 - what uvicorn speaks to sockets with
+        except ImportError as error:
+            raise MissingExtraError(f'The explorer needs {error.name}. Try: pip install "lossnav[explorer]"') from error
+        self.desk, self._token = desk, new_token()
+        named = socket.gethostname() if host in ("0.0.0.0", "::") else host  # no browser goes to "everywhere"
+        app: Any = make_app(desk, self._token, [named], allow_hosts)
+        self._listening = _listen(host, port)
+        port = self._listening.getsockname()[1]
+        self.url = f"http://{f'[{named}]' if ':' in named else named}:{port}/{self._token}/"
+        config = uvicorn.Config(
+            app,
+            log_level="error",
+            access_log=False,  # the address holds the token
+            lifespan="off",
+            ws_max_size=LIMITS["frame"],
+            ws_per_message_deflate=False,  # float64 hardly shrinks, and this machine has better to do
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._run, name="lossnav explorer", daemon=True)
+        self._thread.start()
+        until = time.monotonic() + _PATIENCE
+        while not self._server.started and self._thread.is_alive() and time.monotonic() < until:
+            time.sleep(0.005)
+        if not self._server.started:
+            self.close()
+            raise OptionError(f"The explorer could not begin to listen at {host}:{port}. Try another --port.")
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._listening])
+
+    def open(self) -> None:
+        """Show the page in the browser of this machine."""
+        webbrowser.open(self.url)
+
+    def wait(self) -> int:
+        """Serve until Ctrl-C or SIGTERM; return the number of the signal."""
+        with StopRequests() as stop:
+            while stop.signal is None and self._thread.is_alive():
+                time.sleep(0.05)
+            self.close()
+            return stop.signal or 0
+
+    def close(self) -> None:
+        """End: sockets are closed, the point under way is finished and all is kept."""
+        self._server.should_exit = True
+        self._thread.join(_PATIENCE)
+        self._listening.close()
+        self.desk.close()
+
+    def __enter__(self) -> Explorer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.url})"
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe src="{self.url}" width="100%" height="820" style="border:0" title="lossnav explorer" '
+            f'allow="clipboard-write"></iframe><p><a href="{self.url}" target="_blank">in a tab of its own</a></p>'
+        )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=128)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OptionError(f"Nothing can listen at {host}:{port}: {reason}. Choose another --host or --port.") from error

@@ -1,0 +1,515 @@
+"""The explorer's page in a real browser on the real server: what it draws is what the store holds."""
+
+import re
+import shutil
+import xml.etree.ElementTree as ElementTree
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+import lossnav as ln
+from conftest import made
+
+CHROMIUM = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
+]
+playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
+
+ARGUMENTS = [
+    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic",
+    "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PATIENCE = 60_000  # ms: CI's machine is busy, and what has to come comes
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def visit(browser):
+    """Opens pages; at the end none of them has complained, and none has asked another host for anything."""
+    contexts, complaints, asked, own = [], [], [], set()
+
+    def open_page(url, *, size=(1366, 768), scheme="light", ready=True):
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, accept_downloads=True
+        )
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        page = context.new_page()
+        own.add(urlsplit(url).netloc)
+        page.on("console", lambda said: complaints.append(said.text) if said.type == "error" else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("websocket", lambda socket: asked.append(socket.url))
+        page.goto(url)
+        if ready:
+            page.wait_for_function("() => window.lossnav && window.lossnav.ready")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+    assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} <= own
+    assert asked
+
+
+@pytest.fixture
+def serve():
+    running = []
+
+    def start(*arguments, **options):
+        running.append(ln.explore(*arguments, block=False, browser=False, **options))
+        return running[-1]
+
+    yield start
+    for explorer in running:
+        explorer.close()
+
+
+@pytest.fixture(scope="module")
+def network():
+    """The notebook's network, a little trained on the digits, as an objective."""
+    data = ln.zoo.digits()
+    model = ln.zoo.notebook_cnn(seed=0)
+    ln.zoo.train(model, data, passes=2, batch_size=50, lr=3e-3, order="stored", progress=False)
+    some = tuple(part[:100] for part in data.test)
+    return ln.Objective(model.eval(), "cross_entropy", some, metrics=["accuracy"])
+
+
+@pytest.fixture(scope="module")
+def plane(network):
+    return ln.Plane(network.params, *ln.directions.random(network, n=2, normalize="filter", seed=0))
+
+
+@pytest.fixture(scope="module")
+def stored(network, plane, tmp_path_factory):
+    """A surface of the notebook's network in a store, and what it holds."""
+    path = tmp_path_factory.mktemp("stored") / "plane.zarr"
+    grid = ln.Grid(alpha=(-1, 1, 17), beta=(-1, 1, 17))
+    return path, ln.evaluate(network, plane, grid, store=path, progress=False)
+
+
+def drawn(page):
+    return page.evaluate("() => JSON.parse(JSON.stringify(lossnav.drawn(), (k, v) => v !== v ? 'nan' : v))")
+
+
+def numbers(values):
+    return np.array([float(v) if v is not None else np.inf for v in values])
+
+
+def wait(page, condition, argument=None):
+    page.wait_for_function(condition, arg=argument, polling=100)
+
+
+def frames(page, many=2):
+    """Let the page draw."""
+    page.evaluate(
+        "n => new Promise(end => { const next = k => k ? requestAnimationFrame(() => next(k - 1)) : end(); next(n) })",
+        many,
+    )
+
+
+def click(page, at):
+    page.mouse.click(*page.evaluate("at => lossnav.pixel(at)", at))
+
+
+def zoom(page, at, notches):
+    page.mouse.move(*page.evaluate("at => lossnav.pixel(at)", at))
+    for _ in range(abs(notches)):
+        page.mouse.wheel(0, -120 if notches > 0 else 120)
+        frames(page)
+
+
+# ---------------------------------------------------------------------- a stored surface
+
+
+def test_map_and_surface_show_the_numbers_of_the_store(stored, serve, visit):
+    path, surface = stored
+    page = visit(serve(path).url)
+    loss = surface["loss"].values
+    seen = drawn(page)
+    (layer,) = seen["layers"]
+    np.testing.assert_array_equal(numbers(layer["values"]).reshape(loss.shape), loss)
+    np.testing.assert_array_equal(layer["axes"], [surface["alpha"], surface["beta"]])
+    np.testing.assert_allclose(seen["domain"], [loss.min(), loss.max()])
+
+    shown = page.evaluate("() => lossnav.surface().layers[0]")
+    np.testing.assert_array_equal(np.array(shown["heights"], np.float32), loss.reshape(-1).astype(np.float32))
+    assert shown["triangles"] == 2 * 16 * 16
+
+    page.get_by_text("log", exact=True).click()
+    frames(page)
+    (layer,) = drawn(page)["layers"]
+    np.testing.assert_allclose(numbers(layer["drawn"]), np.log10(loss).reshape(-1), rtol=1e-12)
+    page.locator("#metric").select_option("accuracy")
+    frames(page)
+    np.testing.assert_array_equal(numbers(drawn(page)["layers"][0]["values"]), surface["accuracy"].values.reshape(-1))
+
+
+def test_a_click_shows_the_nearest_measured_point(stored, serve, visit):
+    path, surface = stored
+    page = visit(serve(path).url)
+    click(page, [0.26, -0.49])
+    here = surface.sel(alpha=0.25, beta=-0.5)
+    wait(page, "() => lossnav.view.at.join() === '0.25,-0.5'")
+    frames(page)
+    assert float(page.locator("#point-loss").get_attribute("data-loss")) == float(here["loss"])
+    words = page.locator("#point").inner_text()
+    assert f"{100 * float(here['accuracy']):.1f}" in words
+    error = float(here["loss_se"])
+    assert f"±\u2009{error:.{1 - int(np.floor(np.log10(error)))}f}" in words
+
+    page.locator("#map").focus()
+    page.keyboard.press("ArrowRight")
+    wait(page, "() => lossnav.view.at.join() === '0.375,-0.5'")
+    frames(page)
+    there = float(surface["loss"].sel(alpha=0.375, beta=-0.5))
+    assert float(page.locator("#point-loss").get_attribute("data-loss")) == there
+
+
+def test_a_click_on_the_surface_selects_there(stored, serve, visit):
+    page = visit(serve(stored[0]).url)
+    box = page.locator("#surface").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.55, box["y"] + box["height"] * 0.6)
+    wait(page, "() => lossnav.view.at.join() !== '0,0'")
+    assert np.abs(page.evaluate("() => lossnav.view.at")).max() <= 1
+
+
+def test_holes_stay_holes(serve, visit, tmp_path):
+    values = 1.0 + np.add.outer(np.linspace(-1, 1, 9) ** 2, np.linspace(-1, 1, 9) ** 2)
+    values[2, 3], values[6, 6] = np.nan, np.inf
+    status = np.where(np.isfinite(values), 1, 2)
+    status[0, 0], values[0, 0] = 0, np.nan
+    said = {"level": "warning", "check": "Share", "said": "A bowl here says little.", "do": "Look elsewhere."}
+    ln.save(made(values, status=status, ends=(-1, 1)), tmp_path / "holes.zarr")
+    explorer = serve(tmp_path / "holes.zarr")
+    explorer.desk.session.report = [said]
+    page = visit(explorer.url)
+    shown = page.evaluate("() => lossnav.surface().layers[0].triangles")
+    assert shown == 2 * (64 - 4 - 4 - 1)
+    report = page.locator("#report").inner_text()
+    assert "2 points not finite" in report
+    assert "A bowl here says little. Look elsewhere." in report
+
+    def color(at):
+        x, y = page.evaluate("at => lossnav.pixel(at)", at)
+        return page.evaluate(
+            """([x, y]) => { const canvas = document.getElementById("map"), box = canvas.getBoundingClientRect();
+            const d = canvas.getContext("2d").getImageData(x - box.left - 9, y - box.top - 9, 18, 18).data;
+            let most = 0; for (let k = 0; k < d.length; k += 4)
+                most = Math.max(most, Math.max(d[k], d[k+1], d[k+2]) - Math.min(d[k], d[k+1], d[k+2]));
+            return most }""",
+            [x, y],
+        )
+
+    assert color([-0.5, -0.25]) < 12  # hatching is grey; every colour of the map is not
+    assert color([0.5, -0.5]) > 60
+
+
+def test_a_view_is_a_link(stored, serve, visit):
+    explorer = serve(stored[0])
+    page = visit(explorer.url)
+    zoom(page, [0.5, 0.5], 4)
+    page.keyboard.press("l")
+    page.keyboard.press("p")
+    click(page, [0.6, 0.6])
+    page.locator("#surface").focus()
+    page.keyboard.press("ArrowLeft")
+    page.locator("#levels").fill("20")
+    frames(page)
+    page.locator("#share-open").click()
+    link = page.locator("#link").input_value()
+    other = visit(link)
+    view = page.evaluate("() => lossnav.view")
+    assert view["x"][1] - view["x"][0] < 1.2 and view["log"] and view["points"] and view["levels"] == 20
+    restored = other.evaluate("() => lossnav.view")
+    for name, value in view.items():
+        assert restored[name] == (pytest.approx(value, rel=1e-9) if isinstance(value, list) else value), name
+    frames(other)
+    np.testing.assert_allclose(drawn(other)["domain"], drawn(page)["domain"], rtol=1e-9)
+    shown = [tab.locator("#point-loss").get_attribute("data-loss") for tab in (page, other)]
+    assert shown[0] == shown[1]
+
+
+def test_a_link_from_anywhere_is_read_with_care(stored, serve, visit):
+    url = serve(stored[0]).url
+    page = visit(f"{url}#x=5,1&y=a,b&metric=%3Cimg%20src=x%3E&colors=constructor&camera=1&at=1,2,3&levels=1e9&place=77")
+    view = page.evaluate("() => lossnav.view")
+    assert view["x"] is None and view["y"] is None and view["levels"] == 40 and view["place"] == 0
+    assert drawn(page)["metric"] == "loss"
+
+
+def test_pictures_can_be_taken_along(stored, serve, visit, tmp_path):
+    page = visit(serve(stored[0]).url)
+    page.locator("#share-open").click()
+    wait(page, "() => document.getElementById('code').textContent.includes('ln.open(')")
+    for what in ("map", "surface"):
+        for kind in ("svg", "png"):
+            with page.expect_download() as waiting:
+                page.locator(f'[data-save="{what}.{kind}"]').click()
+            waiting.value.save_as(tmp_path / f"{what}.{kind}")
+    drawing = ElementTree.parse(tmp_path / "map.svg").getroot()
+    words = ["".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"α", "β", "loss", "nat", "0.5"} <= set(words)
+    assert len(list(drawing.iter("{http://www.w3.org/2000/svg}path"))) > 10
+    assert "α" in (tmp_path / "surface.svg").read_text("utf-8")
+    from PIL import Image
+
+    for what in ("map", "surface"):
+        picture = np.asarray(Image.open(tmp_path / f"{what}.png").convert("RGB"))
+        assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 200
+
+
+def test_a_line_is_shown_with_its_band(network, serve, visit, tmp_path):
+    (direction,) = ln.directions.random(network, seed=1)
+    line = ln.Line(network.params, direction)
+    surface = ln.evaluate(network, line, ln.Grid(alpha=(-1, 1, 11)), store=tmp_path / "line.zarr", progress=False)
+    page = visit(serve(tmp_path / "line.zarr").url)
+    shown = page.evaluate("() => lossnav.curve()")
+    assert shown["x"] == surface["alpha"].values.tolist()
+    assert [row["loss"] for row in shown["rows"]] == surface["loss"].values.tolist()
+    assert page.locator("#curve .band").count() == 1
+    assert page.locator("#surface").is_hidden()
+    box = page.locator("#curve").bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.8, box["y"] + box["height"] / 2)
+    wait(page, "() => lossnav.view.at[0] > 0.3")
+    at = page.evaluate("() => lossnav.view.at[0]")
+    frames(page)
+    here = float(surface["loss"].sel(alpha=at))
+    assert float(page.locator("#point-loss").get_attribute("data-loss")) == here
+
+
+def test_a_volume_has_a_slider(serve, visit, tmp_path):
+    a, b, c = np.meshgrid(*[np.linspace(-1, 1, 7)] * 3, indexing="ij")
+    values = 0.1 + a**2 + 2 * b**2 + 3 * (c - 0.2) ** 2
+    ln.save(made(values, dims=("alpha", "beta", "gamma"), ends=(-1, 1)), tmp_path / "volume.zarr")
+    page = visit(serve(tmp_path / "volume.zarr").url)
+    (layer,) = drawn(page)["layers"]
+    np.testing.assert_array_equal(numbers(layer["values"]).reshape(7, 7), values[:, :, 3])
+    page.locator("#slice").fill("5")
+    frames(page)
+    (layer,) = drawn(page)["layers"]
+    np.testing.assert_array_equal(numbers(layer["values"]).reshape(7, 7), values[:, :, 5])
+    page.locator("#iso").fill("0.5, 2")
+    page.locator("#iso").press("Enter")
+    assert page.evaluate("() => lossnav.view.iso") == [0.5, 2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
+def test_it_fits_and_can_be_read(stored, serve, visit, scheme, size):
+    page = visit(serve(stored[0]).url, size=size, scheme=scheme)
+    assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
+    for view in ("#map", "#surface"):
+        box = page.locator(view).bounding_box()
+        assert box["width"] > 250 and box["height"] > 250
+        assert box["x"] >= 0 and box["x"] + box["width"] <= size[0]
+    luminance = """() => { const style = getComputedStyle(document.documentElement);
+        const light = name => { const d = style.getPropertyValue("--" + name).trim().slice(1).match(/../g)
+            .map(p => parseInt(p, 16) / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * d[0] + 0.7152 * d[1] + 0.0722 * d[2] };
+        const names = ["ground", "raised", "ink", "soft", "warn", "bad", "accent"];
+        return Object.fromEntries(names.map(n => [n, light(n)])) }"""
+    light = page.evaluate(luminance)
+    assert (light["ground"] < 0.1) == (scheme == "dark")
+    for name in ("ink", "soft", "warn", "bad", "accent"):  # WCAG 2.2, 1.4.3
+        pair = sorted([light[name], light["ground"]])
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, name
+    page.locator("#theme").click()
+    assert (page.evaluate(luminance)["ground"] < 0.1) == (scheme == "light")
+
+
+def test_everything_one_presses_has_a_name(stored, serve, visit):
+    page = visit(serve(stored[0]).url)
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, canvas[tabindex], a")].filter(e =>
+            !(e.textContent.trim() || e.getAttribute("aria-label") || e.labels?.length)).map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    page.locator("body").press("?")
+    assert page.locator("#help-dialog").is_visible()
+    assert "drop a ball" in page.locator("#help").inner_text()
+    page.keyboard.press("Escape")
+    assert page.locator("#help-dialog").is_hidden()
+
+
+def test_the_exported_page_needs_no_server(stored, serve, visit, tmp_path):
+    path, surface = stored
+    page = visit(serve(path).url)
+    page.keyboard.press("l")
+    page.locator("#share-open").click()
+    with page.expect_download() as waiting:
+        page.locator("#export").click()
+    waiting.value.save_as(tmp_path / "page.html")
+    alone = visit((tmp_path / "page.html").as_uri())
+    (layer,) = drawn(alone)["layers"]
+    np.testing.assert_array_equal(numbers(layer["values"]), surface["loss"].values.reshape(-1))
+    assert alone.evaluate("() => lossnav.view.log")
+    click(alone, [0.26, -0.49])
+    frames(alone)
+    here = float(surface["loss"].sel(alpha=0.25, beta=-0.5))
+    assert float(alone.locator("#point-loss").get_attribute("data-loss")) == here
+
+
+# ---------------------------------------------------------------------- a live session
+
+
+@pytest.fixture
+def live(network, plane, serve, tmp_path):
+    return serve(network, plane, store=tmp_path / "run.zarr")
+
+
+def asked_window(page):
+    """The number of the last window that was asked for, once the view rests."""
+    page.wait_for_timeout(400)
+    return page.evaluate("() => lossnav.requests.findLast(r => r.type === 'window').id")
+
+
+def same_as_evaluate(network, plane, layer, several=4):
+    """A few values of a layer against the objective itself; the fast path may differ in float32's last digits."""
+    alpha, beta = layer["axes"]
+    values = numbers(layer["values"]).reshape(len(alpha), len(beta))
+    known = np.argwhere(np.isfinite(values))
+    assert len(known) >= 9
+    for i, j in np.random.default_rng(0).permutation(known)[:several]:
+        there = network.evaluate(plane([alpha[i], beta[j]]))["loss"]
+        assert values[i, j] == pytest.approx(there, rel=2e-4)
+
+
+@pytest.mark.slow
+def test_zooming_evaluates_what_is_seen(live, network, plane, visit):
+    page = visit(live.url)
+    zoom(page, [0.5, 0.5], 6)
+    last = asked_window(page)
+    wait(page, "last => lossnav.drawn().layers.some(l => l.window === last)", last)
+    seen = drawn(page)
+    layer = next(layer for layer in reversed(seen["layers"]) if layer["window"] == last)
+    for ends, axis in zip((seen["x"], seen["y"]), layer["axes"], strict=True):
+        step = axis[1] - axis[0]
+        assert ends[0] - step <= axis[0] <= ends[0] + step and ends[1] - step <= axis[-1] <= ends[1] + step
+    same_as_evaluate(network, plane, layer)
+
+
+@pytest.mark.slow
+def test_moving_on_cancels(live, visit):
+    levels = "id => lossnav.timings.filter(t => t.window === id).length"
+    page = visit(live.url)
+    zoom(page, [0.5, 0.5], 5)
+    wait(page, "() => lossnav.busy")
+    before = asked_window(page)
+    page.mouse.down()
+    for k in range(8):
+        page.mouse.move(420 - 12 * k, 300)
+    assert before in page.evaluate("() => lossnav.requests.filter(r => r.type === 'stop').map(r => r.id)")
+    page.mouse.up()
+    after = asked_window(page)
+    assert after > before
+    wait(page, f"id => ({levels})(id) > 0", after)
+    shown = page.evaluate(levels, before)
+    page.wait_for_timeout(500)
+    assert page.evaluate(levels, before) == shown
+
+
+def test_a_click_asks_the_network(live, network, plane, visit):
+    page = visit(live.url)
+    click(page, [0.31, -0.22])
+    wait(page, "() => lossnav.selection?.finished && lossnav.selection.gradient && lossnav.view.at[0] > 0.2")
+    frames(page)
+    at = page.evaluate("() => lossnav.view.at")
+    values = network.evaluate(plane(at))
+    shown = float(page.locator("#point-loss").get_attribute("data-loss"))
+    assert shown == pytest.approx(values["loss"], rel=2e-4)
+    selection = page.evaluate("() => lossnav.selection")
+    assert selection["values"]["accuracy"] == pytest.approx(values["accuracy"])
+    h = 1e-2
+    for k, derivative in enumerate(selection["gradient"]["in_plane"]):
+        ends = [np.array(at) + s * h * np.eye(2)[k] for s in (1, -1)]
+        high, low = (network.evaluate(plane(end))["loss"] for end in ends)
+        assert derivative == pytest.approx((high - low) / (2 * h), rel=0.05, abs=0.02)
+    assert page.locator("#classes-card").is_visible()
+    table = page.locator(".confusion tbody").inner_text()
+    entries = [int(word) for row in table.splitlines() for word in row.split("\t")[1:] if word.strip().isdigit()]
+    assert sum(entries) == network.samples
+
+
+def test_a_ball_rolls_to_where_the_panel_says(live, network, visit):
+    page = visit(live.url)
+    click(page, [0.6, 0.6])
+    page.keyboard.press("b")
+    page.locator('#ball-form [name="lr"]').fill("0.05")
+    page.locator('#ball-form [name="steps"]').fill("12")
+    page.locator("#ball-form .main").click()
+    wait(page, "() => lossnav.ball()?.finished")
+    frames(page)
+    ball = page.evaluate("() => lossnav.ball()")
+    assert ball["steps"][-1] == 12 and len(ball["at"]) == len(ball["loss"]) == len(ball["off"])
+    assert ball["loss"][-1] < ball["loss"][0]
+    assert float(page.locator("#ball-words").get_attribute("data-loss")) == ball["loss"][-1]
+    said = re.search(r"loss ([\d.]+)", page.locator("#ball-words").inner_text())
+    assert said and float(said.group(1)) == pytest.approx(ball["loss"][-1], rel=1e-3)
+    start = page.evaluate("() => lossnav.view.at")
+    assert ball["at"][0] == pytest.approx(start, abs=1e-6)
+
+
+def test_a_line_is_walked(live, network, plane, visit):
+    page = visit(live.url)
+    click(page, [-0.5, -0.5])
+    page.keyboard.press("m")
+    click(page, [0.5, 0.25])
+    wait(page, "() => lossnav.line()?.finished")
+    line = page.evaluate("() => lossnav.line()")
+    assert line["t"][0] == 0 and line["t"][-1] == 1 and len(line["t"]) == 41
+    middle = np.array(line["from"]) + line["t"][20] * (np.array(line["to"]) - line["from"])
+    assert line["loss"][20] == pytest.approx(network.evaluate(plane(middle))["loss"], rel=2e-4)
+
+
+def test_new_places_and_back(live, visit):
+    page = visit(live.url)
+    click(page, [0.4, 0.2])
+    page.keyboard.press("c")
+    wait(page, "() => lossnav.session.place === 1 && lossnav.view.place === 1")
+    assert page.locator("#places li").count() == 2
+    page.locator("#places button").first.click()
+    wait(page, "() => lossnav.session.place === 0")
+    assert page.evaluate("() => lossnav.drawn().layers.length") > 0
+
+
+@pytest.mark.slow
+def test_two_tabs_at_once(live, network, plane, visit):
+    one, two = visit(live.url), visit(live.url)
+    zoom(one, [-0.5, -0.5], 4)
+    zoom(two, [0.5, 0.5], 4)
+    for page in (one, two):
+        last = asked_window(page)
+        wait(page, "last => lossnav.drawn().layers.some(l => l.window === last)", last)
+        layer = next(layer for layer in drawn(page)["layers"] if layer["window"] == last)
+        same_as_evaluate(network, plane, layer, several=2)
+    assert drawn(one)["x"] != drawn(two)["x"]
+
+
+def test_bookmarks_are_told_to_all_and_brought_back(serve, visit, tmp_path):
+    ln.save(made(np.ones((5, 5)) + np.arange(5)), tmp_path / "small.zarr")
+    explorer = serve(tmp_path / "small.zarr")
+    page = visit(explorer.url)
+    page.keyboard.press("l")
+    page.locator("#bookmarks-open").click()
+    page.locator('#bookmark-form [name="name"]').fill("<b>here</b>")
+    page.locator("#bookmark-form .main").click()
+    page.locator("#bookmarks li button").first.wait_for()
+    other = visit(explorer.url)
+    assert not other.evaluate("() => lossnav.view.log")
+    other.locator("#bookmarks-open").click()
+    other.get_by_text("<b>here</b>").click()
+    wait(other, "() => lossnav.view.log")
