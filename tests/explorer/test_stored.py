@@ -39,6 +39,14 @@ def test_a_point_is_the_nearest_that_was_measured(browser, stored):
     assert browser.ask("point", id=2, at=[-9, -9])["values"]["loss"] == "inf"
 
 
+def test_what_the_picture_cannot_say_stands_beside_it(browser, stored):
+    lines = ln.report(stored).lines
+    assert any(line.level == "warning" for line in lines)
+    assert browser.ask("hello", id=1)["report"] == [
+        {"level": line.level, "check": line.check, "said": line.said, "do": line.do} for line in lines
+    ]
+
+
 def test_what_needs_an_objective_says_so(browser):
     for message in ({"type_": "line", "from": [0, 0], "to": [1, 1]}, {"type_": "ball", "at": [0, 0]}):
         browser.send(**message, id=9)

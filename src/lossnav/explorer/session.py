@@ -19,13 +19,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossnav import __version__
 from lossnav import surface as surfaces
-from lossnav.errors import NotATrajectoryError, OptionError, StoreError
+from lossnav.errors import LossnavError, NotATrajectoryError, OptionError, StoreError
 from lossnav.explorer import wire
 from lossnav.explorer.lattice import Array, Lattice
 from lossnav.files import Place as StorePlace
 from lossnav.files import as_path, is_local, name_of
 from lossnav.groups import open_trajectory
 from lossnav.journal import Row
+from lossnav.reports import report
 
 KIND = "Explorer"  # what the sampler of a live session's surface is called
 
@@ -219,7 +220,7 @@ class Session:
     path : dict or None
         The trajectory in the store, as lists.
     report : list of dict
-        What the picture can and cannot say, where somebody found out: ``level``, ``check``, ``said``, ``do``.
+        What the stored picture can and cannot say (`lossnav.report`): ``level``, ``check``, ``said``, ``do``.
     bookmarks : list of dict
         Each a ``name`` and a ``view``.
     """
@@ -228,7 +229,7 @@ class Session:
         self.places, self.title, self.store, self.live = places, title, store, live
         places[0].store = store
         self.path: dict[str, Any] | None = None
-        self.report: list[dict[str, Any]] = []
+        self.report: list[dict[str, str]] = []
         if store is not None:
             with suppress(NotATrajectoryError):
                 self.path = _path(open_trajectory(store), places[0].dims)
@@ -342,7 +343,18 @@ def open_session(store: StorePlace) -> Session:
             places.append(Place(len(places), surface, str(said.get("words", path.stem)), said.get("center")))
             places[-1].axes_info = said.get("axes_info", {})
             places[-1].store = path
-    return Session(places, Path(name_of(store)).stem, store)
+    session = Session(places, Path(name_of(store)).stem, store)
+    session.report = findings_of(store)
+    return session
+
+
+def findings_of(run: StorePlace | xr.Dataset) -> list[dict[str, str]]:
+    """What a run's report says, line by line; nothing where it is of a kind that nothing is said of."""
+    try:
+        lines = report(run).lines
+    except LossnavError:
+        return []
+    return [{"level": line.level, "check": line.check, "said": line.said, "do": line.do} for line in lines]
 
 
 def folder_of(store: StorePlace) -> Path:

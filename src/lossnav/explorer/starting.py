@@ -19,7 +19,7 @@ from lossnav.charts.saved import open_chart, save_chart
 from lossnav.engines import Local
 from lossnav.errors import OptionError, PlanMismatchError, SamplerError, StoreError
 from lossnav.explorer.ground import Ground
-from lossnav.explorer.session import KIND, Session, folder_of, place_store, place_stores
+from lossnav.explorer.session import KIND, Session, findings_of, folder_of, place_store, place_stores
 from lossnav.explorer.travel import Departure, probes_of
 from lossnav.files import Place, as_path, beside, is_local, require_writable
 from lossnav.store import Store
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lossnav.objective import Objective
 
 FOLDER = "lossnav-explore"  # in the working directory, where no store is named
+_LEAST = 24  # points; of fewer a report says little but that they are few
 
 
 def begin(
@@ -53,6 +54,8 @@ def begin(
     known = {} if draws else center  # without its seed it is another number
     grounds = Grounds(objective, chart, _base(ends, chart), store, overwrite, engine or Local(), known)
     session = Session([ground.place for ground in grounds], grounds.title, grounds.store, live=True)
+    if session.places[0].surface["loss"].size > _LEAST:
+        session.report = findings_of(session.places[0].surface)
     for ground in grounds:
         ground.place.store = ground.store.place
     return LiveDesk(session, grounds, draws)
