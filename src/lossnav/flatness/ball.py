@@ -114,10 +114,10 @@ def _rises(ground: Ground, scale: Tensor, radius: float, steps: int, starts: int
 
     def on_the_sphere() -> Tensor:
         drawn = ground.normal(generator)
-        return radius / torch.linalg.vector_norm(drawn) * drawn
+        return radius / float(torch.linalg.vector_norm(drawn)) * drawn
 
     def ahead(at: Tensor, uphill: Tensor, stride: float) -> Tensor:
-        beyond = at + 2 * radius * stride / torch.linalg.vector_norm(uphill) * uphill
+        beyond = at + 2 * radius * stride / float(torch.linalg.vector_norm(uphill)) * uphill
         return beyond * (radius / max(radius, float(torch.linalg.vector_norm(beyond))))
 
     elsewhere, *others = (on_the_sphere() for _ in range(starts))
