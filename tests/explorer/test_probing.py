@@ -35,14 +35,8 @@ def test_a_ball_walks_as_its_optimiser_does(kind, make):
     for step in roll(objective, plane, [0.5, -0.25], kind, lr=0.03, steps=8):
         loss = (torch.tensor([1.0, 10.0, 3.0]).double() * x**2).sum()
         np.testing.assert_allclose(step.at, x.detach()[:2], rtol=1e-9)
-<<<<<<< HEAD
-        assert step.loss == pytest.approx(float(loss.detach())) and step.off == pytest.approx(
-            abs(float(x[2].detach()) - 1)
-        )
-=======
         assert step.loss == pytest.approx(float(loss.detach()))
         assert step.off == pytest.approx(abs(float(x[2].detach()) - 1))
->>>>>>> 1599bae8c7b720b6426c13bca7d8b4b34e1b5a33
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
