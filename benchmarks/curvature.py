@@ -1,85 +1,145 @@
-"""What curvature costs on ResNet-56 with 200 images: products and seconds, at the centre and beside it.
+"""Curvature of ResNet-56 on 1,000 images beside PyHessian and curvlinops, on the same work in one run.
 
-Seconds are those of the processor on one thread, which other processes lengthen little.
+    python -m benchmarks.curvature [--only products,ends,density] [--rounds 3] [--quick] [--json]
 
-    python -m benchmarks.curvature [--quick] [--json]
+``products``: one Hessian-vector product, and five at once; rounds of all contenders, one after the other. ``ends``:
+lambda_max, then both ends of the spectrum, to 1 %. ``density``: 5 probes of 50 steps; of the peers one probe of 5
+steps, times 50, since a step costs them the same as any other (``--only whole``: all of it). ``chart``: what a warm
+start saves on 200 images (on request). Seconds are those of a clock, with as many threads as torch takes. Peers are
+looked for as `benchmarks.curvature_peers` says, and left out with a reason where they are not there.
 
-``--quick`` takes the notebook's CNN on digits, and compares with SciPy's `eigsh` too.
+On two cores the first three take about an hour, with ``whole`` three. ``--quick`` takes the notebook's CNN on digits,
+in a minute.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.sparse.linalg import LinearOperator, eigsh
 
 import lossnav as ln
-from benchmarks.common import machine, options, report
-from benchmarks.workloads import cnn_digits, resnet56
+from benchmarks.common import machine, options, paired, ratio, report
+from benchmarks.curvature_peers import Peer, arpack, available
+from benchmarks.workloads import Workload, cnn_digits, resnet56
 from lossnav.curvature.eigen import random_vector
 
-TOLERANCE = 1e-3
-STEP, POINTS = 0.04, 3  # 51 points from -1 to 1
+PARTS = "products,ends,density"
+TOLERANCE = 1e-2
+PROBES, STEPS = 5, 50
+SAMPLED = 5  # steps of a peer's density
+STEP, POINTS = 0.04, 3  # of a chart: 51 points from -1 to 1
+WARM_TOLERANCE = 1e-3
 
 
 def main() -> None:
-    chosen = options(__doc__ or "")
-    torch.set_num_threads(1)
-    work = cnn_digits(100) if chosen.quick else resnet56(200)
+    chosen = options(__doc__ or "", only=PARTS)
+    parts = chosen.only.split(",")
+    work = cnn_digits(400) if chosen.quick else resnet56(1000)
     objective = ln.Objective(work.model, work.loss, (work.x, work.y))
-    hessian = ln.curvature.Hessian(objective)
-    vector = random_vector(hessian, 0)
-    result: dict[str, Any] = {"machine": machine(), "model": work.name, "parameters": hessian.size}
-    result["seconds, evaluation"] = seconds(lambda: objective.evaluate(objective.params))
-    result["seconds, gradient"] = seconds(lambda: hessian.derive())
-    result["seconds, Hessian-vector product"] = seconds(lambda: hessian.derive([vector]))
-
-    for which in ("largest", "both"):
-        started = time.process_time()
-        pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=TOLERANCE)
-        result[f"{which}: values"] = pairs.values.tolist()
-        result[f"{which}: errors"] = pairs.errors.tolist()
-        result[f"{which}: products"] = pairs.products
-        result[f"{which}: seconds"] = time.process_time() - started
-    if chosen.quick:
-        result["eigsh, largest: products"] = arpack(hessian, vector.numpy(), "LA", 1)
-        result["eigsh, both: products"] = arpack(hessian, vector.numpy(), "BE", 2)
-
-    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
-    grid = ln.Grid(alpha=[i * STEP for i in range(POINTS)], beta=[0.0, STEP])
-    started = time.process_time()
-    found = ln.curvature.on_chart(objective, plane, grid, tolerance=TOLERANCE)
-    result["grid: products"] = found["products"].values.tolist()
-    result["grid: seconds a point"] = (time.process_time() - started) / found["loss"].size
+    batches = [tuple(batch) for batch in objective.batches or ()]
+    peers, missing = available(work, batches)
+    result: dict[str, Any] = {"machine": machine(), "model": work.name, "images": len(work.x)}
+    result |= {f"left out: {name}": reason for name, reason in missing.items()}
+    if "products" in parts:
+        result |= products(objective, peers, chosen.rounds or (2 if chosen.quick else 3))
+    if "ends" in parts:
+        result |= ends(objective, peers)
+    if "density" in parts or "whole" in parts:
+        result |= density(objective, peers, "whole" in parts)
+    if "chart" in parts:
+        result |= chart(cnn_digits(100) if chosen.quick else resnet56(200))
     report(result, chosen.json)
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    """Of the processor, the second time."""
-    call()
-    started = time.process_time()
-    call()
-    return time.process_time() - started
+def products(objective: ln.Objective, peers: Mapping[str, Peer], rounds: int) -> dict[str, Any]:
+    """One product, and five in a block: seconds, ratios, and how far from ours the peers' numbers are."""
+    hessian = ln.curvature.Hessian(objective)
+    vectors = torch.stack([random_vector(hessian, seed) for seed in range(5)])
+    result: dict[str, Any] = {"parameters": hessian.size}
+    ours = hessian.derive([vectors[0]]).products[0]
+    for name, peer in peers.items():
+        apart = torch.linalg.vector_norm(peer.product(vectors[0]).double() - ours) / torch.linalg.vector_norm(ours)
+        result[f"product: {name} from ours, relative"] = float(apart)
+    one: dict[str, Callable[[], Any]] = {"ours": lambda: hessian.derive([vectors[0]])}
+    five: dict[str, Callable[[], Any]] = {"ours": lambda: hessian.derive(list(vectors))}
+    one["gradient, ours"] = hessian.derive
+    for name, peer in peers.items():
+        one[name] = lambda peer=peer: peer.product(vectors[0])  # type: ignore[misc]
+        five[name] = lambda peer=peer: peer.block(vectors)  # type: ignore[misc]
+    for what, contenders in (("product", one), ("block of 5", five)):
+        seconds = paired(contenders, rounds)
+        result |= {f"{what}: {name}, seconds": min(values) for name, values in seconds.items()}
+        result |= {f"{what}: {name} / ours": ratio(seconds, name, "ours") for name in peers}
+    return result
 
 
-def arpack(hessian: ln.curvature.Hessian, start: NDArray[np.float64], which: str, k: int) -> int:
-    """How many products SciPy takes from the same vector."""
-    count = 0
+def ends(objective: ln.Objective, peers: Mapping[str, Peer]) -> dict[str, Any]:
+    """lambda_max, and both ends, to 1 %: values, products, seconds; and those of SciPy from our products."""
+    result: dict[str, Any] = {}
+    for which in ("largest", "both"):
+        started = time.perf_counter()
+        pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=TOLERANCE, progress=False)
+        ours = time.perf_counter() - started
+        result[f"{which}: ours, values"] = pairs.values.tolist()
+        result[f"{which}: ours, errors"] = pairs.errors.tolist()
+        result[f"{which}: ours, products"] = pairs.products
+        result[f"{which}: ours, seconds"] = ours
+        for name, peer in peers.items():
+            started = time.perf_counter()
+            try:
+                values, count = getattr(peer, which)(TOLERANCE)
+            except NotImplementedError as reason:
+                result[f"{which}: left out: {name}"] = str(reason)
+                continue
+            seconds = time.perf_counter() - started
+            result[f"{which}: {name}, values"] = values
+            result[f"{which}: {name}, products"] = count
+            result[f"{which}: {name}, seconds"] = seconds
+            result[f"{which}: {name} / ours"] = seconds / ours
+    return result
 
-    def product(v: NDArray[np.float64]) -> NDArray[np.float64]:
-        nonlocal count
-        count += 1
-        made: NDArray[np.float64] = hessian.derive([torch.from_numpy(v.reshape(-1).copy())]).products[0].numpy()
-        return made
 
-    operator = LinearOperator((hessian.size, hessian.size), matvec=product, dtype=np.float64)
-    eigsh(operator, k=k, which=which, tol=TOLERANCE, v0=start, return_eigenvectors=False)
-    return count
+def density(objective: ln.Objective, peers: Mapping[str, Peer], whole: bool) -> dict[str, Any]:
+    """Seconds to a spectral density: ours in full; of the peers a part, times what it is a part of, unless whole."""
+    started = time.perf_counter()
+    found = ln.curvature.spectral_density(objective, probes=PROBES, steps=STEPS, progress=False)
+    ours = time.perf_counter() - started
+    result: dict[str, Any] = {"density: ours, products": found.products, "density: ours, passes": found.passes}
+    result |= {"density: ours, seconds": ours, "density: ours, mean eigenvalue": found.mean.value}
+    around = float(found.nodes.min()), float(found.nodes.max())
+    for name, peer in peers.items():
+        probes, steps = (PROBES, STEPS) if whole else (1, SAMPLED)
+        started = time.perf_counter()
+        peer.density(probes, steps, around)
+        seconds = (time.perf_counter() - started) * PROBES * STEPS / (probes * steps)
+        result[f"density: {name}, seconds{'' if whole else ' (of a part, times the rest)'}"] = seconds
+        result[f"density: {name} / ours"] = seconds / ours
+    return result
+
+
+def chart(work: Workload) -> dict[str, Any]:
+    """Products at the centre and beside it, where each point begins with its neighbour's eigenvectors."""
+    objective = ln.Objective(work.model, work.loss, (work.x, work.y))
+    result: dict[str, Any] = {}
+    for which in ("largest", "both"):
+        pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=WARM_TOLERANCE, progress=False)
+        result[f"chart: centre, {which}, products"] = pairs.products
+    hessian = ln.curvature.Hessian(objective)
+    for which, k in (("LA", 1), ("BE", 2)):
+        _, count = arpack(
+            lambda v: hessian.derive([torch.from_numpy(v)]).products[0].numpy(), hessian.size, which, k, WARM_TOLERANCE
+        )
+        result[f"chart: centre, SciPy's {which}, products"] = count
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
+    grid = ln.Grid(alpha=[i * STEP for i in range(POINTS)], beta=[0.0, STEP])
+    started = time.perf_counter()
+    found = ln.curvature.on_chart(objective, plane, grid, tolerance=WARM_TOLERANCE, progress=False)
+    result["chart: products"] = found["products"].values.tolist()
+    result["chart: seconds a point"] = (time.perf_counter() - started) / found["loss"].size
+    return result
 
 
 if __name__ == "__main__":

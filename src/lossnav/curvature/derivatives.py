@@ -18,7 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossnav import params as algebra
 from lossnav import rng
-from lossnav.calling import FunctionPasses
+from lossnav.calling import CopyPasses, FunctionPasses
+from lossnav.curvature.bilinear import Cheaper
+from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_whole
 from lossnav.curvature.statistics import Given, Recorded, layers_of
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import share
@@ -26,9 +28,10 @@ from lossnav.objective import Objective
 from lossnav.params import Params
 
 Precision = Literal["native", "float64"]
-Leaves = Sequence[Tensor]
 
 PRECISIONS = ("native", "float64")
+
+_AGREE = 1e-2  # of a product: inputs of a ReLU that are zero but for rounding change sides, and it by up to 1e-3
 
 
 class Derivatives(NamedTuple):
@@ -89,6 +92,8 @@ class Operator:
         self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
         self._sizes = [like[name].numel() for name in self.names]
         self.size, self.count, self.passes = sum(self._sizes), 0, 0
+        self._keeper: Keeper | None = None
+        self._leaves: Params | None = None
 
     def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
         """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
@@ -103,13 +108,16 @@ class Operator:
         self.count += len(vectors)
         slopes = [self._cut(vector) for vector in vectors]
         with _twice_differentiable(self.objective):
-            layers = self._layers()
-            self.passes += 3 if layers else 1
-            if layers:
-                return self._through_statistics(layers, slopes)
-            with rng.preserved(self.objective.seed, self.objective.device):
-                loss, sums = self._sweep(slopes)
-            return _joined(loss, sums)
+            self.passes += 3 if self._layers() else 1
+            if not slopes or not self._cheaper():
+                return self._derive(slopes)
+            try:
+                with Cheaper():
+                    return self._derive(slopes)
+            except Exception:  # some later batch is not like the first; what is the user's own is raised again
+                self.objective._plans[self._plan] = False
+                self._keeper = None
+            return self._derive(slopes)
 
     def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
         """Numbers of a vector in the order of `names`, shape (d,), float64."""
@@ -128,6 +136,13 @@ class Operator:
 
     # ------------------------------------------------------------------ inside
 
+    def _derive(self, slopes: Sequence[Leaves]) -> Derivatives:
+        if layers := self._layers():
+            return self._through_statistics(layers, slopes)
+        with rng.preserved(self.objective.seed, self.objective.device):
+            loss, sums = self._sweep(slopes)
+        return _joined(loss, sums)
+
     def _cut(self, flat: Tensor) -> list[Tensor]:
         """A vector of shape (d,) in tensors like the parameters."""
         like = [self._point[name] for name in self.names]
@@ -137,6 +152,8 @@ class Operator:
         """All parameters and buffers for one pass over the data, and those that are differentiated by."""
         objective = self.objective
         given, buffers = objective._pass.leaves(self._point | objective._held, objective._buffers, self.names)
+        if not isinstance(objective._pass, CopyPasses):
+            given = self._leaves = self._leaves or given  # the same each time: graphs that are kept hang on them
         return given, buffers, [given[name] for name in self.names]
 
     def _one(self, given: Params, buffers: Params, batch: Any, training: bool) -> tuple[Tensor, float]:
@@ -155,22 +172,37 @@ class Operator:
         by = [*leaves, *statistics]
         sums = [[torch.zeros_like(leaf, dtype=torch.float64) for leaf in by] for _ in range(1 + len(slopes))]
         numerator = weight = 0.0
+        kept = self._keeper if slopes else None
+        keeper = Keeper() if kept is None and self._is_worth_keeping(slopes) else None
         with Given(layers, buffers, statistics) if layers else nullcontext():
-            for batch in self._batches():
-                part, its_weight = self._one(given, buffers, batch, self.objective.bn == "batch")
-                gradient, products = self._differentiate(part, by, slopes, first=not weight)
-                _add(sums[0], gradient)
-                for total, product in zip(sums[1:], products, strict=True):
-                    _add(total, product)
-                numerator, weight = numerator + part.item(), weight + its_weight
+            for number, batch in enumerate(self._batches()):
+                graph = None if kept is None else kept.get(number)
+                if graph is None:
+                    graph = self._graph(given, buffers, batch, by, bool(slopes), number == 0)
+                if keeper is not None:
+                    keeper.add(number, graph)
+                _add(sums[0], graph.gradient)
+                for total, slope in zip(sums[1:], slopes, strict=True):
+                    _add(total, graph.multiply(slope))
+                numerator, weight = numerator + graph.numerator, weight + graph.weight
+        self._keeper = keeper or self._keeper
         for tensor in (tensor for total in sums for tensor in total):
             tensor /= weight
         return (numerator / weight if weight else math.nan), sums
 
-    def _differentiate(
-        self, part: Tensor, by: Leaves, slopes: Sequence[Leaves], first: bool
-    ) -> tuple[Leaves, Iterator[Leaves]]:
-        """Gradient of a batch's part of the loss, and its products with the slopes, one after the other."""
+    def _is_worth_keeping(self, slopes: Sequence[Leaves]) -> bool:
+        """Whether more products at this point are likely, and what the graphs hold on to stays as it is until then."""
+        objective = self.objective
+        lasting = objective.bn == "frozen" and not isinstance(objective._pass, CopyPasses)
+        return lasting and objective.device.type == "cpu" and 0 < len(slopes) < self.count
+
+    def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
+        part, weight = self._one(given, buffers, batch, self.objective.bn == "batch")
+        graph = self._differentiate(part, by, twice, first)
+        return graph._replace(numerator=part.item(), weight=weight)
+
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+        """Gradient of a batch's part of the loss, and products if it is to be derived twice."""
         raise NotImplementedError
 
     def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
@@ -179,6 +211,41 @@ class Operator:
 
     def _batches(self) -> Iterator[Any]:
         yield from [None] if self.objective.batches is None else self.objective.batches
+
+    # ------------------------------------------------------------------ inside: cheaper second derivatives
+
+    def _cheaper(self) -> bool:
+        """Whether `bilinear` gives what torch's own derivatives give: held against them once, on the first batch."""
+        plans = self.objective._plans
+        if self._plan not in plans and self.objective.device.type == "cpu":
+            plans[self._plan] = self._agree()
+        return bool(plans.get(self._plan, False))
+
+    @property
+    def _plan(self) -> tuple[str, str]:
+        return "second derivatives", self.kind
+
+    def _agree(self) -> bool:
+        drawn = torch.randn(self.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        slope = self._cut(drawn)
+        try:
+            with Cheaper() as cheaper:
+                found = self._of_first_batch(slope)
+        except Exception:  # raised again without it, if it is the user's own
+            return False
+        if not cheaper.count:
+            return False
+        known = self._of_first_batch(slope)
+        return bool(torch.linalg.vector_norm(found - known) <= _AGREE * torch.linalg.vector_norm(known))
+
+    def _of_first_batch(self, slope: Leaves) -> Tensor:
+        """A product with the first batch alone, shape (d,)."""
+        return _joined(math.nan, [self._first_graph().multiply(slope)]).gradient
+
+    def _first_graph(self) -> Graph:
+        with rng.preserved(self.objective.seed, self.objective.device):
+            given, buffers, leaves = self._begin()
+            return self._graph(given, buffers, next(iter(self._batches())), leaves, twice=True, first=True)
 
     # ------------------------------------------------------------------ inside: bn="recompute"
 
@@ -306,13 +373,11 @@ class Hessian(Operator):
 
     kind = "hessian"
 
-    def _differentiate(
-        self, part: Tensor, by: Leaves, slopes: Sequence[Leaves], first: bool
-    ) -> tuple[Leaves, Iterator[Leaves]]:
-        gradient = _grad(part, by, create_graph=bool(slopes))
-        if slopes and first:
-            _require_whole(gradient)
-        return gradient, (_grad(_dot(gradient, slope), by, retain_graph=True) for slope in slopes)
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+        gradient = _grad(part, by, create_graph=twice)
+        if twice and first:
+            require_whole(gradient)
+        return Graph(gradient, lambda slope: _grad(_dot(gradient, slope), by, retain_graph=True), gradient)
 
     def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
         return _dot(through, slope)
@@ -393,20 +458,6 @@ def _twice_differentiable(objective: Objective) -> Iterator[None]:
                 f"{objective.name} cannot be differentiated twice: {said} Replace that operation in the model, or hold "
                 "the parameters before it still with params=."
             ) from error
-
-
-def _require_whole(gradient: Sequence[Tensor]) -> None:
-    """Raise where a graph was cut by `once_differentiable`: torch would take what is behind it for a constant."""
-    ahead = [tensor.grad_fn for tensor in gradient]
-    seen = set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        if node.name().endswith("::Error"):  # of torch's DelayedError
-            raise RuntimeError("a function of its own has no second derivative (once_differentiable).")
-        seen.add(node)
-        ahead += [before for before, _ in node.next_functions]
 
 
 def _grad(value: Tensor, by: Sequence[Tensor], **options: Any) -> list[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lossnav.batches import map_tensors
 from lossnav.calling import Measured
-from lossnav.curvature.derivatives import Hessian, Leaves, Operator, Precision, _dot, _grad, _require_whole
+from lossnav.curvature.derivatives import Hessian, Operator, Precision, _dot, _grad
+from lossnav.curvature.graphs import Graph, Leaves, require_whole
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import Loss, logits
 from lossnav.objective import Objective
@@ -89,27 +90,24 @@ class GaussNewton(Operator):
         self._between = _Between(self.objective._loss)
         self.objective = self.objective._measuring(self._between, {})
 
-    def _differentiate(
-        self, part: Tensor, by: Leaves, slopes: Sequence[Leaves], first: bool
-    ) -> tuple[Leaves, Iterator[Leaves]]:
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
         """Gradient J^T dL/dz and products J^T d2L/dz2 J v, z being the outputs."""
         outputs, cut = self._between.outputs, self._between.cut
         if first:
             _require_apart(part, cut, by)
-        pull = _grad(part, cut, create_graph=bool(slopes))
+        pull = _grad(part, cut, create_graph=twice)
         weights = [tensor.detach().requires_grad_() for tensor in pull]
-        gradient = _grad(_dot(outputs, weights), by, create_graph=bool(slopes))
-        if slopes and first:
-            _require_whole([*pull, *gradient])
+        gradient = _grad(_dot(outputs, weights), by, create_graph=twice)
+        if twice and first:
+            require_whole([*pull, *gradient])
 
-        def products() -> Iterator[Leaves]:
-            for slope in slopes:
-                # J v is linear in v: the derivative, by the weights, of (weights . J) v, whatever the weights are
-                along = _grad(_dot(gradient, slope), weights, retain_graph=True)
-                bent = _grad(_dot(pull, along), cut, retain_graph=True)
-                yield _grad(_dot(outputs, bent), by, retain_graph=True)
+        def multiply(slope: Leaves) -> Leaves:
+            # J v is linear in v: the derivative, by the weights, of (weights . J) v, whatever the weights are
+            along = _grad(_dot(gradient, slope), weights, retain_graph=True)
+            bent = _grad(_dot(pull, along), cut, retain_graph=True)
+            return _grad(_dot(outputs, bent), by, retain_graph=True)
 
-        return gradient, products()
+        return Graph(gradient, multiply, [*pull, *gradient])
 
 
 class _Between(Loss):
