@@ -189,7 +189,6 @@ def interrupting(at):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [2, 4, 60])
 def test_what_was_computed_is_kept_when_it_is_stopped(kind, at):
-    objective, calls = interrupting(at)
     options = {
         "epsilon": {"starts": 20, "epsilon": 0.1},
         "sam": {"starts": 12},
@@ -203,6 +202,7 @@ def test_what_was_computed_is_kept_when_it_is_stopped(kind, at):
     }[kind]
     if kind == "lambda_max":
         at = min(at, 3)  # there are four dimensions
+    objective, calls = interrupting(at)
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
         ln.sharpness(objective, kind, **options)
     found = stopped.value.surface

@@ -71,10 +71,11 @@ def test_the_noise_that_is_borne():
     matrix = symmetric(SPECTRUM)
     bowl = quadratic(matrix, CENTER, 0.1 * torch.ones(40), floor=2.0)
     sigma = math.sqrt(2 * 2.0 / float(SPECTRUM.sum()))  # where sigma^2 / 2 times the trace is the loss at the centre
-    found = [ln.sharpness(bowl, "magnitude", normalize=None, draws=6, tolerance=0.05, seed=seed) for seed in range(100)]
+    options = {"normalize": None, "draws": 6, "tolerance": 0.05, "limit": 0.5}
+    found = [ln.sharpness(bowl, "magnitude", seed=seed, **options) for seed in range(100)]
     assert sum(f.interval[0] <= sigma <= f.interval[1] for f in found) >= 93
     assert all(abs(f.value / sigma - 1) < 0.2 for f in found)
-    by = ln.sharpness(bowl, "magnitude", normalize=None, draws=6, tolerance=0.05, rise_by=2.0)
+    by = ln.sharpness(bowl, "magnitude", rise_by=2.0, **options)
     assert by.value == pytest.approx(found[0].value, rel=1e-6)
 
 
