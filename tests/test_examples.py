@@ -114,7 +114,7 @@ def test_the_readme_holds_the_two_commands():
     commands = re.findall(r"```bash\n(python -m pip install .*?)```", (ROOT / "README.md").read_text(), re.S)
     assert [command.strip() for command in commands] == [
         "python -m pip install . && lossnav demo",
-        'python -m pip install -e ".[dev]" && python -m pytest -n 2 --dist loadfile',
+        'python -m pip install -e ".[dev]" && python -m pytest -n 2 --dist worksteal',
     ]
 
 

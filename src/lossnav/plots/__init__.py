@@ -226,7 +226,7 @@ def write(
     dataset : xarray.Dataset, or a sequence of them
     path : path
         ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside and
-        below the picture what it can and cannot say (`lossnav.report`).
+        below a surface what it can and cannot say (`lossnav.report`).
     variable : str
     log : bool, optional
         By default contours and spectra are logarithmic and the rest linear.
@@ -255,7 +255,9 @@ def write(
             page = drawer.interactive(picture).to_html(
                 include_plotlyjs=True, full_html=True, post_script=script, default_height="88vh"
             )
-            target.write_text(_with_panel(page, dataset, trajectory, picture), "utf-8")
+            if kind != SPECTRUM:  # which says itself how sure it is
+                page = _with_panel(page, dataset, trajectory, picture)
+            target.write_text(page, "utf-8")
         else:
             from matplotlib.figure import Figure
 
