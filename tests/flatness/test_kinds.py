@@ -15,6 +15,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
+from lossnav.curvature.derivatives import Operator
 from lossnav.flatness import KINDS, Sharpness, kinds
 
 SMALL = {
@@ -152,43 +153,49 @@ def test_it_says_what_it_is(kind):
     assert "20" in found.source or "1990" in found.source  # a year
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_it_cost_is_what_was_computed(kind):
-    calls = []
+def passes_of(monkeypatch, at=0):
+    """The passes over the data as they come, True for those with derivatives; Ctrl-C comes in number `at`."""
+    passes = []
+
+    def counted(method, derives):
+        def counting(self, *given):
+            passes.append(derives)
+            if len(passes) == at:
+                os.kill(os.getpid(), signal.SIGINT)
+            return method(self, *given)
+
+        return counting
+
+    monkeypatch.setattr(ln.Objective, "evaluate", counted(ln.Objective.evaluate, False))
+    monkeypatch.setattr(Operator, "derive", counted(Operator.derive, True))
+    return passes
+
+
+def slope():
     matrix = symmetric([1.0, 2.0, 3.0, 4.0])
 
     def loss(p):
-        calls.append(p["x"].requires_grad)
         x = p["x"].reshape(-1)
         return 1 + 0.1 * x.sum() + x @ matrix @ x / 2
 
-    objective = ln.Objective.from_function(loss, {"x": torch.ones(2, 2).double()})
+    return ln.Objective.from_function(loss, {"x": torch.ones(2, 2).double()})
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_it_cost_is_what_was_computed(kind, monkeypatch):
+    objective = slope()
     objective.evaluate(objective.params)
-    calls.clear()
+    passes = passes_of(monkeypatch)
     found = ln.sharpness(objective, kind, **SMALL[kind] | ({"params": "x"} if kind == "relative_flatness" else {}))
-    assert calls.count(False) == found.evaluations
+    assert passes.count(False) == found.evaluations
     derived = found.gradients + (found.products if kind == "lambda_max" else found.products > 0)  # probes share a pass
-    assert calls.count(True) == derived
-    assert len(calls) == found.passes
-
-
-def interrupting(at):
-    """A slope, and a signal at the so-manieth call."""
-    calls = []
-
-    def loss(p):
-        calls.append(1)
-        if len(calls) == at:
-            os.kill(os.getpid(), signal.SIGINT)
-        x = p["x"].reshape(-1)
-        return 1 + 0.1 * x.sum() + x @ (torch.tensor([1.0, 2.0, 3.0, 4.0]) * x) / 2
-
-    return ln.Objective.from_function(loss, {"x": torch.ones(2, 2)}), calls
+    assert passes.count(True) == derived
+    assert len(passes) == found.passes
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("at", [2, 4, 60])
-def test_what_was_computed_is_kept_when_it_is_stopped(kind, at):
+def test_what_was_computed_is_kept_when_it_is_stopped(kind, at, monkeypatch):
     options = {
         "epsilon": {"starts": 20, "epsilon": 0.1},
         "sam": {"starts": 12},
@@ -202,14 +209,14 @@ def test_what_was_computed_is_kept_when_it_is_stopped(kind, at):
     }[kind]
     if kind == "lambda_max":
         at = min(at, 3)  # there are four dimensions
-    objective, calls = interrupting(at)
+    objective, passes = slope(), passes_of(monkeypatch, at)
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
         ln.sharpness(objective, kind, **options)
     found = stopped.value.surface
     assert isinstance(found, Sharpness)
-    assert found.passes <= len(calls) <= at + 1
+    assert found.passes <= len(passes) <= at + 1
     if at == 60 and kind != "magnitude":
-        whole = ln.sharpness(interrupting(-1)[0], kind, **options)
+        whole = ln.sharpness(slope(), kind, **options)
         assert math.isfinite(found.value)
         assert whole.samples[: len(found.samples) - 1] == found.samples[:-1]  # the last ascent may be cut short
         assert len(found.samples) < len(whole.samples)
