@@ -37,7 +37,7 @@ WARM_TOLERANCE = 1e-3
 def main() -> None:
     chosen = options(__doc__ or "", only=PARTS)
     parts = chosen.only.split(",")
-    work = cnn_digits(400) if chosen.quick else resnet56(1000)
+    work = cnn_digits(100) if chosen.quick else resnet56(1000)
     objective = ln.Objective(work.model, work.loss, (work.x, work.y))
     batches = [tuple(batch) for batch in objective.batches or ()]
     peers, missing = available(work, batches)
