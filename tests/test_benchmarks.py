@@ -14,7 +14,7 @@ SOME = {
     "adaptive": "digits,line",
     "engine": "cnn,mlp",
     "store": "cnn",
-}  # of those that have parts: enough to run all code
+}  # parts enough
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if path.stem not in SHARED)
 
 
