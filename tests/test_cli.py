@@ -91,6 +91,7 @@ def test_version_and_help(tmp_path):
         ("train", "-h"),
         ("reproduce", "-h"),
         ("evaluate", "-h"),
+        ("curvature", "-h"),
         ("plot", "-h"),
         ("compare", "-h"),
         ("animate", "-h"),

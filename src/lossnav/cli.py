@@ -711,10 +711,12 @@ def _spectrum_words(spectrum: Any) -> dict[str, str]:
     """What a spectrum found: each number with its error, and what it cost."""
     said = spectrum.attrs
     names = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
-    left_out = f", without {len(said['excluded'])} tensors" if said["excluded"] else ""
+    entries = f"{said['parameters']:,} parameters"
+    if said["excluded"]:
+        entries += f", without {len(said['excluded'])} tensors"
     words = {
-        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {said['parameters']:,} parameters{left_out}",
-        "loss": f"{float(said['loss']):.6g}",
+        "matrix": f"{names[said['operator']]} of {said['objective']['model']}, {entries}",
+        "loss": f"{float(said['loss']):.6g}" + (f" ± {float(said['loss_se']):.2g}" if "loss_se" in said else ""),
         "gradient norm": f"{float(said['gradient_norm']):.3g}",
     }
     columns = (spectrum[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error"))

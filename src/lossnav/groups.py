@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from lossnav import __version__
@@ -34,6 +35,8 @@ TRAJECTORY_VERSION = 1
 SPECTRUM = "spectrum"
 SPECTRUM_SCHEMA = "lossnav.spectrum"
 SPECTRUM_VERSION = 1
+
+_WORDS = "<U8"  # of a coordinate in memory; Zarr has a type for strings of any length only
 
 
 def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
@@ -156,7 +159,8 @@ def open_spectrum(place: Place) -> xr.Dataset:
             "lossnav curvature."
         ) from error
     if "end" in spectrum.coords:
-        spectrum = spectrum.assign_coords(end=spectrum["end"].astype(str))
+        words = np.array(spectrum["end"].values.tolist(), dtype=_WORDS)
+        spectrum = spectrum.assign_coords(end=spectrum["end"].copy(data=words))
     return require_spectrum(spectrum)
 
 
@@ -168,7 +172,7 @@ def save_spectrum(spectrum: xr.Dataset, place: Place, group: str | None) -> None
     StoreError
         If it cannot be written; `.surface` of the error holds it.
     """
-    words = spectrum["end"].astype(object)  # Zarr has a type for strings of any length only
+    words = spectrum["end"].astype(object)
     save_group(spectrum.assign_coords(end=words), place, group)
 
 

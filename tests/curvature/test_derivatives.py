@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import BATCH, conv_loss, conv_net, dense, flat, images, module_loss
+from networks import BATCH, attention, conv_loss, conv_net, dense, flat, images, module_loss
 from torch import nn
 
 import lossnav as ln
@@ -56,30 +56,8 @@ def test_batch_norm_in_every_policy(bn):
         check(objective, conv_loss(model, x, y, bn), point)
 
 
-class Attention(nn.Module):
-    """Tokens through attention of three kinds, LayerNorm, and an output tied to the embedding."""
-
-    def __init__(self, vocabulary=11, width=8):
-        super().__init__()
-        self.embed = nn.Embedding(vocabulary, width)
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.mha = nn.MultiheadAttention(width, 2, batch_first=True)
-        self.layer = nn.TransformerEncoderLayer(width, 2, 12, batch_first=True, activation="gelu")
-        self.head = nn.Linear(width, vocabulary)
-        self.head.weight = self.embed.weight
-
-    def forward(self, ids):
-        x = self.embed(ids)
-        q, k, v = self.qkv(self.norm1(x)).chunk(3, -1)
-        x = x + F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + self.mha(x, x, x, need_weights=False)[0]
-        return self.head(self.norm2(self.layer(x))).transpose(1, 2)
-
-
 def test_attention_layer_norm_and_tied_weights():
-    torch.manual_seed(0)
-    model, ids = Attention().eval(), torch.randint(0, 11, (5, 6))
+    model, ids = attention()
     objective = ln.Objective(model, "cross_entropy", (ids, ids), batch_size=2)
     assert "head.weight" not in objective.params  # tied: it moves as the embedding does
     loss = module_loss(copy.deepcopy(model), lambda out: F.cross_entropy(out, ids), ids)

@@ -1,12 +1,14 @@
 """Eigenpairs of Hessians against a dense one."""
 
+import copy
 import os
 import signal
 
 import numpy as np
 import pytest
 import torch
-from networks import BATCH, conv_loss, conv_net, dense, flat, images
+import torch.nn.functional as F
+from networks import BATCH, attention, conv_loss, conv_net, dense, flat, images, module_loss
 
 import lossnav as ln
 from lossnav import errors
@@ -19,6 +21,25 @@ def problem():
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH)
     values, vectors = torch.linalg.eigh(dense(conv_loss(model, x, y, "frozen"), objective.params)[2])
     return objective, values.numpy(), vectors
+
+
+@pytest.mark.parametrize("bn", ["recompute", "batch"])
+def test_batch_norm_in_the_other_policies(bn):
+    model, (x, y) = conv_net(), images()
+    objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH, bn=bn)
+    truth = np.linalg.eigvalsh(dense(conv_loss(model, x, y, bn), objective.params)[2].numpy())
+    pairs = ln.curvature.top_eigenpairs(objective, k=2, which="both", tolerance=1e-4)
+    assert np.allclose(pairs.values, truth[[0, 1, -1, -2]], rtol=1e-4, atol=1e-6 * truth[-1])
+    assert pairs.passes == pairs.products * (3 if bn == "recompute" else 1)
+
+
+def test_attention_layer_norm_and_tied_weights():
+    model, ids = attention()
+    objective = ln.Objective(model, "cross_entropy", (ids, ids), batch_size=2)
+    loss = module_loss(copy.deepcopy(model), lambda out: F.cross_entropy(out, ids), ids)
+    truth = np.linalg.eigvalsh(dense(loss, objective.params)[2].numpy())
+    pairs = ln.curvature.top_eigenpairs(objective, k=2, which="both", tolerance=1e-4)
+    assert np.allclose(pairs.values, truth[[0, 1, -1, -2]], rtol=1e-4, atol=1e-6 * truth[-1])
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "both"])

@@ -5,26 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from networks import network_like, symmetric
 
 from lossnav.curvature import lanczos as module
 from lossnav.curvature.lanczos import lanczos
 
 
-def symmetric(values, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    d = len(values)
-    q, _ = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=generator))
-    return q @ torch.diag(torch.as_tensor(values, dtype=torch.float64)) @ q.T
-
-
 def start(d, seed=1):
     return torch.randn(d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def network_like(d=400):
-    """A bulk around zero, a few outliers above it, a crowded negative edge."""
-    bulk = np.random.default_rng(0).normal(size=d - 5) * 0.02
-    return np.sort(np.concatenate([bulk, [10.0, 6.0, 3.0, 1.0, -0.3]]))
 
 
 @pytest.mark.parametrize("ends", [(1, 1), (3, 2), (0, 4), (4, 0)])

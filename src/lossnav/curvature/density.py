@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lossnav.curvature.derivatives import Operator, Precision
 from lossnav.curvature.eigen import Eigenpairs
 from lossnav.curvature.gauss_newton import Kind, make_operator
 from lossnav.curvature.products import Products, Signs, without
-from lossnav.curvature.trace import Estimate, estimate
+from lossnav.curvature.trace import Estimate
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
 from lossnav.objective import Objective
 
@@ -71,7 +72,7 @@ class SpectralDensity:
     width : float
         Standard deviation of the Gaussians.
     mean : Estimate
-        The mean eigenvalue, tr H / d.
+        The mean eigenvalue, tr H / d, with an error of the same kind.
     products, passes : int
     """
 
@@ -188,9 +189,7 @@ def spectral_density(
 def require_steps(probes: int, steps: int, width: float | None) -> None:
     """Raise OptionError for numbers of probes and steps, or a width, that cannot be."""
     if any(isinstance(n, bool) or not isinstance(n, int) for n in (probes, steps)) or probes < 2 or steps < 2:
-        raise OptionError(
-            f"probes={probes!r} and steps={steps!r} make no density with an error. Use 2 of each, or more."
-        )
+        raise OptionError(f"probes={probes!r} and steps={steps!r} make no density with an error. Use 2 or more.")
     if width is not None and not 0 < width < math.inf:
         raise OptionError(f"width={width!r} is none. Use a positive number in the unit of the eigenvalues.")
 
@@ -300,24 +299,30 @@ def _dtype(operator: Operator) -> torch.dtype:
 def density_of(found: Quadrature, steps: int, width: float | None, *, products: int, passes: int) -> SpectralDensity:
     """Draw every node of a quadrature as a Gaussian."""
     d, k, (p, _) = found.size, found.known, found.nodes.shape
-    mean = estimate(0.0, (found.weights * found.nodes).sum(1).tolist(), products=products, passes=passes)
+    share = (d - k) / d
+
+    def chance(first: Any, second: Any) -> Any:
+        """Standard error of a mean over the probes, by the moments of what it is the mean of."""
+        variance = np.maximum(second / share - (first / share) ** 2, 0.0) if share else 0.0 * second
+        return share * np.sqrt(2 * variance / max(d - k, 1) / p)
+
+    moments = [float((found.weights * found.nodes**n)[:, k:].sum(1).mean()) for n in (1, 2)]
+    middle = float((found.weights * found.nodes).sum(1).mean())
+    mean = Estimate(middle, float(chance(*moments)), products, passes, p)
     if not np.isfinite(found.nodes).all():
         nowhere = np.zeros(0)
         return SpectralDensity(nowhere, nowhere, nowhere, found.nodes, found.weights, math.nan, mean, products, passes)
     width = _resolved(found, steps) if width is None else width
-    values, share = _grid(found, width), (d - k) / d
+    values = _grid(found, width)
     heights = np.zeros(len(values))
     first, second = np.zeros(len(values)), np.zeros(len(values))  # moments of the kernel over the unknown eigenvalues
     for nodes, weights in zip(found.nodes, found.weights, strict=True):
         kernel = np.exp(-0.5 * ((values[:, None] - nodes) / width) ** 2) / (width * math.sqrt(2 * math.pi))
         heights += kernel @ weights / p
-        if share:
-            first += kernel[:, k:] @ weights[k:] / p / share
-            second += kernel[:, k:] ** 2 @ weights[k:] / p / share
-    variance = np.maximum(second - first**2, 0.0) * 2 / max(d - k, 1) / p
-    return SpectralDensity(
-        values, heights, share * np.sqrt(variance), found.nodes, found.weights, width, mean, products, passes
-    )
+        first += kernel[:, k:] @ weights[k:] / p
+        second += kernel[:, k:] ** 2 @ weights[k:] / p
+    error = chance(first, second)
+    return SpectralDensity(values, heights, error, found.nodes, found.weights, width, mean, products, passes)
 
 
 def _resolved(found: Quadrature, steps: int) -> float:

@@ -33,15 +33,15 @@ class Products:
 
     Attributes
     ----------
-    loss, gradient_norm : float
-        At the operator's point, from the first pass; NaN before it. The norm is by the operator's parameters.
+    gradient_norm : float
+        At the operator's point, by its parameters, from the first pass; NaN before it.
     most : int
         How many vectors fit in one pass.
     """
 
     def __init__(self, operator: Operator, description: str, total: int | None, show: bool | None) -> None:
         self.operator = operator
-        self.loss = self.gradient_norm = math.nan
+        self.gradient_norm = math.nan
         self.most = max(1, min(_MOST, _MEMORY // (32 * operator.size)))
         self._bar, self._stop = Progress(description, total, "products", show), StopRequests()
 
@@ -53,15 +53,15 @@ class Products:
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products with some vectors, shape (k, d) as theirs, float64, in one pass over the data."""
         made = self.operator.derive(list(vectors))
-        if math.isnan(self.loss):
-            self.loss, self.gradient_norm = made.loss, float(torch.linalg.vector_norm(made.gradient))
+        if math.isnan(self.gradient_norm):
+            self.gradient_norm = float(torch.linalg.vector_norm(made.gradient))
         self._bar.advance(len(vectors))
         return torch.stack(made.products)
 
     def in_blocks(self, vectors: Tensor) -> Tensor:
         """The same, in as many passes as it takes; fewer products where a stop was asked for."""
         made = []
-        for block in vectors.split(self.most):
+        for block in torch.split(vectors, self.most):
             made.append(self(block))
             if self.signal is not None:
                 break

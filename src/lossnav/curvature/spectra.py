@@ -39,6 +39,7 @@ from lossnav.curvature.trace import Estimate, estimate, residual
 from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
 from lossnav.files import Place, name_of
 from lossnav.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
+from lossnav.measures import Values
 from lossnav.objective import Objective
 from lossnav.surface import jsonable
 
@@ -144,6 +145,7 @@ def spectrum(
     found, started = _Found(objective, matrix), time.monotonic()
     found.options = {"seed": seed, "tolerance": tolerance, "limit": limit, "precision": precision}
     found.point = algebra.fingerprint(point)
+    found.values = objective.evaluate(point)
     if top:
         with Products(matrix, "eigenvalues", None, progress) as multiply:
             smallest = top if both else 0
@@ -196,14 +198,15 @@ class _Found:
         self.density: SpectralDensity | None = None
         self.trace: Estimate | None = None
         self.taken_out = 0
-        self.loss = self.gradient_norm = math.nan
+        self.values: Values = {}
+        self.gradient_norm = math.nan
         self.signal: int | None = None
 
     def note(self, multiply: Products) -> None:
         """Take over what the passes showed besides."""
         self.signal = multiply.signal
-        if math.isnan(self.loss):
-            self.loss, self.gradient_norm = multiply.loss, multiply.gradient_norm
+        if math.isnan(self.gradient_norm):
+            self.gradient_norm = multiply.gradient_norm
 
     @property
     def finite(self) -> bool:
@@ -221,7 +224,7 @@ class _Found:
         """The dataset of docs/schema.md."""
         pairs, unit = self.pairs, "unit of the loss"
         values, errors = (np.zeros(0), np.zeros(0)) if pairs is None else (pairs.values, pairs.errors)
-        ends = np.full(len(values), "largest")
+        ends = np.full(len(values), "largest", dtype="<U8")
         if pairs is not None and self.matrix.kind == "hessian":
             ends[: len(values) // 2] = "smallest"
         made = xr.Dataset(
@@ -258,7 +261,7 @@ class _Found:
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "objective": self.objective.describe(),
             "point": self.point,
-            "loss": self.loss,
+            **{name: value for name, value in self.values.items() if name in ("loss", "loss_se")},
             "gradient_norm": self.gradient_norm,
             "operator": matrix.kind,
             "parameters": matrix.size,
@@ -266,7 +269,7 @@ class _Found:
             **self.options,
             "converged": None if self.pairs is None else self.pairs.converged,
             "products": matrix.count,
-            "passes": matrix.passes,
+            "passes": matrix.passes + (2 if self.objective.bn == "recompute" else 1),  # the last of the loss alone
             "interrupted": self.signal is not None,
         }
         if self.density is not None and self.quadrature is not None:

@@ -180,7 +180,7 @@ def compare(
 def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotly") -> Any:
     """Draw the density of eigenvalues with a band of one standard error, and the eigenvalues at both ends as ticks.
 
-    What is negative is red. Where the spectrum has no density, its eigenvalues are drawn by their rank.
+    What is negative is red. Where the spectrum has no density, its eigenvalues are drawn by their place.
 
     Parameters
     ----------
