@@ -23,6 +23,8 @@ from torch.overrides import TorchFunctionMode
 Wanted = Sequence[bool]  # which of the derivatives by x, w and b
 aten = torch.ops.aten
 
+_MOST_COPIES = 0.25  # a call: with a copy for each of its gradients a layout costs more than it saves
+
 
 class Operation(Protocol):
     """B(x, w) + b, and its derivatives by all three along g."""
@@ -34,10 +36,40 @@ class Operation(Protocol):
         """Return B_x^T(g, w), B_w^T(g, x) and g summed over all but the channels; None where it is not wanted."""
 
 
+class Layout:
+    """How images lie in memory.
+
+    Parameters
+    ----------
+    last : bool
+        With their channels last, as oneDNN's convolutions take them without a copy; else as torch has them.
+
+    Attributes
+    ----------
+    copies : int
+        How many gradients came in another way: other operations than convolutions may not keep to it.
+    """
+
+    def __init__(self, last: bool) -> None:
+        self.last, self.copies = last, 0
+
+    def __call__(self, tensor: Tensor) -> Tensor:
+        """Return a tensor that lies so."""
+        last = self.last and tensor.dim() == 4 and tensor.dtype != torch.float64  # of which oneDNN has no convolution
+        return tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+    def of_gradient(self, tensor: Tensor) -> Tensor:
+        """Return a tensor that lies so, and note whether it was copied for it."""
+        laid = self(tensor)
+        self.copies += laid is not tensor
+        return laid
+
+
 @dataclass(frozen=True)
 class Convolution:
-    """Of any number of dims; images with their channels last in memory, as oneDNN takes them without a copy."""
+    """Of any number of dims."""
 
+    layout: Layout
     stride: Sequence[int]
     padding: Sequence[int]
     dilation: Sequence[int]
@@ -45,18 +77,20 @@ class Convolution:
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         """Return the operation's value."""
-        made: Tensor = aten.convolution(
-            _laid(x), _laid(w), b, self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
-        )
+        made: Tensor = aten.convolution(self.layout(x), self.layout(w), b, *self._sizes)
         return made
 
     def backward(self, g: Tensor, x: Tensor, w: Tensor, wanted: Wanted) -> Sequence[Tensor | None]:
         """Return the derivatives that are wanted."""
         made: Sequence[Tensor | None] = aten.convolution_backward(
-            _laid(g), _laid(x), _laid(w), [w.shape[0]], self.stride, self.padding, self.dilation, False,
-            [0] * len(self.stride), self.groups, list(wanted),
-        )  # fmt: skip
+            self.layout.of_gradient(g), self.layout(x), self.layout(w), [w.shape[0]], *self._sizes, list(wanted)
+        )
         return made
+
+    @property
+    def _sizes(self) -> tuple[Any, ...]:
+        """As torch's kernels take them: neither transposed, nor with anything to add to the output."""
+        return self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
 
 
 class Scaling:
@@ -131,15 +165,26 @@ _backward: Any = _Backward.apply
 class Cheaper(TorchFunctionMode):
     """While it is on, convolutions and frozen BatchNorm are differentiated as bilinear operations.
 
+    Parameters
+    ----------
+    last : bool
+        Of the `Layout` of images.
+
     Attributes
     ----------
+    layout : Layout
     count : int
         How many calls were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, last: bool) -> None:
         super().__init__()
-        self.count = 0
+        self.layout, self.count = Layout(last), 0
+
+    @property
+    def is_laid_well(self) -> bool:
+        """Whether hardly any gradient had to be copied into a layout that is not torch's."""
+        return not self.layout.last or self.layout.copies <= _MOST_COPIES * self.count
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -165,7 +210,7 @@ class Cheaper(TorchFunctionMode):
         x = input if input.dim() == dims + 2 else input[None]
         spread = {name: [size] * dims if isinstance(size, int) else list(size) for name, size in sizes.items()}
         spread = {name: size * dims if len(size) == 1 else size for name, size in spread.items()}
-        made: Tensor = _bilinear(Convolution(**spread, groups=groups), x, weight, bias, None)
+        made: Tensor = _bilinear(Convolution(self.layout, **spread, groups=groups), x, weight, bias, None)
         return made if x is input else made[0]
 
     def _batch_norm(
@@ -203,13 +248,6 @@ def _plain(*tensors: Tensor | None) -> bool:
         and given[0].is_floating_point()
         and not torch.is_autocast_enabled(given[0].device.type)
     )
-
-
-def _laid(tensor: Tensor) -> Tensor:
-    """A tensor as convolutions like it best."""
-    if tensor.dim() == 4 and tensor.dtype != torch.float64:  # of float64 oneDNN has no convolution
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return tensor.contiguous()
 
 
 def _view(tensor: Tensor, *shape: Any, **options: Any) -> Tensor:

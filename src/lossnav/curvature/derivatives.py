@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossnav import params as algebra
 from lossnav import rng
-from lossnav.calling import CopyPasses, FunctionPasses
+from lossnav.calling import CopyPasses, FunctionalPasses, FunctionPasses
 from lossnav.curvature.bilinear import Cheaper
 from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_whole
 from lossnav.curvature.statistics import Given, Recorded, layers_of
@@ -109,13 +109,14 @@ class Operator:
         slopes = [self._cut(vector) for vector in vectors]
         with _twice_differentiable(self.objective):
             self.passes += 3 if self._layers() else 1
-            if not slopes or not self._cheaper():
+            cheaper = self._cheaper() if slopes else None
+            if cheaper is None:
                 return self._derive(slopes)
             try:
-                with Cheaper():
+                with cheaper:
                     return self._derive(slopes)
             except Exception:  # some later batch is not like the first; what is the user's own is raised again
-                self.objective._plans[self._plan] = False
+                self.objective._plans[self._plan] = None
                 self._keeper = None
             return self._derive(slopes)
 
@@ -193,7 +194,7 @@ class Operator:
     def _is_worth_keeping(self, slopes: Sequence[Leaves]) -> bool:
         """Whether more products at this point are likely, and what the graphs hold on to stays as it is until then."""
         objective = self.objective
-        lasting = objective.bn == "frozen" and not isinstance(objective._pass, CopyPasses)
+        lasting = objective.bn == "frozen" and isinstance(objective._pass, FunctionalPasses)
         return lasting and objective.device.type == "cpu" and 0 < len(slopes) < self.count
 
     def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
@@ -214,26 +215,37 @@ class Operator:
 
     # ------------------------------------------------------------------ inside: cheaper second derivatives
 
-    def _cheaper(self) -> bool:
-        """Whether `bilinear` gives what torch's own derivatives give: held against them once, on the first batch."""
+    def _cheaper(self) -> Cheaper | None:
+        """What gives the products of torch's own derivatives sooner: held against them once, on the first batch."""
         plans = self.objective._plans
-        if self._plan not in plans and self.objective.device.type == "cpu":
-            plans[self._plan] = self._agree()
-        return bool(plans.get(self._plan, False))
+        if self._plan not in plans:
+            plans[self._plan] = self._found()
+        last = plans[self._plan]
+        return None if last is None else Cheaper(last)
+
+    def _found(self) -> bool | None:
+        """Whether images are to lie with their channels last; None where nothing is cheaper than torch's own."""
+        bare = isinstance(self.objective._pass, FunctionPasses)
+        for last in (True, False) if self.objective.device.type == "cpu" and not bare else ():
+            cheaper = Cheaper(last)
+            if self._agrees(cheaper):
+                return last
+            if not cheaper.count:
+                break
+        return None
 
     @property
     def _plan(self) -> tuple[str, str]:
         return "second derivatives", self.kind
 
-    def _agree(self) -> bool:
-        drawn = torch.randn(self.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        slope = self._cut(drawn)
+    def _agrees(self, cheaper: Cheaper) -> bool:
+        slope = self._cut(torch.randn(self.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
         try:
-            with Cheaper() as cheaper:
+            with cheaper:
                 found = self._of_first_batch(slope)
         except Exception:  # raised again without it, if it is the user's own
             return False
-        if not cheaper.count:
+        if not cheaper.count or not cheaper.is_laid_well:
             return False
         known = self._of_first_batch(slope)
         return bool(torch.linalg.vector_norm(found - known) <= _AGREE * torch.linalg.vector_norm(known))
