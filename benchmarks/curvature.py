@@ -2,7 +2,8 @@
 
     python -m benchmarks.curvature [--only products,ends,density] [--rounds 3] [--quick] [--json]
 
-``products``: one Hessian-vector product, and five at once; rounds of all contenders, one after the other. ``ends``:
+``products``: one Hessian-vector product, and five at once; rounds of all contenders, one after the other; last
+PyHessian on all images as one batch, whose graph it keeps (14 GB here). ``ends``:
 lambda_max, then both ends of the spectrum, to 1 %. ``density``: 5 probes of 50 steps; of the peers one probe of 5
 steps, times 50, since a step costs them the same as any other (``--only whole``: all of it). ``chart``: what a warm
 start saves on 200 images (on request). Seconds are those of a clock, with as many threads as torch takes. Peers are
@@ -73,7 +74,25 @@ def products(objective: ln.Objective, peers: Mapping[str, Peer], rounds: int) ->
         seconds = paired(contenders, rounds)
         result |= {f"{what}: {name}, seconds": min(values) for name, values in seconds.items()}
         result |= {f"{what}: {name} / ours": ratio(seconds, name, "ours") for name in peers}
+    if "PyHessian" in peers:
+        result |= whole_batch(peers["PyHessian"], one["ours"], vectors[0], rounds)
     return result
+
+
+def whole_batch(peer: Peer, ours: Callable[[], Any], vector: torch.Tensor, rounds: int) -> dict[str, Any]:
+    """PyHessian where all images are one batch: it then keeps their graph from one product to the next, as ours do."""
+    name = "PyHessian, one batch"
+    started = time.perf_counter()
+    try:
+        kept = peer.keeping()
+    except (MemoryError, RuntimeError) as error:
+        return {f"left out: {name}": str(error)}
+    result: dict[str, Any] = {f"product: {name}, seconds to begin": time.perf_counter() - started}
+    seconds = paired({"ours": ours, name: lambda: kept(vector)}, rounds)
+    return result | {
+        f"product: {name}, seconds": min(seconds[name]),
+        f"product: {name} / ours": ratio(seconds, name, "ours"),
+    }
 
 
 def ends(objective: ln.Objective, peers: Mapping[str, Peer]) -> dict[str, Any]:

@@ -38,6 +38,10 @@ class Peer:
         """H V, shape (k, d) as V."""
         return torch.stack([self.product(vector) for vector in vectors])
 
+    def keeping(self) -> Callable[[Tensor], Any]:
+        """H v by a way that keeps between products what does not change."""
+        raise NotImplementedError
+
     def largest(self, tolerance: float) -> Ends:
         """The largest eigenvalue."""
         raise NotImplementedError
@@ -55,15 +59,24 @@ class PyHessian(Peer):
     """PyHessian 0.1: products one at a time, power iteration, Lanczos with reorthogonalisation."""
 
     def __init__(self, work: Workload, batches: list[tuple[Tensor, Tensor]]) -> None:
-        package = importlib.import_module("pyhessian")
-        self._made = package.hessian(copy.deepcopy(work.model), work.loss, dataloader=batches, cuda=False)
+        self._package, self._work = importlib.import_module("pyhessian"), work
+        self._made = self._package.hessian(copy.deepcopy(work.model), work.loss, dataloader=batches, cuda=False)
 
     def product(self, vector: Tensor) -> Tensor:
         """One at a time."""
+        return torch.cat([part.reshape(-1) for part in self._made.dataloader_hv_product(self._cut(vector))[1]])
+
+    def keeping(self) -> Callable[[Tensor], Any]:
+        """Products from the graph of the gradient on all images, which is made once."""
+        work = self._work
+        made = self._package.hessian(copy.deepcopy(work.model), work.loss, data=(work.x, work.y), cuda=False)
+        multiply = importlib.import_module("pyhessian.utils").hessian_vector_product
+        return lambda vector: multiply(made.gradsH, made.params, self._cut(vector))
+
+    def _cut(self, vector: Tensor) -> list[Tensor]:
         parameters = self._made.params
         parts = torch.split(vector.float(), [parameter.numel() for parameter in parameters])
-        cut = [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
-        return torch.cat([part.reshape(-1) for part in self._made.dataloader_hv_product(cut)[1]])
+        return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 
     def largest(self, tolerance: float) -> Ends:
         """By power iteration: the largest in size, until it changes by less than the tolerance from step to step."""

@@ -49,3 +49,11 @@ def test_a_terminal_gets_a_bar_after_a_second(clock, capsys, monkeypatch):
         assert bar._bar is not None
         bar.say("half-way")
     assert "half-way" in capsys.readouterr().err
+
+
+def test_what_an_earlier_run_found_is_no_speed(clock):
+    with Progress("evaluate", 100, "points", show=False) as bar:
+        bar.advance(90, known=True)
+        bar.advance(4)
+        assert bar.done == 94
+        assert bar.rate == 4 / 4

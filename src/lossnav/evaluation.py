@@ -528,10 +528,11 @@ class _Run:
                 yield True
                 return
             losses = np.full(len(points), math.nan)
+            computed = self.computed
             for count, outcome in enumerate(self._outcomes(points), 1):
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
-                bar.advance()
+                bar.advance(known=self.computed == computed)  # what is known comes first
                 self.seconds += time.perf_counter() - clock
                 if self.stop.signal is None:
                     yield count == len(points)

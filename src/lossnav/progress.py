@@ -35,7 +35,7 @@ class Progress:
 
     def __init__(self, description: str, total: int | None, unit: str, show: bool | None = None) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.done = 0
+        self.done = self._known = 0
         self._terminal = sys.stderr.isatty()
         self._show = self._terminal if show is None else show
         self._bar: rich.progress.Progress | None = None
@@ -48,16 +48,17 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Units a second, over the whole work so far."""
-        return self.done / max(self.seconds, 1e-9)
+        """Units a second, over the whole work so far; what was known before it counts for nothing."""
+        return (self.done - self._known) / max(self.seconds, 1e-9)
 
     def __enter__(self) -> Progress:
         self._started = self._last_line = time.monotonic()
         return self
 
-    def advance(self, units: int = 1) -> None:
-        """Say that some more units are done."""
+    def advance(self, units: int = 1, known: bool = False) -> None:
+        """Say that some more units are done, or were ``known`` from an earlier run and took no time."""
         self.done += units
+        self._known += units * known
         if not self._show:
             return
         if self._terminal:

@@ -462,7 +462,7 @@ def test_out_of_memory_halves_the_batches_and_goes_on(monkeypatch, error):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_first_layer_responses_take_only_a_part_of_the_memory(eager, monkeypatch, way):
-    monkeypatch.setattr(planning, "_free_bytes", lambda device: 1000.0)
+    monkeypatch.setattr(planning, "free_bytes", lambda device: 1000.0)
     objective = make(ConvNet())
     surface = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
     assert "amortize_first_layer" not in surface.attrs["engine"]["plan_fields"]

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+import torch
 
 import lossnav as ln
 from conftest import made
@@ -307,6 +308,29 @@ def test_a_volume_has_a_slider(serve, visit, tmp_path):
     assert page.evaluate("() => lossnav.view.iso") == [0.5, 2]
 
 
+def test_a_click_in_a_volume_meets_its_isosurface_or_its_slice(serve, visit, tmp_path):
+    axis = np.linspace(-1, 1, 21)
+    a, b, c = np.meshgrid(axis, axis, axis, indexing="ij")
+    values = 0.1 + a**2 + 2 * b**2 + 3 * (c - 0.2) ** 2
+    ln.save(made(values, dims=("alpha", "beta", "gamma"), ends=(-1, 1)), tmp_path / "volume.zarr")
+    page = visit(serve(tmp_path / "volume.zarr").url)
+    page.locator("#iso").fill("0.5")
+    page.locator("#iso").press("Enter")
+    frames(page)
+    page.locator("#surface").click()
+    wait(page, "() => lossnav.view.slice > 0")
+    at = page.evaluate("() => lossnav.view.at")
+    assert page.evaluate("() => lossnav.view.slice") == at[2] > 0.2  # from above, before the slice at 0 is met
+    there = values[tuple(np.abs(axis - each).argmin() for each in at)]
+    assert there == pytest.approx(0.5, abs=0.2)  # the measured point next to it
+    page.locator("#iso").fill("100")
+    page.locator("#iso").press("Enter")
+    frames(page)
+    page.locator("#surface").click()
+    wait(page, "before => JSON.stringify(lossnav.view.at) !== JSON.stringify(before)", at)
+    assert page.evaluate("() => lossnav.view.at")[2] == at[2]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1366, 768), (390, 844)])
 def test_it_fits_and_can_be_read(stored, serve, visit, scheme, size):
@@ -484,6 +508,59 @@ def test_new_places_and_back(live, visit):
     page.locator("#places button").first.click()
     wait(page, "() => lossnav.session.place === 0")
     assert page.evaluate("() => lossnav.drawn().layers.length") > 0
+
+
+@pytest.mark.parametrize("kind", ["gradient", "hessian", "checkpoint"])
+def test_the_axes_are_turned(live, network, visit, tmp_path, kind):
+    page = visit(live.url)
+    page.keyboard.press("a")
+    page.locator(f'#axes-form [value="{kind}"]').check()
+    if kind == "checkpoint":
+        moved = {name: tensor + 0.1 for name, tensor in network.params.items()}
+        ln.checkpoints.save(moved, tmp_path / "other.safetensors")
+        page.locator('#axes-form [name="checkpoint"]').fill(str(tmp_path / "other.safetensors"))
+    page.locator("#axes-form .main").click()
+    wait(page, "() => lossnav.session.place === 1 && lossnav.view.place === 1 && lossnav.drawn()?.layers.length")
+    words = page.locator("#places li").last.inner_text()
+    if kind == "hessian":
+        pairs = ln.curvature.top_eigenpairs(network, which="both", progress=False)
+        said = [float(word) for word in re.findall(r"-?[\d.]+(?:e-?\d+)?", words.split("=")[1])]
+        np.testing.assert_allclose(said, pairs.values[::-1], rtol=0.02)
+    else:
+        assert {"gradient": "gradient", "checkpoint": "other.safetensors"}[kind] in words
+    wait(page, "() => lossnav.selection?.finished && lossnav.view.at.every(v => v === 0)")
+    frames(page)
+    shown = float(page.locator("#point-loss").get_attribute("data-loss"))
+    assert shown == pytest.approx(network.evaluate(network.params)["loss"], rel=2e-4)
+    if kind == "gradient":  # all of it lies in the plane, along the first axis
+        slope = page.evaluate("() => lossnav.selection.gradient")
+        assert slope["in_plane_norm"] == pytest.approx(slope["norm"], rel=1e-4)
+    if kind == "checkpoint":
+        click(page, [1.0, 0.0])
+        wait(page, "() => lossnav.selection?.finished && lossnav.view.at[0] > 0.9")
+        at = page.evaluate("() => lossnav.view.at")
+        chart = ln.Line(network.params, ln.directions.between(network.params, moved))
+        if abs(at[1]) < 1e-9:
+            there = network.evaluate(chart([at[0]]))["loss"]
+            assert page.evaluate("() => lossnav.selection.values.loss") == pytest.approx(there, rel=2e-4)
+
+
+@pytest.mark.slow
+def test_a_window_of_a_live_volume(serve, visit, tmp_path):
+    bowl = ln.Objective.from_function(
+        lambda p: 0.5 + (p["x"] ** 2 * torch.tensor([1.0, 2.0, 3.0])).sum(), {"x": torch.zeros(3)}
+    )
+    axes = [{"x": row} for row in torch.eye(3)]
+    page = visit(serve(bowl, ln.Volume(bowl.params, *axes), store=tmp_path / "bowl.zarr").url)
+    zoom(page, [0.5, 0.5], 6)
+    last = asked_window(page)
+    wait(page, "last => lossnav.drawn().layers.some(l => l.window === last) && !lossnav.busy", last)
+    seen = drawn(page)
+    (layer,) = seen["layers"]
+    (alpha, beta), gamma = layer["axes"], page.evaluate("() => lossnav.drawn().slice")
+    assert alpha[0] <= seen["x"][0] < seen["x"][1] <= alpha[-1] and alpha[-1] - alpha[0] < 1.5
+    expected = 0.5 + np.square(alpha)[:, None] + 2 * np.square(beta) + 3 * gamma**2
+    np.testing.assert_allclose(numbers(layer["values"]).reshape(expected.shape), expected, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from lossnav.calling import FunctionalPasses
 from lossnav.charts import Chart
 from lossnav.errors import PlanFellBackWarning
 from lossnav.measures import Values
+from lossnav.memory import free_bytes
 from lossnav.objective import Objective
 
 _TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
@@ -216,7 +217,7 @@ class _Finder:
         inputs, outputs = structure.first_shape
         parts = 1 + len(self.chart.dims)
         needed = 4.0 * parts * outputs * structure.samples
-        return inputs >= _LEAST_INPUTS * parts and needed <= _SHARE * _free_bytes(self.objective.device)
+        return inputs >= _LEAST_INPUTS * parts and needed <= _SHARE * free_bytes(self.objective.device)
 
     def _may_fuse(self) -> bool:
         on_cpu = self.objective.device.type == "cpu" and self.structure.joined is not None
@@ -349,7 +350,7 @@ class _Finder:
             )
         assert probe._responses is not None
         per_sample = sum(part.numel() * part.element_size() for part in probe._responses[0])
-        needed, free = per_sample * self.structure.samples, _free_bytes(self.objective.device)
+        needed, free = per_sample * self.structure.samples, free_bytes(self.objective.device)
         if needed > _SHARE * free:
             raise MemoryError(f"responses of {layer} take {needed / 1e9:.1f} GB of {free / 1e9:.1f} GB free")
 
@@ -467,13 +468,3 @@ def _has_onednn_linear() -> bool:
         return torch.equal(torch.ops.mkldnn._linear_pointwise(x, x, None, "none", [], ""), x)
     except Exception:
         return False
-
-
-def _free_bytes(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    try:
-        with open("/proc/meminfo") as file:
-            return next(float(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 4e9

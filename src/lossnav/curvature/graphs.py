@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+
+from lossnav.memory import free_bytes
 
 Leaves = Sequence[Tensor]
 
-BUDGET = 2**31  # bytes for the graphs that are kept from one product to the next
+_SHARE = 1 / 4  # of the memory that is free, for the graphs that are kept from one product to the next
 
 
 class Graph(NamedTuple):
@@ -42,12 +45,12 @@ class Keeper:
 
     Parameters
     ----------
-    budget : int
-        Bytes.
+    budget : int, optional
+        Bytes; by default a quarter of what the processor's memory has free.
     """
 
-    def __init__(self, budget: int = BUDGET) -> None:
-        self._budget = budget
+    def __init__(self, budget: float | None = None) -> None:
+        self._budget = _SHARE * free_bytes(torch.device("cpu")) if budget is None else budget
         self._kept: dict[int, tuple[Graph, int]] = {}
 
     def add(self, number: int, graph: Graph) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.curvature.derivatives import Hessian, Precision
+from lossnav.curvature.products import Signs
 from lossnav.objective import Objective
 
 
@@ -81,6 +82,10 @@ class Ground:
     def origin(self) -> Tensor:
         """No step at all."""
         return torch.zeros(self.size, dtype=torch.float64, device=self.objective.device)
+
+    def signs(self, seed: int) -> Signs:
+        """Vectors of random signs."""
+        return Signs(self._hessian, seed)
 
     def normal(self, generator: torch.Generator) -> Tensor:
         """Standard normal numbers, one an entry; drawn on the CPU, so the same on every device."""

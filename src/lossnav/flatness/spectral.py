@@ -169,17 +169,10 @@ def lambda_max(
 
 def _trace(apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int) -> list[float]:
     """Samples z . A H A z of the trace of A H A, A symmetric, over random signs z; their mean is its estimate."""
-    generator = torch.Generator().manual_seed(seed)
     at_once = max(1, min(_AT_ONCE, _MEMORY // (32 * ground.size)))
     found: list[float] = []
     with suppress(Stopped):
-        while len(found) < probes:
-            drawn = [_signs(ground, generator) for _ in range(min(at_once, probes - len(found)))]
-            vectors = [apply(signs) for signs in drawn]
+        for signs in ground.signs(seed).blocks(probes, at_once):
+            vectors = [apply(each) for each in signs]
             found += [float(v @ made) for v, made in zip(vectors, ground.multiply(*vectors), strict=True)]
     return found
-
-
-def _signs(ground: Ground, generator: torch.Generator) -> Tensor:
-    signs = torch.randint(0, 2, (ground.size,), generator=generator, dtype=torch.float64) * 2 - 1
-    return signs.to(ground.objective.device)

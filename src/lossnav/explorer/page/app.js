@@ -176,7 +176,7 @@ function settle() {
 }
 
 function askWindow() {
-  if (!session?.live || session.shape === "volume") return;
+  if (!session?.live) return;
   const wanted = ranges();
   const words = JSON.stringify([session.place, wanted]);
   if (words === sentWindow) return;
@@ -202,10 +202,14 @@ function zoomBy(factor) {
 
 function select(at, delay = 0) {
   if (!session) return;
-  if (onward.from && onward.endLine(at)) return;
-  const full = session.shape === "volume" ? [at[0], at[1], scene.layers[0].grid.slice] : at;
+  // Of a volume the map knows two coordinates; the third is the slice's, which goes where a click in space was.
+  const volume = session.shape === "volume";
+  if (volume && !scene?.layers.length) return;
+  const full = volume && at.length === 2 ? [...at, scene.layers[0].grid.slice] : at;
+  if (onward.from && onward.endLine(full)) return;
   const near = session.live ? null : known.nearest(session.place, full, spansOf().map((s) => [0, s]));
-  state.set({ at: near ? near.at : full });
+  const chosen = near ? near.at : full;
+  state.set(volume && at.length === 3 ? { at: chosen, slice: chosen[2] } : { at: chosen });
   ask(delay);
 }
 
@@ -394,7 +398,7 @@ window.lossnav = Object.freeze({
   get busy() { return progress.busy; },
   get timings() { return structuredClone(timings); },
   get requests() { return structuredClone(wire.requests); },
-  drawn: () => scene && { metric: scene.variable.name, log: scene.view.log, domain: [...scene.domain], levels: [...scene.levels], x: [...scene.x], y: [...scene.y], layers: scene.layers.map(copyOf) },
+  drawn: () => scene && { metric: scene.variable.name, log: scene.view.log, domain: [...scene.domain], levels: [...scene.levels], x: [...scene.x], y: [...scene.y], slice: scene.layers[0]?.grid.slice ?? null, layers: scene.layers.map(copyOf) },
   surface: () => surface.shown(),
   curve: () => session?.shape === "line" && { x: [...curve.line.x], rows: structuredClone(curve.line.rows) },
   ball: () => structuredClone(balls.all.at(-1) ?? null),

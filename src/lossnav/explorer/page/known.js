@@ -32,8 +32,8 @@ export class Known {
     const steps = axes.map((axis) => (axis.length > 1 ? (axis.at(-1) - axis[0]) / (axis.length - 1) : 0));
     const grid = { ...frame, axes, steps, key: ++this.count, extent: axes.map((axis) => [axis[0], axis.at(-1)]) };
     const own = frame.window === null || frame.window === undefined;
-    // A finer level of a window takes the place of the coarser.
-    if (!own) here.grids = here.grids.filter((other) => other.window !== frame.window);
+    // A finer level of a window takes the place of the coarser: of a volume, which is drawn alone, once it is whole.
+    if (!own && (axes.length < 3 || isWhole(grid))) here.grids = here.grids.filter((other) => other.window !== frame.window);
     here.grids.push(grid);
     const windows = here.grids.filter((other) => other.window !== null && other.window !== undefined);
     if (windows.length > KEPT) here.grids = here.grids.filter((other) => other !== windows[0]);
@@ -54,8 +54,17 @@ export class Known {
     return this.of(place).grids.filter((grid) => grid.axes.length === 1).sort((a, b) => b.steps[0] - a.steps[0] || a.key - b.key);
   }
 
-  volume(place) {
-    return this.of(place).grids.findLast((grid) => grid.axes.length === 3) ?? null;
+  // The grid of a volume that shows most of a window: whole rather than under way, then the finest.
+  volume(place, window) {
+    let best = null;
+    for (const grid of this.of(place).grids) {
+      if (grid.axes.length !== 3) continue;
+      const part = window.reduce((all, ends, i) => all * overlap(grid.extent[i], ends), 1);
+      const worth = [Math.round(20 * part), isWhole(grid) ? 1 : 0, -grid.steps[0]];
+      const differs = best ? worth.findIndex((v, i) => v !== best.worth[i]) : 0;
+      if (differs < 0 || worth[differs] > (best?.worth[differs] ?? -Infinity)) best = { grid, worth };
+    }
+    return best?.grid ?? null;
   }
 
   // The measured point nearest to a place, in a frame's own steps; null where nothing is known.
@@ -141,5 +150,7 @@ export function blend(values, at, ny, s, t) {
   return total / weight;
 }
 
+// The share of the second interval that the first covers.
+const overlap = ([a, b], [c, d]) => Math.max(0, Math.min(b, d) - Math.max(a, c)) / (d - c);
 const meets = ([a, b], [c, d]) => a < d && c < b;
 const within = (inner, outer) => inner.every(([a, b], i) => a >= outer[i][0] - 1e-9 && b <= outer[i][1] + 1e-9);

@@ -52,7 +52,7 @@ function nearestIndex(axis, value) {
 export function compose(view, session, known, frozen = null) {
   const variable = variableOf(view, session);
   const [x, y] = windowOf(view, session);
-  const volume = session.shape === "volume" ? known.volume(view.place) : null;
+  const volume = session.shape === "volume" ? known.volume(view.place, [x, y]) : null;
   const grids = volume ? [sliceOf(volume, view.slice)] : known.layers(view.place, x, y);
   const layers = grids.map((grid) => ({
     grid, x: grid.axes[0], y: grid.axes[1], raw: grid.values[variable.name], values: drawnOf(grid, variable.name, view.log), extent: grid.extent,

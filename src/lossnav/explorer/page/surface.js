@@ -6,7 +6,7 @@ import { PLAIN } from "./dom.js";
 import { TALL, labelsOf, paintFrame, paintLabels, verticalOf, worldOf } from "./frame.js";
 import { follow } from "./gestures.js";
 import { Brush } from "./gl.js";
-import { sample } from "./known.js";
+import { below, sample } from "./known.js";
 import { measuredOf } from "./map.js";
 import { epochsOf } from "./marks.js";
 import { isosurfaceMesh, surfaceMesh } from "./meshes.js";
@@ -249,21 +249,28 @@ export class SurfaceView {
     paintLabels(context, labelsOf(this.scene, this.matrix, width, height));
   }
 
-  // The place on the surface under a pixel: along the ray until it goes under, then by halves.
+  // The place under a pixel, on the surface or on a volume's slice or first isosurface, whichever the ray meets first.
   #pick(at) {
     const { scene, canvas } = this;
-    if (!scene || scene.volume) return;
+    if (!scene) return;
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
     const { eye, way } = ray(scene.view.camera, width / height, ...at, width, height);
     const { x, y } = scene;
+    const [low, high] = verticalOf(scene);
     const data = (t) => {
       const p = eye.map((v, k) => v + t * way[k]);
-      return { at: [x[0] + ((p[0] + 1) / 2) * (x[1] - x[0]), y[0] + ((p[1] + 1) / 2) * (y[1] - y[0])], z: p[2], p };
+      const place = [x[0] + ((p[0] + 1) / 2) * (x[1] - x[0]), y[0] + ((p[1] + 1) / 2) * (y[1] - y[0])];
+      return { at: scene.volume ? [...place, low + (p[2] / TALL) * (high - low)] : place, z: p[2], p };
     };
+    const outside = ({ p }) => Math.abs(p[0]) > 1 || Math.abs(p[1]) > 1 || (scene.volume && (p[2] < 0 || p[2] > TALL));
+    if (scene.volume) {
+      const met = this.#meets(eye, way, data, outside);
+      if (met !== null) this.act.select(data(met).at);
+      return;
+    }
     const over = (t) => {
       const d = data(t);
-      if (Math.abs(d.p[0]) > 1 || Math.abs(d.p[1]) > 1) return NaN;
-      return d.z - this.#world([...d.at, this.heightAt(d.at)])[2];
+      return outside(d) ? NaN : d.z - this.#world([...d.at, this.heightAt(d.at)])[2];
     };
     let last = NaN;
     for (let t = 0.3; t < 14; t += 0.012) {
@@ -281,6 +288,37 @@ export class SurfaceView {
       last = now;
     }
   }
+
+  // How far along a ray a volume's slice or its opaque isosurface lies; null where it meets neither.
+  #meets(eye, way, data, outside) {
+    const { scene } = this;
+    const { volume } = scene;
+    const slice = (this.#world([0, 0, scene.layers[0].grid.slice])[2] - eye[2]) / way[2];
+    const end = slice > 0 && !outside(data(slice)) ? slice : null;
+    const values = drawnOf(volume, scene.variable.name, scene.view.log);
+    const [level] = isoLevels(scene);
+    let last = NaN;
+    for (let t = 0.3; t < (end ?? 14); t += 0.012) {
+      const d = data(t);
+      const now = outside(d) ? NaN : valueIn(volume, values, d.at) - level;
+      if (last * now <= 0) return t;
+      last = now;
+    }
+    return end;
+  }
+}
+
+// Values between the slices of a volume; NaN where one of those around is a hole.
+function valueIn(volume, values, [a, b, c]) {
+  const [x, y, z] = volume.axes;
+  const k = below(z, c);
+  const [near, far] = [k, Math.min(k + 1, z.length - 1)].map((slice) => {
+    const [i, j] = [below(x, a), below(y, b)];
+    const at = (di, dj) => values[((i + di) * y.length + j + dj) * z.length + slice];
+    const [s, t] = [(a - x[i]) / (x[i + 1] - x[i]), (b - y[j]) / (y[j + 1] - y[j])];
+    return (1 - s) * ((1 - t) * at(0, 0) + t * at(0, 1)) + s * ((1 - t) * at(1, 0) + t * at(1, 1));
+  });
+  return near + ((c - z[k]) / (z[k + 1] - z[k])) * (far - near);
 }
 
 export function isoLevels(scene) {

@@ -23,6 +23,7 @@ from lossnav.charts import Chart
 from lossnav.charts.saved import open_chart
 from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
+from lossnav.curvature.products import Signs
 from lossnav.errors import ChartError, Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
 from lossnav.files import Place, beside, is_local, is_url
 from lossnav.interrupts import StopRequests
@@ -228,13 +229,11 @@ class _Measuring:
     def trace(self) -> None:
         """The trace and that of each tensor's block, by random signs (Hutchinson 1990), unless it is known."""
         known = self.subject._of_spectrum()
-        drawn = torch.Generator().manual_seed(self.seed)
         sizes = [self.here.params[name].numel() for name in self._hessian.names]
         rows = []
-        for count in self._portions(self.probes):
-            signs = torch.randint(0, 2, (count, self._hessian.size), generator=drawn).double().mul_(2).sub_(1)
-            for sign, image in zip(signs, self._products(list(signs.to(self.here.device))), strict=True):
-                rows.append([float(part.sum()) for part in torch.split(sign.to(image.device) * image, sizes)])
+        for signs in Signs(self._hessian, self.seed).blocks(self.probes, _AT_ONCE):
+            for sign, image in zip(signs, self._products(list(signs)), strict=True):
+                rows.append([float(part.sum()) for part in torch.split(sign * image, sizes)])
         samples = np.array(rows)  # (probes, tensors)
         whole = samples.sum(1)
         error = float(whole.std(ddof=1) / math.sqrt(len(whole)))
@@ -254,10 +253,10 @@ class _Measuring:
             return
         seeds = [options["seed"] + 1 + i for i in range(self.probes)]
         values: list[float] = []
-        for count in self._portions(self.probes):
+        for start in range(0, self.probes, _AT_ONCE):
             drawn = [
                 self._hessian.to_flat(directions.random(self.here, **options | {"n": 1, "seed": each})[0])
-                for each in seeds[len(values) : len(values) + count]
+                for each in seeds[start : start + _AT_ONCE]
             ]
             values += [float(v @ image) for v, image in zip(drawn, self._products(drawn), strict=True)]
         self.found["random_curvature"] = {
@@ -358,10 +357,6 @@ class _Measuring:
     def _products(self, vectors: list[Tensor]) -> list[Tensor]:
         self.passes += len(vectors)
         return self._hessian.derive(vectors).products
-
-    @staticmethod
-    def _portions(count: int) -> list[int]:
-        return [min(_AT_ONCE, count - start) for start in range(0, count, _AT_ONCE)]
 
 
 def random_options(chart: Chart) -> dict[str, Any] | None:
