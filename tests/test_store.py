@@ -324,6 +324,28 @@ def test_another_version_is_refused(objective, plane, tmp_path, monkeypatch):
 # ---------------------------------------------------------------------- from the store alone
 
 
+@pytest.mark.parametrize(("off", "refused"), [(1e-14, False), (1e-6, True)])
+def test_the_last_digits_of_norms_are_those_of_the_threads_that_summed_them(
+    objective, plane, tmp_path, monkeypatch, off, refused
+):
+    place, grid = tmp_path / "run.zarr", ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
+    made, describe = ln.evaluate(objective, plane, grid, store=place), ln.Plane.describe
+
+    def elsewhere(chart):
+        said = describe(chart)
+        recipes = [recipe | {"norm": recipe["norm"] * (1 + off)} for recipe in said["directions"]]
+        return said | {"directions": recipes, "cosines": {key: value + off for key, value in said["cosines"].items()}}
+
+    monkeypatch.setattr(ln.Plane, "describe", elsewhere)
+    if refused:
+        with pytest.raises(errors.PlanMismatchError, match=r"chart\.cosines: was"):
+            ln.evaluate(objective, plane, grid, store=place)
+        return
+    again = ln.evaluate(objective, plane, grid, store=place)
+    assert again.equals(made)
+    assert again.attrs["plan_hash"] == made.attrs["plan_hash"]
+
+
 @pytest.mark.parametrize(
     "sampler",
     [

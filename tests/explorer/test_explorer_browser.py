@@ -323,12 +323,13 @@ def test_a_click_in_a_volume_meets_its_isosurface_or_its_slice(serve, visit, tmp
     assert page.evaluate("() => lossnav.view.slice") == at[2] > 0.2  # from above, before the slice at 0 is met
     there = values[tuple(np.abs(axis - each).argmin() for each in at)]
     assert there == pytest.approx(0.5, abs=0.2)  # the measured point next to it
-    page.locator("#iso").fill("100")
+    page.locator("#iso").fill("100")  # nowhere
     page.locator("#iso").press("Enter")
+    page.locator("#slice").fill("5")
     frames(page)
     page.locator("#surface").click()
     wait(page, "before => JSON.stringify(lossnav.view.at) !== JSON.stringify(before)", at)
-    assert page.evaluate("() => lossnav.view.at")[2] == at[2]
+    assert page.evaluate("() => lossnav.view.at")[2] == axis[5]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -539,10 +540,10 @@ def test_the_axes_are_turned(live, network, visit, tmp_path, kind):
         click(page, [1.0, 0.0])
         wait(page, "() => lossnav.selection?.finished && lossnav.view.at[0] > 0.9")
         at = page.evaluate("() => lossnav.view.at")
-        chart = ln.Line(network.params, ln.directions.between(network.params, moved))
-        if abs(at[1]) < 1e-9:
-            there = network.evaluate(chart([at[0]]))["loss"]
-            assert page.evaluate("() => lossnav.selection.values.loss") == pytest.approx(there, rel=2e-4)
+        other = ln.directions.random(network, n=1, seed=1)  # the seed that the page proposes
+        chart = ln.Plane(network.params, ln.directions.between(network.params, moved), *other)
+        there = network.evaluate(chart(at))["loss"]
+        assert page.evaluate("() => lossnav.selection.values.loss") == pytest.approx(there, rel=2e-4)
 
 
 @pytest.mark.slow
