@@ -56,7 +56,8 @@ def serve(pipe: Connection, samples: int, probes: NDArray[np.float64], total: in
 def against_processes(quick: bool, rounds: int) -> dict[str, Any]:
     samples, count = SAMPLES[quick], POINTS[quick]
     points = np.random.default_rng(1).uniform(-1, 1, size=(count, 2))
-    probes, total = probe_points(ln.Grid(alpha=(-1, 1, 51), beta=(-1, 1, 51))), 51 * 51
+    side = 3 if quick else 51
+    probes, total = probe_points(ln.Grid(alpha=(-1, 1, side), beta=(-1, 1, side))), side**2
     context = multiprocessing.get_context("spawn")
     pipes, processes = [], []
     for _ in range(WORKERS):

@@ -74,10 +74,10 @@ def plain_loop(workload: workloads.Workload) -> None:
 
 def main() -> None:
     chosen = options(__doc__ or "")
-    samples, points = (100, 4) if chosen.quick else (1000, 5)
+    samples, points = (60, 2) if chosen.quick else (1000, 5)
     small, workload = workloads.resnet56(60), workloads.resnet56(samples)
     for plan in ("auto", "plain"):
-        run(small, plan, 4)
+        run(small, plan, 2 if chosen.quick else 4)
     megabytes = sum(p.numel() * p.element_size() for p in workload.model.parameters()) / 2**20
     data = sum(t.numel() * t.element_size() for t in (workload.x, workload.y)) / 2**20
     micro_batch = MICRO_BATCH * activations(workload.model, workload.x[0])

@@ -76,8 +76,9 @@ class Desk:
         """Send a place to a client, which is there from now on."""
         place = self.session.place(number)
         client.place = number
-        client.send(self.session.message(number) | {"id": given})
-        for frame in place.frames():
+        frames = place.frames()
+        client.send(self.session.message(number) | {"id": given, "frames": len(frames)})
+        for frame in frames:
             client.send(frame)
 
     def on_window(self, client: Client, request: wire.Window) -> None:

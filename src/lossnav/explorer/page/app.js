@@ -24,6 +24,7 @@ import { Toolbar } from "./toolbar.js";
 import { Wire } from "./wire.js";
 
 const SETTLE = 90; // ms after the view's last movement at which its window is asked for
+const PATIENCE = 1000; // ms after which a place is drawn without frames that were announced
 const ARROWS = 220; // ms after the last arrow key at which its point is asked for
 
 const wire = new Wire(receive, (word) => {
@@ -44,6 +45,7 @@ let asked = {}; // numbers of what was asked: point, window
 let askedAt = ""; // where the panel's point is
 let sentWindow = "";
 let arriving = true; // between a connection and the first place
+let awaited = 0; // frames that come right after their session: drawn with it, and not the empty place before them
 let timers = {};
 let news = []; // timings of grids that are not yet drawn
 const timings = [];
@@ -102,6 +104,9 @@ function arrive(message) {
   arriving = false;
   session = message;
   sentWindow = "";
+  awaited = message.frames ?? 0;
+  clearTimeout(timers.patience);
+  if (awaited) timers.patience = setTimeout(goOn, PATIENCE);
   known.renew(message.place);
   if (moved || message.place !== wanted) {
     const k = message.axes.length;
@@ -131,6 +136,7 @@ function arrive(message) {
 
 function takeGrid(frame) {
   const { received } = frame;
+  if (awaited && --awaited === 0) goOn();
   const added = known.add(frame);
   const values = frame.values.loss?.length ?? 0;
   if (frame.type === "grid") news.push({ window: frame.window ?? null, level: frame.level, values, received, drawn: null });
@@ -322,8 +328,13 @@ function extras() {
 }
 
 function schedule() {
-  if (timers.frame) return;
-  timers.frame = requestAnimationFrame(paint);
+  if (!timers.frame && !awaited) timers.frame = requestAnimationFrame(paint);
+}
+
+function goOn() {
+  clearTimeout(timers.patience);
+  awaited = 0;
+  schedule();
 }
 
 function paint() {

@@ -5,7 +5,7 @@ import { PLAIN } from "./dom.js";
 import { below, blend } from "./known.js";
 import { missing } from "./unfinished.js";
 
-const SIDE = 480; // pixels that a layer's image has at least along a side: finer than a screen needs
+const SIDE = 400; // pixels that a layer's image has at least along a side: finer than a screen needs
 
 // Where the pixels of one side lie between the nodes of an axis.
 function places(axis, factor) {

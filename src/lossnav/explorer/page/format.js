@@ -51,8 +51,10 @@ export function percent(fraction, places = 1) {
   return Number.isFinite(fraction) ? `${(100 * fraction).toFixed(places)}${THIN}%` : "not a number";
 }
 
+const GROUPED = new Intl.NumberFormat("en-US"); // making one takes longer than all it is used for in a picture
+
 export function count(value) {
-  return Math.round(value).toLocaleString("en-US");
+  return GROUPED.format(Math.round(value));
 }
 
 // Steps of 1, 2 or 5 times a power of ten: at most about so many between the ends, or as near to that as can be.

@@ -102,7 +102,7 @@ function program(gl, vertex, fragment) {
 
 // Whether a processor plays the graphics card. Four samples a pixel then triple what a picture of 201×201 takes.
 function isPlayed() {
-  const gl = document.createElement("canvas").getContext("webgl2");
+  const gl = document.createElement("canvas").getContext("webgl2", { antialias: false, depth: false });
   if (!gl) return false;
   const names = gl.getExtension("WEBGL_debug_renderer_info");
   const name = String(gl.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER));
