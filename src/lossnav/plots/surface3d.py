@@ -91,9 +91,12 @@ def paint(axes: Any, picture: Picture) -> Any:
         height = math.log10(picture.center) if picture.log else picture.center
         axes.plot([0, 0], [0, 0], [floor, height], color=CENTER_COLOR, linewidth=0.8, linestyle="--", zorder=10)
         axes.plot([0], [0], [height], "o", color=CENTER_COLOR, markersize=4, zorder=11)
-    axes.set_xlabel(x.letter, labelpad=-2)
-    axes.set_ylabel(y.letter, labelpad=-2)
+    axes.set_xlabel(x.letter, labelpad=2)
+    axes.set_ylabel(y.letter, labelpad=2)
     axes.tick_params(labelsize=7, pad=0)
+    for labels, side in ((axes.get_xticklabels(), "left"), (axes.get_yticklabels(), "right")):
+        for label in labels:
+            label.set_ha(side)  # away from the near corner, where both axes have one
     axes.view_init(elev=32, azim=-125)
     axes.set_box_aspect((1, 1, 0.75), zoom=1.05)
     for pane in (axes.xaxis, axes.yaxis, axes.zaxis):
