@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -47,6 +48,19 @@ def paired(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> float:
     """Median over the rounds of how many times longer `slow` took than `fast`."""
     return statistics.median(a / b for a, b in zip(seconds[slow], seconds[fast], strict=True))
+
+
+class Told(dict[str, Any]):
+    """Results that are said on stderr as they come: a run of an hour that is ended early has said what it knew."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        print(f"{name}: {value}", file=sys.stderr, flush=True)
+
+    def __ior__(self, other: Any) -> Told:  # type: ignore[override,misc]
+        for name, value in dict(other).items():
+            self[name] = value
+        return self
 
 
 def machine() -> dict[str, Any]:

@@ -3,14 +3,14 @@
     python -m benchmarks.curvature [--only products,ends,density] [--rounds 3] [--quick] [--json]
 
 ``products``: one Hessian-vector product, and five at once; rounds of all contenders, one after the other; last
-PyHessian on all images as one batch, whose graph it keeps (14 GB here). ``ends``:
-lambda_max, then both ends of the spectrum, to 1 %. ``density``: 5 probes of 50 steps; of the peers one probe of 5
-steps, times 50, since a step costs them the same as any other (``--only whole``: all of it). ``chart``: what a warm
-start saves on 200 images (on request). Seconds are those of a clock, with as many threads as torch takes. Peers are
-looked for as `benchmarks.curvature_peers` says, and left out with a reason where they are not there.
+PyHessian on all images as one batch, whose graph it keeps (14 GB here). ``ends``: lambda_max, then both ends of the
+spectrum, to 1 %. ``density``: 5 probes of 50 steps; of the peers one probe of 5 steps, times 50, since a step costs
+them the same as any other (``--only whole``: all of it). ``chart``: what a warm start saves on 200 images (on request).
+Seconds are those of a clock, with as many threads as torch takes. Peers are looked for as `benchmarks.curvature_peers`
+says, and left out with a reason where they are not there.
 
-On two cores the first three take about an hour, with ``whole`` three. ``--quick`` takes the notebook's CNN on digits,
-in a minute.
+Numbers are said on stderr as they come. On two cores the first three take about two hours, with ``whole`` five.
+``--quick`` takes the notebook's CNN on digits, in a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import lossnav as ln
-from benchmarks.common import machine, options, paired, ratio, report
+from benchmarks.common import Told, machine, options, paired, ratio, report
 from benchmarks.curvature_peers import Peer, arpack, available
 from benchmarks.workloads import Workload, cnn_digits, resnet56
 from lossnav.curvature.eigen import random_vector
@@ -59,7 +59,7 @@ def products(objective: ln.Objective, peers: Mapping[str, Peer], rounds: int) ->
     """One product, and five in a block: seconds, ratios, and how far from ours the peers' numbers are."""
     hessian = ln.curvature.Hessian(objective)
     vectors = torch.stack([random_vector(hessian, seed) for seed in range(5)])
-    result: dict[str, Any] = {"parameters": hessian.size}
+    result = Told(parameters=hessian.size)
     ours = hessian.derive([vectors[0]]).products[0]
     for name, peer in peers.items():
         apart = torch.linalg.vector_norm(peer.product(vectors[0]).double() - ours) / torch.linalg.vector_norm(ours)
@@ -97,7 +97,7 @@ def whole_batch(peer: Peer, ours: Callable[[], Any], vector: torch.Tensor, round
 
 def ends(objective: ln.Objective, peers: Mapping[str, Peer]) -> dict[str, Any]:
     """lambda_max, and both ends, to 1 %: values, products, seconds; and those of SciPy from our products."""
-    result: dict[str, Any] = {}
+    result = Told()
     for which in ("largest", "both"):
         started = time.perf_counter()
         pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=TOLERANCE, progress=False)
@@ -126,7 +126,8 @@ def density(objective: ln.Objective, peers: Mapping[str, Peer], whole: bool) -> 
     started = time.perf_counter()
     found = ln.curvature.spectral_density(objective, probes=PROBES, steps=STEPS, progress=False)
     ours = time.perf_counter() - started
-    result: dict[str, Any] = {"density: ours, products": found.products, "density: ours, passes": found.passes}
+    result = Told()
+    result |= {"density: ours, products": found.products, "density: ours, passes": found.passes}
     result |= {"density: ours, seconds": ours, "density: ours, mean eigenvalue": found.mean.value}
     around = float(found.nodes.min()), float(found.nodes.max())
     for name, peer in peers.items():
