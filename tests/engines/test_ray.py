@@ -243,7 +243,7 @@ def test_a_spec_that_means_something_else_there(cluster, tmp_path):
     path = tmp_path / "another_project.py"
     path.write_text(SPEC)
     objective = load_objective(f"{path}:objective")
-    path.write_text(SPEC.replace("manual_seed(0)", "manual_seed(1)"))
+    path.write_text(SPEC.replace("manual_seed(0)", "manual_seed(17)"))
     line = ln.Line(objective.params, *ln.directions.random(objective, seed=0))
     with pytest.raises(ln.errors.ClusterError, match="could not build the objective.*another objective here"):
         ln.evaluate(objective, line, NINE, engine=ln.Ray(workers=1, build="spec"))
