@@ -39,7 +39,7 @@ WATCH = """(() => {
     const soon = requestAnimationFrame;
     const drawnAfter = (count) => new Promise((done) => {
         const shown = () => done(performance.now());
-        const look = () => (window.lossnav?.timings.length > count ? soon(() => soon(shown)) : soon(look));
+        const look = () => (window.lossnav?.timings.length > count ? soon(shown) : soon(look));
         soon(look);
     });
     window.first = async () => (await drawnAfter(0)) - window.asked;

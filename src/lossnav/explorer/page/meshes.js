@@ -25,11 +25,18 @@ export function surfaceMesh(x, y, values, floor = null) {
   for (let i = 0; i + 1 < nx; i++) {
     for (let j = 0; j + 1 < ny; j++) {
       const a = i * ny + j;
-      const [b, c, d] = [a + ny, a + 1, a + ny + 1];
+      const b = a + ny;
+      const c = a + 1;
+      const d = b + 1;
       if (!(finite(values[a]) && finite(values[b]) && finite(values[c]) && finite(values[d]))) continue;
-      // The diagonal that bends less.
-      const cells = Math.abs(values[a] - values[d]) <= Math.abs(values[b] - values[c]) ? [a, b, d, a, d, c] : [a, b, c, b, d, c];
-      indexes.set(cells, count);
+      // The diagonal that bends less. Written one by one: a list a cell is what the garbage collector would be busy with.
+      const along = Math.abs(values[a] - values[d]) <= Math.abs(values[b] - values[c]);
+      indexes[count] = a;
+      indexes[count + 1] = b;
+      indexes[count + 2] = along ? d : c;
+      indexes[count + 3] = along ? a : b;
+      indexes[count + 4] = d;
+      indexes[count + 5] = c;
       count += 6;
     }
   }
@@ -38,11 +45,19 @@ export function surfaceMesh(x, y, values, floor = null) {
 
 // The derivative along one axis, by what neighbours there are.
 function slope(values, axis, k, n, at, stride) {
-  const [before, after] = [k > 0 ? 1 : 0, k + 1 < n ? 1 : 0];
-  let [low, high] = [values[at - before * stride], values[at + after * stride]];
+  const before = k > 0 ? 1 : 0;
+  const after = k + 1 < n ? 1 : 0;
+  let low = values[at - before * stride];
+  let high = values[at + after * stride];
   let span = axis[k + after] - axis[k - before];
-  if (!(low - low === 0)) [low, span] = [values[at], axis[k + after] - axis[k]];
-  if (!(high - high === 0)) [high, span] = [values[at], axis[k] - axis[k - before]];
+  if (!(low - low === 0)) {
+    low = values[at];
+    span = axis[k + after] - axis[k];
+  }
+  if (!(high - high === 0)) {
+    high = values[at];
+    span = axis[k] - axis[k - before];
+  }
   const found = (high - low) / span;
   return found - found === 0 ? found : 0;
 }
