@@ -32,8 +32,9 @@ export class Known {
     const steps = axes.map((axis) => (axis.length > 1 ? (axis.at(-1) - axis[0]) / (axis.length - 1) : 0));
     const grid = { ...frame, axes, steps, key: ++this.count, extent: axes.map((axis) => [axis[0], axis.at(-1)]) };
     const own = frame.window === null || frame.window === undefined;
-    // A finer level of a window takes the place of the coarser: of a volume, which is drawn alone, once it is whole.
-    if (!own && (axes.length < 3 || isWhole(grid))) here.grids = here.grids.filter((other) => other.window !== frame.window);
+    // A finer level of a window takes the place of the coarser; in a volume, which is drawn alone, of a whole one once it is whole.
+    const gives = (other) => other.window === frame.window && (axes.length < 3 || isWhole(grid) || !isWhole(other));
+    if (!own) here.grids = here.grids.filter((other) => !gives(other));
     here.grids.push(grid);
     const windows = here.grids.filter((other) => other.window !== null && other.window !== undefined);
     if (windows.length > KEPT) here.grids = here.grids.filter((other) => other !== windows[0]);
@@ -56,15 +57,10 @@ export class Known {
 
   // The grid of a volume that shows most of a window: whole rather than under way, then the finest.
   volume(place, window) {
-    let best = null;
-    for (const grid of this.of(place).grids) {
-      if (grid.axes.length !== 3) continue;
-      const part = window.reduce((all, ends, i) => all * overlap(grid.extent[i], ends), 1);
-      const worth = [Math.round(20 * part), isWhole(grid) ? 1 : 0, -grid.steps[0]];
-      const differs = best ? worth.findIndex((v, i) => v !== best.worth[i]) : 0;
-      if (differs < 0 || worth[differs] > (best?.worth[differs] ?? -Infinity)) best = { grid, worth };
-    }
-    return best?.grid ?? null;
+    const part = ({ extent }) => Math.round(20 * window.reduce((all, ends, i) => all * overlap(extent[i], ends), 1));
+    const volumes = this.of(place).grids.filter((grid) => grid.axes.length === 3);
+    volumes.sort((a, b) => part(b) - part(a) || isWhole(b) - isWhole(a) || a.steps[0] - b.steps[0] || b.key - a.key);
+    return volumes[0] ?? null;
   }
 
   // The measured point nearest to a place, in a frame's own steps; null where nothing is known.
