@@ -507,8 +507,7 @@ def test_new_places_and_back(live, visit):
     wait(page, "() => lossnav.session.place === 1 && lossnav.view.place === 1")
     assert page.locator("#places li").count() == 2
     page.locator("#places button").first.click()
-    wait(page, "() => lossnav.session.place === 0")
-    assert page.evaluate("() => lossnav.drawn().layers.length") > 0
+    wait(page, "() => lossnav.session.place === 0 && lossnav.view.place === 0 && lossnav.drawn()?.layers.length")
 
 
 @pytest.mark.parametrize("kind", ["gradient", "hessian", "checkpoint"])
