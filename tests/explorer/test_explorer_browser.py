@@ -398,7 +398,7 @@ def live(network, plane, serve, tmp_path):
 
 def asked_window(page):
     """The number of the last window that was asked for, once the view rests."""
-    page.wait_for_timeout(400)
+    wait(page, "() => !lossnav.moving")
     return page.evaluate("() => lossnav.requests.findLast(r => r.type === 'window').id")
 
 
@@ -432,8 +432,8 @@ def test_moving_on_cancels(live, visit):
     levels = "id => lossnav.timings.filter(t => t.window === id).length"
     page = visit(live.url)
     zoom(page, [0.5, 0.5], 5)
-    wait(page, "() => lossnav.busy")
     before = asked_window(page)
+    wait(page, "() => lossnav.busy")
     page.mouse.down()
     for k in range(8):
         page.mouse.move(420 - 12 * k, 300)

@@ -406,6 +406,7 @@ window.lossnav = Object.freeze({
   get session() { return structuredClone(session); },
   get view() { return structuredClone(state.view); },
   get selection() { return structuredClone(reading); },
+  get moving() { return moving; },
   get busy() { return progress.busy; },
   get timings() { return structuredClone(timings); },
   get requests() { return structuredClone(wire.requests); },
