@@ -9,7 +9,7 @@ since a step costs them the same as any other (``--only whole``: all of it). ``c
 images (on request). Seconds are those of a clock, with as many threads as torch takes. Peers are looked for as
 `benchmarks.curvature_peers` says, and left out with a reason where they are not there.
 
-Numbers are said on stderr as they come. At 21 s a product the first three take some four hours, a part each run.
+Numbers are said on stderr as they come. At 11 s a product all four take some two and a half hours, a part each run.
 ``--quick`` takes the notebook's CNN on digits, in a minute.
 """
 
