@@ -60,7 +60,7 @@ def reachable(value: Any) -> Iterator[Any]:
     """A value and all that it refers to, each once, depth first.
 
     >>> layer = torch.nn.Linear(2, 1)
-    >>> any(part is layer.weight for part in reachable(lambda x: layer(x)))
+    >>> any(part is layer.weight for part in reachable(functools.partial(layer, torch.ones(2))))
     True
     """
     seen: set[int] = set()
