@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lossnav.batches import map_tensors, to_double
 from lossnav.calling import Measured, StepValues
 from lossnav.errors import LossShapeError, OptionError
-from lossnav.predictions import NAMED, NamedMetric
+from lossnav.predictions import NAMED
 from lossnav.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.readings import Reading
 from lossnav.watching import Watch, unwatched
@@ -283,10 +283,11 @@ def measure_metrics(
     outputs = logits(outputs)
     values: dict[str, Measured] = {}
     for name, metric in metrics.items():
-        if isinstance(metric, NamedMetric):
+        if getattr(metric, "of_prediction", False):
             assert watch is not None
             of_loss = value[0] if isinstance(value, tuple) else value
-            values[name] = metric(loss.reading.prediction(watch.calls, of_loss, outputs, targets, n, metric.name), n)
+            known_as = getattr(metric, "name", name)
+            values[name] = metric(loss.reading.prediction(watch.calls, of_loss, outputs, targets, n, known_as), n)
         else:
             values[name] = check_metric(name, metric(outputs, targets), n, targets)
     return values

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from lossnav import batches as data_batches
-from lossnav import checkpoints, identity, rng
+from lossnav import checkpoints, comparing, identity, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches, map_tensors
 from lossnav.calling import (
@@ -351,6 +351,11 @@ class Objective:
         StructureMismatchError
             If names or shapes differ.
         """
+        values, self.samples = self._reduce(self._steps(params))
+        return values
+
+    def _steps(self, params: Mapping[str, Tensor]) -> list[StepValues]:
+        """What every batch gives at a point, before it is joined."""
         self.require_same_structure(params, "the point")
         point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
         if self._writes_weights:
@@ -360,14 +365,13 @@ class Objective:
             try:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
                     steps = self._pass(point, self._buffers, self.batches)
-                    values, self.samples = self._reduce(steps)
             except LossMisjudgedError as error:  # each time the loss is taken for less
                 misjudged.append(error.batch)
                 continue
             self._loss.settle()
             if misjudged:
                 self._hold_cuts(misjudged[-1])
-            return values
+            return steps
 
     def _reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
         """Join batches; of a subset the standard error is that of the mean over all the data."""
@@ -420,7 +424,23 @@ class Objective:
         with rng.preserved(self.seed, self.device):
             other.batches = self.batches.take(drawn.tolist())
         other.population, other.subset_seed, other.samples, other._plans = total, seed, count, {}
+        other._warn_of_company()
         return other
+
+    def _warn_of_company(self) -> None:
+        """Warn where a value of a sample depends on the others in its batch, which in a subset are others."""
+        joined, samples = comparing.join(self.batches) if self.batches is not None else (None, 0)
+        if joined is None or self.bn != "frozen":  # what a batch has of its own is asked for
+            return
+        found = comparing.depends_on_batches(self, joined, samples, [self.params])
+        if found and not rng.draws(lambda: self._steps(self.params), self.device):  # else it is not the company
+            warnings.warn(
+                f"Here {' and '.join(found)} of a sample depend on the others in its batch, and a subset is cut into "
+                "other batches: its values are no estimate of those over all the data. Leave out subset=, or pass as "
+                "data the whole batches that you choose.",
+                LossnavWarning,
+                stacklevel=3,
+            )
 
     @staticmethod
     def _enough(values: Values, total: int) -> int:
@@ -581,7 +601,8 @@ class Objective:
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
         params = algebra.copy(self.params | self._held)
-        before, failure = (data_batches.versions(first), data_batches.versions(params)), None
+        before, failure = data_batches.versions(params), None
+        given = data_batches.move(first, self.device)
         try:
             suspicious = has_nan(self._first_steps(self._pass, params, first))
         except (LossShapeError, DataError, OptionError):
@@ -589,8 +610,9 @@ class Objective:
         except Exception as error:
             failure, suspicious = error, True
         if self.batches is not None:
-            self.batches.written_to = data_batches.versions(first) != before[0]
-        self._writes_weights = data_batches.versions(params) != before[1]
+            self.batches.written_to = not data_batches.same(first, given)
+            first = given
+        self._writes_weights = data_batches.versions(params) != before
         if not suspicious:
             return
         try:

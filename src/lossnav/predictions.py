@@ -75,6 +75,8 @@ def of_call(call: Call, counted: Tensor) -> Prediction:
 class NamedMetric:
     """A metric that lossnav knows by its name: a function of predictions and the number of samples."""
 
+    of_prediction = True
+
     def __init__(self, name: str, function: Callable[[Prediction, int], Measured]) -> None:
         self.name, self.function = name, function
 
