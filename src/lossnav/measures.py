@@ -76,13 +76,13 @@ class Loss:
     def watch(self) -> Watch | None:
         """What to enter while the loss is computed, where something is to be found out."""
         hidden = self._single is None and self.reduction != "none"
-        return self.reading.watch() if self.reading.predicts or (self.reading.weighs and hidden) else None
+        return self.reading.watch() if self.reading.predicts or (self.reading.active and hidden) else None
 
-    def weigh(self, value: Measured, watch: Watch, outputs: Any, targets: Any) -> Measured:
+    def weigh(self, value: Measured, watch: Watch | None, outputs: Any, targets: Any) -> Measured:
         """Turn the mean of a batch into numerator and weight, where it is known what it is a mean over."""
         if isinstance(value, tuple) or value.dim():
             return value
-        weight = self.reading.weight(watch.calls, value, logits(outputs), targets)
+        weight = self.reading.weight(watch.calls if watch is not None else (), value, logits(outputs), targets)
         if weight is None:
             return value
         return torch.where(weight > 0, value.double(), torch.zeros_like(value.double())) * weight, weight

@@ -721,9 +721,7 @@ def _measured(
     n = count(batch, targets)
     with watch if watch is not None and loss.function is not None else nullcontext():
         value = loss(outputs, targets, n)
-    measured: dict[str, Measured] = {"loss": value}
-    if watch is not None:
-        measured["loss"] = loss.weigh(value, watch, outputs, targets)
+    measured: dict[str, Measured] = {"loss": loss.weigh(value, watch, outputs, targets)}
     measured |= measure_metrics(metrics, loss, value, watch, outputs, targets, n)
     return n, measured if torch.is_grad_enabled() else map_tensors(measured, Tensor.detach)
 
@@ -743,8 +741,7 @@ def _measure_function(
     watch = loss.watch()
     with watch if watch is not None else nullcontext():
         values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
-    if watch is not None:
-        values["loss"] = loss.weigh(values["loss"], watch, None, None)
+    values["loss"] = loss.weigh(values["loss"], watch, None, None)
     for name, metric in metrics.items():
         values[name] = check_metric(name, metric(*arguments), n)
     return n, values if torch.is_grad_enabled() else map_tensors(values, Tensor.detach)

@@ -112,12 +112,18 @@ class Reading:
         self.loose = False  # a mean of torch's and something added to it
         self._taken_for: bool | None = None
         self._factor: Tensor | None = None  # of the mean
+        self._counts: list[tuple[int, int]] | None = None  # (shift, ignored) of labels whose number the weight is
         self.settled = not (weighs or predicts)
 
     @property
     def active(self) -> bool:
         """Whether there is anything to watch."""
-        return self.weighs or self.predicts
+        return self.predicts or (self.weighs and not self._counts_labels)
+
+    @property
+    def _counts_labels(self) -> bool:
+        """Whether weights are known from the labels alone, so that nothing needs to be watched."""
+        return self.settled and bool(self._counts)
 
     def watch(self) -> Watch:
         """What to enter while the loss is computed."""
@@ -133,11 +139,23 @@ class Reading:
         """What the mean over a batch is a mean over, shape (): counted targets, say; None where it is not known."""
         if not self.weighs:
             return None
+        if self._counts_labels and self._counts:
+            return _count_labels(targets, *self._counts[0])
         found = self._weight_of_call(calls, value) if calls else self._weight_of_candidate(value, outputs, targets)
         if found is None:
             self.weighs = False
             raise LossMisjudgedError
+        if not self.settled:
+            self._hold_counts(calls, found, targets)
         return found
+
+    def _hold_counts(self, calls: Sequence[Call], weight: Tensor, targets: Any) -> None:
+        """Keep the ways of counting labels that give the weight of every batch."""
+        if self._counts is None:
+            ignored = calls[0].arguments.get("ignore_index") if calls else None
+            self._counts = [] if ignored is None else [(shift, ignored) for shift in (0, 1)]
+        labels = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
+        self._counts = [way for way in self._counts if labels and bool(_count_labels(targets, *way) == weight)]
 
     def _weight_of_call(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
         if len(calls) != 1:
@@ -257,6 +275,10 @@ class Reading:
         if not fits or targets.is_floating_point() or targets.dtype == torch.bool or outputs.shape[1] < 2:
             return False
         return self.settled or bool(((targets >= 0) & (targets < outputs.shape[1])).all())
+
+
+def _count_labels(labels: Tensor, shift: int, ignored: int) -> Tensor:
+    return (labels[..., shift:] != ignored).double().sum()
 
 
 def fitting(outputs: Any, targets: Any, value: Tensor) -> Candidate | None:
