@@ -231,7 +231,8 @@ class _Finder:
 
     def _key(self) -> tuple[object, ...]:
         long = self.choice.per_point * self.total > _WORTH_COMPILING
-        return self.precision, self.chart.affine, len(self.chart.dims), long, torch.get_num_threads()
+        kind = self.chart.affine, len(self.chart.dims), bool(self.chart.moving_buffers)
+        return self.precision, *kind, long, torch.get_num_threads()
 
     def _cached(self) -> list[Plan] | None:
         return self.objective._plans.get(self._key())
@@ -423,7 +424,7 @@ class _Finder:
                 size = 50 if objective.device.type == "cpu" else 1024
                 parts = [cut(self.structure.joined, s, min(s + size, samples)) for s in range(0, samples, size)]
                 with rng.preserved(objective.seed, objective.device), torch.no_grad():
-                    steps = objective._pass(params | objective._held, objective._buffers, parts)
+                    steps = objective._pass(params | objective._held, objective.buffers_at(params), parts)
                     values, _ = objective._reduce(steps)
             self._plain_cache[(i, samples)] = values
         return self._plain_cache[(i, samples)]
