@@ -5,12 +5,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
-from networks_with_buffers import KINDS, data, plain_loss, trained
 
 import lossnav as ln
 from lossnav.curvature import Hessian
 from lossnav.errors import StructureMismatchError
 from lossnav.params import Checkpoint
+from networks_with_buffers import KINDS, data, plain_loss, trained
 
 
 def objective_of(model, **options):
