@@ -23,7 +23,7 @@ _IGNORED = (0, 255, -1, -100)  # what is commonly left out, besides nothing at a
 
 
 class LossMisjudgedError(Exception):
-    """A loss is not what it was taken for and is read in another way from now on; the pass must be made anew.
+    """A loss is not what it was taken for: the pass must be made anew, with less trust or with gradients enabled.
 
     Attributes
     ----------
