@@ -586,10 +586,10 @@ def test_dropout_inside_layers_is_named_too():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
-            self.rnn = nn.LSTM(6, 3, num_layers=2, dropout=0.5)
+            self.rnn = nn.LSTM(6, 3, num_layers=2, dropout=0.5, batch_first=True)
 
         def forward(self, x):
-            return self.rnn(x)[0]
+            return self.rnn(x[:, None])[0][:, 0]
 
     with pytest.warns(errors.TrainModeWarning, match="1 LSTM"):
         ln.Objective(Net().train(), "cross_entropy", (X, Y))
