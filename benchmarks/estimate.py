@@ -134,7 +134,7 @@ def measure(name: str, quick: bool) -> dict[str, float]:
     surface = ln.evaluate(objective, chart, sampler, engine=engine, progress=False)
     took = time.perf_counter() - started
     points = int((surface["status"] > 0).sum())
-    estimated = found.planning_seconds + found.seconds_per_point * points
+    estimated = found.seconds_for(points)
     return {
         "estimated s": estimated,
         "real s": took,
