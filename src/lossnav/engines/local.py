@@ -25,7 +25,8 @@ class Local(Engine):
         three are held against the plain path at probe points first, and `plan_error` in the surface says how far
         they were off there. ``plain`` is the reference path, `Objective.evaluate` point by point.
     precision : "native", "float32", "tf32", "bfloat16" or "float64"
-        What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much at the probes.
+        What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much
+        at the probes.
 
     Raises
     ------
