@@ -8,9 +8,9 @@ graph of one batch is all that is held and the same call gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +20,9 @@ from lossnav import params as algebra
 from lossnav import rng
 from lossnav.calling import CopyPasses, FunctionalPasses, FunctionPasses
 from lossnav.curvature.bilinear import Cheaper
-from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_whole
-from lossnav.curvature.statistics import Given, Recorded, layers_of
+from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_no_reentrant, require_whole
+from lossnav.curvature.kernels import Twice
+from lossnav.curvature.statistics import Given, Recorded, Statistics, layers_of
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import share
 from lossnav.objective import Objective
@@ -94,6 +95,7 @@ class Operator:
         self.size, self.count, self.passes = sum(self._sizes), 0, 0
         self._keeper: Keeper | None = None
         self._leaves: Params | None = None
+        self._buffers: Params = {}  # in the model while it is derived
 
     def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
         """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
@@ -109,16 +111,7 @@ class Operator:
         slopes = [self._cut(vector) for vector in vectors]
         with _twice_differentiable(self.objective):
             self.passes += 3 if self._layers() else 1
-            cheaper = self._cheaper() if slopes else None
-            if cheaper is None:
-                return self._derive(slopes)
-            try:
-                with cheaper:
-                    return self._derive(slopes)
-            except Exception:  # some later batch is not like the first; what is the user's own is raised again
-                self.objective._plans[self._plan] = None
-                self._keeper = None
-            return self._derive(slopes)
+            return cast(Derivatives, self._holding(lambda: self._soonest(slopes)))
 
     def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
         """Numbers of a vector in the order of `names`, shape (d,), float64."""
@@ -136,6 +129,23 @@ class Operator:
         return made
 
     # ------------------------------------------------------------------ inside
+
+    def _holding(self, function: Callable[[], Any]) -> Any:
+        """Call a function with this point's weights in the model, so that its backward passes find them there."""
+        given, self._buffers, _ = self._begin()
+        return self.objective._pass.holding(given, self._buffers, function)
+
+    def _soonest(self, slopes: Sequence[Leaves]) -> Derivatives:
+        cheaper = self._cheaper() if slopes else None
+        if cheaper is None:
+            return self._derive(slopes)
+        try:
+            with cheaper:
+                return self._derive(slopes)
+        except Exception:  # some later batch is not like the first; what is the user's own is raised again
+            self.objective._plans[self._plan] = None
+            self._keeper = None
+        return self._derive(slopes)
 
     def _derive(self, slopes: Sequence[Leaves]) -> Derivatives:
         if layers := self._layers():
@@ -175,7 +185,8 @@ class Operator:
         numerator = weight = 0.0
         kept = self._keeper if slopes else None
         keeper = Keeper() if kept is None and self._is_worth_keeping(slopes) else None
-        with Given(layers, buffers, statistics) if layers else nullcontext():
+        training = self.objective._pass.training(self.objective.bn == "batch")
+        with training, Given(layers, buffers, self._buffers, statistics) if layers else nullcontext():
             for number, batch in enumerate(self._batches()):
                 graph = None if kept is None else kept.get(number)
                 if graph is None:
@@ -199,6 +210,8 @@ class Operator:
 
     def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
         part, weight = self._one(given, buffers, batch, self.objective.bn == "batch")
+        if first:
+            require_no_reentrant([part])
         graph = self._differentiate(part, by, twice, first)
         return graph._replace(numerator=part.item(), weight=weight)
 
@@ -320,13 +333,13 @@ class Operator:
         means = [[(part / n).to(w.dtype) for part, n, w in zip(s, calls, weights, strict=True)] for s in sums]
         return [mean.requires_grad_() for mean in means[0]], means[1:], calls
 
-    def _recorded(self, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Recorded]]:
+    def _recorded(self, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Statistics]]:
         """For each batch the leaves, and what its pass in train mode would make of the statistics."""
         given, buffers, leaves = self._begin()
         for batch in self._batches():
-            with Recorded(layers, buffers) as recorded:
+            with self.objective._pass.training(True), Recorded(layers, buffers, self._buffers) as recorded:
                 self._one(given, buffers, batch, training=True)
-            yield leaves, recorded
+                yield leaves, recorded.so_far()  # in the same modes: a backward pass may compute it anew
 
 
 class Hessian(Operator):
@@ -457,14 +470,27 @@ def _twice_differentiable(objective: Objective) -> Iterator[None]:
     """Kernels that have a second derivative, the same each time; what torch lacks is said in an error of ours."""
     cudnn = torch.backends.cudnn.flags(deterministic=True) if objective.device.type == "cuda" else nullcontext()
     # fused attention has one derivative only
-    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn:
+    kernels = torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn, Twice()
+    # on a GPU backward passes run in other threads, where none of our modes is on for what they compute anew
+    with ExitStack() as stack:
+        for kernel in (*kernels, torch.autograd.set_multithreading_enabled(False)):
+            stack.enter_context(kernel)
         try:
             yield
         except RuntimeError as error:
             said = str(error).splitlines()[0]
-            if not any(
-                word in said for word in ("derivative", "differentiable", "inplace", "in-place", "requires grad")
-            ):
+            if "use_reentrant=True" in said:
+                raise ObjectiveError(
+                    f"{objective.name} uses reentrant activation checkpointing, which cannot be differentiated by "
+                    "chosen parameters. Call torch.utils.checkpoint.checkpoint with use_reentrant=False."
+                ) from error
+            if "selective activation checkpoint" in said:
+                raise ObjectiveError(
+                    f"{objective.name} uses selective activation checkpointing, through which torch allows one "
+                    "backward pass alone. Call torch.utils.checkpoint.checkpoint without context_fn= for second "
+                    "derivatives."
+                ) from error
+            if not any(word in said for word in _NOT_DIFFERENTIABLE):
                 raise
             raise ObjectiveError(
                 f"{objective.name} cannot be differentiated twice: {said} Replace that operation in the model, or hold "
@@ -472,11 +498,21 @@ def _twice_differentiable(objective: Objective) -> Iterator[None]:
             ) from error
 
 
-def _grad(value: Tensor, by: Sequence[Tensor], **options: Any) -> list[Tensor]:
-    """Gradient by some tensors; zeros where the value does not depend on them."""
+def _grad(
+    value: Tensor, by: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool = False
+) -> list[Tensor]:
+    """Gradient of a number by some tensors; zeros where it does not depend on them.
+
+    By torch's engine itself: `torch.autograd.grad` turns our modes (`Twice`, `Cheaper`, …) off for as long as it runs,
+    so that activation checkpointing would compute something else the second time than the first.
+    """
     if not value.requires_grad:
         return [torch.zeros_like(tensor) for tensor in by]
-    return list(torch.autograd.grad(value, by, allow_unused=True, materialize_grads=True, **options))
+    engine: Any = torch.autograd.Variable._execution_engine
+    found = engine.run_backward(
+        (value,), (torch.ones_like(value),), retain_graph or create_graph, create_graph, tuple(by), True, False
+    )
+    return [torch.zeros_like(tensor) if part is None else part for tensor, part in zip(by, found, strict=True)]
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
