@@ -99,7 +99,7 @@ def test_few_dimensions_are_known_to_the_last():
     everything = top_eigenpairs(quadratic(symmetric(values)), k=4, tolerance=1e-8)
     known = spectral_density(quadratic(symmetric(values)), pairs=everything, width=0.1)
     assert np.allclose(np.sort(known.nodes), values, atol=1e-8)
-    assert not known.error.any()
+    assert known.error.max() <= 1e-12 * known.density.max()  # rounding alone
 
 
 def test_orthogonality_is_kept_where_outliers_have_converged():

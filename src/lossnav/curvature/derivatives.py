@@ -8,9 +8,10 @@ graph of one batch is all that is held and the same call gives the same bits.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +22,10 @@ from lossnav import rng
 from lossnav.calling import CopyPasses, FunctionalPasses, FunctionPasses
 from lossnav.curvature.bilinear import Cheaper
 from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_no_reentrant, require_whole
+from lossnav.curvature.guard import UNSYMMETRIC, Verdict, asymmetry, examine, nonlinearity
 from lossnav.curvature.kernels import Twice
 from lossnav.curvature.statistics import Given, Recorded, Statistics, layers_of
-from lossnav.errors import ObjectiveError, OptionError
+from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
 from lossnav.measures import share
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -32,6 +34,13 @@ Precision = Literal["native", "float64"]
 
 PRECISIONS = ("native", "float64")
 
+_CAUSES = (
+    "Usual causes: a torch.autograd.Function whose backward pass is no derivative, or has none or a wrong one "
+    "(straight-through estimators, clipped or reversed gradients); detach() or no_grad() between weights and loss; "
+    "torch.utils.checkpoint with use_reentrant=True."
+)
+_DIGITS = 8  # units in the last place that a product is off by: about as much was seen of networks of many kinds
+_REMEDY = "Replace that operation in the model, or hold the parameters before it still with params=."
 _AGREE = 1e-2  # of a product: inputs of a ReLU that are zero but for rounding change sides, and it by up to 1e-3
 
 
@@ -70,6 +79,7 @@ class Operator:
     """
 
     kind: str
+    title: str
 
     def __init__(
         self,
@@ -88,11 +98,17 @@ class Operator:
         if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
             objective.evaluate(point)
         objective = objective.without_metrics()
+        self._native, self._in_double = objective, precision == "float64"
         self.objective = objective.double() if precision == "float64" else objective
         like = self.objective.params
         self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
         self._sizes = [like[name].numel() for name in self.names]
         self.size, self.count, self.passes = sum(self._sizes), 0, 0
+        self._verdict: Verdict | None = None
+        self._last: tuple[Tensor, Tensor] | None = None  # a vector and its product
+        self._unsymmetric = max(1e-9, 1e3 * torch.finfo(self._dtype).eps)
+        self._rounding = _DIGITS * torch.finfo(self._dtype).eps  # of a product, relative to it
+        self._slope = 0.0
         self._keeper: Keeper | None = None
         self._leaves: Params | None = None
         self._buffers: Params = {}  # in the model while it is derived
@@ -108,10 +124,32 @@ class Operator:
         Where BatchNorm statistics are made anew at every point, it takes three.
         """
         self.count += len(vectors)
+        self._examine(bool(vectors))
         slopes = [self._cut(vector) for vector in vectors]
         with _twice_differentiable(self.objective):
             self.passes += 3 if self._layers() else 1
-            return cast(Derivatives, self._holding(lambda: self._soonest(slopes)))
+            found: Derivatives = self._holding(lambda: self._soonest(slopes))
+        size = max(1.0, math.sqrt(sum(float(self._point[name].double().square().sum()) for name in self.names)))
+        slope = float(torch.linalg.vector_norm(found.gradient)) / size
+        self._slope = slope if math.isfinite(slope) else 0.0
+        if not self._slope and math.isfinite(found.loss):  # nothing at all bends: by the size of what was added up
+            self._slope = abs(found.loss) / size**2
+        for vector, product in zip(vectors, found.products, strict=True):
+            self._require_symmetry(vector, product)
+        return found
+
+    def rounding(self, size: float) -> float:
+        """Return what rounding may make of products with this matrix: no eigenvalue is surer than that.
+
+        The larger of some digits of the numbers it is computed in and what a product was seen to differ from the one
+        in float64, times the matrix's size, and where that is smaller times |gradient| / |weights|.
+
+        Parameters
+        ----------
+        size : float
+            Of the matrix: its largest eigenvalue in size, or a norm that is larger.
+        """
+        return self._rounding * max(size, self._slope)
 
     def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
         """Numbers of a vector in the order of `names`, shape (d,), float64."""
@@ -153,6 +191,11 @@ class Operator:
         with rng.preserved(self.objective.seed, self.objective.device):
             loss, sums = self._sweep(slopes)
         return _joined(loss, sums)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The least precise numbers that it is computed in."""
+        return min((self._point[name].dtype for name in self.names), key=lambda dtype: -torch.finfo(dtype).eps)
 
     def _cut(self, flat: Tensor) -> list[Tensor]:
         """A vector of shape (d,) in tensors like the parameters."""
@@ -225,6 +268,68 @@ class Operator:
 
     def _batches(self) -> Iterator[Any]:
         yield from [None] if self.objective.batches is None else self.objective.batches
+
+    # ------------------------------------------------------------------ inside: are these derivatives at all?
+
+    def seen(self, made: Derivatives) -> Tensor | None:
+        """What products are derivatives of, as it is at this point: numbers of any shape; None if they are not kept."""
+        raise NotImplementedError
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """The product with a vector, shape (d,), of how `seen` changes along it."""
+        raise NotImplementedError
+
+    def _examine(self, twice: bool) -> None:
+        """Hold these derivatives against differences, once an objective; raise or warn where they are none."""
+        if self._verdict is not None and self._verdict.twice >= twice:
+            return
+        verdicts: list[Verdict] = self.objective._plans.setdefault(("derivatives", self.kind), [])
+        fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not v.refusal)
+        found = next(fits, None) or next((v for v in verdicts if v.names == set(self.names) and v.twice >= twice), None)
+        if found is None:
+            found = examine(self._unexamined, self._native, self._point, self.names, twice)
+            verdicts.append(found)
+        before, self._verdict = self._verdict, found
+        if not self._in_double:
+            self._rounding = max(self._rounding, _DIGITS / 2 * found.rounding)
+        if found.refusal:
+            raise ObjectiveError(
+                f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "
+                f"{_REMEDY}"
+            )
+        if found.doubt and before is None:
+            warnings.warn(
+                f"The gradient of {self.objective.name} is not that of its loss: {found.doubt}. {_CAUSES} What is "
+                "derived here is what torch calls the gradient.",
+                LossnavWarning,
+                stacklevel=4,
+            )
+
+    def _unexamined(self, objective: Objective, point: Params) -> Operator:
+        made = type(self)(objective, point, params=self.names)
+        made._verdict = Verdict(frozenset(self.names), True)
+        made._unsymmetric = math.inf
+        return made
+
+    def _require_symmetry(self, vector: Tensor, product: Tensor) -> None:
+        """Raise where two products contradict each other by more than rounding; it takes no product of its own."""
+        last, self._last = self._last, (vector, product)
+        if last is None or not bool(torch.isfinite(product).all() and torch.isfinite(last[1]).all()):
+            return
+        gap = asymmetry(*last, vector, product)
+        if gap <= self._unsymmetric:
+            return
+        self._unsymmetric = 10 * gap
+        self._last = None
+        together = self.derive([last[0] + vector]).products[0]
+        rounding = nonlinearity(together, last[1], product)
+        self._rounding = max(self._rounding, gap)
+        if gap > max(UNSYMMETRIC, 10 * rounding):
+            raise ObjectiveError(
+                f"Products with the {self.title} of {self.objective.name} are wrong: u . H v and v . H u differ by "
+                f"{gap:.1%}, and second derivatives are symmetric. {_CAUSES} Or the data differs from pass to pass. "
+                f"{_REMEDY}"
+            )
 
     # ------------------------------------------------------------------ inside: cheaper second derivatives
 
@@ -397,6 +502,15 @@ class Hessian(Operator):
     """
 
     kind = "hessian"
+    title = "Hessian"
+
+    def seen(self, made: Derivatives) -> Tensor:
+        """The gradient, whose derivative along a vector is the product with it."""
+        return made.gradient
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """The change itself."""
+        return change
 
     def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
         gradient = _grad(part, by, create_graph=twice)
