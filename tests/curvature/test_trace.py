@@ -44,7 +44,7 @@ def test_small_matrices_leave_nothing_to_chance():
     values = np.arange(1.0, 8.0)
     found = trace(quadratic(symmetric(values)), products=30)
     assert found.value == pytest.approx(28, rel=1e-10)
-    assert found.error == 0
+    assert found.error <= 1e-12 * abs(found.value)  # rounding alone
     assert found.probes == 0
     nothing = trace(quadratic(torch.zeros(40, 40, dtype=torch.float64)), products=15)
     assert (nothing.value, nothing.error) == (0, 0)

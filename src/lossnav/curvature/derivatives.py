@@ -283,7 +283,7 @@ class Operator:
         """Hold these derivatives against differences, once an objective; raise or warn where they are none."""
         if self._verdict is not None and self._verdict.twice >= twice:
             return
-        verdicts: list[Verdict] = self.objective._plans.setdefault(("derivatives", self.kind), [])
+        verdicts: list[Verdict] = self._native._verdicts.setdefault(self.kind, [])
         fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not v.refusal)
         found = next(fits, None) or next((v for v in verdicts if v.names == set(self.names) and v.twice >= twice), None)
         if found is None:
