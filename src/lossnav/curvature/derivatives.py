@@ -123,12 +123,9 @@ class Operator:
 
         Where BatchNorm statistics are made anew at every point, it takes three.
         """
-        self.count += len(vectors)
         self._examine(bool(vectors))
-        slopes = [self._cut(vector) for vector in vectors]
-        with _twice_differentiable(self.objective):
-            self.passes += 3 if self._layers() else 1
-            found: Derivatives = self._holding(lambda: self._soonest(slopes))
+        self.count += len(vectors)
+        found = self.compute(vectors)
         size = max(1.0, math.sqrt(sum(float(self._point[name].double().square().sum()) for name in self.names)))
         slope = float(torch.linalg.vector_norm(found.gradient)) / size
         self._slope = slope if math.isfinite(slope) else 0.0
@@ -136,6 +133,14 @@ class Operator:
             self._slope = abs(found.loss) / size**2
         for vector, product in zip(vectors, found.products, strict=True):
             self._require_symmetry(vector, product)
+        return found
+
+    def compute(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
+        """The same as `derive`, held against nothing."""
+        slopes = [self._cut(vector) for vector in vectors]
+        with _twice_differentiable(self.objective):
+            self.passes += 3 if self._layers() else 1
+            found: Derivatives = self._holding(lambda: self._soonest(slopes))
         return found
 
     def rounding(self, size: float) -> float:
@@ -306,10 +311,7 @@ class Operator:
             )
 
     def _unexamined(self, objective: Objective, point: Params) -> Operator:
-        made = type(self)(objective, point, params=self.names)
-        made._verdict = Verdict(frozenset(self.names), True)
-        made._unsymmetric = math.inf
-        return made
+        return type(self)(objective, point, params=self.names)
 
     def _require_symmetry(self, vector: Tensor, product: Tensor) -> None:
         """Raise where two products contradict each other by more than rounding; it takes no product of its own."""
@@ -321,7 +323,7 @@ class Operator:
             return
         self._unsymmetric = 10 * gap
         self._last = None
-        together = self.derive([last[0] + vector]).products[0]
+        together = self.compute([last[0] + vector]).products[0]
         rounding = nonlinearity(together, last[1], product)
         self._rounding = max(self._rounding, gap)
         if gap > max(UNSYMMETRIC, 10 * rounding):

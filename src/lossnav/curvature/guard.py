@@ -85,9 +85,9 @@ def examine(make: Make, objective: Objective, point: Params, names: Sequence[str
     try:
         few = _few(objective, _SAMPLES)
         near = _near(few, point, names)
-        if not math.isfinite(make(few, near).derive().loss):
+        if not math.isfinite(make(few, near).compute().loss):
             few = _few(objective, None)
-            if not math.isfinite(make(few, near).derive().loss):
+            if not math.isfinite(make(few, near).compute().loss):
                 return unknown
         exact = _exact(few)
         if exact is None:
@@ -106,7 +106,7 @@ def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Seq
     scales = scales.to(few.device, torch.float64)
     steps = [_direction(scales, near, names, _padding(few), seed) for seed in (1, 2)]
     here = make(exact, near)
-    _, gradient, images = here.derive(steps if twice else ())
+    _, gradient, images = here.compute(steps if twice else ())
     doubts, refusals = list[str](), list[str]()
     for step, image in zip(steps, images or steps, strict=True):
         terms = [float(part.sum()) for part in torch.split(gradient * step, sizes)]
@@ -126,13 +126,13 @@ def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Seq
     rounding = 0.0
     if twice:
         refusal = refusal or _lopsided(here, steps, images)
-        rounding = _relative(make(few, near).derive(steps[:1]).products[0] - images[0], images[0])
+        rounding = _relative(make(few, near).compute(steps[:1]).products[0] - images[0], images[0])
     return Verdict(frozenset(names), twice, rounding, refusal, doubts[-1] if all(doubts) else "")
 
 
 def _seen(operator: Operator) -> tuple[float, Tensor | None]:
     """The loss, and the numbers whose derivative the operator's products are made of."""
-    made = operator.derive()
+    made = operator.compute()
     return made.loss, operator.seen(made)
 
 
@@ -169,7 +169,7 @@ def _lopsided(operator: Operator, steps: Sequence[Tensor], images: Sequence[Tens
     gap = asymmetry(steps[0], images[0], steps[1], images[1])
     if not gap > UNSYMMETRIC:
         return ""
-    if gap <= _ROUNDING * nonlinearity(operator.derive([steps[0] + steps[1]]).products[0], *images):
+    if gap <= _ROUNDING * nonlinearity(operator.compute([steps[0] + steps[1]]).products[0], *images):
         return ""
     return f"u . H v and v . H u differ by {gap:.1%}, and second derivatives are symmetric"
 
