@@ -290,7 +290,7 @@ class Operator:
         if self._verdict is not None and self._verdict.twice >= twice:
             return
         verdicts: list[Verdict] = self._native._verdicts.setdefault(self.kind, [])
-        fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not v.refusal)
+        fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not (twice and v.refusal))
         found = next(fits, None) or next((v for v in verdicts if v.names == set(self.names) and v.twice >= twice), None)
         if found is None:
             found = examine(self._unexamined, self._native, self._point, self.names, twice)
@@ -298,7 +298,7 @@ class Operator:
         before, self._verdict = self._verdict, found
         if not self._in_double:
             self._rounding = max(self._rounding, _DIGITS / 2 * found.rounding)
-        if found.refusal:
+        if found.refusal and twice:
             raise ObjectiveError(
                 f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "
                 f"{_REMEDY}"
