@@ -31,7 +31,7 @@ class Column:
     Attributes
     ----------
     single : bool
-        Whether an entry is a sample's; else it is a batch's mean times its length.
+        Whether an entry is a sample's; else it is a batch's: its sum, or its mean times its length.
     """
 
     numerators: Tensor
@@ -51,7 +51,10 @@ class Column:
     @property
     def counted(self) -> bool:
         """Whether all entries are whole numbers, as those of an accuracy are: they jump, or stay as they are."""
-        return bool((self.numerators == self.numerators.round()).all())
+        whole = self.numerators.round()
+        if self.single:
+            return bool((self.numerators == whole).all())
+        return torch.allclose(self.numerators, whole, rtol=1e-6, atol=1e-6)  # a batch's mean times its length
 
 
 def column(steps: Sequence[StepValues], name: str) -> Column:
@@ -60,9 +63,9 @@ def column(steps: Sequence[StepValues], name: str) -> Column:
     if all(isinstance(part, tuple) or part.dim() == 1 for part in parts):
         pairs = [part if isinstance(part, tuple) else (part, torch.ones_like(part)) for part in parts]
         numerators, weights = (
-            torch.cat([term.reshape(-1) for term in side]).double() for side in zip(*pairs, strict=True)
+            torch.cat([term.reshape(-1) for term in terms]).double() for terms in zip(*pairs, strict=True)
         )
-        return Column(numerators, weights, all(weight.dim() for _, weight in pairs))
+        return Column(numerators, weights, all(bool(pair[1].dim()) for pair in pairs))
     means = torch.stack([_mean(part) for part in parts]).double()
     lengths = torch.tensor([n for n, _ in steps], dtype=torch.float64, device=means.device)
     return Column(means * lengths, lengths, False)
