@@ -225,6 +225,9 @@ def evaluate(
     save_directions: Annotated[
         bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
     ] = False,
+    keep_samples: Annotated[
+        bool, typer.Option("--keep-samples", help="Keep the loss of every sample at every point too.")
+    ] = False,
     engine: EngineName = "local",
     address: Address = None,
     workers: Workers = None,
@@ -265,6 +268,8 @@ def evaluate(
     if control is not None:
         _require_control(control, grid, len(chart_class.dims), subset, sampler, auto_range, seeds)
     alone = seeds == 1 and control is None
+    if keep_samples and not alone:
+        raise OptionError("--keep-samples is for one surface of one seed: leave out --seeds and --control.")
     if not dry_run and not (alone and is_url(out)):
         if alone:
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
@@ -303,6 +308,7 @@ def evaluate(
             surface = _corrected(run, (objective, part), place(seed), (coarse, chosen), out, overwrite, options)
         else:
             kept: dict[str, Any] = {"store": out, "overwrite": overwrite, "save_directions": save_directions}
+            kept["keep_samples"] = keep_samples
             surface = run(part, place(seed), chosen, **kept, **options)
     _print_result(surface, out)
 

@@ -56,8 +56,12 @@ from lossnav.measures import (
     name_of,
     reduce_steps,
     resolve_metrics,
+    sample_losses,
+    single_terms,
+    skewness,
 )
 from lossnav.params import Params
+from lossnav.samples import Measurement
 
 Role = Literal["weight", "bias", "norm"]
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
@@ -160,6 +164,7 @@ class Objective:
     roles: dict[str, Role]
     transposed: dict[str, int]
     origin: Mapping[str, str | None] | None
+    _keeps_samples = False
 
     def __init__(
         self,
@@ -331,12 +336,25 @@ class Objective:
             self._loss.settle()
             return values
 
+    def keeping_samples(self) -> Objective:
+        """Return the same objective, whose values have the losses of single samples beside them."""
+        other = copy.copy(self)
+        other._keeps_samples = True
+        return other
+
     def _reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
         """Join batches; of a subset the standard error is that of the mean over all the data."""
         values, count = reduce_steps(steps, has_samples=self.batches is not None)
         if self.population and count and "loss_se" in values:  # Cochran 1977, eq. 2.20: drawn without replacement
             values["loss_se"] *= math.sqrt(max(0.0, 1 - count / self.population))
-        return values, count
+        terms = single_terms(steps) if self.batches is not None else None
+        if terms is None:
+            return values, count
+        made = Measurement(values)
+        made.skewness = skewness(*terms)
+        if self._keeps_samples:
+            made.samples = sample_losses(*terms)
+        return made, count
 
     def subset(self, n: int | Literal["auto"] = "auto", seed: int = 0) -> Objective:
         """Return the same objective on a random part of the data, the same part at every point.

@@ -12,6 +12,7 @@ from torch import Tensor
 from lossnav import rng
 from lossnav.batches import Batches
 from lossnav.errors import DataError, LossnavError
+from lossnav.measures import single_terms
 from lossnav.objective import Objective
 
 
@@ -30,18 +31,7 @@ def single_losses(
     point = {name: params[name].detach().to(c.device, c.dtype, copy=True) for name, c in objective.params.items()}
     with rng.preserved(objective.seed, objective.device), torch.no_grad():
         steps = objective._pass(point | objective._held, objective._buffers, batches or objective.batches)
-    numerators, weights = [], []
-    for _, values in steps:
-        loss = values["loss"]
-        if isinstance(loss, tuple):
-            numerators.append(loss[0].double())
-            weights.append(loss[1].double())
-        elif loss.dim() == 1:
-            numerators.append(loss.double())
-            weights.append(torch.ones_like(loss, dtype=torch.float64))
-        else:
-            return None
-    return torch.cat(numerators), torch.cat(weights)
+    return single_terms(steps)
 
 
 def difference(
