@@ -173,10 +173,12 @@ class Batches:
             other._source = _Doubled(self)
         return other
 
-    def update_hash(self, digest: hashlib._Hash) -> None:
-        """Feed every batch into a hash, in order."""
+    def update_hash(self, digest: hashlib._Hash, look: Callable[[Batch], None] | None = None) -> None:
+        """Feed every batch into a hash, in order, and show it to whoever wants to look."""
         for batch in self:
             _hash_batch(batch, digest)
+            if look is not None:
+                look(batch)
 
     def _read(self) -> Iterator[Batch]:
         """One pass over the source; a loader's own generator is left where it was."""

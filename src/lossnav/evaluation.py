@@ -17,6 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav import __version__, rng
+from lossnav import params as algebra
 from lossnav import samples as kept
 from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
@@ -40,6 +41,7 @@ from lossnav.errors import (
 )
 from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
+from lossnav.intervals import spread_of
 from lossnav.journal import Row
 from lossnav.objective import Objective
 from lossnav.progress import Progress
@@ -465,6 +467,8 @@ class _Run:
         self.stop: StopRequests
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
         self.made_of |= surfaces.jsonable(about or {})
+        if sampling := _sampling(objective, chart, center):
+            self.made_of["sampling"] = surfaces.jsonable(sampling)
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
@@ -761,7 +765,9 @@ def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
 def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
     """Evaluate the centre twice: it must be finite, and the same."""
     origin = np.zeros(len(chart.dims))
-    first, second = (objective.evaluate(chart(origin)) for _ in range(2))
+    keeping = objective.keeping_samples()
+    first, second = (keeping.evaluate(chart(origin)) for _ in range(2))
+    objective.samples = keeping.samples
     loss, again = first["loss"], second["loss"]
     if not math.isfinite(loss):
         raise NonFiniteCenterError(
@@ -775,6 +781,20 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
             "augmentation, or pass check=False to accept the noise."
         )
     return first
+
+
+def _sampling(objective: Objective, chart: Chart, center: Mapping[str, float]) -> dict[str, Any]:
+    """What the samples at the centre, and the data, say of how sure the losses are (docs/schema.md)."""
+    samples = getattr(center, "samples", None)
+    if samples is None:
+        return {}
+    losses, weights = samples
+    said = spread_of(losses, weights, objective.labels) | objective.sampling()
+    if said.get("population") and algebra.fingerprint(chart.center) == algebra.fingerprint(objective.params):
+        error = center.get("loss_se", math.nan)
+        if error > 0:
+            said["population"]["off"] = (said["population"]["loss"] - center["loss"]) / error
+    return said
 
 
 def _likely_reason(objective: Objective) -> str:

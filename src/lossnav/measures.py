@@ -9,8 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lossnav.batches import map_tensors, to_double
@@ -79,6 +81,22 @@ class Loss:
         if not self._proven:
             self._prove(outputs, targets, single, n)
         return _sample_means(single, n)
+
+    def unseen_weight(self, labels: NDArray[np.int64]) -> float | None:
+        """Part of the sum of weights that a class with no sample among so many would have, were it 3/n of the data.
+
+        Of all classes that have a weight of their own the largest; None without class weights.
+        """
+        weights = None if self._weights is None else self._weights.weight
+        if weights is None or not self._weights:
+            return None
+        table = weights.detach().cpu().double().numpy()
+        seen = labels[(labels != self._weights.ignore_index) & (labels >= 0) & (labels < len(table))]
+        unseen = np.setdiff1d(np.arange(len(table)), seen)
+        if not len(unseen) or not len(seen):
+            return 0.0
+        largest, total = 3.0 * float(table[unseen].max()), float(table[seen].sum())  # 3/n of n samples
+        return largest / (total + largest) if largest > 0 else 0.0
 
     @property
     def settled(self) -> bool:

@@ -163,7 +163,7 @@ class SampleStore:
             self._root.create_array(
                 WEIGHT, shape=(n,), chunks=(max(1, n),), dtype="float64", fill_value=np.nan, dimension_names=[DIM]
             )
-        self._root[WEIGHT][...] = self._weights  # type: ignore[index]
+        self._root[WEIGHT][...] = self._weights  # type: ignore[index, assignment]
         self._has_weights = True
 
 
