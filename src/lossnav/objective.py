@@ -601,7 +601,8 @@ class Objective:
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
         params = algebra.copy(self.params | self._held)
-        before, failure = (data_batches.versions(first), data_batches.versions(params)), None
+        before, failure = data_batches.versions(params), None
+        given = data_batches.move(first, self.device)
         try:
             suspicious = has_nan(self._first_steps(self._pass, params, first))
         except (LossShapeError, DataError):
@@ -609,8 +610,9 @@ class Objective:
         except Exception as error:
             failure, suspicious = error, True
         if self.batches is not None:
-            self.batches.written_to = data_batches.versions(first) != before[0]
-        self._writes_weights = data_batches.versions(params) != before[1]
+            self.batches.written_to = not data_batches.same(first, given)
+            first = given
+        self._writes_weights = data_batches.versions(params) != before
         if not suspicious:
             return
         try:
