@@ -37,8 +37,14 @@ EFFECTIVE = 20
 COPIES = 1.2
 """Factor on the variance of a mean by exact copies among the samples, sum of multiplicities squared / n."""
 
-ORDERED = 4.0
+ORDERED = 3.5
 """Standard deviations by which neighbours in the data are more alike than independent samples are."""
+
+TREND = 0.65
+"""Correlation of neighbouring blocks of √n samples from which the data is sorted, and not in groups; half of it where
+neighbouring samples have a correlation of `SMOOTH`."""
+
+SMOOTH = 0.85
 
 UNSEEN = 3.0
 """Rule of three: what none of n samples shows may be 3/n of all, with 95 % confidence (Hanley, Lippman-Hand 1983)."""
@@ -148,7 +154,10 @@ def _tail(residuals: Array) -> float:
 
 
 def _ordered(residuals: Array) -> float:
-    """Standard deviations by which neighbours are alike: the first autocorrelation, and sums over blocks of √n."""
+    """Standard deviations by which neighbours are alike: the first autocorrelation, and sums over blocks of √n.
+
+    0 where blocks follow a trend: data that was sorted is no less independent than before.
+    """
     n = len(residuals)
     total = float((residuals**2).sum())
     if n < 30 or total <= 0:
@@ -156,6 +165,10 @@ def _ordered(residuals: Array) -> float:
     first = float((residuals[1:] * residuals[:-1]).sum() / total) * math.sqrt(n)
     size = math.isqrt(n)
     blocks = residuals[: n // size * size].reshape(-1, size).sum(1)
+    deviations = blocks - blocks.mean()
+    trend = float(deviations[1:] @ deviations[:-1]) / max(float(deviations @ deviations), 1e-300)
+    if trend > TREND or (trend > TREND / 2 and first > SMOOTH * math.sqrt(n)):
+        return 0.0
     excess = float((blocks**2).mean() / (size * total / n)) - 1
     # the sums of squares of B blocks vary by sqrt(2 / B), more where tails are heavy
     kurtosis = float((residuals**4).mean() / (total / n) ** 2)
