@@ -71,11 +71,13 @@ def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
 
 def cases(rng: Random) -> list[Case]:
     """The cases of a seed."""
-    n = lambda low, high: int(rng.integers(low, high + 1))  # noqa: E731 - a word for each size below
     real = rng.uniform
     made: list[Case] = []
 
-    def bare(name: str, benign: bool, draw: Callable[[Random], Array], truth: float) -> None:
+    def n(low: int, high: int) -> int:
+        return int(rng.integers(low, high + 1))
+
+    def bare(name: str, benign: bool, draw: Callable[..., Any], truth: float) -> None:
         made.append(Case(name, benign, lambda r: (surface_of(draw(r)), truth)))
 
     size, spread = n(20, 400), real(0.1, 1)
@@ -145,7 +147,7 @@ def cases(rng: Random) -> list[Case]:
         1.0,
     )
 
-    def part(name: str, benign: bool, population: Callable[[Random], Array], count: int) -> None:
+    def part(name: str, benign: bool, population: Callable[..., Any], count: int) -> None:
         def draw(r: Random) -> tuple[xr.Dataset, float]:
             values = population(r)
             return surface_of(values, subset=count, seed=int(r.integers(2**31))), float(values.mean())
@@ -180,7 +182,7 @@ def cases(rng: Random) -> list[Case]:
     shares = [0.9 - rare, 0.1, rare]
     weighted(f"class weights .1/1/10, a class of {rare:.1%}, n={size}", False, shares, [0.1, 1.0, 10.0], size)
 
-    def contrast(name: str, benign: bool, draw: Callable[[Random], Array], truth: float) -> None:
+    def contrast(name: str, benign: bool, draw: Callable[..., Any], truth: float) -> None:
         made.append(Case(name, benign, lambda r: (surface_of(draw(r), keep_samples=True), truth), of_difference=True))
 
     size = n(60, 300)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from lossnav import samples as kept
 from lossnav.coordinates import Array, nearest
@@ -105,7 +106,7 @@ class Interval:
 # ---------------------------------------------------------------------- what samples say
 
 
-def spread_of(losses: Array, weights: Array, labels: Array | None = None) -> dict[str, Any]:
+def spread_of(losses: Array, weights: Array, labels: NDArray[Any] | None = None) -> dict[str, Any]:
     """What the samples at one point say of how sure their mean is.
 
     Parameters
@@ -201,18 +202,18 @@ def interval_of(
     if not 0 < level < 1:
         raise OptionError(f"level={level} is none. Pass a number between 0 and 1, such as 0.95.")
     n, part = int(spread.get("samples", 0)), float(spread.get("part", 0.0))
-    nothing = {"value": value, "error": error, "level": level, "samples": n}
+    given: dict[str, Any] = {"value": value, "error": error, "level": level, "samples": n}
     if part >= 1 and error == 0:
-        return Interval(**nothing, low=value, high=value, method="all the data, nothing drawn")
+        return Interval(**given, low=value, high=value, method="all the data, nothing drawn")
     if n < 2 or not math.isfinite(error):
         why = (f"{n} samples have no standard error." if n < 2 else "The standard error is not finite.",)
-        return Interval(**nothing, low=math.nan, high=math.nan, method="not known", warnings=why)
+        return Interval(**given, low=math.nan, high=math.nan, method="not known", warnings=why)
     if error <= rounding:
         why = (
             f"All {n:,} losses are the same up to rounding: how much others differ is not known (up to "
             f"{UNSEEN / n:.1%} of all may be of another kind).",
         )
-        return Interval(**nothing, low=value - rounding, high=value + rounding, method="rounding alone", warnings=why)
+        return Interval(**given, low=value - rounding, high=value + rounding, method="rounding alone", warnings=why)
     copies = max(1.0, float(spread.get("copies", 1.0)))
     m = n / copies
     dof = max(1.0, min(float(spread.get("distinct") or n), float(spread.get("effective", n)), m) - 1)
@@ -227,7 +228,7 @@ def interval_of(
         method = "Student's t, corrected for skewness"
     method += ", copies counted once" if copies > COPIES else ""
     warnings = tuple(_reasons(spread, n, m, skewness, max(below, above) / (1.96 * error)))
-    return Interval(**nothing, low=value - below, high=value + above, method=method, warnings=warnings)
+    return Interval(**given, low=value - below, high=value + above, method=method, warnings=warnings)
 
 
 def _reasons(spread: Mapping[str, Any], n: int, m: float, skewness: float, factor: float) -> list[str]:

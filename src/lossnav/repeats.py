@@ -103,7 +103,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _some_columns(array: NDArray[Any]) -> NDArray[np.float64]:
-    chosen = np.unique(np.linspace(0, max(0, array.shape[1] - 1), _COLUMNS).astype(int)) if array.shape[1] else []
+    chosen = np.unique(np.linspace(0, max(0, array.shape[1] - 1), _COLUMNS).astype(int))[: array.shape[1]]
     columns: NDArray[np.float64] = array[:, chosen].astype(np.float64)
     return columns
 

@@ -21,10 +21,11 @@ from lossnav.acceleration.graph import TRACED_SAMPLES, Graph, NotReadableError, 
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
-from lossnav.acceleration.structure import Structure, cut
+from lossnav.acceleration.structure import Structure
 from lossnav.batches import Batch, map_tensors, tensors
 from lossnav.calling import FunctionalPasses, Measured, StepValues
 from lossnav.charts import Chart
+from lossnav.comparing import cut
 from lossnav.measures import Values
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -84,6 +85,22 @@ class Fast:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
         if self.plan.points > 1:
             return self.many([point])[0]
+        values, count = self.objective._reduce(self.steps(point))
+        if self.samples is None:
+            self.objective.samples = count
+        return values
+
+    def many(self, points: Sequence[Point] | Point) -> list[Values]:
+        """Return loss and metrics at several coordinates, all in one pass through the model."""
+        made = [self.objective._reduce(steps) for steps in self.many_steps(points)]
+        if self.samples is None:
+            self.objective.samples = made[-1][1]
+        return [values for values, _ in made]
+
+    def steps(self, point: Point) -> list[StepValues]:
+        """Return what every batch gives at some coordinates, before it is joined."""
+        if self.plan.points > 1:
+            return self.many_steps([point])[0]
         objective = self.objective
         with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             state = self._state(point)
@@ -91,13 +108,10 @@ class Fast:
                 steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
             else:
                 steps = self._functional(state, self._pairs(point))
-            values, count = objective._reduce(steps)
-        if self.samples is None:
-            objective.samples = count
-        return values
+        return steps
 
-    def many(self, points: Sequence[Point] | Point) -> list[Values]:
-        """Return loss and metrics at several coordinates, all in one pass through the model."""
+    def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
+        """Return what every batch gives at several coordinates, all in one pass through the model."""
         objective = self.objective
         with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             states = [{name: tensor.clone() for name, tensor in self._state(point).items()} for point in points]
@@ -114,14 +128,10 @@ class Fast:
             made = torch.vmap(one, randomness="same")(
                 stacked, torch.tensor(np.asarray(points), device=objective.device)
             )
-            results = []
-            for i in range(len(points)):
-                mine = [map_tensors(values, operator.itemgetter(i)) for values in made]
-                values, count = objective._reduce(list(zip(lengths, mine, strict=True)))
-                results.append(values)
-        if self.samples is None:
-            objective.samples = count
-        return results
+            return [
+                [(n, map_tensors(values, operator.itemgetter(i))) for n, values in zip(lengths, made, strict=True)]
+                for i in range(len(points))
+            ]
 
     @property
     def graph(self) -> Graph | None:

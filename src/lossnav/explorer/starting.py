@@ -109,7 +109,9 @@ class Grounds(list[Ground]):
         if own.earlier is not None and own.earlier.attrs["sampler"]["kind"] != KIND:
             beneath, base = own.earlier, _ends_of(own.earlier, base)
             own = Store(place_store(self.store, 0))
-        first = Ground(objective, chart, base, probes_of(chart, base), own, engine, about, beneath, center)
+        first = Ground(
+            objective, chart, base, probes_of(chart, base, objective.seed), own, engine, about, beneath, center
+        )
         if beneath is not None:
             _require_same(beneath, first)
         self.append(first)
@@ -127,7 +129,13 @@ class Grounds(list[Ground]):
         save_chart(found.chart, beside(path))
         engine = Local(self.engine.plan, self.engine.precision)
         made = Ground(
-            found.objective, found.chart, found.base, probes_of(found.chart, found.base), store, engine, about
+            found.objective,
+            found.chart,
+            found.base,
+            probes_of(found.chart, found.base, found.objective.seed),
+            store,
+            engine,
+            about,
         )
         made.place.store = path
         self.append(made)
@@ -156,7 +164,7 @@ class Grounds(list[Ground]):
         about = {"number": number, **{name: said["explorer"][name] for name in ("words", "center", "axes_info")}}
         base = _ends_of(store.earlier, self[0].base)
         engine = Local(self.engine.plan, self.engine.precision)
-        return Ground(objective, chart, base, probes_of(chart, base), store, engine, about)
+        return Ground(objective, chart, base, probes_of(chart, base, objective.seed), store, engine, about)
 
 
 def _base(ends: ArrayLike, chart: Chart) -> Any:

@@ -112,10 +112,10 @@ def depart(
     return Departure(there, made, base, words, info | {"cosines": made.describe()["cosines"]})
 
 
-def probes_of(chart: Chart, base: Array) -> Array:
+def probes_of(chart: Chart, base: Array, seed: int = 0) -> Array:
     """Where a faster way is held against the plain one: the points that a grid with these ends would take."""
     axes: dict[str, Any] = {dim: (low, high, 2) for dim, (low, high) in zip(chart.dims, base.tolist(), strict=True)}
-    return probe_points(Grid(**axes))
+    return probe_points(Grid(**axes), seed)
 
 
 def _way_to(objective: Objective, path: str) -> Any:
