@@ -197,6 +197,12 @@ def test_the_ends_lie_on_both_sides_and_mirror_each_other(skewness):
     np.testing.assert_allclose([one.low, one.high], [-other.high, -other.low], atol=1e-12)
 
 
+def test_of_what_is_no_mean_over_samples_there_is_none():
+    surface = surface_of(np.random.default_rng(0).random(50), at=[(float(x),) for x in np.linspace(0, 1, 9)])
+    with pytest.raises(OPTION, match="interpolation"):
+        ln.interval(surface.lossnav.to_grid(9), [0.0])
+
+
 # ---------------------------------------------------------------------- differences
 
 

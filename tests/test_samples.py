@@ -12,10 +12,11 @@ import zarr
 from torch import nn
 from torch.func import functional_call
 from torch.utils.data import DataLoader, TensorDataset
+from typer.testing import CliRunner
 
 import killing
 import lossnav as ln
-from lossnav import samples
+from lossnav import cli, samples
 from lossnav.acceleration import Plan
 from lossnav.surface import without_samples
 
@@ -267,6 +268,40 @@ def test_a_surface_without_them_is_what_it_was():
     assert not {*samples.VARIABLES} & set(ln.evaluate(objective, chart, GRID).variables)
 
 
+@pytest.mark.parametrize("killed", ["before the first", "later"])
+def test_a_run_that_goes_on_from_its_store_alone_keeps_them(tmp_path, killed):
+    objective, chart = killing.regression()
+    store = tmp_path / "run.zarr"
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    if killed == "later":
+        with pytest.raises(KeyboardInterrupt):
+            ln.evaluate(objective, chart, GRID, keep_samples=True, store=store, on_update=stop)
+    else:
+        engine = ln.Local(plan="plain")
+        engine.run = stop
+        with pytest.raises(KeyboardInterrupt):
+            ln.evaluate(objective, chart, GRID, keep_samples=True, store=store, engine=engine)
+    again = ln.resume(store, objective)
+    xr.testing.assert_equal(again["sample_loss"], ln.evaluate(objective, chart, GRID, keep_samples=True)["sample_loss"])
+
+
+def test_the_command_line_keeps_them(tmp_path):
+    out = str(tmp_path / "run.zarr")
+    project = tmp_path / "project.py"
+    project.write_text(
+        "import torch, lossnav as ln\nx = torch.linspace(-1, 1, 60).reshape(-1, 1)\n"
+        "objective = ln.Objective(torch.nn.Linear(1, 1), 'mse', (x, x.sin()))\n"
+    )
+    called = ["evaluate", f"{project}:objective", "--chart", "line", "--grid", "3", "--subset", "50", "-o", out]
+    result = CliRunner().invoke(cli.app, [*called, "--keep-samples"])
+    assert result.exit_code == 0, result.output
+    assert ln.open(out)["sample_loss"].shape == (3, 50)
+    assert CliRunner().invoke(cli.app, [*called, "--keep-samples", "--seeds", "2"]).exit_code == 2
+
+
 def test_chunks_hold_about_a_mebibyte():
     assert samples.chunks((51, 51, 100)) == (51, 51, 100)
     assert samples.chunks((4096, 3)) == (4096, 3)
@@ -288,6 +323,7 @@ def test_of_a_subset_the_samples_drawn_are_kept_in_their_order():
     np.testing.assert_allclose(few, every[:, drawn], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.cluster
 def test_workers_send_them_back():
     ray = pytest.importorskip("ray")

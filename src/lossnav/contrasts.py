@@ -71,20 +71,26 @@ def difference(
 
 def paired(a: Array, b: Array, weights: Array, surface: xr.Dataset, level: float = 0.95) -> Interval:
     """The same of losses of single samples: numerators a and b, shape (n,), and their weights."""
-    d, total = a - b, weights.sum()
-    value = float(d.sum() / total)
+    d = a - b
+    value, error = ratio(d, weights, float(recorded(surface).get("part", 0.0)))
     spread = recorded(surface) | {name: v for name, v in spread_of(d, weights).items() if name != "ordered"}
     spread["population"] = None  # of the losses, not of their differences
     if not (d != 0).any():
         n = int(spread["samples"])
         return Interval(0.0, 0.0, 0.0, 0.0, level, n, "the same losses, sample by sample")
-    n = int((weights > 0).sum())
-    residuals = d - value * weights
-    error = float(np.sqrt((residuals**2).sum() / (n - 1) * n) / total) if n > 1 else math.nan
-    error *= math.sqrt(max(0.0, 1 - float(spread.get("part", 0.0))))
-    rounding = rounding_of(surface, float(np.abs(a).sum() + np.abs(b).sum()) / float(total)) / math.sqrt(max(n, 1))
+    size = float((np.abs(a) + np.abs(b)).sum() / weights.sum())
+    rounding = rounding_of(surface, size) / math.sqrt(max(1, spread["samples"]))  # of single samples it is independent
     found = interval_of(value, error, spread, level=level, rounding=rounding)
     return Interval(**vars(found) | {"method": f"paired, sample by sample; {found.method}"})
+
+
+def ratio(d: Array, weights: Array, part: float = 0.0) -> tuple[float, float]:
+    """Σ d_i / Σ w_i and its standard error (Cochran 1977, eq. 6.13), `part` of a population drawn; nan of one."""
+    n, total = int((weights > 0).sum()), float(weights.sum())
+    value = float(d.sum()) / total
+    residuals = d - value * weights
+    error = math.sqrt(float((residuals**2).sum()) / (n - 1) * n) / total if n > 1 else math.nan
+    return value, error * math.sqrt(max(0.0, 1 - part))
 
 
 def has_samples(surface: xr.Dataset) -> bool:

@@ -99,8 +99,9 @@ def evaluate(
         that failed are tried again). Of a run that was stopped the result is what an uninterrupted run gives; with
         another sampler, a finer grid say, only what is new is computed.
     on_update : callable, optional
-        Called with a copy of the surface as far as it is: after the first round of the sampler (for a grid a coarse
-        one), then now and then, and at the end. What it raises ends the updates with a warning, not the run.
+        Called with a copy of the surface as far as it is, without kept samples: after the first round of the sampler
+        (for a grid a coarse one), then now and then, and at the end. What it raises ends the updates with a warning,
+        not the run.
 
     Returns
     -------
@@ -319,7 +320,8 @@ class _Updates:
         if self.receive is None:
             return
         try:
-            self.receive(surface.copy(deep=True))  # what is done to it is not done to the result
+            # what is done to it is not done to the result; samples may be more than memory holds
+            self.receive(surfaces.without_samples(surface).copy(deep=True))
         except Exception as error:
             self.receive = None
             warnings.warn(
@@ -467,6 +469,8 @@ class _Run:
         self.stop: StopRequests
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
         self.made_of |= surfaces.jsonable(about or {})
+        if keep_samples:
+            self.made_of[kept.LOSS] = True  # a run that is killed before it has one goes on keeping them
         if sampling := _sampling(objective, chart, center):
             self.made_of["sampling"] = surfaces.jsonable(sampling)
         self.created: dict[str, str] = {}

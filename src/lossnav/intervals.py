@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lossnav import samples as kept
 from lossnav.coordinates import Array, nearest
 from lossnav.errors import OptionError
-from lossnav.surface import OK, STATUS_WORDS, points_of, validate
+from lossnav.surface import OK, STATUS_WORDS, points_of, put_together, validate
 
 FEW = 15
 """Samples below which nobody can see how skewed their losses are: the skewness of n numbers is at most sqrt(n)."""
@@ -341,6 +341,11 @@ def interval(surface: xr.Dataset, point: Sequence[float] | Mapping[str, float], 
     (True, 100)
     """
     at = place_of(surface, point)
+    if made_by := put_together(surface.attrs):
+        raise OptionError(
+            f"The losses of this surface are no means over samples: it has {made_by} in its attributes, which says how "
+            "far off they may be. Pass the surface that was evaluated."
+        )
     value = float(surface["loss"].values[at])
     if "loss_se" not in surface:
         raise OptionError(

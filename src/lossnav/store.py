@@ -39,7 +39,7 @@ class Store:
     earlier : xarray.Dataset or None
         The surface that is there, without the losses of single samples.
     has_samples : bool
-        Whether those are there.
+        Whether those are there, or were asked for and none was written yet.
 
     Raises
     ------
@@ -63,7 +63,7 @@ class Store:
                     f"{name_of(place)} exists and cannot be gone on from: {error} "
                     "Choose another name, or pass overwrite=True (--overwrite)."
                 ) from error
-        self.has_samples = self.earlier is not None and LOSS in self.earlier
+        self.has_samples = self.earlier is not None and (LOSS in self.earlier or bool(self.earlier.attrs.get(LOSS)))
         self.earlier = None if self.earlier is None else surfaces.without_samples(self.earlier)
         self._samples: SampleStore | None = None
         self._axes: list[NDArray[np.float64]] | None = None

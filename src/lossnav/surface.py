@@ -387,8 +387,8 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
 
 FAILURES_KEPT = 20
 _OF_EACH = (  # attributes that an ensemble keeps of every seed, beside its chart
-    "plan_hash", "sampler", "engine", "center", "control_variate", "interpolation", "interrupted", "finished",
-    "failures", "seconds", "points_per_second",
+    "plan_hash", "sampler", "engine", "center", "sampling", "control_variate", "interpolation", "interrupted",
+    "finished", "failures", "seconds", "points_per_second",
 )  # fmt: skip
 
 
