@@ -249,7 +249,7 @@ def _pass(
     ]
     point: Params = dict(params) | objective._held
     with rng.preserved(objective.seed, objective.device), torch.no_grad():
-        return objective._pass(point, objective._buffers, batches)
+        return objective._pass(point, objective.buffers_at(params), batches)
 
 
 def _in_order(found: Column, order: Tensor) -> Column:

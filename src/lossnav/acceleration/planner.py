@@ -274,7 +274,8 @@ class _Finder:
 
     def _key(self) -> tuple[object, ...]:
         long = self.choice.per_point * self.total > _WORTH_COMPILING
-        return self.precision, self.chart.affine, len(self.chart.dims), long, torch.get_num_threads()
+        kind = self.chart.affine, len(self.chart.dims), bool(self.chart.moving_buffers)
+        return self.precision, *kind, long, torch.get_num_threads()
 
     def _cached(self) -> list[Plan] | None:
         return self.objective._plans.get(self._key())
@@ -499,7 +500,7 @@ class _Finder:
                 break
         parts = [cut(joined, start, stop) for start, stop in itertools.pairwise(ends)]
         with rng.preserved(objective.seed, objective.device), torch.no_grad():
-            return objective._pass(params | objective._held, objective._buffers, parts)
+            return objective._pass(params | objective._held, objective.buffers_at(params), parts)
 
 
 @dataclass
