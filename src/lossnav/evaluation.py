@@ -470,7 +470,7 @@ class _Run:
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
         self.made_of |= surfaces.jsonable(about or {})
         if keep_samples:
-            self.made_of[kept.LOSS] = True  # a run that is killed before it has one goes on keeping them
+            self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
         if sampling := _sampling(objective, chart, center):
             self.made_of["sampling"] = surfaces.jsonable(sampling)
         self.created: dict[str, str] = {}

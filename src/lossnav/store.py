@@ -63,7 +63,12 @@ class Store:
                     f"{name_of(place)} exists and cannot be gone on from: {error} "
                     "Choose another name, or pass overwrite=True (--overwrite)."
                 ) from error
-        self.has_samples = self.earlier is not None and (LOSS in self.earlier or bool(self.earlier.attrs.get(LOSS)))
+        self.has_samples = self.earlier is not None and (
+            LOSS in self.earlier
+            or (
+                bool(self.earlier.attrs.get("keep_samples")) and not bool((self.earlier["status"] == surfaces.OK).any())
+            )
+        )
         self.earlier = None if self.earlier is None else surfaces.without_samples(self.earlier)
         self._samples: SampleStore | None = None
         self._axes: list[NDArray[np.float64]] | None = None
