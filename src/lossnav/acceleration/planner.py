@@ -144,9 +144,10 @@ class _Finder:
             self.choice.events.append("plain: lazy directions are drawn anew at every point; plans need them stored")
             self._fall_back_to_plain()
             return None
-        writes = objective._writes_weights or (objective.batches is not None and objective.batches.written_to)
-        if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or writes:
-            self.choice.events.append("plain: this model or function cannot be taken apart")
+        written = objective.batches is not None and objective.batches.written_to
+        reason = objective._unplanned or ("its data is written to" if written else "")
+        if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or reason:
+            self.choice.events.append(f"plain: {reason or 'this model or function cannot be taken apart'}")
             self._fall_back_to_plain()
             return None
         with rng.preserved(self.objective.seed, self.objective.device), torch.no_grad():
