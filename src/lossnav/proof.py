@@ -33,6 +33,7 @@ from lossnav.params import Params
 
 _SAMPLES = 4  # of the first batch, where it can be cut: two points in two ways cost less than the batch does
 _MOST_CACHES = 16  # attributes that are tried without
+_DRAWN = 2**16  # signs of a tensor that are drawn; then they come again: large weights take a while to draw for
 _STEP = 0.05  # of its size, by which every number of a moving parameter is displaced
 _SHARE = 1 / 4  # of the memory that is free, which a second copy of the model may take
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative; of half precision 2e-2
@@ -92,6 +93,8 @@ class Case:
         Of the objective.
     copies : bool
         Whether the centre is a copy of the model's weights, or shares their memory.
+    writes : bool
+        Whether a pass writes into its weights, as far as is known.
     """
 
     model: nn.Module
@@ -105,6 +108,7 @@ class Case:
     device: torch.device
     seed: int
     copies: bool
+    writes: bool = False
 
 
 def prove(case: Case) -> Proven:
@@ -184,6 +188,7 @@ def _first_pass(case: Case, found: Proven) -> Exception | None:
         data_batches.versions(params) != versions
         or any(not contents.equal(tensor, before[name]) for name, tensor in params.items())
     )
+    case.writes = found.writes_weights
     if hollow is None:
         return None
     return ObjectiveError(
@@ -409,10 +414,15 @@ def _displaced(center: Params, seed: int) -> Params:
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, tensor in center.items():
-        signs = (2 * torch.randint(0, 2, tensor.shape, generator=generator) - 1).to(tensor.device, tensor.dtype)
-        size = float(tensor.detach().double().square().mean().sqrt()) if tensor.numel() else 0.0
-        own = torch.where(tensor == 0, torch.full_like(tensor, size or _STEP), tensor.abs())
-        made[name] = tensor + _STEP * own * signs
+        drawn = torch.randint(0, 2, (min(tensor.numel(), _DRAWN),), generator=generator, dtype=torch.int8)
+        signs = (2 * drawn - 1).to(tensor.device, tensor.dtype)
+        signs = signs.repeat(-(-tensor.numel() // _DRAWN))[: tensor.numel()].view(tensor.shape)
+        moved = torch.addcmul(tensor, tensor, signs, value=_STEP)
+        zero = tensor == 0
+        if bool(zero.any()):
+            size = float(torch.linalg.vector_norm(tensor.float())) / math.sqrt(tensor.numel()) or _STEP
+            moved = torch.where(zero, _STEP * size * signs, moved)
+        made[name] = moved
     return made
 
 
@@ -453,7 +463,7 @@ def _difference(case: Case, passes: Passes, part: Batch, truth: _Truth) -> tuple
         if expected is None:
             continue
         weights = point | case.held
-        value = _values(case, passes, algebra.copy(weights) if case.copies else weights, part)
+        value = _values(case, passes, algebra.copy(weights) if case.writes else weights, part)
         if not _agree(case, expected, value):
             return expected, value, where
     return None
@@ -480,7 +490,7 @@ def _leaves_traces(case: Case, passes: FunctionalPasses, part: Batch) -> bool:
     """Whether what passes left in the structure tells of more than the last: a counter does, kept features do not."""
     if not passes.state_changed():
         return False
-    weights = algebra.copy(case.center | case.held) if case.copies else case.center | case.held
+    weights = algebra.copy(case.center | case.held) if case.writes else case.center | case.held
     try:
         _values(case, passes, weights, part)
         after_many = passes.apart().whole.model
