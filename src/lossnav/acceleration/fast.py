@@ -23,7 +23,7 @@ from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
 from lossnav.acceleration.structure import Structure
 from lossnav.batches import Batch, map_tensors, tensors, versions
-from lossnav.calling import FunctionalPasses, Measured, StepValues
+from lossnav.calling import FunctionalPasses, Measured, StepValues, call_with
 from lossnav.charts import Chart
 from lossnav.comparing import cut
 from lossnav.measures import Values
@@ -256,7 +256,11 @@ class Fast:
         return ((batch, _mix(row, point)) for batch, row in zip(self._batches, self._responses, strict=True))
 
     def _functional(self, state: Params, pairs: Iterable[Pair]) -> list[StepValues]:
-        result: list[StepValues] = functional_call(self._whole, state, (pairs,))
+        result: list[StepValues]
+        if self.plan.compiled:  # which reads torch's own call, and not ours
+            result = functional_call(self._whole, state, (pairs,))
+        else:
+            result = call_with(self._whole, state, pairs)
         return result
 
     def _run_one(self, state: Params, pair: Pair) -> list[StepValues]:
