@@ -378,6 +378,25 @@ def test_a_bare_function_may_write_into_what_it_is_given():
     assert objective.apart().evaluate(point) == objective.evaluate(point)
 
 
+def test_what_a_function_counts_in_is_the_users():
+    calls, seen, weight = [0], [], torch.ones(3)
+
+    def loss(outputs, targets):
+        calls[0] += 1
+        seen.append(outputs)
+        return F.cross_entropy(outputs, targets, weight)
+
+    objective = ln.Objective(body().eval(), loss, (X, Y), batch_size=SIZE)
+    made, kept, apart = calls[0], len(seen), objective.apart()
+    for _ in range(2):
+        objective.evaluate(objective.params)
+        apart.evaluate(objective.params)
+    assert (calls[0], len(seen)) == (made + 12, kept + 12)
+    before = len(seen)
+    objective.without_metrics().evaluate(objective.params)
+    assert len(seen) == before + 3
+
+
 def test_warnings_are_not_given_for_ordinary_losses():
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -58,7 +58,7 @@ class Borrowed:
         self.parts = users_parts(step)
 
     def __enter__(self) -> None:
-        self.kept = Kept(self.parts)
+        self.kept = Kept(self.parts, borrowed=True)
         _set_to_eval(self.parts)
 
     def __exit__(self, *exception: object) -> None:

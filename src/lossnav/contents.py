@@ -26,6 +26,7 @@ _ATOMS = (  # nothing of what these refer to is looked into
     np.generic, range, slice,
 )  # fmt: skip
 _LARGEST = 2**28  # bytes of a tensor whose numbers are kept: beyond that it is data, which nobody writes to
+_OWN = "_lossnav_own_cells"  # in the attributes of a function that was copied: which cells are its own
 _SMALL = 2**16  # numbers: so many are compared at every pass, of larger tensors only the version is
 _MOST = 100_000  # objects that are looked at: whoever encloses a whole data set in a loss need not wait for it
 
@@ -109,18 +110,28 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     (False, True)
     """
     functions = [part for part in reachable(value) if isinstance(part, types.FunctionType) and id(part) not in memo]
-    enclosing = [function for function in functions if any(_is_state(cell.cell_contents) for cell in filled(function))]
     cells: dict[int, tuple[types.CellType, types.CellType]] = {}
-    for function in enclosing:
-        bound = {id(cell): cell for cell in filled(function)}
-        for key, cell in bound.items():
-            if key not in cells and _is_state(cell.cell_contents):
-                cells[key] = (cell, types.CellType())
+    for function in functions:
+        own = _cells_with_state(function)
+        if not own:
+            continue
+        for cell in own:
+            cells.setdefault(id(cell), (cell, types.CellType()))
         closure = tuple(cells[id(cell)][1] if id(cell) in cells else cell for cell in function.__closure__ or ())
-        memo[id(function)] = _with_closure(function, closure)
-    for cell, made in cells.values():
-        made.cell_contents = _copied_or_shared(cell.cell_contents, memo)
+        memo[id(function)] = made = _with_closure(function, closure)
+        mine = {id(cell) for cell in own}  # not by equality: cells compare what they hold
+        made.__dict__[_OWN] = tuple(n for n, cell in enumerate(function.__closure__ or ()) if id(cell) in mine)
+    for cell, new in cells.values():
+        new.cell_contents = _copied_or_shared(cell.cell_contents, memo)
     return copy.deepcopy(value, memo)
+
+
+def _cells_with_state(function: types.FunctionType) -> list[types.CellType]:
+    """Cells that a copy of a function has for itself: the same ones again where it is a copy already."""
+    known = function.__dict__.get(_OWN)
+    if known is not None:
+        return [(function.__closure__ or ())[number] for number in known]
+    return [cell for cell in filled(function) if _is_state(cell.cell_contents)]
 
 
 def _is_state(value: Any) -> bool:
@@ -164,6 +175,8 @@ class Kept:
         All that it reaches is kept, but for hooks, of which there may be more while a pass is watched.
     without : iterable of Tensor
         Tensors whose numbers are not kept: those that others put in place at every pass.
+    borrowed : bool
+        Whether it is the user's own, and no copy by `copied`.
 
     Examples
     --------
@@ -176,13 +189,13 @@ class Kept:
     {'steps': 0, 'mean': tensor([0., 0.])}
     """
 
-    def __init__(self, value: Any, without: Iterable[Tensor] = ()) -> None:
+    def __init__(self, value: Any, without: Iterable[Tensor] = (), borrowed: bool = False) -> None:
         self.value = value
         skipped = {id(tensor) for tensor in without}
         self._tensors: list[list[Any]] = []  # tensor, its numbers, its version, whether it may change without that
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._others: list[tuple[Any, Any]] = []  # lists, sets and deques
-        for part in _stateful(value):
+        for part in _stateful(value, borrowed=borrowed):
             if isinstance(part, Tensor):
                 if id(part) not in skipped and part.numel() * part.element_size() <= _LARGEST:
                     small = part.numel() <= _SMALL
@@ -241,7 +254,7 @@ def _same_part(a: Any, b: Any) -> bool:
     return not isinstance(a, int | float | str | bytes) or a == b
 
 
-def _stateful(value: Any, atoms: bool = False) -> Iterator[Any]:
+def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterator[Any]:
     """What may be changed by a call, each once; hooks are not looked into."""
     seen: set[int] = set()
     ahead: list[Any] = [value]
@@ -255,7 +268,10 @@ def _stateful(value: Any, atoms: bool = False) -> Iterator[Any]:
             seen.add(id(part))
         kept.append(part)
         yield part
-        if isinstance(part, nn.Module):
+        if isinstance(part, types.FunctionType):  # a list that the user counts calls in is not ours to put back
+            own = _cells_with_state(part) if borrowed or _OWN in part.__dict__ else []
+            ahead += reversed([cell.cell_contents for cell in own])
+        elif isinstance(part, nn.Module):
             ahead += reversed([value for name, value in vars(part).items() if not _of_hooks(name)])
         else:
             ahead += reversed(list(parts(part)))

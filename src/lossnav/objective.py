@@ -82,13 +82,17 @@ class Objective:
     model : nn.Module
         Any module. It is not changed by anything lossnav does: a private copy of its structure, in eval mode, is
         called with our own copies of its weights and buffers. A model in train mode is evaluated in eval mode
-        all the same, with a warning that says so.
+        all the same, with a warning that says so. Every pass starts from the same state: buffers that the forward
+        writes (a queue, a moving average) are handed from batch to batch within a pass, and begin anew with the next.
+        The centre and one displaced point are held against a fresh copy of the model, on the first batch.
     loss : callable, str or None
         ``loss(outputs, targets)``, or one of "cross_entropy", "mse", "l1", "nll",
         "binary_cross_entropy_with_logits". A loss with a ``reduction`` argument (all of torch's) is asked for one
         value a sample, which gives `loss_se`, wherever their mean is the loss itself; class weights and ignored
         targets of torch's cross-entropy are reckoned over all the data. Any other mean is weighted by the length of
         its batch. None: the model is given the whole batch and returns its loss, as a scalar or in ``outputs.loss``.
+        Loss, metrics and `forward` are copied too, with the modules they hold or enclose, and called in eval mode;
+        where they look at the model they look at our copy. Parameters of the loss hold still.
     data : (x, y) tensors or arrays, dict of tensors, Dataset, DataLoader, or iterable of batches
         Read once, kept on the device where it fits `data_budget`.
     metrics : sequence of str or callables, or dict of name to callable
@@ -147,6 +151,8 @@ class Objective:
         If the loss returns a vector without saying so, or a scalar where one value a sample was promised.
     OptionError
         If an option has an unknown value or no parameter matches `params`.
+    ObjectiveError
+        If the model cannot be called with other weights: one is reached through a global, say.
     DeviceError
         If the device is not there.
 

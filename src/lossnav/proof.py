@@ -398,13 +398,15 @@ def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | Non
     first = next(iter(case.model.parameters()))
     if case.bn != "frozen" or first.device != next(iter(case.center.values())).device:
         return None
-    kept = contents.Kept(case.model, without=[*case.model.parameters(), *case.model.buffers()])
+    own = [*case.model.parameters(), *case.model.buffers()]
+    kept = contents.Kept(case.model, without=own, borrowed=True)
     protected = {_place(tensor) for tensor in (case.center | case.held).values()}
     try:
         for module in case.model.modules():
             module.training = False
-        own = passes.around(case.model)
-        return _values(case, own, case.center | case.held, part, _Uses({}, {}, {}, protected, own))
+        itself = passes.around(case.model)
+        uses = _Uses({}, {}, {}, protected, itself)
+        return _values(case, itself, case.center | case.held, part, uses)
     finally:
         kept.restore()
 
