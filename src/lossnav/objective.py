@@ -54,6 +54,7 @@ from lossnav.measures import (
     name_of,
     reduce_steps,
     resolve_metrics,
+    with_gradients,
 )
 from lossnav.params import Params
 from lossnav.proof import Case, prove
@@ -318,13 +319,16 @@ class Objective:
 
     # ------------------------------------------------------------------ evaluating
 
-    def evaluate(self, params: Mapping[str, Tensor]) -> Values:
+    def evaluate(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Values:
         """Evaluate loss and metrics at a point of weight space, over all the data.
 
         Parameters
         ----------
         params : mapping of str to Tensor
             Names and shapes of `self.params`. Other dtypes are converted.
+        buffers : mapping of str to Tensor, optional
+            Of the model there: all or some of them. By default those that the point carries (``chart(coords)`` of a
+            chart through checkpoints does), and else those of the centre.
 
         Returns
         -------
@@ -338,23 +342,46 @@ class Objective:
         StructureMismatchError
             If names or shapes differ.
         """
-        values, self.samples = self._reduce(self._steps(params))
+        values, self.samples = self._reduce(self._steps(params, buffers))
         return values
 
-    def _steps(self, params: Mapping[str, Tensor]) -> list[StepValues]:
+    def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""
         self.require_same_structure(params, "the point")
+        belonging = self.buffers_at(params, buffers)
         point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
         if self._writes_weights:
             point = algebra.copy(point)
         while True:
             try:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
-                    steps = self._pass(point, self._buffers, self.batches)
+                    steps = self._pass(point, belonging, self.batches)
             except LossMisjudgedError:
-                continue  # once: from now on the loss takes means
+                continue  # once: from now on the loss takes means, or gradients
             self._loss.settle()
             return steps
+
+    def buffers_at(self, point: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Params:
+        """Return all buffers of the model at a point: those given, else those the point carries, else the centre's.
+
+        Raises
+        ------
+        StructureMismatchError
+            If the model has no such buffer, or has it in another shape.
+        """
+        given = getattr(point, "buffers", None) if buffers is None else buffers
+        if not given:
+            return self._buffers
+        return self._buffers | self._cast(given, self._buffers, "the buffers")
+
+    def _cast(self, tensors: Mapping[str, Tensor], like: Params, what: str) -> Params:
+        """Some tensors on the device and in the dtype of those of their names."""
+        if difference := algebra.first_difference(tensors, {n: t for n, t in like.items() if n in tensors}):
+            raise StructureMismatchError(
+                f"{what} and those of {self.name} differ at {difference}. Take them from a model of the same "
+                "architecture."
+            )
+        return {name: tensor.detach().to(like[name].device, like[name].dtype) for name, tensor in tensors.items()}
 
     def _reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
         """Join batches; of a subset the standard error is that of the mean over all the data."""
@@ -448,15 +475,38 @@ class Objective:
             If a parameter that moves is missing, has another shape, or a name is unknown.
         """
         state = checkpoints.fit(state, self.params, self._held | self._buffers, self._aliases, self.name)
+        parts = (
+            {name: state.get(name, tensor).to(tensor.device, tensor.dtype) for name, tensor in part.items()}
+            for part in (self.params, self._held, self._buffers)
+        )
+        return self._with(*parts)
+
+    def around(self, point: Mapping[str, Tensor]) -> Objective:
+        """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.
+
+        Buffers that the point does not carry stay as they are. For what was saved or trained apart use `at`.
+
+        Raises
+        ------
+        StructureMismatchError
+            If names or shapes differ.
+
+        Examples
+        --------
+        >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+        >>> bowl.around({"x": torch.zeros(2)}).params
+        {'x': tensor([0., 0.])}
+        """
+        self.require_same_structure(point, "the point")
+        params = self._cast({name: point[name] for name in self.params}, self.params, "the point")
+        return self._with(params, self._held, self.buffers_at(point))
+
+    def _with(self, params: Params, held: Params, buffers: Params) -> Objective:
+        """The same objective with copies of these tensors."""
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)  # the data is the same
         other.origin = None
-        for part in ("params", "_held", "_buffers"):
-            tensors = {
-                name: state.get(name, tensor).detach().to(tensor.device, tensor.dtype, copy=True)
-                for name, tensor in getattr(self, part).items()
-            }
-            setattr(other, part, tensors)
+        other.params, other._held, other._buffers = (algebra.copy(part) for part in (params, held, buffers))
         return other
 
     def double(self) -> Objective:
@@ -603,13 +653,17 @@ def _measure(
 
     No method: the structure keeps hold of it, and an objective on a part of the data would hold on to all of it.
     """
-    outputs, targets = forward(model, batch)
-    n = count(batch, targets)
-    values: dict[str, Measured] = {"loss": loss(outputs, targets, n)}
-    outputs = logits(outputs)
-    for name, metric in metrics.items():
-        values[name] = check_metric(name, metric(outputs, targets), n, targets)
-    return n, values
+
+    def measure() -> StepValues:
+        outputs, targets = forward(model, batch)
+        n = count(batch, targets)
+        values: dict[str, Measured] = {"loss": loss(outputs, targets, n)}
+        outputs = logits(outputs)
+        for name, metric in metrics.items():
+            values[name] = check_metric(name, metric(outputs, targets), n, targets)
+        return n, values
+
+    return with_gradients(loss, measure)
 
 
 def _measure_function(
@@ -624,10 +678,14 @@ def _measure_function(
     """Call a bare function of parameters in the same way."""
     arguments = (point, batch) if has_data else (point,)
     n = count(batch, None) if has_data else 1
-    values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
-    for name, metric in metrics.items():
-        values[name] = check_metric(name, metric(*arguments), n)
-    return n, values
+
+    def measure() -> StepValues:
+        values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
+        for name, metric in metrics.items():
+            values[name] = check_metric(name, metric(*arguments), n)
+        return n, values
+
+    return with_gradients(loss, measure)
 
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")

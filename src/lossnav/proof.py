@@ -440,7 +440,7 @@ def _cut(batch: Batch) -> Batch:
 def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> float:
     """The loss of a batch, given a copy of it; the same random numbers each time."""
     steps: list[StepValues] = []
-    for _ in range(2):
+    for _ in range(4):  # a loss may be taken for what it is not, in two ways
         given = batch if uses is not None else data_batches.move(batch, case.device)
         with rng.preserved(case.seed, case.device), torch.no_grad():
             try:

@@ -62,8 +62,10 @@ class Fast:
         original = passes.whole.model
         model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
         self._weights = _AffineWeights(chart) if chart.affine else chart
-        buffers = {name: tensor.clone() for name, tensor in objective._buffers.items()}  # nobody else's are at risk
-        self._fixed = {name: self._form(t) for name, t in (objective._held | buffers).items()}
+        belonging = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
+        self._buffers = {name: tensor.clone() for name, tensor in belonging.items()}  # nobody else's are at risk
+        self._moving_buffers = chart.moving_buffers
+        self._fixed = {name: self._form(t) for name, t in (objective._held | self._buffers).items()}
         given_layer = structure.first_layer if plan.amortize_first_layer else None
         folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
         self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
@@ -156,6 +158,11 @@ class Fast:
         """What the fused kernel does, where there is one."""
         return None if self._fused is None else self._fused.kernel.graph
 
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds it took to compile the fused kernel; 0 where there is none, or it was there."""
+        return 0.0 if self._fused is None else self._fused.kernel.compile_seconds
+
     # ------------------------------------------------------------------ what no point changes
 
     def _cast(self, tensor: Tensor) -> Tensor:
@@ -210,7 +217,7 @@ class Fast:
         first = cut(sample, 0, TRACED_SAMPLES)
         if _length(first) < TRACED_SAMPLES:
             raise NotReadableError(f"fewer than {TRACED_SAMPLES} samples")
-        state = self.objective.params | self.objective._held | self.objective._buffers
+        state = self.objective.params | self.objective._held | self._buffers
         x = _input_of(pass_.whole.model, self.objective, first)
         if self._given is None or self._responses is None:
             graph = read(lambda weights, x: functional_call(model, weights, (x,)), state, x)
@@ -229,22 +236,24 @@ class Fast:
 
     def _state(self, point: Point) -> Params:
         """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
-        params = self._weights(point)
+        params, buffers = self._weights(point), self.chart.buffers(point)
+        moved = {name: buffers[name].clone() for name in self._moving_buffers}
+        fixed = self._fixed | {name: self._form(tensor) for name, tensor in moved.items()}
         if self._fused is not None:
-            self._fused.kernel.load(params | self._fixed)
+            self._fused.kernel.load(params | fixed)
             return {}
-        state = {name: self._form(tensor) for name, tensor in params.items()} | self._fixed
+        state = {name: self._form(tensor) for name, tensor in params.items()} | fixed
         for fold in self._folds:
-            folded = fold.fold(params | self.objective._held | self.objective._buffers)
+            folded = fold.fold(params | self.objective._held | self._buffers | moved)
             state |= {name: self._form(tensor) for name, tensor in folded.items()}
         gone = {name for fold in self._folds for name in fold.gone}
         return {f"model.{name}": tensor for name, tensor in state.items() if name not in gone}
 
     @property
     def _moved(self) -> set[str]:
-        """Names of weights that points differ in, once BatchNorm is folded."""
+        """Names of weights and buffers that points differ in, once BatchNorm is folded."""
         folded = {f"{fold.layer}.{leaf}" for fold in self._folds for leaf in ("weight", "bias")}
-        return folded | set(self.objective.params)
+        return folded | set(self.objective.params) | set(self._moving_buffers)
 
     def _pairs(self, point: Sequence[Any] | Point) -> Iterator[Pair]:
         """Batches, each with the first layer's response to it where that is amortised."""

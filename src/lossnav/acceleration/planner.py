@@ -81,6 +81,8 @@ class Choice:
         How many points it was held against the plain path at.
     seconds : float
         That choosing took.
+    compiling : float
+        Seconds of these in which a kernel was compiled, which later runs find.
     events : list of str
         What was tried and left out, what fell back.
     per_point : float
@@ -94,6 +96,7 @@ class Choice:
     compared: int = 0
     probes: int = 0
     seconds: float = 0.0
+    compiling: float = 0.0
     events: list[str] = field(default_factory=list)
     per_point: float = math.nan
 
@@ -275,7 +278,8 @@ class _Finder:
 
     def _key(self) -> tuple[object, ...]:
         long = self.choice.per_point * self.total > _WORTH_COMPILING
-        return self.precision, self.chart.affine, len(self.chart.dims), long, torch.get_num_threads()
+        kind = self.chart.affine, len(self.chart.dims), bool(self.chart.moving_buffers)
+        return self.precision, *kind, long, torch.get_num_threads()
 
     def _cached(self) -> list[Plan] | None:
         return self.objective._plans.get(self._key())
@@ -381,6 +385,7 @@ class _Finder:
         if plan.amortize_first_layer:
             self._require_memory(plan)
         fast = Fast(self.objective, self.chart, self.structure, plan, samples)
+        self.choice.compiling += fast.compile_seconds
         if fast.graph is not None and self._by_rules:
             require_weights_in_cache(fast.graph)
         return fast
@@ -506,7 +511,7 @@ class _Finder:
                 break
         parts = [cut(joined, start, stop) for start, stop in itertools.pairwise(ends)]
         with rng.preserved(objective.seed, objective.device), torch.no_grad():
-            return objective._pass(params | objective._held, objective._buffers, parts)
+            return objective._pass(params | objective._held, objective.buffers_at(params), parts)
 
 
 @dataclass

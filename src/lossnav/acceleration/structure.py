@@ -133,7 +133,7 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
         if isinstance(module, (*LAYERS, BATCH_NORMS))
     ]
     try:
-        passes(params | objective._held, objective._buffers, [batch])
+        passes(params | objective._held, objective.buffers_at(params), [batch])
     finally:
         for handle in handles:
             handle.remove()

@@ -48,7 +48,7 @@ def begin(
     objective.require_same_structure(chart.center, "the chart's centre")
     objective = objective.apart()  # the worker's: whoever called goes on with the other
     center: dict[str, float] = {}
-    draws = rng.draws(lambda: center.update(objective.evaluate(chart.center)), objective.device)
+    draws = rng.draws(lambda: center.update(objective.evaluate(chart(np.zeros(len(chart.dims))))), objective.device)
     if len(chart.dims) > 3:
         raise OptionError(f"A chart of {len(chart.dims)} coordinates cannot be shown. Use one of up to three.")
     known = {} if draws else center  # without its seed it is another number
@@ -160,7 +160,7 @@ class Grounds(list[Ground]):
         assert store.earlier is not None
         said = store.earlier.attrs
         chart = open_chart(said["chart"], kept=beside(path))
-        objective = self[0].objective.at(chart.center)
+        objective = self[0].objective.around(chart(np.zeros(len(chart.dims))))
         about = {"number": number, **{name: said["explorer"][name] for name in ("words", "center", "axes_info")}}
         base = _ends_of(store.earlier, self[0].base)
         engine = Local(self.engine.plan, self.engine.precision)

@@ -85,7 +85,7 @@ def depart(
     CheckpointError, DirectionError, ChartError
         If there is no such direction.
     """
-    there = objective if center is None else objective.at(chart(center))
+    there = objective if center is None else objective.around(chart(center))
     k, point = len(chart.dims), there.params
     there.fingerprint  # noqa: B018 - known to the copy too, which is watched while it is differentiated
     sought = _watched(there, check)
