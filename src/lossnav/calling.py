@@ -14,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
 
@@ -65,6 +65,17 @@ class Borrowed:
         self.kept.restore()
 
 
+class _Held(nn.Module):
+    """A model, and something to call while other weights are in it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
+
+
 def call_with(module: nn.Module, state: Params, *arguments: Any) -> Any:
     """`functional_call`: call a module with other weights and buffers, those that are tied given by one name.
 
@@ -108,6 +119,14 @@ class FunctionPasses:
         """Pass one batch with the leaves themselves."""
         with Borrowed(self.step) if self.borrowed else nullcontext():
             return self.step(leaves, batch)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function: there is no module whose weights a backward pass could read."""
+        return function()
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """There is no BatchNorm layer that could be in a mode."""
+        return nullcontext()
 
     def measuring(self, step: Step) -> FunctionPasses:
         """Return the same with another step."""
@@ -217,6 +236,19 @@ class FunctionalPasses:
             self.whole.seen = None
         return cast(StepValues, values)
 
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function with these weights and buffers in the structure.
+
+        For backward passes: what they compute anew (activation checkpointing), or read (a hook, a function of the
+        user's own), is to be of these weights and not of the NaNs in their place.
+        """
+        state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
+        return call_with(_Held(self.whole.model), state, function)
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
+        return _batch_norm_mode(self.whole.model, training)
+
     def measuring(self, step: Step) -> FunctionalPasses:
         """Return the same with another step."""
         self.restore()
@@ -287,6 +319,14 @@ class CopyPasses:
             if buffer.requires_grad:
                 buffer.detach_()
         return cast(StepValues, values)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function: the weights are the copy's own, until other leaves are asked for."""
+        return function()
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
+        return _batch_norm_mode(self.whole.model, training)
 
     def learn(self) -> None:
         """See after a first pass what was written to in a way that tensors do not count."""
@@ -436,20 +476,22 @@ def _attributes_of_copy(model: nn.Module) -> dict[int, Any]:
     return memo
 
 
-class _batch_norm_mode:  # noqa: N801 - reads as the context it is
+class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as the context it is
     """BatchNorm layers in train or eval mode, all else as it is; undone on leaving."""
 
     def __init__(self, model: nn.Module, training: bool) -> None:
         self.layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
         self.training = training
+        self._before: list[bool] = []
 
     def __enter__(self) -> None:
+        self._before = [layer.training for layer in self.layers]
         for layer in self.layers:
             layer.training = self.training
 
     def __exit__(self, *exception: object) -> None:
-        for layer in self.layers:
-            layer.training = False
+        for layer, before in zip(self.layers, self._before, strict=True):
+            layer.training = before
 
 
 class _batch_norm_recording(_batch_norm_mode):  # noqa: N801

@@ -232,6 +232,7 @@ class Objective:
             )
         self.samples: int | None = None
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
+        self._verdicts: dict[str, list[Any]] = {}  # on its derivatives, by the kind of matrix
         self.population: int | None = None  # samples that this is a subset of
         self.subset_seed: int | None = None
         self.origin = None
@@ -305,7 +306,7 @@ class Objective:
         self._loss.name = self.name
         self._count = resolve_count(count)
         self.samples = self.population = self.subset_seed = self.origin = None
-        self._plans = {}
+        self._plans, self._verdicts = {}, {}
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
