@@ -268,6 +268,26 @@ def _gat(seed: int) -> Case:
     return Case(stir(Gat(), seed), "cross_entropy", batches, plain, accuracy, options)
 
 
+@case("graphs, targets a node", "graph", "graph attention over a list of edges", "mean squared error of nodes",
+      "list of objects with .to, count='targets'")  # fmt: skip
+def _node_targets(seed: int) -> Case:
+    """The mean over the nodes, of which a graph has more or fewer."""
+    batches = [some_graphs(seed + i, count) for i, count in enumerate((4, 3, 2))]
+    for i, graphs in enumerate(batches):
+        graphs.y = normal(seed + 50 + i, len(graphs.x), 8)
+
+    def plain(model: Any, batches: list[Graphs]) -> Tensor:
+        off = [(model.nodes(graphs.x, graphs.edge_index) - graphs.y).square() for graphs in batches]
+        return torch.cat(off).mean()
+
+    class Nodes(Gat):
+        def forward(self, graphs: Graphs) -> Tensor:
+            return self.nodes(graphs.x, graphs.edge_index)
+
+    options = {"forward": lambda model, graphs: (model(graphs), graphs.y), "count": "targets"}
+    return Case(stir(Nodes(), seed), "mse", batches, plain, options=options)
+
+
 @case("gcn, nodes", "graph", "graph convolutions, one graph", "cross-entropy of some nodes", "list of one dict")
 def _nodes(seed: int) -> Case:
     """Transductive: the whole graph is one batch; the loss is over the nodes of the training mask."""

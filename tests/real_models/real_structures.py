@@ -466,3 +466,48 @@ def _quantised(seed: int) -> Case:
         return negative_log_likelihood(x, data[1]).mean()
 
     return Case(stir(model, seed), "cross_entropy", pairs(seed), plain, share_right, {"batch_size": 8})
+
+
+@case("ensemble by vmap", "made of", "three networks in one, called by torch.vmap", "cross-entropy of the mean")
+def _ensemble(seed: int) -> Case:
+    class Three(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Parameter(torch.randn(3, 4, 8)), nn.Parameter(torch.randn(3, 8, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            one = torch.vmap(lambda a, b, x: torch.tanh(x @ a) @ b, in_dims=(0, 0, None))
+            return one(self.first, self.second, x).mean(0)
+
+    def plain(model: Any, data: Pair) -> Tensor:
+        made = sum(torch.tanh(data[0] @ a) @ b for a, b in zip(model.first, model.second, strict=True)) / 3
+        return negative_log_likelihood(made, data[1]).mean()
+
+    return Case(stir(Three(), seed), "cross_entropy", pairs(seed), plain, share_right, {"batch_size": 8})
+
+
+@case("early exits", "made of", "a loop whose length depends on the data", "cross-entropy")
+def _exits(seed: int) -> Case:
+    class Exits(nn.Module):
+        """As many steps as the input asks for; those that are done stay as they are."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.step, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            steps = (x[:, 0].abs() * 3).long()
+            for number in range(int(steps.max())):
+                x = torch.where((number < steps)[:, None], torch.tanh(self.step(x)) + x, x)
+            return self.head(x)
+
+    def plain(model: Any, data: Pair) -> Tensor:
+        own = []
+        for x, y in zip(*data, strict=True):
+            h = x
+            for _ in range(int(abs(float(x[0])) * 3)):
+                h = torch.tanh(model.step(h)) + h
+            own.append(negative_log_likelihood(model.head(h), y))
+        return torch.stack(own).mean()
+
+    return Case(stir(Exits(), seed), "cross_entropy", pairs(seed), plain, share_right, {"batch_size": 8})
