@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _rows(parts: list[str], seed: int, draws: int) -> Iterator[dict[str, Any]]:
-    """Rows of all parts: part, case, benign, draws, covered, warned, honest (fractions), and what else is said."""
+    """Rows of all parts: part, case, benign, draws; covered, warned and honest as fractions; what else is said."""
     for part in parts:
         for row in importlib.import_module(f"benchmarks.honesty_{part}").rows(seed, draws):
             yield {"part": part, **row}

@@ -4,6 +4,7 @@ import ast
 import importlib
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,12 @@ OWNERS = {  # who may import an optional or heavy package at all
 }
 
 
+@cache
 def modules():
     return sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
 
 
+@cache
 def imports(path, everywhere=False):
     """Names imported by a file: at its top level, or anywhere in it; not those for the type checker alone."""
     tree = ast.parse((SOURCE / path).read_text())

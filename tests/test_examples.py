@@ -32,6 +32,7 @@ def test_first_surface(tmp_path):
     assert (tmp_path / "first_surface.html").stat().st_size > 3_000_000
 
 
+@pytest.mark.slow
 def test_compare(tmp_path):
     said = run("compare.py", "5", cwd=tmp_path)
     assert re.search(r"after 3 passes: loss 0\.\d+, accuracy 0\.\d+\nafter 30 passes: ", said)

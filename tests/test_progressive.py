@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import lossnav as ln
 from lossnav.errors import LossnavWarning, OptionError
 
-ADAPTIVE = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=120)
+ADAPTIVE = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=240)
 GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
 
 
@@ -150,7 +150,7 @@ def test_another_sampler_takes_the_points_that_are_there():
     finer = ln.Grid(alpha=(-1, 1, 17), beta=(-1, 1, 17))
     same(ln.evaluate(*problem(calls=calls), finer, resume=part), ln.evaluate(*problem(), finer))
     assert len(calls) == 2 + 17 * 17 - 81
-    more = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=200)
+    more = ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=300)
     part = ln.evaluate(*problem(), ADAPTIVE)
     same(ln.evaluate(*problem(), more, resume=part), ln.evaluate(*problem(), more))
 

@@ -1,7 +1,8 @@
 """The data of an objective: any batches, loaded once, kept on the device where they fit.
 
 Whatever is given becomes a sequence of *batches*, and a batch is whatever the source yields (a tuple, a dict, a
-tensor, an object of the user's own), with its tensors on the objective's device.
+tensor, an object of the user's own), with its tensors on the objective's device. No tensor of a batch is the user's,
+and a batch that is handed out is the same at every pass, whatever was done to it in the passes before.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lossnav import contents
 from lossnav import params as algebra
 from lossnav.errors import DataError
 from lossnav.progress import Progress
@@ -59,7 +61,8 @@ class Batches:
     Attributes
     ----------
     written_to : bool
-        Set where the model writes into its input: then every pass is given copies.
+        Whether a pass writes into what it is given: then every pass is given copies. Set by who sees it, or by a
+        batch that was written to since the last pass.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class Batches:
         self.written_to = False
         self._source = _as_iterable(source, batch_size)
         self._kept: list[Batch] | None = []
+        self._versions: list[list[int]] = []
         self.n_bytes = 0
         self.count = 0
         with Progress("load data", None, "batches", progress) as bar:
@@ -98,6 +102,7 @@ class Batches:
                     else:
                         self._kept.append(move(batch, device, float_dtype))
                 bar.advance()
+        self._keep(self._kept)
         if self.count == 0:
             raise DataError("The data is empty: it yields no batch. Pass at least one sample.")
 
@@ -109,10 +114,13 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         if self._kept is None:
             yield from (move(batch, self.device, self.float_dtype) for batch in self._read())
-        elif self.written_to:  # a model that writes into its input gets a copy each time
-            yield from (move(batch, self.device) for batch in self._kept)
-        else:
-            yield from self._kept
+            return
+        for number in range(len(self._kept)):
+            if versions(self._kept[number]) != self._versions[number]:
+                self._read_again(number)
+            batch = self._kept[number]
+            # new containers each time: a forward may pop the labels out of its batch
+            yield move(batch, self.device) if self.written_to else map_tensors(batch, _itself)
 
     def __len__(self) -> int:
         return self.count
@@ -120,6 +128,10 @@ class Batches:
     def __getstate__(self) -> dict[str, Any]:
         """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
         return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._keep(self._kept)  # tensors that were sent count their versions from the start
 
     def take(self, rows: Sequence[int]) -> Batches:
         """Return some of the samples, in their order, as batches of their own, kept on the device.
@@ -160,6 +172,7 @@ class Batches:
             whole = map_tensors(pieces[0], lambda _: next(joined))
             cuts = torch.linspace(0, len(wanted), -(-len(wanted) // max(lengths)) + 1).long().tolist()
             taken._kept = [map_tensors(whole, lambda t, a=a, b=b: t[a:b].clone()) for a, b in itertools.pairwise(cuts)]  # type: ignore[misc]
+        taken._keep(taken._kept)
         taken._source, taken.count = taken._kept, len(taken._kept)
         taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
         return taken
@@ -168,7 +181,7 @@ class Batches:
         """Return the same batches with floating-point tensors in float64."""
         other = copy.copy(self)
         if self._kept is not None:
-            other._kept = [map_tensors(batch, to_double) for batch in self._kept]
+            other._keep([map_tensors(batch, to_double) for batch in self._kept])
         else:
             other._source = _Doubled(self)
         return other
@@ -177,6 +190,23 @@ class Batches:
         """Feed every batch into a hash, in order."""
         for batch in self:
             _hash_batch(batch, digest)
+
+    def _keep(self, kept: list[Batch] | None) -> None:
+        self._kept = kept
+        self._versions = [versions(batch) for batch in kept or ()]
+
+    def _read_again(self, number: int) -> None:
+        """Take a batch that was written to from its source once more; from now on every pass is given copies."""
+        assert self._kept is not None
+        self.written_to = True
+        if self._source is self._kept or not isinstance(self._source, _Slices | list | tuple):  # others may be shuffled
+            raise DataError(
+                f"Batch {number} of the data was written to by the model, the loss or a metric, and cannot be had "
+                "again. Let forward() write into a copy (x = x.clone()), or pass tensors or a list of batches."
+            )
+        batch = next(itertools.islice(iter(self._source), number, None))
+        self._kept[number] = move(batch, self.device, self.float_dtype)
+        self._versions[number] = versions(self._kept[number])
 
     def _read(self) -> Iterator[Batch]:
         """One pass over the source; a loader's own generator is left where it was."""
@@ -199,29 +229,70 @@ class Batches:
 
 
 def move(batch: Batch, device: torch.device, float_dtype: torch.dtype | None = None) -> Batch:
-    """Copy every tensor of a batch to a device, so that nothing done to it reaches the user's; the rest stays as it is.
+    """Copy every tensor of a batch to a device, so that nothing done to it reaches the user's.
 
-    Arrays become tensors, and double-precision arrays, NumPy's habit, take the model's `float_dtype`.
+    Arrays become tensors, and double-precision arrays, NumPy's habit, take the model's `float_dtype`. An object of any
+    class (BatchEncoding, a graph, a dataclass) is copied whole, its tensors with it, and its own ``to(device)`` is
+    called on the copy where it has one.
     """
-    if hasattr(batch, "to") and not isinstance(batch, Tensor):  # BatchEncoding, PyG's Data: they know how to move
-        return batch.to(device)
-    return map_tensors(batch, lambda tensor: tensor.detach().to(device, copy=True), float_dtype)
+
+    def finish(remade: Any) -> Any:
+        moved = remade.to(device) if hasattr(remade, "to") else None
+        return remade if moved is None else moved
+
+    return map_tensors(batch, lambda tensor: tensor.detach().to(device, copy=True), float_dtype, finish)
 
 
-def map_tensors(batch: Batch, change: Callable[[Tensor], Tensor], float_dtype: torch.dtype | None = None) -> Batch:
-    """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are."""
+def map_tensors(
+    batch: Batch,
+    change: Callable[[Tensor], Tensor],
+    float_dtype: torch.dtype | None = None,
+    finish: Callable[[Any], Any] | None = None,
+) -> Batch:
+    """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are.
+
+    Containers are new ones. An object that holds tensors is a copy of its own kind that holds the changed ones;
+    `finish`, where given, is applied to it, and to one that holds none.
+    """
     if isinstance(batch, Tensor):
         return change(batch)
     if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
         tensor = torch.from_numpy(np.ascontiguousarray(batch))
         return change(tensor.to(float_dtype) if float_dtype and tensor.dtype == torch.float64 else tensor)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(part, change, float_dtype) for part in batch))
-    if isinstance(batch, list | tuple):
-        return type(batch)(map_tensors(part, change, float_dtype) for part in batch)
-    if isinstance(batch, Mapping):
-        return {key: map_tensors(part, change, float_dtype) for key, part in batch.items()}
-    return batch
+        return type(batch)(*(map_tensors(part, change, float_dtype, finish) for part in batch))
+    if type(batch) in (list, tuple):
+        return type(batch)(map_tensors(part, change, float_dtype, finish) for part in batch)
+    if type(batch) is dict:
+        return {key: map_tensors(part, change, float_dtype, finish) for key, part in batch.items()}
+    if not contents.is_object(batch):
+        return batch
+    inside = {id(tensor): tensor for tensor in contents.tensors(batch)}
+    if not inside and finish is None:
+        return batch
+    return (finish or _itself)(_remade(batch, {key: change(tensor) for key, tensor in inside.items()}))
+
+
+def _remade(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of an object in which some tensors, by their id, are others."""
+    try:
+        return copy.deepcopy(value, dict(memo))
+    except Exception as error:  # it holds a lock, an open file: what holds tensors is made anew, the rest is shared
+        try:
+            made = copy.copy(value)
+            for name, part in vars(made).items():
+                if any(id(tensor) in memo for tensor in contents.tensors(part)):
+                    object.__setattr__(made, name, copy.deepcopy(part, dict(memo)))
+            return made
+        except Exception:
+            raise DataError(
+                f"A batch holds a {type(value).__name__} that cannot be copied: {error}. lossnav works on a copy so "
+                "that your data is never changed. Pass batches of tensors, or give the class a __deepcopy__."
+            ) from error
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 def to_double(tensor: Tensor) -> Tensor:
@@ -235,7 +306,7 @@ def versions(batch: Batch) -> list[int]:
 
 
 def tensors(batch: Batch) -> Iterator[Tensor]:
-    """Every tensor in a batch, depth first."""
+    """Every tensor in a batch, depth first; those of an object in the order of its attributes."""
     if isinstance(batch, Tensor):
         yield batch
     elif isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
@@ -246,6 +317,27 @@ def tensors(batch: Batch) -> Iterator[Tensor]:
     elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
         for part in batch:
             yield from tensors(part)
+    elif contents.is_object(batch):
+        yield from contents.tensors(batch)
+
+
+def same(a: Batch, b: Batch) -> bool:
+    """Whether all tensors of two batches are equal, NaN for NaN.
+
+    >>> same([torch.tensor([1.0, float("nan")])], [torch.tensor([1.0, float("nan")])])
+    True
+    """
+    ours, theirs = list(tensors(a)), list(tensors(b))
+    return len(ours) == len(theirs) and all(equal(x, y) for x, y in zip(ours, theirs, strict=True))
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN for NaN."""
+    if a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))
 
 
 def only_tensors(batch: Batch) -> bool:

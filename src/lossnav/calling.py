@@ -37,6 +37,33 @@ class _Whole(nn.Module):
         return [self.step(self.model, batch) for batch in batches]
 
 
+def call_with(module: nn.Module, state: Params, *arguments: Any) -> Any:
+    """`functional_call`: call a module with other weights and buffers, those that are tied given by one name.
+
+    Torch's own resolves ties by the names of a weight, and so changes the place that holds it once a name. Where one
+    layer is registered under two names (the embedding of peft's prompt tuning), it thereby takes the weight of the
+    first change for the original and leaves it in the module, which is then tied to nothing. Here every place is
+    changed once. What the module puts into a place instead is found in `state` afterwards, as torch does.
+    """
+    places = _places(module, state)
+    result = functional_call(module, places, arguments, tie_weights=False)
+    state.update({name: places[name] for name in state if name in places})
+    return result
+
+
+def _places(module: nn.Module, state: Params) -> Params:
+    """A value for every place, by its first name; names that are no place of the module as they are."""
+    named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
+    given = {id(named[name]): tensor for name, tensor in state.items() if name in named}
+    places = {name: tensor for name, tensor in state.items() if name not in named}
+    for prefix, part in module.named_modules():
+        for leaf, tensor in (*part._parameters.items(), *part._buffers.items()):
+            name = f"{prefix}.{leaf}" if prefix else leaf
+            if id(tensor) in given:
+                places[name] = state.get(name, given[id(tensor)])
+    return places
+
+
 class FunctionPasses:
     """A bare function of parameters, called with them."""
 
@@ -65,7 +92,7 @@ class FunctionPasses:
 
 
 class FunctionalPasses:
-    """`functional_call` on a copy of the module's structure, without its weights and always in eval mode."""
+    """`call_with` on a copy of the module's structure, without its weights and always in eval mode."""
 
     def __init__(self, structure: nn.Module, step: Step, bn: str) -> None:
         self.whole, self.step, self.bn = _Whole(structure, step), step, bn
@@ -78,9 +105,9 @@ class FunctionalPasses:
         state |= {f"model.{name}": tensor.clone() for name, tensor in buffers.items()}
         if self.bn == "recompute":
             with _batch_norm_recording(self.whole.model, state, "model."):
-                functional_call(self.whole, state, (batches,))
+                call_with(self.whole, state, batches)
         with _batch_norm_mode(self.whole.model, training=self.bn == "batch"):
-            result: list[StepValues] = functional_call(self.whole, state, (batches,))
+            result: list[StepValues] = call_with(self.whole, state, batches)
         return result
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
@@ -91,7 +118,7 @@ class FunctionalPasses:
         """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not."""
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
         with _batch_norm_mode(self.whole.model, training):
-            (values,) = functional_call(self.whole, state, ([batch],))
+            (values,) = call_with(self.whole, state, [batch])
         return cast(StepValues, values)
 
     def measuring(self, step: Step, double: bool = False) -> FunctionalPasses:

@@ -380,7 +380,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     require_fit(objective, chart, sampler)
     engine = engine or Local()
     sampler = sampler.settle(losses_of(objective, chart))
-    probes = probe_points(sampler)
+    probes = probe_points(sampler, objective.seed)
     with rng.preserved(device=objective.device):
         try:
             started = time.perf_counter()
@@ -507,7 +507,9 @@ class _Run:
     def prepare(self) -> engine_base.PointFunction:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
         if self.function is None:
-            self.function = self.engine.prepare(self.plain, probe_points(self.sampler), self.sampler.total)
+            self.function = self.engine.prepare(
+                self.plain, probe_points(self.sampler, self.plain.objective.seed), self.sampler.total
+            )
             self._before = {}
         return self.function
 
@@ -639,11 +641,15 @@ def _key(point: Sequence[float] | Point) -> bytes:
     return (np.asarray(point, np.float64) + 0.0).tobytes()  # -0.0 and 0.0 are one place
 
 
-def probe_points(sampler: Sampler) -> NDArray[np.float64]:
-    """Points at which a faster way must agree with the plain one: centre, a few between (seed 0), corners."""
+def probe_points(sampler: Sampler, seed: int = 0) -> NDArray[np.float64]:
+    """Points at which a faster way must agree with the plain one: centre, two random ones, one between, corners.
+
+    The random ones are the run's own, drawn by the seed; the others are the same for every run.
+    """
     box = sampler.box
-    between = np.random.default_rng(0).uniform(box[:, 0], box[:, 1], size=(3, len(box)))
-    return np.concatenate([np.zeros((1, len(box))), between, mesh(box)])
+    drawn = np.random.default_rng([seed, *b"probes"]).uniform(box[:, 0], box[:, 1], size=(2, len(box)))
+    between = np.random.default_rng(0).uniform(box[:, 0], box[:, 1], size=(1, len(box)))
+    return np.concatenate([np.zeros((1, len(box))), drawn, between, mesh(box)])
 
 
 def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:

@@ -68,16 +68,16 @@ class Loss:
     def __call__(self, outputs: Any, targets: Any, n: int) -> Measured:
         """Return the loss of a batch of n samples: shape (n,), or numerators and weights, or a mean of shape ()."""
         if self.function is None:
-            return self.check(_own_loss(outputs), n)
+            return self.check(_own_loss(outputs), n, targets)
         outputs = logits(outputs)
         if self._single is None:
-            return self.check(self.function(outputs, targets), n)
+            return self.check(self.function(outputs, targets), n, targets)
         single = self._single(outputs, targets)
         if self._weights is not None and self._weights.apply_to(targets):
-            return single.reshape(n, -1).double().sum(1), self._weights(targets, n)
+            return by_sample(single, self._weights(targets), n)
         if not self._proven:
             self._prove(outputs, targets, single, n)
-        return _sample_means(single, n)
+        return _means(single, n)
 
     @property
     def settled(self) -> bool:
@@ -96,17 +96,18 @@ class Loss:
         """Say that a whole pass over the data agreed: nothing more is to be proven."""
         self._proven = True
 
-    def check(self, value: Any, n: int) -> Tensor:
+    def check(self, value: Any, n: int, targets: Any = None) -> Measured:
         """Hold a value against what the reduction promises: a scalar, or (n, ...) averaged to (n,)."""
+        targets_n = length_of(targets)
         if not isinstance(value, Tensor):
             value = torch.as_tensor(value, dtype=torch.float64)
         if self.reduction == "none":
-            if value.dim() == 0 or value.shape[0] != n:
+            if value.dim() == 0 or value.shape[0] not in (n, targets_n):
                 raise LossShapeError(
                     f"The loss {self.name} returned shape {tuple(value.shape)} for {n} samples, though "
                     "reduction='none' promises one value a sample. Use reduction='mean', or return shape (n,)."
                 )
-            return _sample_means(value, n)
+            return _means(value, n)
         if value.numel() != 1:
             raise LossShapeError(
                 f"The loss {self.name} returned a vector of shape {tuple(value.shape)} where one number was "
@@ -118,10 +119,13 @@ class Loss:
     def _prove(self, outputs: Any, targets: Any, single: Any, n: int) -> None:
         """Keep single losses only while their mean is the loss."""
         assert self.function is not None
-        mean = self.check(self.function(outputs, targets), n)
-        fits = isinstance(single, Tensor) and single.dim() > 0 and single.shape[0] == n
-        tolerance = 1e-4 if mean.dtype in (torch.float32, torch.float64) else 2e-2
-        if not fits or not torch.allclose(single.double().mean(), mean.double(), rtol=tolerance, equal_nan=True):
+        mean = cast(Tensor, self.check(self.function(outputs, targets), n))
+        fits = isinstance(single, Tensor) and single.dim() > 0 and single.shape[0] in (n, length_of(targets))
+        if fits:  # of the size of the terms, not of a mean that may be small; one ignored among 10,000 is to be seen
+            tolerance = 1e-5 if mean.dtype in (torch.float32, torch.float64) else 2e-2
+            allowed = tolerance * float(single.double().abs().mean().nan_to_num(posinf=0.0))
+            fits = torch.allclose(single.double().mean(), mean.double(), rtol=0, atol=allowed, equal_nan=True)
+        if not fits:
             self._single, self._proven = None, True
             raise LossMisjudgedError
 
@@ -147,13 +151,13 @@ class _ClassWeights:
         """Whether the targets are classes (of probabilities torch takes the plain mean)."""
         return isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
 
-    def __call__(self, targets: Tensor, n: int) -> Tensor:
-        """Sum of weights for each sample, shape (n,)."""
+    def __call__(self, targets: Tensor) -> Tensor:
+        """Weight of each target, in the shape of the targets."""
         valid = targets != self.ignore_index
         weights = valid.double()
         if self.weight is not None:
             weights = weights * self.weight.to(targets.device, torch.float64)[torch.where(valid, targets, 0)]
-        return weights.reshape(n, -1).sum(1)
+        return weights
 
 
 def _per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
@@ -192,11 +196,22 @@ def _declared_reduction(loss: Callable[..., Any] | None) -> str | None:
     return default if isinstance(default, str) else None
 
 
-def _sample_means(values: Tensor, n: int) -> Tensor:
-    """Average (n, ...) to (n,)."""
-    if values.dim() == 0 or values.shape[0] != n:
-        raise LossShapeError(f"{n} samples gave values of shape {tuple(values.shape)}. Return shape (n,) or (n, ...).")
-    return values if values.dim() == 1 else values.flatten(1).double().mean(1)
+def length_of(targets: Any) -> int | None:
+    """How many targets there are, which need not be one a sample."""
+    return int(targets.shape[0]) if isinstance(targets, Tensor) and targets.dim() else None
+
+
+def _means(values: Tensor, n: int) -> Measured:
+    """Average (m, ...) to (m,); of m targets that are not one a sample, numerators and weights."""
+    means = values if values.dim() == 1 else values.flatten(1).double().mean(1)
+    return means if len(means) == n else by_sample(means, torch.ones_like(means), n)
+
+
+def by_sample(numerators: Tensor, weights: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Sum terms (m, ...) to one a sample, (n,); to one of the whole batch, (), where they cannot be told apart."""
+    if n and len(numerators) % n == 0:
+        return numerators.reshape(n, -1).double().sum(1), weights.reshape(n, -1).double().sum(1)
+    return numerators.double().sum(), weights.double().sum()
 
 
 def _own_loss(outputs: Any) -> Any:
@@ -270,31 +285,37 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> d
 _NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
 
 
-def check_metric(name: str, value: Any, n: int) -> Measured:
+def check_metric(name: str, value: Any, n: int, targets: Any = None) -> Measured:
     """Hold a metric against its promise: the mean of the batch (a scalar), or one value a sample."""
     if isinstance(value, tuple):  # numerators and weights, of our own metrics
         return value
     values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     if values.dim() == 0:
         return values
-    try:
-        return _sample_means(values, n)
-    except LossShapeError as error:
-        raise LossShapeError(f"The metric {name!r}: {error}") from None
+    if values.shape[0] not in (n, length_of(targets)):
+        raise LossShapeError(
+            f"The metric {name!r}: {n} samples gave values of shape {tuple(values.shape)}. "
+            "Return shape (n,) or (n, ...)."
+        )
+    return _means(values, n)
 
 
 def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, int | None]:
-    """Join batches: single values all alike, numerators over weights, means weighted by their batch's length."""
+    """Join batches: single values all alike, numerators over weights, means weighted by their batch's length.
+
+    Numerator and weight of a whole batch, both of shape (), count like any others, but leave no standard error.
+    """
     counts = [n for n, _ in steps]
     values: Values = {}
     for name in steps[0][1]:
         parts = [step_values[name] for _, step_values in steps]
-        if all(isinstance(part, tuple) for part in parts):
-            numerators, weights = (torch.cat(column).double() for column in zip(*parts, strict=True))
-            mean, se = _ratio(numerators, weights)
-        elif all(isinstance(part, Tensor) and part.dim() == 1 for part in parts):
-            singles = torch.cat(cast(list[Tensor], parts)).double()  # float32 drifts by 1e-4 over 50k samples
-            mean, se = _ratio(singles, torch.ones_like(singles))
+        if all(isinstance(part, tuple) or part.dim() == 1 for part in parts):
+            pairs = [part if isinstance(part, tuple) else (part, torch.ones_like(part)) for part in parts]
+            numerators, weights = (  # float32 drifts by 1e-4 over 50k samples
+                torch.cat([term.reshape(-1) for term in column]).double() for column in zip(*pairs, strict=True)
+            )
+            mean, error = _ratio(numerators, weights)
+            se = error if all(pair[1].dim() for pair in pairs) else None
         else:
             lengths = torch.tensor(counts, dtype=torch.float64)
             means = torch.stack([_mean(part) for part in parts]).cpu()

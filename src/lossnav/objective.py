@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lossnav import batches as data_batches
-from lossnav import checkpoints, identity, rng
+from lossnav import checkpoints, comparing, identity, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
 from lossnav.calling import (
@@ -36,6 +36,7 @@ from lossnav.calling import (
     has_nan,
     make_passes,
 )
+from lossnav.counting import Counting, resolve_count
 from lossnav.errors import (
     DataError,
     DeviceError,
@@ -120,6 +121,10 @@ class Objective:
         A model that draws random numbers draws the same ones at every point. Also of the subset.
     progress : bool or None
         Whether to show a bar while the data is loaded (None: on a terminal).
+    count : callable, "samples" or "targets", optional
+        How many samples a batch holds: `samples` in the report, and the weight of a loss that returns a mean. By
+        default what the model is given is counted (graphs, sequences, entries of a list, rows). ``count(batch) -> int``
+        is your own way; "targets" counts the rows of the targets.
     copy : bool
         False: look at the model's own weights instead of copying them, for a model too large to be held twice. They
         are never written to, but you promise not to train it, load into it or move it while the objective or a chart
@@ -179,6 +184,7 @@ class Objective:
         seed: int = 0,
         progress: bool | None = None,
         copy: bool = True,
+        count: Callable[[Batch], int] | Literal["samples", "targets"] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise OptionError(
@@ -195,7 +201,9 @@ class Objective:
         self.metrics = resolve_metrics(metrics)
         self._loss = Loss(loss, reduction)
         self._forward = forward or _default_forward(loss is None)
+        self._count = resolve_count(count)
         self._measured_by: Any = (forward, getattr(type(model), "forward", None), repr(model))  # for the fingerprint
+        self._measured_by += () if count is None else (count,)
 
         everything = dict(model.named_parameters())
         moving = select_moving(everything, params)
@@ -206,7 +214,7 @@ class Objective:
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
         self._writes_weights = False
-        self._step: Step = partial(_measure, self._forward, self._loss, self.metrics)
+        self._step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._pass: Passes = make_passes(model, self._step, bn, self.device)
 
         with rng.preserved(seed, self.device):
@@ -240,6 +248,7 @@ class Objective:
         batch_size: int | None = None,
         data_budget: int = DEFAULT_BUDGET,
         seed: int = 0,
+        count: Callable[[Batch], int] | None = None,
     ) -> Objective:
         """Make an objective of a bare function, with no module at all.
 
@@ -257,6 +266,8 @@ class Objective:
         reduction : "mean" or "none"
         name : str, optional
             For the stored surface; by default the function's name.
+        count : callable, optional
+            ``count(batch) -> int``, the samples in a batch and its weight in the mean; as in `Objective`.
 
         Examples
         --------
@@ -284,7 +295,8 @@ class Objective:
         self.transposed = {}
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
-        self._measured_by = function
+        self._count = resolve_count(count)
+        self._measured_by = function if count is None else (function, count)
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans = {}
         self.batches = None
@@ -292,18 +304,24 @@ class Objective:
             with rng.preserved(seed, self.device):
                 self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget)
 
-        self._pass = FunctionPasses(partial(_measure_function, function, self._loss, self.metrics, data is not None))
+        has_data = data is not None
+        self._pass = FunctionPasses(
+            partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
+        )
         return self
 
     # ------------------------------------------------------------------ evaluating
 
-    def evaluate(self, params: Mapping[str, Tensor]) -> Values:
+    def evaluate(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Values:
         """Evaluate loss and metrics at a point of weight space, over all the data.
 
         Parameters
         ----------
         params : mapping of str to Tensor
             Names and shapes of `self.params`. Other dtypes are converted.
+        buffers : mapping of str to Tensor, optional
+            Of the model there: all or some of them. By default those that the point carries (``chart(coords)`` of a
+            chart through checkpoints does), and else those of the centre.
 
         Returns
         -------
@@ -317,19 +335,46 @@ class Objective:
         StructureMismatchError
             If names or shapes differ.
         """
+        values, self.samples = self._reduce(self._steps(params, buffers))
+        return values
+
+    def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
+        """What every batch gives at a point, before it is joined."""
         self.require_same_structure(params, "the point")
+        belonging = self.buffers_at(params, buffers)
         point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
         if self._writes_weights:
             point = algebra.copy(point)
         while True:
             try:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
-                    steps = self._pass(point, self._buffers, self.batches)
-                    values, self.samples = self._reduce(steps)
+                    steps = self._pass(point, belonging, self.batches)
             except LossMisjudgedError:
                 continue  # once: from now on the loss takes means
             self._loss.settle()
-            return values
+            return steps
+
+    def buffers_at(self, point: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Params:
+        """Return all buffers of the model at a point: those given, else those the point carries, else the centre's.
+
+        Raises
+        ------
+        StructureMismatchError
+            If the model has no such buffer, or has it in another shape.
+        """
+        given = getattr(point, "buffers", None) if buffers is None else buffers
+        if not given:
+            return self._buffers
+        return self._buffers | self._cast(given, self._buffers, "the buffers")
+
+    def _cast(self, tensors: Mapping[str, Tensor], like: Params, what: str) -> Params:
+        """Some tensors on the device and in the dtype of those of their names."""
+        if difference := algebra.first_difference(tensors, {n: t for n, t in like.items() if n in tensors}):
+            raise StructureMismatchError(
+                f"{what} and those of {self.name} differ at {difference}. Take them from a model of the same "
+                "architecture."
+            )
+        return {name: tensor.detach().to(like[name].device, like[name].dtype) for name, tensor in tensors.items()}
 
     def _reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
         """Join batches; of a subset the standard error is that of the mean over all the data."""
@@ -382,7 +427,23 @@ class Objective:
         with rng.preserved(self.seed, self.device):
             other.batches = self.batches.take(drawn.tolist())
         other.population, other.subset_seed, other.samples, other._plans = total, seed, count, {}
+        other._warn_of_company()
         return other
+
+    def _warn_of_company(self) -> None:
+        """Warn where a value of a sample depends on the others in its batch, which in a subset are others."""
+        joined, samples = comparing.join(self.batches) if self.batches is not None else (None, 0)
+        if joined is None or self.bn != "frozen":  # what a batch has of its own is asked for
+            return
+        found = comparing.depends_on_batches(self, joined, samples, [self.params])
+        if found and not rng.draws(lambda: self._steps(self.params), self.device):  # else it is not the company
+            warnings.warn(
+                f"Here {' and '.join(found)} of a sample depend on the others in its batch, and a subset is cut into "
+                "other batches: its values are no estimate of those over all the data. Leave out subset=, or pass as "
+                "data the whole batches that you choose.",
+                LossnavWarning,
+                stacklevel=3,
+            )
 
     @staticmethod
     def _enough(values: Values, total: int) -> int:
@@ -407,15 +468,38 @@ class Objective:
             If a parameter that moves is missing, has another shape, or a name is unknown.
         """
         state = checkpoints.fit(state, self.params, self._held | self._buffers, self._aliases, self.name)
+        parts = (
+            {name: state.get(name, tensor).to(tensor.device, tensor.dtype) for name, tensor in part.items()}
+            for part in (self.params, self._held, self._buffers)
+        )
+        return self._with(*parts)
+
+    def around(self, point: Mapping[str, Tensor]) -> Objective:
+        """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.
+
+        Buffers that the point does not carry stay as they are. For what was saved or trained apart use `at`.
+
+        Raises
+        ------
+        StructureMismatchError
+            If names or shapes differ.
+
+        Examples
+        --------
+        >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+        >>> bowl.around({"x": torch.zeros(2)}).params
+        {'x': tensor([0., 0.])}
+        """
+        self.require_same_structure(point, "the point")
+        params = self._cast({name: point[name] for name in self.params}, self.params, "the point")
+        return self._with(params, self._held, self.buffers_at(point))
+
+    def _with(self, params: Params, held: Params, buffers: Params) -> Objective:
+        """The same objective with copies of these tensors."""
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)  # the data is the same
         other.origin = None
-        for part in ("params", "_held", "_buffers"):
-            tensors = {
-                name: state.get(name, tensor).detach().to(tensor.device, tensor.dtype, copy=True)
-                for name, tensor in getattr(self, part).items()
-            }
-            setattr(other, part, tensors)
+        other.params, other._held, other._buffers = (algebra.copy(part) for part in (params, held, buffers))
         return other
 
     def double(self) -> Objective:
@@ -542,7 +626,8 @@ class Objective:
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
         params = algebra.copy(self.params | self._held)
-        before, failure = (data_batches.versions(first), data_batches.versions(params)), None
+        before, failure = data_batches.versions(params), None
+        given = data_batches.move(first, self.device)
         try:
             suspicious = has_nan(self._first_steps(self._pass, params, first))
         except (LossShapeError, DataError):
@@ -550,8 +635,9 @@ class Objective:
         except Exception as error:
             failure, suspicious = error, True
         if self.batches is not None:
-            self.batches.written_to = data_batches.versions(first) != before[0]
-        self._writes_weights = data_batches.versions(params) != before[1]
+            self.batches.written_to = not data_batches.same(first, given)
+            first = given
+        self._writes_weights = data_batches.versions(params) != before
         if not suspicious:
             return
         try:
@@ -572,26 +658,34 @@ class Objective:
                 return passes(params, self._buffers, first)
 
 
-def _measure(forward: Forward, loss: Loss, metrics: Mapping[str, Metric], model: Any, batch: Batch) -> StepValues:
+def _measure(
+    forward: Forward, loss: Loss, metrics: Mapping[str, Metric], count: Counting, model: Any, batch: Batch
+) -> StepValues:
     """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample.
 
     No method: the structure keeps hold of it, and an objective on a part of the data would hold on to all of it.
     """
     outputs, targets = forward(model, batch)
-    n = _count(targets, batch)
+    n = count(batch, targets)
     values: dict[str, Measured] = {"loss": loss(outputs, targets, n)}
     outputs = logits(outputs)
     for name, metric in metrics.items():
-        values[name] = check_metric(name, metric(outputs, targets), n)
+        values[name] = check_metric(name, metric(outputs, targets), n, targets)
     return n, values
 
 
 def _measure_function(
-    function: Callable[..., Any], loss: Loss, metrics: Mapping[str, Metric], has_data: bool, point: Params, batch: Batch
+    function: Callable[..., Any],
+    loss: Loss,
+    metrics: Mapping[str, Metric],
+    count: Counting,
+    has_data: bool,
+    point: Params,
+    batch: Batch,
 ) -> StepValues:
     """Call a bare function of parameters in the same way."""
     arguments = (point, batch) if has_data else (point,)
-    n = _count(None, batch) if has_data else 1
+    n = count(batch, None) if has_data else 1
     values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
     for name, metric in metrics.items():
         values[name] = check_metric(name, metric(*arguments), n)
@@ -624,14 +718,6 @@ def _default_forward(own_loss: bool) -> Forward:
         )
 
     return forward
-
-
-def _count(targets: Any, batch: Batch) -> int:
-    """Samples in a batch: the length of the targets, else the most common length of a first axis."""
-    if isinstance(targets, Tensor) and targets.dim():
-        return int(targets.shape[0])
-    lengths = Counter(int(tensor.shape[0]) for tensor in data_batches.tensors(batch) if tensor.dim())
-    return lengths.most_common(1)[0][0] if lengths else 1
 
 
 def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:

@@ -16,6 +16,33 @@ from torch import Tensor
 
 Params = dict[str, Tensor]
 
+
+class Checkpoint(Params):
+    """Weights that carry the buffers which belong to them: what a network is at one point, apart from its code.
+
+    A dict of parameters like any other; whatever evaluates an objective there takes these buffers and not those of the
+    objective's centre. To carry on with some of the tensors (``{name: point[name] * 2 ...}``) drops them.
+
+    Attributes
+    ----------
+    buffers : dict of str to Tensor
+        As far as they are not the objective's own.
+
+    Examples
+    --------
+    >>> here = Checkpoint({"w": torch.tensor([1.0])}, {"mean": torch.tensor([2.0])})
+    >>> here, here.buffers
+    ({'w': tensor([1.])}, {'mean': tensor([2.])})
+    """
+
+    def __init__(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+        super().__init__(params)
+        self.buffers: Params = dict(buffers)
+
+    def __reduce__(self) -> tuple[type[Checkpoint], tuple[Params, Params]]:
+        return Checkpoint, (dict(self), self.buffers)
+
+
 _AT_ONCE = 2**22  # entries that are summed up at once
 
 

@@ -172,6 +172,7 @@ def test_marks_are_round_numbers():
     assert [_round(x) for x in (0.2, 1, 1.5, 2, 3, 7, 11, 49, 60)] == [1, 1, 2, 2, 5, 10, 20, 50, 100]
 
 
+@pytest.mark.slow
 def test_a_film_of_a_projected_trajectory(descent, tmp_path):
     surface, path = descent
     with Image.open(ln.plot.animate(surface, tmp_path / "run.gif", trajectory=path)) as film:

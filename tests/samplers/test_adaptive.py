@@ -59,7 +59,7 @@ def test_a_smooth_function_is_found_and_its_error_is_known(dims):
     assert error <= 0.01
     assert error / 2 <= outcome["estimated_error"] <= 0.01
     assert outcome["unresolved"] == 0
-    assert len(points) == outcome["points"] < {1: 60, 2: 250, 3: 2000}[dims]
+    assert len(points) == outcome["points"] < {1: 80, 2: 250, 3: 2000}[dims]
     assert len(np.unique(points, axis=0)) == len(points)
 
 

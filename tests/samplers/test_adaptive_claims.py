@@ -149,10 +149,9 @@ def test_the_report_names_noise(repeats, words):
     line = ln.Line(objective.params, {"x": torch.ones(1)})
     surface = ln.evaluate(objective, line, ln.Adaptive(alpha=(-1, 1)), progress=False)
     assert surface.attrs["sampler"]["outcome"]["noise"] == 0.0
-    quiet = {finding.check for finding in ln.report(surface)}
+    assert "adaptive_noise" not in ln.report(surface)
     surface.attrs["sampler"]["outcome"] = outcome
-    (finding,) = (one for one in ln.report(surface) if one.check == "adaptive_noise")
-    assert "adaptive_noise" not in quiet
+    finding = ln.report(surface)["adaptive_noise"]
     assert finding.level == "warning" and words in finding.said
 
 
@@ -181,7 +180,7 @@ def test_tests_lie_where_the_seed_puts_them():
 def test_cells_that_no_point_was_left_for_are_unresolved(dims, most):
     points, _, outcome = refine(lambda p: 1 + (p**2).sum(1), dims, max_points=most)
     assert len(points) == outcome["points"] <= most
-    assert outcome["unresolved"] > 0 or outcome["cells"] >= (16, 36)[dims - 1]
+    assert outcome["unresolved"] > 0
 
 
 def test_in_a_range_as_narrow_as_rounding_no_point_comes_twice():

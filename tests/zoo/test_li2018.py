@@ -45,6 +45,7 @@ def made(cifar, tmp_path_factory):
     return reproduce(folder, data_root=cifar, say=said.append, **TINY), said
 
 
+@pytest.mark.slow
 def test_the_plan_is_said_before_it_is_done(made):
     _, said = made
     (plan,) = (i for i, line in enumerate(said) if line.startswith("plan: "))
@@ -53,6 +54,7 @@ def test_the_plan_is_said_before_it_is_done(made):
     assert plan < next(i for i, line in enumerate(said) if line.startswith("training"))
 
 
+@pytest.mark.slow
 def test_networks_and_planes_are_what_was_asked(made):
     result, _ = made
     assert list(result.surfaces) == NAMES
@@ -77,6 +79,7 @@ def test_networks_and_planes_are_what_was_asked(made):
     assert len(fingerprints) == 2
 
 
+@pytest.mark.slow
 def test_the_report_says_what_was_measured(made, cifar):
     result, _ = made
     text, record = result.report.read_text(), json.loads((result.folder / "run.json").read_text())
@@ -108,6 +111,7 @@ def test_the_report_says_what_was_measured(made, cifar):
         assert known["test_error"] == 1 - ln.zoo.accuracy(model, each.load_data(cifar))
 
 
+@pytest.mark.slow
 def test_the_same_call_does_nothing_again(made, cifar):
     result, _ = made
     before = {path: path.stat().st_mtime_ns for path in result.folder.glob("*.safetensors")}
@@ -122,6 +126,7 @@ def test_the_same_call_does_nothing_again(made, cifar):
     assert again.record["seconds"] > result.record["seconds"]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(made, cifar, tmp_path, monkeypatch):
     """Stopped in the training of the second network, then on its plane."""
     result, _ = made
@@ -156,6 +161,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(made, cifar, tmp_pat
             assert a["loss"].equals(b["loss"])
 
 
+@pytest.mark.slow
 def test_other_settings_and_other_folders_are_refused(made, cifar, tmp_path):
     result, _ = made
     with pytest.raises(errors.OutputExistsError, match="passes=2 where 3 is asked"):

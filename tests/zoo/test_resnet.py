@@ -100,6 +100,7 @@ def test_networks_that_are_none(options):
         ln.zoo.resnet(**options)
 
 
+@pytest.mark.slow
 def test_the_public_checkpoint_scores_what_was_measured_of_it(tmp_path):
     """83.75 % and 0.913 on 2,000 held-out images, of which nobody wrote down which; here the first 2,000."""
     pq = pytest.importorskip("pyarrow.parquet")

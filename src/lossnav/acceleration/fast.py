@@ -21,10 +21,11 @@ from lossnav.acceleration.graph import TRACED_SAMPLES, Graph, NotReadableError, 
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
-from lossnav.acceleration.structure import Structure, cut
+from lossnav.acceleration.structure import Structure
 from lossnav.batches import Batch, map_tensors, tensors
-from lossnav.calling import FunctionalPasses, Measured, StepValues
+from lossnav.calling import FunctionalPasses, Measured, StepValues, call_with
 from lossnav.charts import Chart
+from lossnav.comparing import cut
 from lossnav.measures import Values
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -57,7 +58,9 @@ class Fast:
         original = passes.whole.model
         model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
         self._weights = _AffineWeights(chart) if chart.affine else chart
-        self._fixed = {name: self._form(t) for name, t in (objective._held | objective._buffers).items()}
+        self._buffers = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
+        self._moving_buffers = chart.moving_buffers
+        self._fixed = {name: self._form(t) for name, t in (objective._held | self._buffers).items()}
         given_layer = structure.first_layer if plan.amortize_first_layer else None
         folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
         self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
@@ -84,6 +87,22 @@ class Fast:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
         if self.plan.points > 1:
             return self.many([point])[0]
+        values, count = self.objective._reduce(self.steps(point))
+        if self.samples is None:
+            self.objective.samples = count
+        return values
+
+    def many(self, points: Sequence[Point] | Point) -> list[Values]:
+        """Return loss and metrics at several coordinates, all in one pass through the model."""
+        made = [self.objective._reduce(steps) for steps in self.many_steps(points)]
+        if self.samples is None:
+            self.objective.samples = made[-1][1]
+        return [values for values, _ in made]
+
+    def steps(self, point: Point) -> list[StepValues]:
+        """Return what every batch gives at some coordinates, before it is joined."""
+        if self.plan.points > 1:
+            return self.many_steps([point])[0]
         objective = self.objective
         with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             state = self._state(point)
@@ -91,13 +110,10 @@ class Fast:
                 steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
             else:
                 steps = self._functional(state, self._pairs(point))
-            values, count = objective._reduce(steps)
-        if self.samples is None:
-            objective.samples = count
-        return values
+        return steps
 
-    def many(self, points: Sequence[Point] | Point) -> list[Values]:
-        """Return loss and metrics at several coordinates, all in one pass through the model."""
+    def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
+        """Return what every batch gives at several coordinates, all in one pass through the model."""
         objective = self.objective
         with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
             states = [{name: tensor.clone() for name, tensor in self._state(point).items()} for point in points]
@@ -114,14 +130,10 @@ class Fast:
             made = torch.vmap(one, randomness="same")(
                 stacked, torch.tensor(np.asarray(points), device=objective.device)
             )
-            results = []
-            for i in range(len(points)):
-                mine = [map_tensors(values, operator.itemgetter(i)) for values in made]
-                values, count = objective._reduce(list(zip(lengths, mine, strict=True)))
-                results.append(values)
-        if self.samples is None:
-            objective.samples = count
-        return results
+            return [
+                [(n, map_tensors(values, operator.itemgetter(i))) for n, values in zip(lengths, made, strict=True)]
+                for i in range(len(points))
+            ]
 
     @property
     def graph(self) -> Graph | None:
@@ -182,7 +194,7 @@ class Fast:
         first = cut(sample, 0, TRACED_SAMPLES)
         if _length(first) < TRACED_SAMPLES:
             raise NotReadableError(f"fewer than {TRACED_SAMPLES} samples")
-        state = self.objective.params | self.objective._held | self.objective._buffers
+        state = self.objective.params | self.objective._held | self._buffers
         x = _input_of(pass_.whole.model, self.objective, first)
         if self._given is None or self._responses is None:
             graph = read(lambda weights, x: functional_call(model, weights, (x,)), state, x)
@@ -201,22 +213,24 @@ class Fast:
 
     def _state(self, point: Point) -> Params:
         """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
-        params = self._weights(point)
+        params, buffers = self._weights(point), self.chart.buffers(point)
+        moved = {name: buffers[name] for name in self._moving_buffers}
+        fixed = self._fixed | {name: self._form(tensor) for name, tensor in moved.items()}
         if self._fused is not None:
-            self._fused.kernel.load(params | self._fixed)
+            self._fused.kernel.load(params | fixed)
             return {}
-        state = {name: self._form(tensor) for name, tensor in params.items()} | self._fixed
+        state = {name: self._form(tensor) for name, tensor in params.items()} | fixed
         for fold in self._folds:
-            folded = fold.fold(params | self.objective._held | self.objective._buffers)
+            folded = fold.fold(params | self.objective._held | self._buffers | moved)
             state |= {name: self._form(tensor) for name, tensor in folded.items()}
         gone = {name for fold in self._folds for name in fold.gone}
         return {f"model.{name}": tensor for name, tensor in state.items() if name not in gone}
 
     @property
     def _moved(self) -> set[str]:
-        """Names of weights that points differ in, once BatchNorm is folded."""
+        """Names of weights and buffers that points differ in, once BatchNorm is folded."""
         folded = {f"{fold.layer}.{leaf}" for fold in self._folds for leaf in ("weight", "bias")}
-        return folded | set(self.objective.params)
+        return folded | set(self.objective.params) | set(self._moving_buffers)
 
     def _pairs(self, point: Sequence[Any] | Point) -> Iterator[Pair]:
         """Batches, each with the first layer's response to it where that is amortised."""
@@ -228,7 +242,11 @@ class Fast:
         return ((batch, _mix(row, point)) for batch, row in zip(self._batches, self._responses, strict=True))
 
     def _functional(self, state: Params, pairs: Iterable[Pair]) -> list[StepValues]:
-        result: list[StepValues] = functional_call(self._whole, state, (pairs,))
+        result: list[StepValues]
+        if self.plan.compiled:  # which reads torch's own call, and not ours
+            result = functional_call(self._whole, state, (pairs,))
+        else:
+            result = call_with(self._whole, state, pairs)
         return result
 
     def _run_one(self, state: Params, pair: Pair) -> list[StepValues]:

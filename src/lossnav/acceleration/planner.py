@@ -4,17 +4,20 @@ By rule: what the model, the data and the processor are says what is done; the s
 same machine, and so gives the same bits. By the clock: one change after the other is timed on a part of the data, and
 what is faster is kept; two runs may choose differently.
 
-Nothing is believed either way. A plan that raises, or whose loss differs from the plain path's by more than its
-precision allows at any probe point, falls back to the next simpler one.
+Nothing is believed either way. A plan that raises, or whose loss or metrics differ from the plain path's by more than
+its precision allows at any probe point, falls back to the next simpler one. Metrics that count (an accuracy) may
+differ in those samples that a change of the outputs by as much would change too; how many these were is kept. Batches
+are cut anew only where a few samples, held in other company, show that loss and metrics do not care.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -28,11 +31,12 @@ from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.kernel import can_compile, require_weights_in_cache
 from lossnav.acceleration.plan import TOLERANCES as TOLERANCES
 from lossnav.acceleration.plan import Plan, Precision
-from lossnav.acceleration.structure import Structure, cut, look
-from lossnav.calling import FunctionalPasses
+from lossnav.acceleration.structure import Structure, look
+from lossnav.batches import tensors
+from lossnav.calling import FunctionalPasses, StepValues
 from lossnav.charts import Chart
+from lossnav.comparing import Column, Shaken, changed, column, cut, depends_on_batches, explained, relative
 from lossnav.errors import PlanFellBackWarning
-from lossnav.measures import Values
 from lossnav.memory import free_bytes
 from lossnav.objective import Objective
 
@@ -42,13 +46,14 @@ _WORTH_RULES = 2e10  # the same by rule: operations in the run; 0.2 to 2 s of pl
 _FEWEST_POINTS = 10  # a proof costs about as much as three points
 _PROVING_FLOPS = 1e9  # of one pass over the part of the data on which all probes are held against the plain path
 _FEWEST_PROVING = 30  # samples
+_HOLDING_FLOPS = 1e9  # of one pass over the few samples that are held in other batches
+_FULL = 1  # the probe at which, beside the centre, all data is passed: a random one
 _IN_CACHE = 4e6  # bytes of the widest layer's output for a batch, where the size of batches goes by rule
 _MOST_FUSED = 10_000  # samples a call of the fused kernel
 _LEAST_INPUTS = 32  # to each part of a first layer's response, for that to be cheaper than the layer
 _WORTH_COMPILING = 300.0  # seconds of work left above which 10-25 s of compiling are risked
 _GAIN = 0.97  # a change is kept where it takes less than this part of the time
 _BATCH_SIZES = (25, 50, 125, 250, 500, 1000)
-_ROUGHLY = 0.05  # relative to a metric of 1 and more
 _POINTS_AT_ONCE = (4, 16, 64)  # on a GPU; on the CPU it does not pay
 _SHARE = 0.25  # of memory that first-layer responses may take
 
@@ -64,7 +69,14 @@ class Choice:
     ----------
     plan : Plan
     error : float
-        Largest relative difference of the loss from the plain path at the probe points.
+        Largest relative difference of the loss from the plain path at the probe points; elsewhere it may be larger.
+    metric_error : float
+        The same of metrics that are no counts, and of the standard error of the loss (as a part of the loss).
+    differing : dict of str to int
+        Of each metric that counts (an accuracy): in how many samples it was another one, over all probes. The margin
+        of each lay below the tolerance.
+    compared : int
+        How many samples that is of: those of all probes together.
     probes : int
         How many points it was held against the plain path at.
     seconds : float
@@ -77,6 +89,9 @@ class Choice:
 
     plan: Plan = field(default_factory=Plan)
     error: float = 0.0
+    metric_error: float = 0.0
+    differing: dict[str, int] = field(default_factory=dict)
+    compared: int = 0
     probes: int = 0
     seconds: float = 0.0
     events: list[str] = field(default_factory=list)
@@ -134,7 +149,7 @@ class _Finder:
         self.structure = Structure()
         self.tuning: int | None = None
         self._by_rules = False
-        self._plain_cache: dict[tuple[int, int | None], Values] = {}
+        self._plain_cache: dict[tuple[int, int | None], list[StepValues]] = {}
 
     # ------------------------------------------------------------------ looking
 
@@ -157,7 +172,7 @@ class _Finder:
                 self._fall_back_to_plain()
                 return None
         asked = isinstance(wanted, Plan)
-        if self.structure.joined is None and self.precision == "native" and not asked:
+        if self._keeps_batches(asked):
             self.choice.events.append("plain: the batches cannot be joined and cut anew")
             return None
         if wanted == "tuned":
@@ -170,8 +185,11 @@ class _Finder:
         if not worth and not asked and self.precision == "native":
             self.choice.events.append("plain: done before a plan is found")
             return None
+        self._hold_in_other_batches()
+        if self._keeps_batches(asked):
+            return None
         if isinstance(wanted, Plan):
-            return self._prove([wanted])
+            return self._prove([wanted if self.structure.joined is not None else replace(wanted, batch_size=None)])
         if wanted == "auto":
             self._by_rules = True
             return self._prove(self._by_rule())
@@ -181,12 +199,37 @@ class _Finder:
             self.objective._plans[self._key()] = kept
         return self._prove(kept)
 
+    def _keeps_batches(self, asked: bool) -> bool:
+        """Whether the plain path is left, since most plans are other batches."""
+        return self.structure.joined is None and self.precision == "native" and not asked
+
+    def _hold_in_other_batches(self) -> None:
+        """Leave the batches as they came where loss or metrics depend on how the data is cut, at two points."""
+        structure = self.structure
+        if structure.joined is None:
+            return
+        held = int(_HOLDING_FLOPS / max(1.0, structure.flops))
+        points = [self.chart(probe) for probe in self.probes[: _FULL + 1]]
+        found = depends_on_batches(self.objective, structure.joined, structure.samples, points, held)
+        if found:
+            self.choice.events.append(f"the batches stay as they came: in others {' and '.join(found)} differ")
+            structure.joined = self.tuning = None
+
     # ------------------------------------------------------------------ by rule
 
     def _set_tuning(self) -> None:
         samples = self.structure.samples
         if samples and self.structure.joined is not None:
-            self.tuning = int(min(samples, max(_FEWEST_PROVING, _PROVING_FLOPS / max(1.0, self.structure.flops))))
+            wanted = max(_FEWEST_PROVING, _PROVING_FLOPS / max(1.0, self.structure.flops))
+            self.tuning = self._whole_batches(int(min(samples, wanted)))
+
+    def _whole_batches(self, samples: int) -> int:
+        """So many samples or fewer that end with one of the batches as they came; as many where the first is longer.
+
+        A rest of one sample is what some models do not take.
+        """
+        ends = list(itertools.accumulate(next(tensors(batch)).shape[0] for batch in self.objective.batches or []))
+        return max((end for end in ends if end <= samples), default=samples)
 
     def _by_rule(self) -> list[Plan]:
         """From the simplest plan to the boldest."""
@@ -231,7 +274,8 @@ class _Finder:
 
     def _key(self) -> tuple[object, ...]:
         long = self.choice.per_point * self.total > _WORTH_COMPILING
-        return self.precision, self.chart.affine, len(self.chart.dims), long, torch.get_num_threads()
+        kind = self.chart.affine, len(self.chart.dims), bool(self.chart.moving_buffers)
+        return self.precision, *kind, long, torch.get_num_threads()
 
     def _cached(self) -> list[Plan] | None:
         return self.objective._plans.get(self._key())
@@ -243,11 +287,11 @@ class _Finder:
             started = time.perf_counter()
             self._plain(0, None)
             return time.perf_counter() - started
-        part = min(samples, 25)
+        part = self._whole_batches(min(samples, 25))
         self._plain(0, part)
         best = min(_clock(lambda: self._plain(0, part, cached=False)) for _ in range(2))
         per_sample = best / part
-        self.tuning = int(min(samples, max(50, _TUNING_SECONDS / per_sample)))
+        self.tuning = self._whole_batches(int(min(samples, max(50, _TUNING_SECONDS / per_sample))))
         return per_sample * samples
 
     def _search(self) -> list[Plan]:
@@ -321,9 +365,9 @@ class _Finder:
         try:
             fast = self._build(plan, self.tuning)
             last = len(self.probes) - 1
-            difference = relative_difference(self._plain(last, self.tuning), fast(self.probes[last]))
-            if not difference <= plan.tolerance:
-                self.choice.events.append(f"left out: {plan} (off by {difference:.1e})")
+            found = self._compare(last, self.tuning, fast.steps(self.probes[last]), plan.tolerance)
+            if found.reason(plan.tolerance):
+                self.choice.events.append(f"left out: {plan} ({found.reason(plan.tolerance)})")
                 return math.inf
             if plan.points > 1:
                 points = [self.probes[i % len(self.probes)] for i in range(plan.points)]
@@ -359,33 +403,34 @@ class _Finder:
     def _prove(self, kept: list[Plan]) -> Fast | None:
         """The last plan that agrees with the plain path at every probe, and at two on all the data."""
         fell = False
-        if not any(math.isfinite(self._plain(i, self.tuning)["loss"]) for i in range(len(self.probes))):
+        if not any(math.isfinite(column(self._plain(i, self.tuning), "loss").mean) for i in range(len(self.probes))):
             self.choice.events.append("plain: no probe has a finite loss to hold a plan against")
             self._fall_back_to_plain()
             return None
         for plan in reversed(kept):
             if plan == Plan():
                 break
-            error, reason = math.inf, ""
             try:
-                error = self._error(plan)
+                found, reason = self._hold(plan), ""
+                reason = found.reason(plan.tolerance)
             except Exception as failure:
                 known = isinstance(failure, NotReadableError)
                 reason = f"not fused: {failure}" if known else _in_words(failure)
                 if len(kept) > 1 and plan is not kept[0]:  # a rule that does not apply is no plan that failed
                     self.choice.events.append(reason if known else f"left out: {plan} ({reason})")
                     continue
-            if error <= plan.tolerance:
-                self.choice.plan, self.choice.error = plan, error
+            if not reason:
+                choice = self.choice
+                choice.plan, choice.error, choice.metric_error = plan, found.loss, found.metrics
+                choice.differing, choice.compared, choice.probes = found.differing, found.compared, found.probes
                 if fell:
                     self._warn(f"the next best, {plan}, is used")
                 return self._proven
             fell = True
-            reason = reason or f"off by {error:.1e}, allowed {plan.tolerance:.0e}"
             self.choice.events.append(f"fell back from: {plan} ({reason})")
         if fell:
             self._warn("the plain path is used")
-        self.choice.plan, self.choice.error, self.choice.probes = Plan(), 0.0, 0
+        self.choice.plan = Plan()
         return None
 
     def _fall_back_to_plain(self) -> None:
@@ -400,33 +445,101 @@ class _Finder:
             stacklevel=6,
         )
 
-    def _error(self, plan: Plan) -> float:
-        """Largest relative difference of the loss: at every probe on the tuning samples, at two on all data."""
-        part = self._build(plan, self.tuning)
-        found = part.many(self.probes) if plan.points > 1 else [part(probe) for probe in self.probes]
-        errors = [relative_difference(self._plain(i, self.tuning), values) for i, values in enumerate(found)]
+    def _hold(self, plan: Plan) -> _Held:
+        """Hold a plan against the plain path: at every probe on the tuning samples, at two on all data."""
+        part, held = self._build(plan, self.tuning), _Held()
+        for i, steps in enumerate(part.many_steps(self.probes) if plan.points > 1 else map(part.steps, self.probes)):
+            held.add(self._compare(i, self.tuning, steps, plan.tolerance))
         self._proven = self._build(plan, None)
         if self.tuning is not None and self.tuning != self.structure.samples:
-            ends = (0, len(self.probes) - 1)
-            errors += [relative_difference(self._plain(i, None), self._proven(self.probes[i])) for i in ends]
-        self.choice.probes = len(errors)
-        return max(errors)
+            for i in {0, min(_FULL, len(self.probes) - 1)}:
+                held.add(self._compare(i, None, self._proven.steps(self.probes[i]), plan.tolerance))
+        return held
 
-    def _plain(self, i: int, samples: int | None, cached: bool = True) -> Values:
-        """The plain path at a probe, on the first samples or on all."""
+    def _compare(self, i: int, samples: int | None, fast: list[StepValues], tolerance: float) -> _Held:
+        """What a plan gives at a probe beside what the plain path gives."""
+        plain, held = self._plain(i, samples), _Held(probes=1)
+        if set(plain[0][1]) != set(fast[0][1]):
+            return _Held(loss=math.inf, probes=1)
+        loss, same = column(plain, "loss"), column(fast, "loss")
+        held.loss = relative(loss.mean, same.mean, abs(loss.mean))
+        values, others = ((self.objective._reduce(steps)[0].get("loss_se", 0.0)) for steps in (plain, fast))
+        held.worst("loss_se", relative(values, others, max(abs(values), abs(loss.mean))))
+        held.compared = int(sum(n for n, _ in plain))
+        for name in self.objective.metrics:
+            one, other = column(plain, name), column(fast, name)
+            if not (one.counted and other.counted and len(one.numerators) == len(other.numerators)):
+                held.worst(name, relative(one.mean, other.mean, one.level))
+                continue
+            held.differing[name] = int(changed(one, other).sum())
+            if held.differing[name] and not explained(one, other, self._shaken(i, samples, name, tolerance)):
+                held.unexplained.append(name)
+        return held
+
+    def _shaken(self, i: int, samples: int | None, name: str, tolerance: float) -> Column:
+        """How far a count moves at a probe where the outputs move by the tolerance."""
+        shaken = Shaken(self.objective.metrics[name], tolerance, self.objective.seed)
+        counting = self.objective._measuring(self.objective._loss, {name: shaken})
+        return column(self._pass_plain(counting, i, samples), name)
+
+    def _plain(self, i: int, samples: int | None, cached: bool = True) -> list[StepValues]:
+        """The plain path at a probe, on the first samples or on all; always in the batches as they came."""
         if not cached or (i, samples) not in self._plain_cache:
-            params = self.chart(self.probes[i])
-            if samples in (None, self.structure.samples) or self.structure.joined is None:
-                values = self.objective.evaluate(params)  # on all data in the batches as they came: the truth itself
-            else:
-                objective = self.objective
-                size = 50 if objective.device.type == "cpu" else 1024
-                parts = [cut(self.structure.joined, s, min(s + size, samples)) for s in range(0, samples, size)]
-                with rng.preserved(objective.seed, objective.device), torch.no_grad():
-                    steps = objective._pass(params | objective._held, objective._buffers, parts)
-                    values, _ = objective._reduce(steps)
-            self._plain_cache[(i, samples)] = values
+            self._plain_cache[(i, samples)] = self._pass_plain(self.objective, i, samples)
         return self._plain_cache[(i, samples)]
+
+    def _pass_plain(self, objective: Objective, i: int, samples: int | None) -> list[StepValues]:
+        params = self.chart(self.probes[i])
+        joined = self.structure.joined
+        if samples in (None, self.structure.samples) or joined is None:
+            return objective._steps(params)  # the truth itself
+        ends = [0]
+        for batch in objective.batches or []:
+            ends.append(min(ends[-1] + next(tensors(batch)).shape[0], samples))
+            if ends[-1] == samples:
+                break
+        parts = [cut(joined, start, stop) for start, stop in itertools.pairwise(ends)]
+        with rng.preserved(objective.seed, objective.device), torch.no_grad():
+            return objective._pass(params | objective._held, objective.buffers_at(params), parts)
+
+
+@dataclass
+class _Held:
+    """How a plan compares with the plain path at some probes."""
+
+    loss: float = 0.0
+    metrics: float = 0.0
+    metric: str = ""  # that is farthest off
+    differing: dict[str, int] = field(default_factory=dict)
+    unexplained: list[str] = field(default_factory=list)
+    compared: int = 0
+    probes: int = 0
+
+    def worst(self, name: str, error: float) -> None:
+        """Keep the error of a metric where it is the largest."""
+        if not error <= self.metrics:
+            self.metrics, self.metric = error, name
+
+    def add(self, other: _Held) -> None:
+        """Take another probe in."""
+        self.loss = max(self.loss, other.loss)
+        self.worst(other.metric, other.metrics)
+        for name, count in other.differing.items():
+            self.differing[name] = self.differing.get(name, 0) + count
+        self.unexplained += other.unexplained
+        self.compared += other.compared
+        self.probes += other.probes
+
+    def reason(self, tolerance: float) -> str:
+        """Why the plan is not used; empty where it may be."""
+        allowed = f", allowed {tolerance:.0e}"
+        if not self.loss <= tolerance:
+            return f"off by {self.loss:.1e}{allowed}"
+        if not self.metrics <= tolerance:
+            return f"{self.metric} off by {self.metrics:.1e}{allowed}"
+        if self.unexplained:
+            return f"{self.unexplained[0]} differs in samples that no rounding explains"
+        return ""
 
 
 def _next_size(plan: Plan, sizes: list[int], step: int) -> int | None:
@@ -434,21 +547,6 @@ def _next_size(plan: Plan, sizes: list[int], step: int) -> int | None:
     if plan.batch_size not in sizes:
         return plan.batch_size
     return sizes[min(max(sizes.index(plan.batch_size) + step, 0), len(sizes) - 1)]
-
-
-def relative_difference(plain: Mapping[str, float], fast: Mapping[str, float]) -> float:
-    """Relative difference of two losses: 0 where both are the same non-finite value, infinite where only one is."""
-    if any(
-        abs(plain[name] - fast[name]) > _ROUGHLY * max(1.0, abs(plain[name]))
-        for name in (set(plain) & set(fast)) - {"loss"}
-    ):
-        return math.inf  # of metrics only gross errors are found: one sample more or less is rounding
-    a, b = plain["loss"], fast["loss"]
-    if a == b or (math.isnan(a) and math.isnan(b)):
-        return 0.0
-    if not (math.isfinite(a) and math.isfinite(b)) or set(plain) != set(fast):
-        return math.inf
-    return abs(a - b) / max(abs(a), 1e-12)
 
 
 def _in_words(error: Exception) -> str:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lossnav.batches import Batch, map_tensors, only_tensors, tensors
+from lossnav.batches import Batch, tensors
 from lossnav.calling import BATCH_NORMS, FunctionalPasses, Measured
+from lossnav.comparing import cut, join
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -132,7 +133,7 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
         if isinstance(module, (*LAYERS, BATCH_NORMS))
     ]
     try:
-        passes(params | objective._held, objective._buffers, [batch])
+        passes(params | objective._held, objective.buffers_at(params), [batch])
     finally:
         for handle in handles:
             handle.remove()
@@ -151,32 +152,4 @@ def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | No
         return None, 0  # statistics of a batch depend on which samples are in it
     if any(isinstance(value, Tensor) and value.dim() == 0 for name, value in values.items() if name != "loss"):
         return None, 0  # a metric of a whole batch is no mean over its samples
-    kept = list(batches)
-    if not all(only_tensors(batch) for batch in kept):
-        return None, 0  # numbers and words that belong to one batch
-    parts = [list(tensors(batch)) for batch in kept]
-    sizes = [{part.shape[0] if part.dim() else None for part in batch} for batch in parts]
-    shapes = {tuple(tuple(part.shape[1:]) for part in batch) for batch in parts}
-    if any(len(size) != 1 or None in size for size in sizes) or len(shapes) != 1:
-        return None, 0
-    if any(type(batch) is not type(kept[0]) for batch in kept) or not isinstance(kept[0], Tensor | tuple | list | dict):
-        return None, 0
-    columns = iter(_join_column(column) for column in zip(*parts, strict=True))
-    joined = map_tensors(kept[0], lambda _: next(columns))
-    return joined, sum(batch[0].shape[0] for batch in parts)
-
-
-def _join_column(parts: tuple[Tensor, ...]) -> Tensor:
-    """Tensors one after the other; without a copy where they are consecutive parts of one."""
-    first, place = parts[0], parts[0].storage_offset()
-    for part in parts:
-        same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
-        if not same or part.storage_offset() != place or part.stride() != first.stride() or part.dtype != first.dtype:
-            return torch.cat(parts)
-        place += part.shape[0] * part.stride()[0]
-    return first.as_strided((sum(len(part) for part in parts), *first.shape[1:]), first.stride())
-
-
-def cut(joined: Batch, start: int, stop: int) -> Batch:
-    """Samples start to stop of a joined batch."""
-    return map_tensors(joined, lambda tensor: tensor[start:stop])
+    return join(batches)

@@ -88,7 +88,8 @@ class Chart(ABC):
         Returns
         -------
         dict of str to Tensor
-            In the dtypes of the centre. At the origin every tensor is the centre's own, bit for bit.
+            In the dtypes of the centre. At the origin every tensor is the centre's own, bit for bit. A `Checkpoint`
+            with the buffers of the point, where there are any.
         """
         numbers = np.asarray(coords, dtype=np.float64)
         if numbers.shape not in ((len(self.dims),), (1, len(self.dims))):
@@ -96,7 +97,18 @@ class Chart(ABC):
                 f"Coordinates of shape {numbers.shape} do not fit ({', '.join(self.dims)}). "
                 f"Pass {len(self.dims)} number(s), one point at a time."
             )
-        return self._at([float(number) for number in numbers.reshape(-1)])
+        made = self._at([float(number) for number in numbers.reshape(-1)])
+        buffers = self.buffers(numbers)
+        return algebra.Checkpoint(made, buffers) if buffers else made
+
+    def buffers(self, coords: ArrayLike) -> Params:
+        """Return the buffers that belong to a point, where the chart leads through checkpoints; none elsewhere."""
+        return {}
+
+    @property
+    def moving_buffers(self) -> list[str]:
+        """Names of the buffers in which points of this chart differ."""
+        return []
 
     @abstractmethod
     def _at(self, coords: Sequence[float]) -> Params: ...

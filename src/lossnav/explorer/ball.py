@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lossnav import curvature
+from lossnav import params as algebra
 from lossnav.charts import Chart
 from lossnav.errors import ChartError, DataError, OptionError
 from lossnav.objective import Objective
@@ -100,17 +101,18 @@ def roll(
     moving = _optimizer(optimizer, list(point.values()), lr)
     for number in range(steps + 1):
         last = number == steps
+        place = chart.project(point)
+        here = algebra.Checkpoint(point, chart.buffers(place.coords))  # those of its shadow: of the landscape shown
         if batches is None and not last:
-            hessian = curvature.Hessian(objective, point)
+            hessian = curvature.Hessian(objective, here)
             loss, flat, _ = hessian.derive()  # both in one pass over the data
         else:
-            loss = objective.evaluate(point)["loss"]
-        place = chart.project(point)
+            loss = objective.evaluate(here)["loss"]
         yield Step(number, loss, place.coords, place.residual)
         if last or not math.isfinite(loss):
             return
         if batches is not None:
-            hessian = curvature.Hessian(next(batches), point)
+            hessian = curvature.Hessian(next(batches), here)
             flat = hessian.derive().gradient
         for name, slope in hessian.to_params(flat).items():
             point[name].grad = slope.to(point[name].dtype)

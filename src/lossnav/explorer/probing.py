@@ -53,7 +53,7 @@ def classes(objective: Objective, point: Mapping[str, Tensor]) -> dict[str, Any]
     everything = {name: point[name].detach().to(c.device, c.dtype) for name, c in objective.params.items()}
     try:
         with rng.preserved(objective.seed, objective.device), torch.no_grad():
-            found = passes(everything | objective._held, objective._buffers, objective.batches)
+            found = passes(everything | objective._held, objective.buffers_at(point), objective.batches)
     except _NoClassesError:
         return None
     n = int(found[0][1]["shape"])  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def begin(
     objective.require_same_structure(chart.center, "the chart's centre")
     objective = objective.apart()  # the worker's: whoever called goes on with the other
     center: dict[str, float] = {}
-    draws = rng.draws(lambda: center.update(objective.evaluate(chart.center)), objective.device)
+    draws = rng.draws(lambda: center.update(objective.evaluate(chart(np.zeros(len(chart.dims))))), objective.device)
     if len(chart.dims) > 3:
         raise OptionError(f"A chart of {len(chart.dims)} coordinates cannot be shown. Use one of up to three.")
     known = {} if draws else center  # without its seed it is another number
@@ -109,7 +109,9 @@ class Grounds(list[Ground]):
         if own.earlier is not None and own.earlier.attrs["sampler"]["kind"] != KIND:
             beneath, base = own.earlier, _ends_of(own.earlier, base)
             own = Store(place_store(self.store, 0))
-        first = Ground(objective, chart, base, probes_of(chart, base), own, engine, about, beneath, center)
+        first = Ground(
+            objective, chart, base, probes_of(chart, base, objective.seed), own, engine, about, beneath, center
+        )
         if beneath is not None:
             _require_same(beneath, first)
         self.append(first)
@@ -127,7 +129,13 @@ class Grounds(list[Ground]):
         save_chart(found.chart, beside(path))
         engine = Local(self.engine.plan, self.engine.precision)
         made = Ground(
-            found.objective, found.chart, found.base, probes_of(found.chart, found.base), store, engine, about
+            found.objective,
+            found.chart,
+            found.base,
+            probes_of(found.chart, found.base, found.objective.seed),
+            store,
+            engine,
+            about,
         )
         made.place.store = path
         self.append(made)
@@ -152,11 +160,11 @@ class Grounds(list[Ground]):
         assert store.earlier is not None
         said = store.earlier.attrs
         chart = open_chart(said["chart"], kept=beside(path))
-        objective = self[0].objective.at(chart.center)
+        objective = self[0].objective.around(chart(np.zeros(len(chart.dims))))
         about = {"number": number, **{name: said["explorer"][name] for name in ("words", "center", "axes_info")}}
         base = _ends_of(store.earlier, self[0].base)
         engine = Local(self.engine.plan, self.engine.precision)
-        return Ground(objective, chart, base, probes_of(chart, base), store, engine, about)
+        return Ground(objective, chart, base, probes_of(chart, base, objective.seed), store, engine, about)
 
 
 def _base(ends: ArrayLike, chart: Chart) -> Any:

@@ -85,7 +85,7 @@ def depart(
     CheckpointError, DirectionError, ChartError
         If there is no such direction.
     """
-    there = objective if center is None else objective.at(chart(center))
+    there = objective if center is None else objective.around(chart(center))
     k, point = len(chart.dims), there.params
     there.fingerprint  # noqa: B018 - known to the copy too, which is watched while it is differentiated
     sought = _watched(there, check)
@@ -112,10 +112,10 @@ def depart(
     return Departure(there, made, base, words, info | {"cosines": made.describe()["cosines"]})
 
 
-def probes_of(chart: Chart, base: Array) -> Array:
+def probes_of(chart: Chart, base: Array, seed: int = 0) -> Array:
     """Where a faster way is held against the plain one: the points that a grid with these ends would take."""
     axes: dict[str, Any] = {dim: (low, high, 2) for dim, (low, high) in zip(chart.dims, base.tolist(), strict=True)}
-    return probe_points(Grid(**axes))
+    return probe_points(Grid(**axes), seed)
 
 
 def _way_to(objective: Objective, path: str) -> Any:

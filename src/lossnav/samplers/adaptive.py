@@ -12,11 +12,11 @@ import numpy as np
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Points, Sampler
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
-from lossnav.samplers.refinement import Refinement, first_points
+from lossnav.samplers.refinement import Refinement
 
 Ends = dict[str, tuple[float, float]]
 
-_STARTS = {1: (24, 16), 2: (8, 6)}  # cells along each axis to begin with, by the number of axes; 4 for more
+_STARTS = {1: (32, 16), 2: (8, 6)}  # cells along each axis to begin with, by the number of axes; 4 for more
 _FEWEST = 4  # where max_points allows no more
 
 
@@ -40,8 +40,8 @@ class Adaptive(Sampler):
     max_points : int
         No more points than this; what then is not within the tolerance is reported as unresolved.
     start : int, optional
-        Cells along each axis to begin with; by default 24 on a line, 8 on a plane, 4 in a volume, and fewer (16, 6)
-        where `max_points` does not allow for testing these. A shape narrower than such a cell may be missed.
+        Cells along each axis to begin with; by default 32 on a line, 8 on a plane, 4 in a volume, and fewer (16, 6)
+        where `max_points` does not allow for so many. A shape narrower than such a cell may be missed.
     max_depth : int
         How often a cell may be halved: an edge (a cliff, the rim of a region of NaN) is never smooth.
     seed : int
@@ -159,11 +159,8 @@ class Adaptive(Sampler):
 
 
 def _start(k: int, max_points: int) -> int:
-    """Cells along each axis: the most whose points and tests are allowed; else the next, whose tests may run short."""
-    most, less = _STARTS.get(k, (_FEWEST, _FEWEST))
-    if first_points(most, k) <= max_points:
-        return most
-    return less if (less + 1) ** k <= max_points else _FEWEST
+    """Cells along each axis: the most whose corners are allowed; tests may run short, and then these are unresolved."""
+    return next((start for start in _STARTS.get(k, ()) if (start + 1) ** k <= max_points), _FEWEST)
 
 
 def _is_interval(pair: Any) -> bool:

@@ -58,12 +58,6 @@ class _Cell:
         return [_Cell(tuple(c + s for c, s in zip(self.corner, step, strict=True)), half) for step in steps]
 
 
-def first_points(start: int, k: int) -> int:
-    """How many points a coarse grid, the tests of its cells and its pairs are."""
-    tests: int = sum(math.comb(k, j) * 2 ** (k - j) * start**j for j in range(1, k + 1))
-    return int((start + 1) ** k) + tests + _PAIRS
-
-
 class Refinement:
     """One run: what is known, what was predicted of it, and the cells as they are.
 

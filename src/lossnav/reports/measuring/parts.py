@@ -146,7 +146,11 @@ class _Measuring:
         progress: bool | None,
     ) -> None:
         same = algebra.fingerprint(objective.params) == subject.chart.get("center")
-        self.here = objective if same or chart is None else objective.at(chart.center)
+        self.here = objective
+        if chart is not None:
+            center = chart(np.zeros(len(chart.dims)))
+            if not same or isinstance(center, algebra.Checkpoint):
+                self.here = objective.around(center)
         self.subject, self.chart = subject, chart
         self.seed, self.probes, self.limit, self.progress = seed, probes, limit, progress
         self.passes = 0

@@ -28,8 +28,9 @@ def single_losses(
         objective.evaluate(params)
     objective = objective.without_metrics()
     point = {name: params[name].detach().to(c.device, c.dtype, copy=True) for name, c in objective.params.items()}
+    buffers = objective.buffers_at(params)
     with rng.preserved(objective.seed, objective.device), torch.no_grad():
-        steps = objective._pass(point | objective._held, objective._buffers, batches or objective.batches)
+        steps = objective._pass(point | objective._held, buffers, batches or objective.batches)
     numerators, weights = [], []
     for _, values in steps:
         loss = values["loss"]

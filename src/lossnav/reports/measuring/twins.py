@@ -72,7 +72,7 @@ def rescaled_twin(
             objective.evaluate(_scaled(shrunk, factors))["loss"], loss_shrunk, rtol=thresholds.SAME_LOSS, atol=0.0
         ):
             continue  # equal by chance
-        twin = objective.at(moved)
+        twin = objective.around(moved)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LossnavWarning)
             pairs = curvature.top_eigenpairs(twin, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
