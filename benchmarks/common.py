@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 
-def options(description: str, only: str | None = None, keep: bool = False) -> argparse.Namespace:
-    """Parse ``--quick`` and ``--json``; ``--only`` where there is a choice, ``--keep`` where something may be kept."""
+def options(description: str, only: str | None = None, keep: bool = False, cpu: bool = False) -> argparse.Namespace:
+    """Parse ``--quick`` and ``--json``; where they mean something ``--only``, ``--keep`` and ``--cpu``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if only is not None:
         parser.add_argument("--only", default=only, help=f"some of {only}")
     if keep:
         parser.add_argument("--keep", type=Path, help="folder to keep references in, and to take them from")
+    if cpu:
+        parser.add_argument("--cpu", action="store_true", help="by processor time: on a machine shared with others")
     parser.add_argument("--rounds", type=int, help="timed rounds, in place of the benchmark's own number")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, to see that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")

@@ -5,7 +5,7 @@ Each workload is estimated, then run, in one process; the ratio is estimated sec
 the estimate says so. Of `Adaptive`, whose number of points nobody knows beforehand, the seconds of as many points as
 it took are compared.
 
-    python -m benchmarks.estimate [--quick] [--json] [--only NAMES] [--rounds N]
+    python -m benchmarks.estimate [--quick] [--json] [--only NAMES] [--rounds N] [--cpu]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lossnav as ln
 from benchmarks.common import machine, options, report
+from lossnav import evaluation
 
 Case = tuple[ln.Objective, Any, Any, Any]  # objective, chart, sampler, engine
 
@@ -123,18 +125,18 @@ CASES: dict[str, Callable[[bool], Case]] = {
 }
 
 
-def measure(name: str, quick: bool) -> dict[str, float]:
+def measure(name: str, quick: bool, clock: Callable[[], float]) -> dict[str, float]:
     """Estimate one run and make it; seconds of both, and their ratio."""
     objective, chart, sampler, engine = CASES[name](quick)
     objective.fingerprint  # noqa: B018 - once an objective, also where nothing is estimated
-    started = time.perf_counter()
+    started = clock()
     found = ln.estimate(objective, chart, sampler, engine=engine)
-    cost = time.perf_counter() - started
-    started = time.perf_counter()
+    cost = clock() - started
+    started = clock()
     surface = ln.evaluate(objective, chart, sampler, engine=engine, progress=False)
-    took = time.perf_counter() - started
+    took = clock() - started
     points = int((surface["status"] > 0).sum())
-    estimated = found.planning_seconds + found.seconds_per_point * points
+    estimated = found.seconds_for(points)
     return {
         "estimated s": estimated,
         "real s": took,
@@ -147,10 +149,13 @@ def measure(name: str, quick: bool) -> dict[str, float]:
 
 
 def main() -> None:
-    chosen = options(__doc__ or "", only=",".join(CASES))
-    result: dict[str, Any] = {"machine": machine()}
+    chosen = options(__doc__ or "", only=",".join(CASES), cpu=True)
+    result: dict[str, Any] = {"machine": machine(), "seconds of": "the processor" if chosen.cpu else "the clock"}
+    clock = time.process_time if chosen.cpu else time.perf_counter
+    if chosen.cpu:  # by which the estimate is made too
+        evaluation.time = SimpleNamespace(perf_counter=clock)  # type: ignore[assignment,attr-defined]
     for name in chosen.only.split(","):
-        rounds = [measure(name, chosen.quick) for _ in range(chosen.rounds or 1)]
+        rounds = [measure(name, chosen.quick, clock) for _ in range(chosen.rounds or 1)]
         for key in rounds[0]:
             result[f"{name}: {key}"] = statistics.median(found[key] for found in rounds)
     ratios = [value for key, value in result.items() if key.endswith("estimated / real")]

@@ -378,8 +378,91 @@ def test_an_estimate_plans_and_says_what_a_run_costs():
     assert found.points == 40_000
     assert found.plan != "plain"
     assert found.plan_error < 1e-5
-    assert found.seconds == pytest.approx(found.planning_seconds + 40_000 * found.seconds_per_point)
+    assert found.seconds == pytest.approx(
+        found.checking_seconds + found.planning_seconds + 40_000 * found.seconds_per_point
+    )
     assert 0 < found.seconds_per_point < 1
     assert found.memory > 1e7
     with pytest.raises(errors.SamplerError):
         ln.estimate(objective, plane, ln.Grid(alpha=(-1, 1, 3)))
+
+
+class Work:
+    """A clock that only the objective moves: a second a point, and ten for each coordinate that is not zero."""
+
+    def __init__(self):
+        self.now, self.points = 0.0, []
+
+    def __call__(self, params):
+        self.points.append(tuple(params["x"].tolist()))
+        self.now += 1 + 10 * float((params["x"] != 0).sum())
+        return (params["x"] ** 2).sum() + 1
+
+
+SAMPLERS = {
+    "grid": ln.Grid(alpha=(-1, 1, 11), beta=(-1, 1, 11)),
+    "a small grid": ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 2)),
+    "a large grid": ln.Grid(alpha=(-1, 1, 71), beta=(-1, 1, 71)),
+    "automatic ranges": ln.Grid(alpha=("auto", 7), beta=("auto", 7)),
+    "points on an axis": ln.Points([(x / 10, 0.0) for x in range(20)]),
+    "one point": ln.Points([(0.5, 0.5)]),
+    "the centre alone": ln.Points([(0.0, 0.0)]),
+    "adaptive": ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), tolerance=1e-4),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_estimate_is_of_points_like_those_of_the_run(monkeypatch, name):
+    """At the centre nothing is added, so it says nothing about what a point costs."""
+    from types import SimpleNamespace
+
+    from lossnav import evaluation
+
+    work, sampler = Work(), SAMPLERS[name]
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: work.now))
+    objective = ln.Objective.from_function(work, {"x": torch.zeros(2)})
+    directions = [{"x": torch.tensor([1.0, 0.0])}, {"x": torch.tensor([0.0, 1.0])}]
+    plane = ln.Plane(objective.params, *directions)
+    found = ln.estimate(objective, plane, sampler)
+    timed = [point for point in work.points if point != (0.0, 0.0)]
+    work.now = 0.0
+    surface = ln.evaluate(objective, plane, sampler, progress=False)
+    estimated = found.seconds_for(int((surface["status"] > 0).sum()))
+    assert 1 / 1.5 < estimated / work.now < 1.5
+    assert name in ("automatic ranges", "one point", "the centre alone") or len(set(timed)) == len(timed) >= 4
+    assert found.planning_seconds == found.compiling_seconds == 0
+
+
+@pytest.mark.parametrize("together", [1, 4])
+def test_an_estimate_counts_workers_and_what_the_planning_takes(monkeypatch, together):
+    """Of an engine that computes several points in the time of one, and plans for a minute."""
+    from types import SimpleNamespace
+
+    from lossnav import evaluation
+
+    work = Work()
+
+    class Crew(ln.Local):
+        concurrency = together
+
+        def prepare(self, function, probes, total):
+            work.now += 60
+            return function
+
+        def run(self, function, points):
+            for start in range(0, len(points), together):
+                before = work.now
+                yield from super().run(function, points[start : start + together])
+                work.now = before + 21.0
+
+    monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: work.now))
+    objective = ln.Objective.from_function(work, {"x": torch.zeros(2)})
+    plane = ln.Plane(objective.params, {"x": torch.tensor([1.0, 0.0])}, {"x": torch.tensor([0.0, 1.0])})
+    grid = ln.Grid(alpha=(-1, 1, 20), beta=(-1, 1, 20))
+    found = ln.estimate(objective, plane, grid, engine=Crew())
+    assert found.planning_seconds == 60
+    assert found.seconds_per_point == pytest.approx(21.0, rel=0.1)
+    assert found.workers == together
+    work.now = 0.0
+    ln.evaluate(objective, plane, grid, engine=Crew(), progress=False)
+    assert found.seconds == pytest.approx(work.now, rel=0.1)

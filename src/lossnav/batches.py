@@ -177,6 +177,17 @@ class Batches:
         taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
         return taken
 
+    def first(self, samples: int | None = None) -> Batches:
+        """Return the first batch alone, and of it the first samples where it consists of tensors with one row each."""
+        batch = next(iter(self))
+        found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
+        if samples is not None and len(found) == 1 and -1 not in found and only_tensors(batch):
+            batch = map_tensors(batch, lambda tensor: tensor[:samples])
+        taken = copy.copy(self)
+        taken._kept = taken._source = [batch]
+        taken.count, taken.n_bytes = 1, _n_bytes(batch)
+        return taken
+
     def double(self) -> Batches:
         """Return the same batches with floating-point tensors in float64."""
         other = copy.copy(self)

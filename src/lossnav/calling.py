@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -35,6 +36,17 @@ class _Whole(nn.Module):
 
     def forward(self, batches: Iterable[Batch]) -> list[StepValues]:
         return [self.step(self.model, batch) for batch in batches]
+
+
+class _Held(nn.Module):
+    """A model, and something to call while other weights are in it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        return function()
 
 
 def call_with(module: nn.Module, state: Params, *arguments: Any) -> Any:
@@ -78,6 +90,14 @@ class FunctionPasses:
         """Pass one batch with the leaves themselves."""
         return self.step(leaves, batch)
 
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function: there is no module whose weights a backward pass could read."""
+        return function()
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """There is no BatchNorm layer that could be in a mode."""
+        return nullcontext()
+
     def measuring(self, step: Step, double: bool = False) -> FunctionPasses:
         """Return the same with another step, and in float64 if that is asked for."""
         return FunctionPasses(step)
@@ -120,6 +140,19 @@ class FunctionalPasses:
         with _batch_norm_mode(self.whole.model, training):
             (values,) = call_with(self.whole, state, [batch])
         return cast(StepValues, values)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function with these weights and buffers in the structure.
+
+        For backward passes: what they compute anew (activation checkpointing), or read (a hook, a function of the
+        user's own), is to be of these weights and not of the NaNs in their place.
+        """
+        state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
+        return call_with(_Held(self.whole.model), state, function)
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
+        return _batch_norm_mode(self.whole.model, training)
 
     def measuring(self, step: Step, double: bool = False) -> FunctionalPasses:
         """Return the same with another step, and in float64 if that is asked for."""
@@ -171,6 +204,14 @@ class CopyPasses:
         with _batch_norm_mode(self.whole.model, training):
             (values,) = self.whole([batch])
         return cast(StepValues, values)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function: the weights are the copy's own, until other leaves are asked for."""
+        return function()
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
+        return _batch_norm_mode(self.whole.model, training)
 
     def measuring(self, step: Step, double: bool = False) -> CopyPasses:
         """Return the same with another step, and in float64 if that is asked for."""
@@ -243,20 +284,22 @@ def _computed_attributes(model: nn.Module) -> dict[int, Tensor]:
     return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
 
 
-class _batch_norm_mode:  # noqa: N801 - reads as the context it is
+class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as the context it is
     """BatchNorm layers in train or eval mode, all else as it is; undone on leaving."""
 
     def __init__(self, model: nn.Module, training: bool) -> None:
         self.layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
         self.training = training
+        self._before: list[bool] = []
 
     def __enter__(self) -> None:
+        self._before = [layer.training for layer in self.layers]
         for layer in self.layers:
             layer.training = self.training
 
     def __exit__(self, *exception: object) -> None:
-        for layer in self.layers:
-            layer.training = False
+        for layer, before in zip(self.layers, self._before, strict=True):
+            layer.training = before
 
 
 class _batch_norm_recording(_batch_norm_mode):  # noqa: N801

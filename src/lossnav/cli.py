@@ -774,8 +774,11 @@ def _estimate_words(found: Any, seeds: int, whole: Any = None) -> dict[str, str]
         points += f", and {whole.points:,} with all the data"
     words = {"points": points, "plan": found.plan}
     if found.plan != "plain":
-        words["plan error"] = f"{found.plan_error:.2g} relative"
+        words["plan error"] = f"{found.plan_error:.2g} relative, the largest at the probes"
+    words["before"] = f"{found.checking_seconds:.1f} s to check the centre and find the range"
     words["planning"] = f"{found.planning_seconds:.1f} s"
+    if found.compiling_seconds:
+        words["planning"] += f", and {found.compiling_seconds:.1f} s for a kernel that is kept"
     words["a point"] = f"{1e3 * found.seconds_per_point:.3g} ms"
     if whole is not None:
         words["a point"] += f", with all the data {1e3 * whole.seconds_per_point:.3g} ms"
@@ -840,7 +843,10 @@ def _made_words(surface: Any) -> dict[str, str]:
     words["BatchNorm"] = objective["bn"]
     words["computed"] = f"{objective['dtype']} on {objective['device']}, {engine['kind']}, plan: {engine['plan']}"
     if "plan_error" in engine:
-        words["plan error"] = f"{engine['plan_error']:.2g} relative, at {engine['plan_probes']} probes"
+        words["plan error"] = f"{engine['plan_error']:.2g} relative, the largest at {engine['plan_probes']} probes"
+        if differing := {name: n for name, n in engine.get("plan_differing", {}).items() if n}:
+            counts = ", ".join(f"{name} {n:,}" for name, n in differing.items())
+            words["  rounding"] = f"decides {counts} of {engine['plan_compared']:,} samples at these"
         words["planning"] = f"{engine['plan_seconds']:.1f} s"
     words["created"] = f"{surface.attrs['created']} by lossnav {surface.attrs['lossnav_version']}"
     return words

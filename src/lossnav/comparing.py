@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Column:
     Attributes
     ----------
     single : bool
-        Whether an entry is a sample's; else it is a batch's mean times its length.
+        Whether an entry is a sample's; else it is a batch's: its sum, or its mean times its length.
     """
 
     numerators: Tensor
@@ -50,19 +50,21 @@ class Column:
     @property
     def counted(self) -> bool:
         """Whether all entries are whole numbers, as those of an accuracy are: they jump, or stay as they are."""
-        return bool((self.numerators == self.numerators.round()).all())
+        whole = self.numerators.round()
+        if self.single:
+            return bool((self.numerators == whole).all())
+        return torch.allclose(self.numerators, whole, rtol=1e-6, atol=1e-6)  # a batch's mean times its length
 
 
 def column(steps: Sequence[StepValues], name: str) -> Column:
     """Join what the batches of a pass say of one name, as `measures.reduce_steps` does."""
     parts: list[Measured] = [values[name] for _, values in steps]
-    if all(isinstance(part, tuple) for part in parts):
-        pairs = cast(list[tuple[Tensor, Tensor]], parts)
-        numerators, weights = (torch.cat(list(side)).double() for side in zip(*pairs, strict=True))
-        return Column(numerators, weights, True)
-    if all(isinstance(part, Tensor) and part.dim() == 1 for part in parts):
-        numerators = torch.cat(cast(list[Tensor], parts)).double()
-        return Column(numerators, torch.ones_like(numerators), True)
+    if all(isinstance(part, tuple) or part.dim() == 1 for part in parts):
+        pairs = [part if isinstance(part, tuple) else (part, torch.ones_like(part)) for part in parts]
+        numerators, weights = (
+            torch.cat([term.reshape(-1) for term in terms]).double() for terms in zip(*pairs, strict=True)
+        )
+        return Column(numerators, weights, all(bool(pair[1].dim()) for pair in pairs))
     means = torch.stack([_mean(part) for part in parts]).double()
     lengths = torch.tensor([n for n, _ in steps], dtype=torch.float64, device=means.device)
     return Column(means * lengths, lengths, False)

@@ -47,7 +47,7 @@ from lossnav.store import Store
 
 _REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
 _UPDATE_SECONDS = 0.1  # least time between two partial surfaces
-_ESTIMATED_POINTS, _ESTIMATING_SECONDS = 20, 0.5  # at most so many points, or so long, for an estimate
+_ESTIMATING_SECONDS, _FEWEST_ESTIMATED, _MOST_ESTIMATED = 0.5, 3, 4000  # how long, and how many points, are timed
 
 
 def evaluate(
@@ -176,16 +176,19 @@ def measure(
     place = None if store is None else Store(store, overwrite)
     updates = _Updates(on_update)
     run: _Run | None = None
-    with rng.preserved(device=objective.device), StopRequests() as stop:
-        center = _check_center(objective, chart) if check else {}
+    bar = Progress("evaluate", None, "points", progress)
+    with rng.preserved(device=objective.device), StopRequests() as stop, bar:
+        with bar.phase("checking the centre"):
+            center = _check_center(objective, chart) if check else {}
         try:
-            run = _Run(function, sampler, engine or Local(), center, resume, place, about)
-            run.stop = stop
-            if save_directions:
-                save_chart(chart, beside(store))
-            with Progress("evaluate", run.sampler.total, "points", progress) as bar:
-                for round_ended in run.steps(bar):
-                    updates.offer(run, round_ended)
+            with bar.phase("preparing"):  # a range may have to be found
+                run = _Run(function, sampler, engine or Local(), center, resume, place, about)
+                run.stop = stop
+                if save_directions:
+                    save_chart(chart, beside(store))
+            bar.total = run.sampler.total
+            for round_ended in run.steps(bar):
+                updates.offer(run, round_ended)
         except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
             stop.signal = stop.signal or 2
             if run is None:
@@ -328,13 +331,17 @@ class Estimate:
     plan : str
         What is done to go faster.
     plan_error : float
-        Largest relative difference of the loss from the plain path at the probe points.
+        Largest relative difference of the loss from the plain path at the probe points; elsewhere it may be larger.
+    checking_seconds : float
+        To check the centre, and to find automatic ranges: before the planning.
     planning_seconds : float
-        To choose, compile and prove the plan; a kernel that is compiled is kept for the next time.
+        To choose and prove the plan.
+    compiling_seconds : float
+        To compile a kernel, which is kept: no part of what a run will take, and 0 where it was compiled before.
     seconds_per_point : float
-        Median over a few points, one after the other.
+        Mean over points like those of the run, none of them the centre, one after the other.
     seconds : float
-        For all points and the planning; nan where their number is not known.
+        For all of it: checks, planning and points; nan where their number is not known.
     memory : float
         Bytes: the peak of this process (on a GPU: of what torch took there) after planning and a few points. A run
         does no more than that at a time. nan where the system does not say, or the work is done elsewhere.
@@ -345,11 +352,21 @@ class Estimate:
     points: int | None
     plan: str
     plan_error: float
+    checking_seconds: float
     planning_seconds: float
+    compiling_seconds: float
     seconds_per_point: float
-    seconds: float
     memory: float
     workers: int = 1
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the whole run; nan where nobody knows how many points it takes."""
+        return math.nan if self.points is None else self.seconds_for(self.points)
+
+    def seconds_for(self, points: int) -> float:
+        """Seconds of a run of so many points: checks and planning, then the points, shared among the workers."""
+        return self.checking_seconds + self.planning_seconds + points * self.seconds_per_point / self.workers
 
 
 def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: Engine | None = None) -> Estimate:
@@ -379,35 +396,73 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     """
     require_fit(objective, chart, sampler)
     engine = engine or Local()
-    sampler = sampler.settle(losses_of(objective, chart))
-    probes = probe_points(sampler, objective.seed)
     with rng.preserved(device=objective.device):
+        started = time.perf_counter()
+        objective.evaluate(chart(np.zeros(len(chart.dims))))
+        checking = 2 * (time.perf_counter() - started)  # a run evaluates the centre twice
+        started = time.perf_counter()
+        sampler = sampler.settle(losses_of(objective, chart))
+        checking += time.perf_counter() - started
         try:
             started = time.perf_counter()
+            probes = probe_points(sampler, objective.seed)
             function = engine.prepare(PointFunction(objective, chart), probes, sampler.total)
             planning = time.perf_counter() - started
-            list(engine.run(function, probes[:1]))  # the first point also fills caches
-            seconds: list[float] = []
-            while len(seconds) < 3 or (len(seconds) < _ESTIMATED_POINTS and sum(seconds) < _ESTIMATING_SECONDS):
-                started = time.perf_counter()
-                count = max(1, getattr(function, "points_at_once", 1))
-                list(engine.run(function, probes[np.arange(count) % len(probes)]))
-                seconds.append((time.perf_counter() - started) / count)
+            per_point = _seconds_per_point(engine, function, _typical_points(sampler, objective.seed))
             said, workers = engine.describe(), engine.concurrency
         finally:
             engine.close()
-    per_point = float(np.median(seconds))
-    total = math.nan if sampler.total is None else planning + per_point * sampler.total / workers
+    compiling = float(said.get("plan_compiling_seconds", 0.0))
     return Estimate(
         sampler.total,
         str(said.get("plan", "plain")),
         float(said.get("plan_error", 0.0)),
-        planning,
+        checking,
+        max(0.0, planning - compiling),
+        compiling,
         per_point,
-        total,
         _peak_bytes(objective.device) if isinstance(engine, Local) else math.nan,
         workers,
     )
+
+
+def _typical_points(sampler: Sampler, seed: int) -> NDArray[np.float64]:
+    """Some of a sampler's points in random order, without the centre: there nothing is drawn or added.
+
+    Of a grid any of its points; of a sampler that knows how many it will ask for, those of its first round; else
+    random ones in its box.
+    """
+    generator = np.random.default_rng([seed, *b"points"])
+    if sampler.total is None:
+        return generator.uniform(sampler.box[:, 0], sampler.box[:, 1], size=(_MOST_ESTIMATED, len(sampler.dims)))
+    if sampler.axes is not None:
+        shape = [len(axis) for axis in sampler.axes.values()]
+        chosen = generator.choice(math.prod(shape), size=min(_MOST_ESTIMATED, math.prod(shape)), replace=False)
+        places = np.unravel_index(chosen, shape)
+        points = np.stack([axis[i] for axis, i in zip(sampler.axes.values(), places, strict=True)], axis=1)
+    else:
+        points = generator.permutation(next(sampler.rounds()))[:_MOST_ESTIMATED]
+    away: NDArray[np.float64] = points[(points != 0).any(1)]
+    return away if len(away) else points
+
+
+def _seconds_per_point(engine: Engine, function: engine_base.PointFunction, points: NDArray[np.float64]) -> float:
+    """Seconds that one worker takes for a point: the mean over some, after one that is not counted and fills caches."""
+    together = max(1, getattr(function, "points_at_once", 1), engine.concurrency)
+    taken = together
+    list(engine.run(function, points[:together]))
+    done, seconds = 0, 0.0
+    while taken < len(points) and (done < _FEWEST_ESTIMATED or seconds < _ESTIMATING_SECONDS):
+        some = points[taken : taken + max(together, done)]  # ever more at a time, so that the way to a worker is shared
+        started = time.perf_counter()
+        list(engine.run(function, some))
+        seconds += time.perf_counter() - started
+        taken, done = taken + len(some), done + len(some)
+    if not done:  # a run of so few points
+        started = time.perf_counter()
+        list(engine.run(function, points))
+        seconds, done = time.perf_counter() - started, len(points)
+    return seconds / done * min(engine.concurrency, max(1, done))
 
 
 def _peak_bytes(device: torch.device) -> float:
@@ -531,7 +586,7 @@ class _Run:
                 return
             losses = np.full(len(points), math.nan)
             computed = self.computed
-            for count, outcome in enumerate(self._outcomes(points), 1):
+            for count, outcome in enumerate(self._outcomes(points, bar), 1):
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
                 bar.advance(known=self.computed == computed)  # what is known comes first
@@ -546,12 +601,15 @@ class _Run:
             if self.stop.signal is not None:
                 return
 
-    def _outcomes(self, points: NDArray[np.float64]) -> Iterator[Outcome]:
+    def _outcomes(self, points: NDArray[np.float64], bar: Progress) -> Iterator[Outcome]:
         """What is known from an earlier run, then what the engine finds."""
         rows = [self.known.get(_key(point)) for point in points]
         yield from (Outcome(i, row.values) for i, row in enumerate(rows) if row is not None)
         new = np.array([i for i, row in enumerate(rows) if row is None], dtype=int)
         if len(new) and self.stop.signal is None:
+            if self.function is None:
+                with bar.phase("planning"):
+                    self.prepare()
             for outcome in self.engine.run(self.prepare(), points[new]):
                 self.computed += 1
                 yield outcome._replace(number=int(new[outcome.number]))

@@ -30,7 +30,7 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 class LossMisjudgedError(Exception):
-    """The mean of a loss turned out not to be the mean of single losses; the pass must be made anew with means."""
+    """A loss is not what it was taken for: the pass must be made anew, with means or with gradients enabled."""
 
 
 class Loss:
@@ -52,6 +52,7 @@ class Loss:
         if loss is not None and not callable(loss):
             raise OptionError(f"The loss is a {type(loss).__name__}. Pass a callable loss(outputs, targets).")
         self.function, self.reduction = loss, reduction
+        self.by_inputs = False  # whether it differentiates the network by its inputs, as of a PINN
         self.name = "the model's own" if loss is None else name_of(loss)
         self._single: Callable[..., Any] | None = _per_sample(loss) if reduction == "auto" and loss else None
         self._weights = _ClassWeights.of(loss) if self._single is not None else None
@@ -123,7 +124,7 @@ class Loss:
         fits = isinstance(single, Tensor) and single.dim() > 0 and single.shape[0] in (n, length_of(targets))
         if fits:  # of the size of the terms, not of a mean that may be small; one ignored among 10,000 is to be seen
             tolerance = 1e-5 if mean.dtype in (torch.float32, torch.float64) else 2e-2
-            allowed = tolerance * float(single.double().abs().mean().nan_to_num(posinf=0.0))
+            allowed = tolerance * float(single.detach().double().abs().mean().nan_to_num(posinf=0.0))
             fits = torch.allclose(single.double().mean(), mean.double(), rtol=0, atol=allowed, equal_nan=True)
         if not fits:
             self._single, self._proven = None, True
@@ -324,6 +325,32 @@ def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, in
         if name == "loss" and se is not None:
             values["loss_se"] = se
     return values, sum(counts) if has_samples else None
+
+
+def with_gradients(loss: Loss, measure: Callable[[], StepValues]) -> StepValues:
+    """Measure a batch; a loss that differentiates the network by its inputs does so though nobody asked for gradients.
+
+    Such a loss (of a differential equation, say) raises where gradients are disabled. It is then known, and measured
+    with gradients enabled from the start of a pass, so that what is drawn at random is drawn once.
+
+    Raises
+    ------
+    LossMisjudgedError
+        The first time.
+    """
+    if torch.is_grad_enabled():
+        return measure()
+    if not loss.by_inputs:
+        try:
+            return measure()
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            loss.by_inputs = True
+            raise LossMisjudgedError from None
+    with torch.inference_mode(False), torch.enable_grad():
+        n, values = measure()
+    return n, {name: map_tensors(value, torch.Tensor.detach) for name, value in values.items()}
 
 
 def share(loss: Measured, n: int) -> tuple[Tensor, float]:

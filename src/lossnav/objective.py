@@ -57,6 +57,7 @@ from lossnav.measures import (
     name_of,
     reduce_steps,
     resolve_metrics,
+    with_gradients,
 )
 from lossnav.params import Params
 
@@ -228,6 +229,7 @@ class Objective:
             )
         self.samples: int | None = None
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
+        self._verdicts: dict[str, list[Any]] = {}  # on its derivatives, by the kind of matrix
         self.population: int | None = None  # samples that this is a subset of
         self.subset_seed: int | None = None
         self.origin = None
@@ -298,7 +300,7 @@ class Objective:
         self._count = resolve_count(count)
         self._measured_by = function if count is None else (function, count)
         self.samples = self.population = self.subset_seed = self.origin = None
-        self._plans = {}
+        self._plans, self._verdicts = {}, {}
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
@@ -350,7 +352,7 @@ class Objective:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
                     steps = self._pass(point, belonging, self.batches)
             except LossMisjudgedError:
-                continue  # once: from now on the loss takes means
+                continue  # once: from now on the loss takes means, or gradients
             self._loss.settle()
             return steps
 
@@ -652,10 +654,11 @@ class Objective:
 
     def _first_steps(self, passes: Passes, params: Params, first: list[Batch]) -> list[StepValues]:
         with rng.preserved(self.seed, self.device), torch.no_grad():
-            try:
-                return passes(params, self._buffers, first)
-            except LossMisjudgedError:
-                return passes(params, self._buffers, first)
+            while True:
+                try:
+                    return passes(params, self._buffers, first)
+                except LossMisjudgedError:
+                    continue
 
 
 def _measure(
@@ -665,13 +668,17 @@ def _measure(
 
     No method: the structure keeps hold of it, and an objective on a part of the data would hold on to all of it.
     """
-    outputs, targets = forward(model, batch)
-    n = count(batch, targets)
-    values: dict[str, Measured] = {"loss": loss(outputs, targets, n)}
-    outputs = logits(outputs)
-    for name, metric in metrics.items():
-        values[name] = check_metric(name, metric(outputs, targets), n, targets)
-    return n, values
+
+    def measure() -> StepValues:
+        outputs, targets = forward(model, batch)
+        n = count(batch, targets)
+        values: dict[str, Measured] = {"loss": loss(outputs, targets, n)}
+        outputs = logits(outputs)
+        for name, metric in metrics.items():
+            values[name] = check_metric(name, metric(outputs, targets), n, targets)
+        return n, values
+
+    return with_gradients(loss, measure)
 
 
 def _measure_function(
@@ -686,10 +693,14 @@ def _measure_function(
     """Call a bare function of parameters in the same way."""
     arguments = (point, batch) if has_data else (point,)
     n = count(batch, None) if has_data else 1
-    values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
-    for name, metric in metrics.items():
-        values[name] = check_metric(name, metric(*arguments), n)
-    return n, values
+
+    def measure() -> StepValues:
+        values: dict[str, Measured] = {"loss": loss.check(function(*arguments), n)}
+        for name, metric in metrics.items():
+            values[name] = check_metric(name, metric(*arguments), n)
+        return n, values
+
+    return with_gradients(loss, measure)
 
 
 _TARGET_KEYS = ("labels", "label", "targets", "target", "y")

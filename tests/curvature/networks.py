@@ -177,6 +177,9 @@ class Dense:
     def to_flat(self, vector):
         return vector["x"].double()
 
+    def rounding(self, size):
+        return 1e-15 * size
+
 
 def symmetric(values, seed=0):
     """A matrix of these eigenvalues with random eigenvectors."""

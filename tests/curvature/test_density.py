@@ -99,7 +99,7 @@ def test_few_dimensions_are_known_to_the_last():
     everything = top_eigenpairs(quadratic(symmetric(values)), k=4, tolerance=1e-8)
     known = spectral_density(quadratic(symmetric(values)), pairs=everything, width=0.1)
     assert np.allclose(np.sort(known.nodes), values, atol=1e-8)
-    assert not known.error.any()
+    assert known.error.max() <= 1e-12 * known.density.max()  # rounding alone
 
 
 def test_orthogonality_is_kept_where_outliers_have_converged():
@@ -149,6 +149,9 @@ def test_ctrl_c_keeps_the_steps_so_far():
         return 0.5 * p["x"] @ matrix @ p["x"]
 
     objective = ln.Objective.from_function(half, {"x": torch.zeros(D, dtype=torch.float64)})
+    calls[0] = -1000
+    ln.curvature.Hessian(objective) @ objective.params  # its derivatives are examined once
+    calls[0] = 0
     with pytest.raises(ln.Interrupted, match="Stopped after 35 products") as stopped:
         spectral_density(objective)
     found = stopped.value.surface

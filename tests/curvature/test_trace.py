@@ -44,7 +44,7 @@ def test_small_matrices_leave_nothing_to_chance():
     values = np.arange(1.0, 8.0)
     found = trace(quadratic(symmetric(values)), products=30)
     assert found.value == pytest.approx(28, rel=1e-10)
-    assert found.error == 0
+    assert found.error <= 1e-12 * abs(found.value)  # rounding alone
     assert found.probes == 0
     nothing = trace(quadratic(torch.zeros(40, 40, dtype=torch.float64)), products=15)
     assert (nothing.value, nothing.error) == (0, 0)
@@ -82,6 +82,9 @@ def test_ctrl_c_keeps_what_the_probes_so_far_show(matrix, last):
         return 0.5 * p["x"] @ matrix @ p["x"]
 
     objective = ln.Objective.from_function(half, {"x": torch.zeros(200, dtype=torch.float64)})
+    calls[0] = -1000
+    ln.curvature.Hessian(objective) @ objective.params  # its derivatives are examined once
+    calls[0] = 0
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ products.*\.surface") as stopped:
         trace(objective, products=90)
     found = stopped.value.surface
@@ -129,8 +132,12 @@ def test_ctrl_c_keeps_the_diagonal_so_far():
             os.kill(os.getpid(), signal.SIGINT)
         return (p["x"] ** 2 * torch.arange(1.0, 21.0)).sum()
 
+    objective = ln.Objective.from_function(valley, {"x": torch.ones(20)})
+    calls[0] = -1000
+    ln.curvature.Hessian(objective) @ objective.params  # its derivatives are examined once
+    calls[0] = 0
     with pytest.raises(ln.Interrupted, match="Stopped after 20 products") as stopped:
-        diagonal(ln.Objective.from_function(valley, {"x": torch.ones(20)}))
+        diagonal(objective)
     assert torch.equal(stopped.value.surface.value["x"], 2 * torch.arange(1.0, 21.0))
 
 

@@ -234,7 +234,8 @@ def _of_tensor(tensor: Tensor | None) -> Any:
     if detached.is_sparse:
         detached = detached.to_dense()
     bits = detached.contiguous().reshape(-1).view(torch.uint8) if detached.numel() else detached
-    return tensor.dtype, tuple(tensor.shape), tensor.data_ptr(), tensor._version, bits.numpy().tobytes()
+    of_memory = tensor.data_ptr(), tensor._version, tensor.requires_grad
+    return tensor.dtype, tuple(tensor.shape), of_memory, bits.numpy().tobytes()
 
 
 def _of_module(module: nn.Module) -> dict[str, Any]:

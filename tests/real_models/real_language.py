@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from real_case import Case, case, classes, cuts, negative_log_likelihood, stir
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ def made(name: str, seed: int, **options: Any) -> nn.Module:
     """A model of transformers by name, `BertForSequenceClassification` say, with random weights."""
     import transformers
 
+    if not hasattr(transformers, name):
+        pytest.skip(f"transformers {transformers.__version__} has no {name}")
     cls = getattr(transformers, name)
     model: nn.Module = cls(cls.config_class(**options))
     return stir(model, seed)
@@ -304,6 +307,29 @@ def _gpt2_padded(seed: int) -> Case:
         return right / count
 
     return Case(model, "cross_entropy", batches, plain, accuracy, {"forward": shifted}, tuned=True)
+
+
+@case("llama padded", "decoder", "LlamaForCausalLM", "the model's own, batches weighted by their labels",
+      "list of dicts, count=", "transformers")  # fmt: skip
+def _llama_padded(seed: int) -> Case:
+    """The mean over all labels, though every batch holds another number of them."""
+    kind, options = DECODERS["llama"]
+    model = made(kind, seed, **options)
+    rows = tokens(seed, 13)
+    rows["labels"] = torch.where(rows["attention_mask"] == 1, rows["input_ids"], -100)
+    batches = list(cuts(rows, 5))
+
+    def plain(model: nn.Module, batches: list[dict[str, Tensor]]) -> Tensor:
+        total, count = 0.0, 0
+        for batch in batches:
+            for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
+                row = ids[: int(mask.sum())]
+                total = total + negative_log_likelihood(model(row[None]).logits[0, :-1], row[1:]).sum()
+                count += len(row) - 1
+        return total / count
+
+    options = {"count": lambda batch: int((batch["labels"][:, 1:] != -100).sum())}
+    return Case(model, None, batches, plain, options=options)
 
 
 # ---------------------------------------------------------------------- encoder and decoder

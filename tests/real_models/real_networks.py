@@ -268,6 +268,26 @@ def _gat(seed: int) -> Case:
     return Case(stir(Gat(), seed), "cross_entropy", batches, plain, accuracy, options)
 
 
+@case("graphs, targets a node", "graph", "graph attention over a list of edges", "mean squared error of nodes",
+      "list of objects with .to, count='targets'")  # fmt: skip
+def _node_targets(seed: int) -> Case:
+    """The mean over the nodes, of which a graph has more or fewer."""
+    batches = [some_graphs(seed + i, count) for i, count in enumerate((4, 3, 2))]
+    for i, graphs in enumerate(batches):
+        graphs.y = normal(seed + 50 + i, len(graphs.x), 8)
+
+    def plain(model: Any, batches: list[Graphs]) -> Tensor:
+        off = [(model.nodes(graphs.x, graphs.edge_index) - graphs.y).square() for graphs in batches]
+        return torch.cat(off).mean()
+
+    class Nodes(Gat):
+        def forward(self, graphs: Graphs) -> Tensor:
+            return self.nodes(graphs.x, graphs.edge_index)
+
+    options = {"forward": lambda model, graphs: (model(graphs), graphs.y), "count": "targets"}
+    return Case(stir(Nodes(), seed), "mse", batches, plain, options=options)
+
+
 @case("gcn, nodes", "graph", "graph convolutions, one graph", "cross-entropy of some nodes", "list of one dict")
 def _nodes(seed: int) -> Case:
     """Transductive: the whole graph is one batch; the loss is over the nodes of the training mask."""
@@ -656,13 +676,12 @@ class Heat(nn.Module):
 
 
 def heat_residual(u: Any, points: Tensor) -> Tensor:
-    """u_t - 0.1 u_xx at each point, shape (n,)."""
-    with torch.enable_grad():
-        points = points.detach().requires_grad_(True)
-        value = u(points)
-        first = torch.autograd.grad(value.sum(), points, create_graph=True)[0]
-        second = torch.autograd.grad(first[:, 0].sum(), points, create_graph=True)[0][:, 0]
-        return first[:, 1] - 0.1 * second
+    """u_t - 0.1 u_xx at each point, shape (n,); as one writes it, by columns that ask for gradients."""
+    x, t = points[:, :1].requires_grad_(True), points[:, 1:].requires_grad_(True)
+    value = u(torch.cat([x, t], 1))
+    u_x, u_t = torch.autograd.grad(value.sum(), (x, t), create_graph=True)
+    u_xx = torch.autograd.grad(u_x.sum(), x, create_graph=True)[0]
+    return (u_t - 0.1 * u_xx).squeeze(1)
 
 
 def heat_by_hand(model: nn.Module, points: Tensor) -> Tensor:
@@ -703,6 +722,50 @@ def _pinn_own(seed: int) -> Case:
         return heat_by_hand(model.net, points)
 
     return Case(stir(HeatLoss(), seed), None, normal(seed, 12, 2), plain, None, {"batch_size": 4})
+
+
+class Energy(nn.Module):
+    """Energies of configurations of four atoms, and the forces on them: minus the derivative by their places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = mlp(1, 8, 1)
+
+    def forward(self, places: Tensor) -> Pair:
+        places.requires_grad_(True)
+        i, j = torch.triu_indices(4, 4, 1)
+        distances = (places[:, i] - places[:, j]).norm(dim=2, keepdim=True)
+        energy = self.pair(distances).sum((1, 2))
+        (slope,) = torch.autograd.grad(energy.sum(), places, create_graph=self.training or energy.requires_grad)
+        return energy, -slope
+
+
+@case("energy and forces", "scientific", "energies of atoms, forces by differentiation", "energies and forces",
+      "(places, energies, forces), forward=")  # fmt: skip
+def _forces(seed: int) -> Case:
+    data = normal(seed, 14, 4, 3), normal(seed + 1, 14), normal(seed + 2, 14, 4, 3)
+
+    def loss(outputs: Pair, targets: Pair) -> Tensor:
+        return F.mse_loss(outputs[0], targets[0]) + 0.1 * F.mse_loss(outputs[1], targets[1])
+
+    def plain(model: Any, data: tuple[Tensor, ...]) -> Tensor:
+        """The forces by the chain rule, pair by pair."""
+        energies, forces = [], []
+        for places in data[0]:
+            energy, force = 0.0, [0.0] * 4
+            for i in range(4):
+                for j in range(i + 1, 4):
+                    apart = (places[i] - places[j]).norm()
+                    value, slope = torch.func.jvp(model.pair, (apart[None],), (torch.ones_like(apart[None]),))
+                    pull = slope[0] * (places[i] - places[j]) / apart
+                    energy, force[i], force[j] = energy + value[0], force[i] - pull, force[j] + pull
+            energies.append(energy)
+            forces.append(torch.stack(force))
+        off = (torch.stack(energies) - data[1]).square().mean(), (torch.stack(forces) - data[2]).square().mean()
+        return off[0] + 0.1 * off[1]
+
+    options = {"forward": lambda model, batch: (model(batch[0]), batch[1:]), "batch_size": 5}
+    return Case(stir(Energy(), seed), loss, data, plain, options=options)
 
 
 @case("pinn, from_function", "scientific", "heat equation, derivatives by the inputs", "a function of parameters",

@@ -140,6 +140,11 @@ class Fast:
         """What the fused kernel does, where there is one."""
         return None if self._fused is None else self._fused.kernel.graph
 
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds it took to compile the fused kernel; 0 where there is none, or it was there."""
+        return 0.0 if self._fused is None else self._fused.kernel.compile_seconds
+
     # ------------------------------------------------------------------ what no point changes
 
     def _cast(self, tensor: Tensor) -> Tensor:

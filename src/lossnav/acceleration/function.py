@@ -148,6 +148,7 @@ class Accelerated:
             "plan_compared": choice.compared,
             "plan_probes": choice.probes,
             "plan_seconds": round(choice.seconds, 3),
+            "plan_compiling_seconds": round(choice.compiling, 3),
             "plan_events": choice.events,
         }
 

@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -79,6 +80,7 @@ class Kernel:
         self._packed = _aligned_zeros(layout.weights)
         self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * _ALIGNED  # floats, for each thread
         self._scratch = torch.empty(0, **_FLOATS)
+        self.compile_seconds = 0.0  # that this process took; the next one finds the kernel
 
     @cached_property
     def path(self) -> Path:
@@ -99,7 +101,9 @@ class Kernel:
             if (waiting := _waiting.get()) is not None:
                 waiting.append(self)
                 raise NotReadableError("it is compiled beside other work")
+            started = time.perf_counter()
             _compile(self.source, self.path)
+            self.compile_seconds = time.perf_counter() - started
         try:
             run = ctypes.CDLL(str(self.path)).run
         except OSError as error:

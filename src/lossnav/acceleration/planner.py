@@ -81,6 +81,8 @@ class Choice:
         How many points it was held against the plain path at.
     seconds : float
         That choosing took.
+    compiling : float
+        Seconds of these in which a kernel was compiled, which later runs find.
     events : list of str
         What was tried and left out, what fell back.
     per_point : float
@@ -94,6 +96,7 @@ class Choice:
     compared: int = 0
     probes: int = 0
     seconds: float = 0.0
+    compiling: float = 0.0
     events: list[str] = field(default_factory=list)
     per_point: float = math.nan
 
@@ -381,6 +384,7 @@ class _Finder:
         if plan.amortize_first_layer:
             self._require_memory(plan)
         fast = Fast(self.objective, self.chart, self.structure, plan, samples)
+        self.choice.compiling += fast.compile_seconds
         if fast.graph is not None and self._by_rules:
             require_weights_in_cache(fast.graph)
         return fast

@@ -230,7 +230,7 @@ class CurvatureFunction(PointFunction):
         self._beside = found.vectors.sum(0) / math.sqrt(len(found.vectors))
         self.unsure += not found.converged
         low, high = found.values[[0, -1]].tolist()
-        errors = found.errors[[0, -1]].tolist()
+        errors = (found.errors + hessian.rounding(found.radius))[[0, -1]].tolist()
         values = {"lambda_min": low, "lambda_max": high, "lambda_ratio": abs(low / high) if high else math.inf}
         return values | {"lambda_min_error": errors[0], "lambda_max_error": errors[1]}, found.products
 

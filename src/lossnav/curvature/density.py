@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,7 +173,7 @@ def spectral_density(
     known = None if pairs is None else surely_known(matrix, pairs)
     with Products(matrix, "density", probes * min(steps, matrix.size), progress) as multiply:
         found = quadrature(multiply, signs, probes, steps, known, seed + 1)
-    made = density_of(found, steps, width, products=matrix.count, passes=matrix.passes)
+    made = density_of(found, steps, width, matrix.rounding, products=matrix.count, passes=matrix.passes)
     if multiply.signal is not None:
         said = f"Stopped after {matrix.count} products. What they show is in the .surface of this exception."
         raise Interrupted(said, made, multiply.signal)
@@ -296,8 +296,16 @@ def _dtype(operator: Operator) -> torch.dtype:
 # ---------------------------------------------------------------------- the density
 
 
-def density_of(found: Quadrature, steps: int, width: float | None, *, products: int, passes: int) -> SpectralDensity:
-    """Draw every node of a quadrature as a Gaussian."""
+def density_of(
+    found: Quadrature,
+    steps: int,
+    width: float | None,
+    rounding: Callable[[float], float] = lambda size: 0.0,
+    *,
+    products: int,
+    passes: int,
+) -> SpectralDensity:
+    """Draw every node of a quadrature as a Gaussian; `rounding` says how sure a node of an operator of some size is."""
     d, k, (p, _) = found.size, found.known, found.nodes.shape
     share = (d - k) / d
 
@@ -308,20 +316,23 @@ def density_of(found: Quadrature, steps: int, width: float | None, *, products: 
 
     moments = [float((found.weights * found.nodes**n)[:, k:].sum(1).mean()) for n in (1, 2)]
     middle = float((found.weights * found.nodes).sum(1).mean())
-    mean = Estimate(middle, float(chance(*moments)), products, passes, p)
+    inexact = rounding(float(np.abs(found.nodes).max())) if np.isfinite(found.nodes).all() else 0.0
+    mean = Estimate(middle, math.hypot(float(chance(*moments)), inexact), products, passes, p)
     if not np.isfinite(found.nodes).all():
         nowhere = np.zeros(0)
         return SpectralDensity(nowhere, nowhere, nowhere, found.nodes, found.weights, math.nan, mean, products, passes)
     width = _resolved(found, steps) if width is None else width
     values = _grid(found, width)
     heights = np.zeros(len(values))
+    slopes = np.zeros(len(values))  # by the eigenvalues: what rounding moves them by moves the density
     first, second = np.zeros(len(values)), np.zeros(len(values))  # moments of the kernel over the unknown eigenvalues
     for nodes, weights in zip(found.nodes, found.weights, strict=True):
         kernel = np.exp(-0.5 * ((values[:, None] - nodes) / width) ** 2) / (width * math.sqrt(2 * math.pi))
         heights += kernel @ weights / p
+        slopes += (kernel * np.abs(values[:, None] - nodes) / width**2) @ weights / p
         first += kernel[:, k:] @ weights[k:] / p
         second += kernel[:, k:] ** 2 @ weights[k:] / p
-    error = chance(first, second)
+    error = np.hypot(chance(first, second), slopes * inexact)
     return SpectralDensity(values, heights, error, found.nodes, found.weights, width, mean, products, passes)
 
 

@@ -8,8 +8,9 @@ graph of one batch is all that is held and the same call gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,9 +21,11 @@ from lossnav import params as algebra
 from lossnav import rng
 from lossnav.calling import CopyPasses, FunctionalPasses, FunctionPasses
 from lossnav.curvature.bilinear import Cheaper
-from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_whole
-from lossnav.curvature.statistics import Given, Recorded, layers_of
-from lossnav.errors import ObjectiveError, OptionError
+from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_no_reentrant, require_whole
+from lossnav.curvature.guard import UNSYMMETRIC, Verdict, asymmetry, examine, nonlinearity
+from lossnav.curvature.kernels import Twice
+from lossnav.curvature.statistics import Given, Recorded, Statistics, layers_of
+from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
 from lossnav.measures import share
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -31,6 +34,13 @@ Precision = Literal["native", "float64"]
 
 PRECISIONS = ("native", "float64")
 
+_CAUSES = (
+    "Usual causes: a torch.autograd.Function whose backward pass is no derivative, or has none or a wrong one "
+    "(straight-through estimators, clipped or reversed gradients); detach() or no_grad() between weights and loss; "
+    "torch.utils.checkpoint with use_reentrant=True."
+)
+_DIGITS = 8  # units in the last place that a product is off by: about as much was seen of networks of many kinds
+_REMEDY = "Replace that operation in the model, or hold the parameters before it still with params=."
 _AGREE = 1e-2  # of a product: inputs of a ReLU that are zero but for rounding change sides, and it by up to 1e-3
 
 
@@ -69,6 +79,7 @@ class Operator:
     """
 
     kind: str
+    title: str
 
     def __init__(
         self,
@@ -87,14 +98,21 @@ class Operator:
         if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
             objective.evaluate(point)
         objective = objective.without_metrics()
+        self._native, self._in_double = objective, precision == "float64"
         self.objective = objective.double() if precision == "float64" else objective
         like = self.objective.params
         self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
         self._buffers = self.objective.buffers_at(point)
         self._sizes = [like[name].numel() for name in self.names]
         self.size, self.count, self.passes = sum(self._sizes), 0, 0
+        self._verdict: Verdict | None = None
+        self._last: tuple[Tensor, Tensor] | None = None  # a vector and its product
+        self._unsymmetric = max(1e-9, 1e3 * torch.finfo(self._dtype).eps)
+        self._rounding = _DIGITS * torch.finfo(self._dtype).eps  # of a product, relative to it
+        self._slope = 0.0
         self._keeper: Keeper | None = None
         self._leaves: Params | None = None
+        self._buffers: Params = {}  # in the model while it is derived
 
     def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
         """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
@@ -106,20 +124,38 @@ class Operator:
 
         Where BatchNorm statistics are made anew at every point, it takes three.
         """
+        self._examine(bool(vectors))
         self.count += len(vectors)
+        found = self.compute(vectors)
+        size = max(1.0, math.sqrt(sum(float(self._point[name].double().square().sum()) for name in self.names)))
+        slope = float(torch.linalg.vector_norm(found.gradient)) / size
+        self._slope = slope if math.isfinite(slope) else 0.0
+        if not self._slope and math.isfinite(found.loss):  # nothing at all bends: by the size of what was added up
+            self._slope = abs(found.loss) / size**2
+        for vector, product in zip(vectors, found.products, strict=True):
+            self._require_symmetry(vector, product)
+        return found
+
+    def compute(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
+        """The same as `derive`, held against nothing."""
         slopes = [self._cut(vector) for vector in vectors]
         with _twice_differentiable(self.objective):
             self.passes += 3 if self._layers() else 1
-            cheaper = self._cheaper() if slopes else None
-            if cheaper is None:
-                return self._derive(slopes)
-            try:
-                with cheaper:
-                    return self._derive(slopes)
-            except Exception:  # some later batch is not like the first; what is the user's own is raised again
-                self.objective._plans[self._plan] = None
-                self._keeper = None
-            return self._derive(slopes)
+            found: Derivatives = self._holding(lambda: self._soonest(slopes))
+        return found
+
+    def rounding(self, size: float) -> float:
+        """Return what rounding may make of products with this matrix: no eigenvalue is surer than that.
+
+        The larger of some digits of the numbers it is computed in and what a product was seen to differ from the one
+        in float64, times the matrix's size, and where that is smaller times |gradient| / |weights|.
+
+        Parameters
+        ----------
+        size : float
+            Of the matrix: its largest eigenvalue in size, or a norm that is larger.
+        """
+        return self._rounding * max(size, self._slope)
 
     def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
         """Numbers of a vector in the order of `names`, shape (d,), float64."""
@@ -138,12 +174,34 @@ class Operator:
 
     # ------------------------------------------------------------------ inside
 
+    def _holding(self, function: Callable[[], Any]) -> Any:
+        """Call a function with this point's weights in the model, so that its backward passes find them there."""
+        given, self._buffers, _ = self._begin()
+        return self.objective._pass.holding(given, self._buffers, function)
+
+    def _soonest(self, slopes: Sequence[Leaves]) -> Derivatives:
+        cheaper = self._cheaper() if slopes else None
+        if cheaper is None:
+            return self._derive(slopes)
+        try:
+            with cheaper:
+                return self._derive(slopes)
+        except Exception:  # some later batch is not like the first; what is the user's own is raised again
+            self.objective._plans[self._plan] = None
+            self._keeper = None
+        return self._derive(slopes)
+
     def _derive(self, slopes: Sequence[Leaves]) -> Derivatives:
         if layers := self._layers():
             return self._through_statistics(layers, slopes)
         with rng.preserved(self.objective.seed, self.objective.device):
             loss, sums = self._sweep(slopes)
         return _joined(loss, sums)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The least precise numbers that it is computed in."""
+        return min((self._point[name].dtype for name in self.names), key=lambda dtype: -torch.finfo(dtype).eps)
 
     def _cut(self, flat: Tensor) -> list[Tensor]:
         """A vector of shape (d,) in tensors like the parameters."""
@@ -176,7 +234,8 @@ class Operator:
         numerator = weight = 0.0
         kept = self._keeper if slopes else None
         keeper = Keeper() if kept is None and self._is_worth_keeping(slopes) else None
-        with Given(layers, buffers, statistics) if layers else nullcontext():
+        training = self.objective._pass.training(self.objective.bn == "batch")
+        with training, Given(layers, buffers, self._buffers, statistics) if layers else nullcontext():
             for number, batch in enumerate(self._batches()):
                 graph = None if kept is None else kept.get(number)
                 if graph is None:
@@ -200,6 +259,8 @@ class Operator:
 
     def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
         part, weight = self._one(given, buffers, batch, self.objective.bn == "batch")
+        if first:
+            require_no_reentrant([part])
         graph = self._differentiate(part, by, twice, first)
         return graph._replace(numerator=part.item(), weight=weight)
 
@@ -213,6 +274,65 @@ class Operator:
 
     def _batches(self) -> Iterator[Any]:
         yield from [None] if self.objective.batches is None else self.objective.batches
+
+    # ------------------------------------------------------------------ inside: are these derivatives at all?
+
+    def seen(self, made: Derivatives) -> Tensor | None:
+        """What products are derivatives of, as it is at this point: numbers of any shape; None if they are not kept."""
+        raise NotImplementedError
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """The product with a vector, shape (d,), of how `seen` changes along it."""
+        raise NotImplementedError
+
+    def _examine(self, twice: bool) -> None:
+        """Hold these derivatives against differences, once an objective; raise or warn where they are none."""
+        if self._verdict is not None and self._verdict.twice >= twice:
+            return
+        verdicts: list[Verdict] = self._native._verdicts.setdefault(self.kind, [])
+        fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not (twice and v.refusal))
+        found = next(fits, None) or next((v for v in verdicts if v.names == set(self.names) and v.twice >= twice), None)
+        if found is None:
+            found = examine(self._unexamined, self._native, self._point, self.names, twice)
+            verdicts.append(found)
+        before, self._verdict = self._verdict, found
+        if not self._in_double:
+            self._rounding = max(self._rounding, _DIGITS / 2 * found.rounding)
+        if found.refusal and twice:
+            raise ObjectiveError(
+                f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "
+                f"{_REMEDY}"
+            )
+        if found.doubt and before is None:
+            warnings.warn(
+                f"The gradient of {self.objective.name} is not that of its loss: {found.doubt}. {_CAUSES} What is "
+                "derived here is what torch calls the gradient.",
+                LossnavWarning,
+                stacklevel=4,
+            )
+
+    def _unexamined(self, objective: Objective, point: Params) -> Operator:
+        return type(self)(objective, point, params=self.names)
+
+    def _require_symmetry(self, vector: Tensor, product: Tensor) -> None:
+        """Raise where two products contradict each other by more than rounding; it takes no product of its own."""
+        last, self._last = self._last, (vector, product)
+        if last is None or not bool(torch.isfinite(product).all() and torch.isfinite(last[1]).all()):
+            return
+        gap = asymmetry(*last, vector, product)
+        if gap <= self._unsymmetric:
+            return
+        self._unsymmetric = 10 * gap
+        self._last = None
+        together = self.compute([last[0] + vector]).products[0]
+        rounding = nonlinearity(together, last[1], product)
+        self._rounding = max(self._rounding, gap)
+        if gap > max(UNSYMMETRIC, 10 * rounding):
+            raise ObjectiveError(
+                f"Products with the {self.title} of {self.objective.name} are wrong: u . H v and v . H u differ by "
+                f"{gap:.1%}, and second derivatives are symmetric. {_CAUSES} Or the data differs from pass to pass. "
+                f"{_REMEDY}"
+            )
 
     # ------------------------------------------------------------------ inside: cheaper second derivatives
 
@@ -321,13 +441,13 @@ class Operator:
         means = [[(part / n).to(w.dtype) for part, n, w in zip(s, calls, weights, strict=True)] for s in sums]
         return [mean.requires_grad_() for mean in means[0]], means[1:], calls
 
-    def _recorded(self, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Recorded]]:
+    def _recorded(self, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Statistics]]:
         """For each batch the leaves, and what its pass in train mode would make of the statistics."""
         given, buffers, leaves = self._begin()
         for batch in self._batches():
-            with Recorded(layers, buffers) as recorded:
+            with self.objective._pass.training(True), Recorded(layers, buffers, self._buffers) as recorded:
                 self._one(given, buffers, batch, training=True)
-            yield leaves, recorded
+                yield leaves, recorded.so_far()  # in the same modes: a backward pass may compute it anew
 
 
 class Hessian(Operator):
@@ -385,6 +505,15 @@ class Hessian(Operator):
     """
 
     kind = "hessian"
+    title = "Hessian"
+
+    def seen(self, made: Derivatives) -> Tensor:
+        """The gradient, whose derivative along a vector is the product with it."""
+        return made.gradient
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """The change itself."""
+        return change
 
     def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
         gradient = _grad(part, by, create_graph=twice)
@@ -458,14 +587,27 @@ def _twice_differentiable(objective: Objective) -> Iterator[None]:
     """Kernels that have a second derivative, the same each time; what torch lacks is said in an error of ours."""
     cudnn = torch.backends.cudnn.flags(deterministic=True) if objective.device.type == "cuda" else nullcontext()
     # fused attention has one derivative only
-    with torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn:
+    kernels = torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn, Twice()
+    # on a GPU backward passes run in other threads, where none of our modes is on for what they compute anew
+    with ExitStack() as stack:
+        for kernel in (*kernels, torch.autograd.set_multithreading_enabled(False)):
+            stack.enter_context(kernel)
         try:
             yield
         except RuntimeError as error:
             said = str(error).splitlines()[0]
-            if not any(
-                word in said for word in ("derivative", "differentiable", "inplace", "in-place", "requires grad")
-            ):
+            if "use_reentrant=True" in said:
+                raise ObjectiveError(
+                    f"{objective.name} uses reentrant activation checkpointing, which cannot be differentiated by "
+                    "chosen parameters. Call torch.utils.checkpoint.checkpoint with use_reentrant=False."
+                ) from error
+            if "selective activation checkpoint" in said:
+                raise ObjectiveError(
+                    f"{objective.name} uses selective activation checkpointing, through which torch allows one "
+                    "backward pass alone. Call torch.utils.checkpoint.checkpoint without context_fn= for second "
+                    "derivatives."
+                ) from error
+            if not any(word in said for word in _NOT_DIFFERENTIABLE):
                 raise
             raise ObjectiveError(
                 f"{objective.name} cannot be differentiated twice: {said} Replace that operation in the model, or hold "
@@ -473,11 +615,21 @@ def _twice_differentiable(objective: Objective) -> Iterator[None]:
             ) from error
 
 
-def _grad(value: Tensor, by: Sequence[Tensor], **options: Any) -> list[Tensor]:
-    """Gradient by some tensors; zeros where the value does not depend on them."""
+def _grad(
+    value: Tensor, by: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool = False
+) -> list[Tensor]:
+    """Gradient of a number by some tensors; zeros where it does not depend on them.
+
+    By torch's engine itself: `torch.autograd.grad` turns our modes (`Twice`, `Cheaper`, …) off for as long as it runs,
+    so that activation checkpointing would compute something else the second time than the first.
+    """
     if not value.requires_grad:
         return [torch.zeros_like(tensor) for tensor in by]
-    return list(torch.autograd.grad(value, by, allow_unused=True, materialize_grads=True, **options))
+    engine: Any = torch.autograd.Variable._execution_engine
+    found = engine.run_backward(
+        (value,), (torch.ones_like(value),), retain_graph or create_graph, create_graph, tuple(by), True, False
+    )
+    return [torch.zeros_like(tensor) if part is None else part for tensor, part in zip(by, found, strict=True)]
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -25,7 +25,8 @@ class Diagonal:
     Attributes
     ----------
     value, error : dict of str to Tensor
-        Each entry and its standard error, with the names and shapes of the objective; zero in what is left out.
+        Each entry and its standard error, that by rounding included, with the names and shapes of the objective; zero
+        in what is left out.
     products : int
         With the operator, one a random vector.
     passes : int
@@ -92,7 +93,7 @@ def diagonal(
     --------
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, -2.0])).sum(), {"x": torch.ones(2)})
     >>> found = diagonal(bowl, products=5)
-    >>> found.value["x"], found.error["x"]
+    >>> found.value["x"], found.error["x"].round(decimals=4)
     (tensor([ 2., -4.]), tensor([0., 0.]))
     """
     if isinstance(products, bool) or not isinstance(products, int) or products < LEAST:
@@ -110,7 +111,8 @@ def diagonal(
                 squares += deviation * (sample - mean)
             if multiply.signal is not None:
                 break
-    error = torch.sqrt(squares / (n - 1) / n) if n > 1 else torch.full_like(mean, math.inf)
+    rounding = 2 * matrix.rounding(multiply.norm / math.sqrt(matrix.size))
+    error = torch.sqrt(squares / (n - 1) / n + rounding**2) if n > 1 else torch.full_like(mean, math.inf)
     found = Diagonal(matrix.to_params(mean), matrix.to_params(error), n, matrix.passes)
     if multiply.signal is not None:
         said = f"Stopped after {n} products. What they show is in the .surface of this exception."

@@ -34,14 +34,14 @@ class Eigenpairs:
     values : ndarray of shape (m,)
         In units of the loss over squared weights.
     errors : ndarray of shape (m,)
-        A true eigenvalue lies within this distance of each value: the norm of the residual H v - value v, up to the
-        rounding of H v (about 1e-6 of the largest eigenvalue in float32).
+        A true eigenvalue lies within this distance of each value: the norm of the residual H v - value v, and the
+        rounding of H v (about 1e-6 of the largest eigenvalue in float32, or what it was measured to be).
     vectors : tuple of m dict of str to Tensor
         Of length 1, with the names and shapes of the objective; the largest entry is positive.
     products : int
         Hessian-vector products.
     converged : bool
-        Whether every error is within the tolerance.
+        Whether every error is within the tolerance, but for the rounding.
     passes : int
         Over the data: one a product, three with ``bn="recompute"``.
     """
@@ -196,4 +196,5 @@ def _pairs(found: Ritz, hessian: Operator, smallest: int, passes: int) -> Eigenp
     order = [*range(smallest), *reversed(range(smallest, len(found.values)))]
     rows = [found.vectors[i] for i in order] if len(found.vectors) else []
     vectors = tuple(hessian.to_params(row * torch.sign(row[row.abs().argmax()])) for row in rows)
-    return Eigenpairs(found.values[order], found.errors[order], vectors, found.products, found.converged, passes)
+    errors = found.errors[order] + hessian.rounding(found.radius)
+    return Eigenpairs(found.values[order], errors, vectors, found.products, found.converged, passes)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossnav.batches import map_tensors
 from lossnav.calling import Measured
-from lossnav.curvature.derivatives import Hessian, Operator, Precision, _dot, _grad
+from lossnav.curvature.derivatives import Derivatives, Hessian, Operator, Precision, _dot, _grad, _twice_differentiable
 from lossnav.curvature.graphs import Graph, Leaves, require_whole
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import Loss, logits
@@ -70,6 +70,7 @@ class GaussNewton(Operator):
     """
 
     kind = "gauss-newton"
+    title = "Gauss-Newton matrix"
 
     def __init__(
         self,
@@ -90,6 +91,25 @@ class GaussNewton(Operator):
         self._between = _Between(self.objective._loss)
         self.objective = self.objective._measuring(self._between, {})
 
+    def seen(self, made: Derivatives) -> Tensor | None:
+        """The outputs of the last batch; in the last pass with statistics made anew they are of another kind."""
+        return None if self._layers() else _flat(self._between.outputs)
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """J^T H J v by a given J v, of data in one batch."""
+
+        def product() -> Tensor:
+            given, buffers, leaves = self._begin()
+            part, weight = self._one(given, buffers, next(iter(self._batches())), self.objective.bn == "batch")
+            outputs, cut = self._between.outputs, self._between.cut
+            along = [a.view(z.shape) for a, z in zip(torch.split(change, [z.numel() for z in cut]), cut, strict=True)]
+            bent = _grad(_dot(_grad(part, cut, create_graph=True), along), cut)
+            return _flat(_grad(_dot(outputs, bent), leaves)) / weight
+
+        with _twice_differentiable(self.objective):
+            made: Tensor = self._holding(product)
+        return made
+
     def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
         """Gradient J^T dL/dz and products J^T d2L/dz2 J v, z being the outputs."""
         outputs, cut = self._between.outputs, self._between.cut
@@ -108,6 +128,10 @@ class GaussNewton(Operator):
             return _grad(_dot(outputs, bent), by, retain_graph=True)
 
         return Graph(gradient, multiply, [*pull, *gradient])
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().double().reshape(-1) for tensor in tensors])
 
 
 class _Between(Loss):

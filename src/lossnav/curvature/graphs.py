@@ -70,6 +70,12 @@ def require_whole(ends: Leaves) -> None:
         raise RuntimeError("a function of its own has no second derivative (once_differentiable).")
 
 
+def require_no_reentrant(ends: Leaves) -> None:
+    """Raise where a part is checkpointed by torch's older way: the weights within would seem to have no derivative."""
+    if any(node.name() == "CheckpointFunctionBackward" for node in _nodes(ends)):
+        raise RuntimeError("torch.utils.checkpoint with use_reentrant=True is not differentiable by chosen tensors.")
+
+
 def held_bytes(ends: Leaves) -> int:
     """Bytes of the tensors that a graph holds on to, each memory once."""
     sizes = {}

@@ -38,6 +38,8 @@ class Ritz:
         With the operator.
     converged : bool
         Whether all errors are within the tolerance.
+    radius : float
+        The largest Ritz value in size, of those too that were not asked for.
     """
 
     values: NDArray[np.float64]
@@ -45,6 +47,7 @@ class Ritz:
     vectors: Tensor
     products: int
     converged: bool
+    radius: float = math.nan
 
 
 def lanczos(
@@ -111,7 +114,7 @@ def lanczos(
         # twice in a row: where a better end only just comes in, the old one looks good for one step more
         converged = n == d or (good and (before or invariant))
         if converged or products >= limit or stop():
-            return Ritz(values[ends], errors[ends], _combined(vectors[:, ends], basis[:n]), products, converged)
+            return Ritz(values[ends], errors[ends], _combined(vectors[:, ends], basis[:n]), products, converged, radius)
         if n == rows:
             kept = _kept(n, smallest, largest)
             basis[: len(kept)] = _combined(vectors[:, kept], basis)

@@ -42,6 +42,7 @@ class Products:
     def __init__(self, operator: Operator, description: str, total: int | None, show: bool | None) -> None:
         self.operator = operator
         self.gradient_norm = math.nan
+        self._squares, self._vectors = 0.0, 0.0
         self.most = max(1, min(_MOST, _MEMORY // (32 * operator.size)))
         self._bar, self._stop = Progress(description, total, "products", show), StopRequests()
 
@@ -56,7 +57,21 @@ class Products:
         if math.isnan(self.gradient_norm):
             self.gradient_norm = float(torch.linalg.vector_norm(made.gradient))
         self._bar.advance(len(vectors))
-        return torch.stack(made.products)
+        images = torch.stack(made.products)
+        self._squares += float(images.square().sum())
+        self._vectors += float(vectors.square().sum())
+        return images
+
+    @property
+    def norm(self) -> float:
+        """The Frobenius norm of the operator as far as its products show it; exact where these are with a basis."""
+        mean = self._squares / self._vectors if self._vectors else 0.0
+        return math.sqrt(mean * self.operator.size) if math.isfinite(mean) else 0.0
+
+    @property
+    def rounding(self) -> float:
+        """What rounding may make of a trace: a digit or two of the operator's norm."""
+        return 2 * self.operator.rounding(self.norm)
 
     def in_blocks(self, vectors: Tensor) -> Tensor:
         """The same, in as many passes as it takes; fewer products where a stop was asked for."""

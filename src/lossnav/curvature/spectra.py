@@ -156,7 +156,7 @@ def spectrum(
     if density and found.goes_on:
         with Products(matrix, "density", probes * min(steps, matrix.size), progress) as multiply:
             found.quadrature = quadrature(multiply, signs, probes, steps, known, seed + 3)
-        found.density = density_of(found.quadrature, steps, width, products=0, passes=0)
+        found.density = density_of(found.quadrature, steps, width, matrix.rounding, products=0, passes=0)
         found.note(multiply)
     if trace and found.goes_on:
         values, rows = (np.zeros(0), None) if known is None else known
@@ -165,7 +165,8 @@ def spectrum(
         n = 0 if certain else max(0, _TRACE_PROBES - len(samples))
         with Products(matrix, "trace", n, progress) as multiply:
             samples = tuple(residual(multiply, signs, n, rows, exact, samples=samples))
-        found.trace = estimate(exact, samples, certain=certain, products=len(samples))
+        rounding = matrix.rounding(max(multiply.norm, float(np.abs(values).sum())))
+        found.trace = estimate(exact, samples, certain=certain, rounding=2 * rounding, products=len(samples))
         found.taken_out = len(values)
         found.note(multiply)
     made = found.dataset(time.monotonic() - started)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +26,11 @@ def layers_of(model: nn.Module) -> list[str]:
 class _Watched(TorchFunctionMode):
     """Sees every call of `F.batch_norm` with running statistics of ours: torch has no gradient by these."""
 
-    def __init__(self, layers: Sequence[str], buffers: Params) -> None:
+    def __init__(self, layers: Sequence[str], buffers: Params, held: Params) -> None:
         super().__init__()
         self.names = [f"{layer}.running_mean" if layer else "running_mean" for layer in layers]
-        self._places = {id(buffers[name]): place for place, name in enumerate(self.names)}
+        # those of the pass, and those that a backward pass finds in the model where it computes something anew
+        self._places = {id(those[name]): place for those in (buffers, held) for place, name in enumerate(self.names)}
 
     def __torch_function__(
         self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -49,6 +50,21 @@ class _Watched(TorchFunctionMode):
 _ARGUMENTS = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
 
 
+class Statistics(NamedTuple):
+    """What one pass made of the statistics.
+
+    Attributes
+    ----------
+    totals : list of Tensor of shape (2, channels)
+        Of each layer mean and unbiased variance, summed over its calls.
+    calls : list of int
+        How many these were.
+    """
+
+    totals: list[Tensor]
+    calls: list[int]
+
+
 class Recorded(_Watched):
     """Adds up the statistics that each layer would average into its running ones.
 
@@ -60,11 +76,15 @@ class Recorded(_Watched):
         How many these were.
     """
 
-    def __init__(self, layers: Sequence[str], buffers: Params) -> None:
-        super().__init__(layers, buffers)
+    def __init__(self, layers: Sequence[str], buffers: Params, held: Params) -> None:
+        super().__init__(layers, buffers, held)
         running = [buffers[name] for name in self.names]
         self.totals = [tensor.new_zeros((2, len(tensor))) for tensor in running]
         self.calls = [0] * len(layers)
+
+    def so_far(self) -> Statistics:
+        """What was added up until now; passes that come after it change nothing in it."""
+        return Statistics(list(self.totals), list(self.calls))
 
     def called(self, place: int, plainly: Callable[[], Tensor], **given: Any) -> Tensor:
         """Note mean and variance over all but the channels."""
@@ -80,8 +100,8 @@ class Recorded(_Watched):
 class Given(_Watched):
     """Puts statistics of ours, which may have a gradient, in the place of each layer's own."""
 
-    def __init__(self, layers: Sequence[str], buffers: Params, statistics: Sequence[Tensor]) -> None:
-        super().__init__(layers, buffers)
+    def __init__(self, layers: Sequence[str], buffers: Params, held: Params, statistics: Sequence[Tensor]) -> None:
+        super().__init__(layers, buffers, held)
         self.statistics = statistics
 
     def called(self, place: int, plainly: Callable[[], Tensor], **given: Any) -> Tensor:

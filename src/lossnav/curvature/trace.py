@@ -107,8 +107,8 @@ def trace(
     Returns
     -------
     Estimate
-        Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone; 0 where Q holds
-        everything. NaN where the derivatives are not finite, with a warning.
+        Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone, and the rounding of
+        the products: that alone where Q holds everything. NaN where the derivatives are not finite, with a warning.
 
     Raises
     ------
@@ -153,7 +153,9 @@ def trace(
         samples = residual(multiply, signs, left, known, exact, tolerance)
     if multiply.signal is not None and len(samples) < 2 and not whole:
         exact, samples = 0.0, first  # the vectors that Q was to be made of are probes too
-    found = estimate(exact, samples, certain=whole, products=matrix.count, passes=matrix.passes)
+    found = estimate(
+        exact, samples, certain=whole, rounding=multiply.rounding, products=matrix.count, passes=matrix.passes
+    )
     if multiply.signal is not None:
         said = f"Stopped after {matrix.count} products. What they show is in the .surface of this exception."
         raise Interrupted(said, found, multiply.signal)
@@ -193,13 +195,23 @@ def residual(
 
 
 def estimate(
-    exact: float, samples: Sequence[float], *, certain: bool = False, products: int = 0, passes: int = 0
+    exact: float,
+    samples: Sequence[float],
+    *,
+    certain: bool = False,
+    rounding: float = 0.0,
+    products: int = 0,
+    passes: int = 0,
 ) -> Estimate:
-    """A part that is known, and the mean of samples of the rest with its standard error; nothing is left if certain."""
+    """A part that is known, and the mean of samples of the rest with its standard error; nothing is left if certain.
+
+    No error is smaller than the rounding.
+    """
     if certain:
-        return Estimate(exact, 0.0 if math.isfinite(exact) else math.inf, products, passes)
+        return Estimate(exact, rounding if math.isfinite(exact) else math.inf, products, passes)
     value = exact + float(np.mean(samples)) if samples else math.nan
     error = float(np.std(samples, ddof=1) / math.sqrt(len(samples))) if len(samples) > 1 else math.inf
+    error = math.hypot(error, rounding)
     return Estimate(value, error if math.isfinite(value) else math.inf, products, passes, len(samples))
 
 

@@ -23,9 +23,10 @@ class Local(Engine):
         call gives the same bits on the same machine. ``tuned`` goes by the clock: it times what may be faster on a
         part of the data, so two runs may choose differently and differ by rounding. A `Plan` is used as it is. All
         three are held against the plain path at probe points first, and `plan_error` in the surface says how far
-        they were off. ``plain`` is the reference path, `Objective.evaluate` point by point.
+        they were off there. ``plain`` is the reference path, `Objective.evaluate` point by point.
     precision : "native", "float32", "tf32", "bfloat16" or "float64"
-        What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much.
+        What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much
+        at the probes.
 
     Raises
     ------

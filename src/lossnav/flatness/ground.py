@@ -120,6 +120,10 @@ class Ground:
         self._passed(self._each_derived)
         return made
 
+    def rounding(self, size: float) -> float:
+        """What rounding may make of products with the Hessian, if it is of this size."""
+        return self._hessian.rounding(size)
+
     def _at(self, step: Tensor) -> dict[str, Tensor]:
         return algebra.combine(self.objective.params, [1.0], [self._hessian.to_params(step)])
 

@@ -18,7 +18,7 @@ from lossnav.errors import LossnavWarning, OptionError
 from lossnav.flatness.ground import Ground, Stopped
 from lossnav.flatness.noise import mean_of
 from lossnav.flatness.options import require_count, require_normalization
-from lossnav.flatness.result import Finding, Invariance
+from lossnav.flatness.result import Finding, Interval, Invariance
 from lossnav.flatness.scaling import INVARIANCES, WORDS, scales
 
 _AT_ONCE, _MEMORY = 8, 2**30  # probes in one pass, as far as their vectors take no more bytes
@@ -46,10 +46,10 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     require_normalization(normalize)
     require_count("probes", probes)
     scale = scales(ground, normalize)
-    found = _trace(lambda v: scale * v, ground, probes, seed)
+    found, rounding = _trace(lambda v: scale * v, ground, probes, seed)
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
     return Finding(
-        *mean_of(found),
+        *_no_surer(rounding, *mean_of(found)),
         f"trace of {of}; Hutchinson's estimator with {len(found)} vectors of random signs",
         "trace of the Hessian, as in Dinh et al. 2017, section 2; Hutchinson 1990"
         + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
@@ -92,9 +92,9 @@ def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding
         filters = algebra.to_filters(vector.reshape(shape), groups)
         return algebra.from_filters(root @ filters, shape, groups).reshape(-1)
 
-    found = _trace(spread, ground, probes, seed)
+    found, rounding = _trace(spread, ground, probes, seed)
     return Finding(
-        *mean_of(found),
+        *_no_surer(rounding, *mean_of(found)),
         f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; Hutchinson\'s estimator with {len(found)} vectors of '
         "random signs",
         "Petzka et al. 2021, relative flatness",
@@ -140,6 +140,8 @@ def lambda_max(
             stop=lambda: ground.stopped,
         )
         value, error, products = float(found.values[-1]), float(found.errors[-1]), found.products
+        if math.isfinite(value):  # of T H T as of H
+            error += ground.rounding(found.radius)
         converged = found.converged or ground.stopped
     except Stopped:
         pass
@@ -167,12 +169,27 @@ def lambda_max(
     )
 
 
-def _trace(apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int) -> list[float]:
-    """Samples z . A H A z of the trace of A H A, A symmetric, over random signs z; their mean is its estimate."""
+def _no_surer(
+    rounding: float, value: float, error: float, interval: Interval, uncertainty: str
+) -> tuple[float, float, Interval, str]:
+    """The same with an error and an interval that hold what rounding may do."""
+    low, high = interval
+    return value, math.hypot(error, rounding), (low - rounding, high + rounding), uncertainty
+
+
+def _trace(apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int) -> tuple[list[float], float]:
+    """Samples z . A H A z of the trace of A H A, A symmetric, over random signs z; their mean is its estimate.
+
+    And what rounding may make of it.
+    """
     at_once = max(1, min(_AT_ONCE, _MEMORY // (32 * ground.size)))
     found: list[float] = []
+    squares = 0.0
     with suppress(Stopped):
         for signs in ground.signs(seed).blocks(probes, at_once):
             vectors = [apply(each) for each in signs]
-            found += [float(v @ made) for v, made in zip(vectors, ground.multiply(*vectors), strict=True)]
-    return found
+            images = ground.multiply(*vectors)
+            found += [float(v @ image) for v, image in zip(vectors, images, strict=True)]
+            squares += sum(float(apply(image).square().sum()) for image in images)
+    norm = math.sqrt(squares / len(found)) if found and math.isfinite(squares) else 0.0
+    return found, 2 * ground.rounding(norm)

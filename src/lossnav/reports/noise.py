@@ -208,11 +208,11 @@ def _rounding(subject: Subject) -> Iterator[Finding]:
     if measured.get("error") is not None:
         error, how = float(measured["error"]), f"against float64 at {measured['points']} points"
     elif plan_error is not None and precision != dtype:
-        error, how = plan_error * level, f"the plan's {plan_error:.1g} of the loss"
+        error, how = plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
     else:
         error, how = _UNITS[precision] * thresholds.ROUNDINGS * level, f"by the digits of {precision}"
         if plan_error is not None and plan_error * level > error:
-            error, how = plan_error * level, f"the plan's {plan_error:.1g} of the loss"
+            error, how = plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
     values |= {"error": error, "plan_error": plan_error, "measured": bool(measured)}
     part = error / relief if relief > 0 else math.inf
     said = f"Computed in {precision}; the error of the loss, {how}, is {error:.1g}"

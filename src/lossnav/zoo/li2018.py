@@ -313,7 +313,7 @@ class _Run:
         """Seconds an image and point, and seconds to plan a run."""
         found = estimate(objective, self._chart(objective, self.seed), Grid(alpha=(-1, 1, 51), beta=(-1, 1, 51)))
         assert objective.samples is not None
-        return found.seconds_per_point / objective.samples, found.planning_seconds
+        return found.seconds_per_point / objective.samples, found.checking_seconds + found.planning_seconds
 
     def _settle_planes(self, objective: Objective) -> None:
         """Decide on the planes by the time that is left, which a training may have made less than was planned."""

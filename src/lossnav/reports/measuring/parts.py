@@ -356,7 +356,8 @@ class _Measuring:
     def _only(self) -> dict[str, float]:
         (image,) = self._products([torch.ones(1, dtype=torch.float64, device=self.here.device)])
         value = float(image)
-        return {"lambda_min": value, "lambda_max": value, "lambda_min_error": 0.0, "lambda_max_error": 0.0}
+        error = self._hessian.rounding(abs(value))
+        return {"lambda_min": value, "lambda_max": value, "lambda_min_error": error, "lambda_max_error": error}
 
     def _products(self, vectors: list[Tensor]) -> list[Tensor]:
         self.passes += len(vectors)

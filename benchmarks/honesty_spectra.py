@@ -1,0 +1,269 @@
+"""Whether the errors of curvature hold: eigenvalues, traces, densities and diagonals of networks drawn from a seed.
+
+The truth is a dense Hessian (or Gauss-Newton matrix) of the network written as a formula, by plain autograd in float64.
+*Covered*: an eigenvalue lies within the stated error; the truth lies in the 95 % interval of a trace; at least 95 % of
+the entries of a diagonal, or of the values of a density, lie within Student's t times their standard error. *Warned*:
+a warning of lossnav's own, or a refusal.
+
+A case in which everything is usual is benign: there a warning is false.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import stdtrit
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+import lossnav as ln
+
+Values = dict[str, Tensor]
+_CONFIDENCE = 0.95
+
+
+class Case(NamedTuple):
+    """An objective, and its dense matrix at the objective's centre."""
+
+    objective: ln.Objective
+    matrix: Tensor
+    kind: str = "hessian"
+
+
+def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
+    """Rows of every case and number: case, benign, draws, covered, warned, honest, each a fraction of the draws."""
+    for case, (make, benign) in CASES.items():
+        counts = {name: [0, 0, 0] for name in NUMBERS}
+        for draw in range(draws):
+            drawn = make(np.random.default_rng([seed, draw]))
+            for name, number in NUMBERS.items():
+                covered, warned = _asked(number, drawn, draw)
+                for i, holds in enumerate((covered, warned, covered or warned)):
+                    counts[name][i] += holds
+        for name, (covered, warned, honest) in counts.items():
+            shares = {"covered": covered / draws, "warned": warned / draws, "honest": honest / draws}
+            yield {"case": f"{name}: {case}", "benign": benign, "draws": draws, **shares}
+
+
+def _asked(number: Callable[[Case, int], bool], case: Case, seed: int) -> tuple[bool, bool]:
+    """Whether what is stated covers the truth, and whether something was said."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            covered = number(case, seed)
+        except ln.LossnavError:
+            return False, True
+    return covered, any(isinstance(warning.message, ln.errors.LossnavWarning) for warning in said)
+
+
+# ---------------------------------------------------------------------- numbers with errors
+
+
+def _ends(case: Case, seed: int) -> bool:
+    found = ln.curvature.top_eigenpairs(case.objective, which="both", operator=case.kind, seed=seed)  # type: ignore[arg-type]
+    truth = torch.linalg.eigvalsh(case.matrix).numpy()
+    return bool((np.abs(found.values - truth[[0, -1]]) <= found.errors).all())
+
+
+def _trace(method: str, products: int) -> Callable[[Case, int], bool]:
+    def holds(case: Case, seed: int) -> bool:
+        found = ln.curvature.trace(
+            case.objective,
+            products=products,
+            method=method,
+            operator=case.kind,
+            seed=seed,  # type: ignore[arg-type]
+        )
+        low, high = found.interval(_CONFIDENCE)
+        return low <= float(case.matrix.trace()) <= high
+
+    return holds
+
+
+def _diagonal(case: Case, seed: int) -> bool:
+    found = ln.curvature.diagonal(case.objective, products=30, operator=case.kind, seed=seed)  # type: ignore[arg-type]
+    value, error = (torch.cat([t.double().reshape(-1) for t in part.values()]) for part in (found.value, found.error))
+    within = (value - case.matrix.diagonal()).abs() <= stdtrit(29, 0.5 + _CONFIDENCE / 2) * error
+    return bool(within.double().mean() >= 0.9)
+
+
+def _density(case: Case, seed: int) -> bool:
+    found = ln.curvature.spectral_density(case.objective, probes=5, steps=30, operator=case.kind, seed=seed)  # type: ignore[arg-type]
+    truth = torch.linalg.eigvalsh(case.matrix).numpy()
+    kernel = np.exp(-0.5 * ((found.values[:, None] - truth) / found.width) ** 2) / (found.width * np.sqrt(2 * np.pi))
+    exact = kernel.mean(1)
+    off = np.abs(found.density - exact) - stdtrit(4, 0.5 + _CONFIDENCE / 2) * found.error
+    return bool((off <= 1e-3 * exact.max()).mean() >= 0.9)  # less than that no picture shows
+
+
+def _mean(case: Case, seed: int) -> bool:
+    found = ln.curvature.spectral_density(case.objective, probes=5, steps=15, operator=case.kind, seed=seed).mean  # type: ignore[arg-type]
+    low, high = found.interval(_CONFIDENCE)
+    return low <= float(case.matrix.trace()) / len(case.matrix) <= high
+
+
+NUMBERS: dict[str, Callable[[Case, int], bool]] = {
+    "ends": _ends,
+    "trace, Hutch++": _trace("hutch++", 30),
+    "trace, Hutchinson": _trace("hutchinson", 10),
+    "diagonal": _diagonal,
+    "density": _density,
+    "mean": _mean,
+}
+
+
+# ---------------------------------------------------------------------- cases
+
+
+def _dense(loss: Callable[[Values], Tensor], point: Values) -> Tensor:
+    sizes = [tensor.numel() for tensor in point.values()]
+
+    def of_flat(flat: Tensor) -> Tensor:
+        parts = flat.split(sizes)
+        return loss({name: part.view(point[name].shape) for name, part in zip(point, parts, strict=True)})
+
+    flat = torch.cat([tensor.detach().double().reshape(-1) for tensor in point.values()])
+    made: Tensor = torch.autograd.functional.hessian(of_flat, flat)
+    return made
+
+
+def _network(
+    rng: np.random.Generator,
+    activation: Callable[[Tensor], Tensor] = torch.tanh,
+    *,
+    loss: str = "cross_entropy",
+    scale: float = 1.0,
+    size: float = 1.0,
+    normed: int | None = -2,
+    kind: str = "hessian",
+) -> Case:
+    """Two layers: activations, size of the weights, a factor on the loss, weight_norm along a dim of the first."""
+    torch.manual_seed(int(rng.integers(2**31)))
+    inputs, hidden, classes, n = (int(rng.integers(low, high)) for low, high in ((2, 6), (3, 9), (2, 5), (8, 40)))
+    first = nn.Linear(inputs, hidden)
+    first = first if normed == -2 else weight_norm(first, dim=normed)
+    model = nn.Sequential(first, _Activation(activation), nn.Linear(hidden, classes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(size)
+    x = torch.randn(n, inputs)
+    y = torch.randint(0, classes, (n,)) if loss == "cross_entropy" else torch.randn(n, classes)
+    of_outputs = F.cross_entropy if loss == "cross_entropy" else F.mse_loss
+
+    def scaled(outputs: Tensor, targets: Tensor) -> Tensor:
+        return scale * of_outputs(outputs, targets)
+
+    def outputs(p: Values) -> Tensor:
+        if normed == -2:
+            weight = p["0.weight"]
+        else:
+            g, v = (p[f"0.parametrizations.weight.original{i}"] for i in (0, 1))
+            over = [i for i in (0, 1) if i != normed]
+            weight = g * v / (v**2).sum(over, keepdim=True).sqrt()
+        return activation(x.double() @ weight.T + p["0.bias"]) @ p["2.weight"].T + p["2.bias"]
+
+    targets = y if loss == "cross_entropy" else y.double()
+    objective = ln.Objective(model, scaled, (x, y))
+    if kind == "hessian":
+        return Case(objective, _dense(lambda p: scaled(outputs(p), targets), objective.params))
+    point = objective.params
+    shapes = [(name, tensor.shape) for name, tensor in point.items()]
+    flat = torch.cat([tensor.detach().double().reshape(-1) for tensor in point.values()])
+
+    def of_flat(vector: Tensor) -> Tensor:
+        parts = vector.split([shape.numel() for _, shape in shapes])
+        return outputs({name: part.view(shape) for (name, shape), part in zip(shapes, parts, strict=True)})
+
+    J = torch.autograd.functional.jacobian(of_flat, flat).reshape(-1, len(flat))
+    z = of_flat(flat)
+    H = torch.autograd.functional.hessian(lambda w: scaled(w.view(z.shape), targets), z.reshape(-1))
+    return Case(objective, J.T @ H @ J, kind)
+
+
+class _Activation(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+def _quadratic(values: Callable[[np.random.Generator, int], np.ndarray]) -> Callable[[np.random.Generator], Case]:
+    """A quadratic form with these eigenvalues and random eigenvectors, in float32."""
+
+    def make(rng: np.random.Generator) -> Case:
+        d = int(rng.integers(20, 80))
+        q, _ = np.linalg.qr(rng.normal(size=(d, d)))
+        matrix = torch.from_numpy(q * values(rng, d) @ q.T).float()
+        matrix = (matrix + matrix.T) / 2
+        start = torch.from_numpy(rng.normal(size=d)).float()
+        half = lambda p: 0.5 * p["x"] @ matrix.to(p["x"].dtype) @ p["x"]  # noqa: E731
+        return Case(ln.Objective.from_function(half, {"x": start}), matrix.double())
+
+    return make
+
+
+def _few(rng: np.random.Generator) -> Case:
+    """Two to six parameters: probes of signs see few of the off-diagonal sums."""
+    d = int(rng.integers(2, 7))
+    matrix = torch.from_numpy(rng.normal(size=(d, d)))
+    matrix = matrix + matrix.T
+    half = lambda p: 0.5 * p["x"] @ matrix @ p["x"]  # noqa: E731
+    return Case(ln.Objective.from_function(half, {"x": torch.from_numpy(rng.normal(size=d))}), matrix)
+
+
+class _Detached(torch.autograd.Function):
+    """A sine whose backward pass has no derivative of its own."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+        made: Tensor = g * ctx.saved_tensors[0].detach().cos()
+        return made
+
+
+def _wrong_twice(rng: np.random.Generator) -> Case:
+    """A function of the user's own whose second derivative torch takes for zero."""
+    state = rng.bit_generator.state
+    truth = _network(rng, torch.sin)
+    rng.bit_generator.state = state
+    return Case(_network(rng, _own_sine).objective, truth.matrix)
+
+
+def _own_sine(x: Tensor) -> Tensor:
+    """In float64, which only the truth is computed in, torch's own."""
+    made: Tensor = _Detached.apply(x)
+    return made
+
+
+def _clustered(rng: np.random.Generator, d: int) -> np.ndarray:
+    return np.r_[np.full(d // 2, 1.0), np.full(d - d // 2, -1.0)] + 1e-4 * rng.normal(size=d)
+
+
+def _outliers(rng: np.random.Generator, d: int) -> np.ndarray:
+    return np.r_[10 ** rng.uniform(0, 2, 3), 0.01 * rng.normal(size=d - 3)]
+
+
+CASES: dict[str, tuple[Callable[[np.random.Generator], Case], bool]] = {
+    "tanh, cross-entropy": (_network, True),
+    "ReLU, squared error": (lambda rng: _network(rng, torch.relu, loss="mse"), True),
+    "Gauss-Newton of GELU": (lambda rng: _network(rng, F.gelu, kind="gauss-newton"), True),
+    "weight_norm along a dim": (lambda rng: _network(rng, normed=[0, 1, None][int(rng.integers(3))]), True),
+    "outliers over a bulk": (_quadratic(_outliers), True),
+    "clusters at both ends": (_quadratic(_clustered), True),
+    "nearly zero": (lambda rng: _network(rng, scale=10 ** rng.uniform(-25, -15)), True),
+    "of huge scale": (lambda rng: _network(rng, scale=10 ** rng.uniform(10, 18)), True),
+    "saturated, large weights": (lambda rng: _network(rng, size=float(rng.uniform(5, 20))), False),
+    "few parameters": (_few, True),
+    "a wrong second derivative": (_wrong_twice, False),
+}

@@ -1,0 +1,258 @@
+"""Whether what torch calls derivatives are those of the loss: held once against finite differences, on a few samples.
+
+A function of the user's own may have a backward pass that is no derivative (a straight-through estimator, a clipped or
+reversed gradient), or one whose own derivative is missing or wrong; `detach` hides a part of either. Torch says
+nothing, and products with its "Hessian" look like any others.
+
+The samples are few, the numbers float64 and the steps small, so that differences are sure to many digits. At a kink (of
+ReLU, say) a difference grows as its step shrinks, and rounding changes with every step; neither is held against
+anybody: a difference counts where steps of three sizes, along two directions, give the same.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lossnav.calling import FunctionPasses
+from lossnav.memory import free_bytes
+from lossnav.objective import Objective
+from lossnav.params import Params
+
+if TYPE_CHECKING:
+    from lossnav.curvature.derivatives import Operator
+
+_SAMPLES = 8  # enough for losses that look at pairs
+_ASIDE = 1e-2  # of the size of each tensor: at the point itself inputs of a ReLU may be exactly zero
+_STEPS = (4e-6, 1e-6, 1.6e-5)  # of the size of each tensor; the others only where the first disagrees
+UNSYMMETRIC = 1e-3  # as `asymmetry` measures it, and more than rounding
+_DIFFERENT = 1e-3  # of a product (by tensors) or a slope: less is not looked for
+_SMALL = 1e-6  # of the largest: a tensor with less is not looked at
+_SAME = 0.1  # of a disagreement: two steps that differ by more show rounding or a kink
+_ROUNDING = 10.0  # times what the products are off by from linear, which is rounding alone
+_COPIES = 12  # of the weights in float64: vectors, points and their graph
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What was seen of an objective's derivatives.
+
+    Attributes
+    ----------
+    names : frozenset of str
+        By which parameters.
+    twice : bool
+        Whether second derivatives were looked at.
+    rounding : float
+        Of a product in the objective's own numbers, relative to it; 0 where it was not measured.
+    refusal : str
+        Why products are none with a matrix of second derivatives; empty where nothing speaks against it.
+    doubt : str
+        Why the gradient is none of the loss; likewise.
+    """
+
+    names: frozenset[str]
+    twice: bool
+    rounding: float = 0.0
+    refusal: str = ""
+    doubt: str = ""
+
+
+Make = Callable[[Objective, Params], "Operator"]
+
+
+def examine(make: Make, objective: Objective, point: Params, names: Sequence[str], twice: bool) -> Verdict:
+    """Hold gradient and products of an objective near a point against differences.
+
+    Parameters
+    ----------
+    make : callable
+        From an objective and a point to an operator by these names that is not examined itself.
+    objective : Objective
+        In its own numbers.
+    point : dict of str to Tensor
+    names : sequence of str
+    twice : bool
+        Whether products are wanted.
+    """
+    unknown = Verdict(frozenset(names), twice)
+    try:
+        few = _few(objective, _SAMPLES)
+        near = _near(few, point, names)
+        if not math.isfinite(make(few, near).compute().loss):
+            few = _few(objective, None)
+            if not math.isfinite(make(few, near).compute().loss):
+                return unknown
+        exact = _exact(few)
+        if exact is None:
+            return unknown
+        return _held(make, few, exact, near, names, twice)
+    except Exception:  # of the user's own, or of torch in float64: what can be said is said by the real call
+        return unknown
+
+
+# ---------------------------------------------------------------------- inside
+
+
+def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Sequence[str], twice: bool) -> Verdict:
+    sizes = [near[name].numel() for name in names]
+    scales = torch.cat([torch.full((n,), scale) for n, scale in zip(sizes, _scales(near, names), strict=True)])
+    scales = scales.to(few.device, torch.float64)
+    steps = [_direction(scales, near, names, _padding(few), seed) for seed in (1, 2)]
+    here = make(exact, near)
+    _, gradient, images = here.compute(steps if twice else ())
+    doubts, refusals = list[str](), list[str]()
+    for step, image in zip(steps, images or steps, strict=True):
+        terms = [float(part.sum()) for part in torch.split(gradient * step, sizes)]
+        slopes, differences = list[float](), list[Tensor]()
+        for size in _STEPS:
+            (up, higher), (down, lower) = (_seen(make(exact, _moved(near, names, step * s))) for s in (size, -size))
+            slopes.append((up - down) / (2 * size))
+            doubts.append(_unlike_slopes(terms, slopes))
+            if twice and higher is not None and lower is not None:
+                differences.append(here.product_of((higher - lower) / (2 * size)))
+                refusals.append(_unlike_products(image, differences, scales, sizes, names))
+            if not any([*doubts[-1:], *refusals[-1:]]):
+                break
+        if not any([*doubts[-1:], *refusals[-1:]]):
+            break
+    refusal = refusals[-1] if refusals and all(refusals) else ""
+    rounding = 0.0
+    if twice:
+        refusal = refusal or _lopsided(here, steps, images)
+        rounding = _relative(make(few, near).compute(steps[:1]).products[0] - images[0], images[0])
+    return Verdict(frozenset(names), twice, rounding, refusal, doubts[-1] if all(doubts) else "")
+
+
+def _seen(operator: Operator) -> tuple[float, Tensor | None]:
+    """The loss, and the numbers whose derivative the operator's products are made of."""
+    made = operator.compute()
+    return made.loss, operator.seen(made)
+
+
+def _unlike_slopes(terms: Sequence[float], found: Sequence[float]) -> str:
+    """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not."""
+    known, whole = math.fsum(terms), math.fsum(map(abs, terms))
+    gaps = [value - known for value in found]
+    if not abs(gaps[0]) > _DIFFERENT * max(whole, abs(found[0])):
+        return ""
+    if any(not abs(gap - gaps[0]) <= _SAME * abs(gaps[0]) for gap in gaps[1:]):
+        return ""
+    return f"along a random direction the loss rises by {found[0]:.4g} a unit, and its gradient says {known:.4g}"
+
+
+def _unlike_products(
+    known: Tensor, found: Sequence[Tensor], scales: Tensor, sizes: list[int], names: Sequence[str]
+) -> str:
+    """In which tensor all differences contradict a product most; nothing where they do not."""
+    norms = [
+        [float(torch.linalg.vector_norm(part)) for part in torch.split(tensor * scales, sizes)]
+        for tensor in (known, found[0], found[0] - known, *(other - found[0] for other in found[1:]))
+    ]
+    largest = max(max(norms[0]), max(norms[1]))
+    worst, where = 0.0, ""
+    for name, product, difference, gap, *spreads in zip(names, *norms, strict=True):
+        size = max(product, difference)
+        if size > _SMALL * largest and gap > _DIFFERENT * size and all(s <= _SAME * gap for s in spreads):
+            worst, where = max((worst, where), (gap / size, name))
+    return f'finite differences of first derivatives give another one: {worst:.1%} off in "{where}"' if where else ""
+
+
+def _lopsided(operator: Operator, steps: Sequence[Tensor], images: Sequence[Tensor]) -> str:
+    """How unsymmetric the operator is beyond its rounding; nothing where it is symmetric."""
+    gap = asymmetry(steps[0], images[0], steps[1], images[1])
+    if not gap > UNSYMMETRIC:
+        return ""
+    if gap <= _ROUNDING * nonlinearity(operator.compute([steps[0] + steps[1]]).products[0], *images):
+        return ""
+    return f"u . H v and v . H u differ by {gap:.1%}, and second derivatives are symmetric"
+
+
+def asymmetry(u: Tensor, image_u: Tensor, v: Tensor, image_v: Tensor) -> float:
+    """Return |u . H v - v . H u| as a part of what rounding could make of it at most; 0 where all is zero."""
+    norm = torch.linalg.vector_norm
+    most = float(norm(u) * norm(image_v) + norm(v) * norm(image_u))
+    return float((u @ image_v - v @ image_u).abs()) / most if most else 0.0
+
+
+def nonlinearity(together: Tensor, image_u: Tensor, image_v: Tensor) -> float:
+    """Return how far H (u + v) is from H u + H v, relatively: the rounding of the products."""
+    return _relative(together - image_u - image_v, together)
+
+
+def _relative(gap: Tensor, whole: Tensor) -> float:
+    size = float(torch.linalg.vector_norm(whole))
+    found = float(torch.linalg.vector_norm(gap))
+    return found / size if size and math.isfinite(found) else 0.0
+
+
+def _few(objective: Objective, samples: int | None) -> Objective:
+    """The objective on the first samples alone, which finds no plans of its own."""
+    few = copy.copy(objective)
+    few._plans = {("second derivatives", kind): None for kind in ("hessian", "gauss-newton")}
+    if objective.batches is not None:
+        few.batches = objective.batches.first(samples)
+    return few
+
+
+def _exact(few: Objective) -> Objective | None:
+    """The same in float64; None where memory does not allow for it."""
+    numbers = sum(tensor.numel() for tensor in few.params.values())
+    if 8 * _COPIES * numbers > free_bytes(few.device) / 2:
+        return None
+    made = few.double()
+    made._plans = few._plans
+    return made
+
+
+def _scales(point: Params, names: Sequence[str]) -> list[float]:
+    """A size of steps for each tensor: that of its own entries, unless it is zero beside the others."""
+    sizes = [float(point[name].double().square().mean().sqrt()) for name in names]
+    total = sum(point[name].numel() for name in names)
+    overall = math.sqrt(sum(s**2 * point[name].numel() for s, name in zip(sizes, names, strict=True)) / total) or 1.0
+    return [size if size > 1e-3 * overall else 0.1 * overall for size in sizes]
+
+
+def _near(objective: Objective, point: Params, names: Sequence[str]) -> Params:
+    """A point a little beside another: none of its numbers is special."""
+    generator = torch.Generator().manual_seed(0)
+    made = dict(point)
+    for name, scale in zip(names, _scales(point, names), strict=True):
+        drawn = torch.randn(point[name].shape, generator=generator).to(point[name].device, point[name].dtype)
+        made[name] = point[name] + _ASIDE * scale * drawn
+    return made
+
+
+def _moved(point: Params, names: Sequence[str], step: Tensor) -> Params:
+    parts = torch.split(step, [point[name].numel() for name in names])
+    return {n: t.double() for n, t in point.items()} | {
+        name: point[name].double() + part.view(point[name].shape) for name, part in zip(names, parts, strict=True)
+    }
+
+
+def _direction(scales: Tensor, point: Params, names: Sequence[str], padding: dict[str, int], seed: int) -> Tensor:
+    """A random step, shape (d,), with numbers that float32 holds; still where torch has no gradient by design."""
+    drawn = torch.randn(len(scales), generator=torch.Generator().manual_seed(seed)).to(scales) * scales
+    drawn = drawn.to(min((point[name].dtype for name in names), key=lambda dtype: dtype.itemsize)).double()
+    for name, part in zip(names, torch.split(drawn, [point[name].numel() for name in names]), strict=True):
+        if name in padding:
+            part.view(point[name].shape)[padding[name]] = 0.0
+    return drawn
+
+
+def _padding(objective: Objective) -> dict[str, int]:
+    """Embeddings with a row that torch holds still though the loss may depend on it (`padding_idx`)."""
+    passes = objective._pass
+    if isinstance(passes, FunctionPasses):
+        return {}
+    return {
+        f"{name}.weight": module.padding_idx
+        for name, module in passes.whole.model.named_modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
+    }

@@ -1,0 +1,113 @@
+"""What torch calls a derivative and is none is refused, or said; what bends or is rounded is not."""
+
+import pytest
+import torch
+from torch import nn
+
+import lossnav as ln
+from lossnav import errors
+
+
+class Straight(torch.autograd.Function):
+    """Rounds, and passes gradients straight through."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return (4 * x).round() / 4
+
+    @staticmethod
+    def backward(ctx, g):
+        return g
+
+
+class Clipped(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 1
+
+    @staticmethod
+    def backward(ctx, g):
+        return g.clamp(-1e-4, 1e-4)
+
+
+class Sine(torch.autograd.Function):
+    """Right once; its second derivative is lost."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return torch.sin(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        return g * ctx.saved_tensors[0].detach().cos()
+
+
+class Network(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.first, self.second, self.function = nn.Linear(3, 6), nn.Linear(6, 2), function
+
+    def forward(self, x):
+        return self.second(self.function(self.first(x)))
+
+
+def objective(function, seed=0):
+    torch.manual_seed(seed)
+    return ln.Objective(Network(function).eval(), "mse", (torch.randn(20, 3), torch.randn(20, 2)))
+
+
+LYING = {
+    "straight through": Straight.apply,
+    "straight through, detached": lambda x: x + (x.round() - x).detach(),
+    "clipped": Clipped.apply,
+    "a part detached": lambda x: x * x.detach().sigmoid(),
+    "a detached norm": lambda x: x / x.norm(dim=1, keepdim=True).detach(),
+}
+
+
+@pytest.mark.parametrize("function", LYING.values(), ids=LYING)
+def test_a_gradient_that_is_not_that_of_the_loss_is_said_and_its_hessian_refused(function):
+    with pytest.warns(errors.LossnavWarning, match="is not that of its loss"):
+        ln.curvature.gradient(objective(function))
+    for operator in ("hessian", "gauss-newton"):
+        with pytest.raises(errors.ObjectiveError, match="are wrong"):
+            ln.curvature.trace(objective(function), operator=operator)
+
+
+def test_a_lost_second_derivative_is_refused_and_what_needs_the_first_alone_is_not():
+    given = objective(Sine.apply)
+    with pytest.raises(errors.ObjectiveError, match="finite differences"):
+        ln.curvature.top_eigenpairs(given)
+    with pytest.raises(errors.ObjectiveError, match="finite differences"):
+        ln.curvature.diagonal(given)
+    ln.curvature.gradient(given)
+    right, wanted = (
+        ln.curvature.top_eigenpairs(objective(f), operator="gauss-newton") for f in (Sine.apply, torch.sin)
+    )
+    assert right.values == pytest.approx(wanted.values, rel=1e-3)
+    ln.curvature.top_eigenpairs(given, params="second.*")  # what lies behind it is whole
+
+
+@pytest.mark.parametrize("function", [torch.relu, torch.round, nn.functional.hardtanh, nn.functional.gelu])
+@pytest.mark.parametrize("seed", range(3))
+def test_kinks_and_steps_are_no_lies(function, seed):
+    given = objective(function, seed)
+    given.params["first.bias"].zero_()
+    for each in (given, given.double()):
+        for operator in ("hessian", "gauss-newton"):
+            ln.curvature.trace(each, products=15, operator=operator)
+
+
+def test_no_eigenvalue_is_surer_than_its_arithmetic():
+    for function in (torch.tanh, torch.relu):
+        given = objective(function)
+        for each, eps in ((given, 1.2e-7), (given.double(), 2.2e-16)):
+            pairs = ln.curvature.top_eigenpairs(each, which="both", tolerance=1e-9, limit=200)
+            assert (pairs.errors >= eps * abs(pairs.values).max()).all()
+            trace = ln.curvature.trace(each, products=300)
+            assert trace.error >= eps * abs(trace.value)
+            assert ln.sharpness(each, "lambda_max").error >= eps * pairs.values[-1]
+    flat = ln.Objective.from_function(lambda p: 3 * p["x"].sum(), {"x": torch.ones(5)})
+    assert ln.curvature.top_eigenpairs(flat).errors[0] > 0
+    assert ln.curvature.trace(flat).error > 0
