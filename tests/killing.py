@@ -57,6 +57,27 @@ def run_until_write(kind, store, log, number, rows):
     run(kind, store, log, seconds=0.0)
 
 
+def regression():
+    """A model whose losses of single samples can be had."""
+    x = torch.linspace(-1, 1, 37).reshape(-1, 1)
+    model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).requires_grad_(False)
+    for i, parameter in enumerate(model.parameters()):
+        parameter.copy_(torch.linspace(-1, 1 + i, parameter.numel()).reshape(parameter.shape))
+    objective = ln.Objective(model, "mse", (x, x.sin()), batch_size=10)
+    return objective, ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
+
+
+def keep_samples_until_write(kind, store, number, rows):
+    """The same for a run that keeps the losses of single samples."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    journal._ROWS = rows
+    writes = [0]
+    for name in ("set", "delete", "delete_dir"):
+        _dying(name, writes, number)
+    ln.evaluate(*regression(), SAMPLERS[kind], store=store, keep_samples=True, progress=False)
+    os._exit(0)
+
+
 def _dying(name, writes, number):
     whole = getattr(LocalStore, name)
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lossnav import plots as plot
     from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
+    from lossnav.contrasts import difference
     from lossnav.corrections import control_variate
     from lossnav.engines import Engine, Local, Ray
     from lossnav.ensembles import ensemble
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from lossnav.exports import export
     from lossnav.flatness import sharpness
     from lossnav.groups import open_spectrum, open_trajectory
+    from lossnav.intervals import interval
     from lossnav.objective import Objective
     from lossnav.projection import evaluate_trajectory, project
     from lossnav.reports import report
@@ -67,6 +69,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "resume": ("lossnav.resuming", "resume"),
     "ensemble": ("lossnav.ensembles", "ensemble"),
     "control_variate": ("lossnav.corrections", "control_variate"),
+    "interval": ("lossnav.intervals", "interval"),
+    "difference": ("lossnav.contrasts", "difference"),
     "Trajectory": ("lossnav.trajectory", "Trajectory"),
     "project": ("lossnav.projection", "project"),
     "evaluate_trajectory": ("lossnav.projection", "evaluate_trajectory"),
@@ -109,6 +113,7 @@ __all__ = [
     "checkpoints",
     "control_variate",
     "curvature",
+    "difference",
     "directions",
     "ensemble",
     "errors",
@@ -117,6 +122,7 @@ __all__ = [
     "evaluate_trajectory",
     "explore",
     "export",
+    "interval",
     "open",
     "open_spectrum",
     "open_trajectory",

@@ -197,10 +197,12 @@ class Batches:
             other._source = _Doubled(self)
         return other
 
-    def update_hash(self, digest: hashlib._Hash) -> None:
-        """Feed every batch into a hash, in order."""
+    def update_hash(self, digest: hashlib._Hash, look: Callable[[Batch], None] | None = None) -> None:
+        """Feed every batch into a hash, in order, and show it to whoever wants to look."""
         for batch in self:
             _hash_batch(batch, digest)
+            if look is not None:
+                look(batch)
 
     def _keep(self, kept: list[Batch] | None) -> None:
         self._kept = kept

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec
 
 import typer
+import typer.core
 
 from lossnav import __version__
 from lossnav.errors import (
@@ -225,6 +226,9 @@ def evaluate(
     save_directions: Annotated[
         bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
     ] = False,
+    keep_samples: Annotated[
+        bool, typer.Option("--keep-samples", help="Keep the loss of every sample at every point too.")
+    ] = False,
     engine: EngineName = "local",
     address: Address = None,
     workers: Workers = None,
@@ -265,6 +269,8 @@ def evaluate(
     if control is not None:
         _require_control(control, grid, len(chart_class.dims), subset, sampler, auto_range, seeds)
     alone = seeds == 1 and control is None
+    if keep_samples and not alone:
+        raise OptionError("--keep-samples is for one surface of one seed: leave out --seeds and --control.")
     if not dry_run and not (alone and is_url(out)):
         if alone:
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
@@ -303,6 +309,7 @@ def evaluate(
             surface = _corrected(run, (objective, part), place(seed), (coarse, chosen), out, overwrite, options)
         else:
             kept: dict[str, Any] = {"store": out, "overwrite": overwrite, "save_directions": save_directions}
+            kept["keep_samples"] = keep_samples
             surface = run(part, place(seed), chosen, **kept, **options)
     _print_result(surface, out)
 
@@ -502,6 +509,84 @@ def compare(
         names = [label.strip() for label in labels.split(",")]
     options: dict[str, Any] = {"variable": variable, "log": log, "points": points, "overwrite": overwrite}
     typer.echo(str(plots.write(kind, opened, out, labels=names, **options)))
+
+
+class _Coordinates(typer.core.TyperCommand):
+    """A command whose --at and --and take as many numbers as there are: ``--at 0 -0.5``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        taking = False
+        for word in args:
+            if taking and _is_number(word):
+                joined[-1] += ("," if "=" in joined[-1] else "=") + word
+            else:
+                taking = word in ("--at", "--and")
+                joined.append(word)
+        return super().parse_args(ctx, joined)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _numbers(words: str, option: str) -> list[float]:
+    try:
+        return [float(word) for word in words.replace(",", " ").split()]
+    except ValueError:
+        raise OptionError(
+            f"{option} {words} holds no numbers. Pass the coordinates of a point: {option} 0 0.5."
+        ) from None
+
+
+At = Annotated[str, typer.Option("--at", help="Coordinates of a point that was evaluated: 0 0.5.")]
+Level = Annotated[float, typer.Option(help="Of the interval.")]
+
+
+@app.command(cls=_Coordinates)
+@_reporting
+def interval(
+    surface: Surface,
+    at: At,
+    level: Level = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say how sure the loss at a point is: an interval over samples, and whether it holds."""
+    from lossnav.intervals import interval as run
+    from lossnav.surface import open_surface
+
+    found = run(open_surface(surface), _numbers(at, "--at"), level=level)
+    typer.echo(_json(found.to_dict()) if as_json else str(found))
+
+
+@app.command(cls=_Coordinates)
+@_reporting
+def difference(
+    surface: Annotated[str, typer.Argument(help="A .zarr folder or a URL, evaluated with --keep-samples.")],
+    at: At,
+    and_: Annotated[str | None, typer.Option("--and", help="The point whose loss is subtracted.")] = None,
+    other: Annotated[str | None, typer.Option(help="The surface whose loss is subtracted; of the same data.")] = None,
+    level: Level = 0.95,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Subtract the loss at one point from that at another, or of another surface: with its paired standard error."""
+    from lossnav.contrasts import difference as run
+    from lossnav.surface import open_surface
+
+    if (and_ is None) == (other is None):
+        raise OptionError(
+            "A difference is of two points (--at 0 0 --and 0.5 0.5), or of two surfaces at one (--other)."
+        )
+    point, opened = _numbers(at, "--at"), open_surface(surface)
+    if other is not None:
+        found = run(opened, open_surface(other), point, level=level)
+    else:
+        found = run(opened, point, _numbers(str(and_), "--and"), level=level)
+    typer.echo(_json(found.to_dict()) if as_json else str(found))
 
 
 @app.command()

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from lossnav.coordinates import Array, nearest
 from lossnav.errors import OptionError
 from lossnav.interpolation import Interpolant
-from lossnav.surface import FAILURES_KEPT, NOT_EVALUATED, OK, jsonable, of_one_seed, points_of, validate
+from lossnav.surface import (
+    FAILURES_KEPT,
+    NOT_EVALUATED,
+    OK,
+    jsonable,
+    of_one_seed,
+    points_of,
+    validate,
+    without_samples,
+)
 
 
 def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
@@ -56,7 +65,7 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     >>> bool(abs(better["loss"] / truth["loss"] - 1).max() < 0.02)
     True
     """
-    subset, full = (of_one_seed(validate(surface)) for surface in (subset, full))
+    subset, full = (without_samples(of_one_seed(validate(surface))) for surface in (subset, full))
     _require_subset(subset, full)
     places, losses, status = points_of(subset), _flat(subset, "loss").copy(), _flat(subset, "status").copy()
     done = _flat(full, "status") != NOT_EVALUATED
@@ -84,7 +93,7 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     residual = float(np.sqrt((errors**2).mean())) if len(errors) else float("nan")
     se = np.where(status == OK, np.abs(losses) * residual if log else residual, np.nan)
     se[same[became == OK]] = 0.0
-    made = subset.copy()
+    made = subset.drop_vars("loss_skewness", errors="ignore")  # of the subset's losses, which its mean is no more
     shape, dims = subset["loss"].shape, subset["loss"].dims
     meaning = {"long_name": "residual error of the control variate", "units": subset["loss"].attrs.get("units", "1")}
     made["loss"] = (dims, losses.reshape(shape), subset["loss"].attrs)

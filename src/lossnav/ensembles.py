@@ -81,6 +81,11 @@ def ensemble(
     parts = None if store is None else Parts(store, overwrite)
     if parts and options.get("save_directions"):
         raise OptionError("An ensemble keeps the recipes of its directions. Leave out save_directions=True.")
+    if options.get("keep_samples"):
+        raise OptionError(
+            "An ensemble joins the grids of its seeds, without the losses of single samples. Leave out "
+            "keep_samples=True, or evaluate one seed with it."
+        )
     sampler = _settled_for_all(objective, chart_of, sampler, chosen)
     surfaces: dict[int, xr.Dataset] = {}
     failed: dict[int, tuple[Chart, EvaluationError]] = {}

@@ -17,6 +17,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav import __version__, rng
+from lossnav import params as algebra
+from lossnav import samples as kept
 from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
 from lossnav.batches import tensors
@@ -39,6 +41,7 @@ from lossnav.errors import (
 )
 from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
+from lossnav.intervals import spread_of
 from lossnav.journal import Row
 from lossnav.objective import Objective
 from lossnav.progress import Progress
@@ -59,6 +62,7 @@ def evaluate(
     store: Place | None = None,
     overwrite: bool = False,
     save_directions: bool = False,
+    keep_samples: bool = False,
     check: bool = True,
     progress: bool | None = None,
     resume: xr.Dataset | None = None,
@@ -95,8 +99,9 @@ def evaluate(
         that failed are tried again). Of a run that was stopped the result is what an uninterrupted run gives; with
         another sampler, a finer grid say, only what is new is computed.
     on_update : callable, optional
-        Called with a copy of the surface as far as it is: after the first round of the sampler (for a grid a coarse
-        one), then now and then, and at the end. What it raises ends the updates with a warning, not the run.
+        Called with a copy of the surface as far as it is, without kept samples: after the first round of the sampler
+        (for a grid a coarse one), then now and then, and at the end. What it raises ends the updates with a warning,
+        not the run.
 
     Returns
     -------
@@ -111,7 +116,8 @@ def evaluate(
     NonFiniteCenterError, NotDeterministicError
         If the check of the centre fails.
     OptionError
-        If the surface to resume is another one's.
+        If the surface to resume is another one's; or samples are to be kept and the loss hides them, or what is resumed
+        was computed without.
     PlanMismatchError
         If the store holds another run; it says in what they differ.
     OutputExistsError, OutputNotWritableError, StoreError
@@ -137,6 +143,7 @@ def evaluate(
         store=store,
         overwrite=overwrite,
         save_directions=save_directions,
+        keep_samples=keep_samples,
         check=check,
         progress=progress,
         resume=resume,
@@ -152,6 +159,7 @@ def measure(
     store: Place | None = None,
     overwrite: bool = False,
     save_directions: bool = False,
+    keep_samples: bool = False,
     check: bool = True,
     progress: bool | None = None,
     resume: xr.Dataset | None = None,
@@ -164,7 +172,7 @@ def measure(
     ----------
     function : PointFunction
         With its objective and its chart; the values it returns have the loss among them.
-    sampler, engine, store, overwrite, save_directions, check, progress, resume, on_update
+    sampler, engine, store, overwrite, save_directions, keep_samples, check, progress, resume, on_update
         As in `evaluate`.
     about : mapping, optional
         Further attributes of the surface: what the function depends on beside objective and chart.
@@ -174,15 +182,20 @@ def measure(
     if save_directions and store is None:
         raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
     place = None if store is None else Store(store, overwrite)
+    keep = keep_samples or (place is not None and place.has_samples)
+    _require_samples_there(keep_samples, place, resume)
     updates = _Updates(on_update)
     run: _Run | None = None
     bar = Progress("evaluate", None, "points", progress)
     with rng.preserved(device=objective.device), StopRequests() as stop, bar:
         with bar.phase("checking the centre"):
             center = _check_center(objective, chart) if check else {}
+            if keep:
+                _require_samples(objective, chart, center)
+                function = function.keeping_samples()
         try:
             with bar.phase("preparing"):  # a range may have to be found
-                run = _Run(function, sampler, engine or Local(), center, resume, place, about)
+                run = _Run(function, sampler, engine or Local(), center, resume, place, about, keep)
                 run.stop = stop
                 if save_directions:
                     save_chart(chart, beside(store))
@@ -310,7 +323,8 @@ class _Updates:
         if self.receive is None:
             return
         try:
-            self.receive(surface.copy(deep=True))  # what is done to it is not done to the result
+            # what is done to it is not done to the result; samples may be more than memory holds
+            self.receive(surfaces.without_samples(surface).copy(deep=True))
         except Exception as error:
             self.receive = None
             warnings.warn(
@@ -500,6 +514,7 @@ class _Run:
         resumed: xr.Dataset | None = None,
         store: Store | None = None,
         about: Mapping[str, Any] | None = None,
+        keep_samples: bool = False,
     ) -> None:
         objective, chart = plain.objective, plain.chart
         sampler = sampler.settle(losses_of(objective, chart))
@@ -509,6 +524,10 @@ class _Run:
         self.stop: StopRequests
         self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
         self.made_of |= surfaces.jsonable(about or {})
+        if keep_samples:
+            self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
+        if sampling := _sampling(objective, chart, center):
+            self.made_of["sampling"] = surfaces.jsonable(sampling)
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
@@ -517,6 +536,7 @@ class _Run:
         self.seconds, self.computed = 0.0, 0  # of this run and those it goes on from
         self.function: engine_base.PointFunction | None = None
         self.known: dict[bytes, Row] = {}
+        self.samples = _Samples(resumed) if keep_samples else None
         self.store = store
         self._stored: set[bytes] = set()
         self._before: dict[str, Any] = {}  # what the earlier run says of its work, while nothing new was computed
@@ -571,7 +591,7 @@ class _Run:
     def steps(self, bar: Progress) -> Iterator[bool]:
         """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
         if self.store is not None:
-            self.store.begin(self.surface())
+            self.store.begin(self.surface(), self.samples is not None)
         asking = self.sampler.rounds()
         losses: NDArray[np.float64] | None = None
         stopping = False
@@ -616,14 +636,19 @@ class _Run:
 
     def _keep(self, point: Point, outcome: Outcome) -> None:
         status = surfaces.status_of(outcome.values, outcome.error)
+        row = Row(tuple(point.tolist()), status, _row_of(outcome.values))
         self.points.append(point)
-        self.rows.append(outcome.values)
+        self.rows.append(row.values)
         self.statuses.append(status)
         if outcome.error is not None:
             self.errors.append(f"({', '.join(f'{x:g}' for x in point)}): {outcome.error}")
-        if self.store is not None and _key(point) not in self._stored:
+        stored = self.store is not None and _key(point) in self._stored
+        samples = None if self.samples is None or stored else self.samples.of(point, outcome)
+        if self.store is not None and not stored:
             with self._keeping():
-                self.store.append(Row(tuple(point.tolist()), status, outcome.values))
+                self.store.append(row, samples)
+        elif self.samples is not None and samples is not None:
+            self.samples.keep(point, samples)
 
     def surface(self, interrupted: bool = False) -> xr.Dataset:
         """Join what came back with how it was made."""
@@ -644,6 +669,8 @@ class _Run:
         StoreError
             If the store cannot be written.
         """
+        if self.store is not None and self.samples is not None and self.sampler.axes is None:
+            self._order_as_stored(self.store)
         surface = self.surface(interrupted)
         if self.errors and len(self.errors) == len(self.rows):
             raise EvaluationError(
@@ -652,8 +679,20 @@ class _Run:
             )
         if self.store is not None:
             with self._keeping():
-                self.store.finish(surface)
-        return surface
+                return self.store.finish(surface)
+        return surface if self.samples is None else self.samples.put_into(surface)
+
+    def _order_as_stored(self, store: Store) -> None:
+        """Take the points as their samples lie in the store, with those that an earlier run alone asked for.
+
+        Writing all samples again in another order would at worst take as long as the run.
+        """
+        rows = {tuple(row.point): row for row in ([] if store.earlier is None else surfaces.rows_of(store.earlier))}
+        mine = zip(self.points, self.statuses, self.rows, strict=True)
+        rows |= {tuple(point.tolist()): Row(tuple(point.tolist()), status, row) for point, status, row in mine}
+        order = [rows[point] for point in store.places]
+        self.points, self.rows = [np.array(row.point) for row in order], [row.values for row in order]
+        self.statuses = [row.status for row in order]
 
     def warn(self) -> None:
         """Warn of points that raised."""
@@ -695,6 +734,75 @@ class _Run:
         return made | {"plan_hash": surfaces.plan_hash(made)}
 
 
+class _Samples:
+    """Losses of single samples in memory, as points come: of a run without a store, or of a surface to resume."""
+
+    def __init__(self, resumed: xr.Dataset | None) -> None:
+        self.rows: dict[bytes, NDArray[np.float32]] = {}
+        self.weights: NDArray[np.float64] | None = None
+        self._resumed, self._numbers = resumed, dict[bytes, int]()
+        if resumed is not None:
+            self._numbers = {_key(point): i for i, point in enumerate(surfaces.points_of(resumed))}
+
+    def of(self, point: Point, outcome: Outcome) -> kept.SampleLosses | None:
+        """Those of a point that was just measured, or that is known from the surface to resume."""
+        if (samples := getattr(outcome.values, "samples", None)) is not None:
+            return samples  # type: ignore[no-any-return]
+        number = self._numbers.get(_key(point))
+        if self._resumed is None or number is None or outcome.error is not None:
+            return None
+        place = np.unravel_index(number, self._resumed["loss"].shape)
+        losses = self._resumed[kept.LOSS][tuple(int(i) for i in place)].values
+        return kept.SampleLosses(losses, self._resumed[kept.WEIGHT].values)
+
+    def keep(self, point: Point, samples: kept.SampleLosses) -> None:
+        """Keep those of a point."""
+        self.rows[_key(point)], self.weights = samples.losses, samples.weights
+
+    def put_into(self, surface: xr.Dataset) -> xr.Dataset:
+        """The surface with what is kept; each row is given up once it has its place."""
+        if self.weights is None:
+            return surface
+        shape = surface["loss"].shape
+        losses = np.full((*shape, len(self.weights)), np.nan, np.float32)
+        flat = losses.reshape(-1, len(self.weights))
+        for i, point in enumerate(surfaces.points_of(surface)):
+            if (row := self.rows.pop(_key(point), None)) is not None:
+                flat[i] = row
+        return surfaces.with_samples(surface, losses, self.weights)
+
+
+def _row_of(values: Mapping[str, float]) -> dict[str, float]:
+    """What a surface holds of a point: its values, and the skewness of its samples after the standard error."""
+    skewness = getattr(values, "skewness", None)
+    if skewness is None:
+        return dict(values)
+    first = {name: values[name] for name in ("loss", "loss_se") if name in values}
+    return first | {"loss_skewness": skewness} | dict(values)
+
+
+def _require_samples_there(asked: bool, place: Store | None, resume: xr.Dataset | None) -> None:
+    """Refuse to go on, with samples, from points that were measured without."""
+    there = [] if place is None or place.earlier is None or place.has_samples else [(place.earlier, f"{place}")]
+    there += [] if resume is None or kept.LOSS in resume else [(resume, "The surface to resume")]
+    for surface, name in there:
+        if asked and bool((surface["status"] == surfaces.OK).any()):
+            raise OptionError(
+                f"{name} was computed without the losses of single samples, and they cannot be had without computing "
+                "it again. Leave out keep_samples=True, or choose another store (overwrite=True replaces this one)."
+            )
+
+
+def _require_samples(objective: Objective, chart: Chart, center: Mapping[str, float]) -> None:
+    """Raise OptionError where the loss hides the losses of single samples."""
+    values = center or objective.evaluate(chart(np.zeros(len(chart.dims))))
+    if getattr(values, "skewness", None) is None:
+        raise OptionError(
+            "keep_samples=True needs the loss of every sample, and this loss gives one number a batch. Use a loss with "
+            "a reduction= argument, or one that returns a value a sample: Objective(…, reduction='none')."
+        )
+
+
 def _key(point: Sequence[float] | Point) -> bytes:
     return (np.asarray(point, np.float64) + 0.0).tobytes()  # -0.0 and 0.0 are one place
 
@@ -725,7 +833,9 @@ def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
 def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
     """Evaluate the centre twice: it must be finite, and the same."""
     origin = np.zeros(len(chart.dims))
-    first, second = (objective.evaluate(chart(origin)) for _ in range(2))
+    keeping = objective.keeping_samples()
+    first, second = (keeping.evaluate(chart(origin)) for _ in range(2))
+    objective.samples = keeping.samples
     loss, again = first["loss"], second["loss"]
     if not math.isfinite(loss):
         raise NonFiniteCenterError(
@@ -739,6 +849,20 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
             "augmentation, or pass check=False to accept the noise."
         )
     return first
+
+
+def _sampling(objective: Objective, chart: Chart, center: Mapping[str, float]) -> dict[str, Any]:
+    """What the samples at the centre, and the data, say of how sure the losses are (docs/schema.md)."""
+    samples = getattr(center, "samples", None)
+    if samples is None:
+        return {}
+    losses, weights = samples
+    said = spread_of(losses, weights, objective.labels) | objective.sampling()
+    if said.get("population") and algebra.fingerprint(chart.center) == algebra.fingerprint(objective.params):
+        error = center.get("loss_se", math.nan)
+        if error > 0:
+            said["population"]["off"] = (said["population"]["loss"] - center["loss"]) / error
+    return said
 
 
 def _likely_reason(objective: Objective) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,10 +42,12 @@ class Journal:
     ----------
     root : zarr.Group
         Of the store.
+    before : callable, optional
+        Called before a tile is written: what its rows speak of must be on disk by then.
     """
 
-    def __init__(self, root: zarr.Group) -> None:
-        self._root = root
+    def __init__(self, root: zarr.Group, before: Callable[[], None] | None = None) -> None:
+        self._root, self._before = root, before
         self._array: zarr.Array[Any] | None = None
         self._names: tuple[str, ...] = ()
         self._waiting: list[list[float]] = []
@@ -69,6 +71,8 @@ class Journal:
             return
         assert self._array is not None
         started = time.monotonic()
+        if self._before is not None:
+            self._before()
         tile = np.array(self._waiting, dtype=np.float64)
         start = self._tiles * _ROWS
         self._array[start : start + len(tile)] = tile

@@ -9,13 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lossnav.batches import map_tensors, to_double
 from lossnav.calling import Measured, StepValues
 from lossnav.errors import LossShapeError, OptionError
+from lossnav.samples import VARIABLES, SampleLosses
 
 Values = dict[str, float]
 Metric = Callable[[Any, Any], Any]
@@ -79,6 +82,22 @@ class Loss:
         if not self._proven:
             self._prove(outputs, targets, single, n)
         return _means(single, n)
+
+    def unseen_weight(self, labels: NDArray[np.int64]) -> float | None:
+        """Part of the sum of weights that a class with no sample among so many would have, were it 3/n of the data.
+
+        Of all classes that have a weight of their own the largest; None without class weights.
+        """
+        weights = None if self._weights is None else self._weights.weight
+        if weights is None or not self._weights:
+            return None
+        table = weights.detach().cpu().double().numpy()
+        seen = labels[(labels != self._weights.ignore_index) & (labels >= 0) & (labels < len(table))]
+        unseen = np.setdiff1d(np.arange(len(table)), seen)
+        if not len(unseen) or not len(seen):
+            return 0.0
+        largest, total = 3.0 * float(table[unseen].max()), float(table[seen].sum())  # 3/n of n samples
+        return largest / (total + largest) if largest > 0 else 0.0
 
     @property
     def settled(self) -> bool:
@@ -273,7 +292,7 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> d
             if metric not in _METRICS:
                 raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(_METRICS)}, or pass a callable.")
             metric = _METRICS[metric]
-        if name in ("loss", "loss_se", "status", "point") or not _NAME.fullmatch(name):
+        if name in _TAKEN or not _NAME.fullmatch(name):
             raise OptionError(
                 f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."
             )
@@ -283,6 +302,7 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> d
     return found
 
 
+_TAKEN = ("loss", "loss_se", "loss_skewness", "status", "point", "sample", *VARIABLES)
 _NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
 
 
@@ -325,6 +345,38 @@ def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, in
         if name == "loss" and se is not None:
             values["loss_se"] = se
     return values, sum(counts) if has_samples else None
+
+
+def single_terms(steps: Sequence[StepValues]) -> tuple[Tensor, Tensor] | None:
+    """Numerator and weight of every sample's loss, shape (n,) each, float64; None where the loss hides them.
+
+    The loss over all batches, as `reduce_steps` makes it, is the sum of the ones over the sum of the others.
+    """
+    numerators, weights = [], []
+    for _, values in steps:
+        loss = values["loss"]
+        if isinstance(loss, tuple):
+            numerators.append(loss[0].double())
+            weights.append(loss[1].double())
+        elif loss.dim() == 1:
+            numerators.append(loss.double())
+            weights.append(torch.ones_like(loss, dtype=torch.float64))
+        else:
+            return None
+    return torch.cat(numerators), torch.cat(weights)
+
+
+def sample_losses(numerators: Tensor, weights: Tensor) -> SampleLosses:
+    """The same in the form in which they are kept."""
+    return SampleLosses(numerators.float().cpu().numpy(), weights.cpu().numpy())
+
+
+def skewness(numerators: Tensor, weights: Tensor) -> float:
+    """Skewness of the samples' residuals a_i - R w_i, R the loss; without weights that of their losses; nan of one."""
+    n = (weights > 0).sum()
+    residuals = numerators - numerators.sum() / weights.sum() * weights
+    squares = residuals**2
+    return float((squares * residuals).sum() / n / (squares.sum() / n) ** 1.5)
 
 
 def with_gradients(loss: Loss, measure: Callable[[], StepValues]) -> StepValues:

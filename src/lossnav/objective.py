@@ -19,6 +19,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lossnav import batches as data_batches
@@ -57,9 +58,14 @@ from lossnav.measures import (
     name_of,
     reduce_steps,
     resolve_metrics,
+    sample_losses,
+    single_terms,
+    skewness,
     with_gradients,
 )
 from lossnav.params import Params
+from lossnav.repeats import Repeats
+from lossnav.samples import Measurement
 
 Role = Literal["weight", "bias", "norm"]
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
@@ -166,6 +172,8 @@ class Objective:
     roles: dict[str, Role]
     transposed: dict[str, int]
     origin: Mapping[str, str | None] | None
+    _keeps_samples = False
+    _of_all: Mapping[str, float] = {}  # of a subset: loss and skewness over all the data at the centre
 
     def __init__(
         self,
@@ -356,6 +364,12 @@ class Objective:
             self._loss.settle()
             return steps
 
+    def keeping_samples(self) -> Objective:
+        """Return the same objective, whose values have the losses of single samples beside them."""
+        other = copy.copy(self)
+        other._keeps_samples = True
+        return other
+
     def buffers_at(self, point: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Params:
         """Return all buffers of the model at a point: those given, else those the point carries, else the centre's.
 
@@ -383,7 +397,14 @@ class Objective:
         values, count = reduce_steps(steps, has_samples=self.batches is not None)
         if self.population and count and "loss_se" in values:  # Cochran 1977, eq. 2.20: drawn without replacement
             values["loss_se"] *= math.sqrt(max(0.0, 1 - count / self.population))
-        return values, count
+        terms = single_terms(steps) if self.batches is not None else None
+        if terms is None:
+            return values, count
+        made = Measurement(values)
+        made.skewness = skewness(*terms)
+        if self._keeps_samples:
+            made.samples = sample_losses(*terms)
+        return made, count
 
     def subset(self, n: int | Literal["auto"] = "auto", seed: int = 0) -> Objective:
         """Return the same objective on a random part of the data, the same part at every point.
@@ -417,15 +438,18 @@ class Objective:
             raise OptionError("This objective has no data to draw a subset of. Leave out subset=.")
         if self.population is not None:
             raise OptionError("This objective is a subset already. Draw from the one with all the data.")
-        values = self.evaluate(self.params) if n == "auto" or self.samples is None else {}
+        values = self.evaluate(self.params)
         total = self.samples or 0
         count = self._enough(values, total) if isinstance(n, str) and n == "auto" else n
         if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 2 <= count <= total:
             raise OptionError(f"subset={n} of {total} samples is none. Pass a number from 2 to {total}, or 'auto'.")
         drawn = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
         other = copy.copy(self)
-        for cached in ("fingerprint", "data_fingerprint"):
+        for cached in ("fingerprint", "data_fingerprint", "_data"):
             other.__dict__.pop(cached, None)
+        other._of_all = {}
+        if isinstance(values, Measurement) and values.skewness is not None:  # of what a part may have missed
+            other._of_all = {"loss": values["loss"], "skewness": values.skewness}
         with rng.preserved(self.seed, self.device):
             other.batches = self.batches.take(drawn.tolist())
         other.population, other.subset_seed, other.samples, other._plans = total, seed, count, {}
@@ -501,6 +525,7 @@ class Objective:
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)  # the data is the same
         other.origin = None
+        other._of_all = {}
         other.params, other._held, other._buffers = (algebra.copy(part) for part in (params, held, buffers))
         return other
 
@@ -517,7 +542,7 @@ class Objective:
         torch.float64
         """
         other = self._measuring(self._loss.double(), self.metrics, double=True)
-        for cached in ("fingerprint", "data_fingerprint"):
+        for cached in ("fingerprint", "data_fingerprint", "_data"):
             other.__dict__.pop(cached, None)
         for part in ("params", "_held", "_buffers"):
             tensors = {name: data_batches.to_double(tensor) for name, tensor in getattr(self, part).items()}
@@ -579,12 +604,46 @@ class Objective:
     @cached_property
     def data_fingerprint(self) -> str:
         """Sixteen hex digits that change with any bit of the data; empty where there is none."""
+        return self._data[0]
+
+    @cached_property
+    def _data(self) -> tuple[str, Repeats]:
+        """The fingerprint of the data, and what one pass over it sees of its samples."""
+        repeats = Repeats()
         if self.batches is None:
-            return ""
+            return "", repeats
         digest = hashlib.sha256()
         with rng.preserved(self.seed, self.device):
-            self.batches.update_hash(digest)
-        return digest.hexdigest()[:16]
+            self.batches.update_hash(digest, repeats.look)
+        return digest.hexdigest()[:16], repeats
+
+    def sampling(self) -> dict[str, Any]:
+        """Say of the samples what their losses do not show, in numbers that JSON can hold.
+
+        Returns
+        -------
+        dict
+            ``distinct`` and ``copies`` (see `Repeats`; of a subset copies do no harm: it is the mean over all the data
+            that it estimates), ``unseen_weight`` (part of the sum of weights that a class with a weight but no sample
+            would have, were it 3/n of the data), and of a subset what is known of all the data at the centre:
+            ``population`` with the ``skewness`` of its losses and its ``loss``. Without what is not known.
+        """
+        if self.batches is None:
+            return {}
+        repeats = self._data[1]
+        found: dict[str, Any] = {} if self.population else repeats.copies()
+        unseen = None if repeats.labels is None else self._loss.unseen_weight(repeats.labels)
+        if unseen is not None:
+            found["unseen_weight"] = unseen
+        if self._of_all:
+            found["population"] = dict(self._of_all)
+        return found
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """Class of every sample, shape (n,), where the targets are one whole number each; else None."""
+        labels = self._data[1].labels if self.batches is not None else None
+        return labels if labels is not None and labels.ndim == 1 else None
 
     def describe(self) -> dict[str, Any]:
         """Say what this objective is, in values that JSON can hold."""

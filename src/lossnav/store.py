@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from numpy.typing import NDArray
 
 from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
 from lossnav.files import Place, as_path, is_local, is_there, name_of, require_writable
 from lossnav.journal import GROUP, Journal, Row
+from lossnav.samples import LOSS, VARIABLES, SampleLosses, SampleStore
 
 
 class Store:
@@ -35,7 +37,9 @@ class Store:
     Attributes
     ----------
     earlier : xarray.Dataset or None
-        The surface that is there.
+        The surface that is there, without the losses of single samples.
+    has_samples : bool
+        Whether those are there, or were asked for and none was written yet.
 
     Raises
     ------
@@ -59,6 +63,16 @@ class Store:
                     f"{name_of(place)} exists and cannot be gone on from: {error} "
                     "Choose another name, or pass overwrite=True (--overwrite)."
                 ) from error
+        self.has_samples = self.earlier is not None and (
+            LOSS in self.earlier
+            or (
+                bool(self.earlier.attrs.get("keep_samples")) and not bool((self.earlier["status"] == surfaces.OK).any())
+            )
+        )
+        self.earlier = None if self.earlier is None else surfaces.without_samples(self.earlier)
+        self._samples: SampleStore | None = None
+        self._axes: list[NDArray[np.float64]] | None = None
+        self.places: dict[tuple[float, ...], tuple[int, ...]] = {}
         self._root: zarr.Group
         self._journal: Journal
 
@@ -82,7 +96,7 @@ class Store:
         if different := surfaces.differences(self.earlier.attrs, surfaces.jsonable(attributes)):
             raise PlanMismatchError(f"{self} holds another run:\n  " + "\n  ".join(different) + f"\n{_ANOTHER}")
 
-    def begin(self, header: xr.Dataset) -> None:
+    def begin(self, header: xr.Dataset, keep_samples: bool = False) -> None:
         """Make the store, with a surface in which nothing is evaluated; what is gone on from stays as it is."""
         with self._telling():
             if self.earlier is None:
@@ -91,33 +105,62 @@ class Store:
                 self._root = zarr.open_group(self.place, mode="r+")
             if "status" not in self._root:
                 self._write(header)
-            self._journal = Journal(self._root)
+            if keep_samples:
+                dims = [str(dim) for dim in header["loss"].dims]
+                if "point" not in dims:
+                    self._axes = [header[dim].values for dim in dims]
+                self._samples = SampleStore(self._root, dims, None if self._axes is None else header["loss"].shape)
+                for row in [] if self.earlier is None else surfaces.rows_of(self.earlier):
+                    self._samples.add(self._place(row.point), None)
+            self._journal = Journal(self._root, None if self._samples is None else self._samples.flush)
 
-    def append(self, row: Row) -> None:
+    def append(self, row: Row, samples: SampleLosses | None = None) -> None:
         """Keep a point that was measured."""
         with self._telling():
+            if self._samples is not None:
+                self._samples.add(self._place(row.point), samples)
             self._journal.append(row)
+            if self._samples is not None and self._samples.full:
+                self._journal.flush()
+
+    def _place(self, point: tuple[float, ...]) -> tuple[int, ...]:
+        """Where a point lies in the arrays of samples: in the grid, or in the order in which points came."""
+        if point not in self.places:
+            if self._axes is None:
+                self.places[point] = (len(self.places),)
+            else:
+                found = zip(self._axes, point, strict=True)
+                self.places[point] = tuple(int(np.searchsorted(axis, x)) for axis, x in found)
+        return self.places[point]
 
     def flush(self) -> None:
         """Have all that was kept on disk, however little it is."""
         with self._telling():
             self._journal.flush()
 
-    def finish(self, surface: xr.Dataset) -> None:
-        """Fold the journal into the arrays, and remove it."""
+    def finish(self, surface: xr.Dataset) -> xr.Dataset:
+        """Fold the journal into the arrays, and remove it; return the surface with the samples that are kept there."""
         with self._telling():
             if "point" in surface.dims and self.earlier is not None:
                 # their number grows, so that arrays are replaced: what only these hold goes into the journal first
                 for row in surfaces.rows_of(surface):
                     self._journal.append(row)
             self._journal.flush()
+            if self._samples is not None:
+                self._samples.finish(surface["loss"].shape[0])
             self._write(surface)
             self._root.require_group(GROUP)  # also what is left of one whose removal was cut short
             del self._root[GROUP]
+            if self._samples is None:
+                return surface
+            surface = surfaces.attach_samples(surface, self.place)
+            for name in set(VARIABLES) & set(surface.data_vars):
+                self._root[name].attrs.put(surfaces.jsonable(surface[name].attrs))
+        return surface
 
     def _write(self, surface: xr.Dataset) -> None:
         """Write coordinates, values, status and at last the attributes."""
-        names = [*surface.coords, *(name for name in surface.data_vars if name != "status"), "status"]
+        names = [*surface.coords, *(name for name in surface.data_vars if name not in ("status", *VARIABLES)), "status"]
         beside = {} if surface.indexes else {"coordinates": " ".join(map(str, surface.coords))}  # as xarray has it
         for name in names:
             variable = surface[name]

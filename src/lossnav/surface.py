@@ -23,6 +23,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav import __version__, journal
+from lossnav import samples as kept
 from lossnav.coordinates import mesh, nearest
 from lossnav.errors import (
     NotASurfaceError,
@@ -39,7 +40,7 @@ NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
 STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
 
 _ONE_PLACE = 1e-9  # of the range: nearer than this, a place is a measured point
-TILE = 64  # points along each side of a chunk: one chunk is one tile
+TILE = kept.TILE  # points along each side of a chunk: one chunk is one tile
 
 _CURVATURE = {  # what `curvature.on_chart` finds; weights have no unit
     "lambda_min": "smallest (most negative) eigenvalue of the Hessian",
@@ -120,7 +121,7 @@ def rows_of(dataset: xr.Dataset) -> Iterator[Row]:
     """Yield what was measured (or failed), point by point, with the values that are there."""
     status = dataset["status"].values.reshape(-1)
     columns: dict[str, NDArray[np.float64]] = {}
-    for name in map(str, dataset.data_vars):
+    for name in map(str, without_samples(dataset).data_vars):
         entries = dataset[name].values.reshape(status.size, *dataset[name].shape[dataset["status"].ndim :])
         if name != "status":
             columns |= {f"{name}{list(at) or ''}": entries[:, *at] for at in np.ndindex(entries.shape[1:])}
@@ -162,6 +163,12 @@ def describe_variables(dataset: xr.Dataset) -> None:
             variable.attrs = {"long_name": f"mean loss over the data ({loss})", "units": unit}
         elif name == "loss_se":
             variable.attrs = {"long_name": "standard error of the mean loss over the data", "units": unit}
+        elif name == "loss_skewness":
+            variable.attrs = {"long_name": "skewness of the losses of single samples", "units": "1"}
+        elif name == kept.LOSS:
+            variable.attrs = {"long_name": "losses of single samples (sums before weights)", "units": unit}
+        elif name == kept.WEIGHT:
+            variable.attrs = {"long_name": "weights of the samples in the mean", "units": "1"}
         elif name == "status":
             words = {word.replace(" ", "_"): code for code, word in STATUS_WORDS.items()}
             variable.attrs = {"long_name": "what became of the point", "units": "1"}
@@ -228,7 +235,9 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
         if name not in dataset or dataset[name].dtype.kind != kind:
             raise NotASurfaceError(f'This surface has no variable "{name}". It was damaged; evaluate it anew.')
     dims = dataset["loss"].dims
-    if any(variable.dims not in (dims, (*dims, *_MATRIX)) for variable in dataset.data_vars.values()):
+    allowed = {kept.LOSS: ((*dims, kept.DIM),), kept.WEIGHT: ((kept.DIM,),)}
+    every = dataset.data_vars.items()
+    if any(variable.dims not in allowed.get(str(name), (dims, (*dims, *_MATRIX))) for name, variable in every):
         raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
     return dataset
 
@@ -318,7 +327,9 @@ class SurfaceAccessor:
         if "seed" not in dataset.dims:
             raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
         status, several = dataset["status"], dataset.sizes["seed"] > 1
-        means = dataset.drop_vars(["status", "interpolated", *(["loss_se"] if several else [])], errors="ignore")
+        means = dataset.drop_vars(
+            ["status", "interpolated", *(["loss_se", "loss_skewness"] if several else [])], errors="ignore"
+        )
         made = means.mean("seed", skipna=False, keep_attrs=True)
         if several:
             made["loss_sd"] = dataset["loss"].std("seed", ddof=1, skipna=False)
@@ -347,6 +358,22 @@ class SurfaceAccessor:
         return save_surface(self._dataset, path, overwrite=overwrite)
 
 
+def without_samples(dataset: xr.Dataset) -> xr.Dataset:
+    """The same surface without the losses of single samples."""
+    return dataset.drop_vars(kept.VARIABLES, errors="ignore")
+
+
+def with_samples(
+    dataset: xr.Dataset, losses: NDArray[np.float32] | xr.Variable, weights: NDArray[np.float64] | xr.Variable
+) -> xr.Dataset:
+    """The same surface with the losses of single samples, shape (*points, n), and their weights, shape (n,)."""
+    dims = dataset["loss"].dims
+    values = {kept.LOSS: ((*dims, kept.DIM), losses), kept.WEIGHT: ((kept.DIM,), weights)}
+    made = dataset.assign({name: xr.Variable(d, getattr(v, "_data", v)) for name, (d, v) in values.items()})
+    describe_variables(made)
+    return validate(made)
+
+
 def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
     """Return the coordinates of every point, shape (m, k), in the order of the flattened variables."""
     dims = [str(dim) for dim in dataset.attrs["chart"]["dims"] if str(dim) in dataset.coords]
@@ -360,8 +387,8 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
 
 FAILURES_KEPT = 20
 _OF_EACH = (  # attributes that an ensemble keeps of every seed, beside its chart
-    "plan_hash", "sampler", "engine", "center", "control_variate", "interpolation", "interrupted", "finished",
-    "failures", "seconds", "points_per_second",
+    "plan_hash", "sampler", "engine", "center", "sampling", "control_variate", "interpolation", "interrupted",
+    "finished", "failures", "seconds", "points_per_second",
 )  # fmt: skip
 
 
@@ -489,7 +516,7 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     """
     from lossnav.interpolation import Interpolant
 
-    validate(dataset)
+    dataset = without_samples(validate(dataset))
     if "seed" in dataset.dims:
         raise OptionError(
             f"This surface is of several seeds. Take one, surface.lossnav.seed({int(dataset['seed'][0])}), or their "
@@ -607,10 +634,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     target = require_writable(path, overwrite, kind="surface")
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
-        encoding = {
-            str(name): {"chunks": tuple(min(size, TILE) for size in variable.shape)}
-            for name, variable in dataset.data_vars.items()
-        }
+        encoding = {str(name): {"chunks": _chunks_of(variable)} for name, variable in dataset.data_vars.items()}
         clean = dataset.copy()
         for variable in clean.variables.values():
             variable.encoding = {}
@@ -628,8 +652,16 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     return target
 
 
+def _chunks_of(variable: xr.DataArray) -> tuple[int, ...]:
+    if variable.name == kept.LOSS:
+        return kept.chunks(variable.shape)
+    return tuple(max(1, min(size, TILE)) if variable.name != kept.WEIGHT else max(1, size) for size in variable.shape)
+
+
 def open_surface(path: Place) -> xr.Dataset:
     """Open a stored surface into memory; of a run that goes on, or was killed, all that it has measured.
+
+    Losses of single samples stay on disk until they are asked for, and come a part at a time where a part is asked for.
 
     Parameters
     ----------
@@ -659,7 +691,7 @@ def open_surface(path: Place) -> xr.Dataset:
     try:
         with warnings.catch_warnings():  # of a journal whose removal was cut short
             warnings.simplefilter("ignore", ZarrUserWarning)
-            with xr.open_zarr(source, consolidated=False) as stored:
+            with xr.open_zarr(source, consolidated=False, drop_variables=kept.VARIABLES) as stored:
                 dataset = stored.load()
     except Exception as error:
         if not measured:
@@ -672,9 +704,24 @@ def open_surface(path: Place) -> xr.Dataset:
             header, axes = dict(root.attrs), _axes_of(root)
             known = {row.point: row for row in (rows_of(validate(dataset)) if dataset is not None else ())}
             dataset = _from_rows(header, axes, [*(known | {row.point: row for row in measured}).values()])
-        return validate(dataset)
+        return attach_samples(validate(dataset), source, root)
     except StoreError as error:
         raise type(error)(f"{name_of(source)}: {error}") from None
+
+
+def attach_samples(dataset: xr.Dataset, source: Any, root: Any = None) -> xr.Dataset:
+    """The surface of a store with the losses of single samples that lie there, read when they are asked for."""
+    import zarr
+
+    root = zarr.open_group(source, mode="r") if root is None else root
+    if kept.LOSS not in root or kept.WEIGHT not in root:
+        return dataset
+    others = [name for name in root.array_keys() if name not in kept.VARIABLES]
+    with xr.open_zarr(source, consolidated=False, chunks=None, drop_variables=others) as stored:
+        losses, weights = stored[kept.LOSS], stored[kept.WEIGHT]
+    if "point" in dataset.dims:
+        losses = losses.isel(point=slice(dataset.sizes["point"]))  # while a run goes on there is room for more
+    return with_samples(dataset, losses.variable, weights.variable)
 
 
 def _not_a_surface(source: Place, error: Exception) -> NotASurfaceError:

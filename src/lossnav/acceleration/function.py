@@ -39,6 +39,10 @@ class PointFunction:
         """Return loss and metrics at some coordinates."""
         return self.objective.evaluate(self.chart(point))
 
+    def keeping_samples(self) -> PointFunction:
+        """Return the same function, whose values have the losses of single samples beside them."""
+        return PointFunction(self.objective.keeping_samples(), self.chart)
+
     def by_spec(self) -> FromSpec:
         """Return what makes this function anew where the SPEC of its objective can be built.
 
@@ -54,7 +58,7 @@ class PointFunction:
                 "'file.py:name') or on the command line, or use build='send'."
             )
         drawn = (objective.population, objective.samples, objective.subset_seed)
-        return FromSpec(objective.origin, drawn, objective.fingerprint, self.chart)
+        return FromSpec(objective.origin, drawn, objective.fingerprint, self.chart, objective._keeps_samples)
 
     def accelerate(
         self, probes: NDArray[np.float64], total: int | None, precision: Precision, plan: Way | Plan = "auto"
@@ -77,12 +81,14 @@ class FromSpec:
     fingerprint : str
         Of the objective it must be.
     chart : Chart
+    keeps_samples : bool
     """
 
     origin: Mapping[str, str | None]
     drawn: tuple[int | None, int | None, int | None]
     fingerprint: str
     chart: Chart
+    keeps_samples: bool = False
 
     def __call__(self) -> PointFunction:
         """Build the function; raise ObjectiveError where the SPEC means something else there."""
@@ -92,7 +98,7 @@ class FromSpec:
                 f"{self.origin['spec']} is another objective here: its fingerprint is {objective.fingerprint}, not "
                 f"{self.fingerprint}. Give every machine the same code, weights and data, or use build='send'."
             )
-        return PointFunction(objective, self.chart)
+        return PointFunction(objective.keeping_samples() if self.keeps_samples else objective, self.chart)
 
 
 class Accelerated:

@@ -112,7 +112,7 @@ class Operator:
         self._slope = 0.0
         self._keeper: Keeper | None = None
         self._leaves: Params | None = None
-        self._buffers: Params = {}  # in the model while it is derived
+        self._in_place: Params = {}  # buffers that are in the model while it is derived
 
     def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
         """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
@@ -176,8 +176,8 @@ class Operator:
 
     def _holding(self, function: Callable[[], Any]) -> Any:
         """Call a function with this point's weights in the model, so that its backward passes find them there."""
-        given, self._buffers, _ = self._begin()
-        return self.objective._pass.holding(given, self._buffers, function)
+        given, self._in_place, _ = self._begin()
+        return self.objective._pass.holding(given, self._in_place, function)
 
     def _soonest(self, slopes: Sequence[Leaves]) -> Derivatives:
         cheaper = self._cheaper() if slopes else None
@@ -235,7 +235,7 @@ class Operator:
         kept = self._keeper if slopes else None
         keeper = Keeper() if kept is None and self._is_worth_keeping(slopes) else None
         training = self.objective._pass.training(self.objective.bn == "batch")
-        with training, Given(layers, buffers, self._buffers, statistics) if layers else nullcontext():
+        with training, Given(layers, buffers, self._in_place, statistics) if layers else nullcontext():
             for number, batch in enumerate(self._batches()):
                 graph = None if kept is None else kept.get(number)
                 if graph is None:
@@ -445,7 +445,7 @@ class Operator:
         """For each batch the leaves, and what its pass in train mode would make of the statistics."""
         given, buffers, leaves = self._begin()
         for batch in self._batches():
-            with self.objective._pass.training(True), Recorded(layers, buffers, self._buffers) as recorded:
+            with self.objective._pass.training(True), Recorded(layers, buffers, self._in_place) as recorded:
                 self._one(given, buffers, batch, training=True)
                 yield leaves, recorded.so_far()  # in the same modes: a backward pass may compute it anew
 

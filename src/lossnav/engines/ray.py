@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import sys
 import sysconfig
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -451,10 +452,17 @@ class _Worker:
         """Evaluate a tile; with the seconds it took, and what is said of the plan where that changed."""
         started = time.perf_counter()
         outcomes = self.engine.run(self.function, points)
-        made = [({name: float(x) for name, x in outcome.values.items()}, outcome.error) for outcome in outcomes]
+        made = [(_floats(outcome.values), outcome.error) for outcome in outcomes]
         said = self.engine.describe()
         changed, self.said = said != self.said, said
         return made, time.perf_counter() - started, said if changed else None
+
+
+def _floats(values: Mapping[str, float]) -> dict[str, float]:
+    """The same values as floats of Python; what hangs on them (losses of single samples) goes with them."""
+    made = copy.copy(values) if isinstance(values, dict) else dict(values)
+    made.update({name: float(value) for name, value in values.items()})
+    return made
 
 
 def _pickled(function: Any) -> NDArray[np.uint8]:

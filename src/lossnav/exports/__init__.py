@@ -12,7 +12,7 @@ from lossnav.errors import OptionError
 from lossnav.exports import gltf, obj, tables, vtk
 from lossnav.exports.mesh import Mesh, mesh_of
 from lossnav.files import require_writable, writing
-from lossnav.surface import of_one_seed, validate
+from lossnav.surface import of_one_seed, validate, without_samples
 
 _OF_VALUES: dict[str, Callable[[xr.Dataset], bytes]] = {".csv": tables.csv, ".json": tables.json, ".vti": vtk.image}
 _OF_MESHES: dict[str, Callable[[Mesh], bytes]] = {".vtp": vtk.polygons, ".glb": gltf.binary, ".obj": obj.text}
@@ -69,7 +69,7 @@ def export(
     StoreError
         If writing fails half-way.
     """
-    surface = of_one_seed(validate(dataset))
+    surface = without_samples(of_one_seed(validate(dataset)))
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use {', '.join(ENDINGS)}.")

@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.intervals import UNSEEN, Interval, interval_of, recorded, rounding_of, spread_at
 from lossnav.relief import Pit, pits
 from lossnav.reports import thresholds
 from lossnav.reports.findings import Finding
 from lossnav.reports.subject import Subject
+from lossnav.surface import OK
 
 MOST_PITS = 40_000  # points of a surface up to which pits are looked for: Python visits each
+
+_PAIRED = 200  # pits whose depth is held against kept samples
+_INTERVALS = 50  # points whose intervals are looked at
 
 _UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-9, "float16": 2.0**-11}
 
@@ -22,6 +27,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Say what of the picture would be otherwise with other samples, or with exact arithmetic."""
     if subject.objective:
         yield _data(subject)
+    if subject.surface is not None and len(subject.losses) and subject.seeds is None:
+        yield from _intervals(subject)
     if subject.surface is not None and len(subject.losses) > 1:
         if subject.seeds is None:
             yield _noise(subject)
@@ -65,6 +72,69 @@ def _data(subject: Subject) -> Finding:
 # ---------------------------------------------------------------------- standard errors
 
 
+def _intervals(subject: Subject) -> Iterator[Finding]:
+    """Whether loss ± 1.96 standard errors is the interval it looks like, at the centre and elsewhere."""
+    assert subject.surface is not None
+    samples, attrs = subject.objective.get("samples"), subject.attrs
+    if not samples or "control_variate" in attrs or "interpolation" in attrs:
+        return
+    if subject.errors is None:
+        said = "The loss hides the losses of single samples: how sure it is is not known."
+        do = "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
+        yield Finding("intervals", "note", said, do, {"known": False})
+        return
+    if "sampling" not in attrs and "loss_skewness" not in subject.surface:
+        said = "This surface does not say how its samples are spread: whether its standard errors hold is not known."
+        yield Finding("intervals", "note", said, "Evaluate it with this version of lossnav.", {"known": False})
+        return
+    status = subject.surface["status"]
+    places = np.argwhere(status.values == OK)
+    # without kept samples a point is cheap; with them each is a read
+    some = places[np.unique(np.linspace(0, len(places) - 1, _INTERVALS).astype(int))] if len(places) else places
+    found = [_interval_at(subject, tuple(int(i) for i in place)) for place in some]
+    center = _center_interval(subject)
+    doubtful = [each for each in found if each.warnings]
+    worst = center if center is not None and center.warnings else (doubtful[0] if doubtful else None)
+    unseen = UNSEEN / samples
+    values: dict[str, Any] = {
+        "points": len(found),
+        "doubtful": len(doubtful),
+        "center": None if center is None else center.to_dict(),
+        "unseen": unseen,
+        "sampling": recorded(subject.surface),
+    }
+    missed = f"what {unseen:.2%} of the population does, none of {samples:,} samples may show"
+    if worst is None:
+        said = f"Nothing speaks against the standard errors at {len(found)} points; {missed}."
+        yield Finding("intervals", "ok", said, values=values)
+        return
+    everywhere = worst is center or 2 * len(doubtful) > len(found)
+    where = f"at {len(doubtful)} of {len(found)} points" + (" and the centre" if worst is center else "")
+    yield Finding(
+        "intervals",
+        "warning" if everywhere else "note",
+        f"This interval is too narrow: loss ± 1.96 loss_se, {where}. {' '.join(worst.warnings)} Besides, {missed}.",
+        "Take ln.interval(surface, point) in its place, which says how far it holds; use more samples, each once.",
+        values,
+    )
+
+
+def _interval_at(subject: Subject, at: tuple[int, ...]) -> Interval:
+    surface = subject.surface
+    assert surface is not None
+    value, error = (float(surface[name].values[at]) for name in ("loss", "loss_se"))
+    return interval_of(value, error, spread_at(surface, at), rounding=rounding_of(surface, value))
+
+
+def _center_interval(subject: Subject) -> Interval | None:
+    """The interval at the centre by what was measured before the run; None where it was not."""
+    said = subject.attrs.get("center", {})
+    if subject.surface is None or "sampling" not in subject.attrs or "loss_se" not in said:
+        return None
+    value, error = float(said["loss"]), float(said["loss_se"])
+    return interval_of(value, error, recorded(subject.surface), rounding=rounding_of(subject.surface, value))
+
+
 def _noise(subject: Subject) -> Finding:
     """The relief of the middle against the standard error of a difference of losses there.
 
@@ -90,9 +160,12 @@ def _noise(subject: Subject) -> Finding:
     middle = errors[subject.middle]
     level = float(np.median(middle[np.isfinite(middle)])) if np.isfinite(middle).any() else math.nan
     error, how = math.sqrt(2) * level, "as of independent samples; common ones mostly give less"
-    paired = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "middle"), None)
+    measured = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "middle"), None)
+    paired = subject.paired_error(*reversed(subject.ends_of_middle))
+    if paired is None and measured is not None:
+        paired = float(measured["error"])
     if paired is not None:
-        error, how = float(paired["error"]), "sample by sample"
+        error, how = paired, "sample by sample"
     values |= {"loss_se": level, "difference_se": error, "paired": paired is not None}
     rise = f"In the middle of the picture the loss rises by {relief:.3g}"
     if relief > thresholds.SURE * error:
@@ -162,16 +235,16 @@ def _ripples(subject: Subject) -> Iterator[Finding]:
         for pair in subject.facts.get("differences", [])
         if pair["what"] == "pit"
     }
-    noise = [
-        known.get(
-            (*subject.places[low].tolist(), *subject.places[high].tolist()),
-            0.0 if errors is None else float(np.hypot(errors[low], errors[high])),
-        )
-        for _, low, high in found
-    ]
+    noise = []
+    for number, (_, low, high) in enumerate(found):
+        paired = subject.paired_error(high, low) if number < _PAIRED else None
+        ends = (*subject.places[low].tolist(), *subject.places[high].tolist())
+        independent = 0.0 if errors is None else float(np.hypot(errors[low], errors[high]))
+        noise.append(known.get(ends, independent) if paired is None else paired)
     unsure = [pit for (pit, *_), error in zip(found, noise, strict=True) if not pit.depth > thresholds.SURE * error]
     deepest, error = found[0][0].depth, noise[0]
-    values = {"pits": len(found), "unsure": len(unsure), "deepest": deepest, "deepest_se": error, "paired": len(known)}
+    values = {"pits": len(found), "unsure": len(unsure), "deepest": deepest, "deepest_se": error}
+    values["paired"] = min(len(found), _PAIRED) if subject.has_samples else len(known)
     many = f"{len(found)} local minima" if len(found) > 1 else "One local minimum"
     if not unsure:
         yield Finding(

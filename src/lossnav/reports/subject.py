@@ -12,11 +12,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from lossnav.contrasts import has_samples, paired
 from lossnav.coordinates import Array
 from lossnav.errors import NotASurfaceError, OptionError, SchemaTooNewError
 from lossnav.files import SURFACE_SCHEMA, TRAJECTORY_SCHEMA
 from lossnav.groups import require_path
 from lossnav.reports import thresholds
+from lossnav.samples import LOSS, WEIGHT
 from lossnav.surface import OK, of_one_seed, points_of, validate
 
 REPORT_SCHEMA, REPORT_VERSION = "lossnav.report", 1  # of what was measured for a report
@@ -167,6 +169,26 @@ class Subject:
             return None
         found = self._flat("loss_se")[self._finite]
         return found if np.isfinite(found).any() else None
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether the losses of single samples were kept."""
+        return self.surface is not None and has_samples(self.surface)
+
+    def paired_error(self, i: int, j: int) -> float | None:
+        """Standard error of the difference of two of these losses by kept samples; None where there are none."""
+        if self.surface is None or not has_samples(self.surface):
+            return None
+        numbers = np.flatnonzero(self._finite)[[i, j]]
+        a, b = (self._samples_of(int(number)) for number in numbers)
+        weights = np.asarray(self.surface[WEIGHT].values, np.float64)
+        found = paired(a, b, weights, self.surface)
+        return found.error if math.isfinite(found.error) else None
+
+    def _samples_of(self, number: int) -> Array:
+        assert self.surface is not None
+        place = tuple(int(i) for i in np.unravel_index(number, self.surface["loss"].shape))
+        return np.asarray(self.surface[LOSS][place].values, np.float64)
 
     @cached_property
     def distances(self) -> Array:

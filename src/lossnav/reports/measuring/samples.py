@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from lossnav import rng
 from lossnav.batches import Batches
+from lossnav.contrasts import ratio
 from lossnav.errors import DataError, LossnavError
+from lossnav.measures import single_terms
 from lossnav.objective import Objective
 
 
@@ -31,18 +32,7 @@ def single_losses(
     buffers = objective.buffers_at(params)
     with rng.preserved(objective.seed, objective.device), torch.no_grad():
         steps = objective._pass(point | objective._held, buffers, batches or objective.batches)
-    numerators, weights = [], []
-    for _, values in steps:
-        loss = values["loss"]
-        if isinstance(loss, tuple):
-            numerators.append(loss[0].double())
-            weights.append(loss[1].double())
-        elif loss.dim() == 1:
-            numerators.append(loss.double())
-            weights.append(torch.ones_like(loss, dtype=torch.float64))
-        else:
-            return None
-    return torch.cat(numerators), torch.cat(weights)
+    return single_terms(steps)
 
 
 def difference(
@@ -58,15 +48,8 @@ def difference(
     if losses[0] is None or losses[1] is None:
         return objective.evaluate(start)["loss"] - objective.evaluate(end)["loss"], None
     (a, weights), (b, _) = losses[0], losses[1]
-    n, total = int((weights > 0).sum()), weights.sum()
-    value = (a - b).sum() / total
-    if n < 2:
-        return float(value), math.nan
-    residuals = (a - b) - value * weights
-    error = float(torch.sqrt((residuals**2).sum() / (n - 1) * n) / total)
-    if objective.population:
-        error *= math.sqrt(max(0.0, 1 - len(weights) / objective.population))
-    return float(value), error
+    part = len(weights) / objective.population if objective.population else 0.0
+    return ratio((a - b).cpu().numpy(), weights.cpu().numpy(), part)
 
 
 def batch_dependence(objective: Objective) -> float | None:
