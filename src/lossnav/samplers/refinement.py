@@ -27,7 +27,7 @@ _PAIRS, _MORE_PAIRS = 4, 12  # places evaluated twice; where the two differ, so 
 _APART = 2.0**-33  # of the range: one place for an interpolant, two for a store
 _ROUNDING = 1e-5  # relative differences below this are no noise to speak of
 _DROWNED = 8.0  # estimates below so many standard deviations of the noise fall no further
-_FALLS = 0.6  # where surprises fall by less than this over most of the range, they are noise or finer than the cells
+_FALLS = 0.5  # where surprises fall by less than this over most of the range, they are noise or finer than the cells
 _ENOUGH = 16  # cells from which that is said
 
 
