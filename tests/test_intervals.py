@@ -326,3 +326,21 @@ def test_the_commands_say_the_same(tmp_path):
     assert "samples" in CliRunner().invoke(cli.app, ["interval", run, *at]).stdout
     assert CliRunner().invoke(cli.app, ["difference", run, *at]).exit_code == 2
     assert CliRunner().invoke(cli.app, ["difference", run, "--at", "0.3", "0", "--and", "0", "0"]).exit_code == 2
+
+
+# ---------------------------------------------------------------------- counted
+
+
+def test_the_benchmark_of_honesty_counts_through_the_public_call():
+    pytest.importorskip("benchmarks.honesty_intervals")
+    from benchmarks.honesty_intervals import cases
+
+    made = {case.name.split(",")[0]: case for case in cases(np.random.default_rng(0))}
+    for name in ("normal", "Pareto", "class weights .1/1/10", "difference"):
+        case = made[name]
+        surface, truth = case.draw(np.random.default_rng(1))
+        found = ln.difference(surface, [1.0], [0.0]) if case.of_difference else ln.interval(surface, [0.0])
+        assert found.low < found.high
+        assert np.isfinite(truth)
+    assert any(case.benign for case in made.values())
+    assert any(not case.benign for case in made.values())

@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import pickle
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from typer.testing import CliRunner
 import killing
 import lossnav as ln
 from lossnav import cli, samples
-from lossnav.acceleration import Plan
+from lossnav.acceleration import Plan, PointFunction
 from lossnav.surface import without_samples
 
 GRID = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 3))
@@ -321,6 +322,23 @@ def test_of_a_subset_the_samples_drawn_are_kept_in_their_order():
     few = ln.evaluate(part, line, ln.Grid(alpha=(-1, 1, 3)), keep_samples=True)["sample_loss"].values
     drawn = torch.randperm(50, generator=torch.Generator().manual_seed(3))[:20].sort().values.numpy()
     np.testing.assert_allclose(few, every[:, drawn], rtol=1e-5)
+
+
+def test_what_a_worker_answers_has_them():
+    pytest.importorskip("ray")
+    from lossnav.engines.ray import _pickled, _Worker
+
+    objective, _ = problems()["class weights"]
+    chart = plane_of(objective)
+    here = ln.evaluate(objective, chart, GRID, keep_samples=True, engine=ln.Local(plan="plain"))
+    points = np.array([[-1.0, -1.0], [0.5, 1.0]])
+    worker = _Worker()
+    worker.build(_pickled(PointFunction(objective, chart).keeping_samples()), False, points, 2, "plain", "native", 1, 0)
+    made = pickle.loads(pickle.dumps(worker.evaluate(points)[0]))
+    for (values, error), (i, j) in zip(made, [(0, 0), (3, 2)], strict=True):
+        assert error is None
+        np.testing.assert_array_equal(values.samples.losses, here["sample_loss"][i, j])
+        assert values.skewness == float(here["loss_skewness"][i, j])
 
 
 @pytest.mark.slow

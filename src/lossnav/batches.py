@@ -341,16 +341,7 @@ def same(a: Batch, b: Batch) -> bool:
     True
     """
     ours, theirs = list(tensors(a)), list(tensors(b))
-    return len(ours) == len(theirs) and all(equal(x, y) for x, y in zip(ours, theirs, strict=True))
-
-
-def equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, NaN for NaN."""
-    if a.layout != torch.strided:
-        a, b = a.to_dense(), b.to_dense()
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))
+    return len(ours) == len(theirs) and all(contents.equal(x, y) for x, y in zip(ours, theirs, strict=True))
 
 
 def only_tensors(batch: Batch) -> bool:

@@ -1,7 +1,12 @@
 """Calling a model by value: the same structure, with weights of ours, over all batches.
 
 The user's module is never touched. What is called is a copy of its *structure*, in eval mode, whose own parameters
-are NaN and take no memory: a weight that is used behind `functional_call`'s back cannot be used silently.
+are NaN and take no memory: a weight that is used behind `functional_call`'s back cannot be used silently. The loss,
+the metrics and `forward=` are copied together with it, so that one that looks at the model looks at ours.
+
+Every pass starts from the same state: the point's own weights and buffers, and loss, metrics and `forward=` as they
+were when the objective was made. Within a pass what one batch leaves behind (a queue, a moving average) the next one
+finds, as in plain torch.
 """
 
 from __future__ import annotations
@@ -10,13 +15,16 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lossnav import contents
 from lossnav.batches import Batch
+from lossnav.contents import Kept
 from lossnav.errors import ObjectiveError
 from lossnav.params import Params
 
@@ -30,12 +38,31 @@ Step = Callable[[Any, Batch], StepValues]
 class _Whole(nn.Module):
     """All batches in one forward, so that the weights are swapped in once a point and not once a batch."""
 
-    def __init__(self, model: nn.Module, step: Step) -> None:
+    def __init__(self, model: nn.Module, step: Step, borrowed: bool = False) -> None:
         super().__init__()
-        self.model, self.step = model, step
+        self.model, self.step, self.borrowed = model, step, borrowed
+        self.seen: Callable[[dict[str, Tensor]], None] | None = None  # who wants to see the buffers after a pass
 
     def forward(self, batches: Iterable[Batch]) -> list[StepValues]:
-        return [self.step(self.model, batch) for batch in batches]
+        with Borrowed(self.step) if self.borrowed else nullcontext():
+            values = [self.step(self.model, batch) for batch in batches]
+        if self.seen is not None:
+            self.seen(dict(self.model.named_buffers()))
+        return values
+
+
+class Borrowed:
+    """A step of the user's own, in eval mode for a `with`; on leaving all of it is as it was."""
+
+    def __init__(self, step: Step) -> None:
+        self.parts = users_parts(step)
+
+    def __enter__(self) -> None:
+        self.kept = Kept(self.parts, borrowed=True)
+        _set_to_eval(self.parts)
+
+    def __exit__(self, *exception: object) -> None:
+        self.kept.restore()
 
 
 class _Held(nn.Module):
@@ -79,16 +106,19 @@ def _places(module: nn.Module, state: Params) -> Params:
 class FunctionPasses:
     """A bare function of parameters, called with them."""
 
-    def __init__(self, step: Step) -> None:
-        self.step = step
+    def __init__(self, step: Step, borrowed: bool = False) -> None:
+        self.step, self.borrowed = step, borrowed
+        self._kept = Kept(() if borrowed else users_parts(step))
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
         """Tensors to differentiate by, with these values, and buffers that may be written to."""
+        self._kept.restore()
         return _leaves(params, names), {}
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
         """Pass one batch with the leaves themselves."""
-        return self.step(leaves, batch)
+        with Borrowed(self.step) if self.borrowed else nullcontext():
+            return self.step(leaves, batch)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
         """Call a function: there is no module whose weights a backward pass could read."""
@@ -98,28 +128,81 @@ class FunctionPasses:
         """There is no BatchNorm layer that could be in a mode."""
         return nullcontext()
 
-    def measuring(self, step: Step, double: bool = False) -> FunctionPasses:
-        """Return the same with another step, and in float64 if that is asked for."""
-        return FunctionPasses(step)
+    def measuring(self, step: Step) -> FunctionPasses:
+        """Return the same with another step."""
+        self._kept.restore()
+        return FunctionPasses(step, self.borrowed)
 
-    def apart(self) -> FunctionPasses:
-        """Return the same, to be called in another thread: the function is the user's."""
-        return self
+    def apart(self, double: bool = False) -> FunctionPasses:
+        """Return the same, to be called in another thread, and in float64 if that is asked for."""
+        self._kept.restore()
+        step = copied_step(self.step, {})
+        if double and step is not self.step:
+            _double(None, step)
+        return FunctionPasses(step, step is self.step)
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Pass every batch through the function."""
-        return [self.step(params, batch) for batch in ([None] if batches is None else batches)]
+        self._kept.restore()
+        with Borrowed(self.step) if self.borrowed else nullcontext():
+            return [self.step(params, batch) for batch in ([None] if batches is None else batches)]
 
 
 class FunctionalPasses:
-    """`call_with` on a copy of the module's structure, without its weights and always in eval mode."""
+    """`call_with` on a copy of the module's structure, without its weights and always in eval mode.
 
-    def __init__(self, structure: nn.Module, step: Step, bn: str) -> None:
-        self.whole, self.step, self.bn = _Whole(structure, step), step, bn
+    Attributes
+    ----------
+    remembers : bool
+        Whether a pass leaves something behind in the structure (a cache, a counter) that a later one looks at: then it
+        is put back before every pass.
+    """
+
+    def __init__(self, structure: nn.Module, step: Step, bn: str, borrowed: bool = False) -> None:
+        self.whole, self.step, self.bn = _Whole(structure, step, borrowed), step, bn
+        self.remembers = False
+        self._of_step = _kept_of_step(self.whole)
+        self._of_model = Kept(structure, without=_tensors_put_in(structure))
+
+    def restore(self) -> None:
+        """Let the next pass start from the state that this was made in."""
+        self._of_step.restore()
+        if self.remembers:
+            self._of_model.restore()
+
+    @property
+    def bound(self) -> str:
+        """What keeps the step from being called with another structure or with the batches cut anew; or nothing."""
+        if self.whole.borrowed:
+            return "the loss, a metric or forward= cannot be copied"
+        inside = {id(module) for module in self.whole.model.modules()}
+        if any(id(part) in inside for part in contents.reachable(users_parts(self.step))):
+            return "the loss, a metric or forward= looks at the model itself"
+        return "the loss, a metric or forward= has a state of its own" if self._of_step.changed() else ""
+
+    def state_changed(self) -> bool:
+        """Whether passes left anything behind in the structure."""
+        return self._of_model.changed()
+
+    def learn(self) -> None:
+        """See after a first pass what was written to in a way that tensors do not count."""
+        self._of_step.learn()
+        self._of_model.learn()
+
+    def forget(self) -> None:
+        """Put the structure back to the state that this was made in."""
+        self._of_model.restore()
+
+    def around(self, model: nn.Module) -> FunctionalPasses:
+        """Return the same that puts weights into this model: the user's own, which is as before after a call."""
+        made = copy.copy(self)
+        made.whole, made.remembers = _Whole(model, self.step, self.whole.borrowed), False
+        return made
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Pass every batch through the structure, with these weights in it."""
         assert batches is not None
+        self.restore()
         state = {f"model.{name}": tensor for name, tensor in params.items()}
         # BatchNorm in train mode writes its statistics: into copies, never into the centre's
         state |= {f"model.{name}": tensor.clone() for name, tensor in buffers.items()}
@@ -132,13 +215,25 @@ class FunctionalPasses:
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
         """Tensors to differentiate by, with these values, and buffers that may be written to."""
+        self.restore()
         return _leaves(params, names), {name: tensor.clone() for name, tensor in buffers.items()}
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
-        """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not."""
+        """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not.
+
+        What it leaves in the buffers the next batch finds, cut off from its graph: held constant in derivatives.
+        """
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
-        with _batch_norm_mode(self.whole.model, training):
-            (values,) = call_with(self.whole, state, [batch])
+
+        def carry(left: dict[str, Tensor]) -> None:
+            buffers.update({n: t.detach() for n, t in left.items() if t.requires_grad or t is not buffers.get(n, t)})
+
+        self.whole.seen = carry
+        try:
+            with _batch_norm_mode(self.whole.model, training):
+                (values,) = call_with(self.whole, state, [batch])
+        finally:
+            self.whole.seen = None
         return cast(StepValues, values)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
@@ -154,35 +249,53 @@ class FunctionalPasses:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
         return _batch_norm_mode(self.whole.model, training)
 
-    def measuring(self, step: Step, double: bool = False) -> FunctionalPasses:
-        """Return the same with another step, and in float64 if that is asked for."""
-        model = self.whole.model
-        if double:
-            memo: dict[int, Any] = {id(weight): _hollow(weight, torch.float64) for weight in model.parameters()}
-            model = _doubled(copy.deepcopy(model, memo))
-        return FunctionalPasses(model, step, self.bn)
+    def measuring(self, step: Step) -> FunctionalPasses:
+        """Return the same with another step."""
+        self.restore()
+        made = copy.copy(self)
+        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed), step
+        made._of_step = _kept_of_step(made.whole)
+        return made
 
-    def apart(self) -> FunctionalPasses:
-        """Return the same with a structure of its own: a call puts weights into it, so two threads need two."""
+    def apart(self, double: bool = False) -> FunctionalPasses:
+        """Return the same with a structure and a step of its own: a call puts weights into it, so two threads need two.
+
+        In float64 if that is asked for.
+        """
+        self.restore()
         model = self.whole.model
-        memo: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
-        return FunctionalPasses(copy.deepcopy(model, memo), self.step, self.bn)
+        memo: dict[int, Any] = {
+            id(weight): _hollow(weight, torch.float64) if double else weight for weight in model.parameters()
+        }
+        structure, step = copied_together(model, self.step, memo)
+        if double:
+            _double(structure, step)
+        made = FunctionalPasses(structure, step, self.bn, step is self.step)
+        made.remembers = self.remembers
+        return made
 
 
 class CopyPasses:
-    """A private deep copy whose weights are overwritten: for models that cannot be called by value."""
+    """A private deep copy whose weights are overwritten: for models that cannot be called by value.
+
+    Before every pass it is what the user's model was, then takes the point's weights and buffers, then goes into eval
+    mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
+    """
 
     def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device) -> None:
-        self.whole = _Whole(copy.deepcopy(model, _computed_attributes(model)).to(device).eval(), step)
-        self.step, self.bn = step, bn
+        made, own_step = copied_together(model, step, _attributes_of_copy(model))
+        self._take(made.to(device), own_step, bn, own_step is step)
+
+    def _take(self, model: nn.Module, step: Step, bn: str, borrowed: bool) -> None:
+        self.whole, self.step, self.bn = _Whole(model, step, borrowed), step, bn
+        self._of_step = _kept_of_step(self.whole)
+        self._of_model = Kept(model, without=_tensors_put_in(model))
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Write the weights into the copy and pass every batch through it."""
         assert batches is not None
+        targets = self._load(params, buffers)
         model = self.whole.model
-        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-        for name, tensor in (params | buffers).items():
-            targets[name].data.copy_(tensor)
         if self.bn == "recompute":
             with _batch_norm_recording(model, targets, ""):
                 self.whole(batches)
@@ -192,9 +305,8 @@ class CopyPasses:
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
         """Parameters of the copy, to differentiate by, and its buffers; both with these values, until the next call."""
+        self._load(params, buffers)
         parameters, own = dict(self.whole.model.named_parameters()), dict(self.whole.model.named_buffers())
-        for name, tensor in (params | buffers).items():
-            (parameters | own)[name].data.copy_(tensor.detach())
         for name, parameter in parameters.items():
             parameter.detach_().requires_grad_(name in names)  # of a ScriptModule a copy hangs on what was copied
         return {name: parameters[name] for name in params}, own
@@ -203,6 +315,9 @@ class CopyPasses:
         """Pass one batch through the copy as it is, BatchNorm in train mode or not."""
         with _batch_norm_mode(self.whole.model, training):
             (values,) = self.whole([batch])
+        for buffer in self.whole.model.buffers():
+            if buffer.requires_grad:
+                buffer.detach_()
         return cast(StepValues, values)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
@@ -213,16 +328,43 @@ class CopyPasses:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
         return _batch_norm_mode(self.whole.model, training)
 
-    def measuring(self, step: Step, double: bool = False) -> CopyPasses:
-        """Return the same with another step, and in float64 if that is asked for."""
-        made, model = copy.copy(self), self.whole.model
-        made.whole, made.step = _Whole(_doubled(copy.deepcopy(model)) if double else model, step), step
+    def learn(self) -> None:
+        """See after a first pass what was written to in a way that tensors do not count."""
+        self._of_step.learn()
+        self._of_model.learn()
+
+    def begin_here(self) -> None:
+        """Take the copy as it is for the state that every pass starts from."""
+        self._of_model = Kept(self.whole.model, without=_tensors_put_in(self.whole.model))
+
+    def _load(self, params: Params, buffers: Params) -> Params:
+        """The state of the user's model, with these weights and buffers, in eval mode; all its tensors by name."""
+        model = self.whole.model
+        self._of_step.restore()
+        self._of_model.restore()
+        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        for name, tensor in (params | buffers).items():
+            targets[name].data.copy_(tensor.detach())
+        model.eval()
+        return targets
+
+    def measuring(self, step: Step) -> CopyPasses:
+        """Return the same with another step."""
+        self._of_step.restore()
+        made = copy.copy(self)
+        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed), step
+        made._of_step = _kept_of_step(made.whole)
         return made
 
-    def apart(self) -> CopyPasses:
-        """Return the same with a copy of its own, for another thread."""
+    def apart(self, double: bool = False) -> CopyPasses:
+        """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
+        self._of_step.restore()
+        self._of_model.restore()
+        model, step = copied_together(self.whole.model, self.step, _attributes_of_copy(self.whole.model))
+        if double:
+            _double(model, step)
         made = copy.copy(self)
-        made.whole = _Whole(copy.deepcopy(self.whole.model), self.step)
+        made._take(model, step, self.bn, step is self.step)
         return made
 
 
@@ -233,13 +375,51 @@ def _leaves(params: Params, names: Collection[str]) -> Params:
     return {name: tensor.detach().requires_grad_(name in names) for name, tensor in params.items()}
 
 
-def _doubled(model: nn.Module) -> nn.Module:
-    """A model whose parameters, buffers and plain tensors are float64; itself, changed."""
-    for module in model.double().modules():
+def users_parts(step: Step) -> list[Any]:
+    """What of a step is the user's: `forward=`, the loss and the metrics, or a function of theirs."""
+    arguments = step.args if isinstance(step, partial) else (step,)
+    return [part for argument in arguments for part in getattr(argument, "users_parts", (argument,))]
+
+
+def copied_together(model: nn.Module, step: Step, memo: dict[int, Any]) -> tuple[nn.Module, Step]:
+    """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
+    made = contents.copied(model, memo)
+    return made, copied_step(step, memo)
+
+
+def copied_step(step: Step, memo: dict[int, Any]) -> Step:
+    """Copy what is measured, in eval mode; a step that cannot be copied is returned itself."""
+    try:
+        made = contents.copied(step, dict(memo))
+    except Exception:
+        return step
+    _set_to_eval(users_parts(made))
+    return made
+
+
+def _set_to_eval(value: Any) -> None:
+    for part in contents.reachable(value):
+        if isinstance(part, nn.Module):
+            part.training = False
+
+
+def _kept_of_step(whole: _Whole) -> Kept:
+    return Kept(() if whole.borrowed else users_parts(whole.step), without=_tensors_put_in(whole.model))
+
+
+def _tensors_put_in(model: nn.Module) -> list[Tensor]:
+    """Tensors of a model that every pass puts in place."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def _double(model: nn.Module | None, step: Step) -> None:
+    """Turn the parameters, buffers and plain tensors of a model and of what is measured with it into float64."""
+    modules = [part for part in contents.reachable(users_parts(step)) if isinstance(part, nn.Module)]
+    for module in [*(model.double().modules() if model is not None else ()), *modules]:
+        module.double()
         for name, value in vars(module).items():
             if isinstance(value, Tensor) and value.is_floating_point():
                 setattr(module, name, value.double())
-    return model
 
 
 def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
@@ -248,12 +428,6 @@ def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None =
         return parameter
     nan = torch.full((), math.nan, dtype=dtype, device=device or parameter.device)
     return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
-
-
-def has_nan(steps: Iterable[StepValues]) -> bool:
-    """Whether any loss among these is NaN."""
-    losses = (values["loss"] for _, values in steps)
-    return any(bool(torch.isnan(loss[0] if isinstance(loss, tuple) else loss).any()) for loss in losses)
 
 
 def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> Passes:
@@ -267,7 +441,11 @@ def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> 
     try:
         if isinstance(model, torch.jit.ScriptModule):
             raise TypeError("a ScriptModule cannot be called with other weights")
-        return FunctionalPasses(copy.deepcopy(model, memo).to(device).eval(), step, bn)
+        structure, own_step = copied_together(model, step, memo)
+        structure.to(device)
+        for module in structure.modules():
+            module.training = False  # not .eval(): a layer may merge its weights there, and here it has none
+        return FunctionalPasses(structure, own_step, bn, own_step is step)
     except Exception as first:
         try:
             return CopyPasses(model, step, bn, device)
@@ -282,6 +460,20 @@ def _computed_attributes(model: nn.Module) -> dict[int, Tensor]:
     """Copies of tensors that hang on a graph (the `weight` of old weight_norm or pruning), for a deepcopy's memo."""
     held = (value for module in model.modules() for value in vars(module).values())
     return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
+
+
+def _attributes_of_copy(model: nn.Module) -> dict[int, Any]:
+    """The same for a full copy; views of a weight that a module keeps are views of the copy of that weight."""
+    memo: dict[int, Any] = dict(_computed_attributes(model))
+    owners = {p.untyped_storage().data_ptr(): p for p in model.parameters() if p.layout == torch.strided and p.numel()}
+    for tensor in contents.tensors([value for m in model.modules() for value in vars(m).values()]):
+        if isinstance(tensor, nn.Parameter) or id(tensor) in memo or tensor.layout != torch.strided:
+            continue
+        owner = owners.get(tensor.untyped_storage().data_ptr())
+        if owner is not None and owner.untyped_storage().nbytes() == owner.numel() * owner.element_size():
+            whole = copy.deepcopy(owner, memo).detach()
+            memo[id(tensor)] = whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+    return memo
 
 
 class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as the context it is

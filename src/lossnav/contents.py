@@ -6,15 +6,18 @@ object of any class. All that lossnav copies, watches or restores it finds by th
 
 from __future__ import annotations
 
+import copy
 import functools
 import types
 from collections import deque
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+T = TypeVar("T")
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 _ATOMS = (  # nothing of what these refer to is looked into
@@ -22,6 +25,9 @@ _ATOMS = (  # nothing of what these refer to is looked into
     types.GeneratorType, types.FrameType, torch.dtype, torch.device, torch.Generator, torch.Size, np.ndarray,
     np.generic, range, slice,
 )  # fmt: skip
+_LARGEST = 2**28  # bytes of a tensor whose numbers are kept: beyond that it is data, which nobody writes to
+_OWN = "_lossnav_own_cells"  # in the attributes of a function that was copied: which cells are its own
+_SMALL = 2**16  # numbers: so many are compared at every pass, of larger tensors only the version is
 _MOST = 100_000  # objects that are looked at: whoever encloses a whole data set in a loss need not wait for it
 
 
@@ -79,6 +85,217 @@ def reachable(value: Any) -> Iterator[Any]:
 def tensors(value: Any) -> Iterator[Tensor]:
     """Every tensor that a value reaches, once."""
     return (part for part in reachable(value) if isinstance(part, Tensor))
+
+
+def copied(value: T, memo: dict[int, Any]) -> T:
+    """Make a deep copy that follows functions into what they enclose, where that holds a module or a tensor.
+
+    A loss that encloses a module gets a copy of that module, the same one as everybody who is copied with this memo:
+    of a model and a loss that looks at it the copies belong together. What a function encloses otherwise (a list that
+    it counts its calls in) stays shared. So does what cannot be copied.
+
+    Parameters
+    ----------
+    value : object
+    memo : dict
+        As of `copy.deepcopy`: from the id of what is replaced to what stands in its place. It grows.
+
+    Examples
+    --------
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> def enclosing(model):
+    ...     return lambda: model
+    >>> made = copied(enclosing(layer), {})
+    >>> made() is layer, torch.equal(made().weight, layer.weight)
+    (False, True)
+    """
+    functions = [part for part in reachable(value) if isinstance(part, types.FunctionType) and id(part) not in memo]
+    cells: dict[int, tuple[types.CellType, types.CellType]] = {}
+    for function in functions:
+        own = _cells_with_state(function)
+        if not own:
+            continue
+        for cell in own:
+            cells.setdefault(id(cell), (cell, types.CellType()))
+        closure = tuple(cells[id(cell)][1] if id(cell) in cells else cell for cell in function.__closure__ or ())
+        memo[id(function)] = made = _with_closure(function, closure)
+        mine = {id(cell) for cell in own}  # not by equality: cells compare what they hold
+        made.__dict__[_OWN] = tuple(n for n, cell in enumerate(function.__closure__ or ()) if id(cell) in mine)
+    for cell, new in cells.values():
+        new.cell_contents = _copied_or_shared(cell.cell_contents, memo)
+    return copy.deepcopy(value, memo)
+
+
+def _cells_with_state(function: types.FunctionType) -> list[types.CellType]:
+    """Cells that a copy of a function has for itself: the same ones again where it is a copy already."""
+    known = function.__dict__.get(_OWN)
+    if known is not None:
+        return [(function.__closure__ or ())[number] for number in known]
+    return [cell for cell in filled(function) if _is_state(cell.cell_contents)]
+
+
+def _is_state(value: Any) -> bool:
+    """Whether it reaches a module, a tensor, or an object that is called: what a loss or a metric may be made of."""
+    return any(isinstance(part, nn.Module | Tensor) or _is_called(part) for part in reachable(value))
+
+
+def _is_called(value: Any) -> bool:
+    plain = isinstance(value, types.FunctionType | types.MethodType | functools.partial | type)
+    return (
+        not plain and callable(value) and bool(getattr(value, "__dict__", None)) and not hasattr(value, "__wrapped__")
+    )
+
+
+def _with_closure(function: types.FunctionType, closure: tuple[types.CellType, ...]) -> types.FunctionType:
+    made = types.FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, closure
+    )
+    made.__kwdefaults__ = function.__kwdefaults__
+    made.__dict__.update(function.__dict__)
+    made.__qualname__, made.__module__, made.__doc__ = function.__qualname__, function.__module__, function.__doc__
+    return made
+
+
+def _copied_or_shared(value: Any, memo: dict[int, Any]) -> Any:
+    trial = dict(memo)  # a copy that fails half way must leave nothing half made behind
+    try:
+        made = copy.deepcopy(value, trial)
+    except Exception:
+        return value
+    memo.update(trial)
+    return made
+
+
+class Kept:
+    """The state of objects as it is now, to put back later: attributes, items of containers, numbers in tensors.
+
+    Parameters
+    ----------
+    value : object
+        All that it reaches is kept, but for hooks, of which there may be more while a pass is watched.
+    without : iterable of Tensor
+        Tensors whose numbers are not kept: those that others put in place at every pass.
+    borrowed : bool
+        Whether it is the user's own, and no copy by `copied`.
+
+    Examples
+    --------
+    >>> state = {"steps": 0, "mean": torch.zeros(2)}
+    >>> kept = Kept(state)
+    >>> state["steps"] += 1
+    >>> _ = state["mean"].add_(1)
+    >>> kept.restore()
+    >>> state
+    {'steps': 0, 'mean': tensor([0., 0.])}
+    """
+
+    def __init__(self, value: Any, without: Iterable[Tensor] = (), borrowed: bool = False) -> None:
+        self.value = value
+        skipped = {id(tensor) for tensor in without}
+        self._tensors: list[list[Any]] = []  # tensor, its numbers, its version, whether it may change without that
+        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._others: list[tuple[Any, Any]] = []  # lists, sets and deques
+        for part in _stateful(value, borrowed=borrowed):
+            if isinstance(part, Tensor):
+                if id(part) not in skipped and part.numel() * part.element_size() <= _LARGEST:
+                    small = part.numel() <= _SMALL
+                    self._tensors.append([part, part.detach().clone(), part._version, small])
+            elif isinstance(part, dict):
+                self._dicts.append((part, dict(part)))
+            elif isinstance(part, list | set | deque):
+                self._others.append((part, copy.copy(part)))
+            attributes = None if isinstance(part, types.FunctionType | Tensor) else getattr(part, "__dict__", None)
+            if isinstance(attributes, dict):
+                self._dicts.append((attributes, dict(attributes)))
+
+    def changed(self) -> bool:
+        """Whether anything is another than it was."""
+        return (
+            any(not _alike(dictionary, saved) for dictionary, saved in self._dicts)
+            or any(not _same_items(part, saved) for part, saved in self._others)
+            or any(not equal(part, saved) for part, saved, *_ in self._tensors)
+        )
+
+    def learn(self) -> None:
+        """See which tensors were written to behind their version's back (`tensor.data`), to look at them each time."""
+        for row in self._tensors:
+            row[3] = row[3] or not equal(row[0], row[1])
+
+    def restore(self) -> None:
+        """Put everything back that was changed."""
+        for dictionary, saved in self._dicts:
+            if not _alike(dictionary, saved):
+                dictionary.clear()
+                dictionary.update(saved)
+        for part, saved in self._others:
+            if not _same_items(part, saved):
+                part.clear()
+                part.update(saved) if isinstance(part, set) else part.extend(saved)
+        for row in self._tensors:
+            part, saved, version, looks = row
+            if part._version != version or (looks and not equal(part, saved)):
+                part.detach().copy_(saved)
+                row[2] = part._version
+
+
+def same_state(a: Any, b: Any) -> bool:
+    """Whether two copies of one thing are in the same state, as far as attributes, items and tensors tell."""
+    ours, theirs = list(_stateful(a, atoms=True)), list(_stateful(b, atoms=True))
+    return len(ours) == len(theirs) and all(_same_part(x, y) for x, y in zip(ours, theirs, strict=True))
+
+
+def _same_part(a: Any, b: Any) -> bool:
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, Tensor):
+        return equal(a, b)
+    if isinstance(a, dict | list | tuple | set | deque):
+        return len(a) == len(b)
+    return not isinstance(a, int | float | str | bytes) or a == b
+
+
+def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterator[Any]:
+    """What may be changed by a call, each once; hooks are not looked into."""
+    seen: set[int] = set()
+    ahead: list[Any] = [value]
+    kept: list[Any] = []
+    while ahead and len(kept) < _MOST:
+        part = ahead.pop()
+        plain = isinstance(part, int | float | complex | str | bytes)
+        if part is None or id(part) in seen or (plain and not atoms):
+            continue
+        if not plain:  # equal numbers may be one object here and two there
+            seen.add(id(part))
+        kept.append(part)
+        yield part
+        if isinstance(part, types.FunctionType):  # a list that the user counts calls in is not ours to put back
+            own = _cells_with_state(part) if borrowed or _OWN in part.__dict__ else []
+            ahead += reversed([cell.cell_contents for cell in own])
+        elif isinstance(part, nn.Module):
+            ahead += reversed([value for name, value in vars(part).items() if not _of_hooks(name)])
+        else:
+            ahead += reversed(list(parts(part)))
+
+
+def _of_hooks(name: str) -> bool:
+    return name.startswith("_") and "hook" in name
+
+
+def _same_items(a: Any, b: Any) -> bool:
+    return len(a) == len(b) and all(x is y for x, y in zip(a, b, strict=True))
+
+
+def _alike(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
+    return len(a) == len(b) and all(name in a and a[name] is value for name, value in b.items())
+
+
+def equal(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors hold the same numbers, NaN for NaN."""
+    if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
+        return False
+    if a.layout != torch.strided:
+        a, b = a.to_dense(), b.to_dense()
+    return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))
 
 
 def filled(function: types.FunctionType) -> list[types.CellType]:

@@ -100,6 +100,11 @@ class Loss:
         return largest / (total + largest) if largest > 0 else 0.0
 
     @property
+    def users_parts(self) -> tuple[Any, ...]:
+        """What of this is the user's, and may have a state."""
+        return (self.function, self._single)
+
+    @property
     def settled(self) -> bool:
         """Whether nothing is left to be proven."""
         return self._proven

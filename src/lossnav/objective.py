@@ -23,18 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lossnav import batches as data_batches
-from lossnav import checkpoints, comparing, identity, rng
+from lossnav import checkpoints, comparing, contents, identity, rng
 from lossnav import params as algebra
 from lossnav.batches import DEFAULT_BUDGET, Batch, Batches
 from lossnav.calling import (
     BATCH_NORMS,
-    CopyPasses,
     FunctionPasses,
     Measured,
     Passes,
     Step,
     StepValues,
-    has_nan,
     make_passes,
 )
 from lossnav.counting import Counting, resolve_count
@@ -42,7 +40,6 @@ from lossnav.errors import (
     DataError,
     DeviceError,
     LossnavWarning,
-    LossShapeError,
     ObjectiveError,
     OptionError,
     StructureMismatchError,
@@ -64,6 +61,7 @@ from lossnav.measures import (
     with_gradients,
 )
 from lossnav.params import Params
+from lossnav.proof import Case, prove
 from lossnav.repeats import Repeats
 from lossnav.samples import Measurement
 
@@ -91,13 +89,17 @@ class Objective:
     model : nn.Module
         Any module. It is not changed by anything lossnav does: a private copy of its structure, in eval mode, is
         called with our own copies of its weights and buffers. A model in train mode is evaluated in eval mode
-        all the same, with a warning that says so.
+        all the same, with a warning that says so. Every pass starts from the same state: buffers that the forward
+        writes (a queue, a moving average) are handed from batch to batch within a pass, and begin anew with the next.
+        The centre and one displaced point are held against a fresh copy of the model, on the first batch.
     loss : callable, str or None
         ``loss(outputs, targets)``, or one of "cross_entropy", "mse", "l1", "nll",
         "binary_cross_entropy_with_logits". A loss with a ``reduction`` argument (all of torch's) is asked for one
         value a sample, which gives `loss_se`, wherever their mean is the loss itself; class weights and ignored
         targets of torch's cross-entropy are reckoned over all the data. Any other mean is weighted by the length of
         its batch. None: the model is given the whole batch and returns its loss, as a scalar or in ``outputs.loss``.
+        Loss, metrics and `forward` are copied too, with the modules they hold or enclose, and called in eval mode;
+        where they look at the model they look at our copy. Parameters of the loss hold still.
     data : (x, y) tensors or arrays, dict of tensors, Dataset, DataLoader, or iterable of batches
         Read once, kept on the device where it fits `data_budget`.
     metrics : sequence of str or callables, or dict of name to callable
@@ -156,6 +158,8 @@ class Objective:
         If the loss returns a vector without saying so, or a scalar where one value a sample was promised.
     OptionError
         If an option has an unknown value or no parameter matches `params`.
+    ObjectiveError
+        If the model cannot be called with other weights: one is reached through a global, say.
     DeviceError
         If the device is not there.
 
@@ -211,8 +215,6 @@ class Objective:
         self._loss = Loss(loss, reduction)
         self._forward = forward or _default_forward(loss is None)
         self._count = resolve_count(count)
-        self._measured_by: Any = (forward, getattr(type(model), "forward", None), repr(model))  # for the fingerprint
-        self._measured_by += () if count is None else (count,)
 
         everything = dict(model.named_parameters())
         moving = select_moving(everything, params)
@@ -222,9 +224,10 @@ class Objective:
         self._aliases = checkpoints.aliases_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
-        self._writes_weights = False
-        self._step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
-        self._pass: Passes = make_passes(model, self._step, bn, self.device)
+        self._writes_weights, self._unplanned = False, ""
+        step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
+        self._loss_parameters = _parameters_of_loss(self._loss, model)
+        self._adopt(make_passes(model, step, bn, self.device))
 
         with rng.preserved(seed, self.device):
             self.batches: Batches | None = Batches(
@@ -241,7 +244,10 @@ class Objective:
         self.population: int | None = None  # samples that this is a subset of
         self.subset_seed: int | None = None
         self.origin = None
-        self._prove(model)
+        self._prove(model, step, copy)
+        own = self._forward if forward else None
+        self._measured_by: Any = (own, getattr(type(model), "forward", None), repr(model))  # for the fingerprint
+        self._measured_by += () if count is None else (count,)
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
 
@@ -297,7 +303,8 @@ class Objective:
         self.name = name or name_of(function)
         self.bn, self.seed = "frozen", seed
         self.params = algebra.copy(tensors)
-        self._writes_weights = False
+        self._writes_weights, self._unplanned = True, "a bare function"  # it may write into what it is given
+        self._loss_parameters = 0
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
         self._held, self._buffers, self._aliases = {}, {}, frozenset()
@@ -306,18 +313,17 @@ class Objective:
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._count = resolve_count(count)
-        self._measured_by = function if count is None else (function, count)
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans, self._verdicts = {}, {}
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
                 self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget)
-
+            self.batches.written_to = True  # as far as anybody knows
         has_data = data is not None
-        self._pass = FunctionPasses(
-            partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
-        )
+        step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
+        self._adopt(FunctionPasses(step).apart())
+        self._measured_by = self._forward if count is None else (self._forward, self._count)
         return self
 
     # ------------------------------------------------------------------ evaluating
@@ -541,7 +547,10 @@ class Objective:
         >>> objective.double().params["weight"].dtype
         torch.float64
         """
-        other = self._measuring(self._loss.double(), self.metrics, double=True)
+        other = copy.copy(self)
+        other._adopt(self._pass.apart(double=True))
+        if not isinstance(other._loss.function, nn.Module):  # a module has been turned already
+            other = other._measuring(other._loss.double(), other.metrics)
         for cached in ("fingerprint", "data_fingerprint", "_data"):
             other.__dict__.pop(cached, None)
         for part in ("params", "_held", "_buffers"):
@@ -557,18 +566,23 @@ class Objective:
         Weights and data are shared, and only read. A bare function of the user's is called from both.
         """
         other = copy.copy(self)
-        other._pass = self._pass.apart()
+        other._adopt(self._pass.apart())
         return other
 
     def without_metrics(self) -> Objective:
         """Return the same objective that measures the loss alone."""
         return self._measuring(self._loss, {})
 
-    def _measuring(self, loss: Loss, metrics: dict[str, Metric], double: bool = False) -> Objective:
+    def _adopt(self, passes: Passes) -> None:
+        """Call the model this way, and what is measured with it as it is there."""
+        self._pass, self._step = passes, passes.step
+        self._forward, self._loss, self.metrics, self._count = cast(Any, passes.step).args[:4]
+
+    def _measuring(self, loss: Loss, metrics: dict[str, Metric]) -> Objective:
         other, step = copy.copy(self), cast(Any, self._pass.step)
         arguments = [loss if part is self._loss else metrics if part is self.metrics else part for part in step.args]
         other._loss, other.metrics, other._step = loss, metrics, partial(step.func, *arguments)
-        other._pass = self._pass.measuring(other._step, double)
+        other._pass = self._pass.measuring(other._step)
         return other
 
     def excluded(self, exclude: Sequence[str]) -> set[str]:
@@ -654,6 +668,7 @@ class Objective:
             "metrics": list(self.metrics),
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
+            "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
             "subset_seed": self.subset_seed,
@@ -674,50 +689,21 @@ class Objective:
 
     # ------------------------------------------------------------------ inside
 
-    def _prove(self, model: nn.Module) -> None:
-        """Pass one batch at the centre: learn what the loss returns, and how the model may be called.
-
-        A model that keeps a second reference to a weight (in a list, say) would go on using the old one. The weights
-        of our copy of the structure are NaN, so such a use shows here instead of giving a flat surface; such a model
-        is evaluated on a full private copy. A model that writes into its input or its weights is given copies.
-        """
+    def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
+        """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
         with rng.preserved(self.seed, self.device):
-            first: list[Batch] = [data_batches.move(next(iter(self.batches or [])), self.device)]
+            first: Batch = data_batches.move(next(iter(self.batches or [])), self.device)
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
-        params = algebra.copy(self.params | self._held)
-        before, failure = data_batches.versions(params), None
-        given = data_batches.move(first, self.device)
-        try:
-            suspicious = has_nan(self._first_steps(self._pass, params, first))
-        except (LossShapeError, DataError):
-            raise
-        except Exception as error:
-            failure, suspicious = error, True
+        center, held, buffers = self.params, self._held, self._buffers
+        case = Case(model, step, self._pass, center, held, buffers, first, self.bn, self.device, self.seed, copies)
+        proven = prove(case)
+        self._adopt(proven.passes)
+        self._writes_weights = proven.writes_weights
         if self.batches is not None:
-            self.batches.written_to = not data_batches.same(first, given)
-            first = given
-        self._writes_weights = data_batches.versions(params) != before
-        if not suspicious:
-            return
-        try:
-            on_copy = CopyPasses(model, self._step, self.bn, self.device)
-            nan_there_too = has_nan(self._first_steps(on_copy, self.params | self._held, first))
-        except Exception:
-            if failure is not None:  # it is not the way of calling: the user's own mistake is more useful
-                raise failure from None
-            return
-        if failure is not None or not nan_there_too:
-            self._pass = on_copy
-
-    def _first_steps(self, passes: Passes, params: Params, first: list[Batch]) -> list[StepValues]:
-        with rng.preserved(self.seed, self.device), torch.no_grad():
-            while True:
-                try:
-                    return passes(params, self._buffers, first)
-                except LossMisjudgedError:
-                    continue
+            self.batches.written_to = proven.writes_data
+        self._unplanned = proven.unplanned
 
 
 def _measure(
@@ -788,6 +774,23 @@ def _default_forward(own_loss: bool) -> Forward:
         )
 
     return forward
+
+
+def _parameters_of_loss(loss: Loss, model: nn.Module) -> int:
+    """How many trainable numbers a loss has beside the model's; they hold still, and a warning says so."""
+    inside = [tensor for tensor in contents.tensors(loss.users_parts) if isinstance(tensor, nn.Parameter)]
+    own = {id(parameter) for parameter in model.parameters()}
+    trainable = [parameter for parameter in inside if parameter.requires_grad and id(parameter) not in own]
+    count = sum(parameter.numel() for parameter in trainable)
+    if count:
+        warnings.warn(
+            f"The loss {loss.name} has {count:,} trainable numbers of its own (in {len(trainable)} tensors). They hold "
+            "still at their values; only the model's parameters move. To let them move, put the loss into the model "
+            "and pass loss=None.",
+            LossnavWarning,
+            stacklevel=4,
+        )
+    return count
 
 
 def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:

@@ -156,8 +156,11 @@ def test_what_has_no_outputs_is_said():
 
     _, x, y = simple()
     boxed = ln.Objective(Boxed().eval(), lambda out, y: F.cross_entropy(out.value, y), (x, y))
-    with pytest.raises(errors.ObjectiveError, match="cannot be told apart from.*forward="):
-        GaussNewton(boxed).derive([])
+    plain = ln.Objective(nn.Sequential(Boxed().layer).eval(), F.cross_entropy, (x, y))
+    point = {name.replace("layer", "0"): tensor for name, tensor in boxed.params.items()}
+    vector = torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    opened, wanted = (m.derive([vector]).products[0] for m in (GaussNewton(boxed), GaussNewton(plain, point)))
+    assert torch.allclose(opened, wanted)  # an object that holds tensors is looked into
     with pytest.raises(errors.OptionError, match="operator='fisher' is unknown.*'gauss-newton'"):
         ln.curvature.trace(boxed, operator="fisher")
 

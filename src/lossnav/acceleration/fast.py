@@ -22,7 +22,7 @@ from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.norms import Norm, fold_batch_norm
 from lossnav.acceleration.plan import Plan
 from lossnav.acceleration.structure import Structure
-from lossnav.batches import Batch, map_tensors, tensors
+from lossnav.batches import Batch, map_tensors, tensors, versions
 from lossnav.calling import FunctionalPasses, Measured, StepValues, call_with
 from lossnav.charts import Chart
 from lossnav.comparing import cut
@@ -33,6 +33,10 @@ from lossnav.params import Params
 Point = NDArray[np.float64]
 Response = Tensor | tuple[list[Tensor], list[float]]  # of the first layer; or its parts and their factors
 Pair = tuple[Batch, "Response | None"]
+
+
+class StateWrittenError(Exception):
+    """A pass wrote into buffers or data, which a plan uses again at every point."""
 
 
 class Fast:
@@ -58,7 +62,8 @@ class Fast:
         original = passes.whole.model
         model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
         self._weights = _AffineWeights(chart) if chart.affine else chart
-        self._buffers = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
+        belonging = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
+        self._buffers = {name: tensor.clone() for name, tensor in belonging.items()}  # nobody else's are at risk
         self._moving_buffers = chart.moving_buffers
         self._fixed = {name: self._form(t) for name, t in (objective._held | self._buffers).items()}
         given_layer = structure.first_layer if plan.amortize_first_layer else None
@@ -82,6 +87,7 @@ class Fast:
             self._weights = _AffineWeights(chart, self._fused.kernel.names)
         self._whole = _Whole(self._fused or model, objective._step, self._fused or self._given)
         self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
+        self._versions = versions(self._lasting)
 
     def __call__(self, point: Point) -> Values:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
@@ -110,6 +116,7 @@ class Fast:
                 steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
             else:
                 steps = self._functional(state, self._pairs(point))
+            self._require_unwritten()
         return steps
 
     def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
@@ -130,10 +137,21 @@ class Fast:
             made = torch.vmap(one, randomness="same")(
                 stacked, torch.tensor(np.asarray(points), device=objective.device)
             )
+            self._require_unwritten()
             return [
                 [(n, map_tensors(values, operator.itemgetter(i))) for n, values in zip(lengths, made, strict=True)]
                 for i in range(len(points))
             ]
+
+    @property
+    def _lasting(self) -> list[Any]:
+        """What one point leaves to the next."""
+        return [list(self._fixed.values()), self._batches]
+
+    def _require_unwritten(self) -> None:
+        """Raise where this point wrote into what the next one is to see: a batch may do so that was not tried."""
+        if versions(self._lasting) != self._versions:
+            raise StateWrittenError("the model writes into its buffers or its input")
 
     @property
     def graph(self) -> Graph | None:
@@ -219,7 +237,7 @@ class Fast:
     def _state(self, point: Point) -> Params:
         """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
         params, buffers = self._weights(point), self.chart.buffers(point)
-        moved = {name: buffers[name] for name in self._moving_buffers}
+        moved = {name: buffers[name].clone() for name in self._moving_buffers}
         fixed = self._fixed | {name: self._form(tensor) for name, tensor in moved.items()}
         if self._fused is not None:
             self._fused.kernel.load(params | fixed)

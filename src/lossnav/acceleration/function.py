@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lossnav.acceleration.fast import Fast, Point
+from lossnav.acceleration.fast import Fast, Point, StateWrittenError
 from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.planner import Choice, Way, choose
@@ -119,6 +119,9 @@ class Accelerated:
         while True:
             try:
                 return self.fast(point)
+            except StateWrittenError as error:
+                self._give_up(error)
+                return self.plain(point)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error) or not self.halve():
                     raise
@@ -130,9 +133,13 @@ class Accelerated:
 
     def many(self, points: Sequence[Point]) -> list[Values]:
         """Return loss and metrics at several coordinates, in one pass; fewer at once when memory runs out."""
-        assert self.fast is not None
+        if self.fast is None:  # given up on the way
+            return [dict(self.plain(point)) for point in points]
         try:
             return self.fast.many(points)
+        except StateWrittenError as error:
+            self._give_up(error)
+            return [dict(self.plain(point)) for point in points]
         except (RuntimeError, MemoryError) as error:
             if not _out_of_memory(error) or len(points) == 1:
                 raise
@@ -141,6 +148,12 @@ class Accelerated:
             self.choice.events.append(f"out of memory: {half} points at once")
             self.choice.plan = self.fast.plan = replace(self.choice.plan, points=half)
         return self.many(points[:half]) + self.many(points[half:])
+
+    def _give_up(self, error: StateWrittenError) -> None:
+        """From here on the plain path, which gives every pass buffers and data of its own."""
+        self.plain.objective._unplanned = str(error)
+        self.fast, self.choice.plan = None, Plan()
+        self.choice.events.append(f"plain from here on: {error}")
 
     def describe(self) -> dict[str, Any]:
         """Say what is done, in values that JSON can hold."""

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from lossnav import rng
-from lossnav.acceleration.fast import Fast
+from lossnav.acceleration.fast import Fast, StateWrittenError
 from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.kernel import can_compile, require_weights_in_cache
 from lossnav.acceleration.plan import TOLERANCES as TOLERANCES
@@ -162,9 +162,10 @@ class _Finder:
             self.choice.events.append("plain: lazy directions are drawn anew at every point; plans need them stored")
             self._fall_back_to_plain()
             return None
-        writes = objective._writes_weights or (objective.batches is not None and objective.batches.written_to)
-        if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or writes:
-            self.choice.events.append("plain: this model or function cannot be taken apart")
+        written = objective.batches is not None and objective.batches.written_to
+        reason = objective._unplanned or ("its data is written to" if written else "")
+        if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or reason:
+            self.choice.events.append(f"plain: {reason or 'this model or function cannot be taken apart'}")
             self._fall_back_to_plain()
             return None
         with rng.preserved(self.objective.seed, self.objective.device), torch.no_grad():
@@ -417,6 +418,12 @@ class _Finder:
             try:
                 found, reason = self._hold(plan), ""
                 reason = found.reason(plan.tolerance)
+            except StateWrittenError as failure:
+                self.objective._unplanned = str(failure)
+                self.choice.events.append(f"plain: {failure}")
+                self._fall_back_to_plain()
+                self.choice.plan = Plan()
+                return None
             except Exception as failure:
                 known = isinstance(failure, NotReadableError)
                 reason = f"not fused: {failure}" if known else _in_words(failure)

@@ -77,7 +77,7 @@ def look(objective: Objective, displaced: Params) -> Structure:
     """
     found = Structure()
     passes = objective._pass
-    if not isinstance(passes, FunctionalPasses) or objective.batches is None or objective._writes_weights:
+    if not isinstance(passes, FunctionalPasses) or objective.batches is None or objective._unplanned:
         return found
     first = next(iter(objective.batches))
     steps = passes(objective.params | objective._held, objective._buffers, [first])
@@ -146,7 +146,7 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
 def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | None, int]:
     """All batches as one, where every tensor counts the samples along its first axis and so do all values."""
     batches = objective.batches
-    if batches is None or not batches.resident or batches.written_to or objective._writes_weights:
+    if batches is None or not batches.resident or batches.written_to or objective._unplanned:
         return None, 0
     if objective.bn != "frozen":
         return None, 0  # statistics of a batch depend on which samples are in it

@@ -255,6 +255,7 @@ class Operator:
         """Whether more products at this point are likely, and what the graphs hold on to stays as it is until then."""
         objective = self.objective
         lasting = objective.bn == "frozen" and isinstance(objective._pass, FunctionalPasses)
+        lasting = lasting and not objective._unplanned  # a buffer that the next batch writes to is in the graph
         return lasting and objective.device.type == "cpu" and 0 < len(slopes) < self.count
 
     def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
