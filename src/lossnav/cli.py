@@ -908,11 +908,13 @@ def _summary_words(surface: Any) -> dict[str, str]:
     if outcome is not None and "seed" not in surface.dims:
         resolved = outcome["cells"] - outcome["unresolved"]
         words["estimated error"] = (
-            f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells"
+            f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells; no bound"
         )
         if outcome["unresolved"]:
             off = f"99 % of all cells are within {float(outcome['estimated_error_p99']):.2g}"
             words["unresolved"] = f"{outcome['unresolved']:,} of {outcome['cells']:,} cells; {off}"
+        if float(outcome.get("noise", 0)) > 0:
+            words["noise"] = f"{float(outcome['noise']):.2g} relative (standard deviation)"
         if outcome["non_finite"]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
     if "control_variate" in surface.attrs:
