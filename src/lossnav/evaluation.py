@@ -260,7 +260,7 @@ def stream(
     >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
     [5, 9]
     """
-    require_fit(objective, chart, sampler)
+    chart = require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
@@ -408,7 +408,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     >>> ln.estimate(bowl, line, ln.Grid(alpha=(-1, 1, 101))).points
     101
     """
-    require_fit(objective, chart, sampler)
+    chart = require_fit(objective, chart, sampler)
     engine = engine or Local()
     with rng.preserved(device=objective.device):
         started = time.perf_counter()
@@ -490,8 +490,12 @@ def _peak_bytes(device: torch.device) -> float:
     return float(peak) if sys.platform == "darwin" else 1024.0 * peak
 
 
-def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
-    """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is."""
+def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> Chart:
+    """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is.
+
+    Returns the chart as it is for the objective (see `Chart.fitted`).
+    """
+    chart = chart.fitted(objective)
     objective.require_same_structure(chart.center, "the chart's centre")
     if tuple(sampler.dims) != tuple(chart.dims):
         raise SamplerError(
@@ -500,6 +504,7 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
         )
     if taken := set(objective.metrics) & {*chart.dims, "point"}:
         raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
+    return chart
 
 
 class _Run:

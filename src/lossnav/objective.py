@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
+import os
 import re
 import warnings
 from collections import Counter
@@ -222,6 +223,7 @@ class Objective:
         self.params = {name: taken[name] for name in moving}
         self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
         self._aliases = checkpoints.aliases_of(model)
+        self._optional = checkpoints.optional_buffers(model) | _made_anew(model, bn)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
         self._writes_weights, self._unplanned = False, ""
@@ -307,7 +309,7 @@ class Objective:
         self._loss_parameters = 0
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
-        self._held, self._buffers, self._aliases = {}, {}, frozenset()
+        self._held, self._buffers, self._aliases, self._optional = {}, {}, {}, frozenset()
         self.roles = {name: _role_by_name(name) for name in self.params}
         self.transposed = {}
         self._loss = Loss(None, reduction)
@@ -486,25 +488,45 @@ class Objective:
         enough = variance / (allowed + variance / total) if allowed + variance > 0 else total
         return min(total, max(_LEAST_SUBSET, math.ceil(enough) if math.isfinite(enough) else total))
 
-    def at(self, state: Mapping[str, Tensor]) -> Objective:
+    def at(
+        self, state: Mapping[str, Tensor] | str | os.PathLike[str], missing: checkpoints.Missing = "refuse"
+    ) -> Objective:
         """Return the same objective centred at other weights, such as a checkpoint's.
 
         Parameters
         ----------
-        state : mapping of str to Tensor
-            A state dict: every parameter that moves, and if it has them the held ones and the buffers.
+        state : mapping of str to Tensor, or path
+            A state dict or a file of one: every parameter that moves and every buffer, and if it has them the held
+            parameters. Buffers that a model saves in no file (``persistent=False``) and the counter
+            ``num_batches_tracked`` may be missing, and with a `bn` other than "frozen" the statistics of BatchNorm.
+        missing : "refuse" or "keep"
+            What is done where others are missing: ``keep`` takes those that the objective has, with a warning that
+            names them.
 
         Raises
         ------
         CheckpointMismatchError
-            If a parameter that moves is missing, has another shape, or a name is unknown.
+            If a parameter that moves or a buffer is missing, has another shape, or a name is unknown.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Linear(1, 1), nn.BatchNorm1d(1)).eval()
+        >>> objective = Objective(model, "mse", (torch.zeros(2, 1), torch.zeros(2, 1)))
+        >>> later = objective.at(model.state_dict() | {"1.running_mean": torch.tensor([3.0])})
         """
-        state = checkpoints.fit(state, self.params, self._held | self._buffers, self._aliases, self.name)
-        parts = (
-            {name: state.get(name, tensor).to(tensor.device, tensor.dtype) for name, tensor in part.items()}
-            for part in (self.params, self._held, self._buffers)
-        )
-        return self._with(*parts)
+        if isinstance(state, str | os.PathLike):
+            given, source = checkpoints.load(state), f"The checkpoint {os.fspath(state)}"
+        else:
+            given, source = dict(state), "The state dict"
+        anatomy = self.anatomy
+        params, held, buffers = anatomy.sort(given | getattr(state, "buffers", {}))
+        checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
+        return self._with(params, self._held | held, self._buffers | buffers)
+
+    @property
+    def anatomy(self) -> checkpoints.Anatomy:
+        """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
+        return checkpoints.Anatomy(self.name, self.params, self._held, self._buffers, self._optional, self._aliases)
 
     def around(self, point: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.
@@ -871,6 +893,12 @@ def describe_parameters(model: nn.Module, moving: Collection[str]) -> tuple[dict
             elif type(module).__name__ == "Conv1D" and parameter.dim() == 2:  # GPT-2's: (inputs, outputs)
                 transposed[leaf] = 1
     return {name: roles.get(name, _role_by_name(name)) for name in moving}, transposed
+
+
+def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
+    """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
+    layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
+    return frozenset(f"{n}.{leaf}" if n else leaf for n, _ in layers for leaf in ("running_mean", "running_var"))
 
 
 def _role_by_name(name: str) -> Role:
