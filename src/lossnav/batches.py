@@ -125,6 +125,11 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def last(self) -> list[Batch]:
+        """The last batch of several that are kept; nothing where that takes a pass over the source."""
+        return self._kept[-1:] if self._kept is not None and len(self._kept) > 1 else []
+
     def __getstate__(self) -> dict[str, Any]:
         """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
         return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}

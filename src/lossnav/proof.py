@@ -26,7 +26,7 @@ from lossnav import contents, rng
 from lossnav import params as algebra
 from lossnav.batches import Batch
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues
-from lossnav.errors import DataError, LossShapeError, ObjectiveError
+from lossnav.errors import DataError, LossShapeError, ObjectiveError, OptionError
 from lossnav.measures import LossMisjudgedError, reduce_steps
 from lossnav.memory import free_bytes
 from lossnav.params import Params
@@ -134,7 +134,7 @@ def prove(case: Case) -> Proven:
             if difference and isinstance(passes, FunctionalPasses):
                 passes.remembers = True  # then a cache is filled anew at every point
                 difference = _difference(case, passes, part, truth)
-        except (ObjectiveError, LossShapeError, DataError):
+        except (ObjectiveError, LossShapeError, DataError, OptionError):
             raise
         except Exception as error:
             failure = failure or error
@@ -176,7 +176,7 @@ def _first_pass(case: Case, found: Proven) -> Exception | None:
     given, versions = data_batches.move(case.batch, case.device), data_batches.versions(params)
     try:
         hollow, found.written_buffers = _watched(case, found.passes, params, given)
-    except (ObjectiveError, LossShapeError, DataError):
+    except (ObjectiveError, LossShapeError, DataError, OptionError):
         raise
     except _WrittenError:
         case.copies = True

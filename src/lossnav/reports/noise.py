@@ -27,6 +27,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Say what of the picture would be otherwise with other samples, or with exact arithmetic."""
     if subject.objective:
         yield _data(subject)
+        yield from _cut(subject)
     if subject.surface is not None and len(subject.losses) and subject.seeds is None:
         yield from _intervals(subject)
     if subject.surface is not None and len(subject.losses) > 1:
@@ -67,6 +68,21 @@ def _data(subject: Subject) -> Finding:
     return Finding(
         "data", "note", f"All {samples:,} samples of the data were used. {whose}.", "Say which in the caption.", values
     )
+
+
+def _cut(subject: Subject) -> Iterator[Finding]:
+    """Whether the loss was found to be another one in other batches, when the objective was made."""
+    cut = subject.objective.get("cut")
+    if cut:
+        yield Finding(
+            "batches",
+            "warning",
+            f"The loss depends on how the data is cut into batches: {cut['samples']} samples gave {cut['whole']:.6g} "
+            f"as one batch and {cut['parts']:.6g} as two.",
+            "Say how long the batches were; or let the loss return one value a sample, or say by count= what it is a "
+            "mean over.",
+            dict(cut),
+        )
 
 
 # ---------------------------------------------------------------------- standard errors
