@@ -14,6 +14,10 @@ from torch import nn
 import lossnav as ln
 from lossnav import errors
 
+pytestmark = pytest.mark.filterwarnings(  # a state that moves with every batch does depend on them
+    "ignore::lossnav.errors.BatchDependenceWarning"
+)
+
 torch.manual_seed(0)
 X, Y = torch.randn(24, 6), torch.randint(0, 3, (24,))
 SIZE = 8

@@ -759,7 +759,8 @@ class Objective:
         """
         if self.batches is None or self.bn == "batch" or self._loss.reduction == "batch" or not self._counts:
             return
-        batches = [next(iter(self.batches)), *self.batches.last] if misjudged is None else [misjudged]
+        with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
+            batches = [next(iter(self.batches)), *self.batches.last] if misjudged is None else [misjudged]
         found = self._cuts(batches)
         reading = self._loss.reading
         if reading.loose and not reading.weighs:  # a mean and something more: perhaps what that is does not matter
