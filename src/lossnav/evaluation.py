@@ -527,7 +527,8 @@ class _Run:
         self.outcome: dict[str, Any] | None = None
         self.finished = False
         self.stop: StopRequests
-        self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+        self.made_of: dict[str, Any] = {"objective": objective.describe(), "chart": chart.describe()}
+        self.made_of["sampler"] = sampler.describe()
         self.made_of |= surfaces.jsonable(about or {})
         if keep_samples:
             self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them

@@ -288,6 +288,11 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
             id(module): name for name, module in passes.whole.model.named_modules()
         }  # fmt: skip
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, two seconds of it, at the first operation that is seen."""
+        return False
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.protected and function._schema.is_mutable:
