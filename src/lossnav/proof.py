@@ -123,6 +123,7 @@ def prove(case: Case) -> Proven:
     failure = _first_pass(case, found)
     part = _cut(case.batch)
     truth = _truth(case, part)
+    _require_true_copy(case, part, truth)
     ways: list[Callable[[], Passes]] = [] if failure else [lambda: case.passes]
     if not isinstance(case.passes, CopyPasses):
         ways.append(lambda: _full_copy(case))
@@ -396,6 +397,25 @@ def _fresh(case: Case, point: Params, part: Batch) -> float:
     """The loss of a fresh deep copy of the user's model, with other weights in it."""
     passes = CopyPasses(case.model, case.step, case.bn, case.device)
     return _values(case, passes, point | case.held, part)
+
+
+def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
+    """Raise where a copy of the model, which its class makes in a way of its own, is another model."""
+    if not case.copies or truth.at_center is None or not isinstance(case.passes, FunctionalPasses):
+        return
+    own = next((module for module in case.model.modules() if contents.restores_itself(module)), None)
+    if own is None:
+        return
+    try:
+        value = _by_itself(case, case.passes, part)
+    except Exception:  # then there is nothing to hold it against
+        return
+    if value is not None and not _agree(case, value, truth.at_center):
+        raise ObjectiveError(
+            f"A copy of {type(case.model).__name__} is another model: on the first batch it has the loss "
+            f"{truth.at_center:.7g}, and the model itself {value:.7g}. {type(own).__name__} says itself how it is "
+            "copied (__deepcopy__, __getstate__) and leaves something out: copy that too, or drop the method."
+        )
 
 
 def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | None:
