@@ -52,8 +52,9 @@ def row(name):
 
 
 @pytest.mark.parametrize("name", [row(name) for name in TABLE])
-@pytest.mark.filterwarnings("ignore:.*:UserWarning", "error::lossnav.errors.LossnavWarning")
-@pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")  # contrastive losses are among them
+@pytest.mark.filterwarnings(  # the last counts most; contrastive losses are among them
+    "ignore:.*:UserWarning", "error::lossnav.errors.LossnavWarning", "ignore::lossnav.errors.BatchDependenceWarning"
+)
 def test_a_model_is_what_plain_torch_says(name, planned):
     case = build(name)
     torch.manual_seed(11)
