@@ -319,7 +319,7 @@ class Kept:
         )
 
     def learn(self) -> None:
-        """See which were written to behind a version's back (`tensor.data`, large arrays), to look at them each time."""
+        """See which were written to behind a version's back (`tensor.data`, large arrays): they are looked at from now on."""
         for row in self._tensors:
             row[3] = row[3] or not equal(row[0], row[1])
         for row in self._inner:
