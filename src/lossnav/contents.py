@@ -57,8 +57,7 @@ def parts(value: Any) -> Iterator[Any]:
         yield from (value.func, value.args, value.keywords)
     else:
         yield from (getattr(value, "__dict__", None) or {}).values()
-        if names := _slot_names(type(value)):
-            yield from (getattr(value, name) for name in names if hasattr(value, name))
+        yield from _slots(value).values()
 
 
 def reachable(value: Any) -> Iterator[Any]:
@@ -126,7 +125,8 @@ def _copied(value: T, memo: dict[int, Any], own_copying: bool) -> T:
     found = [part for part in reachable(value) if id(part) not in memo]
     themselves = [] if own_copying else [part for part in found if _copies_itself(part)]
     for module in themselves:
-        memo[id(module)] = type(module).__new__(type(module))
+        kind: Any = type(module)
+        memo[id(module)] = kind.__new__(kind)
     functions = [part for part in found if isinstance(part, types.FunctionType)]
     cells: dict[int, tuple[types.CellType, types.CellType]] = {}
     for function in functions:
@@ -164,19 +164,21 @@ def _with_own_methods(value: T, memo: dict[int, Any]) -> T:
         return types.MethodType(memo[id(part.__func__)], part.__self__) if known else part
 
     copies = {id(part) for part in memo.values()}  # nothing of the user's own is written to
-    for part in list(reachable(value)):
-        if id(part) not in copies:
-            continue
-        attributes = getattr(part, "__dict__", None)
-        for dictionary in (part, attributes):
-            if isinstance(dictionary, dict):
-                dictionary.update({name: own(item) for name, item in dictionary.items() if own(item) is not item})
-        if isinstance(part, list):
-            part[:] = [own(item) for item in part]
-        if isinstance(part, types.FunctionType):
-            for cell in filled(part):
+    ahead = True
+    while ahead:  # around a forward that was put there before
+        ahead = False
+        for part in [part for part in reachable(value) if id(part) in copies]:
+            for dictionary in [d for d in (part, getattr(part, "__dict__", None)) if isinstance(d, dict)]:
+                fresh = {name: own(item) for name, item in dictionary.items()}
+                if any(item is not dictionary[name] for name, item in fresh.items()):
+                    dictionary.update(fresh)
+                    ahead = True
+            if isinstance(part, list):
+                part[:] = [own(item) for item in part]
+            for cell in filled(part) if isinstance(part, types.FunctionType) else ():
                 if own(cell.cell_contents) is not cell.cell_contents:
                     cell.cell_contents = own(cell.cell_contents)
+                    ahead = True
     return cast(T, own(value))
 
 
@@ -319,7 +321,7 @@ class Kept:
         )
 
     def learn(self) -> None:
-        """See which were written to behind a version's back (`tensor.data`, large arrays): they are looked at from now on."""
+        """See what was written to behind a version's back (`tensor.data`, large arrays), to compare it each time."""
         for row in self._tensors:
             row[3] = row[3] or not equal(row[0], row[1])
         for row in self._inner:
@@ -366,7 +368,7 @@ def _inner_state(part: Any) -> Any:
 
 def _same_values(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray):
-        return a.shape == b.shape and a.tobytes() == b.tobytes()
+        return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
     if isinstance(a, Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -395,12 +397,13 @@ def _slots(part: Any) -> dict[str, Any]:
     """Attributes of an object of the user's own that has slots instead of a dict."""
     if isinstance(part, (*_ATOMS, *_CONTAINERS, Tensor, types.FunctionType, types.MethodType, functools.partial)):
         return {}
-    names = _slot_names(type(part))
+    kind: Any = type(part)
+    names = _slot_names(kind)
     return {name: getattr(part, name) for name in names if hasattr(part, name)} if names else {}
 
 
 @functools.lru_cache(maxsize=4096)
-def _slot_names(kind: type) -> tuple[str, ...]:
+def _slot_names(kind: Any) -> tuple[str, ...]:
     """Names of the slots of a class; of what is written in C those are not to be set."""
     names = (name for base in kind.__mro__ for name in _listed(base.__dict__.get("__slots__", ())))
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))

@@ -476,7 +476,8 @@ def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: Torch
                         steps = passes(point, case.buffers, [given])
                 break
             except LossMisjudgedError:
-                continue
+                if isinstance(passes, FunctionalPasses | CopyPasses):
+                    passes.learn()
     return reduce_steps(steps, has_samples=True)[0]["loss"]
 
 

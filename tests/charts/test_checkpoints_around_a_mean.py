@@ -35,7 +35,7 @@ def mean_of(models, weights, statistics_of=None):
     return made
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.5, 0.3])
 def test_a_line_around_a_mean_ends_in_the_networks_themselves(kind, share):
     a, b, other = (trained(kind, seed) for seed in (0, 1, 2))

@@ -28,9 +28,10 @@ _NEAR = 0.1  # of a direction's length: what is further off a chart does not lie
 class Anchors:
     """The buffers of a chart: each checkpoint's own at its place, interpolated between as the weights are.
 
-    Between the checkpoints a floating-point or complex buffer is their mean by barycentric coordinates (where one of
-    them lies between others, in the simplex of a Delaunay triangulation), computed in float64; any other is that of the nearest. Outside they are held at the nearest point between the checkpoints:
-    extrapolated, a variance could be negative. Coordinates in which the checkpoints do not differ do not matter.
+    Between the checkpoints a floating-point or complex buffer is their mean by barycentric coordinates, computed in
+    float64; any other is that of the nearest. Where one of them lies between others, they are those of the simplex of
+    a Delaunay triangulation. Outside they are held at the nearest point between the checkpoints: extrapolated, a
+    variance could be negative. Coordinates in which the checkpoints do not differ do not matter.
 
     Parameters
     ----------
