@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from typer.testing import CliRunner
 
 import lossnav as ln
@@ -149,3 +150,29 @@ def test_a_snapshot_is_evaluated_with_its_own_buffers(tmp_path):
     assert float(path["loss_projected"][0]) == pytest.approx(truths[0], rel=1e-5)  # it lies on the line, with its own
     alone = ln.evaluate_trajectory(objective, line, trajectory, buffers="objective", progress=False)
     assert float(alone["loss"][0]) == pytest.approx(objective.evaluate(trajectory[0])["loss"], rel=1e-6)
+
+
+def test_the_report_says_whose_buffers_a_center_takes():
+    torch.manual_seed(0)
+    data = torch.randn(40, 6), torch.randint(0, 3, (40,))
+    models = []
+    for shift in (0.0, 2.0):
+        model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 3))
+        model(data[0] + shift)
+        models.append(model.eval())
+    a, b = (ln.Objective(model, "cross_entropy", data) for model in models)
+    grid = ln.Grid(alpha=(-1, 1, 3))
+    (random,) = ln.directions.random(a)
+
+    def found(objective, center):
+        lines = ln.report(ln.evaluate(objective, ln.Line(center, random), grid)).lines
+        return next((line for line in lines if line.check == "buffers"), None)
+
+    warned = found(a, b.params)
+    assert warned.level == "warning" and "1.running_mean" in warned.said
+    assert found(a, a.params) is None
+    assert found(a, dict(a.params)) is None
+    assert found(a, b).level == "ok"
+    assert found(b, b.params) is None
+    same = a.around({name: 1.1 * tensor for name, tensor in a.params.items()})  # the same buffers, known to be
+    assert found(a, same) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -60,7 +61,7 @@ def difference(
     >>> round(found.value - float(surface["loss"][2] - surface["loss"][1]), 6)
     0.0
     """
-    if isinstance(second, xr.Dataset):
+    if isinstance(cast(object, second), xr.Dataset):
         raise OptionError("The last argument is a surface. Pass difference(surface, p, q), or difference(a, b, p).")
     if isinstance(first, xr.Dataset):
         ends = ((surface, second), (first, second))

@@ -534,6 +534,8 @@ class _Run:
             self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
         if sampling := _sampling(objective, chart, center):
             self.made_of["sampling"] = surfaces.jsonable(sampling)
+        if foreign := _foreign_buffers(objective, chart):
+            self.made_of["foreign_buffers"] = foreign
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
@@ -855,6 +857,16 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
             "augmentation, or pass check=False to accept the noise."
         )
     return first
+
+
+def _foreign_buffers(objective: Objective, chart: Chart) -> list[str]:
+    """Buffers that are the objective's at every point, though the weights at the centre of the chart are others."""
+    if chart.knows_buffers or chart.anchors is not None:
+        return []
+    own = objective.params
+    if all(algebra.same(t.to(own[name].device, own[name].dtype), own[name]) for name, t in chart.center.items()):
+        return []
+    return objective.anatomy.missing(())
 
 
 def _sampling(objective: Objective, chart: Chart, center: Mapping[str, float]) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Chart(ABC):
 
     dims: ClassVar[tuple[str, ...]]
     affine: ClassVar[bool] = False
+    knows_buffers = False  # whether the buffers of its points were known when it was fitted to an objective
     anchors: Anchors | None = None
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
@@ -161,6 +162,7 @@ class Chart(ABC):
         for point in points:
             point.require_buffers(anatomy)
         chart = copy.copy(chart)
+        chart.knows_buffers = True
         chart.anchors = None if chart.anchors is None else chart.anchors.fitted(objective)
         chart.directions = tuple(with_points(direction, ()) for direction in chart.directions)
         chart._network = Network(chart.center, {}, {}, chart._network.source)  # what follows hangs on nothing else

@@ -41,6 +41,8 @@ def _still(subject: Subject) -> Finding:
         words.append(f"{len(excluded)} of {len(excluded) + len(moving)} tensors stay at the centre ({some})")
     if held:
         words.append(f"{held:,} parameters of the model are held by the objective")
+    if of_loss := int(objective.get("loss_parameters_held") or 0):
+        words.append(f"{of_loss:,} trainable parameters of the loss are held")
     if left_out:
         words.append(f"{left_out} filters too small for so many directions do not move in all of them")
     if not words:
@@ -60,6 +62,17 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
     """Of a chart through checkpoints: which buffers move, and where they are nobody's own."""
     said = subject.chart.get("buffers")
     if not said:
+        if foreign := list(subject.attrs.get("foreign_buffers", ())):
+            some = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+            yield Finding(
+                "buffers",
+                "warning",
+                f"The weights at the centre are not the objective's, and its {len(foreign)} buffers ({some}) stay the "
+                "objective's at every point: weights of one network with the statistics of another.",
+                "Make the chart around objective.at(checkpoint), which has both; where the centre is no checkpoint, "
+                'pass bn="recompute".',
+                {"foreign": foreign},
+            )
         return
     names, places = [*said["moved"]], [point["at"] for point in said["points"]]
     some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
