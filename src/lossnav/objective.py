@@ -251,6 +251,7 @@ class Objective:
                 budget=data_budget,
                 float_dtype=next(iter(self.params.values())).dtype,
                 progress=progress,
+                seed=seed,
             )
         self.samples: int | None = None
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
@@ -339,7 +340,7 @@ class Objective:
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
-                self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget)
+                self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget, seed=seed)
             self.batches.written_to = True  # as far as anybody knows
         has_data = data is not None
         step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
