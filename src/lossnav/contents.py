@@ -268,7 +268,8 @@ class Kept:
     Parameters
     ----------
     value : object
-        All that it reaches is kept, but for hooks, of which there may be more while a pass is watched.
+        All that it reaches is kept; of hooks that modules have, which there are. Those that lossnav watches a pass by
+        are left alone.
     without : iterable of Tensor
         Tensors whose numbers are not kept: those that others put in place at every pass.
     borrowed : bool
@@ -293,6 +294,7 @@ class Kept:
         self._others: list[tuple[Any, Any]] = []  # lists, sets and deques
         self._inner: list[list[Any]] = []  # arrays, bytes and random generators: it, its state, whether it is looked at
         self._slots: list[tuple[Any, dict[str, Any]]] = []
+        self._hooks: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         for part in _stateful(value, borrowed=borrowed):
             if isinstance(part, Tensor):
                 if id(part) not in skipped and part.numel() * part.element_size() <= _LARGEST:
@@ -304,6 +306,9 @@ class Kept:
                 self._others.append((part, copy.copy(part)))
             elif (inner := _inner_state(part)) is not None:
                 self._inner.append([part, inner, not isinstance(part, np.ndarray) or part.size <= _SMALL])
+            if isinstance(part, nn.Module):
+                tables = [table for name, table in vars(part).items() if _of_hooks(name) and isinstance(table, dict)]
+                self._hooks += [(table, dict(table)) for table in tables]
             attributes = None if isinstance(part, types.FunctionType | Tensor) else getattr(part, "__dict__", None)
             if isinstance(attributes, dict):
                 self._dicts.append((attributes, dict(attributes)))
@@ -314,6 +319,7 @@ class Kept:
         """Whether anything is another than it was."""
         return (
             any(not _alike(dictionary, saved) for dictionary, saved in self._dicts)
+            or any(not _alike(_without_ours(table), _without_ours(saved)) for table, saved in self._hooks)
             or any(not _same_items(part, saved) for part, saved in self._others)
             or any(not _alike(_slots(part), saved) for part, saved in self._slots)
             or any(not _same_values(_inner_state(part), saved) for part, saved, _ in self._inner)
@@ -333,6 +339,11 @@ class Kept:
             if not _alike(dictionary, saved):
                 dictionary.clear()
                 dictionary.update(saved)
+        for table, saved in self._hooks:  # a model may mark itself as hooked, and hook itself anew without the mark
+            if not _alike(_without_ours(table), _without_ours(saved)):
+                ours = {key: hook for key, hook in table.items() if _is_ours(hook)}
+                table.clear()
+                table.update(saved | ours)
         for part, saved in self._others:
             if not _same_items(part, saved):
                 part.clear()
@@ -453,6 +464,14 @@ def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterat
 
 def _of_hooks(name: str) -> bool:
     return name.startswith("_") and "hook" in name
+
+
+def _is_ours(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("lossnav.")
+
+
+def _without_ours(table: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: hook for key, hook in table.items() if not _is_ours(hook)}
 
 
 def _same_items(a: Any, b: Any) -> bool:

@@ -889,7 +889,8 @@ def _likely_reason(objective: Objective) -> str:
     for name, tensor in objective.params.items():
         if not bool(torch.isfinite(tensor).all()):
             return f'The weights hold NaN or inf in "{name}": check the checkpoint.'
-    for i, batch in enumerate(objective.batches or []):
-        if any(part.is_floating_point() and not bool(torch.isfinite(part).all()) for part in tensors(batch)):
-            return f"The data holds NaN or inf in batch {i}: clean it."
+    with rng.preserved(objective.seed, objective.device):
+        for i, batch in enumerate(objective.batches or []):
+            if any(part.is_floating_point() and not bool(torch.isfinite(part).all()) for part in tensors(batch)):
+                return f"The data holds NaN or inf in batch {i}: clean it."
     return "Weights and data are finite: check the loss, and that training did not diverge."

@@ -251,6 +251,7 @@ class Objective:
                 budget=data_budget,
                 float_dtype=next(iter(self.params.values())).dtype,
                 progress=progress,
+                seed=seed,
             )
         self.samples: int | None = None
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
@@ -339,7 +340,7 @@ class Objective:
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
-                self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget)
+                self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget, seed=seed)
             self.batches.written_to = True  # as far as anybody knows
         has_data = data is not None
         step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
@@ -685,7 +686,8 @@ class Objective:
         dict
             ``distinct`` and ``copies`` (see `Repeats`; of a subset copies do no harm: it is the mean over all the data
             that it estimates), ``unseen_weight`` (part of the sum of weights that a class with a weight but no sample
-            would have, were it 3/n of the data), and of a subset what is known of all the data at the centre:
+            would have, were it 3/n of the data), ``rows`` (a fingerprint of the samples in their order, whatever the
+            batches), and of a subset what is known of all the data at the centre:
             ``population`` with the ``skewness`` of its losses and its ``loss``. Without what is not known.
         """
         if self.batches is None:
@@ -695,6 +697,8 @@ class Objective:
         unseen = None if repeats.labels is None else self._loss.unseen_weight(repeats.labels)
         if unseen is not None:
             found["unseen_weight"] = unseen
+        if repeats.rows is not None:
+            found["rows"] = repeats.rows
         if self._of_all:
             found["population"] = dict(self._of_all)
         return found
