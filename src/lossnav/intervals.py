@@ -7,6 +7,7 @@ than it says. What is needed to tell is recorded beside every surface (``attrs["
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -180,7 +181,13 @@ def _ordered(residuals: Array) -> float:
 
 
 def interval_of(
-    value: float, error: float, spread: Mapping[str, Any], *, level: float = 0.95, rounding: float = 0.0
+    value: float,
+    error: float,
+    spread: Mapping[str, Any],
+    *,
+    level: float = 0.95,
+    rounding: float = 0.0,
+    of: str = "losses",
 ) -> Interval:
     """An interval for a mean over samples, by what they say of themselves.
 
@@ -198,9 +205,11 @@ def interval_of(
     level : float
     rounding : float
         Error of the arithmetic: a smaller standard error says nothing.
+    of : str
+        What the mean is of, in the plural.
     """
-    if not 0 < level < 1:
-        raise OptionError(f"level={level} is none. Pass a number between 0 and 1, such as 0.95.")
+    if not isinstance(level, int | float) or not 0 < level < 1:
+        raise OptionError(f"level={level!r} is none. Pass a number between 0 and 1, such as 0.95.")
     n, part = int(spread.get("samples", 0)), float(spread.get("part", 0.0))
     given: dict[str, Any] = {"value": value, "error": error, "level": level, "samples": n}
     if part >= 1 and error == 0:
@@ -210,7 +219,7 @@ def interval_of(
         return Interval(**given, low=math.nan, high=math.nan, method="not known", warnings=why)
     if error <= rounding:
         why = (
-            f"All {n:,} losses are the same up to rounding: how much others differ is not known (up to "
+            f"All {n:,} {of} are the same up to rounding: how much others differ is not known (up to "
             f"{UNSEEN / n:.1%} of all may be of another kind).",
         )
         return Interval(**given, low=value - rounding, high=value + rounding, method="rounding alone", warnings=why)
@@ -402,8 +411,11 @@ def place_of(surface: xr.Dataset, point: Sequence[float] | Mapping[str, float]) 
             "This surface is of several seeds. Take one: surface.lossnav.seed(0), or their mean over_seeds()."
         )
     dims = [str(dim) for dim in (surface.attrs["chart"]["dims"] if "point" in surface.dims else surface["loss"].dims)]
-    values = [point.get(dim) for dim in dims] if isinstance(point, Mapping) else list(np.atleast_1d(point))
-    if len(values) != len(dims) or any(value is None for value in values):
+    values: list[Any] = []
+    with contextlib.suppress(TypeError, ValueError):  # words, or another thing that is no point
+        given = [point.get(dim) for dim in dims] if isinstance(point, Mapping) else list(np.atleast_1d(point))
+        values = [float(value) for value in given]  # type: ignore[arg-type]
+    if len(values) != len(dims):
         example = ", ".join("0.0" for _ in dims)
         raise OptionError(f"The point {point} has not the coordinates ({', '.join(dims)}). Pass [{example}], say.")
     wanted, places = np.array(values, np.float64).reshape(1, -1), points_of(surface)

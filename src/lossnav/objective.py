@@ -690,7 +690,8 @@ class Objective:
         dict
             ``distinct`` and ``copies`` (see `Repeats`; of a subset copies do no harm: it is the mean over all the data
             that it estimates), ``unseen_weight`` (part of the sum of weights that a class with a weight but no sample
-            would have, were it 3/n of the data), and of a subset what is known of all the data at the centre:
+            would have, were it 3/n of the data), ``rows`` (a fingerprint of the samples in their order, whatever the
+            batches), and of a subset what is known of all the data at the centre:
             ``population`` with the ``skewness`` of its losses and its ``loss``. Without what is not known.
         """
         if self.batches is None:
@@ -700,6 +701,8 @@ class Objective:
         unseen = None if repeats.labels is None else self._loss.unseen_weight(repeats.labels)
         if unseen is not None:
             found["unseen_weight"] = unseen
+        if repeats.rows is not None:
+            found["rows"] = repeats.rows
         if self._of_all:
             found["population"] = dict(self._of_all)
         return found

@@ -145,7 +145,7 @@ def kinds():
     yield "not kept", ln.Objective(model, "cross_entropy", [(x, y)] * 2, data_budget=10)
     yield "part", ln.Objective(model, "cross_entropy", (x, y)).subset(9, seed=1)
     yield "function", bowl(lambda p: factor * (p["x"] ** 2).sum())
-    function = ln.Objective.from_function(lambda p, batch: (batch[0] * p["w"]).sum(), {"w": torch.ones(3)}, (x, y))
+    function = ln.Objective.from_function(lambda p, batch: (batch[0] * p["w"]).mean(), {"w": torch.ones(3)}, (x, y))
     yield "function of data", function
 
 
