@@ -134,8 +134,8 @@ def spread_of(losses: Array, weights: Array, labels: NDArray[Any] | None = None)
     counts = weights > 0
     a, w = np.asarray(losses, np.float64)[counts], np.asarray(weights, np.float64)[counts]
     n = len(a)
-    residuals = a - (a.sum() / w.sum() if n else 0.0) * w
-    with np.errstate(over="ignore", invalid="ignore"):  # of losses beyond 1e154 no square is finite
+    with np.errstate(over="ignore", invalid="ignore"):  # of losses beyond 1e38 (float32), 1e154 (their squares)
+        residuals = a - (a.sum() / w.sum() if n else 0.0) * w
         squares = residuals**2
         variance = squares.mean() if n else 0.0
     said: dict[str, Any] = {"samples": n, "effective": float(w.sum() ** 2 / (w**2).sum()) if n else 0.0}
