@@ -123,6 +123,7 @@ def prove(case: Case) -> Proven:
     failure = _first_pass(case, found)
     part = _cut(case.batch)
     truth = _truth(case, part)
+    _require_true_copy(case, part, truth)
     ways: list[Callable[[], Passes]] = [] if failure else [lambda: case.passes]
     if not isinstance(case.passes, CopyPasses):
         ways.append(lambda: _full_copy(case))
@@ -398,6 +399,25 @@ def _fresh(case: Case, point: Params, part: Batch) -> float:
     return _values(case, passes, point | case.held, part)
 
 
+def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
+    """Raise where a copy of the model, which its class makes in a way of its own, is another model."""
+    if not case.copies or truth.at_center is None or not isinstance(case.passes, FunctionalPasses):
+        return
+    own = next((module for module in case.model.modules() if contents.restores_itself(module)), None)
+    if own is None:
+        return
+    try:
+        value = _by_itself(case, case.passes, part)
+    except Exception:  # then there is nothing to hold it against
+        return
+    if value is not None and not _agree(case, value, truth.at_center):
+        raise ObjectiveError(
+            f"A copy of {type(case.model).__name__} is another model: on the first batch it has the loss "
+            f"{truth.at_center:.7g}, and the model itself {value:.7g}. {type(own).__name__} says itself how it is "
+            "copied (__deepcopy__, __getstate__) and leaves something out: copy that too, or drop the method."
+        )
+
+
 def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | None:
     """The loss of the user's model itself: its weights, mode, buffers and attributes are as before afterwards."""
     first = next(iter(case.model.parameters()))
@@ -456,7 +476,8 @@ def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: Torch
                         steps = passes(point, case.buffers, [given])
                 break
             except LossMisjudgedError:
-                continue
+                if isinstance(passes, FunctionalPasses | CopyPasses):
+                    passes.learn()
     return reduce_steps(steps, has_samples=True)[0]["loss"]
 
 

@@ -1,8 +1,8 @@
-"""Points that span a simplex, and the weights of each in the point of their hull that is nearest to a given one."""
+"""The hull of a few points, and the weights of each in the point of it that is nearest to a given one."""
 
 from __future__ import annotations
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -86,3 +86,67 @@ class Simplex:
         if not len(edges):
             return face, np.zeros((0, len(self.axes)))
         return face, np.linalg.solve(edges @ self._metric @ edges.T, edges @ self._metric)
+
+
+class Triangulation:
+    """The hull of points that may lie between each other: simplices that share their faces.
+
+    Parameters
+    ----------
+    corners : array of shape (m, k)
+        Different ones.
+    metric : array of shape (k, k), optional
+        As of `Simplex`; what is a Delaunay triangulation depends on it.
+
+    Examples
+    --------
+    >>> chain = Triangulation([[0.0], [1.0], [0.5]])
+    >>> chain.weights([0.75]), chain.weights([0.5]), chain.holds([[0.2], [2.0]])
+    (array([0. , 0.5, 0.5]), array([0., 0., 1.]), array([ True, False]))
+    """
+
+    def __init__(self, corners: ArrayLike, metric: ArrayLike | None = None) -> None:
+        self.corners = np.atleast_2d(np.asarray(corners, np.float64))
+        self._metric = np.eye(self.corners.shape[1]) if metric is None else np.asarray(metric, np.float64)
+        self._simplices = [(s, Simplex(self.corners[list(s)], self._metric)) for s in self._divided()]
+
+    def weights(self, point: ArrayLike) -> Array:
+        """Barycentric weights of the nearest point of the hull, shape (m,), in the simplex that it lies in."""
+        best, least = np.zeros(len(self.corners)), np.inf
+        for numbers, simplex in self._simplices:
+            weights = np.zeros(len(self.corners))
+            weights[list(numbers)] = simplex.weights(point)
+            if len(self._simplices) == 1:
+                return weights
+            off = (np.asarray(point, np.float64).reshape(-1) - weights @ self.corners)[simplex.axes]
+            distance = float(off @ self._metric[np.ix_(simplex.axes, simplex.axes)] @ off)
+            if distance < least or not best.any():  # the first for what is not finite
+                best, least = weights, distance
+        return best
+
+    def nearest(self, weights: Array) -> int:
+        """Number of the corner that is nearest to a point of the hull with these weights; the first of several."""
+        axes = self._simplices[0][1].axes
+        off = (self.corners - weights @ self.corners)[:, axes]
+        return int(np.einsum("ij,jk,ik->i", off, self._metric[np.ix_(axes, axes)], off).argmin())
+
+    def holds(self, points: ArrayLike) -> NDArray[np.bool_]:
+        """Whether points of shape (n, k) lie in the hull, whatever their coordinates that do not count are."""
+        found: NDArray[np.bool_] = np.any([simplex.holds(points) for _, simplex in self._simplices], axis=0)
+        return found
+
+    def _divided(self) -> list[tuple[int, ...]]:
+        """The corners of each simplex, by number."""
+        m = len(self.corners)
+        edges = (self.corners - self.corners[0]) @ np.linalg.cholesky(self._metric)  # lengths are those in weights
+        _, sizes, axes = np.linalg.svd(edges, full_matrices=False)
+        rank = int((sizes > 1e-9 * max(sizes[0], 1e-300)).sum())
+        if rank == m - 1:
+            return [tuple(range(m))]
+        flat = edges @ axes[:rank].T
+        if rank == 1:
+            order = np.argsort(flat[:, 0])
+            return [(int(i), int(j)) for i, j in pairwise(order)]
+        from scipy.spatial import Delaunay  # heavy, and hardly ever needed
+
+        return [tuple(int(i) for i in simplex) for simplex in Delaunay(flat / sizes[0]).simplices]

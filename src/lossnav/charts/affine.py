@@ -25,16 +25,7 @@ class _Affine(Chart):
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         super().__init__(center, *directions)
-        directions = self.directions
-        gram = self._gram
-        lengths = np.sqrt(gram.diagonal())
-        if np.linalg.eigvalsh(gram / np.outer(lengths, lengths))[0] < 1e-9:
-            raise DirectionError(
-                f"The directions along {', '.join(self.dims)} are parallel or dependent, so they span no "
-                f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
-                f"n={len(directions)})."
-            )
-        names = moving_names(*directions)
+        names = moving_names(*self.directions)
         self._moving = {name: self.center[name] for name in names}
 
     @cached_property
@@ -42,6 +33,14 @@ class _Affine(Chart):
         return lazily.gram(self.directions)
 
     def _find_anchors(self) -> Anchors | None:
+        gram = self._gram
+        lengths = np.sqrt(gram.diagonal())
+        if np.linalg.eigvalsh(gram / np.outer(lengths, lengths))[0] < 1e-9:
+            raise DirectionError(
+                f"The directions along {', '.join(self.dims)} are parallel or dependent, so they span no "
+                f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
+                f"n={len(self.directions)})."
+            )
         return find(self._network, self.directions, self._gram, straight=True)
 
     @property

@@ -18,17 +18,20 @@ from lossnav.errors import ChartError, StructureMismatchError
 from lossnav.networks import End, Network, leading, named, network_of
 from lossnav.objective import Objective
 from lossnav.params import Checkpoint, Params
-from lossnav.simplex import Simplex
+from lossnav.simplex import Triangulation
 
 Array = NDArray[np.float64]
+
+_NEAR = 0.1  # of a direction's length: what is further off a chart does not lie on it, whatever the rounding
 
 
 class Anchors:
     """The buffers of a chart: each checkpoint's own at its place, interpolated between as the weights are.
 
     Between the checkpoints a floating-point or complex buffer is their mean by barycentric coordinates, computed in
-    float64; any other is that of the nearest. Outside they are held at the nearest point between the checkpoints:
-    extrapolated, a variance could be negative. Coordinates in which the checkpoints do not differ do not matter.
+    float64; any other is that of the nearest. Where one of them lies between others, they are those of the simplex of
+    a Delaunay triangulation. Outside they are held at the nearest point between the checkpoints: extrapolated, a
+    variance could be negative. Coordinates in which the checkpoints do not differ do not matter.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ class Anchors:
         self, places: ArrayLike, buffers: Sequence[Params], metric: ArrayLike, others: Sequence[str] = ()
     ) -> None:
         self.metric = np.asarray(metric, np.float64)
-        self.simplex = Simplex(places, self.metric)
+        self.hull = Triangulation(places, self.metric)
         first = buffers[0]
         common = [name for name in sorted(first) if all(name in one for one in buffers)]
         for one in buffers[1:]:
@@ -64,12 +67,12 @@ class Anchors:
     @property
     def places(self) -> Array:
         """Where the checkpoints lie, shape (m, k)."""
-        return self.simplex.corners
+        return self.hull.corners
 
     def at(self, coords: ArrayLike) -> Params:
         """Return the buffers at some coordinates; exactly a checkpoint's own at its place."""
-        weights = self.simplex.weights(coords)
-        nearest = self._buffers[self.simplex.nearest(weights)]
+        weights = self.hull.weights(coords)
+        nearest = self._buffers[self.hull.nearest(weights)]
         if weights.max() == 1.0:
             return dict(nearest)
         means = {n: _mean([one[n] for one in self._buffers], weights) for n in self.moved if _is_number(nearest[n])}
@@ -204,10 +207,51 @@ def find(
                 if here.fingerprint in known and there.fingerprint not in known:
                     known[there.fingerprint] = known[here.fingerprint][0] + sign * way, there
                     grown = True
+    if any(name not in known for step in steps for name in (step[0].fingerprint, step[1].fingerprint)):
+        _add_those_that_lie_on(known, center, directions, metric, steps)
     anchored = [(place, network) for place, network in known.values() if network.buffers]
     if not anchored:
         return None
     return Anchors([place for place, _ in anchored], [network.buffers for _, network in anchored], metric)
+
+
+def _add_those_that_lie_on(
+    known: dict[str, tuple[Array, Network]],
+    center: Network,
+    directions: Sequence[Mapping[str, Tensor]],
+    metric: ArrayLike,
+    steps: Sequence[tuple[Network, Network, Array]],
+) -> None:
+    """Find the ends that are points of the chart, to rounding, though no chain of directions leads there.
+
+    So both ends of a line lie on it whose centre is the mean of their weights.
+
+    Raises
+    ------
+    ChartError
+        If one of them has the weights of another and other buffers.
+    """
+    axes = np.flatnonzero(sum(np.abs(way) for *_, way in steps))  # drawn directions lead to no checkpoint
+    gram = np.asarray(metric, np.float64)[np.ix_(axes, axes)]
+    stored = [directions[int(axis)] for axis in axes]
+    for end in (network for step in steps for network in step[:2]):
+        if end.fingerprint in known or not end.fits(center.params):
+            continue
+        offset = {name: tensor.double() - center.params[name].double() for name, tensor in end.params.items()}
+        coords = np.linalg.solve(gram, np.array([algebra.dot(direction, offset) for direction in stored]))
+        left = algebra.norm(algebra.combine(offset, [-float(x) for x in coords], stored))
+        rounding = max(torch.finfo(tensor.dtype).eps for tensor in end.params.values())
+        rounding *= algebra.norm(end.params) + algebra.norm(center.params)
+        if not left <= min(rounding, _NEAR * algebra.norm(stored[0])):  # in half precision all may be near
+            continue
+        place = np.zeros(len(directions))
+        whole = coords.round(6)  # 0.5, where the mean was rounded
+        place[axes] = np.where(np.abs(coords - whole) * np.sqrt(gram.diagonal()) <= rounding, whole, coords)
+        there = next((other for at, other in known.values() if np.array_equal(at, place)), None)
+        if there is None:
+            known[end.fingerprint] = place, end
+        else:
+            _require_same_buffers(there, end)
 
 
 def _at_center(center: Network, ends: Sequence[Network]) -> Network:
@@ -217,12 +261,16 @@ def _at_center(center: Network, ends: Sequence[Network]) -> Network:
         return center
     if not center.buffers:
         return same
-    if other := [n for n, t in center.buffers.items() if n in same.buffers and not algebra.same(t, same.buffers[n])]:
+    _require_same_buffers(center, same)
+    return center
+
+
+def _require_same_buffers(center: Network, end: Network) -> None:
+    if other := [n for n, t in center.buffers.items() if n in end.buffers and not algebra.same(t, end.buffers[n])]:
         raise ChartError(
             f"The centre has the weights of an end of its directions and another {named(other)}, so it is not clear "
             "which network lies at 0. Pass that end as the centre."
         )
-    return center
 
 
 def _steps(directions: Sequence[Mapping[str, Tensor]]) -> list[tuple[Network, Network, Array]]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lossnav import rng
 from lossnav.calling import FunctionPasses
 from lossnav.memory import free_bytes
 from lossnav.objective import Objective
@@ -211,7 +212,8 @@ def _few(objective: Objective, samples: int | None) -> Objective:
     few = copy.copy(objective)
     few._plans = {("second derivatives", kind): None for kind in ("hessian", "gauss-newton")}
     if objective.batches is not None:
-        few.batches = objective.batches.first(samples)
+        with rng.preserved(objective.seed, objective.device):  # a loader draws random numbers to begin with
+            few.batches = objective.batches.first(samples)
     return few
 
 

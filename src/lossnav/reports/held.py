@@ -9,7 +9,7 @@ import numpy as np
 from lossnav.reports import thresholds
 from lossnav.reports.findings import Finding
 from lossnav.reports.subject import Subject, gram_of
-from lossnav.simplex import Simplex
+from lossnav.simplex import Triangulation
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -88,7 +88,7 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
     points = np.zeros((0, len(places[0]))) if subject.surface is None else subject.places
     if points.shape[1] != len(places[0]):  # a slice of the chart
         points = np.zeros((0, len(places[0])))
-    outside, count = int((~Simplex(places, gram_of(subject.chart)).holds(points)).sum()), len(points)
+    outside, count = int((~Triangulation(places, gram_of(subject.chart)).holds(points)).sum()), len(points)
     if not outside:
         yield Finding("buffers", "ok", f"{moves}.", values=values)
         return
