@@ -19,7 +19,7 @@ _MOST = 8  # samples that are cut
 
 @dataclass(frozen=True)
 class Cut:
-    """The loss of a few samples, by how they were cut.
+    """The loss of a few samples, or a metric, by how they were cut.
 
     Attributes
     ----------
@@ -46,12 +46,12 @@ class Probe:
     whole: Batch
     parts: tuple[Batch, Batch]
 
-    def measure(self, measure: Callable[[Batch], StepValues]) -> Cut | None:
-        """Measure them; None where the samples of the parts are not those of the whole."""
+    def measure(self, measure: Callable[[Batch], StepValues], name: str = "loss") -> Cut | None:
+        """Measure the loss or a metric of them; None where the samples of the parts are not those of the whole."""
         whole, *parts = (measure(batch) for batch in (self.whole, *self.parts))
         if whole[0] != sum(part[0] for part in parts):
             return None
-        return Cut(whole[0], reduce_steps([whole], True)[0]["loss"], reduce_steps(parts, True)[0]["loss"])
+        return Cut(whole[0], reduce_steps([whole], True)[0][name], reduce_steps(parts, True)[0][name])
 
 
 def probes(batches: Sequence[Batch], count: Callable[[Batch], int]) -> list[Probe]:

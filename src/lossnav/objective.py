@@ -188,6 +188,7 @@ class Objective:
     transposed: dict[str, int]
     origin: Mapping[str, str | None] | None
     _cut: dict[str, Any] | None
+    _metrics_cut: dict[str, dict[str, Any]]
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
     _of_all: Mapping[str, float] = {}  # of a subset: loss and skewness over all the data at the centre
@@ -240,7 +241,7 @@ class Objective:
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
         self._writes_weights, self._unplanned = False, ""
-        self._counts, self._cut = count is None, None
+        self._counts, self._cut, self._metrics_cut = count is None, None, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
         self._adopt(make_passes(model, step, bn, self.device))
@@ -266,6 +267,7 @@ class Objective:
         self._measured_by: Any = (own, getattr(type(model), "forward", None), repr(model))  # for the fingerprint
         self._measured_by += () if count is None else (count,)
         self._hold_cuts()
+        self._hold_metrics()
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
 
@@ -337,6 +339,7 @@ class Objective:
                 "that is called as yours is."
             )
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
+        self._metrics_cut = {}
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans, self._verdicts = {}, {}
         self.batches = None
@@ -349,6 +352,7 @@ class Objective:
         self._adopt(FunctionPasses(step).apart())
         self._measured_by = self._forward if count is None else (self._forward, self._count)
         self._hold_cuts()
+        self._hold_metrics()
         return self
 
     # ------------------------------------------------------------------ evaluating
@@ -732,6 +736,7 @@ class Objective:
             "subset_seed": self.subset_seed,
             "batches": None if self.batches is None else len(self.batches),
             "cut": self._cut,
+            "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
             "seed": self.seed,
@@ -803,9 +808,35 @@ class Objective:
         wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in self.params.values())
         return 1e-4 if wide else 5e-2
 
-    def _cuts(self, batches: Sequence[Batch]) -> list[Cut]:
+    def _hold_metrics(self) -> None:
+        """Hold the user's own metrics likewise: F1 and R2 of batches do not average to that of all samples.
+
+        A metric of all the data in one batch is what it is.
+        """
+        if self.batches is None or len(self.batches) < 2 or self.bn == "batch" or self._loss.reduction == "batch":
+            return
+        own = {name: metric for name, metric in self.metrics.items() if not isinstance(metric, NamedMetric)}
+        if not own or not self._counts:
+            return
+        with rng.preserved(self.seed, self.device):
+            batches = [next(iter(self.batches)), *self.batches.last]
+        for name, metric in own.items():
+            found = self._measuring(self._loss, {name: metric})._cuts(batches, name)
+            if apart := [cut for cut in found if not cut.agrees(self._rounding)]:
+                cut = apart[0]
+                self._metrics_cut[name] = {"samples": cut.samples, "whole": cut.whole, "parts": cut.parts}
+                warnings.warn(
+                    f"The metric {name!r} depends on how the data is cut into batches: {cut.samples} samples gave "
+                    f"{cut.whole:.6g} as one batch and {cut.parts:.6g} as two. What is reported is the mean over "
+                    f"{len(self.batches)} batches, weighted by their numbers of samples. Let it return one value a "
+                    "sample, or pass all the data as one batch (batch_size=).",
+                    BatchDependenceWarning,
+                    stacklevel=3,
+                )
+
+    def _cuts(self, batches: Sequence[Batch], name: str = "loss") -> list[Cut]:
         """The loss of a few samples of some batches, as one batch and as two; nothing where that cannot be said."""
-        passes = self.without_metrics()._pass
+        passes = self.without_metrics()._pass if name == "loss" else self._pass
 
         def measure(part: Batch, seed: int = self.seed) -> StepValues:
             params = algebra.copy(self.params | self._held) if self._writes_weights else self.params | self._held
@@ -815,13 +846,13 @@ class Objective:
 
         def noisy(probe: Probe) -> bool:
             """Whether the model draws random numbers, which are others for another batch."""
-            once, again = (reduce_steps([measure(probe.whole, self.seed + i)], True)[0]["loss"] for i in (0, 1))
+            once, again = (reduce_steps([measure(probe.whole, self.seed + i)], True)[0][name] for i in (0, 1))
             return once != again
 
         for _ in range(6):  # a part may show that the loss was misjudged
             try:
                 probes = few_samples(batches, lambda batch: measure(batch)[0])
-                found = [(probe, cut) for probe in probes if (cut := probe.measure(measure)) is not None]
+                found = [(probe, cut) for probe in probes if (cut := probe.measure(measure, name)) is not None]
                 return [cut for probe, cut in found if cut.agrees(self._rounding) or not noisy(probe)]
             except LossMisjudgedError:
                 continue

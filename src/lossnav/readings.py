@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -111,7 +111,8 @@ class Reading:
         self._decided = False
         self.loose = False  # a mean of torch's and something added to it
         self._taken_for: bool | None = None
-        self._factor: Tensor | None = None  # of the mean
+        self._factor: Tensor | None = None  # of the mean, or of each of several, and what they are over by the first
+        self._is_sum = False  # of several means
         self._counts: list[tuple[int, int]] | None = None  # (shift, ignored) of labels whose number the weight is
         self.settled = not (weighs or predicts)
 
@@ -127,7 +128,7 @@ class Reading:
 
     def watch(self) -> Watch:
         """What to enter while the loss is computed."""
-        return Watch(self._follows)
+        return Watch(self._follows and (self.predicts or not (self.settled and self._is_sum)))
 
     def take(self, weighs: bool) -> None:
         """Say whether batches are taken by what their means are means over, or by their number of samples."""
@@ -158,8 +159,8 @@ class Reading:
         self._counts = [way for way in self._counts if labels and bool(_count_labels(targets, *way) == weight)]
 
     def _weight_of_call(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
-        if len(calls) != 1:
-            return None
+        if len(calls) > 1:
+            return self._weight_of_sum(calls, value)
         (call,) = calls
         if self._follows:
             return self._weight_by_slope(call, value)
@@ -170,6 +171,32 @@ class Reading:
             self._follows = True
             raise LossMisjudgedError
         return None
+
+    def _weight_of_sum(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
+        """Of several means over the same, or over as many times more in every batch (a head and an auxiliary one)."""
+        self._is_sum = True
+        over = [call.denominator for call in calls]
+        if any(number is None for number in over) or not self._may_follow:
+            return None
+        first, known = cast(Tensor, over[0]), torch.stack(cast(list[Tensor], over))
+        if self.settled or bool((known == 0).all()):
+            return first
+        if not self._follows:
+            self._follows = True
+            raise LossMisjudgedError
+        found = [slopes(value, call.result) for call in calls]
+        if any(slope is None for slope in found) or float(first) == 0:
+            return None
+        factors = torch.stack([cast(Tensor, slope).detach().double() for slope in found])
+        factor = torch.stack([factors, known / first])
+        self._factor = factor if self._factor is None else self._factor
+        if self._factor.shape != factor.shape or not _agree(factor, self._factor):
+            return None
+        total = (factors * torch.stack([call.result.detach().double() for call in calls])).sum()
+        if not self._taken_for and not _agree(total.to(value.dtype), value):
+            self.loose = True
+            return None
+        return first
 
     def _weight_by_slope(self, call: Call, value: Tensor) -> Tensor | None:
         """Of a loss that is a mean of terms that a call shows: how many there are, or what the call divided by."""

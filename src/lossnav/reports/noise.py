@@ -83,6 +83,15 @@ def _cut(subject: Subject) -> Iterator[Finding]:
             "mean over.",
             dict(cut),
         )
+    for name, seen in (subject.objective.get("metrics_cut") or {}).items():
+        yield Finding(
+            "batches",
+            "warning",
+            f"The metric {name!r} depends on how the data is cut into batches: {seen['samples']} samples gave "
+            f"{seen['whole']:.6g} as one batch and {seen['parts']:.6g} as two.",
+            "Say how long the batches were; or let it return one value a sample.",
+            {"metric": name, **seen},
+        )
 
 
 # ---------------------------------------------------------------------- standard errors
