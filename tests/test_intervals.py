@@ -450,3 +450,56 @@ def test_what_is_no_point_or_no_level_is_said():
     for level in ("a", None, 0, 1, float("nan")):
         with pytest.raises(OPTION, match="level="):
             ln.interval(surface, [0.0, 0.0], level=level)
+
+
+# ---------------------------------------------------------------------- tails
+
+
+def trained_classifier(seed, n):
+    """Losses as a trained network has them: most are almost 0, and the largest end as an exponential does."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(4.0, 3.0, n)
+    return np.log1p(np.exp(-margin))
+
+
+@pytest.mark.parametrize(("n", "most"), [(500, 0.2), (1000, 0.05), (3000, 0.02)])
+def test_losses_of_a_trained_classifier_are_not_taken_for_heavy(n, most):
+    truth = trained_classifier(0, 2_000_000).mean()
+    covered = warned = 0
+    for seed in range(1, 201):
+        losses = trained_classifier(seed, n)
+        found = interval_of(losses.mean(), losses.std(ddof=1) / np.sqrt(n), spread_of(losses, np.ones(n)))
+        covered, warned = covered + (found.low <= truth <= found.high), warned + bool(found.warnings)
+    assert covered >= 0.91 * 200
+    assert warned <= most * 200
+
+
+@pytest.mark.parametrize("n", [150, 190, 400, 800])
+@pytest.mark.parametrize("alpha", [1.5, 1.9])
+def test_tails_without_a_variance_are_named_or_covered(n, alpha):
+    rng, honest, truth = np.random.default_rng([n, int(10 * alpha)]), 0, alpha / (alpha - 1)
+    for _ in range(300):
+        losses = rng.pareto(alpha, n) + 1
+        found = interval_of(losses.mean(), losses.std(ddof=1) / np.sqrt(n), spread_of(losses, np.ones(n)))
+        honest += bool(found.warnings) or found.low <= truth <= found.high
+    assert honest >= 0.9 * 300
+
+
+def test_two_samples_are_no_sample_of_two_values():
+    from scipy import stats
+
+    found = ln.interval(surface_of([1.0, 2.0]), [0.0])
+    half = stats.t.ppf(0.975, 1) * 0.5
+    np.testing.assert_allclose([found.low, found.high], [1.5 - half, 1.5 + half], rtol=1e-6)
+    many = np.tile([1.0, 2.0], 10)  # each there ten times they are no more
+    spread = spread_of(many, np.ones(20)) | {"copies": 10.0, "distinct": 2}
+    again = interval_of(1.5, many.std(ddof=1) / np.sqrt(20), spread)
+    assert again.high - again.low > half
+    assert again.warnings
+
+
+@pytest.mark.parametrize("losses", [[1.0], [1e200, 2e200, 3e200]])
+def test_where_no_standard_error_is_finite_the_report_says_so_and_not_that_losses_are_hidden(losses):
+    found = ln.report(surface_of(losses))["intervals"]
+    assert found.level == "note"
+    assert "no standard error is finite" in found.said

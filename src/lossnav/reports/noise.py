@@ -106,6 +106,9 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
     if subject.errors is None:
         said = "The loss hides the losses of single samples: how sure it is is not known."
         do = "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
+        if "loss_se" in subject.surface:
+            few = f"Of {samples:,} sample{'' if samples == 1 else 's'} no standard error is finite"
+            said, do = f"{few}: how sure the loss is is not known.", "Use more samples, with losses below 1e150."
         yield Finding("intervals", "note", said, do, {"known": False})
         return
     if "sampling" not in attrs and "loss_skewness" not in subject.surface:
