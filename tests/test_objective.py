@@ -673,3 +673,22 @@ def test_the_same_objective_in_float64(everything, images, bn):
     assert double.fingerprint != objective.fingerprint
     alone = objective.without_metrics().evaluate(objective.params)
     assert alone == {name: value for name, value in before.items() if name != "accuracy"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [(torch.ones(4), torch.zeros(4)), {"f1": 1.0}, None, "0.5", (0.1, 0.2)],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_is_no_metric_value_is_refused_by_its_name(value):
+    data = torch.ones(4, 2), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(errors.LossShapeError, match=f"'mine' returned a {type(value).__name__}"):
+        ln.Objective(nn.Linear(2, 3), "cross_entropy", data, metrics={"mine": lambda outputs, targets: value})
+
+
+def test_a_list_of_one_value_a_sample_is_a_metric():
+    data = torch.ones(4, 2), torch.zeros(4, dtype=torch.long)
+    objective = ln.Objective(
+        nn.Linear(2, 3), "cross_entropy", data, metrics={"mine": lambda outputs, targets: [0.0, 1.0, 2.0, 3.0]}
+    )
+    assert objective.evaluate(objective.params)["mine"] == 1.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import warnings
@@ -31,6 +32,7 @@ State = dict[str, Tensor]
 Missing = Literal["refuse", "keep"]
 MISSING: tuple[Missing, ...] = ("refuse", "keep")
 
+_EXTRA = "_extra_state"  # torch's name in a state dict
 _COUNTER = "num_batches_tracked"  # of normalisation layers; used only in training, and there without a momentum
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
@@ -211,6 +213,8 @@ class Anatomy:
         hangs on (``num_batches_tracked``).
     aliases : mapping of str to str
         Second names, as of `aliases_of`.
+    extra : mapping of str to object
+        What modules have to say of themselves besides (``get_extra_state``), which no chart moves.
     """
 
     name: str
@@ -219,6 +223,12 @@ class Anatomy:
     buffers: State
     optional: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def other_extra(self, extra: Mapping[str, Any]) -> str | None:
+        """The name of an extra state that is another than the model's; None where all are the same."""
+        names = (name for name, value in extra.items() if name in self.extra and not _equal(value, self.extra[name]))
+        return next(names, None)
 
     def sort(self, state: Mapping[str, Tensor]) -> tuple[State, State, State]:
         """Tell the tensors of a state dict apart: parameters that move, others, buffers.
@@ -248,7 +258,24 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     params = {name: tensor for name, tensor in parameters.items() if tensor.is_floating_point()}
     held = {name: tensor for name, tensor in parameters.items() if name not in params}
     buffers = algebra.detach(dict(model.named_buffers()))
-    return Anatomy(type(model).__name__, params, held, buffers, optional_buffers(model), aliases_of(model))
+    optional, aliases = optional_buffers(model), aliases_of(model)
+    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra_of(model.state_dict()))
+
+
+def extra_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the extra state of modules out of a state dict."""
+    return {name: copy.deepcopy(value) for name, value in state.items() if name.rpartition(".")[2] == _EXTRA}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return algebra.same(a, b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(value, b[name]) for name, value in a.items())
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    same = a == b
+    return same if isinstance(same, bool) else True  # nobody knows
 
 
 def optional_buffers(model: nn.Module) -> frozenset[str]:

@@ -376,9 +376,15 @@ def measure_metrics(
 
 def check_metric(name: str, value: Any, n: int, targets: Any = None) -> Measured:
     """Hold a metric against its promise: the mean of the batch (a scalar), or one value a sample."""
-    if isinstance(value, tuple):  # numerators and weights, of our own metrics
-        return value
-    values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    try:
+        if isinstance(value, tuple):  # of two tensors nobody knows which one is meant
+            raise TypeError
+        values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise LossShapeError(
+            f"The metric {name!r} returned a {type(value).__name__}. Return a number, or a tensor with one value a "
+            "sample; of several values make a metric each: metrics={'first': ..., 'second': ...}."
+        ) from None
     if values.dim() == 0:
         return values
     if values.shape[0] not in (n, length_of(targets)):

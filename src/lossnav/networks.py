@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -44,6 +44,8 @@ class Network:
     decides : bool
         Whether it is an objective, by which others are sorted.
     in_file : bool
+    extra : mapping of str to object
+        The extra state of its modules, as far as it is known.
     """
 
     params: Params
@@ -53,6 +55,7 @@ class Network:
     anatomy: Anatomy | None = None
     decides: bool = False
     in_file: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -106,7 +109,12 @@ class Network:
             )
 
     def require_held(self, anatomy: Anatomy) -> None:
-        """Raise unless the parameters that the model holds still are its own here too."""
+        """Raise unless what the model holds still, parameters and extra state, is its own here too."""
+        if name := anatomy.other_extra(self.extra):
+            raise StructureMismatchError(
+                f'{self.source} has another "{name}" (get_extra_state) than the objective of {anatomy.name}, and no '
+                "chart moves that, so that none leads there. Keep it as a buffer, or give both the same."
+            )
         for name, tensor in self.held.items():
             if name in anatomy.held and not algebra.same(tensor, anatomy.held[name]):
                 raise StructureMismatchError(
@@ -138,11 +146,11 @@ def network_of(end: End | Network) -> Network:
     if isinstance(end, Objective):
         parts = end.anatomy
         source = f"The objective of {end.name}"
-        return Network(parts.params, parts.held, parts.buffers, source, parts, decides=True)
+        return Network(parts.params, parts.held, parts.buffers, source, parts, decides=True, extra=parts.extra)
     if isinstance(end, nn.Module):
         parts = checkpoints.anatomy_of(end)
         buffers = algebra.copy(parts.buffers)  # training goes on with the module's own
-        return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts)
+        return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra)
     if isinstance(end, str | os.PathLike):
         return _loose(checkpoints.load(end), f"The checkpoint {os.fspath(end)}", in_file=True)
     if isinstance(end, Checkpoint):
@@ -158,7 +166,7 @@ def _loose(tensors: Mapping[str, Any], source: str, in_file: bool = False) -> Ne
     given = {name: tensor.detach() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
     floating = {name: tensor for name, tensor in given.items() if tensor.is_floating_point()} or given
     others = {name: tensor.clone() for name, tensor in given.items() if name not in floating}
-    return Network(floating, {}, others, source, in_file=in_file)
+    return Network(floating, {}, others, source, in_file=in_file, extra=checkpoints.extra_of(tensors))
 
 
 def together(*ends: End | Network) -> list[Network]:

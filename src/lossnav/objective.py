@@ -42,6 +42,7 @@ from lossnav.cuts import Cut, Probe
 from lossnav.cuts import probes as few_samples
 from lossnav.errors import (
     BatchDependenceWarning,
+    CheckpointMismatchError,
     DataError,
     DeviceError,
     LossnavWarning,
@@ -189,6 +190,7 @@ class Objective:
     _cut: dict[str, Any] | None
     _metrics_cut: dict[str, dict[str, Any]]
     _keeps_samples = False
+    _extra: Mapping[str, Any] = {}
     _of_all: Mapping[str, float] = {}  # of a subset: loss and skewness over all the data at the centre
 
     def __init__(
@@ -234,7 +236,7 @@ class Objective:
         taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
         self.params = {name: taken[name] for name in moving}
         self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
-        self._aliases = checkpoints.aliases_of(model)
+        self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
         self._optional = checkpoints.optional_buffers(model) | _made_anew(model, bn)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
@@ -549,13 +551,19 @@ class Objective:
             given, source = dict(state), "The state dict"
         anatomy = self.anatomy
         params, held, buffers = anatomy.sort(given | getattr(state, "buffers", {}))
+        if name := anatomy.other_extra(checkpoints.extra_of(given)):
+            raise CheckpointMismatchError(
+                f'{source} has another "{name}" (get_extra_state) than the model of the objective, which stays as it '
+                "is. Load the state into the model and make an objective of that."
+            )
         checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
         return self._with(params, self._held | held, self._buffers | buffers)
 
     @property
     def anatomy(self) -> checkpoints.Anatomy:
         """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
-        return checkpoints.Anatomy(self.name, self.params, self._held, self._buffers, self._optional, self._aliases)
+        parts = (self.params, self._held, self._buffers)
+        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, self._extra)
 
     def around(self, point: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.

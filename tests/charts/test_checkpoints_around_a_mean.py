@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import lossnav as ln
 from lossnav.acceleration import PointFunction
 from lossnav.directions import between, random, through
-from lossnav.errors import ChartError, DirectionError
+from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
 from lossnav.simplex import Triangulation
 from networks_with_buffers import data, plain_loss, trained
 
@@ -124,3 +124,33 @@ def test_a_triangulation_is_exact_at_corners_and_continuous_between():
         best = np.sqrt(np.einsum("ij,jk,ik->i", off, metric, off).min())
         own = hull.weights(far) @ corners - far
         assert np.sqrt(own @ metric @ own) <= best * (1 + 1e-9) and not hull.holds(far[None])[0]
+
+
+@pytest.mark.parametrize("values", [(2.0, 3.0), (torch.ones(2), torch.zeros(2)), ({"k": [1]}, {"k": [2]})])
+def test_extra_state_of_modules_is_the_same_or_refused(values):
+    class Scaled(torch.nn.Linear):
+        scale = None
+
+        def get_extra_state(self):
+            return self.scale
+
+        def set_extra_state(self, state):
+            self.scale = state
+
+    def made(scale, seed):
+        torch.manual_seed(seed)
+        model = Scaled(6, 3).eval()
+        model.scale = scale
+        return model
+
+    a, same, other = made(values[0], 0), made(copy.deepcopy(values[0]), 1), made(values[1], 1)
+    objective = objective_of(a)
+    for end in (same, same.state_dict(), objective_of(same)):
+        found = PointFunction(objective, ln.Line(a, between(a, end)))([1.0])["loss"]
+        assert found == pytest.approx(plain_loss(same), rel=1e-6)
+    objective.at(same.state_dict())
+    for end in (other, other.state_dict(), objective_of(other)):
+        with pytest.raises(StructureMismatchError, match="_extra_state"):
+            ln.Line(a, between(a, end)).fitted(objective)
+    with pytest.raises(CheckpointMismatchError, match="_extra_state"):
+        objective.at(other.state_dict())
