@@ -74,9 +74,8 @@ def top_eigenpairs(
     """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
 
     By the Lanczos method: nothing but Hessian-vector products, one pass over the data each (or three, with
-    ``bn="recompute"``). Both ends come from the
-    same products. An eigenvalue that occurs more than once is found once, and so may be several that lie closer together
-    than the errors of their values.
+    ``bn="recompute"``). Both ends come from the same products. An eigenvalue that occurs more than once is found once,
+    and so may be several that lie closer together than the errors of their values.
 
     Parameters
     ----------

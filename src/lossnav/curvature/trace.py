@@ -109,7 +109,8 @@ def trace(
     -------
     Estimate
         Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone, and the rounding of
-        the products: that alone where nothing is left to chance. NaN where the derivatives are not finite, with a warning.
+        the products: that alone where nothing is left to chance. NaN where the derivatives are not finite, with a
+        warning.
 
     Raises
     ------

@@ -46,10 +46,13 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     require_normalization(normalize)
     require_count("probes", probes)
     scale = scales(ground, normalize)
-    found, *known, method = _trace(lambda v: scale * v, ground, probes, seed)
+    found, value, error, interval, uncertainty, method = _trace(lambda v: scale * v, ground, probes, seed)
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
     return Finding(
-        *known,
+        value,
+        error,
+        interval,
+        uncertainty,
         f"trace of {of}; {method}",
         "trace of the Hessian, as in Dinh et al. 2017, section 2; Hutchinson 1990"
         + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
@@ -92,9 +95,12 @@ def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding
         filters = algebra.to_filters(vector.reshape(shape), groups)
         return algebra.from_filters(root @ filters, shape, groups).reshape(-1)
 
-    found, *known, method = _trace(spread, ground, probes, seed)
+    found, value, error, interval, uncertainty, method = _trace(spread, ground, probes, seed)
     return Finding(
-        *known,
+        value,
+        error,
+        interval,
+        uncertainty,
         f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; {method}',
         "Petzka et al. 2021, relative flatness",
         _RELATIVE,
@@ -156,8 +162,8 @@ def lambda_max(
         value,
         error,
         (value - error, value + error) if math.isfinite(value) else (-math.inf, math.inf),
-        "the error is the larger of the residual's norm and of how far beyond the value the largest eigenvalue may lie, "
-        "with a probability of 95 % over the random start"
+        "the error is the larger of the residual's norm and of how far beyond the value the largest eigenvalue may "
+        "lie, with a probability of 95 % over the random start"
         if math.isfinite(value)
         else "the Hessian is not finite here, or nothing was computed",
         f"largest eigenvalue of {of}; Lanczos, {products} products",
