@@ -111,3 +111,13 @@ def test_no_eigenvalue_is_surer_than_its_arithmetic():
     flat = ln.Objective.from_function(lambda p: 3 * p["x"].sum(), {"x": torch.ones(5)})
     assert ln.curvature.top_eigenpairs(flat).errors[0] > 0
     assert ln.curvature.trace(flat).error > 0
+
+
+def test_a_rise_that_a_constant_hides_is_no_lie():
+    """At weights of 1e-9 a loss of 0.2 rises by less than its last digit."""
+    bends = torch.linspace(-1, 4, 30).double()
+    given = ln.Objective.from_function(
+        lambda p: 0.2 + (bends * p["x"] ** 2).sum() / 2, {"x": torch.full((30,), 1e-9).double()}
+    )
+    ln.curvature.gradient(given)
+    assert ln.curvature.top_eigenpairs(given).values[0] == pytest.approx(4.0, rel=1e-3)

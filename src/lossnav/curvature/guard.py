@@ -35,6 +35,7 @@ UNSYMMETRIC = 1e-3  # as `asymmetry` measures it, and more than rounding
 _DIFFERENT = 1e-3  # of a product (by tensors) or a slope: less is not looked for
 _SMALL = 1e-6  # of the largest: a tensor with less is not looked at
 _SAME = 0.1  # of a disagreement: two steps that differ by more show rounding or a kink
+_LAST = 8  # units in the last place that a loss in float64 may be off by
 _ROUNDING = 10.0  # times what the products are off by from linear, which is rounding alone
 _COPIES = 12  # of the weights in float64: vectors, points and their graph
 
@@ -110,11 +111,12 @@ def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Seq
     doubts, refusals = list[str](), list[str]()
     for step, image in zip(steps, images or steps, strict=True):
         terms = [float(part.sum()) for part in torch.split(gradient * step, sizes)]
-        slopes, differences = list[float](), list[Tensor]()
+        slopes, blurs, differences = list[float](), list[float](), list[Tensor]()
         for size in _STEPS:
             (up, higher), (down, lower) = (_seen(make(exact, _moved(near, names, step * s))) for s in (size, -size))
             slopes.append((up - down) / (2 * size))
-            doubts.append(_unlike_slopes(terms, slopes))
+            blurs.append(_LAST * torch.finfo(torch.float64).eps * max(abs(up), abs(down)) / size)
+            doubts.append(_unlike_slopes(terms, slopes, blurs))
             if twice and higher is not None and lower is not None:
                 differences.append(here.product_of((higher - lower) / (2 * size)))
                 refusals.append(_unlike_products(image, differences, scales, sizes, names))
@@ -136,11 +138,16 @@ def _seen(operator: Operator) -> tuple[float, Tensor | None]:
     return made.loss, operator.seen(made)
 
 
-def _unlike_slopes(terms: Sequence[float], found: Sequence[float]) -> str:
-    """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not."""
+def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blurs: Sequence[float]) -> str:
+    """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not.
+
+    `blurs` are what rounding of the loss may make of each: beside a large constant a small rise is not seen at all.
+    """
     known, whole = math.fsum(terms), math.fsum(map(abs, terms))
     gaps = [value - known for value in found]
     if not abs(gaps[0]) > _DIFFERENT * max(whole, abs(found[0])):
+        return ""
+    if any(not abs(gap) > blur for gap, blur in zip(gaps, blurs, strict=True)):
         return ""
     if any(not abs(gap - gaps[0]) <= _SAME * abs(gaps[0]) for gap in gaps[1:]):
         return ""
