@@ -11,6 +11,10 @@ import lossnav as ln
 from lossnav import errors
 from lossnav.comparing import Column, Shaken, column, depends_on_batches, explained, join
 
+pytestmark = pytest.mark.filterwarnings(  # said when such an objective is made; here of its other batches
+    "ignore::lossnav.errors.BatchDependenceWarning"
+)
+
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(90, 6, generator=GENERATOR)
 Y = torch.randint(0, 4, (90,), generator=GENERATOR)
@@ -138,9 +142,13 @@ def test_what_shows_only_away_from_the_centre_needs_another_point():
     assert found(Gated()) == ["loss"]
 
 
-@pytest.mark.parametrize("loss", [in_batch_negatives, hardest, normalised, of_the_valid])
+@pytest.mark.parametrize("loss", [in_batch_negatives, hardest, normalised])
 def test_losses_that_look_at_their_batch_are_found(loss):
     assert found(Net(), loss) == ["loss"]
+
+
+def test_a_mean_over_what_counts_is_one_over_all_the_data():
+    assert found(Net(), of_the_valid) == []
 
 
 @pytest.mark.parametrize("metric", [retrieved, rank, faintly])

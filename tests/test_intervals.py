@@ -344,3 +344,162 @@ def test_the_benchmark_of_honesty_counts_through_the_public_call():
         assert np.isfinite(truth)
     assert any(case.benign for case in made.values())
     assert any(not case.benign for case in made.values())
+
+
+# ---------------------------------------------------------------------- rounding, and how data is cut
+
+
+class Sizes(nn.Module):
+    """The i-th sample is scaled by the weight: in float64."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
+
+    def forward(self, x):
+        return self.w * x
+
+
+@pytest.mark.parametrize("kind", ["alike", "various"])
+def test_a_difference_below_what_float32_keeps_is_neither_nothing_nor_sure(kind):
+    x = torch.ones(60, 1, dtype=torch.float64) * 0.3
+    if kind == "various":
+        x = torch.rand(60, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    objective = ln.Objective(Sizes(), nn.MSELoss(), (x, torch.zeros_like(x)))
+    line = ln.Line(objective.params, {"w": torch.ones(1, dtype=torch.float64)})
+    at = ln.Points([[0.0], [1e-10], [3e-9], [1e-2]], dims=("alpha",))
+    surface = ln.evaluate(objective, line, at, keep_samples=True)
+    for step in (1e-10, 3e-9):
+        found = ln.difference(surface, [step], [0.0])
+        np.testing.assert_allclose(found.value, float((x**2).mean()) * ((1 + step) ** 2 - 1), rtol=1e-4)
+        assert found.low < found.value < found.high
+        assert any("differences are the same up to rounding" in warning for warning in found.warnings)
+    large = ln.difference(surface, [1e-2], [0.0])
+    d = (x**2).numpy() * (1.01**2 - 1)
+    np.testing.assert_allclose(large.value, d.mean(), rtol=1e-12)
+    if kind == "various":
+        np.testing.assert_allclose(large.error, d.std(ddof=1) / np.sqrt(60), rtol=1e-4)
+        assert not large.warnings
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.1, 1.0, 10.0])])
+def test_a_difference_is_that_of_the_losses_of_the_surface(weight):
+    *_, surface = kept(weight)
+    found = ln.difference(surface, [1.0, 0.0], [0.0, 1.0])
+    assert found.value == float(surface["loss"].sel(alpha=1.0, beta=0.0) - surface["loss"].sel(alpha=0.0, beta=1.0))
+
+
+def cut_into(length, form, order=slice(None), x_of=None):
+    torch.manual_seed(0)
+    x, y = torch.randn(80, 4), torch.randint(0, 3, (80,))
+    x, y = (x if x_of is None else x_of(x))[order], y[order]
+    objective = {
+        "tensors": lambda: ln.Objective(nn.Linear(4, 3), "cross_entropy", (x, y), batch_size=length),
+        "dict": lambda: ln.Objective(nn.Linear(4, 3), "cross_entropy", {"input": x, "labels": y}, batch_size=length),
+        "list": lambda: ln.Objective(
+            nn.Linear(4, 3), "cross_entropy", list(zip(x.split(length), y.split(length), strict=True))
+        ),
+        "streamed": lambda: ln.Objective(
+            nn.Linear(4, 3), "cross_entropy", list(zip(x.split(length), y.split(length), strict=True)), data_budget=1
+        ),
+        "subset": lambda: ln.Objective(nn.Linear(4, 3), "cross_entropy", (x, y), batch_size=length, subset=40),
+    }[form]()
+    line = ln.Line(objective.params, ln.directions.random(objective, seed=0, exclude=())[0])
+    return objective, (x, y), ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), keep_samples=True)
+
+
+@pytest.mark.parametrize("form", ["tensors", "dict", "list", "streamed"])
+def test_how_the_same_samples_are_cut_into_batches_is_all_one(form):
+    one, data, surface = cut_into(80, "tensors")
+    other, _, cut = cut_into(7, form)
+    found = ln.difference(surface, cut, [0.0])
+    losses = [
+        F.cross_entropy(functional_call(nn.Linear(4, 3), o.params, (data[0],)), data[1], reduction="none").double()
+        for o in (one, other)
+    ]
+    np.testing.assert_allclose(found.value, float((losses[0] - losses[1]).mean()), atol=1e-7)
+
+
+@pytest.mark.parametrize("change", ["order", "one bit", "half", "subset"])
+def test_other_samples_are_refused_however_they_are_cut(change):
+    def bit(x):
+        x = x.clone()
+        x[3, 1] = torch.nextafter(x[3, 1], torch.tensor(10.0))
+        return x
+
+    made = {
+        "order": lambda: cut_into(7, "tensors", torch.arange(80).flip(0)),
+        "one bit": lambda: cut_into(7, "tensors", x_of=bit),
+        "half": lambda: cut_into(7, "tensors", slice(0, 40)),
+        "subset": lambda: cut_into(7, "subset"),
+    }
+    _, _, surface = cut_into(80, "tensors")
+    with pytest.raises(OPTION, match="different data"):
+        ln.difference(surface, made[change]()[2], [0.0])
+
+
+def test_what_is_no_point_or_no_level_is_said():
+    *_, surface = kept()
+    for point in ("x", None, [], [0.0], [0.0, "y"], {"alpha": 0.0}, [[0.0, 0.0]] * 2, {"alpha": "a", "beta": None}):
+        for call in (lambda p: ln.interval(surface, p), lambda p: ln.difference(surface, p, [0.0, 0.0])):
+            with pytest.raises(OPTION, match="has not the coordinates"):
+                call(point)
+    for arguments in ((surface, [0.0, 0.0], surface), (surface, surface, surface)):
+        with pytest.raises(OPTION, match="last argument is a surface"):
+            ln.difference(*arguments)
+    for level in ("a", None, 0, 1, float("nan")):
+        with pytest.raises(OPTION, match="level="):
+            ln.interval(surface, [0.0, 0.0], level=level)
+
+
+# ---------------------------------------------------------------------- tails
+
+
+def trained_classifier(seed, n):
+    """Losses as a trained network has them: most are almost 0, and the largest end as an exponential does."""
+    rng = np.random.default_rng(seed)
+    margin = rng.normal(4.0, 3.0, n)
+    return np.log1p(np.exp(-margin))
+
+
+@pytest.mark.parametrize(("n", "most"), [(500, 0.2), (1000, 0.05), (3000, 0.02)])
+def test_losses_of_a_trained_classifier_are_not_taken_for_heavy(n, most):
+    truth = trained_classifier(0, 2_000_000).mean()
+    covered = warned = 0
+    for seed in range(1, 201):
+        losses = trained_classifier(seed, n)
+        found = interval_of(losses.mean(), losses.std(ddof=1) / np.sqrt(n), spread_of(losses, np.ones(n)))
+        covered, warned = covered + (found.low <= truth <= found.high), warned + bool(found.warnings)
+    assert covered >= 0.91 * 200
+    assert warned <= most * 200
+
+
+@pytest.mark.parametrize("n", [150, 190, 400, 800])
+@pytest.mark.parametrize("alpha", [1.5, 1.9])
+def test_tails_without_a_variance_are_named_or_covered(n, alpha):
+    rng, honest, truth = np.random.default_rng([n, int(10 * alpha)]), 0, alpha / (alpha - 1)
+    for _ in range(300):
+        losses = rng.pareto(alpha, n) + 1
+        found = interval_of(losses.mean(), losses.std(ddof=1) / np.sqrt(n), spread_of(losses, np.ones(n)))
+        honest += bool(found.warnings) or found.low <= truth <= found.high
+    assert honest >= 0.9 * 300
+
+
+def test_two_samples_are_no_sample_of_two_values():
+    from scipy import stats
+
+    found = ln.interval(surface_of([1.0, 2.0]), [0.0])
+    half = stats.t.ppf(0.975, 1) * 0.5
+    np.testing.assert_allclose([found.low, found.high], [1.5 - half, 1.5 + half], rtol=1e-6)
+    many = np.tile([1.0, 2.0], 10)  # each there ten times they are no more
+    spread = spread_of(many, np.ones(20)) | {"copies": 10.0, "distinct": 2}
+    again = interval_of(1.5, many.std(ddof=1) / np.sqrt(20), spread)
+    assert again.high - again.low > half
+    assert again.warnings
+
+
+@pytest.mark.parametrize("losses", [[1.0], [1e200, 2e200, 3e200]])
+def test_where_no_standard_error_is_finite_the_report_says_so_and_not_that_losses_are_hidden(losses):
+    found = ln.report(surface_of(losses))["intervals"]
+    assert found.level == "note"
+    assert "no standard error is finite" in found.said

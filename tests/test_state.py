@@ -14,6 +14,10 @@ from torch import nn
 import lossnav as ln
 from lossnav import errors
 
+pytestmark = pytest.mark.filterwarnings(  # a state that moves with every batch does depend on them
+    "ignore::lossnav.errors.BatchDependenceWarning"
+)
+
 torch.manual_seed(0)
 X, Y = torch.randn(24, 6), torch.randint(0, 3, (24,))
 SIZE = 8
@@ -414,3 +418,42 @@ def test_warnings_are_not_given_for_ordinary_losses():
         weight = torch.tensor([1.0, 2.0, 3.0])
         objective = ln.Objective(body().eval(), nn.CrossEntropyLoss(weight), (X, Y), batch_size=SIZE)
         assert not objective._unplanned
+
+
+class HookingItself(nn.Module):
+    """Marks itself once hooked, as transformers' models that record hidden states do; hooks change what it gives."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.body, self.kind = body(), kind
+
+    def forward(self, x):
+        self.seen = seen = []
+        if not getattr(self, "is_hooked", False):
+            if self.kind == "forward":
+                self.body[0].register_forward_hook(lambda module, given, made: self.seen.append(made))
+            elif self.kind == "before":
+                self.body[0].register_forward_pre_hook(lambda module, given: self.seen.append(given[0][:, :5]))
+            else:
+                self.body[0].register_forward_hook(lambda module, given, kw, made: 1.1 * made, with_kwargs=True)
+            self.is_hooked = True
+        out = self.body(x)
+        return out + sum(part.mean(1, keepdim=True) ** 2 * out for part in seen)
+
+
+@pytest.mark.parametrize("kind", ["forward", "before", "result"])
+@pytest.mark.parametrize("copies", [True, False])
+def test_hooks_of_the_models_own_are_installed_once(kind, copies):
+    torch.manual_seed(0)
+    model = HookingItself(kind).eval()
+    tables = {name: dict(module._forward_hooks) for name, module in model.named_modules()}
+    objective = ln.Objective(model, F.cross_entropy, (X, Y), batch_size=SIZE, copy=copies)
+    point = moved(objective.params)
+    for at in (objective.params, point, point):
+        truth = plain(lambda: HookingItself(kind), at)
+        assert objective.evaluate(at)["loss"] == pytest.approx(truth, rel=1e-6)
+    line = ln.Line(objective.params, {name: point[name] - t for name, t in objective.params.items()})
+    surface = ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 3)), progress=False)
+    assert float(surface["loss"].values[-1]) == pytest.approx(plain(lambda: HookingItself(kind), point), rel=1e-6)
+    assert {name: dict(module._forward_hooks) for name, module in model.named_modules()} == tables
+    assert not hasattr(model, "is_hooked")

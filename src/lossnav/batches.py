@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lossnav import contents
+from lossnav import contents, rng
 from lossnav import params as algebra
 from lossnav.errors import DataError
 from lossnav.progress import Progress
@@ -57,6 +57,8 @@ class Batches:
         What double-precision NumPy arrays become.
     progress : bool or None
         Whether to show a bar while loading (None: on a terminal).
+    seed : int
+        A loader draws random numbers to begin with, and perhaps its order: where a part of the data is read, from here.
 
     Attributes
     ----------
@@ -79,12 +81,13 @@ class Batches:
         budget: int = DEFAULT_BUDGET,
         float_dtype: torch.dtype | None = None,
         progress: bool | None = None,
+        seed: int = 0,
     ) -> None:
         if batch_size is None:
             batch_size = default_batch_size(device)
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}. Pass a whole number from 1 upwards.")
-        self.device, self.float_dtype = device, float_dtype
+        self.device, self.float_dtype, self.seed = device, float_dtype, seed
         self.written_to = False
         self._source = _as_iterable(source, batch_size)
         self._kept: list[Batch] | None = []
@@ -125,6 +128,11 @@ class Batches:
     def __len__(self) -> int:
         return self.count
 
+    @property
+    def last(self) -> list[Batch]:
+        """The last batch of several that are kept; nothing where that takes a pass over the source."""
+        return self._kept[-1:] if self._kept is not None and len(self._kept) > 1 else []
+
     def __getstate__(self) -> dict[str, Any]:
         """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
         return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}
@@ -152,18 +160,19 @@ class Batches:
         wanted = torch.as_tensor(rows)
         lengths: list[int] = []
         pieces: list[Batch] = []
-        for batch in self:
-            found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
-            if len(found) != 1 or -1 in found or not only_tensors(batch):
-                raise DataError(
-                    "A subset cannot be drawn: a batch holds more than tensors with one row a sample. "
-                    "Pass data as (x, y) tensors, or choose the samples yourself."
-                )
-            start, length = sum(lengths), found.pop()
-            inside = wanted[(wanted >= start) & (wanted < start + length)] - start
-            if len(inside):
-                pieces.append(map_tensors(batch, lambda tensor, rows=inside: tensor[rows.to(tensor.device)]))  # type: ignore[misc]
-            lengths.append(length)
+        with rng.preserved(self.seed, self.device):
+            for batch in self:
+                found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
+                if len(found) != 1 or -1 in found or not only_tensors(batch):
+                    raise DataError(
+                        "A subset cannot be drawn: a batch holds more than tensors with one row a sample. "
+                        "Pass data as (x, y) tensors, or choose the samples yourself."
+                    )
+                start, length = sum(lengths), found.pop()
+                inside = wanted[(wanted >= start) & (wanted < start + length)] - start
+                if len(inside):
+                    pieces.append(map_tensors(batch, lambda tensor, rows=inside: tensor[rows.to(tensor.device)]))  # type: ignore[misc]
+                lengths.append(length)
         taken = copy.copy(self)
         taken._kept = pieces
         columns = [list(column) for column in zip(*(tensors(piece) for piece in pieces), strict=True)]
@@ -179,7 +188,8 @@ class Batches:
 
     def first(self, samples: int | None = None) -> Batches:
         """Return the first batch alone, and of it the first samples where it consists of tensors with one row each."""
-        batch = next(iter(self))
+        with rng.preserved(self.seed, self.device):
+            batch = next(iter(self))
         found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
         if samples is not None and len(found) == 1 and -1 not in found and only_tensors(batch):
             batch = map_tensors(batch, lambda tensor: tensor[:samples])

@@ -384,6 +384,8 @@ def users_parts(step: Step) -> list[Any]:
 def copied_together(model: nn.Module, step: Step, memo: dict[int, Any]) -> tuple[nn.Module, Step]:
     """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
     made = contents.copied(model, memo)
+    if contents.is_shared(list(model.modules()), list(made.modules())):
+        raise TypeError("its copy is the model itself, by its own __deepcopy__")
     return made, copied_step(step, memo)
 
 
@@ -392,6 +394,8 @@ def copied_step(step: Step, memo: dict[int, Any]) -> Step:
     try:
         made = contents.copied(step, dict(memo))
     except Exception:
+        return step
+    if contents.is_shared(users_parts(step), users_parts(made)):
         return step
     _set_to_eval(users_parts(made))
     return made

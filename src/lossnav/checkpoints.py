@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
+import warnings
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,11 +19,21 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lossnav import params as algebra
-from lossnav.errors import CheckpointError, CheckpointMismatchError, UnsafeCheckpointError
+from lossnav.errors import (
+    CheckpointError,
+    CheckpointMismatchError,
+    LossnavWarning,
+    OptionError,
+    UnsafeCheckpointError,
+)
 from lossnav.files import require_writable
 
 State = dict[str, Tensor]
+Missing = Literal["refuse", "keep"]
+MISSING: tuple[Missing, ...] = ("refuse", "keep")
 
+_EXTRA = "_extra_state"  # torch's name in a state dict
+_COUNTER = "num_batches_tracked"  # of normalisation layers; used only in training, and there without a momentum
 _NESTED = ("state_dict", "model_state_dict", "model", "module", "net")
 _PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
 
@@ -132,7 +146,7 @@ def fit(
     state: Mapping[str, Tensor],
     required: Mapping[str, Tensor],
     optional: Mapping[str, Tensor] | None = None,
-    aliases: Collection[str] = (),
+    aliases: Mapping[str, str] = MappingProxyType({}),
     what: str = "the model",
 ) -> State:
     """Match the names of a state dict to a model's, dropping the prefix that a wrapper left (``module.``).
@@ -144,8 +158,8 @@ def fit(
         Names and shapes that must be there.
     optional : mapping of str to Tensor, optional
         Those that may be.
-    aliases : collection of str
-        Second names of tied weights, which some files hold; they are passed over.
+    aliases : mapping of str to str
+        Second names of tied tensors, each with the first. They are passed over, but where a file has only the second.
     what : str
         The model, for the message.
 
@@ -160,6 +174,9 @@ def fit(
         stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         if len(stripped) == len(state) and len(known & set(stripped)) > len(known & set(best)):
             best = stripped
+    for alias, first in aliases.items():  # safetensors' own writer keeps one name, not always ours
+        if alias in best and first in known and first not in best:
+            best[first] = best.pop(alias)
     best = {name: tensor for name, tensor in best.items() if name in known or name not in aliases}
     expected = {**required, **{name: tensor for name, tensor in (optional or {}).items() if name in best}}
     if difference := algebra.first_difference(best, expected):
@@ -170,40 +187,159 @@ def fit(
     return best
 
 
-def aliases_of(model: nn.Module) -> frozenset[str]:
-    """Names in the state dict of a model that are second names of a tied weight."""
-    first_names = dict(model.named_parameters()) | dict(model.named_buffers())
-    return frozenset(name for name in model.state_dict() if name not in first_names)
+def aliases_of(model: nn.Module) -> dict[str, str]:
+    """Names in a model's state dict that are no first names, each with the first of its tensor, or ""."""
+    firsts = dict(model.named_parameters()) | dict(model.named_buffers())
+    names = {id(tensor): name for name, tensor in firsts.items()}
+    every = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    return {name: names.get(id(every.get(name)), "") for name in model.state_dict() if name not in firsts}
 
 
-def _tied_names(model: nn.Module) -> dict[str, str]:
-    """Second name of each tied weight -> its first."""
-    first_names = {id(parameter): name for name, parameter in model.named_parameters()}
-    everything = model.named_parameters(remove_duplicate=False)
-    return {name: first_names[id(p)] for name, p in everything if first_names[id(p)] != name}
+@dataclass(frozen=True, eq=False)
+class Anatomy:
+    """What each tensor of a model is, by its name.
+
+    Attributes
+    ----------
+    name : str
+        Of the model.
+    params : dict of str to Tensor
+        Parameters that move.
+    held : dict of str to Tensor
+        Other parameters.
+    buffers : dict of str to Tensor
+    optional : frozenset of str
+        Buffers that a checkpoint may lack: those that are in no file (``persistent=False``), and those that no result
+        hangs on (``num_batches_tracked``).
+    aliases : mapping of str to str
+        Second names, as of `aliases_of`.
+    extra : mapping of str to object
+        What modules have to say of themselves besides (``get_extra_state``), which no chart moves.
+    """
+
+    name: str
+    params: State
+    held: State
+    buffers: State
+    optional: frozenset[str] = frozenset()
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def other_extra(self, extra: Mapping[str, Any]) -> str | None:
+        """The name of an extra state that is another than the model's; None where all are the same."""
+        names = (name for name, value in extra.items() if name in self.extra and not _equal(value, self.extra[name]))
+        return next(names, None)
+
+    def sort(self, state: Mapping[str, Tensor]) -> tuple[State, State, State]:
+        """Tell the tensors of a state dict apart: parameters that move, others, buffers.
+
+        They are brought to the dtypes of the model and where its weights are. A parameter that moves must be there.
+
+        Raises
+        ------
+        CheckpointMismatchError
+            If a tensor is missing, has another shape, or a name is left over.
+        """
+        found = fit(state, self.params, self.held | self.buffers, self.aliases, self.name)
+        params, held, buffers = (
+            {n: found[n].detach().to(t.device, t.dtype) for n, t in part.items() if n in found}
+            for part in (self.params, self.held, self.buffers)
+        )
+        return params, held, buffers
+
+    def missing(self, buffers: Collection[str]) -> list[str]:
+        """Names of the buffers that are not there and may not be missing."""
+        return [name for name in self.buffers if name not in self.optional and name not in buffers]
 
 
-def load_into(model: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+def anatomy_of(model: nn.Module) -> Anatomy:
+    """Say what each tensor of a model is; all its floating-point parameters move."""
+    parameters = algebra.detach(dict(model.named_parameters()))
+    params = {name: tensor for name, tensor in parameters.items() if tensor.is_floating_point()}
+    held = {name: tensor for name, tensor in parameters.items() if name not in params}
+    buffers = algebra.detach(dict(model.named_buffers()))
+    optional, aliases = optional_buffers(model), aliases_of(model)
+    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra_of(model.state_dict()))
+
+
+def extra_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the extra state of modules out of a state dict."""
+    return {name: copy.deepcopy(value) for name, value in state.items() if name.rpartition(".")[2] == _EXTRA}
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return algebra.same(a, b)
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(_equal(value, b[name]) for name, value in a.items())
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+    same = a == b
+    return same if isinstance(same, bool) else True  # nobody knows
+
+
+def optional_buffers(model: nn.Module) -> frozenset[str]:
+    """Names of the buffers of a model that a checkpoint may lack; see `Anatomy`."""
+    saved = {*model.state_dict(), *aliases_of(model).values()}
+    names = [name for name, _ in model.named_buffers()]
+    return frozenset(name for name in names if name not in saved or name.endswith(_COUNTER))
+
+
+def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing = "refuse") -> nn.Module:
     """Load a checkpoint into a model, in place, and return the model.
+
+    Parameters
+    ----------
+    model : nn.Module
+    path : path
+    missing : "refuse" or "keep"
+        What is done where the file lacks buffers of the model; see `Objective.at`.
 
     Raises
     ------
     UnsafeCheckpointError, CheckpointError, CheckpointMismatchError
         The model is untouched in each case.
     """
-    aliases = aliases_of(model)
-    state = load(path)
-    mine = {name: tensor for name, tensor in model.state_dict().items() if name not in aliases}
-    counters = {name: tensor for name, tensor in mine.items() if name.endswith("num_batches_tracked")}
-    required = {name: tensor for name, tensor in mine.items() if name not in counters}
-    for alias, first in _tied_names(model).items():  # safetensors' own writer keeps one name, not always ours
-        if alias in state and first not in state:
-            state[first] = state.pop(alias)
-    fitting = fit(state, required, counters, aliases, type(model).__name__)
+    mine = dict(model.named_parameters()) | dict(model.named_buffers())
+    buffers = dict(model.named_buffers())
+    required = {name: tensor for name, tensor in mine.items() if name not in buffers}
+    fitting = fit(load(path), required, buffers, aliases_of(model), type(model).__name__)
+    optional = optional_buffers(model)
+    lacking = [name for name in buffers if name not in fitting and name not in optional]
+    require_complete(lacking, missing, f"The checkpoint {path}", type(model).__name__)
     with torch.no_grad():
         for name, tensor in fitting.items():
             mine[name].copy_(tensor)
     return model
+
+
+def require_complete(lacking: Sequence[str], missing: Missing, source: str, model: str) -> None:
+    """Refuse a checkpoint that lacks buffers of the model, or warn that the model's own are kept.
+
+    Raises
+    ------
+    CheckpointMismatchError
+        If they may not be missing.
+    OptionError
+        If the option is unknown.
+    """
+    if missing not in MISSING:
+        raise OptionError(f"missing={missing!r} is unknown. Use 'refuse' or 'keep'.")
+    if not lacking:
+        return
+    names = ", ".join(f'"{name}"' for name in lacking)
+    if missing == "refuse":
+        raise CheckpointMismatchError(
+            f"{source} lacks the buffers {names} of {model}. With those of other weights it would be another network. "
+            'Save model.state_dict(), which has them; or pass missing="keep" (on the command line '
+            "--missing-buffers keep) for the ones that the model has."
+        )
+    warnings.warn(
+        f"{source} lacks the buffers {names} of {model}; those that the model has are kept. They may not belong to "
+        "these weights.",
+        LossnavWarning,
+        stacklevel=3,
+    )
 
 
 def _unwrap(content: Any, source: Path) -> State:

@@ -63,6 +63,10 @@ def _reporting(command: Callable[P, None]) -> Callable[P, None]:
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files; CIFAR-10: parquet).")
 ]
+MissingBuffers = Annotated[
+    Literal["refuse", "keep"],
+    typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
@@ -215,6 +219,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds of the directions, from --seed on.")] = 1,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    missing_buffers: MissingBuffers = "refuse",
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
         typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),
@@ -276,7 +281,7 @@ def evaluate(
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
         else:
             Parts(out, overwrite)
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
+    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
 
     def place(seed: int) -> Any:
         found = directions.random(
@@ -418,6 +423,7 @@ def curvature(
     params: Annotated[list[str] | None, typer.Option(help="A glob over parameters; repeat. Default: all.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
+    missing_buffers: MissingBuffers = "refuse",
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
     precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
     data_root: DataRoot = None,
@@ -431,7 +437,7 @@ def curvature(
     from lossnav.specs import load_objective
 
     spectrum_place(out, overwrite)
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root)
+    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
     if subset is not None:
         objective = objective.subset(_subset(subset), seed)
     wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
@@ -642,6 +648,7 @@ def explore(
     ] = "filter",
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis to begin with.")] = (-1, 1),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    missing_buffers: MissingBuffers = "refuse",
     data_root: DataRoot = None,
     seed: Seed = 0,
     plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
@@ -679,7 +686,7 @@ def explore(
         from lossnav.charts import Line, Plane, Volume
         from lossnav.specs import load_objective
 
-        objective = load_objective(what, checkpoint=checkpoint, data_root=data_root)
+        objective = load_objective(what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
         kind: Any = {"line": Line, "plane": Plane, "volume": Volume}[chart]
         how = None if normalize == "none" else normalize
         found = directions.random(objective, n=len(kind.dims), normalize=how, seed=seed)
@@ -723,6 +730,7 @@ def report(
     ] = False,
     spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
+    missing_buffers: MissingBuffers = "refuse",
     data_root: DataRoot = None,
     limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
     seed: Seed = 0,
@@ -734,6 +742,7 @@ def report(
     from lossnav.surface import open_surface
 
     elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root}
+    elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
@@ -757,6 +766,7 @@ def sharpness(
         list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    missing_buffers: MissingBuffers = "refuse",
     data_root: DataRoot = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -766,7 +776,8 @@ def sharpness(
     from lossnav.specs import load_objective
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(_setting, options or ()))
-    found = run(load_objective(spec, checkpoint=checkpoint, data_root=data_root), progress=True, **chosen)
+    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    found = run(objective, progress=True, **chosen)
     typer.echo(_json(found.describe()) if as_json else str(found))
 
 
@@ -897,11 +908,13 @@ def _summary_words(surface: Any) -> dict[str, str]:
     if outcome is not None and "seed" not in surface.dims:
         resolved = outcome["cells"] - outcome["unresolved"]
         words["estimated error"] = (
-            f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells"
+            f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells; no bound"
         )
         if outcome["unresolved"]:
             off = f"99 % of all cells are within {float(outcome['estimated_error_p99']):.2g}"
             words["unresolved"] = f"{outcome['unresolved']:,} of {outcome['cells']:,} cells; {off}"
+        if float(outcome.get("noise", 0)) > 0:
+            words["noise"] = f"{float(outcome['noise']):.2g} relative (standard deviation)"
         if outcome["non_finite"]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
     if "control_variate" in surface.attrs:

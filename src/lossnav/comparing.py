@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from lossnav import rng
 from lossnav.batches import Batch, Batches, map_tensors, only_tensors, tensors
 from lossnav.calling import Measured, StepValues
 from lossnav.params import Params
+from lossnav.predictions import Prediction
 
 if TYPE_CHECKING:
     from lossnav.objective import Objective
@@ -113,6 +114,7 @@ class Shaken:
 
     def __init__(self, metric: Callable[[Any, Any], Any], part: float, seed: int) -> None:
         self.metric, self.part, self.seed = metric, part, seed
+        self.of_prediction = getattr(metric, "of_prediction", False)
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
         """Return the sum over the draws of how far the metric moves, in the metric's own form."""
@@ -120,10 +122,16 @@ class Shaken:
         for pair in range(self.PAIRS):
             for part in (self.part, -self.part):
                 drawn = torch.Generator().manual_seed(self.seed + pair)
-                now = self.metric(map_tensors(outputs, lambda t, d=drawn, p=part: _move(t, p, d)), targets)  # type: ignore[misc]
+                now = self.metric(_all_moved(outputs, part, drawn), targets)
                 step = _distance(now, still)
                 moved = step if moved is None else moved + step
         return (moved, still[1]) if isinstance(still, tuple) else moved
+
+
+def _all_moved(outputs: Any, part: float, drawn: torch.Generator) -> Any:
+    if isinstance(outputs, Prediction):
+        return replace(outputs, scores=_move(outputs.scores, part, drawn))
+    return map_tensors(outputs, lambda tensor: _move(tensor, part, drawn))
 
 
 def _move(tensor: Tensor, part: float, drawn: torch.Generator) -> Tensor:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import random
 import types
 from collections import deque
-from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -56,10 +57,7 @@ def parts(value: Any) -> Iterator[Any]:
         yield from (value.func, value.args, value.keywords)
     else:
         yield from (getattr(value, "__dict__", None) or {}).values()
-        slots = (name for kind in type(value).__mro__ for name in _listed(getattr(kind, "__slots__", ())))
-        yield from (
-            getattr(value, name) for name in slots if name not in ("__dict__", "__weakref__") and hasattr(value, name)
-        )
+        yield from _slots(value).values()
 
 
 def reachable(value: Any) -> Iterator[Any]:
@@ -109,7 +107,27 @@ def copied(value: T, memo: dict[int, Any]) -> T:
     >>> made() is layer, torch.equal(made().weight, layer.weight)
     (False, True)
     """
-    functions = [part for part in reachable(value) if isinstance(part, types.FunctionType) and id(part) not in memo]
+    for own_copying in (False, True):
+        trial = dict(memo)
+        try:
+            made = _copied(value, trial, own_copying)
+        except Exception:
+            if own_copying or not any(_copies_itself(part) for part in reachable(value)):
+                raise
+            continue
+        memo.update(trial)
+        break
+    return made
+
+
+def _copied(value: T, memo: dict[int, Any], own_copying: bool) -> T:
+    """The same; of modules that copy themselves by that, or as any other: they may return themselves, or forget."""
+    found = [part for part in reachable(value) if id(part) not in memo]
+    themselves = [] if own_copying else [part for part in found if _copies_itself(part)]
+    for module in themselves:
+        kind: Any = type(module)
+        memo[id(module)] = kind.__new__(kind)
+    functions = [part for part in found if isinstance(part, types.FunctionType)]
     cells: dict[int, tuple[types.CellType, types.CellType]] = {}
     for function in functions:
         own = _cells_with_state(function)
@@ -121,9 +139,87 @@ def copied(value: T, memo: dict[int, Any]) -> T:
         memo[id(function)] = made = _with_closure(function, closure)
         mine = {id(cell) for cell in own}  # not by equality: cells compare what they hold
         made.__dict__[_OWN] = tuple(n for n, cell in enumerate(function.__closure__ or ()) if id(cell) in mine)
+    for function in functions:  # after all closures: a default may hold a function that has one
+        if any(_is_state(default) for default in _defaults(function)):
+            made = memo.setdefault(id(function), _with_closure(function, function.__closure__ or ()))
+            _give_defaults(made, lambda default: _copied_or_shared(default, memo) if _is_state(default) else default)
+            made.__dict__.setdefault(_OWN, ())
     for cell, new in cells.values():
         new.cell_contents = _copied_or_shared(cell.cell_contents, memo)
-    return copy.deepcopy(value, memo)
+    for module in themselves:
+        memo[id(module)].__dict__.update(copy.deepcopy(vars(module), memo))
+    own_methods = any(isinstance(part, types.MethodType) and id(part.__func__) in memo for part in reachable(value))
+    result = copy.deepcopy(value, memo)
+    return _with_own_methods(result, memo) if own_methods else result
+
+
+def _with_own_methods(value: T, memo: dict[int, Any]) -> T:
+    """The same, its bound methods of functions that were copied: `copy.deepcopy` copies what they are bound to alone.
+
+    So is the `forward` that somebody puts into a module, around the one that it had.
+    """
+
+    def own(part: Any) -> Any:
+        known = isinstance(part, types.MethodType) and id(part.__func__) in memo
+        return types.MethodType(memo[id(part.__func__)], part.__self__) if known else part
+
+    copies = {id(part) for part in memo.values()}  # nothing of the user's own is written to
+    ahead = True
+    while ahead:  # around a forward that was put there before
+        ahead = False
+        for part in [part for part in reachable(value) if id(part) in copies]:
+            for dictionary in [d for d in (part, getattr(part, "__dict__", None)) if isinstance(d, dict)]:
+                fresh = {name: own(item) for name, item in dictionary.items()}
+                if any(item is not dictionary[name] for name, item in fresh.items()):
+                    dictionary.update(fresh)
+                    ahead = True
+            if isinstance(part, list):
+                part[:] = [own(item) for item in part]
+            for cell in filled(part) if isinstance(part, types.FunctionType) else ():
+                if own(cell.cell_contents) is not cell.cell_contents:
+                    cell.cell_contents = own(cell.cell_contents)
+                    ahead = True
+    return cast(T, own(value))
+
+
+def _defaults(function: types.FunctionType) -> list[Any]:
+    return [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+
+
+def _give_defaults(function: types.FunctionType, change: Callable[[Any], Any]) -> None:
+    if function.__defaults__:
+        function.__defaults__ = tuple(change(default) for default in function.__defaults__)
+    if function.__kwdefaults__:
+        function.__kwdefaults__ = {name: change(default) for name, default in function.__kwdefaults__.items()}
+
+
+def _copies_itself(part: Any) -> bool:
+    """Whether it is a module of the user's that says by ``__deepcopy__`` how it is copied."""
+    return isinstance(part, nn.Module) and any(
+        "__deepcopy__" in vars(kind) for kind in type(part).__mro__ if not kind.__module__.startswith("torch.")
+    )
+
+
+def restores_itself(part: Any) -> bool:
+    """Whether it is a module of the user's that says by ``__getstate__`` and the like what a copy of it has."""
+    names = ("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__")
+    kinds = [kind for kind in type(part).__mro__ if kind is not object and not kind.__module__.startswith("torch.")]
+    return isinstance(part, nn.Module) and any(name in vars(kind) for kind in kinds for name in names)
+
+
+def is_shared(a: Any, b: Any) -> bool:
+    """Whether a value and its copy have a module or a callable object in common, which copies itself by itself.
+
+    >>> layer = torch.nn.ReLU()
+    >>> is_shared([layer], [copy.deepcopy(layer)]), is_shared([layer], (layer,))
+    (False, True)
+    """
+    mine = {id(part) for part in reachable(a) if _is_own_object(part)}
+    return any(id(part) in mine for part in reachable(b))
+
+
+def _is_own_object(part: Any) -> bool:
+    return isinstance(part, nn.Module) or (_is_called(part) and not type(part).__module__.startswith("torch."))
 
 
 def _cells_with_state(function: types.FunctionType) -> list[types.CellType]:
@@ -172,7 +268,8 @@ class Kept:
     Parameters
     ----------
     value : object
-        All that it reaches is kept, but for hooks, of which there may be more while a pass is watched.
+        All that it reaches is kept; of hooks that modules have, which there are. Those that lossnav watches a pass by
+        are left alone.
     without : iterable of Tensor
         Tensors whose numbers are not kept: those that others put in place at every pass.
     borrowed : bool
@@ -195,6 +292,9 @@ class Kept:
         self._tensors: list[list[Any]] = []  # tensor, its numbers, its version, whether it may change without that
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._others: list[tuple[Any, Any]] = []  # lists, sets and deques
+        self._inner: list[list[Any]] = []  # arrays, bytes and random generators: it, its state, whether it is looked at
+        self._slots: list[tuple[Any, dict[str, Any]]] = []
+        self._hooks: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         for part in _stateful(value, borrowed=borrowed):
             if isinstance(part, Tensor):
                 if id(part) not in skipped and part.numel() * part.element_size() <= _LARGEST:
@@ -204,22 +304,34 @@ class Kept:
                 self._dicts.append((part, dict(part)))
             elif isinstance(part, list | set | deque):
                 self._others.append((part, copy.copy(part)))
+            elif (inner := _inner_state(part)) is not None:
+                self._inner.append([part, inner, not isinstance(part, np.ndarray) or part.size <= _SMALL])
+            if isinstance(part, nn.Module):
+                tables = [table for name, table in vars(part).items() if _of_hooks(name) and isinstance(table, dict)]
+                self._hooks += [(table, dict(table)) for table in tables]
             attributes = None if isinstance(part, types.FunctionType | Tensor) else getattr(part, "__dict__", None)
             if isinstance(attributes, dict):
                 self._dicts.append((attributes, dict(attributes)))
+            if slots := _slots(part):
+                self._slots.append((part, slots))
 
     def changed(self) -> bool:
         """Whether anything is another than it was."""
         return (
             any(not _alike(dictionary, saved) for dictionary, saved in self._dicts)
+            or any(not _alike(_without_ours(table), _without_ours(saved)) for table, saved in self._hooks)
             or any(not _same_items(part, saved) for part, saved in self._others)
+            or any(not _alike(_slots(part), saved) for part, saved in self._slots)
+            or any(not _same_values(_inner_state(part), saved) for part, saved, _ in self._inner)
             or any(not equal(part, saved) for part, saved, *_ in self._tensors)
         )
 
     def learn(self) -> None:
-        """See which tensors were written to behind their version's back (`tensor.data`), to look at them each time."""
+        """See what was written to behind a version's back (`tensor.data`, large arrays), to compare it each time."""
         for row in self._tensors:
             row[3] = row[3] or not equal(row[0], row[1])
+        for row in self._inner:
+            row[2] = row[2] or not _same_values(_inner_state(row[0]), row[1])
 
     def restore(self) -> None:
         """Put everything back that was changed."""
@@ -227,15 +339,85 @@ class Kept:
             if not _alike(dictionary, saved):
                 dictionary.clear()
                 dictionary.update(saved)
+        for table, saved in self._hooks:  # a model may mark itself as hooked, and hook itself anew without the mark
+            if not _alike(_without_ours(table), _without_ours(saved)):
+                ours = {key: hook for key, hook in table.items() if _is_ours(hook)}
+                table.clear()
+                table.update(saved | ours)
         for part, saved in self._others:
             if not _same_items(part, saved):
                 part.clear()
                 part.update(saved) if isinstance(part, set) else part.extend(saved)
+        for part, saved in self._slots:
+            if not _alike(now := _slots(part), saved):
+                for name in now.keys() | saved.keys():
+                    object.__setattr__(part, name, saved[name]) if name in saved else object.__delattr__(part, name)
+        for part, saved, looks in self._inner:
+            if looks and not _same_values(_inner_state(part), saved):
+                _put_back(part, saved)
         for row in self._tensors:
             part, saved, version, looks = row
             if part._version != version or (looks and not equal(part, saved)):
                 part.detach().copy_(saved)
                 row[2] = part._version
+
+
+def _inner_state(part: Any) -> Any:
+    """The state of what is changed in place and is no tensor or container; None of anything else."""
+    if isinstance(part, np.ndarray):
+        return None if part.dtype == object or part.nbytes > _LARGEST or not part.flags.writeable else part.copy()
+    if isinstance(part, bytearray):
+        return bytes(part)
+    if isinstance(part, torch.Generator):
+        return part.get_state()
+    if isinstance(part, np.random.Generator):
+        return copy.deepcopy(part.bit_generator.state)
+    if isinstance(part, np.random.RandomState):
+        return part.get_state()
+    return part.getstate() if isinstance(part, random.Random) else None
+
+
+def _same_values(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return bool(a.shape == b.shape and a.tobytes() == b.tobytes())
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same_values(value, b[name]) for name, value in a.items())
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(_same_values(x, y) for x, y in zip(a, b, strict=True))
+    return bool(a == b)
+
+
+def _put_back(part: Any, saved: Any) -> None:
+    if isinstance(part, np.ndarray):
+        if part.shape != saved.shape:
+            part.resize(saved.shape, refcheck=False)
+        part[...] = saved
+    elif isinstance(part, bytearray):
+        part[:] = saved
+    elif isinstance(part, np.random.Generator):
+        part.bit_generator.state = saved
+    elif isinstance(part, random.Random):
+        part.setstate(saved)
+    else:  # of torch, and the older kind of NumPy
+        part.set_state(saved)
+
+
+def _slots(part: Any) -> dict[str, Any]:
+    """Attributes of an object of the user's own that has slots instead of a dict."""
+    if isinstance(part, (*_ATOMS, *_CONTAINERS, Tensor, types.FunctionType, types.MethodType, functools.partial)):
+        return {}
+    kind: Any = type(part)
+    names = _slot_names(kind)
+    return {name: getattr(part, name) for name in names if hasattr(part, name)} if names else {}
+
+
+@functools.lru_cache(maxsize=4096)
+def _slot_names(kind: Any) -> tuple[str, ...]:
+    """Names of the slots of a class; of what is written in C those are not to be set."""
+    names = (name for base in kind.__mro__ for name in _listed(base.__dict__.get("__slots__", ())))
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 def same_state(a: Any, b: Any) -> bool:
@@ -251,6 +433,8 @@ def _same_part(a: Any, b: Any) -> bool:
         return equal(a, b)
     if isinstance(a, dict | list | tuple | set | deque):
         return len(a) == len(b)
+    if (inner := _inner_state(a)) is not None:
+        return _same_values(inner, _inner_state(b))
     return not isinstance(a, int | float | str | bytes) or a == b
 
 
@@ -269,8 +453,9 @@ def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterat
         kept.append(part)
         yield part
         if isinstance(part, types.FunctionType):  # a list that the user counts calls in is not ours to put back
-            own = _cells_with_state(part) if borrowed or _OWN in part.__dict__ else []
-            ahead += reversed([cell.cell_contents for cell in own])
+            if borrowed or _OWN in part.__dict__:
+                ahead += reversed([cell.cell_contents for cell in _cells_with_state(part)])
+                ahead += reversed([default for default in _defaults(part) if _is_state(default)])
         elif isinstance(part, nn.Module):
             ahead += reversed([value for name, value in vars(part).items() if not _of_hooks(name)])
         else:
@@ -279,6 +464,14 @@ def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterat
 
 def _of_hooks(name: str) -> bool:
     return name.startswith("_") and "hook" in name
+
+
+def _is_ours(hook: Any) -> bool:
+    return str(getattr(hook, "__module__", "")).startswith("lossnav.")
+
+
+def _without_ours(table: dict[Any, Any]) -> dict[Any, Any]:
+    return {key: hook for key, hook in table.items() if not _is_ours(hook)}
 
 
 def _same_items(a: Any, b: Any) -> bool:

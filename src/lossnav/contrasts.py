@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -11,7 +12,7 @@ import xarray as xr
 from lossnav import samples as kept
 from lossnav.coordinates import Array
 from lossnav.errors import OptionError
-from lossnav.intervals import Interval, interval_of, place_of, recorded, rounding_of, spread_of
+from lossnav.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of, spread_of
 
 Point = Sequence[float] | Mapping[str, float]
 
@@ -60,27 +61,37 @@ def difference(
     >>> round(found.value - float(surface["loss"][2] - surface["loss"][1]), 6)
     0.0
     """
+    if isinstance(cast(object, second), xr.Dataset):
+        raise OptionError("The last argument is a surface. Pass difference(surface, p, q), or difference(a, b, p).")
     if isinstance(first, xr.Dataset):
         ends = ((surface, second), (first, second))
         _require_same_samples(surface, first)
     else:
         ends = ((surface, first), (surface, second))
     (a, weights), (b, _) = (_samples_at(*end) for end in ends)
-    return paired(a, b, weights, surface, level)
+    one, other = (float(of["loss"].values[place_of(of, point)]) for of, point in ends)
+    return paired(a, b, weights, surface, level, one - other)
 
 
-def paired(a: Array, b: Array, weights: Array, surface: xr.Dataset, level: float = 0.95) -> Interval:
-    """The same of losses of single samples: numerators a and b, shape (n,), and their weights."""
+def paired(
+    a: Array, b: Array, weights: Array, surface: xr.Dataset, level: float = 0.95, value: float | None = None
+) -> Interval:
+    """The same of losses of single samples: numerators a and b, shape (n,), and their weights.
+
+    Samples are kept in float32, the losses over all of them are not: their difference is the `value`, where given.
+    """
     d = a - b
-    value, error = ratio(d, weights, float(recorded(surface).get("part", 0.0)))
+    kept_value, error = ratio(d, weights, float(recorded(surface).get("part", 0.0)))
+    value = kept_value if value is None else value
     spread = recorded(surface) | {name: v for name, v in spread_of(d, weights).items() if name != "ordered"}
     spread["population"] = None  # of the losses, not of their differences
-    if not (d != 0).any():
+    if value == 0 and not (d != 0).any():
         n = int(spread["samples"])
         return Interval(0.0, 0.0, 0.0, 0.0, level, n, "the same losses, sample by sample")
     size = float((np.abs(a) + np.abs(b)).sum() / weights.sum())
-    rounding = rounding_of(surface, size) / math.sqrt(max(1, spread["samples"]))  # of single samples it is independent
-    found = interval_of(value, error, spread, level=level, rounding=rounding)
+    rounding = max(rounding_of(surface, size), ROUNDED["float32"] * size)
+    rounding /= math.sqrt(max(1, spread["samples"]))  # of single samples it is independent
+    found = interval_of(value, error, spread, level=level, rounding=rounding, of="differences")
     return Interval(**vars(found) | {"method": f"paired, sample by sample; {found.method}"})
 
 
@@ -112,9 +123,10 @@ def _samples_at(surface: xr.Dataset, point: Point) -> tuple[Array, Array]:
 
 
 def _require_same_samples(a: xr.Dataset, b: xr.Dataset) -> None:
-    """Refuse two surfaces whose samples are not the same, in the same order."""
+    """Refuse two surfaces whose samples are not the same, in the same order; in which batches they came is all one."""
     one, other = (surface.attrs.get("objective", {}).get("data") for surface in (a, b))
-    if not one or one != other:
+    rows, others = (surface.attrs.get("sampling", {}).get("rows") for surface in (a, b))
+    if not (one and one == other) and not (rows and rows == others):
         raise OptionError(
             f"The two surfaces are of different data (fingerprints {one or 'unknown'} and {other or 'unknown'}). A "
             "paired difference needs the same samples in the same order: evaluate both with one data set, and of a "

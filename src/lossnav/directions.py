@@ -23,6 +23,7 @@ from lossnav import params as algebra
 from lossnav.draws import Draws
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
+from lossnav.networks import End, Network, together
 from lossnav.objective import Objective, excluded
 from lossnav.params import Params
 
@@ -43,10 +44,15 @@ class Direction(dict[str, Tensor]):
     recipe : dict
         Values that JSON can hold: ``kind``, ``seed``, ``normalize``, ``norm`` (float64, over all tensors), ``norms``
         (Frobenius norm of each tensor that moves), and what else the maker knows.
+    points : tuple of Network
+        The checkpoints it leads from and to, where it leads to some: charts take their buffers from there.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Any]) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Any], points: tuple[Network, ...] = ()
+    ) -> None:
         super().__init__(tensors)
+        self.points = points
         norms = {name: length for name, length in algebra.norms(self).items() if length}
         self.recipe: dict[str, Any] = {**recipe, "norm": algebra.norm(self), "norms": norms}
 
@@ -393,43 +399,52 @@ def pca(
     )
 
 
-def between(a: Mapping[str, Tensor] | Objective, b: Mapping[str, Tensor] | Objective) -> Direction:
-    """Return b - a, the direction that leads from one point to another.
+def between(a: End | Network, b: End | Network) -> Direction:
+    """Return b - a, the direction that leads from one network to another.
 
-    ``Line(a, between(a, b))`` is at a for alpha = 0 and at b for alpha = 1.
+    ``Line(a, between(a, b))`` is at a for alpha = 0 and at b for alpha = 1, with the buffers of each (running
+    statistics, say) there and their means between; see `Chart.buffers`.
+
+    Parameters
+    ----------
+    a, b : Objective, nn.Module, path of a checkpoint, or mapping of str to Tensor
+        A mapping is a full state dict. The parameters alone are enough of a model without buffers; with buffers they
+        are no network, and an objective refuses a chart that leads there.
 
     Raises
     ------
-    StructureMismatchError
-        If names or shapes differ.
+    StructureMismatchError, CheckpointMismatchError
+        If names or shapes differ, or buffers are missing; the second of a file.
+    CheckpointError
+        If a file cannot be read.
 
     Examples
     --------
     >>> between({"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])})["w"]
     tensor([3.])
     """
-    start = a.params if isinstance(a, Objective) else a
-    end = b.params if isinstance(b, Objective) else b
-    if difference := algebra.first_difference(end, start):
+    start, end = together(a, b)
+    if difference := algebra.first_difference(end.params, start.params):
         raise StructureMismatchError(
             f"The two points differ at {difference}. Take both from models of one architecture."
         )
-    wide = {name: tensor.to(_direction_dtype(tensor)) for name, tensor in end.items()}
-    recipe = {"kind": "between", "start": algebra.fingerprint(start), "end": algebra.fingerprint(end)}
-    return Direction(algebra.subtract(wide, start), recipe)
+    wide = {name: tensor.to(_direction_dtype(tensor)) for name, tensor in end.params.items()}
+    recipe = {"kind": "between", "start": start.fingerprint, "end": end.fingerprint} | _buffers_of(start, end)
+    return Direction(algebra.subtract(wide, start.params), recipe, (start, end))
 
 
-def through(a: Mapping[str, Tensor] | Objective, *others: Any, orthogonal: bool = True) -> tuple[Direction, ...]:
+def through(a: End | Network, *others: End | Network, orthogonal: bool = True) -> tuple[Direction, ...]:
     """Return the directions of the flat chart through several points: three make a plane, four a volume.
 
-    ``Plane(a, *through(a, b, c))`` holds all three: a at (0, 0), b at (1, 0), and c at (0, 1), or where the recipe's
-    ``places`` says. With `orthogonal` the second direction is what of c - a is perpendicular to b - a, brought to its
-    length, so that distances on the picture are those in weight space (Garipov et al. 2018, appendix A.1).
+    ``Plane(a, *through(a, b, c))`` holds all three, with their buffers: a at (0, 0), b at (1, 0), and c at (0, 1), or
+    where the recipe's ``places`` says. With `orthogonal` the second direction is what of c - a is perpendicular to
+    b - a, brought to its length, so that distances on the picture are those in weight space (Garipov et al. 2018,
+    appendix A.1).
 
     Parameters
     ----------
-    a, *others : mapping of str to Tensor or Objective
-        Points: checkpoints, say, of one architecture.
+    a, *others : Objective, nn.Module, path of a checkpoint, or mapping of str to Tensor
+        Networks of one architecture, as in `between`.
     orthogonal : bool
         Whether directions are made perpendicular and of one length. Else they lead from a to each of the others.
 
@@ -440,8 +455,8 @@ def through(a: Mapping[str, Tensor] | Objective, *others: Any, orthogonal: bool 
 
     Raises
     ------
-    StructureMismatchError
-        If names or shapes differ.
+    StructureMismatchError, CheckpointMismatchError, CheckpointError
+        As `between` does.
     DirectionError
         If the points lie on one line (or in one plane, of four), so that they span no chart.
 
@@ -459,7 +474,8 @@ def through(a: Mapping[str, Tensor] | Objective, *others: Any, orthogonal: bool 
     """
     if not others:
         raise OptionError("One point spans no chart. Pass two for a line, three for a plane, four for a volume.")
-    steps = [between(a, other) for other in others]
+    networks = tuple(together(a, *others))
+    steps = [between(networks[0], other) for other in networks[1:]]
     made: list[Params] = [dict(step) for step in steps]
     places = np.eye(len(steps))  # of each of the others, in coordinates
     if orthogonal:
@@ -484,7 +500,28 @@ def through(a: Mapping[str, Tensor] | Objective, *others: Any, orthogonal: bool 
         "orthogonal": orthogonal,
         "places": [[0.0] * len(steps), *places.tolist()],
     }
-    return tuple(Direction(part, recipe | {"index": i}) for i, part in enumerate(made))
+    recipe |= _buffers_of(*networks)
+    return tuple(Direction(part, recipe | {"index": i}, networks) for i, part in enumerate(made))
+
+
+def remade(direction: Direction, points: Sequence[Network], fresh: Sequence[Network]) -> Direction:
+    """Make a direction between checkpoints again, of the same ones by other names, dtypes or devices.
+
+    Raises
+    ------
+    DirectionError
+        If one of them was changed in the meantime, such as a dict of tensors that are trained on.
+    """
+    for point in points:
+        if point.has_changed:
+            raise DirectionError(
+                f"{point.source} has changed since the direction was made. Copy what is trained on: "
+                "copy.deepcopy(model), or {name: tensor.clone() for name, tensor in model.state_dict().items()}."
+            )
+    if direction.recipe["kind"] == "between":
+        return between(*fresh)
+    whole = through(*fresh, orthogonal=direction.recipe["orthogonal"])
+    return whole[int(direction.recipe["index"])]
 
 
 def gradient(
@@ -751,6 +788,13 @@ def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
 
 
 # ---------------------------------------------------------------------- inside
+
+
+def _buffers_of(*networks: Network) -> dict[str, list[str]]:
+    """What a recipe says of the buffers of checkpoints, where they have some: a fingerprint each."""
+    if not any(network.buffers for network in networks):
+        return {}
+    return {"buffers": [algebra.fingerprint(dict(sorted(network.buffers.items()))) for network in networks]}
 
 
 def _at(objective: Objective) -> dict[str, Any]:

@@ -157,8 +157,7 @@ def _settled_for_all(
     """Return the sampler with its automatic ranges found: along each coordinate the largest of all seeds."""
     said: dict[str, Any] = {}
     for seed in seeds:
-        chart = chart_of(seed)
-        require_fit(objective, chart, sampler)
+        chart = require_fit(objective, chart_of(seed), sampler)
         with rng.preserved(device=objective.device):
             settled = sampler.settle(losses_of(objective, chart))
         if settled is sampler:  # nothing was left open

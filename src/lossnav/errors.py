@@ -38,6 +38,7 @@
     ├── TrainModeWarning              the model was in train mode; says what is done about it
     ├── PlanFellBackWarning           a faster way did not prove itself; a slower one is used
     ├── PointsFailedWarning           some points raised; the rest is there
+    ├── BatchDependenceWarning        the loss depends on how the data is cut into batches; names both values
     └── ComparisonWarning             surfaces that are compared measure different things
 
 Each message says in one sentence what is wrong and in one what to do.
@@ -203,6 +204,10 @@ class PointsFailedWarning(LossnavWarning):
 
 class PlanFellBackWarning(LossnavWarning):
     """A faster way to compute did not agree with the plain one and is not used."""
+
+
+class BatchDependenceWarning(LossnavWarning):
+    """The loss depends on how the data is cut into batches."""
 
 
 class ComparisonWarning(LossnavWarning):

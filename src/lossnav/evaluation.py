@@ -260,7 +260,7 @@ def stream(
     >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
     [5, 9]
     """
-    require_fit(objective, chart, sampler)
+    chart = require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
@@ -408,7 +408,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     >>> ln.estimate(bowl, line, ln.Grid(alpha=(-1, 1, 101))).points
     101
     """
-    require_fit(objective, chart, sampler)
+    chart = require_fit(objective, chart, sampler)
     engine = engine or Local()
     with rng.preserved(device=objective.device):
         started = time.perf_counter()
@@ -490,8 +490,12 @@ def _peak_bytes(device: torch.device) -> float:
     return float(peak) if sys.platform == "darwin" else 1024.0 * peak
 
 
-def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
-    """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is."""
+def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> Chart:
+    """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is.
+
+    Returns the chart as it is for the objective (see `Chart.fitted`).
+    """
+    chart = chart.fitted(objective)
     objective.require_same_structure(chart.center, "the chart's centre")
     if tuple(sampler.dims) != tuple(chart.dims):
         raise SamplerError(
@@ -500,6 +504,7 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> None:
         )
     if taken := set(objective.metrics) & {*chart.dims, "point"}:
         raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
+    return chart
 
 
 class _Run:
@@ -522,12 +527,15 @@ class _Run:
         self.outcome: dict[str, Any] | None = None
         self.finished = False
         self.stop: StopRequests
-        self.made_of = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+        self.made_of: dict[str, Any] = {"objective": objective.describe(), "chart": chart.describe()}
+        self.made_of["sampler"] = sampler.describe()
         self.made_of |= surfaces.jsonable(about or {})
         if keep_samples:
             self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
         if sampling := _sampling(objective, chart, center):
             self.made_of["sampling"] = surfaces.jsonable(sampling)
+        if foreign := _foreign_buffers(objective, chart):
+            self.made_of["foreign_buffers"] = foreign
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
@@ -851,6 +859,16 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
     return first
 
 
+def _foreign_buffers(objective: Objective, chart: Chart) -> list[str]:
+    """Buffers that are the objective's at every point, though the weights at the centre of the chart are others."""
+    if chart.knows_buffers or chart.anchors is not None:
+        return []
+    own = objective.params
+    if all(algebra.same(t.to(own[name].device, own[name].dtype), own[name]) for name, t in chart.center.items()):
+        return []
+    return objective.anatomy.missing(())
+
+
 def _sampling(objective: Objective, chart: Chart, center: Mapping[str, float]) -> dict[str, Any]:
     """What the samples at the centre, and the data, say of how sure the losses are (docs/schema.md)."""
     samples = getattr(center, "samples", None)
@@ -871,7 +889,8 @@ def _likely_reason(objective: Objective) -> str:
     for name, tensor in objective.params.items():
         if not bool(torch.isfinite(tensor).all()):
             return f'The weights hold NaN or inf in "{name}": check the checkpoint.'
-    for i, batch in enumerate(objective.batches or []):
-        if any(part.is_floating_point() and not bool(torch.isfinite(part).all()) for part in tensors(batch)):
-            return f"The data holds NaN or inf in batch {i}: clean it."
+    with rng.preserved(objective.seed, objective.device):
+        for i, batch in enumerate(objective.batches or []):
+            if any(part.is_floating_point() and not bool(torch.isfinite(part).all()) for part in tensors(batch)):
+                return f"The data holds NaN or inf in batch {i}: clean it."
     return "Weights and data are finite: check the loss, and that training did not diverge."

@@ -26,6 +26,7 @@ _DIRECT_AT_WORST = 4000  # where these lie on one line; a few seconds
 _DEGREES = {"quintic": 2, "cubic": 1, "linear": 0}  # of the polynomial that goes with a kernel
 _CROWDED = 4  # times as many points along one coordinate as along another
 _SPARE = 0.5
+_MISSED = 1e-6  # of the range: a spline that is off by more at its own points is none
 _ONE_PLACE = 1e-9  # of the range: nearer than this, points are one, and a place is on a line
 
 
@@ -198,13 +199,19 @@ class Interpolant:
         return self._fit(kernel, _NEIGHBORS) if count > _DIRECT else self._whole(kernel)
 
     def _whole(self, kernel: str) -> RBFInterpolator:
-        """One spline through all points, or a plainer one; the plainest where they are too many."""
+        """One spline through all points, or a plainer one; the plainest where they are too many.
+
+        Points crowded at a cliff make the system of a smooth kernel so ill-conditioned that its spline misses them, by
+        6 % of the loss where 119 points on a line were 0.0007 apart at one place and 0.08 at others.
+        """
         if len(self.points) <= _DIRECT_AT_WORST:
             for plainer in list(_DEGREES)[list(_DEGREES).index(kernel) :]:
                 try:
-                    return self._fit(plainer, None)
+                    spline = self._fit(plainer, None)
                 except np.linalg.LinAlgError:  # all on a curve that a polynomial vanishes on: a circle, two lines
                     continue
+                if np.abs(spline(self._places) - self._heights).max() <= _MISSED * self.range:
+                    return spline
         return self._fit("linear", _NEIGHBORS)
 
     def _fit(self, kernel: str, neighbors: int | None) -> RBFInterpolator:

@@ -7,6 +7,7 @@ than it says. What is needed to tell is recorded beside every surface (``attrs["
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,9 +29,15 @@ SKEWED, SKEWED_FEW = 0.3, 0.25
 """Skewness / sqrt(n) from which an interval covers too rarely, even a corrected one; the second below 40 samples.
 Exponential losses (skewness 2) reach it below 45 samples; 1 % of samples that lose all the rest, below 1,100."""
 
-HEAVY, HEAVY_SKEWED = 0.6, 0.2
-"""Hill's estimate of the tail index of the largest 5 % (of 10 at least, in 200 at least) from which the variance itself
-may not exist (0.5 and more), with the skewness / sqrt(n) that must go with it."""
+HEAVY, HEAVY_FEW, HEAVY_SKEWED = 0.6, 0.55, 0.2
+"""Hill's estimate of the tail index of the largest 5 % (of 10 at least, in 150 at least) from which the variance itself
+may not exist (0.5 and more), the same below 200 samples, of which the largest 10 reach less far out, and the skewness /
+sqrt(n) that must go with it."""
+
+SHAPED, SHAPED_FROM = 0.1, 500
+"""Shape of the excesses of the largest 5 %, which is about 0 where a tail ends as an exponential does and 0.5 where
+there is no variance, below which Hill's estimate is not believed; from so many samples on, since of few it is too
+uncertain. Hill alone takes the losses of a trained classifier, most of which are almost 0, for heavy."""
 
 EFFECTIVE = 20
 """Effective samples of weighted means, (sum w)^2 / sum w^2, below which few samples with large weights decide."""
@@ -120,38 +127,45 @@ def spread_of(losses: Array, weights: Array, labels: NDArray[Any] | None = None)
     -------
     dict
         ``samples`` (with a weight), ``effective`` ((sum w)²/sum w²; Kish 1965), ``skewness`` of the residuals, ``tail``
-        (Hill 1975, of the largest 5 %; nan below 200 samples), ``largest`` (share of the largest in the sum of
-        squares), ``two_valued``, ``ordered`` (standard deviations by which neighbours are more alike than by chance).
+        (Hill 1975, of the largest 5 %; nan below 150 samples), ``shape`` (of a generalised Pareto distribution of
+        the excesses of the same, by Hosking and Wallis 1987), ``largest`` (share of the largest in the sum of squares),
+        ``two_valued``, ``ordered`` (standard deviations by which neighbours are more alike than by chance).
     """
     counts = weights > 0
     a, w = np.asarray(losses, np.float64)[counts], np.asarray(weights, np.float64)[counts]
     n = len(a)
-    residuals = a - (a.sum() / w.sum() if n else 0.0) * w
-    squares = residuals**2
-    variance = squares.mean() if n else 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # of losses beyond 1e38 (float32), 1e154 (their squares)
+        residuals = a - (a.sum() / w.sum() if n else 0.0) * w
+        squares = residuals**2
+        variance = squares.mean() if n else 0.0
     said: dict[str, Any] = {"samples": n, "effective": float(w.sum() ** 2 / (w**2).sum()) if n else 0.0}
     if not n or not math.isfinite(variance) or variance <= 0:
-        nothing = {"skewness": math.nan, "tail": math.nan, "largest": math.nan, "two_valued": False, "ordered": 0.0}
+        nothing: dict[str, Any] = {"skewness": math.nan, "tail": math.nan, "shape": math.nan, "largest": math.nan}
+        nothing |= {"two_valued": False, "ordered": 0.0}
         return said | nothing
     skewness = float((squares * residuals).mean() / variance**1.5)
     kurtosis = float((squares**2).mean() / variance**2)
-    said |= {"skewness": skewness, "tail": _tail(residuals * (1 if skewness >= 0 else -1))}
+    tail, shape = _tail(residuals * (1 if skewness >= 0 else -1))
+    said |= {"skewness": skewness, "tail": tail, "shape": shape}
     said["largest"] = float(squares.max() / squares.sum())
-    # Pearson 1916: kurtosis >= skewness^2 + 1, with equality for two values alone
-    said["two_valued"] = bool(kurtosis - skewness**2 - 1 < 1e-6 * kurtosis)
+    # Pearson 1916: kurtosis >= skewness^2 + 1, with equality for two values alone, which any two numbers are
+    said["two_valued"] = bool(n > 2 and kurtosis - skewness**2 - 1 < 1e-6 * kurtosis)
     if labels is not None and len(labels) == len(counts):
         _, groups = np.unique(np.asarray(labels)[counts], return_inverse=True)
         residuals = residuals - (np.bincount(groups, residuals) / np.bincount(groups))[groups]
     return said | {"ordered": _ordered(residuals)}
 
 
-def _tail(residuals: Array) -> float:
-    """Hill's estimate of the tail index of the largest 5 %: 1/α of a Pareto tail."""
-    if len(residuals) < 200:
-        return math.nan
+def _tail(residuals: Array) -> tuple[float, float]:
+    """Hill's estimate of the tail index of the largest 5 %, 1/α of a Pareto tail, and the shape of their excesses."""
+    if len(residuals) < 150:
+        return math.nan, math.nan
     k = max(10, len(residuals) // 20)
     largest = np.sort(np.partition(residuals, -k - 1)[-k - 1 :])
-    return float(np.log(largest[1:] / largest[0]).mean()) if largest[0] > 0 else math.nan
+    hill = float(np.log(largest[1:] / largest[0]).mean()) if largest[0] > 0 else math.nan
+    excesses = largest[1:] - largest[0]
+    first, second = excesses.mean(), (excesses * (1 - (np.arange(1, k + 1) - 0.35) / k)).mean()
+    return hill, float(2 - first / (first - 2 * second)) if first > 2 * second else math.nan
 
 
 def _ordered(residuals: Array) -> float:
@@ -180,7 +194,13 @@ def _ordered(residuals: Array) -> float:
 
 
 def interval_of(
-    value: float, error: float, spread: Mapping[str, Any], *, level: float = 0.95, rounding: float = 0.0
+    value: float,
+    error: float,
+    spread: Mapping[str, Any],
+    *,
+    level: float = 0.95,
+    rounding: float = 0.0,
+    of: str = "losses",
 ) -> Interval:
     """An interval for a mean over samples, by what they say of themselves.
 
@@ -198,9 +218,11 @@ def interval_of(
     level : float
     rounding : float
         Error of the arithmetic: a smaller standard error says nothing.
+    of : str
+        What the mean is of, in the plural.
     """
-    if not 0 < level < 1:
-        raise OptionError(f"level={level} is none. Pass a number between 0 and 1, such as 0.95.")
+    if not isinstance(level, int | float) or not 0 < level < 1:
+        raise OptionError(f"level={level!r} is none. Pass a number between 0 and 1, such as 0.95.")
     n, part = int(spread.get("samples", 0)), float(spread.get("part", 0.0))
     given: dict[str, Any] = {"value": value, "error": error, "level": level, "samples": n}
     if part >= 1 and error == 0:
@@ -210,7 +232,7 @@ def interval_of(
         return Interval(**given, low=math.nan, high=math.nan, method="not known", warnings=why)
     if error <= rounding:
         why = (
-            f"All {n:,} losses are the same up to rounding: how much others differ is not known (up to "
+            f"All {n:,} {of} are the same up to rounding: how much others differ is not known (up to "
             f"{UNSEEN / n:.1%} of all may be of another kind).",
         )
         return Interval(**given, low=value - rounding, high=value + rounding, method="rounding alone", warnings=why)
@@ -220,7 +242,7 @@ def interval_of(
     skewness = float(spread.get("skewness", math.nan))
     skewness = 0.0 if math.isnan(skewness) else skewness
     wide = error * math.sqrt(copies)
-    if spread.get("two_valued"):
+    if spread.get("two_valued") and dof >= 2:  # of two samples, each there several times, none knows more than of two
         below, above = _wilson(wide, skewness, m, level)
         method = "Wilson, of two values"
     else:
@@ -235,13 +257,14 @@ def _reasons(spread: Mapping[str, Any], n: int, m: float, skewness: float, facto
     """Why value ± 1.96 standard errors does not hold, each in a sentence with its numbers."""
     reasons, two_valued, wider = [], bool(spread.get("two_valued")), f"one end should lie {factor:.1f} times as far"
     r, tail = abs(skewness) / math.sqrt(m), float(spread.get("tail", math.nan))
+    ends = n >= SHAPED_FROM and float(spread.get("shape", math.nan)) < SHAPED
     if n < FEW:
         reasons.append(f"{n} samples are too few to see how skewed their losses are; {wider}.")
     elif not two_valued and r > (SKEWED if m >= 40 else SKEWED_FEW):
         largest = float(spread.get("largest", math.nan))
         share = f", the largest alone {largest:.0%} of the sum of squares" if largest > 0.1 else ""
         reasons.append(f"A few of {n:,} samples make most of it (skewness {skewness:.1f}{share}); {wider}.")
-    elif not two_valued and tail > HEAVY and r > HEAVY_SKEWED:
+    elif not two_valued and tail > (HEAVY if n >= 200 else HEAVY_FEW) and r > HEAVY_SKEWED and not ends:
         reasons.append(
             f"The largest losses have so heavy a tail (index {tail:.2f}; from 0.5 on there is no variance) that "
             f"{n:,} samples say little of it; {wider}."
@@ -365,7 +388,7 @@ def spread_at(surface: xr.Dataset, at: tuple[int, ...]) -> dict[str, Any]:
     if "loss_skewness" in surface:
         same = abs(float(surface["loss_skewness"].values[at]) - float(sampling.get("skewness", math.nan))) < 1e-6
         if not same:  # of another point the tail is not known
-            sampling |= {"tail": math.nan, "largest": math.nan}
+            sampling |= {"tail": math.nan, "shape": math.nan, "largest": math.nan}
         sampling["skewness"] = float(surface["loss_skewness"].values[at])
     if "samples" not in sampling:
         sampling["samples"] = int(surface.attrs.get("objective", {}).get("samples") or 0)
@@ -402,8 +425,11 @@ def place_of(surface: xr.Dataset, point: Sequence[float] | Mapping[str, float]) 
             "This surface is of several seeds. Take one: surface.lossnav.seed(0), or their mean over_seeds()."
         )
     dims = [str(dim) for dim in (surface.attrs["chart"]["dims"] if "point" in surface.dims else surface["loss"].dims)]
-    values = [point.get(dim) for dim in dims] if isinstance(point, Mapping) else list(np.atleast_1d(point))
-    if len(values) != len(dims) or any(value is None for value in values):
+    values: list[Any] = []
+    with contextlib.suppress(TypeError, ValueError):  # words, or another thing that is no point
+        given = [point.get(dim) for dim in dims] if isinstance(point, Mapping) else list(np.atleast_1d(point))
+        values = [float(value) for value in given]  # type: ignore[arg-type]
+    if len(values) != len(dims):
         example = ", ".join("0.0" for _ in dims)
         raise OptionError(f"The point {point} has not the coordinates ({', '.join(dims)}). Pass [{example}], say.")
     wanted, places = np.array(values, np.float64).reshape(1, -1), points_of(surface)

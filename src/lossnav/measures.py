@@ -18,11 +18,16 @@ from torch import Tensor, nn
 from lossnav.batches import map_tensors, to_double
 from lossnav.calling import Measured, StepValues
 from lossnav.errors import LossShapeError, OptionError
+from lossnav.predictions import NAMED
+from lossnav.readings import LossMisjudgedError as LossMisjudgedError
+from lossnav.readings import Reading
 from lossnav.samples import VARIABLES, SampleLosses
+from lossnav.watching import Watch, unwatched
 
 Values = dict[str, float]
 Metric = Callable[[Any, Any], Any]
 
+_OF_TORCH = tuple(value for name, value in vars(F).items() if name.endswith("_loss") or "cross_entropy" in name)
 _LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": F.cross_entropy,
     "mse": F.mse_loss,
@@ -30,10 +35,6 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": F.nll_loss,
     "binary_cross_entropy_with_logits": F.binary_cross_entropy_with_logits,
 }
-
-
-class LossMisjudgedError(Exception):
-    """A loss is not what it was taken for: the pass must be made anew, with means or with gradients enabled."""
 
 
 class Loss:
@@ -50,8 +51,8 @@ class Loss:
             if loss not in _LOSSES:
                 raise OptionError(f"loss={loss!r} is unknown. Use one of {', '.join(_LOSSES)}, or pass a callable.")
             loss = _LOSSES[loss]
-        if reduction not in ("auto", "mean", "none"):
-            raise OptionError(f"reduction={reduction!r} is unknown. Use 'auto', 'mean' or 'none'.")
+        if reduction not in ("auto", "mean", "none", "batch"):
+            raise OptionError(f"reduction={reduction!r} is unknown. Use 'auto', 'mean', 'none' or 'batch'.")
         if loss is not None and not callable(loss):
             raise OptionError(f"The loss is a {type(loss).__name__}. Pass a callable loss(outputs, targets).")
         self.function, self.reduction = loss, reduction
@@ -68,6 +69,27 @@ class Loss:
             )
         if reduction == "auto" and declared == "none" and self._single is None:
             self.reduction = "none"
+        self.reading = Reading(self.name, weighs=False, predicts=False, follows=False)
+
+    def read(self, weighs: bool, predicts: bool) -> None:
+        """Say what is to be found out: what a mean is a mean over, and what a prediction is."""
+        weighs = weighs and self.reduction in ("auto", "mean")
+        own = getattr(type(self.function), "__module__", "") == nn.modules.loss.__name__ or self.function in _OF_TORCH
+        self.reading = Reading(self.name, weighs, predicts, follows=not own)
+
+    def watch(self) -> Watch | None:
+        """What to enter while the loss is computed, where something is to be found out."""
+        hidden = self._single is None and self.reduction != "none"
+        return self.reading.watch() if self.reading.predicts or (self.reading.active and hidden) else None
+
+    def weigh(self, value: Measured, watch: Watch | None, outputs: Any, targets: Any) -> Measured:
+        """Turn the mean of a batch into numerator and weight, where it is known what it is a mean over."""
+        if isinstance(value, tuple) or value.dim():
+            return value
+        weight = self.reading.weight(watch.calls if watch is not None else (), value, logits(outputs), targets)
+        if weight is None:
+            return value
+        return torch.where(weight > 0, value.double(), torch.zeros_like(value.double())) * weight, weight
 
     def __call__(self, outputs: Any, targets: Any, n: int) -> Measured:
         """Return the loss of a batch of n samples: shape (n,), or numerators and weights, or a mean of shape ()."""
@@ -107,7 +129,7 @@ class Loss:
     @property
     def settled(self) -> bool:
         """Whether nothing is left to be proven."""
-        return self._proven
+        return self._proven and (self.reading.settled or self.watch() is None)
 
     def double(self) -> Loss:
         """Return the same loss for outputs in float64: its class weights are float64."""
@@ -119,7 +141,7 @@ class Loss:
 
     def settle(self) -> None:
         """Say that a whole pass over the data agreed: nothing more is to be proven."""
-        self._proven = True
+        self._proven = self.reading.settled = True
 
     def check(self, value: Any, n: int, targets: Any = None) -> Measured:
         """Hold a value against what the reduction promises: a scalar, or (n, ...) averaged to (n,)."""
@@ -144,7 +166,8 @@ class Loss:
     def _prove(self, outputs: Any, targets: Any, single: Any, n: int) -> None:
         """Keep single losses only while their mean is the loss."""
         assert self.function is not None
-        mean = cast(Tensor, self.check(self.function(outputs, targets), n))
+        with unwatched():
+            mean = cast(Tensor, self.check(self.function(outputs, targets), n))
         fits = isinstance(single, Tensor) and single.dim() > 0 and single.shape[0] in (n, length_of(targets))
         if fits:  # of the size of the terms, not of a mean that may be small; one ignored among 10,000 is to be seen
             tolerance = 1e-5 if mean.dtype in (torch.float32, torch.float64) else 2e-2
@@ -252,38 +275,6 @@ def logits(outputs: Any) -> Any:
     return getattr(outputs, "logits", outputs)
 
 
-def _accuracy(outputs: Tensor, targets: Tensor) -> Measured:
-    """1 where the prediction is right; the prediction is the largest output, or the sign of a single one.
-
-    Classes lie along axis 1, as for cross-entropy, or last where only that fits. Targets below 0 are ignored.
-    """
-    if outputs.shape == targets.shape:
-        if outputs.dim() > 1 and outputs.shape[1] > 1:  # one-hot or soft labels
-            return (outputs.argmax(1) == targets.argmax(1)).double()
-        return ((outputs > 0) == (targets > 0.5)).double()
-    if outputs.shape[1:] == (1,) and targets.dim() == 1:
-        return ((outputs[:, 0] > 0) == (targets > 0.5)).double()
-    along_1 = outputs.dim() == targets.dim() + 1 and (outputs.shape[0], *outputs.shape[2:]) == targets.shape
-    right = outputs.argmax(1 if along_1 else -1) == targets
-    valid = targets >= 0
-    n = len(targets)
-    return (right & valid).reshape(n, -1).double().sum(1), valid.reshape(n, -1).double().sum(1)
-
-
-def _error(outputs: Tensor, targets: Tensor) -> Measured:
-    accuracy = _accuracy(outputs, targets)
-    return (accuracy[1] - accuracy[0], accuracy[1]) if isinstance(accuracy, tuple) else 1 - accuracy
-
-
-def _top5(outputs: Tensor, targets: Tensor) -> Measured:
-    best = outputs.topk(min(5, outputs.shape[1]), dim=1).indices
-    valid = targets >= 0
-    return ((best == targets.unsqueeze(1)).any(1) & valid).double(), valid.double()
-
-
-_METRICS: dict[str, Metric] = {"accuracy": _accuracy, "error": _error, "top5_accuracy": _top5}
-
-
 def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, Metric]:
     """Turn names and callables into one dict of callables; the order is kept."""
     if isinstance(metrics, Mapping):
@@ -294,9 +285,9 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> d
     found: dict[str, Metric] = {}
     for name, metric in named:
         if isinstance(metric, str):
-            if metric not in _METRICS:
-                raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(_METRICS)}, or pass a callable.")
-            metric = _METRICS[metric]
+            if metric not in NAMED:
+                raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(NAMED)}, or pass a callable.")
+            metric = NAMED[metric]
         if name in _TAKEN or not _NAME.fullmatch(name):
             raise OptionError(
                 f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."
@@ -311,11 +302,34 @@ _TAKEN = ("loss", "loss_se", "loss_skewness", "status", "point", "sample", *VARI
 _NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
 
 
+def measure_metrics(
+    metrics: Mapping[str, Metric], loss: Loss, value: Measured, watch: Watch | None, outputs: Any, targets: Any, n: int
+) -> dict[str, Measured]:
+    """Measure metrics of a batch: those with a name by what the loss takes for a prediction."""
+    outputs = logits(outputs)
+    values: dict[str, Measured] = {}
+    for name, metric in metrics.items():
+        if getattr(metric, "of_prediction", False):
+            assert watch is not None
+            of_loss = value[0] if isinstance(value, tuple) else value
+            known_as = getattr(metric, "name", name)
+            values[name] = metric(loss.reading.prediction(watch.calls, of_loss, outputs, targets, n, known_as), n)
+        else:
+            values[name] = check_metric(name, metric(outputs, targets), n, targets)
+    return values
+
+
 def check_metric(name: str, value: Any, n: int, targets: Any = None) -> Measured:
     """Hold a metric against its promise: the mean of the batch (a scalar), or one value a sample."""
-    if isinstance(value, tuple):  # numerators and weights, of our own metrics
-        return value
-    values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    try:
+        if isinstance(value, tuple):  # of two tensors nobody knows which one is meant
+            raise TypeError
+        values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise LossShapeError(
+            f"The metric {name!r} returned a {type(value).__name__}. Return a number, or a tensor with one value a "
+            "sample; of several values make a metric each: metrics={'first': ..., 'second': ...}."
+        ) from None
     if values.dim() == 0:
         return values
     if values.shape[0] not in (n, length_of(targets)):
@@ -360,10 +374,10 @@ def single_terms(steps: Sequence[StepValues]) -> tuple[Tensor, Tensor] | None:
     numerators, weights = [], []
     for _, values in steps:
         loss = values["loss"]
-        if isinstance(loss, tuple):
+        if isinstance(loss, tuple) and loss[0].dim():  # else of the whole batch
             numerators.append(loss[0].double())
             weights.append(loss[1].double())
-        elif loss.dim() == 1:
+        elif isinstance(loss, Tensor) and loss.dim() == 1:
             numerators.append(loss.double())
             weights.append(torch.ones_like(loss, dtype=torch.float64))
         else:

@@ -25,6 +25,7 @@ from lossnav.engines import Engine, Local
 from lossnav.errors import (
     EvaluationError,
     Interrupted,
+    LossnavWarning,
     NotATrajectoryError,
     OptionError,
     PlanMismatchError,
@@ -142,7 +143,9 @@ def evaluate_trajectory(
         With what buffers (running statistics of BatchNorm) the loss *at the snapshot* is taken. ``snapshot``: those
         recorded with it, so that with ``bn="frozen"`` it is the loss of the network as it was then. ``objective``:
         those of the objective, as at every point of the surface, so that the difference to ``loss_projected`` comes
-        from the weights alone. Projections always have the objective's. Recorded in the attributes.
+        from the weights alone. Projections have those of their place on the chart (`Chart.buffers`), which on a chart
+        through no checkpoints are the objective's. Recorded in the attributes. Buffers that the model saves in no
+        file (``persistent=False``) are not recorded, and the objective's are taken.
     engine : Engine, optional
         Default ``Local(plan="plain")``; there is no faster path for points that lie on no chart. Another process must
         see the trajectory's folder.
@@ -178,8 +181,16 @@ def evaluate_trajectory(
         raise OptionError(f"buffers={buffers!r} is unknown. Use 'snapshot' or 'objective'.")
     if taken := set(objective.metrics) & {*chart.dims, *_NAMES}:
         raise OptionError(f"A metric and a variable of the path are both called {taken.pop()!r}. Rename the metric.")
+    chart = chart.fitted(objective)
     objective.require_same_structure(chart.center, "the chart's centre")
     _require_tensors(trajectory, objective.params, "the objective")
+    if buffers == "snapshot" and (lacking := objective.anatomy.missing(trajectory.buffers)):
+        warnings.warn(
+            f"The trajectory has no buffers {', '.join(lacking)} of {objective.name}, so the loss of every snapshot is "
+            "taken with the objective's. If training changes them it is not that of the network as it was then.",
+            LossnavWarning,
+            stacklevel=2,
+        )
     surface = None if store is None else surfaces.open_surface(store)
     path = project(trajectory, chart, progress=progress)
     made_of = {"objective": objective.describe(), "buffers": buffers}
@@ -252,7 +263,12 @@ class _AtSnapshot:
 
     def __call__(self, point: NDArray[np.float64]) -> Mapping[str, float]:
         number = int(point[0])
-        here = self.objective.at(self.trajectory.state(number) if self.own_buffers else self.trajectory[number])
+        if self.own_buffers:
+            with warnings.catch_warnings():  # which buffers are not recorded is said once
+                warnings.simplefilter("ignore", LossnavWarning)
+                here = self.objective.at(self.trajectory.state(number), missing="keep")
+        else:
+            here = self.objective.around(self.trajectory[number])
         values = here.evaluate(here.params)
         shadow = self.objective.evaluate(self.chart(self.places[number]))
         return values | {f"{name}_projected": value for name, value in shadow.items()}

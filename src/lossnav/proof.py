@@ -26,7 +26,7 @@ from lossnav import contents, rng
 from lossnav import params as algebra
 from lossnav.batches import Batch
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues
-from lossnav.errors import DataError, LossShapeError, ObjectiveError
+from lossnav.errors import DataError, LossShapeError, ObjectiveError, OptionError
 from lossnav.measures import LossMisjudgedError, reduce_steps
 from lossnav.memory import free_bytes
 from lossnav.params import Params
@@ -123,6 +123,7 @@ def prove(case: Case) -> Proven:
     failure = _first_pass(case, found)
     part = _cut(case.batch)
     truth = _truth(case, part)
+    _require_true_copy(case, part, truth)
     ways: list[Callable[[], Passes]] = [] if failure else [lambda: case.passes]
     if not isinstance(case.passes, CopyPasses):
         ways.append(lambda: _full_copy(case))
@@ -134,7 +135,7 @@ def prove(case: Case) -> Proven:
             if difference and isinstance(passes, FunctionalPasses):
                 passes.remembers = True  # then a cache is filled anew at every point
                 difference = _difference(case, passes, part, truth)
-        except (ObjectiveError, LossShapeError, DataError):
+        except (ObjectiveError, LossShapeError, DataError, OptionError):
             raise
         except Exception as error:
             failure = failure or error
@@ -176,7 +177,7 @@ def _first_pass(case: Case, found: Proven) -> Exception | None:
     given, versions = data_batches.move(case.batch, case.device), data_batches.versions(params)
     try:
         hollow, found.written_buffers = _watched(case, found.passes, params, given)
-    except (ObjectiveError, LossShapeError, DataError):
+    except (ObjectiveError, LossShapeError, DataError, OptionError):
         raise
     except _WrittenError:
         case.copies = True
@@ -288,6 +289,11 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
             id(module): name for name, module in passes.whole.model.named_modules()
         }  # fmt: skip
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, two seconds of it, at the first operation that is seen."""
+        return False
+
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if self.protected and function._schema.is_mutable:
@@ -393,6 +399,25 @@ def _fresh(case: Case, point: Params, part: Batch) -> float:
     return _values(case, passes, point | case.held, part)
 
 
+def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
+    """Raise where a copy of the model, which its class makes in a way of its own, is another model."""
+    if not case.copies or truth.at_center is None or not isinstance(case.passes, FunctionalPasses):
+        return
+    own = next((module for module in case.model.modules() if contents.restores_itself(module)), None)
+    if own is None:
+        return
+    try:
+        value = _by_itself(case, case.passes, part)
+    except Exception:  # then there is nothing to hold it against
+        return
+    if value is not None and not _agree(case, value, truth.at_center):
+        raise ObjectiveError(
+            f"A copy of {type(case.model).__name__} is another model: on the first batch it has the loss "
+            f"{truth.at_center:.7g}, and the model itself {value:.7g}. {type(own).__name__} says itself how it is "
+            "copied (__deepcopy__, __getstate__) and leaves something out: copy that too, or drop the method."
+        )
+
+
 def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | None:
     """The loss of the user's model itself: its weights, mode, buffers and attributes are as before afterwards."""
     first = next(iter(case.model.parameters()))
@@ -451,7 +476,8 @@ def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: Torch
                         steps = passes(point, case.buffers, [given])
                 break
             except LossMisjudgedError:
-                continue
+                if isinstance(passes, FunctionalPasses | CopyPasses):
+                    passes.learn()
     return reduce_steps(steps, has_samples=True)[0]["loss"]
 
 

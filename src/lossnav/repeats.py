@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +31,7 @@ class Repeats:
 
     def __init__(self) -> None:
         self._keys: list[NDArray[np.uint64]] | None = []
+        self._kinds: set[tuple[Any, ...]] = set()  # what a row consists of
         self._columns: list[NDArray[np.float64]] = []
         self._labels: list[NDArray[np.int64]] | None = []
         self._bytes = 0
@@ -44,6 +46,7 @@ class Repeats:
         if self._keys is not None:
             arrays = [_array(part) for part in parts]
             self._keys.append(_row_keys(arrays))
+            self._kinds.add(tuple((str(part.dtype), *part.shape[1:]) for part in parts))
             self._columns.append(np.concatenate([_some_columns(array) for array in arrays], axis=1))
         target = _target(batch)
         if target is None:
@@ -57,6 +60,15 @@ class Repeats:
         if not self._labels or len({labels.shape[1:] for labels in self._labels}) != 1:
             return None
         return np.concatenate(self._labels)
+
+    @property
+    def rows(self) -> str | None:
+        """Sixteen hex digits that change with any sample or their order, not with the batches; None where not known."""
+        if not self._keys or len(self._kinds) != 1:
+            return None
+        digest = hashlib.sha256(repr(sorted(self._kinds)).encode())
+        digest.update(np.concatenate(self._keys).tobytes())
+        return digest.hexdigest()[:16]
 
     def copies(self) -> dict[str, Any]:
         """``distinct`` rows, and the factor ``copies`` on the variance of a mean, Σ c² / n; empty where not known."""

@@ -26,6 +26,7 @@ def load_objective(
     *,
     checkpoint: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    missing_buffers: checkpoints.Missing = "refuse",
 ) -> Objective:
     """Build the objective that a SPEC names.
 
@@ -39,6 +40,9 @@ def load_objective(
         Weights to centre the objective at; needed for the zoo.
     data_root : path, optional
         Where the data of the zoo lies.
+    missing_buffers : "refuse" or "keep"
+        What is done where the checkpoint lacks buffers of the model (running statistics, say): ``missing`` of
+        `Objective.at`.
 
     Raises
     ------
@@ -51,8 +55,8 @@ def load_objective(
     if not place or not name:
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
     if place == "zoo":
-        made = _from_zoo(name, checkpoint, data_root)
-        made.origin = _origin(spec, checkpoint, data_root)
+        made = _from_zoo(name, checkpoint, data_root, missing_buffers)
+        made.origin = _origin(spec, checkpoint, data_root, missing_buffers)
         return made
     with _import_path(place):
         value = getattr(_import(place), name, None)
@@ -64,8 +68,8 @@ def load_objective(
             value = _call(value, spec)
     if not isinstance(value, Objective):
         raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
-    value = value.at(checkpoints.load(checkpoint)) if checkpoint is not None else copy.copy(value)
-    value.origin = _origin(spec, checkpoint, data_root)
+    value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
+    value.origin = _origin(spec, checkpoint, data_root, missing_buffers)
     return value
 
 
@@ -81,13 +85,14 @@ def rebuild(
     return objective.subset(samples, seed)
 
 
-def _origin(spec: str, checkpoint: Any, data_root: Any) -> dict[str, str | None]:
+def _origin(spec: str, checkpoint: Any, data_root: Any, missing_buffers: str) -> dict[str, str | None]:
     """What `load_objective` takes to build the same one from anywhere on this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
     files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
-    return dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
+    made = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
+    return made if missing_buffers == "refuse" else made | {"missing_buffers": missing_buffers}
 
 
 def _call(function: Any, spec: str) -> Any:
@@ -99,7 +104,7 @@ def _call(function: Any, spec: str) -> Any:
     return function()
 
 
-def _from_zoo(name: str, checkpoint: Any, data_root: Any) -> Objective:
+def _from_zoo(name: str, checkpoint: Any, data_root: Any, missing_buffers: checkpoints.Missing) -> Objective:
     from lossnav import zoo
 
     recipe = zoo.recipe(name)
@@ -109,7 +114,7 @@ def _from_zoo(name: str, checkpoint: Any, data_root: Any) -> Objective:
             f"lossnav train zoo:{name} -o {name}.safetensors, then add --checkpoint {name}.safetensors"
         )
     model = recipe.model()
-    checkpoints.load_into(model, checkpoint)
+    checkpoints.load_into(model, checkpoint, missing_buffers)
     return recipe.objective(model, recipe.load_data(data_root))
 
 

@@ -461,7 +461,7 @@ def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [part[key] for part in said if key in part]
         if isinstance(first, int):
             made[key] = sum(values)
-        elif key.startswith(("left_out_error", "estimated_error")):  # numbers, or the word "nan"
+        elif key.startswith(("left_out_error", "estimated_error")) or key == "noise":  # numbers, or the word "nan"
             known = [float(value) for value in values if not math.isnan(float(value))]
             made[key] = max(known, default=math.nan)
         else:

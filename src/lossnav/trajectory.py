@@ -305,6 +305,11 @@ class Trajectory:
         }
 
     @property
+    def buffers(self) -> list[str]:
+        """Names of the buffers that are recorded: all that the model saves (``persistent=True``)."""
+        return list(self._header["buffers"])
+
+    @property
     def roles(self) -> dict[str, Role]:
         """What each parameter is: weight, bias, or norm (see `Objective`)."""
         return {name: said["role"] for name, said in self._header["parameters"].items()}

@@ -33,7 +33,7 @@ class PointFunction:
     """
 
     def __init__(self, objective: Objective, chart: Chart) -> None:
-        self.objective, self.chart = objective, chart
+        self.objective, self.chart = objective, chart.fitted(objective)
 
     def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lossnav import params as algebra
 from lossnav import rng
 from lossnav.acceleration.fast import Fast, StateWrittenError
 from lossnav.acceleration.graph import NotReadableError
@@ -39,6 +40,7 @@ from lossnav.comparing import Column, Shaken, changed, column, cut, depends_on_b
 from lossnav.errors import PlanFellBackWarning
 from lossnav.memory import free_bytes
 from lossnav.objective import Objective
+from lossnav.params import Params
 
 _TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
 _WORTH_PLANNING = 1.0  # seconds of plain work under which the plain path is done before a plan is found, by the clock
@@ -170,7 +172,7 @@ class _Finder:
             return None
         with rng.preserved(self.objective.seed, self.objective.device), torch.no_grad():
             try:
-                self.structure = look(self.objective, self.chart(self.probes[-1]))
+                self.structure = look(self.objective, *self._elsewhere())
             except Exception as error:
                 self.choice.events.append(f"plain: looking at the model raised {type(error).__name__}")
                 self._fall_back_to_plain()
@@ -218,6 +220,12 @@ class _Finder:
         if found:
             self.choice.events.append(f"the batches stay as they came: in others {' and '.join(found)} differ")
             structure.joined = self.tuning = None
+
+    def _elsewhere(self) -> list[Params]:
+        """Another point, and that with the buffers of each checkpoint on the chart."""
+        other = self.chart(self.probes[-1])
+        places = () if self.chart.anchors is None else self.chart.anchors.places.tolist()
+        return [other, *(algebra.Checkpoint(other, self.chart.buffers(place)) for place in places)]
 
     # ------------------------------------------------------------------ by rule
 

@@ -66,14 +66,14 @@ class _Call:
     made: Tensor
 
 
-def look(objective: Objective, displaced: Params) -> Structure:
-    """Pass a few samples through the model at the centre and at a displaced point, and watch its layers.
+def look(objective: Objective, *displaced: Params) -> Structure:
+    """Pass a few samples through the model at the centre and at displaced points, and watch its layers.
 
     Parameters
     ----------
     objective : Objective
-    displaced : dict of str to Tensor
-        Other weights, to see which inputs depend on them.
+    *displaced : dict of str to Tensor
+        Other weights and buffers, to see which inputs depend on them.
     """
     found = Structure()
     passes = objective._pass
@@ -90,14 +90,14 @@ def look(objective: Objective, displaced: Params) -> Structure:
     found.samples = found.samples or in_sample * len(objective.batches)
     found.flops = counter.get_total_flops() / in_sample
     found.widest = max((call.made.numel() * call.made.element_size() for call in at_center), default=0) / in_sample
-    elsewhere = _watch(objective, passes, displaced, sample)
+    elsewhere = [_watch(objective, passes, point, sample) for point in displaced]
     times = Counter(call.name for call in at_center)
     modules = dict(model.named_modules())
     layers = [call for call in at_center if isinstance(modules[call.name], LAYERS)]
     if layers and times[layers[0].name] == 1:
-        again = next((call for call in elsewhere if call.name == layers[0].name), None)
+        again = [next((call for call in calls if call.name == layers[0].name), None) for calls in elsewhere]
         moves = f"{layers[0].name}.weight" in objective.params | objective._held  # and is not computed from others
-        if moves and again is not None and torch.equal(again.given, layers[0].given):
+        if moves and all(call is not None and torch.equal(call.given, layers[0].given) for call in again):
             found.first_layer = layers[0].name
             weight: Any = modules[layers[0].name].weight
             found.first_shape = (weight.numel() // weight.shape[0], layers[0].made.numel() // in_sample)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav import lazy as lazily
 from lossnav import params as algebra
+from lossnav.charts.anchors import Anchors, find
 from lossnav.charts.base import Chart, moving_names
 from lossnav.errors import DirectionError
+from lossnav.networks import End, Network
 from lossnav.params import Params
 
 
@@ -19,19 +23,25 @@ class _Affine(Chart):
 
     affine = True
 
-    def __init__(self, center: Mapping[str, Tensor], *directions: Mapping[str, Tensor]) -> None:
+    def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         super().__init__(center, *directions)
-        directions = self.directions
-        gram = lazily.gram(directions)
+        names = moving_names(*self.directions)
+        self._moving = {name: self.center[name] for name in names}
+
+    @cached_property
+    def _gram(self) -> NDArray[np.float64]:
+        return lazily.gram(self.directions)
+
+    def _find_anchors(self) -> Anchors | None:
+        gram = self._gram
         lengths = np.sqrt(gram.diagonal())
         if np.linalg.eigvalsh(gram / np.outer(lengths, lengths))[0] < 1e-9:
             raise DirectionError(
                 f"The directions along {', '.join(self.dims)} are parallel or dependent, so they span no "
                 f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
-                f"n={len(directions)})."
+                f"n={len(self.directions)})."
             )
-        names = moving_names(*directions)
-        self._moving = {name: self.center[name] for name in names}
+        return find(self._network, self.directions, self._gram, straight=True)
 
     @property
     def basis(self) -> tuple[Mapping[str, Tensor], ...]:

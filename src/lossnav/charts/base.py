@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -14,9 +15,12 @@ from torch import Tensor
 
 from lossnav import lazy as lazily
 from lossnav import params as algebra
+from lossnav.charts.anchors import Anchors, arrange, find, points_of, with_points
 from lossnav.directions import Direction, cosines
 from lossnav.errors import ChartError, DirectionError, StructureMismatchError
 from lossnav.lazy import LazyDirection
+from lossnav.networks import End, Network
+from lossnav.objective import Objective
 from lossnav.params import Params
 
 _FIRST_STEP, _SECOND_STEP = 1e-5, 1e-3  # of differences in float64, in units of the coordinates
@@ -42,10 +46,11 @@ class Chart(ABC):
 
     Parameters
     ----------
-    center : mapping of str to Tensor
+    center : mapping of str to Tensor, Objective, nn.Module or path of a checkpoint
         The point at coordinates 0. Not copied: do not write into its tensors.
     directions : mappings of str to Tensor
-        One or more, of the centre's names and shapes.
+        One or more, of the centre's names and shapes. Those that lead to checkpoints (`directions.between`,
+        `directions.through`) bring their buffers along.
 
     Attributes
     ----------
@@ -53,6 +58,8 @@ class Chart(ABC):
         Names of the coordinates.
     affine : bool
         Whether ``chart(x) = center + sum_i x_i * basis_i``.
+    anchors : Anchors or None
+        Which checkpoints lie where, with the buffers of each.
 
     Raises
     ------
@@ -64,19 +71,27 @@ class Chart(ABC):
 
     dims: ClassVar[tuple[str, ...]]
     affine: ClassVar[bool] = False
+    knows_buffers = False  # whether the buffers of its points were known when it was fitted to an objective
+    anchors: Anchors | None = None
 
-    def __init__(self, center: Mapping[str, Tensor], *directions: Mapping[str, Tensor]) -> None:
+    def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
         if len(directions) != len(self.dims):
             raise ChartError(
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
                 f"Make them with ln.directions.random(objective, n={len(self.dims)})."
             )
-        self.center: Params = {name: tensor.detach() for name, tensor in center.items()}
+        self._network, directions = arrange(center, directions)
+        self.center: Params = algebra.detach(self._network.params)
         directions = tuple(_detached(direction) for direction in directions)
         self.directions: tuple[Mapping[str, Tensor], ...] = directions
         for dim, direction in zip(self.dims, directions, strict=True):
             _require_direction(direction, self.center, dim)
+        self.anchors = self._find_anchors()
+
+    def _find_anchors(self) -> Anchors | None:
+        """The checkpoints on this chart: of a bent one the centre alone, where its buffers are known."""
+        return find(self._network, self.directions, np.eye(len(self.dims)), straight=False)
 
     def __call__(self, coords: ArrayLike) -> Params:
         """Return the point of weight space at some coordinates.
@@ -102,13 +117,66 @@ class Chart(ABC):
         return algebra.Checkpoint(made, buffers) if buffers else made
 
     def buffers(self, coords: ArrayLike) -> Params:
-        """Return the buffers that belong to a point, where the chart leads through checkpoints; none elsewhere."""
-        return {}
+        """Return the buffers that belong to a point of a chart through checkpoints.
+
+        At the place of a checkpoint they are its own, bit for bit. Between checkpoints floating-point and complex
+        buffers are interpolated as the weights are (by barycentric coordinates in the segment, triangle or tetrahedron
+        of the checkpoints, in float64), others are those of the nearest checkpoint. Outside they are held at the
+        nearest point between checkpoints: extrapolated, a variance could become negative.
+
+        Parameters
+        ----------
+        coords : array of shape (k,) or (1, k)
+
+        Returns
+        -------
+        dict of str to Tensor
+            By name; empty where the chart leads through no checkpoint, or the buffers of none are known. Then those of
+            the objective hold everywhere.
+        """
+        return {} if self.anchors is None else self.anchors.at(coords)
 
     @property
     def moving_buffers(self) -> list[str]:
         """Names of the buffers in which points of this chart differ."""
-        return []
+        return [] if self.anchors is None else self.anchors.moved
+
+    def fitted(self, objective: Objective) -> Chart:
+        """Return this chart for an objective: tensors of checkpoints told apart by what they are in its model.
+
+        Raises
+        ------
+        StructureMismatchError, CheckpointMismatchError
+            If a checkpoint does not fit the model, lacks buffers that it has, or differs in parameters that the
+            objective holds still; the second of a file.
+        """
+        chart, anatomy = self, objective.anatomy
+        points = [point for direction in self.directions for point in points_of(direction)]
+        if not points and self.anchors is None:
+            return self
+        if points and not all(network.is_sorted_by(anatomy) for network in (self._network, *points)):
+            chart = type(self)(*_flat(arrange(self._network, self.directions, objective)))
+            points = [point for direction in chart.directions for point in points_of(direction)]
+        for network in (chart._network, *points):
+            network.require_held(anatomy)
+        for point in points:
+            point.require_buffers(anatomy)
+        chart = copy.copy(chart)
+        chart.knows_buffers = True
+        chart.anchors = None if chart.anchors is None else chart.anchors.fitted(objective)
+        chart.directions = tuple(with_points(direction, ()) for direction in chart.directions)
+        chart._network = Network(chart.center, {}, {}, chart._network.source)  # what follows hangs on nothing else
+        return chart
+
+    def around(self, coords: ArrayLike) -> Chart:
+        """Return a chart of the same directions around the point at some coordinates of this one.
+
+        Of a straight chart it shows the same points, and the checkpoints that lie among them with their buffers.
+        """
+        made = type(self)(dict(self(coords)), *(with_points(direction, ()) for direction in self.directions))
+        if self.anchors is not None:
+            made.anchors = self.anchors.shifted(coords)
+        return made
 
     @abstractmethod
     def _at(self, coords: Sequence[float]) -> Params: ...
@@ -207,6 +275,7 @@ class Chart(ABC):
             "center_norm": algebra.norm(self.center),
             "directions": recipes,
             "cosines": cosines(self.directions),
+            **({"buffers": self.anchors.describe()} if self.anchors is not None and self.anchors.matters else {}),
         }
 
     def __repr__(self) -> str:
@@ -218,7 +287,11 @@ def _detached(direction: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     if isinstance(direction, LazyDirection) or not any(tensor.requires_grad for tensor in direction.values()):
         return direction
     tensors = {name: tensor.detach() for name, tensor in direction.items()}
-    return Direction(tensors, getattr(direction, "recipe", {"kind": "given"}))
+    return Direction(tensors, getattr(direction, "recipe", {"kind": "given"}), points_of(direction))
+
+
+def _flat(arranged: tuple[Network, tuple[Mapping[str, Tensor], ...]]) -> tuple[Any, ...]:
+    return arranged[0], *arranged[1]
 
 
 def moving_names(*directions: Mapping[str, Tensor]) -> list[str]:

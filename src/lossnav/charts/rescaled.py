@@ -17,6 +17,7 @@ from torch import Tensor
 from lossnav import params as algebra
 from lossnav.charts.base import Chart, moving_names
 from lossnav.errors import ChartError
+from lossnav.networks import End, Network
 from lossnav.params import Params
 
 
@@ -45,7 +46,7 @@ class RescaledLine(Chart):
     dims = ("alpha",)
     affine = True
 
-    def __init__(self, center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> None:
+    def __init__(self, center: End | Network, direction: Mapping[str, Tensor]) -> None:
         super().__init__(center, direction)
         _require_stored(self)
         self._scaled = _scaled_to(self.center, self.directions[0])
@@ -88,7 +89,7 @@ class RescaledBilinear(Chart):
 
     dims = ("alpha", "beta")
 
-    def __init__(self, center: Mapping[str, Tensor], a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    def __init__(self, center: End | Network, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
         super().__init__(center, a, b)
         _require_stored(self)
         if odd := set(moving_names(a)) ^ set(moving_names(b)):
@@ -121,7 +122,7 @@ def _require_stored(chart: Chart) -> None:
         )
 
 
-def _scaled_to(center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Params:
+def _scaled_to(center: Params, direction: Mapping[str, Tensor]) -> Params:
     """Scale each tensor of a direction to the norm of the centre's; tensors of zeros are left away."""
     lengths, wanted = algebra.norms(direction), algebra.norms(center)
     return {name: direction[name] * (wanted[name] / length) for name, length in lengths.items() if length}

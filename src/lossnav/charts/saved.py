@@ -14,7 +14,9 @@ from safetensors import safe_open
 
 from lossnav import charts as kinds
 from lossnav import checkpoints, directions
+from lossnav import lazy as lazily
 from lossnav import params as algebra
+from lossnav.charts.anchors import Anchors
 from lossnav.charts.base import Chart
 from lossnav.directions import Direction
 from lossnav.errors import ChartError
@@ -24,7 +26,7 @@ from lossnav.lazy import LazyDirection
 if TYPE_CHECKING:
     from lossnav.objective import Objective
 
-_CENTER = "center"
+_CENTER, _BUFFERS = "center", "buffers-"
 
 
 def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
@@ -34,8 +36,9 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
     ----------
     chart : Chart
     target : path or fsspec URL
-        The file. Its tensors are named ``center/NAME`` and ``0/NAME``, ``1/NAME``, …, its metadata hold the chart's
-        description. Tensors in which a direction does not lead are left out.
+        The file. Its tensors are named ``center/NAME``, ``0/NAME``, ``1/NAME``, …, and ``buffers-0/NAME``, … where the
+        checkpoints on the chart differ in buffers; its metadata hold the chart's description. Tensors in which a
+        direction does not lead are left out.
 
     Raises
     ------
@@ -45,6 +48,8 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
     parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
     for i, direction in enumerate(chart.directions):
         parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
+    for i, buffers in enumerate(() if chart.anchors is None else chart.anchors.recorded):
+        parts |= {f"{_BUFFERS}{i}/{name}": tensor.clone() for name, tensor in buffers.items()}
     metadata = {"chart": json.dumps(chart.describe()), "names": json.dumps(list(chart.center))}
     if not is_url(target):
         checkpoints.save(parts, target, overwrite=True, metadata=metadata)
@@ -95,12 +100,16 @@ def open_chart(
         zeros = {name: algebra.hollow(tensor) for name, tensor in center.items()}
         made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
         chart: Chart = kind(center, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
+        if said := description.get("buffers"):
+            buffers = [_named(tensors, f"{_BUFFERS}{i}") for i in range(len(said["points"]))]
+            places = [point["at"] for point in said["points"]]
+            chart.anchors = Anchors(places, buffers, lazily.gram(chart.directions), said["others"])
     elif objective is None:
         raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
     else:
         chart = kind(objective.params, *_drawn(recipes, objective))
-    said = json.loads(json.dumps(chart.describe()))
-    if different := [key for key, value in description.items() if said.get(key) != value]:
+    now = json.loads(json.dumps(chart.describe()))
+    if different := [key for key in {**description, **now} if now.get(key) != description.get(key)]:
         raise ChartError(
             f"The chart that was made again differs from the surface's in {', '.join(different)}. The weights are "
             "other ones: pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are the same on "

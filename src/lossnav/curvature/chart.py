@@ -118,7 +118,7 @@ def on_chart(
     require_reachable(tolerance, limit, seed)
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
-    require_fit(objective, chart, sampler)
+    chart = require_fit(objective, chart, sampler)
     place = None
     if store is not None:
         _require_same_chart(store, chart)

@@ -102,7 +102,7 @@ class Operator:
         self.objective = objective.double() if precision == "float64" else objective
         like = self.objective.params
         self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
-        self._buffers = self.objective.buffers_at(point)
+        self._at_point = self.objective.buffers_at(point)
         self._sizes = [like[name].numel() for name in self.names]
         self.size, self.count, self.passes = sum(self._sizes), 0, 0
         self._verdict: Verdict | None = None
@@ -211,7 +211,7 @@ class Operator:
     def _begin(self) -> tuple[Params, Params, list[Tensor]]:
         """All parameters and buffers for one pass over the data, and those that are differentiated by."""
         objective = self.objective
-        given, buffers = objective._pass.leaves(self._point | objective._held, self._buffers, self.names)
+        given, buffers = objective._pass.leaves(self._point | objective._held, self._at_point, self.names)
         if not isinstance(objective._pass, CopyPasses):
             given = self._leaves = self._leaves or given  # the same each time: graphs that are kept hang on them
         return given, buffers, [given[name] for name in self.names]

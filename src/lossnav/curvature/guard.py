@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from lossnav import rng
 from lossnav.calling import FunctionPasses
 from lossnav.memory import free_bytes
 from lossnav.objective import Objective
@@ -35,7 +36,7 @@ UNSYMMETRIC = 1e-3  # as `asymmetry` measures it, and more than rounding
 _DIFFERENT = 1e-3  # of a product (by tensors) or a slope: less is not looked for
 _SMALL = 1e-6  # of the largest: a tensor with less is not looked at
 _SAME = 0.1  # of a disagreement: two steps that differ by more show rounding or a kink
-_LAST = 8  # units in the last place that a loss in float64 may be off by
+_RESOLVED = 1e3 * torch.finfo(torch.float64).eps  # of a value: changes below it are rounding, be they ever so steady
 _ROUNDING = 10.0  # times what the products are off by from linear, which is rounding alone
 _COPIES = 12  # of the weights in float64: vectors, points and their graph
 
@@ -111,15 +112,19 @@ def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Seq
     doubts, refusals = list[str](), list[str]()
     for step, image in zip(steps, images or steps, strict=True):
         terms = [float(part.sum()) for part in torch.split(gradient * step, sizes)]
-        slopes, blurs, differences = list[float](), list[float](), list[Tensor]()
+        slopes, differences = list[float](), list[Tensor]()
+        blur, blurred = 0.0, torch.zeros(())  # what rounding may make of the first slope, and of the first difference
         for size in _STEPS:
             (up, higher), (down, lower) = (_seen(make(exact, _moved(near, names, step * s))) for s in (size, -size))
+            if not slopes:
+                blur = _RESOLVED * max(abs(up), abs(down)) / size
             slopes.append((up - down) / (2 * size))
-            blurs.append(_LAST * torch.finfo(torch.float64).eps * max(abs(up), abs(down)) / size)
-            doubts.append(_unlike_slopes(terms, slopes, blurs))
+            doubts.append(_unlike_slopes(terms, slopes, blur))
             if twice and higher is not None and lower is not None:
+                if not differences:
+                    blurred = here.product_of(_RESOLVED * higher / size)
                 differences.append(here.product_of((higher - lower) / (2 * size)))
-                refusals.append(_unlike_products(image, differences, scales, sizes, names))
+                refusals.append(_unlike_products(image, differences, blurred, scales, sizes, names))
             if not any([*doubts[-1:], *refusals[-1:]]):
                 break
         if not any([*doubts[-1:], *refusals[-1:]]):
@@ -138,16 +143,14 @@ def _seen(operator: Operator) -> tuple[float, Tensor | None]:
     return made.loss, operator.seen(made)
 
 
-def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blurs: Sequence[float]) -> str:
+def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float) -> str:
     """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not.
 
-    `blurs` are what rounding of the loss may make of each: beside a large constant a small rise is not seen at all.
+    A slope that is no larger than `blur` cannot be told from none.
     """
     known, whole = math.fsum(terms), math.fsum(map(abs, terms))
     gaps = [value - known for value in found]
-    if not abs(gaps[0]) > _DIFFERENT * max(whole, abs(found[0])):
-        return ""
-    if any(not abs(gap) > blur for gap, blur in zip(gaps, blurs, strict=True)):
+    if not abs(gaps[0]) > max(_DIFFERENT * max(whole, abs(found[0])), blur):
         return ""
     if any(not abs(gap - gaps[0]) <= _SAME * abs(gaps[0]) for gap in gaps[1:]):
         return ""
@@ -155,18 +158,23 @@ def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blurs: Sequen
 
 
 def _unlike_products(
-    known: Tensor, found: Sequence[Tensor], scales: Tensor, sizes: list[int], names: Sequence[str]
+    known: Tensor,
+    found: Sequence[Tensor],
+    blurred: Tensor,
+    scales: Tensor,
+    sizes: list[int],
+    names: Sequence[str],
 ) -> str:
     """In which tensor all differences contradict a product most; nothing where they do not."""
     norms = [
         [float(torch.linalg.vector_norm(part)) for part in torch.split(tensor * scales, sizes)]
-        for tensor in (known, found[0], found[0] - known, *(other - found[0] for other in found[1:]))
+        for tensor in (known, found[0], blurred, found[0] - known, *(other - found[0] for other in found[1:]))
     ]
     largest = max(max(norms[0]), max(norms[1]))
     worst, where = 0.0, ""
-    for name, product, difference, gap, *spreads in zip(names, *norms, strict=True):
+    for name, product, difference, blur, gap, *spreads in zip(names, *norms, strict=True):
         size = max(product, difference)
-        if size > _SMALL * largest and gap > _DIFFERENT * size and all(s <= _SAME * gap for s in spreads):
+        if size > _SMALL * largest and gap > max(_DIFFERENT * size, blur) and all(s <= _SAME * gap for s in spreads):
             worst, where = max((worst, where), (gap / size, name))
     return f'finite differences of first derivatives give another one: {worst:.1%} off in "{where}"' if where else ""
 
@@ -204,7 +212,8 @@ def _few(objective: Objective, samples: int | None) -> Objective:
     few = copy.copy(objective)
     few._plans = {("second derivatives", kind): None for kind in ("hessian", "gauss-newton")}
     if objective.batches is not None:
-        few.batches = objective.batches.first(samples)
+        with rng.preserved(objective.seed, objective.device):  # a loader draws random numbers to begin with
+            few.batches = objective.batches.first(samples)
     return few
 
 

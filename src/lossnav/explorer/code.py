@@ -61,7 +61,9 @@ def _live(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
     origin = said.get("objective", {}).get("origin")
     lines = []
     if origin:
-        options = "".join(f", {name}={origin[name]!r}" for name in ("checkpoint", "data_root") if origin.get(name))
+        options = "".join(
+            f", {name}={origin[name]!r}" for name in ("checkpoint", "data_root", "missing_buffers") if origin.get(name)
+        )
         lines += ["from lossnav.specs import load_objective", ""]
         lines.append(f"objective = load_objective({origin['spec']!r}{options})")
     else:

@@ -84,6 +84,7 @@ class Ground:
         beneath: xr.Dataset | None = None,
         center: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
+        chart = chart.fitted(objective)
         self.objective, self.chart, self.store, self.engine = objective, chart, store, engine
         self.about, self.probes = surfaces.jsonable(about), probes
         self.base = np.asarray(base, np.float64)

@@ -45,6 +45,7 @@ def begin(
     """Begin a live session, or go on with one; see `lossnav.explorer.explore`."""
     from lossnav.explorer.live import LiveDesk
 
+    chart = chart.fitted(objective)
     objective.require_same_structure(chart.center, "the chart's centre")
     objective = objective.apart()  # the worker's: whoever called goes on with the other
     center: dict[str, float] = {}

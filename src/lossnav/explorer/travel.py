@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lossnav import charts, checkpoints, directions
+from lossnav import charts, directions
 from lossnav.errors import OptionError, SamplerError
 from lossnav.evaluation import losses_of, probe_points
 from lossnav.samplers import Grid
@@ -85,14 +85,14 @@ def depart(
     CheckpointError, DirectionError, ChartError
         If there is no such direction.
     """
-    there = objective if center is None else objective.around(chart(center))
+    moved = chart if center is None else chart.around(center)
+    there = objective if center is None else objective.around(moved(np.zeros(len(chart.dims))))
     k, point = len(chart.dims), there.params
     there.fingerprint  # noqa: B018 - known to the copy too, which is watched while it is differentiated
     sought = _watched(there, check)
     info: dict[str, Any] = {"kind": kind}
     if kind == "keep":
-        made = type(chart)(point, *chart.directions)
-        return Departure(there, made, base, "the same axes", info | {"cosines": made.describe()["cosines"]})
+        return Departure(there, moved, base, "the same axes", info | {"cosines": moved.describe()["cosines"]})
     info["seed"] = seed
     own: tuple[Any, ...] = ()
     words = {"random": f"random axes, seed {seed}", "gradient": "along the gradient"}.get(kind, "")
@@ -122,7 +122,7 @@ def _way_to(objective: Objective, path: str) -> Any:
     """From the centre to a checkpoint."""
     if not path.endswith(".safetensors"):
         raise OptionError(f"{path} is no .safetensors file, and the explorer opens no other. Save the weights as one.")
-    return directions.between(objective.params, objective.at(checkpoints.load(path)).params)
+    return directions.between(objective, objective.at(path))
 
 
 def _reach(objective: Objective, chart: Chart, base: Array, kind: str) -> Array:

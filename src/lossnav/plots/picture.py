@@ -268,6 +268,8 @@ def _interpolated(dataset: xr.Dataset) -> str:
         words += f" ({said['holes']:,} of them not finite or failed)"
     if math.isfinite(off):
         words += f", estimated error {off:.1%}" if off < 10 else f", estimated error {off:.0f}-fold"
+    if float(outcome.get("noise", 0)) > 0:
+        words += f", noise {float(outcome['noise']):.1%}"
     if outcome.get("unresolved"):
         words += f", {outcome['unresolved']:,} of {outcome['cells']:,} cells unresolved"
     return words

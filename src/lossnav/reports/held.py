@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from lossnav.reports import thresholds
 from lossnav.reports.findings import Finding
-from lossnav.reports.subject import Subject
+from lossnav.reports.subject import Subject, gram_of
+from lossnav.simplex import Triangulation
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -14,6 +17,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     if not subject.objective:
         return
     yield _still(subject)
+    yield from _buffers(subject)
     yield from _batch_norm(subject)
 
 
@@ -37,10 +41,13 @@ def _still(subject: Subject) -> Finding:
         words.append(f"{len(excluded)} of {len(excluded) + len(moving)} tensors stay at the centre ({some})")
     if held:
         words.append(f"{held:,} parameters of the model are held by the objective")
+    if of_loss := int(objective.get("loss_parameters_held") or 0):
+        words.append(f"{of_loss:,} trainable parameters of the loss are held")
     if left_out:
         words.append(f"{left_out} filters too small for so many directions do not move in all of them")
     if not words:
-        said = "Every parameter moves along the directions; buffers stay, as always."
+        stay = "" if subject.chart.get("buffers", {}).get("moved") else "; buffers stay"
+        said = f"Every parameter moves along the directions{stay}."
         return Finding("held still", "ok", said, values=values)
     return Finding(
         "held still",
@@ -48,6 +55,50 @@ def _still(subject: Subject) -> Finding:
         f"{'; '.join(words)}: the picture says nothing of the loss along them.",
         "That is usual (Li et al. 2018); exclude=() moves everything.",
         values,
+    )
+
+
+def _buffers(subject: Subject) -> Iterator[Finding]:
+    """Of a chart through checkpoints: which buffers move, and where they are nobody's own."""
+    said = subject.chart.get("buffers")
+    if not said:
+        if foreign := list(subject.attrs.get("foreign_buffers", ())):
+            some = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
+            yield Finding(
+                "buffers",
+                "warning",
+                f"The weights at the centre are not the objective's, and its {len(foreign)} buffers ({some}) stay the "
+                "objective's at every point: weights of one network with the statistics of another.",
+                "Make the chart around objective.at(checkpoint), which has both; where the centre is no checkpoint, "
+                'pass bn="recompute".',
+                {"foreign": foreign},
+            )
+        return
+    names, places = [*said["moved"]], [point["at"] for point in said["points"]]
+    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    values = {"moved": names, "others": said["others"], "places": places}
+    if not names:
+        yield Finding(
+            "buffers", "ok", "The buffers are those of the chart's centre, not of the objective, at every point.",
+            values=values,
+        )  # fmt: skip
+        return
+    where = f"{len(places)} checkpoints lie on the chart, each with its own buffers, and {len(names)} of these differ"
+    moves = f"{where} ({some}): between them they are interpolated as the weights are (integers: the nearest)"
+    points = np.zeros((0, len(places[0]))) if subject.surface is None else subject.places
+    if points.shape[1] != len(places[0]):  # a slice of the chart
+        points = np.zeros((0, len(places[0])))
+    outside, count = int((~Triangulation(places, gram_of(subject.chart)).holds(points)).sum()), len(points)
+    if not outside:
+        yield Finding("buffers", "ok", f"{moves}.", values=values)
+        return
+    yield Finding(
+        "buffers",
+        "note",
+        f"{moves}. {outside:,} of {count:,} points lie outside, where buffers are held at the nearest point between "
+        "checkpoints (an extrapolated variance could be negative), so the weights move on alone.",
+        'Read the ends of the picture with care; bn="recompute" makes BatchNorm statistics anew at every point.',
+        values | {"outside": outside},
     )
 
 
@@ -85,6 +136,15 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
             "BatchNorm statistics are made anew from the data at every point, so each is a network as training "
             "leaves it.",
             values=values,
+        )
+    elif layers and subject.chart.get("buffers", {}).get("moved"):
+        yield Finding(
+            "batch norm",
+            "note",
+            f"{layers} BatchNorm layers have each checkpoint's statistics there and interpolated ones between, which "
+            "are not those of the activations there: part of a barrier may be only that.",
+            'Compare with bn="recompute" before a barrier is read off.',
+            values,
         )
     elif layers:
         yield Finding(

@@ -27,6 +27,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Say what of the picture would be otherwise with other samples, or with exact arithmetic."""
     if subject.objective:
         yield _data(subject)
+        yield from _cut(subject)
     if subject.surface is not None and len(subject.losses) and subject.seeds is None:
         yield from _intervals(subject)
     if subject.surface is not None and len(subject.losses) > 1:
@@ -69,6 +70,30 @@ def _data(subject: Subject) -> Finding:
     )
 
 
+def _cut(subject: Subject) -> Iterator[Finding]:
+    """Whether the loss was found to be another one in other batches, when the objective was made."""
+    cut = subject.objective.get("cut")
+    if cut:
+        yield Finding(
+            "batches",
+            "warning",
+            f"The loss depends on how the data is cut into batches: {cut['samples']} samples gave {cut['whole']:.6g} "
+            f"as one batch and {cut['parts']:.6g} as two.",
+            "Say how long the batches were; or let the loss return one value a sample, or say by count= what it is a "
+            "mean over.",
+            dict(cut),
+        )
+    for name, seen in (subject.objective.get("metrics_cut") or {}).items():
+        yield Finding(
+            "batches",
+            "warning",
+            f"The metric {name!r} depends on how the data is cut into batches: {seen['samples']} samples gave "
+            f"{seen['whole']:.6g} as one batch and {seen['parts']:.6g} as two.",
+            "Say how long the batches were; or let it return one value a sample.",
+            {"metric": name, **seen},
+        )
+
+
 # ---------------------------------------------------------------------- standard errors
 
 
@@ -81,6 +106,9 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
     if subject.errors is None:
         said = "The loss hides the losses of single samples: how sure it is is not known."
         do = "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
+        if "loss_se" in subject.surface:
+            few = f"Of {samples:,} sample{'' if samples == 1 else 's'} no standard error is finite"
+            said, do = f"{few}: how sure the loss is is not known.", "Use more samples, with losses below 1e150."
         yield Finding("intervals", "note", said, do, {"known": False})
         return
     if "sampling" not in attrs and "loss_skewness" not in subject.surface:

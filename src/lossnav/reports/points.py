@@ -156,8 +156,12 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
         return
     cells, unresolved = int(outcome["cells"]), int(outcome.get("unresolved", 0))
     error, worst = float(outcome["estimated_error"]), float(outcome.get("estimated_error_p99", math.nan))
-    values = {name: outcome.get(name) for name in ("cells", "unresolved", "non_finite", "estimated_error")}
-    said = f"By the sampler's own estimate the loss is off by {error:.2g} at most in the cells it resolved"
+    names = ("cells", "unresolved", "non_finite", "estimated_error", "noise")
+    values = {name: outcome[name] for name in names if name in outcome}
+    said = f"By the sampler's own estimate, which is no bound, the loss is off by {error:.2g} in the cells it resolved"
+    noise = float(outcome.get("noise", 0.0))
+    if noise > 0:
+        yield _noise(noise, bool(outcome.get("noise_repeats")), float(sampler.get("tolerance", math.inf)))
     if not unresolved:
         yield Finding("adaptive", "ok", f"{said}: all {cells:,}.", values=values)
         return
@@ -169,6 +173,21 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
         "Allow more points (max_points=), or a larger tolerance.",
         values,
     )
+
+
+def _noise(noise: float, repeats: bool, tolerance: float) -> Finding:
+    """Say what the sampler saw of noise: from places evaluated twice, or from differences that do not fall."""
+    if repeats:
+        said = (
+            f"Between the points the loss varies by about {noise:.2g}, and no less where points lie closer: it is "
+            "rough, or has ripples finer than the points."
+        )
+        do = "Look at a smaller range, or compute in a higher precision."
+    else:
+        said = f"The loss is noisy: evaluated twice at one place, it differs by a standard deviation of {noise:.2g}."
+        do = "Make the loss deterministic (model.eval(), no augmentation), or read no shape below three times that."
+    level: Level = "warning" if noise > tolerance / 3 else "note"
+    return Finding("adaptive_noise", level, said, do, {"noise": noise, "repeats": repeats})
 
 
 def _interpolated(subject: Subject) -> Iterator[Finding]:

@@ -90,6 +90,8 @@ def measure(
         raise PlanMismatchError(
             "The objective is not the one of the surface:\n  " + "\n  ".join(different) + "\nPass that one."
         )
+    if chart is not None:
+        chart = chart.fitted(objective)
     if chart is None:
         kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:

@@ -1,0 +1,316 @@
+"""Checkpoints on a chart: where they lie on it, and the buffers at and between them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.checkpoints import Anatomy
+from lossnav.directions import Direction, remade
+from lossnav.errors import ChartError, StructureMismatchError
+from lossnav.networks import End, Network, leading, named, network_of
+from lossnav.objective import Objective
+from lossnav.params import Checkpoint, Params
+from lossnav.simplex import Triangulation
+
+Array = NDArray[np.float64]
+
+_NEAR = 0.1  # of a direction's length: what is further off a chart does not lie on it, whatever the rounding
+
+
+class Anchors:
+    """The buffers of a chart: each checkpoint's own at its place, interpolated between as the weights are.
+
+    Between the checkpoints a floating-point or complex buffer is their mean by barycentric coordinates, computed in
+    float64; any other is that of the nearest. Where one of them lies between others, they are those of the simplex of
+    a Delaunay triangulation. Outside they are held at the nearest point between the checkpoints: extrapolated, a
+    variance could be negative. Coordinates in which the checkpoints do not differ do not matter.
+
+    Parameters
+    ----------
+    places : array of shape (m, k)
+    buffers : sequence of m dicts of str to Tensor
+    metric : array of shape (k, k)
+        Inner products of the chart's directions, by which is near what is near in weights.
+    others : sequence of str
+        Buffers that are the same at all places, and not those of the objective.
+
+    Attributes
+    ----------
+    moved : list of str
+        Buffers in which the checkpoints differ.
+    """
+
+    def __init__(
+        self, places: ArrayLike, buffers: Sequence[Params], metric: ArrayLike, others: Sequence[str] = ()
+    ) -> None:
+        self.metric = np.asarray(metric, np.float64)
+        self.hull = Triangulation(places, self.metric)
+        first = buffers[0]
+        common = [name for name in sorted(first) if all(name in one for one in buffers)]
+        for one in buffers[1:]:
+            if difference := algebra.first_difference({n: one[n] for n in common}, {n: first[n] for n in common}):
+                raise StructureMismatchError(
+                    f"The buffers of two checkpoints differ at {difference}. Take both from models of one architecture."
+                )
+        self._buffers = [{name: one[name] for name in common} for one in buffers]
+        self.moved = [n for n in common if not all(algebra.same(first[n], one[n]) for one in buffers[1:])]
+        self.others = list(others)
+
+    @property
+    def places(self) -> Array:
+        """Where the checkpoints lie, shape (m, k)."""
+        return self.hull.corners
+
+    def at(self, coords: ArrayLike) -> Params:
+        """Return the buffers at some coordinates; exactly a checkpoint's own at its place."""
+        weights = self.hull.weights(coords)
+        nearest = self._buffers[self.hull.nearest(weights)]
+        if weights.max() == 1.0:
+            return dict(nearest)
+        means = {n: _mean([one[n] for one in self._buffers], weights) for n in self.moved if _is_number(nearest[n])}
+        return nearest | means
+
+    def shifted(self, by: ArrayLike) -> Anchors:
+        """Return the same around another centre of the same axes, at these coordinates."""
+        return Anchors(self.places - np.asarray(by, np.float64).reshape(-1), self._buffers, self.metric, self.others)
+
+    def fitted(self, objective: Objective) -> Anchors | None:
+        """Return them with all buffers of an objective, its own where none are known; None where they are its own.
+
+        Raises
+        ------
+        StructureMismatchError
+            If the objective has no such buffer, or has it in another shape.
+        """
+        mine = {name: tensor for name, tensor in self._buffers[0].items() if name not in objective.anatomy.held}
+        own = objective.buffers_at(objective.params, {})
+        full = [objective.buffers_at({}, {name: one[name] for name in mine}) for one in self._buffers]
+        made = Anchors(self.places, full, self.metric)
+        made.others = [n for n, t in sorted(own.items()) if n not in made.moved and not algebra.same(full[0][n], t)]
+        return made if made.moved or made.others else None
+
+    def describe(self) -> dict[str, Any]:
+        """Say which buffers move and where they are whose, in values that JSON can hold."""
+        recorded = self.recorded
+        return {
+            "moved": self.moved,
+            "others": self.others,
+            "points": [
+                {"at": place, "fingerprint": algebra.fingerprint(buffers)}
+                for place, buffers in zip(self.places.tolist(), recorded, strict=True)
+            ],
+        }
+
+    @property
+    def matters(self) -> bool:
+        """Whether any buffer is not the same everywhere and the objective's own."""
+        return bool(self.moved or self.others)
+
+    @property
+    def recorded(self) -> list[Params]:
+        """At each place the buffers that are not the objective's anyway."""
+        return [{name: one[name] for name in (*self.moved, *self.others)} for one in self._buffers]
+
+
+def arrange(
+    center: End | Network, directions: Sequence[Mapping[str, Tensor]], objective: Objective | None = None
+) -> tuple[Network, tuple[Mapping[str, Tensor], ...]]:
+    """Sort the tensors of a chart's centre, and of the checkpoints its directions lead to, by what knows them best.
+
+    That is the objective where there is one, else the centre, else the ends of the directions. Where nobody does, in
+    files and dicts alone, all floating-point tensors are taken for parameters until there is an objective.
+
+    Raises
+    ------
+    StructureMismatchError, CheckpointMismatchError
+        If they do not fit.
+    ChartError
+        If the centre is a file and nothing says what its tensors are.
+    """
+    points = [point for direction in directions for point in points_of(direction)]
+    network = network_of(center)
+    if not points and not network.anatomy and objective is None:
+        if network.in_file:
+            raise ChartError(
+                f"{network.source} does not say which of its tensors are parameters. Pass objective.at(path)."
+            )
+        if isinstance(center, Mapping) and not isinstance(center, Checkpoint):  # as it is, whatever its dtypes
+            network = Network(algebra.detach(center), {}, {}, network.source)
+        return network, tuple(directions)
+    anatomy = objective.anatomy if objective is not None else leading([network, *points]) or _fewest([network, *points])
+    if anatomy is None:
+        return network, tuple(directions)
+    named_otherwise = network.anatomy is None and algebra.first_difference(network.params, anatomy.params)
+    if named_otherwise or (objective is not None and not network.is_sorted_by(anatomy)):
+        network = network.sorted_by(anatomy)
+    again: dict[int, Network] = {}
+    for point in points:
+        if not point.decides and id(point) not in again:
+            again[id(point)] = point if point.is_sorted_by(anatomy) else point.sorted_by(anatomy)
+    return network, tuple(_between_these(direction, again) for direction in directions)
+
+
+def _fewest(networks: Sequence[Network]) -> Anatomy | None:
+    """What the tensors of files and dicts are by the one of them that has nothing but parameters; None if all do."""
+    least = min(networks, key=lambda network: len(network.params))
+    most = max(networks, key=lambda network: len(network.params))
+    rest = {name: tensor for name, tensor in most.params.items() if name not in least.params}
+    counted = {name: tensor for network in networks for name, tensor in network.buffers.items()}
+    return Anatomy("the one beside it", least.params, {}, rest | counted) if rest else None
+
+
+def _between_these(direction: Mapping[str, Tensor], again: Mapping[int, Network]) -> Mapping[str, Tensor]:
+    """The same direction between networks as they are sorted now, by the identity of those it was made of."""
+    points = points_of(direction)
+    fresh = tuple(again.get(id(point), point) for point in points)
+    if isinstance(direction, Direction) and not all(a.fits(b.params) for a, b in zip(fresh, points, strict=True)):
+        return remade(direction, points, fresh)
+    return with_points(direction, fresh)
+
+
+def points_of(direction: Mapping[str, Tensor]) -> tuple[Network, ...]:
+    """The checkpoints that a direction leads from and to; none of any other direction."""
+    return getattr(direction, "points", ())
+
+
+def find(
+    center: Network, directions: Sequence[Mapping[str, Tensor]], metric: ArrayLike, straight: bool
+) -> Anchors | None:
+    """Find where on a chart the checkpoints lie that its directions lead to; None where no buffers are known.
+
+    A chart that leads through its centre along b - a holds b only if its centre is a, or a only if it is b; and so on
+    from there by the other directions.
+
+    Raises
+    ------
+    ChartError
+        If the centre has the weights of one of them and other buffers.
+    """
+    origin = np.zeros(len(directions))
+    steps = _steps(directions) if straight else []
+    if not steps:
+        return Anchors([origin], [center.buffers], metric) if center.buffers else None
+    known = {center.fingerprint: (origin, _at_center(center, [network for step in steps for network in step[:2]]))}
+    grown = bool(steps)
+    while grown:
+        grown = False
+        for start, end, way in steps:
+            for here, there, sign in ((start, end, 1.0), (end, start, -1.0)):
+                if here.fingerprint in known and there.fingerprint not in known:
+                    known[there.fingerprint] = known[here.fingerprint][0] + sign * way, there
+                    grown = True
+    if any(name not in known for step in steps for name in (step[0].fingerprint, step[1].fingerprint)):
+        _add_those_that_lie_on(known, center, directions, metric, steps)
+    anchored = [(place, network) for place, network in known.values() if network.buffers]
+    if not anchored:
+        return None
+    return Anchors([place for place, _ in anchored], [network.buffers for _, network in anchored], metric)
+
+
+def _add_those_that_lie_on(
+    known: dict[str, tuple[Array, Network]],
+    center: Network,
+    directions: Sequence[Mapping[str, Tensor]],
+    metric: ArrayLike,
+    steps: Sequence[tuple[Network, Network, Array]],
+) -> None:
+    """Find the ends that are points of the chart, to rounding, though no chain of directions leads there.
+
+    So both ends of a line lie on it whose centre is the mean of their weights.
+
+    Raises
+    ------
+    ChartError
+        If one of them has the weights of another and other buffers.
+    """
+    axes = np.flatnonzero(sum(np.abs(way) for *_, way in steps))  # drawn directions lead to no checkpoint
+    gram = np.asarray(metric, np.float64)[np.ix_(axes, axes)]
+    stored = [directions[int(axis)] for axis in axes]
+    for end in (network for step in steps for network in step[:2]):
+        if end.fingerprint in known or not end.fits(center.params):
+            continue
+        offset = {name: tensor.double() - center.params[name].double() for name, tensor in end.params.items()}
+        coords = np.linalg.solve(gram, np.array([algebra.dot(direction, offset) for direction in stored]))
+        left = algebra.norm(algebra.combine(offset, [-float(x) for x in coords], stored))
+        rounding = max(torch.finfo(tensor.dtype).eps for tensor in end.params.values())
+        rounding *= algebra.norm(end.params) + algebra.norm(center.params)
+        if not left <= min(rounding, _NEAR * algebra.norm(stored[0])):  # in half precision all may be near
+            continue
+        place = np.zeros(len(directions))
+        whole = coords.round(6)  # 0.5, where the mean was rounded
+        place[axes] = np.where(np.abs(coords - whole) * np.sqrt(gram.diagonal()) <= rounding, whole, coords)
+        there = next((other for at, other in known.values() if np.array_equal(at, place)), None)
+        if there is None:
+            known[end.fingerprint] = place, end
+        else:
+            _require_same_buffers(there, end)
+
+
+def _at_center(center: Network, ends: Sequence[Network]) -> Network:
+    """The checkpoint at the centre: what was passed as the centre, or the end that it is."""
+    same = next((end for end in ends if end.fingerprint == center.fingerprint), None)
+    if same is None:
+        return center
+    if not center.buffers:
+        return same
+    _require_same_buffers(center, same)
+    return center
+
+
+def _require_same_buffers(center: Network, end: Network) -> None:
+    if other := [n for n, t in center.buffers.items() if n in end.buffers and not algebra.same(t, end.buffers[n])]:
+        raise ChartError(
+            f"The centre has the weights of an end of its directions and another {named(other)}, so it is not clear "
+            "which network lies at 0. Pass that end as the centre."
+        )
+
+
+def _steps(directions: Sequence[Mapping[str, Tensor]]) -> list[tuple[Network, Network, Array]]:
+    """From which checkpoint to which one gets by which coordinates."""
+    unit = np.eye(len(directions))
+    found = []
+    families: dict[tuple[Any, ...], dict[int, int]] = {}
+    for axis, direction in enumerate(directions):
+        points, recipe = points_of(direction), getattr(direction, "recipe", {})
+        if recipe.get("kind") == "between" and points:
+            found.append((points[0], points[1], unit[axis]))
+        elif recipe.get("kind") == "through" and points:
+            families.setdefault((*recipe["points"], recipe["orthogonal"]), {})[recipe["index"]] = axis
+    for axes in families.values():
+        direction = directions[next(iter(axes.values()))]
+        points, places = points_of(direction), np.asarray(direction.recipe["places"])  # type: ignore[attr-defined]
+        for point, place in zip(points[1:], places[1:], strict=True):
+            used = np.flatnonzero(place)
+            if all(int(i) in axes for i in used):
+                found.append((points[0], point, sum(place[i] * unit[axes[int(i)]] for i in used)))
+    return found
+
+
+def _mean(tensors: Sequence[Tensor], weights: Array) -> Tensor:
+    """The mean by weights; computed in float64, so that what is the same in all stays as it is."""
+    wide = torch.complex128 if tensors[0].is_complex() else torch.float64
+    used = [(float(weight), tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight]
+    total = sum((weight * tensor.to(wide) for weight, tensor in used[1:]), used[0][0] * used[0][1].to(wide))
+    return total.to(tensors[0].dtype)
+
+
+def _is_number(tensor: Tensor) -> bool:
+    """Whether there is a mean of such tensors."""
+    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
+
+
+def with_points(direction: Mapping[str, Tensor], points: tuple[Network, ...]) -> Mapping[str, Tensor]:
+    """The same direction with other checkpoints beside it, or with none."""
+    if points_of(direction) == points:
+        return direction
+    made = copy.copy(direction)
+    made.points = points  # type: ignore[attr-defined]
+    return made

@@ -1,0 +1,202 @@
+"""What a network is at one moment apart from its code, weights and buffers, whatever it is taken from.
+
+An end of a line is an objective, a module, a file or a state dict. The first two say which of their tensors are
+parameters; a file and a dict do not, and are sorted by the first end beside them that does, or by the objective in the
+end.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from lossnav import checkpoints
+from lossnav import params as algebra
+from lossnav.checkpoints import Anatomy
+from lossnav.errors import CheckpointMismatchError, OptionError, StructureMismatchError
+from lossnav.objective import Objective
+from lossnav.params import Checkpoint, Params
+
+End = Objective | nn.Module | str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """The tensors of a network at one moment.
+
+    Attributes
+    ----------
+    params : dict of str to Tensor
+        What moves. Of a file or dict that nobody has sorted yet: all floating-point tensors.
+    held : dict of str to Tensor
+        Other parameters.
+    buffers : dict of str to Tensor
+        As far as they are known.
+    source : str
+        Where they come from, in words.
+    anatomy : Anatomy or None
+        What each tensor is, where that is known.
+    decides : bool
+        Whether it is an objective, by which others are sorted.
+    in_file : bool
+    extra : mapping of str to object
+        The extra state of its modules, as far as it is known.
+    """
+
+    params: Params
+    held: Params
+    buffers: Params
+    source: str
+    anatomy: Anatomy | None = None
+    decides: bool = False
+    in_file: bool = False
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the parameters that move, when it was first asked for; files have them in another order than models."""
+        return _fingerprint(self.params)
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether somebody has written into the parameters since."""
+        return _fingerprint(self.params) != self.fingerprint
+
+    def is_sorted_by(self, anatomy: Anatomy) -> bool:
+        """Whether these are already the tensors of this model, by its names, on its device and in its dtypes."""
+        return self.fits(anatomy.params) and not (self.buffers | self.held).keys() - (anatomy.buffers | anatomy.held)
+
+    def fits(self, params: Mapping[str, Tensor]) -> bool:
+        """Whether the parameters have these names and shapes, on this device and in this dtype."""
+        return not algebra.first_difference(self.params, params) and all(
+            (tensor.dtype, tensor.device) == (params[name].dtype, params[name].device)
+            for name, tensor in self.params.items()
+        )
+
+    def sorted_by(self, anatomy: Anatomy) -> Network:
+        """Return the same tensors by what they are in a model, with its dtypes, where its weights are.
+
+        Raises
+        ------
+        CheckpointMismatchError, StructureMismatchError
+            If they do not fit it; the first of a file.
+        """
+        try:
+            params, held, buffers = anatomy.sort(self.params | self.held | self.buffers)
+        except CheckpointMismatchError as error:
+            raise self._mismatch(f"{self.source} does not fit. {error}") from error
+        return replace(self, params=params, held=held, buffers=buffers, anatomy=anatomy)
+
+    def require_buffers(self, anatomy: Anatomy) -> None:
+        """Raise unless all buffers of a model that matter are known.
+
+        Raises
+        ------
+        CheckpointMismatchError, StructureMismatchError
+            The first of a file.
+        """
+        if missing := anatomy.missing(self.buffers):
+            raise self._mismatch(
+                f"{self.source} has no {named(missing)} of {anatomy.name}. A network is its weights and its buffers, "
+                "and with those of another it is another network. Pass what holds both: an objective "
+                '(objective.at(state), or objective.at(state, missing="keep") for the buffers it has), the module, '
+                "its state_dict(), or a file of that."
+            )
+
+    def require_held(self, anatomy: Anatomy) -> None:
+        """Raise unless what the model holds still, parameters and extra state, is its own here too."""
+        if name := anatomy.other_extra(self.extra):
+            raise StructureMismatchError(
+                f'{self.source} has another "{name}" (get_extra_state) than the objective of {anatomy.name}, and no '
+                "chart moves that, so that none leads there. Keep it as a buffer, or give both the same."
+            )
+        for name, tensor in self.held.items():
+            if name in anatomy.held and not algebra.same(tensor, anatomy.held[name]):
+                raise StructureMismatchError(
+                    f'{self.source} has another "{name}", which the objective of {anatomy.name} holds still, so that '
+                    "no chart of its other parameters leads there. Let all of them move (params='*'), or keep what is "
+                    'held: objective.at(the moving parameters, missing="keep").'
+                )
+
+    def _mismatch(self, message: str) -> CheckpointMismatchError | StructureMismatchError:
+        return CheckpointMismatchError(message) if self.in_file else StructureMismatchError(message)
+
+
+def _fingerprint(params: Params) -> str:
+    return algebra.fingerprint(dict(sorted(params.items())))
+
+
+def network_of(end: End | Network) -> Network:
+    """Take apart an objective, a module, a file or a dict.
+
+    Raises
+    ------
+    OptionError
+        If it is none of these.
+    CheckpointError
+        If the file cannot be read.
+    """
+    if isinstance(end, Network):
+        return end
+    if isinstance(end, Objective):
+        parts = end.anatomy
+        source = f"The objective of {end.name}"
+        return Network(parts.params, parts.held, parts.buffers, source, parts, decides=True, extra=parts.extra)
+    if isinstance(end, nn.Module):
+        parts = checkpoints.anatomy_of(end)
+        buffers = algebra.copy(parts.buffers)  # training goes on with the module's own
+        return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra)
+    if isinstance(end, str | os.PathLike):
+        return _loose(checkpoints.load(end), f"The checkpoint {os.fspath(end)}", in_file=True)
+    if isinstance(end, Checkpoint):
+        return Network(algebra.detach(end), {}, end.buffers, "A point of a chart")
+    if isinstance(end, Mapping):
+        return _loose(end, "A dict of tensors")
+    raise OptionError(
+        f"An end is a {type(end).__name__}. Pass an objective, a module, the path of a checkpoint, or a state dict."
+    )
+
+
+def _loose(tensors: Mapping[str, Any], source: str, in_file: bool = False) -> Network:
+    given = {name: tensor.detach() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    floating = {name: tensor for name, tensor in given.items() if tensor.is_floating_point()} or given
+    others = {name: tensor.clone() for name, tensor in given.items() if name not in floating}
+    return Network(floating, {}, others, source, in_file=in_file, extra=checkpoints.extra_of(tensors))
+
+
+def together(*ends: End | Network) -> list[Network]:
+    """Take ends apart, and sort those that do not know what their tensors are by the first that does.
+
+    Raises
+    ------
+    StructureMismatchError, CheckpointMismatchError
+        If one lacks a tensor, or has it in another shape; the second of a file.
+    """
+    networks = [network_of(end) for end in ends]
+    anatomy = leading(networks)
+    if anatomy is None:
+        return networks
+    found = []
+    for network in networks:
+        sorted_ = network if network.decides else network.sorted_by(anatomy)
+        if not network.decides:
+            sorted_.require_buffers(anatomy)
+        found.append(sorted_)
+    return found
+
+
+def leading(networks: Iterable[Network]) -> Anatomy | None:
+    """What the tensors are of the first objective among these, else of the first module."""
+    known = [network for network in networks if network.anatomy is not None]
+    return next((network.anatomy for network in known if network.decides), known[0].anatomy if known else None)
+
+
+def named(names: list[str]) -> str:
+    """Some names in words, three at most."""
+    words = ", ".join(f'"{name}"' for name in names[:3])
+    return words if len(names) <= 3 else f"{words} and {len(names) - 3} more"

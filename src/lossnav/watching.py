@@ -1,0 +1,185 @@
+"""What a loss does inside: the calls of torch's own losses in it, with what they are given and what they return."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+CLASSES = ("cross_entropy", "nll_loss", "multi_margin_loss")
+YES_OR_NO = (
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "soft_margin_loss",
+    "multilabel_soft_margin_loss",
+)
+_OTHERS = (
+    "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "kl_div", "gaussian_nll_loss", "poisson_nll_loss",
+    "ctc_loss", "cosine_embedding_loss", "hinge_embedding_loss", "margin_ranking_loss", "multilabel_margin_loss",
+    "triplet_margin_loss", "triplet_margin_with_distance_loss",
+)  # fmt: skip
+_WATCHED: dict[Any, str] = {getattr(F, name): name for name in (*CLASSES, *YES_OR_NO, *_OTHERS)}
+_SIGNATURES = {name: inspect.signature(function) for function, name in _WATCHED.items()}
+_ROWS = ("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "triplet_margin_loss",
+         "triplet_margin_with_distance_loss")  # fmt: skip
+
+
+class Call:
+    """One call of a loss of torch's.
+
+    Attributes
+    ----------
+    name : str
+        Of the function in ``torch.nn.functional``.
+    result : Tensor
+        What it returned.
+    arguments : dict
+        All of them by name, defaults included.
+    """
+
+    def __init__(self, name: str, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.name, self.result = name, result
+        bound = _SIGNATURES[name].bind(*args, **kwargs)
+        bound.apply_defaults()
+        self.arguments = bound.arguments
+
+    @property
+    def reduction(self) -> str:
+        """What it does with its terms."""
+        old = (self.arguments.get("size_average"), self.arguments.get("reduce"))
+        if old != (None, None):
+            return str(torch.nn._reduction.legacy_get_string(*old, emit_warning=False))
+        return str(self.arguments.get("reduction", "mean"))
+
+    @property
+    def input(self) -> Tensor:
+        """Its first argument: scores, with the classes along axis 1."""
+        scores: Tensor = next(iter(self.arguments.values()))
+        return scores
+
+    @property
+    def target(self) -> Tensor:
+        """Its second argument."""
+        target: Tensor = list(self.arguments.values())[1]
+        return target
+
+    @property
+    def counted(self) -> Tensor:
+        """Which of its terms count: neither an ignored target nor a weight of zero; bool, in the shape of its terms."""
+        weight = self.arguments.get("weight")
+        if self.name in CLASSES:
+            if self.target.is_floating_point():  # probabilities of the classes
+                return torch.ones_like(self.target.select(self._axis, 0), dtype=torch.bool)
+            valid = self.target != self.arguments.get("ignore_index", -100)
+            return valid if weight is None else cast(Tensor, valid & (weight != 0)[torch.where(valid, self.target, 0)])
+        every = torch.ones_like(self.target, dtype=torch.bool)
+        return every if weight is None else cast(Tensor, every & (weight != 0))
+
+    @property
+    def denominator(self) -> Tensor | None:
+        """What its mean divides the sum of its terms by, shape (); None where that is not known, or it is no mean."""
+        device = self.input.device
+        if self.reduction == "batchmean":
+            return torch.tensor(float(self.input.shape[0]), dtype=torch.float64, device=device)
+        if self.reduction != "mean":
+            return None
+        if self.name in ("cross_entropy", "nll_loss") and not self.target.is_floating_point():
+            valid = self.target != self.arguments["ignore_index"]
+            weight = self.arguments.get("weight")
+            weights = valid if weight is None else valid * weight.double()[torch.where(valid, self.target, 0)]
+            return cast(Tensor, weights.double().sum())
+        if (
+            self.name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
+            and self.arguments.get("weight") is not None
+        ):
+            return None
+        return torch.tensor(float(self._terms()), dtype=torch.float64, device=device)
+
+    @property
+    def _axis(self) -> int:
+        return 1 if self.input.dim() > 1 else 0
+
+    def _terms(self) -> int:
+        """How many terms there are, by their shapes alone."""
+        if self.name in CLASSES[:2]:
+            return self.input.numel() // self.input.shape[self._axis]
+        if self.name in _ROWS:
+            return self.input.shape[0] if self.input.dim() > 1 else 1
+        if self.name == "ctc_loss":
+            return self.input.shape[1] if self.input.dim() > 2 else 1
+        if self.name == "cosine_embedding_loss":
+            return self.input.shape[0] if self.input.dim() > 1 else 1
+        others = [part.shape for part in list(self.arguments.values())[:2] if isinstance(part, Tensor)]
+        return torch.Size(torch.broadcast_shapes(*others)).numel()  # type: ignore[no-untyped-call]
+
+    def is_like(self, other: Call) -> bool:
+        """Whether another call was given the same tensors."""
+        return self.name == other.name and all(
+            a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.dtype == b.dtype
+            for a, b in ((self.input, other.input), (self.target, other.target))
+        )
+
+
+class Watch(TorchFunctionMode):
+    """While it is entered, calls of torch's losses are noted; they return what they always do.
+
+    Parameters
+    ----------
+    follow : bool
+        Whether results that are not a mean can be differentiated by, so that the weight of each in a loss shows.
+
+    Attributes
+    ----------
+    calls : list of Call
+    """
+
+    def __init__(self, follow: bool = False) -> None:
+        super().__init__()
+        self.calls: list[Call] = []
+        self.follow = follow
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function; note it if it is a loss."""
+        result = func(*args, **(kwargs or {}))
+        name = _WATCHED.get(func) if isinstance(result, Tensor) else None
+        if name is None:
+            return result
+        call = Call(name, result, args, kwargs or {})
+        if not any(call.is_like(other) for other in self.calls):
+            self.calls.append(call)
+            if self.follow and result.is_floating_point():
+                with torch.enable_grad():
+                    call.result = result if result.requires_grad else result.detach().requires_grad_()
+                    return call.result.clone()  # a loss may write into what it was given
+        return result
+
+    def __enter__(self) -> Watch:
+        self._grad = torch.is_grad_enabled()
+        if self.follow:
+            torch.set_grad_enabled(True)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        torch.set_grad_enabled(self._grad)
+
+
+def unwatched() -> Any:
+    """A context in which nothing is noted."""
+    return torch._C.DisableTorchFunction()
+
+
+def slopes(value: Tensor, result: Tensor) -> Tensor | None:
+    """The derivative of a loss by the terms a call returned: the weight of each; None where there is none."""
+    if not value.requires_grad:
+        return None
+    with torch.enable_grad():
+        return torch.autograd.grad(value.sum(), result, retain_graph=True, allow_unused=True)[0]
