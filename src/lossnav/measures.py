@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lossnav import contents, rng
 from lossnav.batches import map_tensors, to_double
 from lossnav.calling import Measured, StepValues
 from lossnav.errors import LossShapeError, OptionError
@@ -22,7 +23,7 @@ from lossnav.predictions import NAMED
 from lossnav.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.readings import Reading
 from lossnav.samples import VARIABLES, SampleLosses
-from lossnav.watching import Watch, unwatched
+from lossnav.watching import CLASSES, YES_OR_NO, Call, Watch, unwatched
 
 Values = dict[str, float]
 Metric = Callable[[Any, Any], Any]
@@ -56,6 +57,7 @@ class Loss:
         if loss is not None and not callable(loss):
             raise OptionError(f"The loss is a {type(loss).__name__}. Pass a callable loss(outputs, targets).")
         self.function, self.reduction = loss, reduction
+        self._scores_held = loss is None  # whether they do not depend on the targets
         self.by_inputs = False  # whether it differentiates the network by its inputs, as of a PINN
         self.name = "the model's own" if loss is None else name_of(loss)
         self._single: Callable[..., Any] | None = _per_sample(loss) if reduction == "auto" and loss else None
@@ -76,6 +78,7 @@ class Loss:
         weighs = weighs and self.reduction in ("auto", "mean")
         own = getattr(type(self.function), "__module__", "") == nn.modules.loss.__name__ or self.function in _OF_TORCH
         self.reading = Reading(self.name, weighs, predicts, follows=not own)
+        self._scores_held = own or self.function is None
 
     def watch(self) -> Watch | None:
         """What to enter while the loss is computed, where something is to be found out."""
@@ -104,6 +107,57 @@ class Loss:
         if not self._proven:
             self._prove(outputs, targets, single, n)
         return _means(single, n)
+
+    def hold_scores(self, calls: Sequence[Call], outputs: Any, targets: Any, metric: str) -> None:
+        """Raise where the scores of torch's loss depend on the targets: with those it cannot be said what is right.
+
+        A margin (ArcFace, LDAM) lowers the score of the class that is right, so that fewer samples look right; a choice
+        of the hardest samples leaves the others out. Targets of two classes are exchanged once to see it.
+
+        Raises
+        ------
+        OptionError
+            If they do; it names the two readings.
+        """
+        useful = [call for call in calls if call.name in (*CLASSES, *YES_OR_NO)]
+        if self._scores_held or self.reading.settled or len(useful) != 1 or not isinstance(targets, Tensor):
+            return
+        (call,) = useful
+        known = call.target.shape == call.counted.shape and not (
+            call.name in CLASSES and call.target.is_floating_point()
+        )
+        classes = torch.unique(call.target[call.counted]) if known else call.target[:0]
+        if not len(classes):
+            return
+        a, b, several = classes[0], classes[-1], len(classes) > 1
+        if not several:  # another one, which a loss may leave out
+            last = call.input.shape[1 if call.input.dim() > 1 else 0] - 1 if call.name in CLASSES else 0
+            b = a + 1 if a < last else a - 1 if call.name in CLASSES else 1 - a
+        a, b = a.to(targets.dtype), b.to(targets.dtype)
+        exchanged = torch.where(targets == a, b, torch.where(targets == b, a, targets))
+        kept, scores = contents.Kept(self.users_parts, borrowed=True), []
+        try:
+            for labels in (targets, exchanged):
+                with rng.preserved(0, targets.device), Watch() as watch:
+                    cast(Any, self.function)(
+                        map_tensors(outputs, Tensor.clone), labels.clone()
+                    )  # which may be written into
+                (again,) = [c for c in watch.calls if c.name == call.name]
+                scores.append(again.input)
+        except Exception:  # other targets may be none
+            return
+        finally:
+            kept.restore()
+        self._scores_held = several
+        fits = scores[0].shape == scores[1].shape
+        same = torch.allclose(scores[0], scores[1], equal_nan=True) if fits else not several
+        if not same:
+            raise OptionError(
+                f"metric {metric!r} has two readings here: the loss {self.name} changes or chooses the scores by their "
+                "targets (a margin, or the hardest samples), so what cross-entropy is given and the outputs of the "
+                "model need not agree. Pass the one you want, for the outputs: "
+                f"metrics={{{metric!r}: lambda outputs, targets: (outputs.argmax(1) == targets).float()}}"
+            )
 
     def unseen_weight(self, labels: NDArray[np.int64]) -> float | None:
         """Part of the sum of weights that a class with no sample among so many would have, were it 3/n of the data.
@@ -313,6 +367,7 @@ def measure_metrics(
             assert watch is not None
             of_loss = value[0] if isinstance(value, tuple) else value
             known_as = getattr(metric, "name", name)
+            loss.hold_scores(watch.calls, outputs, targets, known_as)
             values[name] = metric(loss.reading.prediction(watch.calls, of_loss, outputs, targets, n, known_as), n)
         else:
             values[name] = check_metric(name, metric(outputs, targets), n, targets)

@@ -266,7 +266,9 @@ class Reading:
                 f"the loss {self.name} is made of {len(useful)} losses of classes, each with predictions of its own",
             )
         if calls:
-            raise _undefined(metric, f"the loss {self.name} ({calls[0].name}) does not say what a right prediction is")
+            raise _undefined(
+                metric, f"the loss {self.name} ({calls[0].name}) does not say what a right prediction is", outputs
+            )
         plain = value if isinstance(value, Tensor) and value.dim() == 0 else None
         candidate = None if plain is None else self._find(plain, outputs, targets)
         if candidate is not None:
@@ -275,7 +277,7 @@ class Reading:
             raise _undefined(metric, f"the loss {self.name} is cross-entropy on one batch and not on another")
         if self._by_shapes(outputs, targets):
             return Candidate(1).prediction(outputs, targets)
-        raise _undefined(metric, f"the loss {self.name} {_of_shapes(outputs, targets)}")
+        raise _undefined(metric, f"the loss {self.name} {_of_shapes(outputs, targets)}", outputs)
 
     def _of_call(self, call: Call, value: Any, targets: Any, n: int, metric: str) -> Prediction:
         counted = call.counted
@@ -370,8 +372,10 @@ def _of_shapes(outputs: Any, targets: Any) -> str:
     )
 
 
-def _undefined(metric: str, reason: str) -> OptionError:
+def _undefined(metric: str, reason: str, outputs: Any = None) -> OptionError:
+    one = isinstance(outputs, Tensor) and (outputs.dim() < 2 or outputs.shape[1] == 1)
+    hits = "((outputs > 0).flatten() == (targets > 0).flatten())" if one else "(outputs.argmax(1) == targets)"
     return OptionError(
         f"metric {metric!r} is not defined here: {reason}. Pass a function that says it, for one: "
-        f"metrics={{{metric!r}: lambda outputs, targets: (outputs.argmax(1) == targets).float()}}"
+        f"metrics={{{metric!r}: lambda outputs, targets: {hits}.float()}}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ assert MODULES
 AWAITED: dict[str, str] = {}  # faults that are known and being mended: these fail when they pass
 
 pytestmark = pytest.mark.slow
+
+
+SURROGATES = ("spiking", "quantised in training")
 
 
 def build(name: str) -> Case:
@@ -75,7 +79,9 @@ def test_a_model_is_what_plain_torch_says(name, planned):
         surfaces["tuned"] = ln.evaluate(objective, line, sampler, engine=ln.Local(plan="tuned"), progress=False)
     events = surfaces["auto"].attrs["engine"].get("plan_events", [])
     assert "plain: done before a plan is found" not in events
-    gradient = ln.curvature.gradient(objective) if case.differentiable else None
+    # a surrogate's gradient is not that of the loss, and says so
+    with pytest.warns(ln.errors.LossnavWarning, match="gradient of") if name in SURROGATES else nullcontext():
+        gradient = ln.curvature.gradient(objective) if case.differentiable else None
     after = state_of(case)
     for part, value in before.items():
         assert after[part] == value, f"{part} of {name} was changed: {_first_change(value, after[part])}"
