@@ -1,9 +1,10 @@
 """Whether the errors of curvature hold: eigenvalues, traces, densities and diagonals of networks drawn from a seed.
 
 The truth is a dense Hessian (or Gauss-Newton matrix) of the network written as a formula, by plain autograd in float64.
-*Covered*: an eigenvalue lies within the stated error; the truth lies in the 95 % interval of a trace; at least 95 % of
-the entries of a diagonal, or of the values of a density, lie within Student's t times their standard error. *Warned*:
-a warning of lossnav's own, or a refusal.
+*Covered*: both ends lie within the stated errors; the truth lies in the 95 % interval of a trace; an entry of a
+diagonal, or a value of a density, lies within Student's t times its standard error. Entries of one draw share their
+random vectors: a draw counts by the share of its entries that are covered. *Warned*: a warning of lossnav's own, or a
+refusal.
 
 A case in which everything is usual is benign: there a warning is false.
 """
@@ -38,26 +39,27 @@ class Case(NamedTuple):
 def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
     """Rows of every case and number: case, benign, draws, covered, warned, honest, each a fraction of the draws."""
     for case, (make, benign) in CASES.items():
-        counts = {name: [0, 0, 0] for name in NUMBERS}
+        asked = {name: number for name, number in NUMBERS.items() if name not in _OF_SOME or case in _OF_SOME[name]}
+        counts = {name: [0.0, 0, 0.0] for name in asked}
         for draw in range(draws):
             drawn = make(np.random.default_rng([seed, draw]))
-            for name, number in NUMBERS.items():
+            for name, number in asked.items():
                 covered, warned = _asked(number, drawn, draw)
-                for i, holds in enumerate((covered, warned, covered or warned)):
+                for i, holds in enumerate((covered, warned, max(covered, warned))):
                     counts[name][i] += holds
         for name, (covered, warned, honest) in counts.items():
             shares = {"covered": covered / draws, "warned": warned / draws, "honest": honest / draws}
             yield {"case": f"{name}: {case}", "benign": benign, "draws": draws, **shares}
 
 
-def _asked(number: Callable[[Case, int], bool], case: Case, seed: int) -> tuple[bool, bool]:
+def _asked(number: Callable[[Case, int], float], case: Case, seed: int) -> tuple[float, bool]:
     """Whether what is stated covers the truth, and whether something was said."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         try:
             covered = number(case, seed)
         except ln.LossnavError:
-            return False, True
+            return 0.0, True
     return covered, any(isinstance(warning.message, ln.errors.LossnavWarning) for warning in said)
 
 
@@ -85,35 +87,41 @@ def _trace(method: str, products: int) -> Callable[[Case, int], bool]:
     return holds
 
 
-def _diagonal(case: Case, seed: int) -> bool:
-    found = ln.curvature.diagonal(case.objective, products=30, operator=case.kind, seed=seed)  # type: ignore[arg-type]
+def _diagonal(case: Case, seed: int) -> float:
+    found = ln.curvature.diagonal(case.objective, products=20, operator=case.kind, seed=seed)  # type: ignore[arg-type]
     value, error = (torch.cat([t.double().reshape(-1) for t in part.values()]) for part in (found.value, found.error))
-    within = (value - case.matrix.diagonal()).abs() <= stdtrit(29, 0.5 + _CONFIDENCE / 2) * error
-    return bool(within.double().mean() >= 0.9)
+    within = (value - case.matrix.diagonal()).abs() <= stdtrit(19, 0.5 + _CONFIDENCE / 2) * error
+    return float(within.double().mean())
 
 
-def _density(case: Case, seed: int) -> bool:
-    found = ln.curvature.spectral_density(case.objective, probes=5, steps=30, operator=case.kind, seed=seed)  # type: ignore[arg-type]
+def _density(case: Case, seed: int) -> float:
+    found = ln.curvature.spectral_density(case.objective, probes=5, steps=12, operator=case.kind, seed=seed)  # type: ignore[arg-type]
     truth = torch.linalg.eigvalsh(case.matrix).numpy()
     kernel = np.exp(-0.5 * ((found.values[:, None] - truth) / found.width) ** 2) / (found.width * np.sqrt(2 * np.pi))
     exact = kernel.mean(1)
     off = np.abs(found.density - exact) - stdtrit(4, 0.5 + _CONFIDENCE / 2) * found.error
-    return bool((off <= 1e-3 * exact.max()).mean() >= 0.9)  # less than that no picture shows
+    return float((off <= 1e-3 * exact.max()).mean())  # less than that no picture shows
 
 
 def _mean(case: Case, seed: int) -> bool:
-    found = ln.curvature.spectral_density(case.objective, probes=5, steps=15, operator=case.kind, seed=seed).mean  # type: ignore[arg-type]
+    found = ln.curvature.spectral_density(case.objective, probes=5, steps=2, operator=case.kind, seed=seed).mean  # type: ignore[arg-type]
     low, high = found.interval(_CONFIDENCE)
     return low <= float(case.matrix.trace()) / len(case.matrix) <= high
 
 
-NUMBERS: dict[str, Callable[[Case, int], bool]] = {
+QUADRATIC = ("outliers over a bulk", "clusters at both ends", "few parameters")
+NUMBERS: dict[str, Callable[[Case, int], float]] = {
     "ends": _ends,
-    "trace, Hutch++": _trace("hutch++", 30),
+    "trace, Hutch++": _trace("hutch++", 15),
     "trace, Hutchinson": _trace("hutchinson", 10),
     "diagonal": _diagonal,
     "density": _density,
     "mean": _mean,
+}
+_OF_SOME = {  # what takes long, or of other cases says nothing new
+    "trace, Hutchinson": {"tanh, cross-entropy", "Gauss-Newton of GELU", *QUADRATIC},
+    "density": {"tanh, cross-entropy", *QUADRATIC},
+    "mean": {"tanh, cross-entropy", "Gauss-Newton of GELU", *QUADRATIC},
 }
 
 
@@ -261,8 +269,7 @@ CASES: dict[str, tuple[Callable[[np.random.Generator], Case], bool]] = {
     "weight_norm along a dim": (lambda rng: _network(rng, normed=[0, 1, None][int(rng.integers(3))]), True),
     "outliers over a bulk": (_quadratic(_outliers), True),
     "clusters at both ends": (_quadratic(_clustered), True),
-    "nearly zero": (lambda rng: _network(rng, scale=10 ** rng.uniform(-25, -15)), True),
-    "of huge scale": (lambda rng: _network(rng, scale=10 ** rng.uniform(10, 18)), True),
+    "nearly zero or huge": (lambda rng: _network(rng, scale=10 ** (rng.choice([-1, 1]) * rng.uniform(10, 20))), True),
     "saturated, large weights": (lambda rng: _network(rng, size=float(rng.uniform(5, 20))), False),
     "few parameters": (_few, True),
     "a wrong second derivative": (_wrong_twice, False),

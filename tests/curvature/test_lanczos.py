@@ -28,7 +28,8 @@ def test_both_ends_and_their_bounds(monkeypatch, ends, memory):
     assert np.allclose(found.values, wanted, rtol=1e-6)
     residuals = (matrix @ found.vectors.T).T - torch.from_numpy(found.values)[:, None] * found.vectors
     lengths = torch.linalg.vector_norm(residuals, dim=1).numpy()
-    assert np.allclose(found.errors, lengths, rtol=1e-4, atol=1e-10)  # the bound is the residual's norm
+    assert (found.errors >= lengths - 1e-10).all()  # an eigenvalue is as near as the residual's norm
+    assert (np.abs(found.values - wanted) <= found.errors + 1e-12).all()
     assert (found.errors <= 1e-4 * np.maximum(np.abs(wanted), 1e-3 * 10)).all()
     assert torch.allclose(
         found.vectors @ found.vectors.T, torch.eye(smallest + largest, dtype=torch.float64), atol=1e-8
@@ -94,3 +95,42 @@ def test_the_same_seed_gives_the_same_bits():
     a, b = (lanczos(lambda v: matrix @ v, start(400), 1, 1, tolerance=1e-3, limit=500) for _ in range(2))
     assert np.array_equal(a.values, b.values)
     assert torch.equal(a.vectors, b.vectors)
+
+
+def clusters(rng, d):
+    return np.r_[np.full(d // 2, 1.0), np.full(d - d // 2, -1.0)] + 1e-4 * rng.normal(size=d)
+
+
+SPECTRA = {
+    "clusters at both ends": (clusters, 1e-3),
+    "clusters, more sharply": (clusters, 1e-5),
+    "one just above a bulk": (lambda rng, d: np.r_[rng.uniform(0, 1, d - 1), 1.02], 1e-2),
+    "two close together": (lambda rng, d: np.r_[-10.0, -10.005, 10, 10.005, 0.5 * rng.normal(size=d - 4)], 1e-3),
+    "a bulk": (lambda rng, d: rng.normal(size=d), 1e-2),
+}
+
+
+@pytest.mark.parametrize("memory", [2**30, 0])
+@pytest.mark.parametrize(("spectrum", "tolerance"), SPECTRA.values(), ids=SPECTRA)
+@pytest.mark.parametrize("limit", [12, 300])
+def test_the_ends_themselves_lie_within_the_errors(monkeypatch, memory, spectrum, tolerance, limit):
+    monkeypatch.setattr(module, "_MEMORY", memory)
+    rng, covered = np.random.default_rng(0), 0
+    for seed in range(40):
+        truth = np.sort(spectrum(rng, 200))
+        values = torch.from_numpy(truth)
+        found = lanczos(lambda v, by=values: by * v, start(200, seed), 1, 1, tolerance=tolerance, limit=limit)
+        covered += bool((np.abs(found.values - truth[[0, -1]]) <= found.errors + 1e-12).all())
+        assert found.converged or found.products == limit
+    assert covered >= 36  # at 95 % fewer come in 1 of 80
+
+
+def test_a_start_that_was_not_drawn_is_not_trusted():
+    rng, covered = np.random.default_rng(0), 0
+    for seed in range(40):
+        truth = np.sort(np.r_[rng.normal(size=198) * 0.1, 1.0, 1.001])
+        values, drawn = torch.from_numpy(truth), start(200, seed)
+        warm = torch.eye(200, dtype=torch.float64)[198] + 0.1 * drawn / torch.linalg.vector_norm(drawn)  # of 1.0
+        found = lanczos(lambda v, by=values: by * v, warm, 0, 1, tolerance=1e-3, limit=300, chance=0.1 / 1.1)
+        covered += abs(found.values[0] - truth[-1]) <= found.errors[0] + 1e-12
+    assert covered >= 36

@@ -120,7 +120,7 @@ def test_the_diagonal_of_a_network_has_its_names_and_shapes():
     assert not part.value["conv1.weight"].any()
     exact = diagonal(quadratic(torch.diag(torch.tensor([3.0, -1.0], dtype=torch.float64))), products=5)
     assert exact.value["x"].tolist() == [3, -1]
-    assert not exact.error["x"].any()
+    assert float(exact.error["x"].max()) < 1e-13  # its rounding alone
 
 
 def test_ctrl_c_keeps_the_diagonal_so_far():

@@ -213,9 +213,9 @@ class CurvatureFunction(PointFunction):
 
     def _ends(self, hessian: Hessian) -> tuple[dict[str, float], int]:
         """Both ends of the spectrum, and how many products they took."""
-        start = random_vector(hessian, self.seed)
+        start, chance = random_vector(hessian, self.seed), 1.0
         if self._beside is not None:
-            start = self._beside + _ASTRAY * start
+            start, chance = self._beside + _ASTRAY * start, _ASTRAY / (1 + _ASTRAY)
         found = lanczos(
             lambda vector: hessian.derive([vector]).products[0],
             start,
@@ -224,6 +224,7 @@ class CurvatureFunction(PointFunction):
             tolerance=self.tolerance,
             limit=self.limit,
             seed=self.seed + 1,
+            chance=chance,
         )
         if not np.isfinite(found.values).all():
             return {}, found.products

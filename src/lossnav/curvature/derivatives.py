@@ -298,7 +298,7 @@ class Operator:
             verdicts.append(found)
         before, self._verdict = self._verdict, found
         if not self._in_double:
-            self._rounding = max(self._rounding, _DIGITS / 2 * found.rounding)
+            self._rounding = max(self._rounding, _DIGITS * found.rounding)  # of few samples: of others it is more
         if found.refusal and twice:
             raise ObjectiveError(
                 f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "

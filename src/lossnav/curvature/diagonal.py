@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lossnav.curvature.derivatives import Precision
 from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.products import Products, Signs
+from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import LEAST
 from lossnav.errors import Interrupted, OptionError
 from lossnav.objective import Objective
@@ -28,7 +28,7 @@ class Diagonal:
         Each entry and its standard error, that by rounding included, with the names and shapes of the objective; zero
         in what is left out.
     products : int
-        With the operator, one a random vector.
+        With the operator, one a vector.
     passes : int
         Over the data.
     """
@@ -55,7 +55,8 @@ def diagonal(
 
     The mean of v * (H v), entry by entry, over vectors v of random signs. What entry i is off by are the other entries
     of its row: its standard error is sqrt((sum over j of H_ij^2) - H_ii^2) / sqrt(products). It falls slowly, so the
-    error is to be read with the value.
+    error is to be read with the value. Where there are no more parameters than products, unit vectors take the place of
+    random ones, and each entry is exact to rounding.
 
     Parameters
     ----------
@@ -99,20 +100,26 @@ def diagonal(
     if isinstance(products, bool) or not isinstance(products, int) or products < LEAST:
         raise OptionError(f"products={products!r} are too few to say how sure a diagonal is. Allow {LEAST} or more.")
     matrix = make_operator(operator, objective, point, params, exclude, precision)
-    signs, n = Signs(matrix, seed), 0
-    mean = torch.zeros(matrix.size, dtype=torch.float64, device=matrix.objective.device)
+    n, d, few = 0, matrix.size, matrix.size <= products
+    mean = torch.zeros(d, dtype=torch.float64, device=matrix.objective.device)
     squares = torch.zeros_like(mean)  # of the deviations from the mean
-    with Products(matrix, "diagonal", products, progress) as multiply:
-        for probes in signs.blocks(products, multiply.most):
-            for sample in probes * multiply(probes):  # Welford 1962: sums of squares would cancel
+    seen = torch.zeros_like(mean)
+    probing = Entries(matrix, seed) if few else Signs(matrix, seed)
+    with Products(matrix, "diagonal", min(products, d), progress) as multiply:
+        for probes in probing.blocks(min(products, d), multiply.most):
+            for probe, image in zip(probes, multiply(probes), strict=True):
                 n += 1
-                deviation = sample - mean
-                mean += deviation / n
-                squares += deviation * (sample - mean)
+                seen += probe.abs()
+                deviation = probe * image - mean * probe.abs()
+                mean += deviation / seen.clamp_min(1)  # Welford 1962: sums of squares would cancel
+                squares += deviation * (probe * image - mean * probe.abs())
             if multiply.signal is not None:
                 break
-    rounding = 2 * matrix.rounding(multiply.norm / math.sqrt(matrix.size))
-    error = torch.sqrt(squares / (n - 1) / n + rounding**2) if n > 1 else torch.full_like(mean, math.inf)
+    rounding = 2 * matrix.rounding(multiply.norm / math.sqrt(d))
+    if few:
+        error = torch.where(seen > 0, rounding, math.inf)
+    else:
+        error = torch.sqrt(squares / (n - 1) / n + rounding**2) if n > 1 else torch.full_like(mean, math.inf)
     found = Diagonal(matrix.to_params(mean), matrix.to_params(error), n, matrix.passes)
     if multiply.signal is not None:
         said = f"Stopped after {n} products. What they show is in the .surface of this exception."

@@ -34,8 +34,10 @@ class Eigenpairs:
     values : ndarray of shape (m,)
         In units of the loss over squared weights.
     errors : ndarray of shape (m,)
-        A true eigenvalue lies within this distance of each value: the norm of the residual H v - value v, and the
-        rounding of H v (about 1e-6 of the largest eigenvalue in float32, or what it was measured to be).
+        The larger of two, and the rounding of H v (about 1e-6 of the largest eigenvalue in float32, or what it was
+        measured to be). The norm of the residual H v - value v: a true eigenvalue lies within this distance of the
+        value. And how far beyond the value the end of the spectrum itself may lie, with a probability of 95 % over the
+        random vector to begin with, for all ends together (van Dorsselaer, Hochstenbach, van der Vorst 2000).
     vectors : tuple of m dict of str to Tensor
         Of length 1, with the names and shapes of the objective; the largest entry is positive.
     products : int
@@ -72,8 +74,8 @@ def top_eigenpairs(
     """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
 
     By the Lanczos method: nothing but Hessian-vector products, one pass over the data each (or three, with
-    ``bn="recompute"``). Both ends come from the
-    same products. An eigenvalue that occurs more than once is found once.
+    ``bn="recompute"``). Both ends come from the same products. An eigenvalue that occurs more than once is found once,
+    and so may be several that lie closer together than the errors of their values.
 
     Parameters
     ----------
@@ -87,8 +89,8 @@ def top_eigenpairs(
     seed : int
         Of the vector to begin with.
     tolerance : float
-        Each error bound is to be at most this part of its value, or of a thousandth of the largest in size where that
-        is more. The values themselves are surer by far: their error goes as the square of the residual's.
+        Each error is to be at most this part of its value, or of a thousandth of the largest in size where that is
+        more.
     limit : int
         Most Hessian-vector products there may be.
     operator : "hessian" or "gauss-newton"

@@ -129,6 +129,39 @@ class Signs:
             yield self.draw(min(most, n - first))
 
 
+class Entries:
+    """Vectors that show one entry of the diagonal each: unit vectors in a random order, all of them different.
+
+    Where there are no more parameters than products, they give trace and diagonal to rounding, and random signs would
+    leave to chance what need not be.
+
+    Parameters
+    ----------
+    operator : Operator
+        Whose vectors they are to be.
+    seed : int
+
+    Examples
+    --------
+    >>> from lossnav.curvature import Hessian
+    >>> from lossnav.objective import Objective
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(5)})
+    >>> sum(block.sum(0) for block in Entries(Hessian(bowl), seed=0).blocks(5, most=2))
+    tensor([1., 1., 1., 1., 1.], dtype=torch.float64)
+    """
+
+    def __init__(self, operator: Operator, seed: int) -> None:
+        self._size, self._device = operator.size, operator.objective.device
+        self._order = torch.randperm(operator.size, generator=torch.Generator().manual_seed(seed))
+
+    def blocks(self, n: int, most: int) -> Iterator[Tensor]:
+        """The first n, at most so many at a time, shape (k, d), float64."""
+        for places in torch.split(self._order[:n], most):
+            made = torch.zeros((len(places), self._size), dtype=torch.float64, device=self._device)
+            made[range(len(places)), places.to(self._device)] = 1.0
+            yield made
+
+
 def without(vectors: Tensor, known: Tensor | None) -> Tensor:
     """What of some vectors is orthogonal to the orthonormal rows of `known`, shape (k, d)."""
     return vectors if known is None else vectors - (vectors @ known.T) @ known

@@ -34,8 +34,8 @@ from lossnav.curvature.eigen import (
     search,
 )
 from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.products import Products, Signs
-from lossnav.curvature.trace import Estimate, estimate, residual
+from lossnav.curvature.products import Entries, Products, Signs
+from lossnav.curvature.trace import Estimate, entries, estimate, residual
 from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
 from lossnav.files import Place, name_of
 from lossnav.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
@@ -163,8 +163,14 @@ def spectrum(
         samples = found.quadrature.samples if found.quadrature else ()
         exact, certain = float(values.sum()), len(values) == matrix.size
         n = 0 if certain else max(0, _TRACE_PROBES - len(samples))
-        with Products(matrix, "trace", n, progress) as multiply:
-            samples = tuple(residual(multiply, signs, n, rows, exact, samples=samples))
+        few = matrix.size <= n
+        with Products(matrix, "trace", min(n, matrix.size), progress) as multiply:
+            if few:
+                values, samples = np.zeros(0), tuple(entries(multiply, Entries(matrix, seed + 2)))
+                certain = len(samples) == matrix.size
+                exact = math.fsum(samples) / matrix.size if certain else 0.0
+            else:
+                samples = tuple(residual(multiply, signs, n, rows, exact, samples=samples))
         rounding = matrix.rounding(max(multiply.norm, float(np.abs(values).sum())))
         found.trace = estimate(exact, samples, certain=certain, rounding=2 * rounding, products=len(samples))
         found.taken_out = len(values)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lossnav.curvature.derivatives import Precision
 from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.products import Products, Signs, without
+from lossnav.curvature.products import Entries, Products, Signs, without
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
 from lossnav.objective import Objective
 
@@ -83,7 +83,8 @@ def trace(
 
         tr H = tr(Q^T H Q) + mean over v of (P v) . H (P v)
 
-    Several vectors share a pass over the data.
+    Several vectors share a pass over the data. Where there are no more parameters than products (with a
+    tolerance: than ten), unit vectors take the place of both: the trace is exact to rounding.
 
     Parameters
     ----------
@@ -108,7 +109,8 @@ def trace(
     -------
     Estimate
         Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone, and the rounding of
-        the products: that alone where Q holds everything. NaN where the derivatives are not finite, with a warning.
+        the products: that alone where nothing is left to chance. NaN where the derivatives are not finite, with a
+        warning.
 
     Raises
     ------
@@ -144,13 +146,19 @@ def trace(
         raise OptionError(f"tolerance={tolerance!r} is never reached. Use a part of the value such as 0.05.")
     matrix = make_operator(operator, objective, point, params, exclude, precision)
     signs = Signs(matrix, seed)
-    with Products(matrix, "trace", products, progress) as multiply:
+    few = matrix.size <= (products if tolerance is None else min(products, _SETTLED))
+    with Products(matrix, "trace", min(products, matrix.size), progress) as multiply:
         known, exact, first = None, 0.0, list[float]()
-        if method == "hutch++":
-            known, exact, first = _space(multiply, signs, min(products // 3, matrix.size))
-        whole = known is not None and len(known) == matrix.size
-        left = 0 if whole or multiply.signal is not None else products - matrix.count
-        samples = residual(multiply, signs, left, known, exact, tolerance)
+        if few:
+            samples = entries(multiply, Entries(matrix, seed))
+        else:
+            if method == "hutch++":
+                known, exact, first = _space(multiply, signs, products // 3)
+            left = 0 if multiply.signal is not None else products - matrix.count
+            samples = residual(multiply, signs, left, known, exact, tolerance)
+    whole = few and len(samples) == matrix.size
+    if whole:
+        exact = math.fsum(samples) / matrix.size
     if multiply.signal is not None and len(samples) < 2 and not whole:
         exact, samples = 0.0, first  # the vectors that Q was to be made of are probes too
     found = estimate(
@@ -213,6 +221,17 @@ def estimate(
     error = float(np.std(samples, ddof=1) / math.sqrt(len(samples))) if len(samples) > 1 else math.inf
     error = math.hypot(error, rounding)
     return Estimate(value, error if math.isfinite(value) else math.inf, products, passes, len(samples))
+
+
+def entries(multiply: Products, units: Entries) -> list[float]:
+    """Entries of the diagonal, each times their number: samples of the trace; all unless a stop was asked for."""
+    found = list[float]()
+    d = multiply.operator.size
+    for vectors in units.blocks(d, multiply.most):
+        found += (d * (vectors * multiply(vectors)).sum(1)).tolist()
+        if multiply.signal is not None:
+            break
+    return found
 
 
 def _space(multiply: Products, signs: Signs, n: int) -> tuple[Tensor | None, float, list[float]]:

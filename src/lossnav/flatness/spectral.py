@@ -46,11 +46,14 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     require_normalization(normalize)
     require_count("probes", probes)
     scale = scales(ground, normalize)
-    found, rounding = _trace(lambda v: scale * v, ground, probes, seed)
+    found, value, error, interval, uncertainty, method = _trace(lambda v: scale * v, ground, probes, seed)
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
     return Finding(
-        *_no_surer(rounding, *mean_of(found)),
-        f"trace of {of}; Hutchinson's estimator with {len(found)} vectors of random signs",
+        value,
+        error,
+        interval,
+        uncertainty,
+        f"trace of {of}; {method}",
         "trace of the Hessian, as in Dinh et al. 2017, section 2; Hutchinson 1990"
         + ("" if normalize is None else "; T of Kwon et al. 2021, section 3.1"),
         INVARIANCES[normalize],
@@ -92,11 +95,13 @@ def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding
         filters = algebra.to_filters(vector.reshape(shape), groups)
         return algebra.from_filters(root @ filters, shape, groups).reshape(-1)
 
-    found, rounding = _trace(spread, ground, probes, seed)
+    found, value, error, interval, uncertainty, method = _trace(spread, ground, probes, seed)
     return Finding(
-        *_no_surer(rounding, *mean_of(found)),
-        f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; Hutchinson\'s estimator with {len(found)} vectors of '
-        "random signs",
+        value,
+        error,
+        interval,
+        uncertainty,
+        f'sum over rows s, t of "{name}" of <w_s, w_t> tr H_st; {method}',
         "Petzka et al. 2021, relative flatness",
         _RELATIVE,
         tuple(found),
@@ -157,7 +162,8 @@ def lambda_max(
         value,
         error,
         (value - error, value + error) if math.isfinite(value) else (-math.inf, math.inf),
-        "the error is the norm of the residual: an eigenvalue lies within it, and none larger was seen"
+        "the error is the larger of the residual's norm and of how far beyond the value the largest eigenvalue may "
+        "lie, with a probability of 95 % over the random start"
         if math.isfinite(value)
         else "the Hessian is not finite here, or nothing was computed",
         f"largest eigenvalue of {of}; Lanczos, {products} products",
@@ -177,19 +183,33 @@ def _no_surer(
     return value, math.hypot(error, rounding), (low - rounding, high + rounding), uncertainty
 
 
-def _trace(apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int) -> tuple[list[float], float]:
-    """Samples z . A H A z of the trace of A H A, A symmetric, over random signs z; their mean is its estimate.
+def _trace(
+    apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int
+) -> tuple[list[float], float, float, Interval, str, str]:
+    """Estimate the trace of A H A, A symmetric: samples, value, error, interval, what these are, and the method.
 
-    And what rounding may make of it.
+    The samples are z . A H A z over random signs z. Where there are no more parameters than probes, the trace is the
+    sum over unit vectors, and nothing is left to chance.
     """
     at_once = max(1, min(_AT_ONCE, _MEMORY // (32 * ground.size)))
+    few = ground.size <= probes
+    n = ground.size if few else probes
+    blocks = torch.split(torch.eye(n), at_once) if few else ground.signs(seed).blocks(n, at_once)
     found: list[float] = []
     squares = 0.0
     with suppress(Stopped):
-        for signs in ground.signs(seed).blocks(probes, at_once):
-            vectors = [apply(each) for each in signs]
+        for probing in blocks:
+            vectors = [apply(each) for each in probing.to(ground.objective.device, torch.float64)]
             images = ground.multiply(*vectors)
             found += [float(v @ image) for v, image in zip(vectors, images, strict=True)]
             squares += sum(float(apply(image).square().sum()) for image in images)
-    norm = math.sqrt(squares / len(found)) if found and math.isfinite(squares) else 0.0
-    return found, 2 * ground.rounding(norm)
+    norm = math.sqrt(squares * (n if few else 1) / len(found)) if found and math.isfinite(squares) else 0.0
+    rounding = 2 * ground.rounding(norm)
+    value = math.fsum(found)
+    if few and len(found) == n and math.isfinite(value):
+        interval, exact = (value - rounding, value + rounding), "exact but for rounding"
+        return [], value, rounding, interval, exact, f"the sum of v . H v over the {n} unit vectors v"
+    if few:
+        return [], math.nan, math.nan, (-math.inf, math.inf), "not finite, or stopped before the last entry", "none"
+    method = f"Hutchinson's estimator with {len(found)} vectors of random signs"
+    return found, *_no_surer(rounding, *mean_of(found)), method
