@@ -160,19 +160,20 @@ def spectrum(
         found.note(multiply)
     if trace and found.goes_on:
         values, rows = (np.zeros(0), None) if known is None else known
-        samples = found.quadrature.samples if found.quadrature else ()
+        samples = list(found.quadrature.samples) if found.quadrature else []
         exact, certain = float(values.sum()), len(values) == matrix.size
         n = 0 if certain else max(0, _TRACE_PROBES - len(samples))
-        few = matrix.size <= n
+        few, variances = matrix.size <= n, list[float]()
         with Products(matrix, "trace", min(n, matrix.size), progress) as multiply:
             if few:
-                values, samples = np.zeros(0), tuple(entries(multiply, Entries(matrix, seed + 2)))
+                values, samples = np.zeros(0), entries(multiply, Entries(matrix, seed + 2))
                 certain = len(samples) == matrix.size
                 exact = math.fsum(samples) / matrix.size if certain else 0.0
             else:
-                samples = tuple(residual(multiply, signs, n, rows, exact, samples=samples))
+                samples, variances = residual(multiply, signs, n, rows, exact, samples=samples)
         rounding = matrix.rounding(max(multiply.norm, float(np.abs(values).sum())))
-        found.trace = estimate(exact, samples, certain=certain, rounding=2 * rounding, products=len(samples))
+        about: dict[str, Any] = {"certain": certain, "rounding": 2 * rounding, "products": len(samples)}
+        found.trace = estimate(exact, samples, variances, **about)
         found.taken_out = len(values)
         found.note(multiply)
     made = found.dataset(time.monotonic() - started)

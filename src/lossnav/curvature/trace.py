@@ -108,8 +108,9 @@ def trace(
     Returns
     -------
     Estimate
-        Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone, and the rounding of
-        the products: that alone where nothing is left to chance. NaN where the derivatives are not finite, with a
+        Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone, and no less than the
+        bound of its variance 2 |P H P|_F^2, as the probes estimate that, says; and the rounding of the products: that
+        alone where nothing is left to chance. NaN where the derivatives are not finite, with a
         warning.
 
     Raises
@@ -148,22 +149,21 @@ def trace(
     signs = Signs(matrix, seed)
     few = matrix.size <= (products if tolerance is None else min(products, _SETTLED))
     with Products(matrix, "trace", min(products, matrix.size), progress) as multiply:
-        known, exact, first = None, 0.0, list[float]()
+        known, exact, first, variances = None, 0.0, list[float](), list[float]()
         if few:
             samples = entries(multiply, Entries(matrix, seed))
         else:
             if method == "hutch++":
                 known, exact, first = _space(multiply, signs, products // 3)
             left = 0 if multiply.signal is not None else products - matrix.count
-            samples = residual(multiply, signs, left, known, exact, tolerance)
+            samples, variances = residual(multiply, signs, left, known, exact, tolerance)
     whole = few and len(samples) == matrix.size
     if whole:
         exact = math.fsum(samples) / matrix.size
     if multiply.signal is not None and len(samples) < 2 and not whole:
-        exact, samples = 0.0, first  # the vectors that Q was to be made of are probes too
-    found = estimate(
-        exact, samples, certain=whole, rounding=multiply.rounding, products=matrix.count, passes=matrix.passes
-    )
+        exact, samples, variances = 0.0, first, []  # the vectors that Q was to be made of are probes too
+    about = {"products": matrix.count, "passes": matrix.passes}
+    found = estimate(exact, samples, variances, certain=whole, rounding=multiply.rounding, **about)
     if multiply.signal is not None:
         said = f"Stopped after {matrix.count} products. What they show is in the .surface of this exception."
         raise Interrupted(said, found, multiply.signal)
@@ -184,27 +184,31 @@ def residual(
     exact: float = 0.0,
     tolerance: float | None = None,
     samples: Sequence[float] = (),
-) -> list[float]:
+) -> tuple[list[float], list[float]]:
     """Samples of the trace beside a space: (P v) . H (P v) for n vectors of signs, after the samples there are.
 
-    Fewer where a stop was asked for, or where their error is within the tolerance.
+    Fewer where a stop was asked for, or where their error is within the tolerance. Beside them 2 |P H P v|^2 for each
+    new one: its mean is 2 |P H P|_F^2, which the variance of a sample is at most (Hutchinson 1990, proposition 1).
     """
-    found = list(samples)
+    found, variances = list(samples), list[float]()
     for probes in signs.blocks(n, multiply.most):
         if multiply.signal is not None:
             break
         outside = without(probes, known)
-        found += (outside * multiply(outside)).sum(1).tolist()
+        images = without(multiply(outside), known)
+        found += (outside * images).sum(1).tolist()
+        variances += (2 * images.square().sum(1)).tolist()
         if tolerance is not None and len(found) >= _SETTLED:
-            so_far = estimate(exact, found)
+            so_far = estimate(exact, found, variances)
             if so_far.error <= tolerance * abs(so_far.value):
                 break
-    return found
+    return found, variances
 
 
 def estimate(
     exact: float,
     samples: Sequence[float],
+    variances: Sequence[float] = (),
     *,
     certain: bool = False,
     rounding: float = 0.0,
@@ -213,12 +217,16 @@ def estimate(
 ) -> Estimate:
     """A part that is known, and the mean of samples of the rest with its standard error; nothing is left if certain.
 
-    No error is smaller than the rounding.
+    A few skewed samples may lie closer together than they should: they spread by no less than the square root of the
+    mean of `variances`. No error is smaller than the rounding.
     """
     if certain:
         return Estimate(exact, rounding if math.isfinite(exact) else math.inf, products, passes)
     value = exact + float(np.mean(samples)) if samples else math.nan
-    error = float(np.std(samples, ddof=1) / math.sqrt(len(samples))) if len(samples) > 1 else math.inf
+    spread = float(np.std(samples, ddof=1)) if len(samples) > 1 else math.inf
+    if len(variances):
+        spread = max(spread, math.sqrt(float(np.mean(variances))))
+    error = spread / math.sqrt(max(1, len(samples)))
     error = math.hypot(error, rounding)
     return Estimate(value, error if math.isfinite(value) else math.inf, products, passes, len(samples))
 
