@@ -369,6 +369,7 @@ class Aliased(nn.Module):
         return F.linear(x.flatten(1), self.weights[0], self.layer.bias)
 
 
+@pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")  # of a metric of the batch: it is one
 @pytest.mark.parametrize("way", WAYS)
 def test_models_on_a_private_copy_functions_and_recomputed_statistics_run_plainly(eager, way):
     for objective in (

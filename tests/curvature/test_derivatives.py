@@ -100,6 +100,7 @@ def simple(n=7, classes=4):
     ],
     ids=["weights and ignored targets", "smoothed", "means of batches", "not the mean of single losses"],
 )
+@pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")  # some are means of their batch
 def test_every_loss_is_averaged_as_evaluate_does(loss):
     model, x, y = simple()
     objective = ln.Objective(model, loss, (x, y), batch_size=3)

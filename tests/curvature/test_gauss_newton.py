@@ -67,6 +67,7 @@ def simple(n=7, classes=4):
     ],
     ids=["weights and ignored targets", "smoothed", "means of batches"],
 )
+@pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")  # some are means of their batch
 def test_batches_are_joined_as_evaluate_does(loss, by_hand):
     model, x, y = simple()
     objective = ln.Objective(model, loss, (x, y), batch_size=3)
