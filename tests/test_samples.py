@@ -194,7 +194,7 @@ def test_a_stopped_run_goes_on_keeping_and_a_finer_grid_takes_over_what_is_known
     resumed = ln.evaluate(objective, chart, fine, keep_samples=True, resume=coarse)
     xr.testing.assert_equal(resumed["sample_loss"], whole["sample_loss"])
 
-    few = killing.SAMPLERS["adaptive"].__class__(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=40)
+    few = killing.SAMPLERS["adaptive"].__class__(alpha=(-1, 1), beta=(-1, 1), tolerance=0.003, max_points=85)
     ln.evaluate(objective, chart, few, keep_samples=True, store=tmp_path / "run.zarr")
     more = ln.evaluate(
         objective, chart, killing.SAMPLERS["adaptive"], store=tmp_path / "run.zarr"
