@@ -47,8 +47,8 @@ def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
                 covered, warned = _asked(number, drawn, draw)
                 for i, holds in enumerate((covered, warned, max(covered, warned))):
                     counts[name][i] += holds
-        for name, (covered, warned, honest) in counts.items():
-            shares = {"covered": covered / draws, "warned": warned / draws, "honest": honest / draws}
+        for name, sums in counts.items():
+            shares = {what: total / draws for what, total in zip(("covered", "warned", "honest"), sums, strict=True)}
             yield {"case": f"{name}: {case}", "benign": benign, "draws": draws, **shares}
 
 
@@ -77,9 +77,9 @@ def _trace(method: str, products: int) -> Callable[[Case, int], bool]:
         found = ln.curvature.trace(
             case.objective,
             products=products,
-            method=method,
-            operator=case.kind,
-            seed=seed,  # type: ignore[arg-type]
+            method=method,  # type: ignore[arg-type]
+            operator=case.kind,  # type: ignore[arg-type]
+            seed=seed,
         )
         low, high = found.interval(_CONFIDENCE)
         return low <= float(case.matrix.trace()) <= high
@@ -132,11 +132,11 @@ def _dense(loss: Callable[[Values], Tensor], point: Values) -> Tensor:
     sizes = [tensor.numel() for tensor in point.values()]
 
     def of_flat(flat: Tensor) -> Tensor:
-        parts = flat.split(sizes)
+        parts = torch.split(flat, sizes)
         return loss({name: part.view(point[name].shape) for name, part in zip(point, parts, strict=True)})
 
     flat = torch.cat([tensor.detach().double().reshape(-1) for tensor in point.values()])
-    made: Tensor = torch.autograd.functional.hessian(of_flat, flat)
+    made: Tensor = torch.autograd.functional.hessian(of_flat, flat)  # type: ignore[no-untyped-call]
     return made
 
 
@@ -154,7 +154,7 @@ def _network(
     torch.manual_seed(int(rng.integers(2**31)))
     inputs, hidden, classes, n = (int(rng.integers(low, high)) for low, high in ((2, 6), (3, 9), (2, 5), (8, 40)))
     first = nn.Linear(inputs, hidden)
-    first = first if normed == -2 else weight_norm(first, dim=normed)
+    first = first if normed == -2 else weight_norm(first, dim=normed)  # type: ignore[arg-type]
     model = nn.Sequential(first, _Activation(activation), nn.Linear(hidden, classes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -184,12 +184,14 @@ def _network(
     flat = torch.cat([tensor.detach().double().reshape(-1) for tensor in point.values()])
 
     def of_flat(vector: Tensor) -> Tensor:
-        parts = vector.split([shape.numel() for _, shape in shapes])
+        parts = torch.split(vector, [shape.numel() for _, shape in shapes])
         return outputs({name: part.view(shape) for (name, shape), part in zip(shapes, parts, strict=True)})
 
-    J = torch.autograd.functional.jacobian(of_flat, flat).reshape(-1, len(flat))
+    slopes: Tensor = torch.autograd.functional.jacobian(of_flat, flat)  # type: ignore[no-untyped-call]
+    J = slopes.reshape(-1, len(flat))
     z = of_flat(flat)
-    H = torch.autograd.functional.hessian(lambda w: scaled(w.view(z.shape), targets), z.reshape(-1))
+    bent: Any = torch.autograd.functional.hessian  # untyped
+    H: Tensor = bent(lambda w: scaled(w.view(z.shape), targets), z.reshape(-1))
     return Case(objective, J.T @ H @ J, kind)
 
 
@@ -235,7 +237,7 @@ class _Detached(torch.autograd.Function):
         return torch.sin(x)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, g: Tensor) -> Tensor:
         made: Tensor = g * ctx.saved_tensors[0].detach().cos()
         return made
 
@@ -250,16 +252,16 @@ def _wrong_twice(rng: np.random.Generator) -> Case:
 
 def _own_sine(x: Tensor) -> Tensor:
     """In float64, which only the truth is computed in, torch's own."""
-    made: Tensor = _Detached.apply(x)
+    made: Tensor = _Detached.apply(x)  # type: ignore[no-untyped-call]
     return made
 
 
 def _clustered(rng: np.random.Generator, d: int) -> np.ndarray:
-    return np.r_[np.full(d // 2, 1.0), np.full(d - d // 2, -1.0)] + 1e-4 * rng.normal(size=d)
+    return np.concatenate([np.full(d // 2, 1.0), np.full(d - d // 2, -1.0)]) + 1e-4 * rng.normal(size=d)
 
 
 def _outliers(rng: np.random.Generator, d: int) -> np.ndarray:
-    return np.r_[10 ** rng.uniform(0, 2, 3), 0.01 * rng.normal(size=d - 3)]
+    return np.concatenate([10 ** rng.uniform(0, 2, 3), 0.01 * rng.normal(size=d - 3)])
 
 
 CASES: dict[str, tuple[Callable[[np.random.Generator], Case], bool]] = {
