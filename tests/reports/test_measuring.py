@@ -192,6 +192,7 @@ class Normed(nn.Module):
         (True, "recompute", "ok", "made anew"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")  # said when it is made, too
 def test_train_mode_batch_norm(tracks, policy, level, words):
     model = Normed(tracks).double()
     x, y = clusters(200)
