@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.common import machine
 
 PARTS = ("intervals", "adaptive", "spectra")  # each a module benchmarks/honesty_NAME.py with rows(seed, draws)
-DRAWS, QUICK_DRAWS = 400, 8
+DRAWS, QUICK_DRAWS = 400, 2
 
 
 def main() -> None:
