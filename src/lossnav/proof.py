@@ -36,6 +36,7 @@ _MOST_CACHES = 16  # attributes that are tried without
 _DRAWN = 2**16  # signs of a tensor that are drawn; then they come again: large weights take a while to draw for
 _STEP = 0.05  # of its size, by which every number of a moving parameter is displaced
 _SHARE = 1 / 4  # of the memory that is free, which a second copy of the model may take
+_SHARED = 2**26  # bytes of a model that is not copied, above which it is held at its centre alone
 _TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative; of half precision 2e-2
 _NUMBERS_UNREAD = re.compile(r"::(new_\w+|\w+_like|sym_\w+)(\.|$)")  # operations that look at a shape alone
 _HOME, _TORCH = Path(__file__).parent.as_posix(), Path(torch.__file__).parent.as_posix()
@@ -379,15 +380,16 @@ def _truth(case: Case, part: Batch) -> _Truth:
     A model that is too large to be copied once more, or is looked at and not copied, is called itself at the centre; at
     the displaced point a structure that was not called before takes its place.
     """
-    truth = _Truth(_displaced(case.center, case.seed))
     size = sum(tensor.numel() * tensor.element_size() for tensor in (case.center | case.held).values())
+    shared = not case.copies and size > _SHARED  # looked at, since a second point of it is too much: the centre alone
+    truth = _Truth({} if shared else _displaced(case.center, case.seed))
     try:
         if case.copies and 2 * size < _SHARE * free_bytes(case.device):
             truth.at_center = _fresh(case, case.center, part)
             truth.displaced = _fresh(case, truth.elsewhere, part)
         elif isinstance(case.passes, FunctionalPasses):
             truth.at_center = _by_itself(case, case.passes, part)
-            truth.displaced = _values(case, case.passes.apart(), truth.elsewhere | case.held, part)
+            truth.displaced = None if shared else _values(case, case.passes.apart(), truth.elsewhere | case.held, part)
     except Exception:
         return truth  # what is wrong shows where it is called our way
     return truth
