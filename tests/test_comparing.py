@@ -10,6 +10,7 @@ from torch import nn
 import lossnav as ln
 from lossnav import errors
 from lossnav.comparing import Column, Shaken, column, depends_on_batches, explained, join
+from networks_that_mix import Attending, BatchStatistics, Centred, Net
 
 pytestmark = pytest.mark.filterwarnings(  # said when such an objective is made; here of its other batches
     "ignore::lossnav.errors.BatchDependenceWarning"
@@ -18,41 +19,6 @@ pytestmark = pytest.mark.filterwarnings(  # said when such an objective is made;
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(90, 6, generator=GENERATOR)
 Y = torch.randint(0, 4, (90,), generator=GENERATOR)
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
-        self.gate = nn.Parameter(torch.tensor(0.0))
-
-    def hidden(self, x):
-        return torch.tanh(self.first(x))
-
-    def forward(self, x):
-        return self.last(self.hidden(x))
-
-
-class Centred(Net):
-    def hidden(self, x):
-        h = super().hidden(x)
-        return h - h.mean(0)
-
-
-class Attending(Net):
-    def hidden(self, x):
-        h = super().hidden(x)
-        return h + torch.softmax(h @ h.T, 1) @ h
-
-
-class BatchStatistics(Net):
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(16, track_running_stats=False)
-
-    def hidden(self, x):
-        return self.norm(super().hidden(x))
 
 
 class Gated(Net):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.func import functional_call
 
 import lossnav as ln
@@ -13,6 +12,7 @@ from lossnav import errors
 from lossnav.acceleration import Plan
 from lossnav.acceleration import planner as planning
 from lossnav.evaluation import probe_points
+from networks_that_mix import Attending, BatchStatistics, Centred, Net
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(60, 6, generator=GENERATOR)
@@ -27,40 +27,6 @@ def eager(monkeypatch):
     for name in ("_WORTH_PLANNING", "_WORTH_RULES", "_FEWEST_POINTS", "_LEAST_INPUTS"):
         monkeypatch.setattr(planning, name, 0)
     monkeypatch.setattr(planning, "_GAIN", 1e9)
-
-
-class Net(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 4)
-
-    def hidden(self, x):
-        return torch.tanh(self.first(x))
-
-    def forward(self, x):
-        return self.last(self.hidden(x))
-
-
-class Centred(Net):
-    def hidden(self, x):
-        h = super().hidden(x)
-        return h - h.mean(0)
-
-
-class Attending(Net):
-    def hidden(self, x):
-        h = super().hidden(x)
-        return h + torch.softmax(h @ h.T, 1) @ h
-
-
-class BatchStatistics(Net):
-    def __init__(self):
-        super().__init__()
-        self.norm = nn.BatchNorm1d(16, track_running_stats=False)
-
-    def hidden(self, x):
-        return self.norm(super().hidden(x))
 
 
 def in_batch_negatives(outputs, targets, reduction="mean"):
