@@ -198,6 +198,7 @@ class Objective:
     _also: tuple[str, ...] = ()  # what a chart leads along though it is held by the rule
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
+    _adapters: Mapping[str, Mapping[str, Any]] = {}
     _of_all: Mapping[str, float] = {}  # of a subset: loss and skewness over all the data at the centre
 
     def __init__(
@@ -247,7 +248,10 @@ class Objective:
         self._take(moving, taken)
         self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
-        self._optional = checkpoints.optional_buffers(model) | _made_anew(model, bn)
+        self._optional, self._adapters = (
+            checkpoints.optional_buffers(model) | _made_anew(model, bn),
+            checkpoints.adapters_of(model),
+        )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self._writes_weights, self._unplanned = False, ""
         self._counts, self._cut, self._metrics_cut = count is None, None, {}
@@ -560,25 +564,29 @@ class Objective:
         >>> later = objective.at(model.state_dict() | {"1.running_mean": torch.tensor([3.0])})
         """
         if isinstance(state, str | os.PathLike):
-            given, source = checkpoints.load(state), f"The checkpoint {os.fspath(state)}"
+            given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:
-            given, source = dict(state), "The state dict"
+            given, source = {**state, **getattr(state, "buffers", {})}, "The state dict"
         anatomy = self.anatomy
-        params, held, buffers = anatomy.sort(given | getattr(state, "buffers", {}))
-        if name := anatomy.other_extra(checkpoints.extra_of(given)):
+        found = anatomy.match(given)
+        params, held, buffers = anatomy.split(found.tensors)
+        if name := anatomy.other_extra(found.extra):
             raise CheckpointMismatchError(
                 f'{source} has another "{name}" (get_extra_state) than the model of the objective, which stays as it '
                 "is. Load the state into the model and make an objective of that."
             )
-        checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
+        if getattr(given, "adapter", None) is None:  # which has none
+            checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
         return self._with(params, self._held | held, self._buffers | buffers)
 
     @property
     def anatomy(self) -> checkpoints.Anatomy:
         """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
         parts = (self.params, self._held, self._buffers)
-        free, extra = is_left_open(self.moves), self._extra
-        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, extra, free, frozenset(self._also))
+        free, also = is_left_open(self.moves), frozenset(self._also)
+        return checkpoints.Anatomy(
+            self.name, *parts, self._optional, self._aliases, self._extra, self._adapters, free, also
+        )
 
     def moving(self, params: str | Sequence[str]) -> Objective:
         """Return the same objective of which other parameters move: as if it had been made with this `params`.
