@@ -117,8 +117,8 @@ class Batches:
         if self.count == 0:
             used_up = isinstance(source, Iterator)
             raise DataError(
-                f"The data is empty: {described(source)} yields nothing (more), for what it yields is had once. Pass "
-                "a list of it, list(batches), or the DataLoader itself."
+                f"The data is empty: {described(source)} yields nothing, or nothing more. Pass at least one sample: a "
+                "list of batches, or the DataLoader itself, which can be read again."
                 if used_up
                 else "The data is empty: it yields no batch. Pass at least one sample."
             )
