@@ -411,7 +411,7 @@ def test_at_a_checkpoint():
     moved = objective.at({f"module.{name}": tensor for name, tensor in other.state_dict().items()})
     assert moved.evaluate(moved.params)["loss"] == pytest.approx(true_loss(other), rel=1e-6)
     assert moved.fingerprint != objective.fingerprint
-    with pytest.raises(errors.CheckpointMismatchError, match=r'Sequential: "0.weight" \(7, 6\) is missing'):
+    with pytest.raises(errors.CheckpointMismatchError, match=r'Sequential: "0.weight" \(7, 6\).* missing'):
         objective.at({"2.weight": other[2].weight})
 
 
