@@ -22,6 +22,7 @@ from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, 
 from lossnav.lazy import LazyDirection
 from lossnav.moving import is_left_open
 from lossnav.networks import End, Network, differing
+from lossnav.nouns import require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -78,6 +79,7 @@ class Chart(ABC):
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
+        require_directions(directions, kind, len(self.dims))
         if len(directions) != len(self.dims):
             raise ChartError(
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
