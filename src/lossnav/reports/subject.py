@@ -91,8 +91,24 @@ class Subject:
 
     @property
     def objective(self) -> Mapping[str, Any]:
-        """What the objective said of itself."""
-        return dict(self.attrs.get("objective", {}))
+        """What the objective said of itself, then or when it was measured by."""
+        return {**self.facts.get("objective", {}), **self.attrs.get("objective", {})}
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a bare function, of which no model, layer or buffer is seen."""
+        objective = self.objective
+        return "layers" in objective and objective["layers"] is None
+
+    @property
+    def layers(self) -> Mapping[str, int] | None:
+        """How many layers of which kind the model has; None where that is not known."""
+        return self.objective.get("layers")
+
+    @property
+    def weights(self) -> str:
+        """What moves, in a word."""
+        return "parameters" if self.is_function else "weights"
 
     @property
     def chart(self) -> Mapping[str, Any]:
@@ -190,6 +206,11 @@ class Subject:
         place = tuple(int(i) for i in np.unravel_index(number, self.surface["loss"].shape))
         return np.asarray(self.surface[LOSS][place].values, np.float64)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the loss is the same at all points, to the last digit."""
+        return len(self.losses) > 1 and float(np.ptp(self.losses)) == 0.0
+
     @cached_property
     def distances(self) -> Array:
         """How far each is from the origin: the largest coordinate, in parts of the reach, shape (n,)."""
@@ -270,6 +291,7 @@ class Subject:
             found[name] = values.reshape(math.prod(shape), *values.shape[len(shape) :])[i].tolist()
         return found | {
             "parameters": self.curvature.attrs.get("curvature", {}).get("parameters"),
+            "excluded": self.curvature.attrs.get("curvature", {}).get("excluded"),
             "source": "the group curvature",
         }
 
@@ -280,7 +302,7 @@ class Subject:
         same = said.get("objective", {}).get("fingerprint") == self.objective.get("fingerprint")
         if not same or said.get("point") != self.chart.get("center"):
             return {}  # of another network, or of another of its points
-        found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters")}
+        found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters", "excluded")}
         if "eigenvalue" in self.spectrum:
             ends = self.spectrum["end"].values.astype(str)
             values, errors = (self.spectrum[name].values for name in ("eigenvalue", "eigenvalue_error"))
