@@ -354,6 +354,7 @@ def wait_until_it_catches_sigterm(pid):
     raise AssertionError("it never began")
 
 
+@pytest.mark.slow
 def test_a_training_that_is_stopped_leaves_its_weights(tmp_path):
     command = [
         sys.executable,
@@ -381,6 +382,7 @@ def test_a_training_that_is_stopped_leaves_its_weights(tmp_path):
     assert reached > 0.2  # of ten classes
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to see that the run has begun")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_saves_and_exits_with_its_code(project, number, code):

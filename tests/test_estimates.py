@@ -35,6 +35,7 @@ def plane(objective, seed=0):
 # ---------------------------------------------------------------------- subsets
 
 
+@pytest.mark.slow
 def test_the_true_loss_lies_within_two_standard_errors(objective):
     """Issue: 93 to 97 % of 200 subsets, at several points."""
     chart = plane(objective)
@@ -124,6 +125,7 @@ def test_what_has_no_samples_has_no_subset(objective):
 # ---------------------------------------------------------------------- control variates
 
 
+@pytest.mark.slow
 def test_a_few_full_evaluations_correct_a_subset(objective):
     fine, coarse = (ln.Grid(alpha=(-1, 1, n), beta=(-1, 1, n)) for n in (25, 7))
     chart = plane(objective)

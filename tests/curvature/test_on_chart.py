@@ -28,7 +28,7 @@ def make(bn="frozen", chart=ln.Plane, n=2, **options):
     return objective, chart(objective.params, *directions), conv_loss(model, x, y, bn)
 
 
-@pytest.mark.parametrize("bn", ["frozen", "recompute", "batch"])
+@pytest.mark.parametrize("bn", ["frozen", pytest.param("recompute", marks=pytest.mark.slow), "batch"])
 def test_every_number_equals_the_dense_hessians(bn):
     objective, plane, loss = make(bn)
     found = ln.curvature.on_chart(objective, plane, GRID, tolerance=1e-4)

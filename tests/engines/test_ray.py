@@ -288,6 +288,7 @@ def test_a_worker_that_is_killed_is_replaced(cluster, tmp_path):
     assert said["deaths"] == 1 and said["lost_points"] == 0 and "a worker died at 4 points" in said["events"][0]
 
 
+@pytest.mark.slow
 def test_a_point_that_kills_every_worker_is_given_up(no_cluster, capfd):
     def f(p):
         if 0.2 < p["x"][0] < 0.3:
@@ -320,6 +321,7 @@ class ExitsHere:
         return eval, ("__import__('os').kill(__import__('os').getpid(), 9)",)
 
 
+@pytest.mark.slow
 def test_workers_that_die_while_they_start_end_the_run(cluster, monkeypatch):
     monkeypatch.setattr(ray_engine, "_LOOK_SECONDS", 0.1)
     with pytest.raises(ln.errors.ClusterError, match="3 workers died while they started"):
@@ -373,6 +375,7 @@ def command(path, *more):
     return [sys.executable, "-m", "lossnav", *map(str, (*line, *more))]
 
 
+@pytest.mark.slow
 def test_the_command_line(tmp_path):
     (tmp_path / "project.py").write_text(PROJECT)
     done = subprocess.run(command("project.py", "--grid", 9), cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -386,6 +389,7 @@ def test_the_command_line(tmp_path):
         cli._engine("local", "auto", "native", workers=2)
 
 
+@pytest.mark.slow
 def test_ctrl_c_finishes_what_is_under_way_and_keeps_it(tmp_path):
     counting = PROJECT.replace("time.sleep(0.05)", "open('called', 'a').write('x'); time.sleep(0.05)")
     (tmp_path / "project.py").write_text(counting.replace("'called'", repr(str(tmp_path / "called"))))

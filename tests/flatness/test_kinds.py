@@ -171,14 +171,14 @@ def passes_of(monkeypatch, at=0):
     return passes
 
 
-def slope():
-    matrix = symmetric([1.0, 2.0, 3.0, 4.0])
+def slope(side=2):
+    matrix = symmetric(range(1, side**2 + 1))
 
     def loss(p):
         x = p["x"].reshape(-1)
         return 1 + 0.1 * x.sum() + x @ matrix @ x / 2
 
-    return ln.Objective.from_function(loss, {"x": torch.ones(2, 2).double()})
+    return ln.Objective.from_function(loss, {"x": torch.ones(side, side).double()})
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -202,25 +202,40 @@ def test_what_was_computed_is_kept_when_it_is_stopped(kind, at, monkeypatch):
         "asam": {"starts": 12},
         "average": {"draws": 60},
         "magnitude": {"draws": 50},
-        "trace": {"probes": 600},
+        "trace": {"probes": 600},  # with no more parameters than that the trace is exact
         "lambda_max": {"tolerance": 1e-15},
         "relative_flatness": {"params": "x", "probes": 600},
         "width": {"directions": 10},
     }[kind]
     if kind == "lambda_max":
         at = min(at, 3)  # there are four dimensions
-    objective, passes = slope(), passes_of(monkeypatch, at)
+    side = 25 if "probes" in options else 2
+    objective, passes = slope(side), passes_of(monkeypatch, at)
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
         ln.sharpness(objective, kind, **options)
     found = stopped.value.surface
     assert isinstance(found, Sharpness)
     assert found.passes <= len(passes) <= at + 1
     if at == 60 and kind != "magnitude":
-        whole = ln.sharpness(slope(), kind, **options)
+        whole = ln.sharpness(slope(side), kind, **options)
         assert math.isfinite(found.value)
         assert whole.samples[: len(found.samples) - 1] == found.samples[:-1]  # the last ascent may be cut short
         assert len(found.samples) < len(whole.samples)
         assert str(found)
+
+
+@pytest.mark.parametrize("kind", ["trace", "relative_flatness"])
+def test_of_few_parameters_the_entries_are_kept_when_it_is_stopped(kind, monkeypatch):
+    options = {"params": "x", "probes": 100}
+    exact = ln.sharpness(slope(6), kind, **options)
+    assert (exact.products, exact.samples) == (36, ())
+    passes_of(monkeypatch, 4)
+    with pytest.raises(ln.Interrupted) as stopped:
+        ln.sharpness(slope(6), kind, **options)
+    found = stopped.value.surface
+    assert len(found.samples) == found.products == 24
+    assert f"36 times the mean of v . H v over {found.products} of the 36 unit vectors" in found.definition
+    assert found.interval[0] < exact.value < found.interval[1]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.curvature.derivatives import Hessian, Precision
-from lossnav.curvature.products import Signs
+from lossnav.curvature.products import Entries, Signs
 from lossnav.objective import Objective
 
 
@@ -86,6 +86,10 @@ class Ground:
     def signs(self, seed: int) -> Signs:
         """Vectors of random signs."""
         return Signs(self._hessian, seed)
+
+    def entries(self, seed: int) -> Entries:
+        """Unit vectors in a random order."""
+        return Entries(self._hessian, seed)
 
     def normal(self, generator: torch.Generator) -> Tensor:
         """Standard normal numbers, one an entry; drawn on the CPU, so the same on every device."""

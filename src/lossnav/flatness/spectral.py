@@ -189,17 +189,18 @@ def _trace(
     """Estimate the trace of A H A, A symmetric: samples, value, error, interval, what these are, and the method.
 
     The samples are z . A H A z over random signs z. Where there are no more parameters than probes, the trace is the
-    sum over unit vectors, and nothing is left to chance.
+    sum over unit vectors, and nothing is left to chance; these come in a random order, so that some of them are a
+    sample of all where it was stopped.
     """
     at_once = max(1, min(_AT_ONCE, _MEMORY // (32 * ground.size)))
     few = ground.size <= probes
     n = ground.size if few else probes
-    blocks = torch.split(torch.eye(n), at_once) if few else ground.signs(seed).blocks(n, at_once)
+    blocks = (ground.entries(seed) if few else ground.signs(seed)).blocks(n, at_once)
     found: list[float] = []
     squares = 0.0
     with suppress(Stopped):
         for probing in blocks:
-            vectors = [apply(each) for each in probing.to(ground.objective.device, torch.float64)]
+            vectors = [apply(each) for each in probing]
             images = ground.multiply(*vectors)
             found += [float(v @ image) for v, image in zip(vectors, images, strict=True)]
             squares += sum(float(apply(image).square().sum()) for image in images)
@@ -210,6 +211,8 @@ def _trace(
         interval, exact = (value - rounding, value + rounding), "exact but for rounding"
         return [], value, rounding, interval, exact, f"the sum of v . H v over the {n} unit vectors v"
     if few:
-        return [], math.nan, math.nan, (-math.inf, math.inf), "not finite, or stopped before the last entry", "none"
-    method = f"Hutchinson's estimator with {len(found)} vectors of random signs"
+        found = [n * each for each in found]
+        method = f"{n} times the mean of v . H v over {len(found)} of the {n} unit vectors v"
+    else:
+        method = f"Hutchinson's estimator with {len(found)} vectors of random signs"
     return found, *_no_surer(rounding, *mean_of(found)), method
