@@ -166,7 +166,7 @@ def test_a_loss_that_hides_its_samples_is_not_known():
     surface = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)))
     with pytest.raises(OPTION, match="reduction='none'"):
         ln.interval(surface, [0.0])
-    assert "not known" in ln.report(surface)["intervals"].said
+    assert ln.report(surface)["intervals"].level == "unknown"
 
 
 def test_points_that_were_not_evaluated_are_refused_with_the_nearest():
