@@ -93,7 +93,7 @@ def test_weights_of_another_model_leave_this_one_untouched(model, tmp_path):
     ):
         checkpoints.load_into(model, path)
     assert same(model.state_dict(), before)
-    with pytest.raises(errors.CheckpointMismatchError, match='"extra" .* is not in the reference'):
+    with pytest.raises(errors.CheckpointMismatchError, match='"extra" .* is not in the model'):
         checkpoints.fit({**model.state_dict(), "extra": torch.zeros(1)}, model.state_dict())
 
 

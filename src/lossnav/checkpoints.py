@@ -1,41 +1,39 @@
-"""Weights on disk, treated as untrusted: safetensors, or torch files that hold nothing but tensors."""
+"""Weights on disk, treated as untrusted: what a file or folder holds, and which tensor of a model is which in it."""
 
 from __future__ import annotations
 
 import copy
 import os
-import pickle
 import warnings
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lossnav import params as algebra
+from lossnav.adapters import adapters_of, match_adapter
+from lossnav.checkpoint_files import PICK, Stored, read_file, weight_map
+from lossnav.checkpoint_folders import read_adapter, read_folder, read_index
 from lossnav.errors import (
     CheckpointError,
     CheckpointMismatchError,
     LossnavWarning,
     OptionError,
-    UnsafeCheckpointError,
 )
 from lossnav.files import require_writable
+from lossnav.fitting import Match, State, match
+from lossnav.fitting import fit as fit
+from lossnav.matching import EXTRA, pick_words, state_dicts, tree_of, without_model
 
-State = dict[str, Tensor]
 Missing = Literal["refuse", "keep"]
 MISSING: tuple[Missing, ...] = ("refuse", "keep")
 
-_EXTRA = "_extra_state"  # torch's name in a state dict
 _COUNTER = "num_batches_tracked"  # of normalisation layers; used only in training, and there without a momentum
-_NESTED = ("state_dict", "model_state_dict", "model", "module", "net")
-_PREFIXES = ("module.", "_orig_mod.", "model.")  # DataParallel, torch.compile, Lightning
 
 
 def save(
@@ -93,98 +91,75 @@ def save(
 
 
 def load(path: str | os.PathLike[str]) -> State:
-    """Read a state dict from a safetensors or torch file without running any code in it.
+    """Read a state dict from a file or folder without running any code in it.
 
-    A dict that holds the weights under ``state_dict`` (or ``model``, ...) is unwrapped.
+    A dict that holds the weights under a usual name (``state_dict``, ``model``, ...) is unwrapped. ``file.pt::ema`` is
+    the state dict called ``ema`` in it; a name may lead further down, ``file.pt::state_dict.model``. Prefixes that a
+    wrapper left (``module.``) stay, as no model is there to tell.
 
     Parameters
     ----------
     path : path
-        ``.safetensors``, or anything `torch.load` reads with ``weights_only=True``.
+        Anything that docs/checkpoints.md lists: ``.safetensors``, what ``torch.load(weights_only=True)`` reads, shards
+        (their folder or index), the folder of a distributed checkpoint or of a PEFT adapter.
 
     Returns
     -------
     dict of str to Tensor
-        On the CPU.
+        On the CPU. Beside the tensors what modules say of themselves (``_extra_state``), where there is some.
 
     Raises
     ------
     UnsafeCheckpointError
         If the file is a pickle with more in it than tensors. Nothing of it was executed.
     CheckpointError
-        If the file is missing, damaged, or holds no weights.
+        If the file is missing, damaged, one of several shards, or holds no weights or several state dicts.
     """
-    source = Path(path).expanduser()
-    if not source.is_file():
-        raise CheckpointError(f"There is no checkpoint {source}. Check the path, or make one with lossnav train.")
-    if source.suffix == ".safetensors":
-        try:
-            with safe_open(source, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{source} is no safetensors file: {error}. It may be damaged; save it anew."
-            ) from error
-    try:
-        content = torch.load(source, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if _is_torch_or_pickle(source):
-            raise UnsafeCheckpointError(
-                f"{source} is a pickle that holds more than tensors and would run code when opened; it was refused "
-                "and nothing was executed. Save model.state_dict() instead of the model, best as .safetensors."
-            ) from error
-        raise CheckpointError(f"{source} is no checkpoint. Pass a .safetensors file or a saved state dict.") from error
-    except Exception as error:
-        raise CheckpointError(
-            f"{source} cannot be read as a checkpoint ({type(error).__name__}). Pass a .safetensors file or a "
-            "saved state dict."
-        ) from error
-    return _unwrap(content, source)
+    found = stored(path)
+    if found.part and "index" in found.part:
+        raise CheckpointError(found.part)
+    return without_model(tree_of(found), found.source).state()
 
 
-def fit(
-    state: Mapping[str, Tensor],
-    required: Mapping[str, Tensor],
-    optional: Mapping[str, Tensor] | None = None,
-    aliases: Mapping[str, str] = MappingProxyType({}),
-    what: str = "the model",
-) -> State:
-    """Match the names of a state dict to a model's, dropping the prefix that a wrapper left (``module.``).
-
-    Parameters
-    ----------
-    state : mapping of str to Tensor
-    required : mapping of str to Tensor
-        Names and shapes that must be there.
-    optional : mapping of str to Tensor, optional
-        Those that may be.
-    aliases : mapping of str to str
-        Second names of tied tensors, each with the first. They are passed over, but where a file has only the second.
-    what : str
-        The model, for the message.
+def stored(path: str | os.PathLike[str]) -> Stored:
+    """Read what a file or folder holds, as it was saved; of ``file.pt::ema`` what is called ``ema`` in it.
 
     Raises
     ------
-    CheckpointMismatchError
-        If a tensor is missing, has another shape, or a name is left over.
+    UnsafeCheckpointError, CheckpointError
+        As `load` does.
     """
-    known = {*required, *(optional or {})}
-    best = dict(state)
-    for prefix in _PREFIXES:
-        stripped = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
-        if len(stripped) == len(state) and len(known & set(stripped)) > len(known & set(best)):
-            best = stripped
-    for alias, first in aliases.items():  # safetensors' own writer keeps one name, not always ours
-        if alias in best and first in known and first not in best:
-            best[first] = best.pop(alias)
-    best = {name: tensor for name, tensor in best.items() if name in known or name not in aliases}
-    expected = {**required, **{name: tensor for name, tensor in (optional or {}).items() if name in best}}
-    if difference := algebra.first_difference(best, expected):
-        raise CheckpointMismatchError(
-            f"The weights do not fit {what}: {difference}. "
-            "They probably come from another architecture; build the model they were trained with."
-        )
-    return best
+    text, name = os.fspath(path), ""
+    source = Path(text).expanduser()
+    if PICK in text and not source.exists():
+        text, _, name = text.rpartition(PICK)
+        source = Path(text).expanduser()
+    if not source.exists():
+        raise CheckpointError(f"There is no checkpoint {source}. Check the path, or make one with lossnav train.")
+    found = _read(source)
+    if not name:
+        return found
+    root = tree_of(found)
+    node = root.find(name.split("."))
+    if node is None or not node.leaves:
+        names = [place.name for place in state_dicts(root)]
+        raise CheckpointError(f"{source} holds nothing called {name!r}, but {pick_words(names, str(source))}")
+    return Stored(node.state(), f"{source}{PICK}{name}", found.part, found.adapter)
+
+
+def _read(source: Path) -> Stored:
+    if source.is_dir():
+        return read_folder(source)
+    if (
+        source.name in ("adapter_model.safetensors", "adapter_model.bin")
+        and (source.parent / "adapter_config.json").is_file()
+    ):
+        return read_adapter(source.parent)
+    if source.suffix == ".json" and (source.name.endswith(".index.json") or weight_map(source)):
+        return read_index(source)
+    if source.name == ".metadata" or source.suffix == ".distcp":
+        raise CheckpointError(f"{source} is a part of a distributed checkpoint. Pass its folder: {source.parent}")
+    return read_file(source)
 
 
 def aliases_of(model: nn.Module) -> dict[str, str]:
@@ -215,6 +190,8 @@ class Anatomy:
         Second names, as of `aliases_of`.
     extra : mapping of str to object
         What modules have to say of themselves besides (``get_extra_state``), which no chart moves.
+    adapters : mapping of str to mapping
+        The configurations of its PEFT adapters, by their names.
     """
 
     name: str
@@ -224,13 +201,26 @@ class Anatomy:
     optional: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    adapters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def other_extra(self, extra: Mapping[str, Any]) -> str | None:
         """The name of an extra state that is another than the model's; None where all are the same."""
         names = (name for name, value in extra.items() if name in self.extra and not _equal(value, self.extra[name]))
         return next(names, None)
 
-    def sort(self, state: Mapping[str, Tensor]) -> tuple[State, State, State]:
+    def match(self, state: Mapping[str, Any]) -> Match:
+        """Find the tensors of the model in a state dict, or in dicts of them.
+
+        Raises
+        ------
+        CheckpointMismatchError
+            If a tensor is missing, has another shape, or a name is left over.
+        """
+        if isinstance(state, Stored) and state.adapter is not None and self.adapters:
+            return match_adapter(state, self.params, self.held, self.adapters, self.name)
+        return match(state, self.params, self.held | self.buffers, self.aliases, self.name)
+
+    def sort(self, state: Mapping[str, Any]) -> tuple[State, State, State]:
         """Tell the tensors of a state dict apart: parameters that move, others, buffers.
 
         They are brought to the dtypes of the model and where its weights are. A parameter that moves must be there.
@@ -238,9 +228,12 @@ class Anatomy:
         Raises
         ------
         CheckpointMismatchError
-            If a tensor is missing, has another shape, or a name is left over.
+            As `match` does.
         """
-        found = fit(state, self.params, self.held | self.buffers, self.aliases, self.name)
+        return self.split(self.match(state).tensors)
+
+    def split(self, found: Mapping[str, Tensor]) -> tuple[State, State, State]:
+        """Tell the tensors of the model apart, in its dtypes and where its weights are."""
         params, held, buffers = (
             {n: found[n].detach().to(t.device, t.dtype) for n, t in part.items() if n in found}
             for part in (self.params, self.held, self.buffers)
@@ -258,13 +251,13 @@ def anatomy_of(model: nn.Module) -> Anatomy:
     params = {name: tensor for name, tensor in parameters.items() if tensor.is_floating_point()}
     held = {name: tensor for name, tensor in parameters.items() if name not in params}
     buffers = algebra.detach(dict(model.named_buffers()))
-    optional, aliases = optional_buffers(model), aliases_of(model)
-    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra_of(model.state_dict()))
+    optional, aliases, extra = optional_buffers(model), aliases_of(model), extra_of(model.state_dict())
+    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra, adapters_of(model))
 
 
 def extra_of(state: Mapping[str, Any]) -> dict[str, Any]:
     """Copy the extra state of modules out of a state dict."""
-    return {name: copy.deepcopy(value) for name, value in state.items() if name.rpartition(".")[2] == _EXTRA}
+    return {name: copy.deepcopy(value) for name, value in state.items() if name.rpartition(".")[2] == EXTRA}
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -300,15 +293,32 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing =
     UnsafeCheckpointError, CheckpointError, CheckpointMismatchError
         The model is untouched in each case.
     """
-    mine = dict(model.named_parameters()) | dict(model.named_buffers())
-    buffers = dict(model.named_buffers())
-    required = {name: tensor for name, tensor in mine.items() if name not in buffers}
-    fitting = fit(load(path), required, buffers, aliases_of(model), type(model).__name__)
-    optional = optional_buffers(model)
-    lacking = [name for name in buffers if name not in fitting and name not in optional]
+    anatomy, given = anatomy_of(model), stored(path)
+    if given.adapter is not None and anatomy.adapters:
+        anatomy = replace(
+            anatomy, params={n: t for n, t in anatomy.params.items() if set(n.split(".")) & set(anatomy.adapters)}
+        )
+        found, lacking = anatomy.match(given), list[str]()
+    else:
+        anatomy = replace(anatomy, params=anatomy.params | anatomy.held, held={})
+        found = anatomy.match(given)
+        lacking = anatomy.missing(found.tensors)
     require_complete(lacking, missing, f"The checkpoint {path}", type(model).__name__)
+    modules = dict(model.named_modules())
+    before = {name: modules[name.rpartition(".")[0]].get_extra_state() for name in found.extra}
+    try:
+        for name, value in found.extra.items():
+            modules[name.rpartition(".")[0]].set_extra_state(value)
+    except Exception as error:
+        for name, value in before.items():
+            modules[name.rpartition(".")[0]].set_extra_state(value)
+        raise CheckpointMismatchError(
+            f"{type(model).__name__} does not take the extra state in {path}: {type(error).__name__}: {error}. Build "
+            "the model that it was saved from."
+        ) from error
+    mine = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
-        for name, tensor in fitting.items():
+        for name, tensor in found.tensors.items():
             mine[name].copy_(tensor)
     return model
 
@@ -340,19 +350,3 @@ def require_complete(lacking: Sequence[str], missing: Missing, source: str, mode
         LossnavWarning,
         stacklevel=3,
     )
-
-
-def _unwrap(content: Any, source: Path) -> State:
-    for key in _NESTED:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
-        raise CheckpointError(f"{source} holds no state dict. Save model.state_dict().")
-    return {str(name): tensor for name, tensor in content.items()}
-
-
-def _is_torch_or_pickle(source: Path) -> bool:
-    with source.open("rb") as file:
-        start = file.read(2)
-    return zipfile.is_zipfile(source) or start[:1] == b"\x80"

@@ -87,10 +87,24 @@ class Network:
             If they do not fit it; the first of a file.
         """
         try:
-            params, held, buffers = anatomy.sort(self.params | self.held | self.buffers)
+            found = anatomy.match(self.params | self.held | self.buffers | dict(self.extra))
+            params, held, buffers = anatomy.split(found.tensors)
         except CheckpointMismatchError as error:
             raise self._mismatch(f"{self.source} does not fit. {error}") from error
-        return replace(self, params=params, held=held, buffers=buffers, anatomy=anatomy)
+        extra = self.extra if self.anatomy is not None else found.extra
+        return replace(self, params=params, held=held, buffers=buffers, anatomy=anatomy, extra=extra)
+
+    def named_as(self, other: Network) -> Network:
+        """The same tensors by the names that another network has for them, where the two differ by wrappers alone."""
+        mine, theirs = self.params | self.buffers, other.params | other.buffers
+        if mine.keys() == theirs.keys():
+            return self
+        try:
+            found = checkpoints.fit(mine, other.params, other.buffers)
+        except CheckpointMismatchError:
+            return self
+        params, buffers = ({n: found[n] for n in part if n in found} for part in (other.params, other.buffers))
+        return replace(self, params=params, buffers=buffers)
 
     def require_buffers(self, anatomy: Anatomy) -> None:
         """Raise unless all buffers of a model that matter are known.
@@ -131,15 +145,15 @@ def _fingerprint(params: Params) -> str:
     return algebra.fingerprint(dict(sorted(params.items())))
 
 
-def network_of(end: End | Network) -> Network:
-    """Take apart an objective, a module, a file or a dict.
+def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
+    """Take apart an objective, a module, a file or a dict; a file by what its tensors are, where that is known.
 
     Raises
     ------
     OptionError
         If it is none of these.
     CheckpointError
-        If the file cannot be read.
+        If the file cannot be read, or does not fit.
     """
     if isinstance(end, Network):
         return end
@@ -152,7 +166,11 @@ def network_of(end: End | Network) -> Network:
         buffers = algebra.copy(parts.buffers)  # training goes on with the module's own
         return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra)
     if isinstance(end, str | os.PathLike):
-        return _loose(checkpoints.load(end), f"The checkpoint {os.fspath(end)}", in_file=True)
+        source = f"The checkpoint {os.fspath(end)}"
+        if anatomy is None:
+            return _loose(checkpoints.load(end), source, in_file=True)
+        found = anatomy.match(checkpoints.stored(end))
+        return Network(*anatomy.split(found.tensors), source, anatomy, in_file=True, extra=found.extra)
     if isinstance(end, Checkpoint):
         return Network(algebra.detach(end), {}, end.buffers, "A point of a chart")
     if isinstance(end, Mapping):
@@ -177,10 +195,11 @@ def together(*ends: End | Network) -> list[Network]:
     StructureMismatchError, CheckpointMismatchError
         If one lacks a tensor, or has it in another shape; the second of a file.
     """
-    networks = [network_of(end) for end in ends]
-    anatomy = leading(networks)
+    known = [end for end in ends if isinstance(end, Network | Objective | nn.Module)]
+    anatomy = leading(map(network_of, known))
+    networks = [network_of(end, anatomy) for end in ends]
     if anatomy is None:
-        return networks
+        return [networks[0], *(network.named_as(networks[0]) for network in networks[1:])]
     found = []
     for network in networks:
         sorted_ = network if network.decides else network.sorted_by(anatomy)

@@ -192,6 +192,7 @@ class Objective:
     _metrics_cut: dict[str, dict[str, Any]]
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
+    _adapters: Mapping[str, Mapping[str, Any]] = {}
     _of_all: Mapping[str, float] = {}  # of a subset: loss and skewness over all the data at the centre
 
     def __init__(
@@ -238,7 +239,10 @@ class Objective:
         self.params = {name: taken[name] for name in moving}
         self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
-        self._optional = checkpoints.optional_buffers(model) | _made_anew(model, bn)
+        self._optional, self._adapters = (
+            checkpoints.optional_buffers(model) | _made_anew(model, bn),
+            checkpoints.adapters_of(model),
+        )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
         self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
@@ -548,24 +552,26 @@ class Objective:
         >>> later = objective.at(model.state_dict() | {"1.running_mean": torch.tensor([3.0])})
         """
         if isinstance(state, str | os.PathLike):
-            given, source = checkpoints.load(state), f"The checkpoint {os.fspath(state)}"
+            given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:
-            given, source = dict(state), "The state dict"
+            given, source = {**state, **getattr(state, "buffers", {})}, "The state dict"
         anatomy = self.anatomy
-        params, held, buffers = anatomy.sort(given | getattr(state, "buffers", {}))
-        if name := anatomy.other_extra(checkpoints.extra_of(given)):
+        found = anatomy.match(given)
+        params, held, buffers = anatomy.split(found.tensors)
+        if name := anatomy.other_extra(found.extra):
             raise CheckpointMismatchError(
                 f'{source} has another "{name}" (get_extra_state) than the model of the objective, which stays as it '
                 "is. Load the state into the model and make an objective of that."
             )
-        checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
+        if getattr(given, "adapter", None) is None:  # which has none
+            checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
         return self._with(params, self._held | held, self._buffers | buffers)
 
     @property
     def anatomy(self) -> checkpoints.Anatomy:
         """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
         parts = (self.params, self._held, self._buffers)
-        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, self._extra)
+        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, self._extra, self._adapters)
 
     def around(self, point: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.

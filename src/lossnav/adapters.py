@@ -1,0 +1,67 @@
+"""Adapters of peft (LoRA, say): which parameters of a model are theirs, and what a file of one fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from lossnav.checkpoint_files import Stored
+from lossnav.errors import CheckpointMismatchError
+from lossnav.fitting import Match, match
+
+
+def adapters_of(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """The configurations of the PEFT adapters in a model, by their names."""
+    found: dict[str, dict[str, Any]] = {}
+    for module in model.modules():
+        configs = vars(module).get("peft_config") or vars(module).get("_peft_config")
+        if isinstance(configs, Mapping):
+            found |= {str(name): config.to_dict() for name, config in configs.items() if hasattr(config, "to_dict")}
+    return found
+
+
+_OF_AN_ADAPTER = (  # of its configuration, what its values hang on
+    "peft_type", "r", "lora_alpha", "alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
+    "fan_in_fan_out",
+)  # fmt: skip
+
+
+def match_adapter(
+    state: Stored,
+    moving: Mapping[str, Tensor],
+    held: Mapping[str, Tensor],
+    adapters: Mapping[str, Mapping[str, Any]],
+    what: str,
+) -> Match:
+    """Find an adapter's tensors in a model that has such an adapter: peft leaves out the adapter's name in a file."""
+    assert state.adapter is not None
+    differences = {}
+    for name, config in adapters.items():
+        mine = {**moving, **held}
+        own = {n: tensor for n, tensor in mine.items() if name in n.split(".")}
+        apart = [
+            key
+            for key in _OF_AN_ADAPTER
+            if key in config and key in state.adapter and _text(config[key]) != _text(state.adapter[key])
+        ]
+        if apart or not own:
+            differences[name] = ", ".join(f"{key} {state.adapter[key]!r} and not {config[key]!r}" for key in apart)
+            continue
+        if others := [n for n in moving if n not in own]:
+            raise CheckpointMismatchError(
+                f"{state.source} is an adapter, and {len(others):,} parameters of {what} move that are none of "
+                f'its own ("{others[0]}"). Let the adapter move alone: params="*.{name}*".'
+            )
+        return match(state, own, {}, {}, what)
+    which = "; ".join(f"{name}: {words or 'no parameter'}" for name, words in differences.items())
+    raise CheckpointMismatchError(
+        f"{state.source} is another adapter than those of {what} ({which}), with which its weights mean "
+        f"something else. Load it by peft: peft.PeftModel.from_pretrained(model, {state.source!r})."
+    )
+
+
+def _text(value: Any) -> str:
+    """A value of a configuration, whether it is of JSON or of peft."""
+    return str(getattr(value, "value", value))

@@ -1,0 +1,420 @@
+"""What no table of checkpoints can hold: hostile files, adapters in a model, names that are found or not."""
+
+import argparse
+import json
+import os
+import pickle
+import struct
+import warnings
+
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed.checkpoint as dcp
+import torch.nn.functional as F
+from torch import nn
+from torch.distributed.checkpoint import filesystem, metadata
+
+import lossnav as ln
+from lossnav import checkpoints, errors, matching
+
+EXECUTED = []
+
+
+class Evil:
+    def __reduce__(self):
+        return EXECUTED.append, (1,)
+
+
+def model(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+
+
+def data():
+    torch.manual_seed(9)
+    return torch.randn(10, 3), torch.arange(10) % 2
+
+
+def truth(network):
+    x, y = data()
+    with torch.no_grad():
+        return float(F.cross_entropy(network(x), y))
+
+
+def objective(network=None, **options):
+    return ln.Objective(network or model(5), F.cross_entropy, data(), **options)
+
+
+def loss_at(path, **options):
+    there = objective(**options).at(path)
+    return there.evaluate(there.params)["loss"]
+
+
+# ---------------------------------------------------------------------- hostile files
+
+
+@pytest.mark.parametrize("place", ["../secret.safetensors", "/etc/passwd", "a/../../secret.safetensors", "..\\x", 7])
+def test_an_index_that_leads_out_of_its_folder_is_refused(tmp_path, place):
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    safetensors.torch.save_file(model().state_dict(), tmp_path / "secret.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"0.weight": place}}))
+    for path in (folder, folder / "model.safetensors.index.json"):
+        with pytest.raises(errors.CheckpointError, match="outside its folder, and was refused"):
+            checkpoints.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"weight_map": 3}', '{"weight_map": {}}', "[" * 100_000])
+def test_an_index_that_is_none(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(errors.CheckpointError, match="no index of shards"):
+        checkpoints.load(tmp_path / "model.safetensors.index.json")
+
+
+def test_a_missing_shard_is_named(tmp_path):
+    where = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(model().state_dict())}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    state = {name: tensor for name, tensor in model().state_dict().items() if "1-of" in where[name]}
+    safetensors.torch.save_file(state, tmp_path / "model-00001-of-00002.safetensors")
+    with pytest.raises(errors.CheckpointError, match=r"00002-of-00002.safetensors is missing.*Copy all shards"):
+        checkpoints.load(tmp_path)
+    safetensors.torch.save_file(state, tmp_path / "model-00002-of-00002.safetensors")
+    with pytest.raises(errors.CheckpointError, match='holds "0.bias", and it does not'):
+        checkpoints.load(tmp_path)
+
+
+def test_a_header_with_an_enormous_shape_takes_no_memory(tmp_path):
+    header = json.dumps({"0.weight": {"dtype": "F32", "shape": [1 << 40, 1 << 20], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
+    (tmp_path / "b.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
+    for name in ("a", "b"):
+        with pytest.raises(errors.CheckpointError, match="no safetensors file"):
+            checkpoints.load(tmp_path / f"{name}.safetensors")
+
+
+def distributed(folder, content=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.save({"model": model().state_dict()} if content is None else content, checkpoint_id=folder)
+    return folder
+
+
+def rewritten(folder, change):
+    """A distributed checkpoint whose metadata are changed."""
+    said = pickle.loads((folder / ".metadata").read_bytes())
+    change(said)
+    (folder / ".metadata").write_bytes(pickle.dumps(said))
+    return folder
+
+
+def test_the_metadata_of_a_distributed_checkpoint_run_no_code(tmp_path):
+    folder = rewritten(distributed(tmp_path / "dcp"), lambda said: setattr(said, "planner_data", Evil()))
+    for wrong in (Evil(), [Evil()]):
+        with pytest.raises(errors.UnsafeCheckpointError, match=r"holds builtins.getattr.*nothing was executed"):
+            checkpoints.load(folder)
+        (folder / ".metadata").write_bytes(pickle.dumps(wrong))
+    (folder / ".metadata").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+    with pytest.raises(errors.UnsafeCheckpointError, match=r"holds os.system"):
+        checkpoints.load(folder)
+    assert not EXECUTED
+    assert not os.path.exists("executed")
+
+
+def test_the_pieces_of_a_distributed_checkpoint_run_no_code(tmp_path):
+    folder = distributed(tmp_path / "dcp")
+    path = folder / "evil.distcp"
+    torch.save(Evil(), path)
+
+    def change(said):
+        for index, place in said.storage_data.items():
+            if index.fqn == "model.0.weight":
+                place.relative_path, place.offset, place.length = "evil.distcp", 0, path.stat().st_size
+
+    with pytest.raises(errors.CheckpointError, match=r'"model.0.weight" in .*evil.distcp cannot be read'):
+        checkpoints.load(rewritten(folder, change))
+    assert not EXECUTED
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"relative_path": "../secret"}, "outside its folder"),
+        ({"relative_path": "/etc/passwd"}, "outside its folder"),
+        ({"relative_path": "gone.distcp"}, "gone.distcp is missing"),
+        ({"length": 1 << 50}, "is cut off"),
+        ({"offset": -5}, "is cut off"),
+        ({"transform_descriptors": ["zstd"]}, r"is compressed \(zstd\)"),
+    ],
+)
+def test_pieces_that_lie_elsewhere(tmp_path, change, words):
+    def all_of_them(said):
+        for place in said.storage_data.values():
+            for name, value in change.items():
+                setattr(place, name, value)
+
+    with pytest.raises(errors.CheckpointError, match=words):
+        checkpoints.load(rewritten(distributed(tmp_path / "dcp"), all_of_them))
+
+
+def test_shapes_that_the_files_do_not_hold_take_no_memory(tmp_path):
+    def enlarge(said):
+        entry = said.state_dict_metadata["model.0.weight"]
+        entry.size = torch.Size([1 << 40, 1 << 10])
+
+    with pytest.raises(errors.CheckpointError, match="does not hold all of"):
+        checkpoints.load(rewritten(distributed(tmp_path / "a"), enlarge))
+
+    def enlarge_piece(said):
+        enlarge(said)
+        said.state_dict_metadata["model.0.weight"].chunks[0].sizes = torch.Size([1 << 40, 1 << 10])
+
+    with pytest.raises(errors.CheckpointError, match="is not the tensor of shape"):
+        checkpoints.load(rewritten(distributed(tmp_path / "b"), enlarge_piece))
+
+    def repeat(said):  # a tensor of stride 0: small in the file, enormous when it is copied
+        torch.save(torch.zeros(1).expand(1 << 40, 1 << 10), tmp_path / "c" / "x.distcp")
+        enlarge_piece(said)
+        for index, place in said.storage_data.items():
+            if index.fqn == "model.0.weight":
+                place.relative_path, place.offset = "x.distcp", 0
+                place.length = (tmp_path / "c" / "x.distcp").stat().st_size
+
+    with pytest.raises(errors.CheckpointError, match="says it is larger than the file"):
+        checkpoints.load(rewritten(distributed(tmp_path / "c"), repeat))
+
+
+def test_a_file_that_refers_to_itself_is_refused(tmp_path):
+    loop = {"model": {}}
+    loop["model"]["again"] = loop
+    torch.save(loop, tmp_path / "loop.pt")
+    with pytest.raises(errors.CheckpointError, match="nested too deeply"):
+        checkpoints.load(tmp_path / "loop.pt")
+    laughs = {"weight": torch.zeros(1)}
+    for _ in range(22):
+        laughs = {"a": laughs, "b": laughs}
+    torch.save(laughs, tmp_path / "laughs.pt")
+    with pytest.raises(errors.CheckpointError, match="nested too deeply"):
+        objective().at(tmp_path / "laughs.pt")
+
+
+# ---------------------------------------------------------------------- distributed checkpoints of several processes
+
+
+def test_pieces_of_several_processes_are_put_together(tmp_path):
+    """Two files with half of each weight, as two processes write them."""
+    state = model().state_dict()
+    folder = tmp_path / "dcp"
+    folder.mkdir()
+    entries, places = {}, {}
+    for rank in (0, 1):
+        with (folder / f"__{rank}_0.distcp").open("wb") as file:
+            for name, tensor in state.items():
+                half = tensor.shape[0] // 2
+                start, part = rank * half, tensor[rank * half : (rank + 1) * half].clone()
+                offset = (start, *[0] * (tensor.dim() - 1))
+                begin = file.tell()
+                torch.save(part, file)
+                index = metadata.MetadataIndex(name, offset)
+                places[index] = filesystem._StorageInfo(f"__{rank}_0.distcp", begin, file.tell() - begin)
+                properties = metadata.TensorProperties.create_from_tensor(tensor)
+                entry = entries.setdefault(name, metadata.TensorStorageMetadata(properties, tensor.shape, []))
+                entry.chunks.append(metadata.ChunkStorageMetadata(torch.Size(offset), part.shape))
+    (folder / ".metadata").write_bytes(pickle.dumps(metadata.Metadata(entries, None, places)))
+    found = checkpoints.load(folder)
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+    theirs = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dcp.load(theirs, checkpoint_id=folder)  # torch's own reader agrees
+    assert all(torch.equal(found[name], tensor) for name, tensor in theirs.items())
+    assert loss_at(folder) == pytest.approx(truth(model()), rel=1e-6)
+    (folder / "__1_0.distcp").unlink()
+    with pytest.raises(errors.CheckpointError, match=r"__1_0.distcp is missing.*all processes"):
+        checkpoints.load(folder)
+
+
+# ---------------------------------------------------------------------- adapters
+
+
+def tuned(alpha=8, seed=0, **options):
+    peft = pytest.importorskip("peft")
+    made = peft.get_peft_model(model(), peft.LoraConfig(r=2, lora_alpha=alpha, target_modules=["0"], **options))
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.normal_()
+    return made.eval()
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"modules_to_save": ["2"]}, {"use_rslora": True}])
+def test_the_adapter_of_a_model_that_has_it(tmp_path, options):
+    trained = tuned(seed=3, **options)
+    trained.save_pretrained(str(tmp_path))
+    fresh = tuned(seed=4, **options)
+    names = [name for name, parameter in fresh.named_parameters() if parameter.requires_grad]
+    for path in (tmp_path, tmp_path / "adapter_model.safetensors"):
+        there = objective(fresh, params=names).at(path)
+        assert there.evaluate(there.params)["loss"] == pytest.approx(truth(trained), rel=1e-6)
+    assert truth(checkpoints.load_into(fresh, tmp_path)) == pytest.approx(truth(trained), rel=1e-6)
+
+
+def test_an_adapter_with_another_scale_is_another_one(tmp_path):
+    tuned(alpha=8).save_pretrained(str(tmp_path))
+    fresh = tuned(alpha=32)
+    for call in (
+        lambda: objective(fresh, params="*lora*").at(tmp_path),
+        lambda: checkpoints.load_into(fresh, tmp_path),
+    ):
+        with pytest.raises(errors.CheckpointMismatchError, match="lora_alpha 8 and not 32"):
+            call()
+
+
+def test_an_adapter_moves_alone(tmp_path):
+    tuned().save_pretrained(str(tmp_path))
+    with pytest.raises(
+        errors.CheckpointMismatchError, match=r"parameters of .* move that are none of its own.*params="
+    ):
+        objective(tuned(), params="*").at(tmp_path)
+
+
+# ---------------------------------------------------------------------- what is allowed, and names
+
+
+def test_a_type_that_is_allowed_knowingly_is_read(tmp_path):
+    torch.save({"model": model().state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "a.pt")
+    with pytest.raises(errors.UnsafeCheckpointError, match=r"add_safe_globals\(\[argparse.Namespace\]\)"):
+        loss_at(tmp_path / "a.pt")
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        assert loss_at(tmp_path / "a.pt") == pytest.approx(truth(model()), rel=1e-6)
+
+
+def test_commands_are_not_offered_to_be_allowed(tmp_path):
+    class Command:
+        def __reduce__(self):
+            return os.system, ("true",)
+
+    torch.save({"model": model().state_dict(), "x": Command()}, tmp_path / "a.pt")
+    with pytest.raises(errors.UnsafeCheckpointError, match=r"system beside tensors.*Do not open it") as caught:
+        checkpoints.load(tmp_path / "a.pt")
+    assert "add_safe_globals" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: nn.DataParallel(m), torch.compile, lambda m: nn.Sequential(nn.Sequential(m))]
+)
+def test_a_wrapped_model_takes_the_weights_of_the_bare_one(tmp_path, wrap):
+    path = checkpoints.save(model(), tmp_path / "bare.safetensors")
+    wrapped = wrap(model(5))
+    assert truth(checkpoints.load_into(wrapped, path)) == pytest.approx(truth(model()), rel=1e-6)
+    torch.save(dict(wrapped.state_dict()), tmp_path / "wrapped.pt")
+    assert loss_at(tmp_path / "wrapped.pt") == pytest.approx(truth(model()), rel=1e-6)
+
+
+def test_a_layer_of_another_network_is_not_taken_for_the_model(tmp_path):
+    torch.save(model().state_dict() | {"4.weight": torch.ones(9, 2)}, tmp_path / "a.pt")
+    single = nn.Linear(3, 4)
+    with pytest.raises(errors.CheckpointMismatchError, match="fits what is called 0 in .*::0"):
+        checkpoints.load_into(single, tmp_path / "a.pt")
+    checkpoints.load_into(single, f"{tmp_path / 'a.pt'}::0")  # where it is meant
+    assert torch.equal(single.weight, model()[0].weight)
+
+
+def test_two_tensors_are_not_made_one(tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3, bias=False)
+            self.b = nn.Linear(3, 3, bias=False)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.b(self.a(x))
+
+    torch.save({"a.weight": torch.ones(3, 3), "b.weight": torch.zeros(3, 3)}, tmp_path / "apart.pt")
+    with pytest.raises(
+        errors.CheckpointMismatchError, match=r'"a.weight" and "b.weight" are one tensor in Tied and two'
+    ):
+        checkpoints.load_into(Tied(), tmp_path / "apart.pt")
+    torch.save({"module.b.weight": torch.eye(3)}, tmp_path / "second.pt")
+    assert torch.equal(checkpoints.load_into(Tied(), tmp_path / "second.pt").a.weight, torch.eye(3))
+
+
+def test_a_model_that_does_not_take_the_extra_state_is_left_as_it_was(tmp_path):
+    class Particular(nn.Linear):
+        kind = "mine"
+
+        def get_extra_state(self):
+            return {"kind": self.kind}
+
+        def set_extra_state(self, state):
+            if state["kind"] not in ("mine", "ours"):
+                raise ValueError("not mine")
+            self.kind = state["kind"]
+
+    for kind, words in (("theirs", "ValueError: not mine"), ("ours", None)):
+        torch.save(Particular(3, 2).state_dict() | {"_extra_state": {"kind": kind}}, tmp_path / "a.pt")
+        fresh = Particular(3, 2)
+        before = fresh.weight.detach().clone()
+        if words:
+            with pytest.raises(errors.CheckpointMismatchError, match=words):
+                checkpoints.load_into(fresh, tmp_path / "a.pt")
+            assert torch.equal(fresh.weight, before)
+        else:
+            assert checkpoints.load_into(fresh, tmp_path / "a.pt").kind == "ours"
+        with pytest.raises(errors.CheckpointMismatchError, match="_extra_state"):
+            objective(Particular(3, 2)).at(tmp_path / "a.pt")
+
+
+def test_two_files_with_other_prefixes_make_a_line(tmp_path):
+    torch.save({"state_dict": {f"module.{n}": t for n, t in model(1).state_dict().items()}}, tmp_path / "a.pt")
+    torch.save({f"_orig_mod.{n}": t for n, t in model(2).state_dict().items()}, tmp_path / "b.pt")
+    a, b = tmp_path / "a.pt", tmp_path / "b.pt"
+    surface = ln.evaluate(objective(), ln.Line(a, ln.directions.between(a, b)), ln.Grid(alpha=(0, 1, 3)))
+    assert surface["loss"].values[[0, -1]] == pytest.approx([truth(model(1)), truth(model(2))], rel=1e-6)
+
+
+def test_without_a_model_the_usual_name_is_taken_or_all_are_listed(tmp_path):
+    state = model().state_dict()
+    torch.save({"ema": model(1).state_dict(), "model": state, "step": torch.tensor(3)}, tmp_path / "a.pt")
+    assert torch.equal(checkpoints.load(tmp_path / "a.pt")["0.weight"], state["0.weight"])
+    assert torch.equal(checkpoints.load(f"{tmp_path / 'a.pt'}::ema")["0.weight"], model(1)[0].weight)
+    with pytest.raises(errors.CheckpointError, match=r"nothing called 'emma', but .*model.*::"):
+        checkpoints.load(f"{tmp_path / 'a.pt'}::emma")
+    torch.save({"G": state, "D": state}, tmp_path / "b.pt")
+    with pytest.raises(errors.CheckpointError, match=r"holds several state dicts: G, D. Say which one.*b.pt::G"):
+        checkpoints.load(tmp_path / "b.pt")
+    assert loss_at(tmp_path / "b.pt") == pytest.approx(truth(model()), rel=1e-6)  # they are the same
+
+
+def test_an_average_is_not_taken_because_the_weights_do_not_fit(tmp_path):
+    trained = model(1).state_dict()
+    torch.save({"model": trained | {"extra": torch.ones(1)}, "ema": model(2).state_dict()}, tmp_path / "a.pt")
+    with pytest.raises(errors.CheckpointMismatchError, match=r'"model.extra" \(1,\).*::ema'):
+        loss_at(tmp_path / "a.pt")
+    assert loss_at(f"{tmp_path / 'a.pt'}::ema") == pytest.approx(truth(model(2)), rel=1e-6)
+
+
+def test_a_colon_in_a_name_is_a_name(tmp_path):
+    path = checkpoints.save(model(), tmp_path / "a::b.safetensors")
+    assert loss_at(path) == pytest.approx(truth(model()), rel=1e-6)
+
+
+def test_names_of_a_large_model_are_found_at_once():
+    state = {f"blocks.{i}.{j}.{k}.weight": torch.zeros(1) for i in range(40) for j in range(10) for k in range(5)}
+    wrapped = {f"a.b.{name}": tensor for name, tensor in state.items()}
+    visits = []
+    aligned = matching._aligned
+
+    def counting(*arguments):
+        visits.append(1)
+        return aligned(*arguments)
+
+    matching._aligned = counting
+    try:
+        assert checkpoints.fit(wrapped, state).keys() == state.keys()
+    finally:
+        matching._aligned = aligned
+    levels = sum(1 for _ in matching.tree_of(wrapped).walk())
+    assert len(visits) < 3 * levels
