@@ -13,6 +13,8 @@ from lossnav.reports.findings import MEASURE, Finding, Level, unknown
 from lossnav.reports.fit import Fit, fitted
 from lossnav.reports.subject import Subject, gram_of
 
+_SAME = 1e-6  # of a loss: two ways to compute it
+
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Say whether the centre is a minimum, a saddle, or more steep than it looks."""
@@ -31,11 +33,12 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 class _Fall(NamedTuple):
-    """By how much the loss is lower somewhere, how sure that is, and where."""
+    """By how much the loss is lower somewhere, how sure that is, and where, in words and as a place of the picture."""
 
     fall: float
     error: float
     where: str
+    place: str = ""
 
 
 def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
@@ -47,7 +50,8 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
     level = subject.center_loss
     if level is None or not math.isfinite(level) or not len(subject.losses):
         return unknown("minimum", "the loss at the centre is not known.", "Evaluate it: check=True (the default).")
-    falls = [_lowest(subject, level)]
+    found, beside = _lowest(subject, level)
+    falls = [found]
     norm, largest = known.get("gradient_norm"), known.get("lambda_max")
     values: dict[str, Any] = {"loss": level, "gradient_norm": norm}
     stepped = norm is not None and largest is not None and math.isfinite(largest) and largest > 0
@@ -90,10 +94,12 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
             values,
         )
     lowest = "no point of the picture is lower than the centre"
-    if falls[0].fall > 0:
-        lowest += f" by more than {falls[0].fall:.1g}"
+    if beside is not None:
+        lowest = f"a point of the picture is lower by {beside.fall:.2g}, {beside.place}, behind higher ground"
+    elif found.fall > 0:
+        lowest += f" by more than {found.fall:.1g}"
     if norm is None:
-        because = f"the gradient there is not; {lowest}, but across the picture it may lie on a slope."
+        because = f"the gradient there is not; {lowest}, but in other directions it may lie on a slope."
         return unknown("minimum", because, MEASURE, values)
     if not math.isfinite(norm) or largest is None or math.isnan(largest):
         because = f"how far a step against the gradient (norm {norm:.2g}) leads is not; {lowest}."
@@ -103,8 +109,17 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
             "minimum",
             "note",
             f"The gradient at the centre has norm {norm:.2g}, but along some direction the loss bends downwards (λmin "
-            f"{known['lambda_min']:.3g}): it is stationary and no minimum, though {lowest}.",
+            f"{known['lambda_min']:.3g}): it is stationary and no minimum; {lowest}.",
             "Look along it: ln.directions.hessian(objective, n=2).",
+            values,
+        )
+    if beside is not None and beside.fall > thresholds.NOT_A_MINIMUM * abs(level):
+        return Finding(
+            "minimum",
+            "note",
+            f"The gradient at the centre has norm {norm:.2g}, a step against it gives {max(0.0, worst.fall):.1g}; but "
+            f"{lowest}: the centre is not the lowest minimum of this loss.",
+            "Say “a minimum”, not “the minimum”.",
             values,
         )
     gain = f"a step against it gives {max(0.0, worst.fall):.1g} of {level:.4g}; {lowest}"
@@ -119,19 +134,49 @@ def _falls_off(known: Mapping[str, Any]) -> bool:
     return bool(high <= 0 or -low / high > thresholds.SADDLE)
 
 
-def _lowest(subject: Subject, level: float) -> _Fall:
-    i = int(subject.losses.argmin())
+def _lowest(subject: Subject, level: float) -> tuple[_Fall, _Fall | None]:
+    """The lowest point that the ground leads down to from the centre, and one that is lower still elsewhere.
+
+    A lower point behind higher ground is of another basin, and says nothing against this minimum.
+    """
+    near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
+    below = _downhill(subject, near, level)
+    if lowest in below:
+        return _fall_to(subject, level, lowest, near), None
+    inside = min(below, key=lambda i: float(subject.losses[i]))
+    beside = _fall_to(subject, level, lowest, near)
+    return _fall_to(subject, level, inside, near), beside if beside.fall > 0 else None
+
+
+def _downhill(subject: Subject, start: int, level: float) -> set[int]:
+    """Points that a way of steps to neighbours leads to from the centre and never up; it itself among them.
+
+    The centre may lie between points: all that are about as near are begun from, where they are no higher than it.
+    """
+    reach = float(subject.distances[start]) * (1 + 1e-6)
+    about = level + _SAME * abs(level)  # a faster way rounds otherwise
+    waiting = [i for i in np.flatnonzero(subject.distances <= reach).tolist() if subject.losses[i] <= about]
+    seen = {start, *waiting}
+    while waiting:
+        at = waiting.pop()
+        for beside in subject.neighbours(at):
+            if beside not in seen and subject.losses[beside] <= subject.losses[at]:
+                seen.add(beside)
+                waiting.append(beside)
+    return seen
+
+
+def _fall_to(subject: Subject, level: float, i: int, near: int) -> _Fall:
     error = 0.0
     if subject.errors is not None:
-        near = int(subject.distances.argmin())
         error = float(np.nan_to_num(np.hypot(subject.errors[i], subject.errors[near])))
-    if (kept := subject.paired_error(i, int(subject.distances.argmin()))) is not None:
+    measured = [pair for pair in subject.facts.get("differences", []) if pair["what"] == "lowest"]
+    if measured and measured[0]["low"] == subject.places[i].tolist():
+        error = float(measured[0]["error"])
+    if (kept := subject.paired_error(i, near)) is not None:
         error = kept
-    fall = level - float(subject.losses[i])
-    paired = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "lowest"), None)
-    if paired is not None:
-        error = float(paired["error"])
-    return _Fall(fall, error, f"at ({subject.at(i)}) in the picture itself")
+    place = f"at ({subject.at(i)})"
+    return _Fall(level - float(subject.losses[i]), error, f"{place} in the picture itself", place)
 
 
 def _error(subject: Subject) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -225,6 +226,42 @@ class Subject:
         """Whether the origin lies among the points."""
         n = len(self.places)
         return bool(n) and bool(((self.places.min(0) <= 0) & (self.places.max(0) >= 0)).all())
+
+    def neighbours(self, i: int) -> list[int]:
+        """The points beside one: of a grid all around it (also across corners), of a line of points the two nearest.
+
+        Of points on no grid all others: nothing is known of the ground between.
+        """
+        assert self.surface is not None
+        if "point" in self.surface.dims:
+            if self.places.shape[1] > 1:
+                return [j for j in range(len(self.places)) if j != i]
+            order, rank = self._along
+            return [int(order[at]) for at in (rank[i] - 1, rank[i] + 1) if 0 <= at < len(order)]
+        shape, numbers, cells = self._cells
+        cell = np.unravel_index(int(cells[i]), shape)
+        found = []
+        for step in itertools.product((-1, 0, 1), repeat=len(shape)):
+            place = [int(x) + d for x, d in zip(cell, step, strict=True)]
+            if any(step) and all(0 <= x < n for x, n in zip(place, shape, strict=True)):
+                number = int(numbers[np.ravel_multi_index(place, shape)])
+                found += [number] if number >= 0 else []
+        return found
+
+    @cached_property
+    def _along(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Points of a line in their order, and the rank of each."""
+        order = np.argsort(self.places[:, 0], kind="stable")
+        return order, np.argsort(order, kind="stable")
+
+    @cached_property
+    def _cells(self) -> tuple[tuple[int, ...], NDArray[np.intp], NDArray[np.intp]]:
+        """Of a grid its shape, the number of each cell's point (-1 where there is none), and the cell of each point."""
+        assert self.surface is not None
+        cells = np.flatnonzero(self._finite)
+        numbers = np.full(self._finite.size, -1, np.intp)
+        numbers[cells] = np.arange(len(cells))
+        return self.surface["loss"].shape, numbers, cells
 
     @cached_property
     def middle(self) -> NDArray[np.intp]:
