@@ -20,6 +20,7 @@ from lossnav.directions import Direction, cosines
 from lossnav.errors import ChartError, DirectionError, StructureMismatchError
 from lossnav.lazy import LazyDirection
 from lossnav.networks import End, Network
+from lossnav.nouns import require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -76,6 +77,7 @@ class Chart(ABC):
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
+        require_directions(directions, kind, len(self.dims))
         if len(directions) != len(self.dims):
             raise ChartError(
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "

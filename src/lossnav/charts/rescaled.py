@@ -94,9 +94,10 @@ class RescaledBilinear(Chart):
 
     dims = ("alpha", "beta")
 
-    def __init__(self, center: End | Network, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
-        super().__init__(center, a, b)
+    def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
+        super().__init__(center, *directions)
         _require_stored(self)
+        a, b = directions
         if odd := set(moving_names(a)) ^ set(moving_names(b)):
             raise ChartError(
                 f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
