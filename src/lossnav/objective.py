@@ -53,6 +53,7 @@ from lossnav.errors import (
     StructureMismatchError,
     TrainModeWarning,
 )
+from lossnav.layers import count_roles, describe_layers
 from lossnav.measures import (
     Loss,
     Metric,
@@ -255,8 +256,9 @@ class Objective:
             checkpoints.adapters_of(model),
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
+        self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
         self._writes_weights, self._unplanned = False, ""
-        self._counts, self._cut, self._metrics_cut = count is None, None, {}
+        self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
         self._adopt(make_passes(model, step, bn, self.device))
@@ -357,6 +359,7 @@ class Objective:
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
         self._buffers, self._aliases, self._optional = {}, {}, frozenset()
+        self._layers = None
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -366,7 +369,7 @@ class Objective:
                 "that is called as yours is."
             )
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
-        self._metrics_cut = {}
+        self._metrics_cut, self._cut_samples = {}, 0
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans, self._verdicts = {}, {}
         self.batches = None
@@ -689,6 +692,8 @@ class Objective:
         tensors = self.params | self._held
         other._take(names, {name: tensors[name] for name in self._everything})
         other._plans, other._verdicts = {}, {}
+        if other._layers is not None:
+            other._layers = other._layers | count_roles(other.roles, other.params)
         return other
 
     def _take(self, names: Collection[str], tensors: Params) -> None:
@@ -869,12 +874,16 @@ class Objective:
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
             "moves": self._say_what_moves(),
+            "held": list(self._held),
+            "layers": None if self._layers is None else dict(self._layers),
+            "buffers": None if self._layers is None else len(self._buffers),
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
             "subset_seed": self.subset_seed,
             "batches": None if self.batches is None else len(self.batches),
             "cut": self._cut,
+            "cut_samples": self._cut_samples,
             "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
@@ -887,8 +896,8 @@ class Objective:
         }
 
     def _say_what_moves(self) -> dict[str, Any]:
-        """By what rule; and of what is held, and of what moves though the user does not train it, numbers and names."""
-        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params), "held": _some(self._held)}
+        """By what rule, and what of it the user does not train."""
+        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params)}
         frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
         return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
 
@@ -924,6 +933,7 @@ class Objective:
         with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
             batches = [self.batches.peek(), *self.batches.last] if misjudged is None else [misjudged]
         found = self._cuts(batches)
+        self._cut_samples = sum(cut.samples for cut in found)
         reading = self._loss.reading
         if reading.loose and not reading.weighs:  # a mean and something more: perhaps what that is does not matter
             reading.take(True)

@@ -754,7 +754,18 @@ def _from_rows(attributes: Mapping[str, Any], axes: Any, rows: Sequence[Row]) ->
 # ---------------------------------------------------------------------- what makes two runs the same
 
 _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
-    "objective": ("samples", "batches", "data_resident", "device", "origin", "moves"),
+    "objective": (
+        "samples",
+        "batches",
+        "data_resident",
+        "device",
+        "origin",
+        "held",
+        "moves",
+        "layers",
+        "buffers",
+        "cut_samples",
+    ),
     "chart": (),
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
     "curvature": (),
