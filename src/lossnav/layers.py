@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from lossnav.calling import BATCH_NORMS
@@ -55,6 +54,7 @@ def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any
 def count_roles(roles: Mapping[str, str], parameters: Mapping[str, Tensor]) -> dict[str, int]:
     """Count what `describe_layers` says of the parameters that move.
 
+    >>> import torch
     >>> count_roles({"w": "weight", "g": "norm"}, {"w": torch.ones(2, 2), "g": torch.ones(2)})
     {'norm_tensors': 1, 'weights': 1}
     """
