@@ -50,7 +50,8 @@ def _sort(kind: Any) -> tuple[bool, bool]:
 
 def parts(value: Any) -> Iterator[Any]:
     """What a value refers to: items, attributes, what a function encloses."""
-    atom, container = _sort(type(value))
+    kind: Any = type(value)
+    atom, container = _sort(kind)
     if atom:
         return
     if container:
@@ -415,7 +416,8 @@ def _put_back(part: Any, saved: Any) -> None:
 
 def _slots(part: Any) -> dict[str, Any]:
     """Attributes of an object of the user's own that has slots instead of a dict."""
-    names = _slot_names(type(part))
+    kind: Any = type(part)
+    names = _slot_names(kind)
     return {name: getattr(part, name) for name in names if hasattr(part, name)} if names else {}
 
 
