@@ -125,7 +125,7 @@ def copied(value: T, memo: dict[int, Any]) -> T:
             if own_copying or not any(_copies_itself(part) for part in reachable(value)):
                 raise
             continue
-        memo.update(trial)
+        _remember(memo, trial)
         break
     return made
 
@@ -268,8 +268,19 @@ def _copied_or_shared(value: Any, memo: dict[int, Any]) -> Any:
         made = copy.deepcopy(value, trial)
     except Exception:
         return value
-    memo.update(trial)
+    _remember(memo, trial)
     return made
+
+
+def _remember(memo: dict[int, Any], trial: dict[int, Any]) -> None:
+    """Take over what a copy with another memo has copied.
+
+    `copy.deepcopy` keeps what it has copied alive in a list under the id of its memo. When that memo is gone, another
+    object may get its id, whose copy would be that list.
+    """
+    alive = trial.pop(id(trial), [])
+    memo.update(trial)
+    memo.setdefault(id(memo), []).append(alive)
 
 
 class Kept:
