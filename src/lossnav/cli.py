@@ -67,6 +67,12 @@ MissingBuffers = Annotated[
     Literal["refuse", "keep"],
     typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
 ]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--params", help="What moves: trainable, all, or a glob over parameters; repeat. Default: the SPEC's."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
@@ -220,6 +226,7 @@ def evaluate(
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    params: Params = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
         typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),
@@ -281,7 +288,9 @@ def evaluate(
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
         else:
             Parts(out, overwrite)
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    objective = load_objective(
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+    )
 
     def place(seed: int) -> Any:
         found = directions.random(
@@ -420,7 +429,10 @@ def curvature(
     steps: Annotated[int, typer.Option(min=2, help="Of the density: Lanczos steps of each.")] = 50,
     tolerance: Annotated[float, typer.Option(help="Relative error of the eigenvalues.")] = 1e-3,
     limit: Annotated[int, typer.Option(min=1, help="Most products for the eigenvalues.")] = 500,
-    params: Annotated[list[str] | None, typer.Option(help="A glob over parameters; repeat. Default: all.")] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(help="all, or a glob over parameters that move; repeat. Default: all that move."),
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
     missing_buffers: MissingBuffers = "refuse",
@@ -437,7 +449,13 @@ def curvature(
     from lossnav.specs import load_objective
 
     spectrum_place(out, overwrite)
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    objective = load_objective(
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params if params == ["all"] else None,
+    )
     if subset is not None:
         objective = objective.subset(_subset(subset), seed)
     wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
@@ -649,6 +667,7 @@ def explore(
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis to begin with.")] = (-1, 1),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    params: Params = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
@@ -686,7 +705,9 @@ def explore(
         from lossnav.charts import Line, Plane, Volume
         from lossnav.specs import load_objective
 
-        objective = load_objective(what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+        objective = load_objective(
+            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+        )
         kind: Any = {"line": Line, "plane": Plane, "volume": Volume}[chart]
         how = None if normalize == "none" else normalize
         found = directions.random(objective, n=len(kind.dims), normalize=how, seed=seed)
@@ -767,6 +788,7 @@ def sharpness(
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    params: Params = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -776,7 +798,9 @@ def sharpness(
     from lossnav.specs import load_objective
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(_setting, options or ()))
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    objective = load_objective(
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+    )
     found = run(objective, progress=True, **chosen)
     typer.echo(_json(found.describe()) if as_json else str(found))
 

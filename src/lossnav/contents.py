@@ -295,6 +295,8 @@ class Kept:
         Tensors whose numbers are not kept: those that others put in place at every pass.
     borrowed : bool
         Whether it is the user's own, and no copy by `copied`.
+    numbers : bool
+        Whether the numbers in tensors and arrays are kept: of a dataset they are most of its memory.
 
     Examples
     --------
@@ -307,7 +309,9 @@ class Kept:
     {'steps': 0, 'mean': tensor([0., 0.])}
     """
 
-    def __init__(self, value: Any, without: Iterable[Tensor] = (), borrowed: bool = False) -> None:
+    def __init__(
+        self, value: Any, without: Iterable[Tensor] = (), borrowed: bool = False, numbers: bool = True
+    ) -> None:
         self.value = value
         skipped = {id(tensor) for tensor in without}
         self._tensors: list[list[Any]] = []  # tensor, its numbers, its version, whether it may change without that
@@ -317,6 +321,8 @@ class Kept:
         self._slots: list[tuple[Any, dict[str, Any]]] = []
         self._hooks: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         for part in _stateful(value, borrowed=borrowed):
+            if isinstance(part, Tensor | np.ndarray) and not numbers:
+                continue
             if isinstance(part, Tensor):
                 if id(part) not in skipped and part.numel() * part.element_size() <= _LARGEST:
                     small = part.numel() <= _SMALL

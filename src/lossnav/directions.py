@@ -23,7 +23,9 @@ from lossnav import params as algebra
 from lossnav.draws import Draws
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
+from lossnav.moving import select_moving
 from lossnav.networks import End, Network, together
+from lossnav.nouns import described, require
 from lossnav.objective import Objective, excluded
 from lossnav.params import Params
 
@@ -153,14 +155,14 @@ def random(
     Li, Xu, Taylor, Studer, Goldstein 2018, "Visualizing the Loss Landscape of Neural Nets", section 4.
     Departures: they set excluded layers to zero only when asked, and do not orthogonalise.
     """
+    require(objective, "objective")
     _require_normalization(normalize)
+    _require_number(n)
     if distribution not in ("normal", "uniform"):
         raise OptionError(f"distribution={distribution!r} is unknown. Use 'normal' or 'uniform'.")
-    if n < 1:
-        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
     if not isinstance(seed, int) or seed < 0:
         raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
-    exclude = algebra.listed(exclude)
+    exclude = algebra.listed(() if exclude is None else exclude)
     still = objective.excluded(exclude)
     names = [name for name in objective.params if name not in still]
     if not names:
@@ -324,6 +326,8 @@ def pca(
     >>> found.explained.round(3), [d["weight"].abs().round().tolist() for d in found]
     (array([0.9, 0.1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
     """
+    require(trajectory, "trajectory")
+    _require_number(n)
     if center not in components.CENTERS:
         raise OptionError(f"center={center!r} is unknown. Use 'final' or 'mean'.")
     if scale not in (None, "filter"):
@@ -472,6 +476,8 @@ def through(a: End | Network, *others: End | Network, orthogonal: bool = True) -
     >>> d2["w"], d2.recipe["places"]
     (tensor([0., 2.]), [[0.0, 0.0], [1.0, 0.0], [0.5, 1.5]])
     """
+    if isinstance(a, list | tuple):
+        raise OptionError(f"The first point is {described(a)}. Put a star before it: ln.directions.through(*points).")
     if not others:
         raise OptionError("One point spans no chart. Pass two for a line, three for a plane, four for a volume.")
     networks = tuple(together(a, *others))
@@ -615,6 +621,8 @@ def hessian(
     >>> up["x"].round(decimals=3), round(down.recipe["eigenvalue"], 3)
     (tensor([1., 0.]), -2.0)
     """
+    require(objective, "objective")
+    _require_number(n)
     exclude = algebra.listed(exclude)
     k = (n + 1) // 2 if which == "both" else n
     options: dict[str, Any] = {"which": which, "seed": seed, "tolerance": tolerance, "limit": limit}
@@ -650,7 +658,8 @@ def moments(
     optimizer : torch.optim.Optimizer or its state dict
         Adam, AdamW or another that keeps ``exp_avg`` and ``exp_avg_sq``, after a step or more.
     model : nn.Module or Objective
-        Whose parameters it trains: gives the names. An objective's parameters that do not move are left out.
+        Whose parameters it trains: gives the names. Of an objective, or of a module what its user trains (as the
+        default of `Objective`), what does not move is left out.
 
     Returns
     -------
@@ -678,7 +687,8 @@ def moments(
     """
     saved = optimizer.state_dict() if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     names = _trained_names(optimizer, saved, model)
-    like = model.params if isinstance(model, Objective) else dict(model.named_parameters())
+    every = dict(model.named_parameters()) if isinstance(model, nn.Module) else model.params
+    like = {name: every[name] for name in select_moving(every)} if isinstance(model, nn.Module) else every
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     state = {name: saved["state"].get(number, {}) for name, number in zip(names, numbers, strict=True)}
     made = []
@@ -814,6 +824,8 @@ def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | 
         if None not in names:
             return cast(list[str], names)
     count = sum(len(group["params"]) for group in groups)
+    if isinstance(model, nn.Module) and count == len(trained := [n for n, p in named.items() if p.requires_grad]):
+        return trained  # an optimiser of what is trained, as is usual
     if count != len(named):
         raise DirectionError(
             f"The optimiser trains {count} parameters and {len(named)} are known, so whose means it keeps cannot be "
@@ -886,6 +898,13 @@ def _normalize(
         )
         scaled[name] = _from_blocks(blocks, tensor.shape, groups).to(tensor.dtype)
     return scaled
+
+
+def _require_number(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise OptionError(f"The number of directions, n, is {described(n)}. Pass a whole number: n=2.")
+    if n < 1:
+        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
 
 
 def _require_normalization(normalize: Any) -> None:

@@ -22,7 +22,7 @@ from lossnav import samples as kept
 from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
 from lossnav.batches import tensors
-from lossnav.charts import Chart
+from lossnav.charts import Chart, meet
 from lossnav.charts.saved import save_chart
 from lossnav.coordinates import mesh
 from lossnav.engines import Engine, Local, Outcome
@@ -43,6 +43,7 @@ from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
 from lossnav.intervals import spread_of
 from lossnav.journal import Row
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.progress import Progress
 from lossnav.samplers import Sampler
@@ -136,6 +137,7 @@ def evaluate(
     >>> ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))["loss"].values
     array([25.,  0., 25.])
     """
+    _require_nouns(objective, chart, sampler, engine)
     return measure(
         PointFunction(objective, chart),
         sampler,
@@ -178,7 +180,7 @@ def measure(
         Further attributes of the surface: what the function depends on beside objective and chart.
     """
     objective, chart = function.objective, function.chart
-    require_fit(objective, chart, sampler)
+    objective, chart = require_fit(objective, chart, sampler)
     if save_directions and store is None:
         raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
     place = None if store is None else Store(store, overwrite)
@@ -260,7 +262,8 @@ def stream(
     >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
     [5, 9]
     """
-    chart = require_fit(objective, chart, sampler)
+    _require_nouns(objective, chart, sampler, engine)
+    objective, chart = require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
@@ -408,7 +411,8 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     >>> ln.estimate(bowl, line, ln.Grid(alpha=(-1, 1, 101))).points
     101
     """
-    chart = require_fit(objective, chart, sampler)
+    _require_nouns(objective, chart, sampler, engine)
+    objective, chart = require_fit(objective, chart, sampler)
     engine = engine or Local()
     with rng.preserved(device=objective.device):
         started = time.perf_counter()
@@ -490,12 +494,21 @@ def _peak_bytes(device: torch.device) -> float:
     return float(peak) if sys.platform == "darwin" else 1024.0 * peak
 
 
-def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> Chart:
+def _require_nouns(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> None:
+    """Raise where one of the four is something else, or two are exchanged."""
+    require(objective, "objective")
+    require(chart, "chart")
+    require(sampler, "sampler")
+    if engine is not None:
+        require(engine, "engine")
+
+
+def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[Objective, Chart]:
     """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is.
 
-    Returns the chart as it is for the objective (see `Chart.fitted`).
+    Returns objective and chart as they are for each other (see `meet`).
     """
-    chart = chart.fitted(objective)
+    objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
     if tuple(sampler.dims) != tuple(chart.dims):
         raise SamplerError(
@@ -504,7 +517,7 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> Chart:
         )
     if taken := set(objective.metrics) & {*chart.dims, "point"}:
         raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
-    return chart
+    return objective, chart
 
 
 class _Run:
@@ -536,6 +549,9 @@ class _Run:
             self.made_of["sampling"] = surfaces.jsonable(sampling)
         if foreign := _foreign_buffers(objective, chart):
             self.made_of["foreign_buffers"] = foreign
+        if (still := chart.still()) is not None:
+            sizes = {name: tensor.numel() for name, tensor in chart.center.items()}
+            self.made_of["still"] = {"entries": sum(sizes.values()), "of": {n: [k, sizes[n]] for n, k in still.items()}}
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []

@@ -6,6 +6,7 @@ filter. A point is made from the centre piece by piece, so that the point itself
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,12 @@ class Family:
         self.hollow = {name: algebra.hollow(tensor) for name, tensor in params.items()}
         self.norms, self.gram = draws.measure()
 
+    def beside(self, more: Params) -> Family:
+        """Return the same family in a space with more tensors, along which it does not lead."""
+        other = copy.copy(self)
+        other.hollow = {**self.hollow, **more}
+        return other
+
 
 class LazyDirection(Mapping[str, Tensor]):
     """A random direction whose tensors are drawn anew each time they are asked for.
@@ -79,6 +86,12 @@ class LazyDirection(Mapping[str, Tensor]):
     def __contains__(self, name: object) -> bool:
         return name in self.family.hollow
 
+    def within(self, family: Family) -> LazyDirection:
+        """Return the same direction as one of another family of the same draws."""
+        other = copy.copy(self)
+        other.family = family
+        return other
+
     def norms(self) -> dict[str, float]:
         """Frobenius norm of each tensor, as it was measured once."""
         drawn = self.family.norms
@@ -108,6 +121,32 @@ def gram(directions: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float64]:
             products[i, j] = a.family.gram[a.index, b.index] if lazy else algebra.dot(a, b)  # type: ignore[attr-defined]
             products[j, i] = products[i, j]
     return products
+
+
+def still(directions: Sequence[Mapping[str, Tensor]], also: Mapping[str, Tensor] | None = None) -> dict[str, int]:
+    """How many entries of each tensor no direction moves, where there are some.
+
+    Lazy directions of one call are not drawn for it: what they leave still is what has no length to be drawn with.
+
+    Parameters
+    ----------
+    directions : sequence of mappings of str to Tensor
+    also : mapping of str to Tensor, optional
+        Entries that are not zero here move too.
+    """
+    families = {direction.family for direction in directions if isinstance(direction, LazyDirection)}
+    if len(families) == 1 and also is None and all(isinstance(direction, LazyDirection) for direction in directions):
+        (family,) = families
+        found = {name: family.draws.still(name) if name in family.norms else hollow.numel()
+                 for name, hollow in family.hollow.items()}  # fmt: skip
+        return {name: count for name, count in found.items() if count}
+    counts = {}
+    for name, first in structure(directions[0]).items():
+        moving = torch.zeros(first.shape, dtype=torch.bool, device=first.device)
+        for tensors in (*directions, *([] if also is None else [also])):
+            moving |= (tensors[name] != 0).to(moving.device)
+        counts[name] = moving.numel() - int(torch.count_nonzero(moving))
+    return {name: count for name, count in counts.items() if count}
 
 
 def combine(

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import math
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property, partial
 from typing import Any, Literal, cast
@@ -40,6 +41,7 @@ from lossnav.calling import (
 from lossnav.counting import Counting, resolve_count
 from lossnav.cuts import Cut, Probe
 from lossnav.cuts import probes as few_samples
+from lossnav.diagnosis import TARGET_KEYS, explained, no_pair
 from lossnav.errors import (
     BatchDependenceWarning,
     CheckpointMismatchError,
@@ -51,6 +53,7 @@ from lossnav.errors import (
     StructureMismatchError,
     TrainModeWarning,
 )
+from lossnav.layers import count_roles, describe_layers
 from lossnav.measures import (
     Loss,
     Metric,
@@ -65,6 +68,8 @@ from lossnav.measures import (
     skewness,
     with_gradients,
 )
+from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainable
+from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
 from lossnav.proof import Case, prove
@@ -115,8 +120,10 @@ class Objective:
         "token_accuracy", of each yes or no "element_accuracy"; "exact_match", where all of a sample is right. What a
         prediction is, and which positions count, follows from the loss. Or ``metric(outputs, targets)`` that returns a
         batch mean or one value a sample.
-    params : str or sequence of str
-        Glob patterns over parameter names: which may move. The others are held at their values.
+    params : "trainable", "all", glob pattern, or a sequence of these
+        Which parameters may move; the others are held at their values. By default those that the user trains
+        (``requires_grad``), and all of a model of which nothing is trained. ``"all"`` moves what is frozen too; a
+        pattern over names moves what it matches, frozen or not.
     reduction : "auto", "mean", "none" or "batch"
         What the loss returns: the mean of the batch, or one value a sample. "auto" finds out for losses with a
         ``reduction`` argument and takes any other for a mean. "batch": a value that belongs to the batch as it came,
@@ -154,8 +161,10 @@ class Objective:
     ----------
     params : dict of str to Tensor
         The centre: a copy of the parameters that may move, or with ``copy=False`` the model's own.
+    moves : str or list of str
+        What was passed as `params`.
     roles : dict of str to {"weight", "bias", "norm"}
-        What each parameter is; "norm" is any parameter of a normalisation layer.
+        What each parameter that moves is; "norm" is any parameter of a normalisation layer.
     transposed : dict of str to int
         Weights whose filters run along the second axis, with their number of groups.
     origin : mapping or None
@@ -184,11 +193,13 @@ class Objective:
     """
 
     params: Params
+    moves: str | list[str]
     roles: dict[str, Role]
     transposed: dict[str, int]
-    origin: Mapping[str, str | None] | None
+    origin: Mapping[str, Any] | None
     _cut: dict[str, Any] | None
     _metrics_cut: dict[str, dict[str, Any]]
+    _also: tuple[str, ...] = ()  # what a chart leads along though it is held by the rule
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
     _adapters: Mapping[str, Mapping[str, Any]] = {}
@@ -201,7 +212,7 @@ class Objective:
         data: Any,
         *,
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
-        params: str | Sequence[str] = "*",
+        params: str | Sequence[str] = TRAINABLE,
         reduction: Literal["auto", "mean", "none", "batch"] = "auto",
         forward: Forward | None = None,
         bn: Literal["frozen", "recompute", "batch"] = "frozen",
@@ -215,13 +226,11 @@ class Objective:
         count: Callable[[Batch], int] | Literal["samples", "targets"] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise OptionError(
-                f"The model is a {type(model).__name__}, not an nn.Module. "
-                "For a function of parameters use Objective.from_function(f, params)."
-            )
+            raise _no_model(model, loss)
         if bn not in ("frozen", "recompute", "batch"):
             raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
         require_initialised(model)
+        _require_floating(model)
         _warn_in_train_mode(model, bn)
         self.name = type(model).__name__
         self.bn, self.seed = bn, seed
@@ -233,19 +242,23 @@ class Objective:
         self._count = resolve_count(count)
 
         everything = dict(model.named_parameters())
-        moving = select_moving(everything, params)
+        self._trained = trainable(everything)
+        params = _patterns(params, model)
+        moving = select_moving(everything, params, self._trained)
         taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
-        self.params = {name: taken[name] for name in moving}
-        self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
+        self._everything = tuple(taken)
+        self._roles, self._transposed = describe_parameters(model, everything)
+        self._take(moving, taken)
+        self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
         self._optional, self._adapters = (
             checkpoints.optional_buffers(model) | _made_anew(model, bn),
             checkpoints.adapters_of(model),
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
-        self.roles, self.transposed = describe_parameters(model, self.params)
+        self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
         self._writes_weights, self._unplanned = False, ""
-        self._counts, self._cut, self._metrics_cut = count is None, None, {}
+        self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
         self._adopt(make_passes(model, step, bn, self.device))
@@ -256,7 +269,7 @@ class Objective:
                 device=self.device,
                 batch_size=batch_size,
                 budget=data_budget,
-                float_dtype=next(iter(self.params.values())).dtype,
+                float_dtype=next(tensor.dtype for tensor in taken.values() if tensor.is_floating_point()),
                 progress=progress,
                 seed=seed,
             )
@@ -315,8 +328,19 @@ class Objective:
         >>> bowl.evaluate({"x": torch.tensor([3.0, 4.0])})
         {'loss': 25.0}
         """
+        if isinstance(function, nn.Module):
+            raise OptionError(
+                f"The function is {described(function)}. Pass ln.Objective(model, loss, data), or a function of "
+                "parameters: lambda params, batch: loss(torch.func.functional_call(model, params, batch[0]), batch[1])."
+            )
+        if not isinstance(params, Mapping):
+            raise OptionError(
+                f"The parameters are {described(params)}, not a dict of name to tensor. Pass "
+                'dict(model.named_parameters()), or {"x": torch.zeros(2)}.'
+            )
         if not params:
             raise OptionError("There are no parameters. Pass a dict of name to tensor.")
+        _require_callable_with(function, has_data=data is not None)
         tensors = {param_name: torch.as_tensor(value) for param_name, value in params.items()}
         for param_name, tensor in tensors.items():
             if not tensor.is_floating_point():
@@ -326,14 +350,16 @@ class Objective:
         self = cls.__new__(cls)
         self.name = name or name_of(function)
         self.bn, self.seed = "frozen", seed
-        self.params = algebra.copy(tensors)
+        self._roles = {name: _role_by_name(name) for name in tensors}
+        self._transposed, self._everything = {}, tuple(tensors)
+        self._take(tensors, algebra.copy(tensors))
+        self._trained, self.moves = frozenset(tensors), ALL
         self._writes_weights, self._unplanned = True, "a bare function"  # it may write into what it is given
         self._loss_parameters = 0
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
-        self._held, self._buffers, self._aliases, self._optional = {}, {}, {}, frozenset()
-        self.roles = {name: _role_by_name(name) for name in self.params}
-        self.transposed = {}
+        self._buffers, self._aliases, self._optional = {}, {}, frozenset()
+        self._layers = None
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -343,7 +369,7 @@ class Objective:
                 "that is called as yours is."
             )
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
-        self._metrics_cut = {}
+        self._metrics_cut, self._cut_samples = {}, 0
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans, self._verdicts = {}, {}
         self.batches = None
@@ -367,7 +393,8 @@ class Objective:
         Parameters
         ----------
         params : mapping of str to Tensor
-            Names and shapes of `self.params`. Other dtypes are converted.
+            Names and shapes of `self.params`. Other dtypes are converted. Parameters that are held may be there too:
+            then they are as the point has them.
         buffers : mapping of str to Tensor, optional
             Of the model there: all or some of them. By default those that the point carries (``chart(coords)`` of a
             chart through checkpoints does), and else those of the centre.
@@ -389,9 +416,12 @@ class Objective:
 
     def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""
-        self.require_same_structure(params, "the point")
+        beside = {name: tensor for name, tensor in params.items() if name in self._held}  # of all of the model
+        self.require_same_structure({n: t for n, t in params.items() if n not in beside}, "the point")
         belonging = self.buffers_at(params, buffers)
         point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
+        if beside:
+            point |= self._cast(beside, self._held, "the point")
         if self._writes_weights:
             point = algebra.copy(point)
         misjudged: list[Batch] = []
@@ -402,6 +432,10 @@ class Objective:
             except LossMisjudgedError as error:  # each time the loss is taken for less, or differentiates
                 misjudged.append(error.batch)
                 continue
+            except Exception as error:
+                if (said := explained(error)) is error:
+                    raise
+                raise said from error
             self._loss.settle()
             if misjudged:
                 self._hold_cuts(misjudged[-1])
@@ -524,15 +558,17 @@ class Objective:
         return min(total, max(_LEAST_SUBSET, math.ceil(enough) if math.isfinite(enough) else total))
 
     def at(
-        self, state: Mapping[str, Tensor] | str | os.PathLike[str], missing: checkpoints.Missing = "refuse"
+        self,
+        state: Mapping[str, Tensor] | nn.Module | str | os.PathLike[str],
+        missing: checkpoints.Missing = "refuse",
     ) -> Objective:
         """Return the same objective centred at other weights, such as a checkpoint's.
 
         Parameters
         ----------
-        state : mapping of str to Tensor, or path
-            A state dict or a file of one: every parameter that moves and every buffer, and if it has them the held
-            parameters. Buffers that a model saves in no file (``persistent=False``) and the counter
+        state : mapping of str to Tensor, nn.Module or path
+            A state dict, a module, or a file of a state dict: every parameter that moves and every buffer, and if it
+            has them the held parameters. Buffers that a model saves in no file (``persistent=False``) and the counter
             ``num_batches_tracked`` may be missing, and with a `bn` other than "frozen" the statistics of BatchNorm.
         missing : "refuse" or "keep"
             What is done where others are missing: ``keep`` takes those that the objective has, with a warning that
@@ -549,6 +585,8 @@ class Objective:
         >>> objective = Objective(model, "mse", (torch.zeros(2, 1), torch.zeros(2, 1)))
         >>> later = objective.at(model.state_dict() | {"1.running_mean": torch.tensor([3.0])})
         """
+        if isinstance(state, nn.Module):
+            state = state.state_dict()
         if isinstance(state, str | os.PathLike):
             given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:
@@ -569,7 +607,101 @@ class Objective:
     def anatomy(self) -> checkpoints.Anatomy:
         """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
         parts = (self.params, self._held, self._buffers)
-        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, self._extra, self._adapters)
+        free, also = is_left_open(self.moves), frozenset(self._also)
+        return checkpoints.Anatomy(
+            self.name, *parts, self._optional, self._aliases, self._extra, self._adapters, free, also
+        )
+
+    def moving(self, params: str | Sequence[str]) -> Objective:
+        """Return the same objective of which other parameters move: as if it had been made with this `params`.
+
+        Raises
+        ------
+        OptionError
+            If none of the model matches.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
+        >>> objective = Objective(model, "mse", (torch.ones(1, 2), torch.ones(1, 1)))
+        >>> list(objective.params), list(objective.moving("0.*").params)
+        (['1.weight', '1.bias'], ['0.weight', '0.bias'])
+        """
+        made = self._moving(select_moving(self.params | self._held, params, self._trained))
+        made.moves, made._also, made.origin = params if isinstance(params, str) else list(params), (), None
+        return made
+
+    def of_what_moves(self, params: str | Sequence[str]) -> list[str]:
+        """Names of the parameters that `params` stands for (as in `Objective`), of those that move; ``"*"`` is all.
+
+        Raises
+        ------
+        OptionError
+            If it is "all" and some are held still, or a pattern that matches only such.
+        """
+        names: set[str] = set()
+        for word in algebra.listed(params):
+            pattern = "*" if word == ALL else word
+            matching = self._trained if word == TRAINABLE else algebra.select(self._everything, pattern)
+            moving = [name for name in matching if name in self.params]
+            held = [name for name in matching if name in self._held and self._held[name].is_floating_point()]
+            if held and (word == ALL or not moving):
+                raise OptionError(
+                    f'params={params!r} names "{held[0]}", which the objective holds still. Use '
+                    f"objective.moving({params!r}), or make it with Objective(..., params={params!r})."
+                )
+            names |= set(moving)
+        return [name for name in self.params if name in names]
+
+    def moving_also(self, names: Collection[str]) -> Objective:
+        """Return the same objective of which these move too, which the rule alone holds still.
+
+        Raises
+        ------
+        OptionError
+            If `params` said what moves, and not the rule.
+        """
+        more = tuple(name for name in self._everything if name in names and name not in self.params)
+        if not more:
+            return self
+        if not is_left_open(self.moves):
+            raise OptionError(f'params={self.moves!r} holds "{more[0]}" still. Let all of them move: params="all".')
+        made = self._moving([*self.params, *more])
+        made._also = (*self._also, *more)
+        return made
+
+    def moving_only(self, names: Collection[str]) -> Objective:
+        """Return the same objective of which only these move, of those that do; the rest is held where it is."""
+        return self._moving([name for name in self.params if name in names])
+
+    def moving_as(self, description: Mapping[str, Any]) -> Objective:
+        """Return the same objective that moves what one of this `describe` did.
+
+        One from before what is frozen held still says nothing of what moves: there all did.
+        """
+        moves = description.get("moves")
+        if moves is not None:
+            return self.moving_also(moves.get("also", ())) if is_left_open(self.moves) else self
+        if is_left_open(self.moves) and not description.get("parameters_held", 1) and self._held:
+            return self._moving([*self.params, *(n for n, t in self._held.items() if t.is_floating_point())])
+        return self
+
+    def _moving(self, names: Collection[str]) -> Objective:
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        tensors = self.params | self._held
+        other._take(names, {name: tensors[name] for name in self._everything})
+        other._plans, other._verdicts = {}, {}
+        if other._layers is not None:
+            other._layers = other._layers | count_roles(other.roles, other.params)
+        return other
+
+    def _take(self, names: Collection[str], tensors: Params) -> None:
+        """Tell what moves from what is held."""
+        self.params = {name: tensor for name, tensor in tensors.items() if name in names}
+        self._held = {name: tensor for name, tensor in tensors.items() if name not in names}
+        self.roles = {name: self._roles[name] for name in self.params}
+        self.transposed = {name: groups for name, groups in self._transposed.items() if name in self.params}
 
     def around(self, point: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.
@@ -662,6 +794,11 @@ class Objective:
 
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
+        if not isinstance(params, Mapping):
+            raise StructureMismatchError(
+                f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a "
+                "point of a chart (chart(coords)), or of another model objective.at(model).params."
+            )
         if difference := algebra.first_difference(params, self.params):
             raise StructureMismatchError(
                 f"{what} and the objective differ at {difference}. "
@@ -736,12 +873,17 @@ class Objective:
             "metrics": list(self.metrics),
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
+            "moves": self._say_what_moves(),
+            "held": list(self._held),
+            "layers": None if self._layers is None else dict(self._layers),
+            "buffers": None if self._layers is None else len(self._buffers),
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
             "subset_seed": self.subset_seed,
             "batches": None if self.batches is None else len(self.batches),
             "cut": self._cut,
+            "cut_samples": self._cut_samples,
             "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
@@ -753,6 +895,12 @@ class Objective:
             "fingerprint": self.fingerprint,
         }
 
+    def _say_what_moves(self) -> dict[str, Any]:
+        """By what rule, and what of it the user does not train."""
+        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params)}
+        frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
+        return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
+
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
         return f"Objective({self.name}, {self._loss.name}, {entries:,} parameters, {self.samples} samples)"
@@ -762,7 +910,7 @@ class Objective:
     def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
         """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
         with rng.preserved(self.seed, self.device):
-            first: Batch = data_batches.move(next(iter(self.batches or [])), self.device)
+            first: Batch = None if self.batches is None else data_batches.move(self.batches.peek(), self.device)
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
@@ -783,8 +931,9 @@ class Objective:
         if self.batches is None or self.bn == "batch" or self._loss.reduction == "batch" or not self._counts:
             return
         with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
-            batches = [next(iter(self.batches)), *self.batches.last] if misjudged is None else [misjudged]
+            batches = [self.batches.peek(), *self.batches.last] if misjudged is None else [misjudged]
         found = self._cuts(batches)
+        self._cut_samples = sum(cut.samples for cut in found)
         reading = self._loss.reading
         if reading.loose and not reading.weighs:  # a mean and something more: perhaps what that is does not matter
             reading.take(True)
@@ -811,7 +960,8 @@ class Objective:
 
     @property
     def _rounding(self) -> float:
-        wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in self.params.values())
+        every = (tensor for tensor in (*self.params.values(), *self._held.values()) if tensor.is_floating_point())
+        wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in every)
         return 1e-4 if wide else 5e-2
 
     def _hold_metrics(self) -> None:
@@ -825,7 +975,7 @@ class Objective:
         if not own or not self._counts:
             return
         with rng.preserved(self.seed, self.device):
-            batches = [next(iter(self.batches)), *self.batches.last]
+            batches = [self.batches.peek(), *self.batches.last]
         for name, metric in own.items():
             found = self._measuring(self._loss, {name: metric})._cuts(batches, name)
             if apart := [cut for cut in found if not cut.agrees(self._rounding)]:
@@ -878,7 +1028,7 @@ def _measure(
     def measure() -> StepValues:
         watch = loss.watch()
         with watch if watch is not None and loss.function is None else nullcontext():
-            outputs, targets = forward(model, batch)
+            outputs, targets = _pair(forward(model, batch))
         n = count(batch, targets)
         with watch if watch is not None and loss.function is not None else nullcontext():
             value = loss(outputs, targets, n)
@@ -891,6 +1041,32 @@ def _measure(
     except LossMisjudgedError as error:
         error.batch = batch
         raise
+
+
+def _require_callable_with(function: Callable[..., Any], has_data: bool) -> None:
+    """Raise where a function cannot be called with parameters, and with a batch where there is data."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*([None, None] if has_data else [None]))
+    except TypeError:
+        call = "function(params, batch)" if has_data else "function(params)"
+        raise OptionError(
+            f"The function takes ({', '.join(signature.parameters)}), and {'with' if has_data else 'without'} data it "
+            f"is called {call}. {'Take both' if has_data else 'Pass data=, or a function of parameters alone'}."
+        ) from None
+
+
+def _pair(made: Any) -> tuple[Any, Any]:
+    """What `forward=` returned; a tensor of two rows is no pair."""
+    if isinstance(made, tuple | list) and len(made) == 2:
+        return made[0], made[1]
+    raise OptionError(
+        f"forward= returned {described(made)}. Return outputs and targets: "
+        "forward=lambda model, batch: (model(batch[0]), batch[1])."
+    )
 
 
 def _measure_function(
@@ -922,32 +1098,41 @@ def _measure_function(
         raise
 
 
-_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
-
-
 def _default_forward(own_loss: bool) -> Forward:
     def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
         if isinstance(batch, Mapping):
-            key = next((key for key in _TARGET_KEYS if key in batch), None)
+            key = next((key for key in TARGET_KEYS if key in batch), None)
             targets = None if key is None else batch[key]
             if own_loss:
                 return model(**batch), targets
             if key is not None:
                 return model(**{name: part for name, part in batch.items() if name != key}), targets
             raise DataError(
-                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(_TARGET_KEYS)}. "
+                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
                 "Pass forward=lambda model, batch: (outputs, targets)."
             )
         if own_loss and isinstance(batch, list | tuple | Tensor):
             return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
         if isinstance(batch, list | tuple) and len(batch) >= 2:
             return model(*batch[:-1]), batch[-1]
-        raise DataError(
-            f"A batch is a {type(batch).__name__}, which does not unpack into (x, y). "
-            "Pass forward=lambda model, batch: (outputs, targets)."
-        )
+        raise no_pair(batch)
 
     return forward
+
+
+def _no_model(model: Any, loss: Any) -> OptionError:
+    """The error for what was passed in the place of a model."""
+    said = f"The model is {described(model)}, not an nn.Module. "
+    if isinstance(loss, nn.Module) and callable(model):
+        return OptionError(f"{said}The order is ln.Objective(model, loss, data).")
+    if isinstance(model, type):
+        return OptionError(f"{said}Pass an instance: {model.__name__}(…), with its trained weights.")
+    if isinstance(model, Mapping | str | os.PathLike):
+        load = "torch.load(path, weights_only=True)" if not isinstance(model, Mapping) else "state_dict"
+        return OptionError(
+            f"{said}Weights have no code: build the model they belong to, then model.load_state_dict({load})."
+        )
+    return OptionError(f"{said}For a function of parameters use Objective.from_function(f, params).")
 
 
 def _parameters_of_loss(loss: Loss, model: nn.Module) -> int:
@@ -989,21 +1174,9 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
     return resolved
 
 
-def select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
-    """Keep the names of floating-point parameters that match one of the glob patterns; raise where none does."""
-    matching = algebra.select(parameters, patterns)
-    chosen = [name for name in matching if parameters[name].is_floating_point()]
-    if complex_ones := [name for name in matching if parameters[name].is_complex()]:
-        warnings.warn(
-            f'Complex parameters are held still: "{complex_ones[0]}" and {len(complex_ones) - 1} more. Store real and '
-            "imaginary part as real tensors (torch.view_as_real) to let them move.",
-            LossnavWarning,
-            stacklevel=3,
-        )
-    if not chosen:
-        names = ", ".join(list(parameters)[:5]) or "none at all"
-        raise OptionError(f"No parameter matches params={patterns!r}. The model's parameters are {names}, …")
-    return chosen
+def _some(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How many tensors and numbers, and the first names."""
+    return {"tensors": len(tensors), "numbers": sum(t.numel() for t in tensors.values()), "names": [*tensors][:3]}
 
 
 def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:
@@ -1064,6 +1237,59 @@ def require_initialised(model: nn.Module) -> None:
             raise ObjectiveError(
                 f'"{name}" of the model is not initialised yet. Pass one batch through the model first.'
             )
+        if parameter.is_meta:
+            raise ObjectiveError(
+                f'"{name}" of the model is on the meta device, where weights have no numbers. Load them: '
+                "model.to_empty(device='cpu'), then model.load_state_dict(state_dict)."
+            )
+
+
+def _require_floating(model: nn.Module) -> None:
+    """Raise where no parameter of a model can move, and say so where some cannot: whole numbers have no small steps."""
+    parameters = dict(model.named_parameters())
+    if not any(parameter.is_floating_point() or parameter.is_complex() for parameter in parameters.values()):
+        packed = [name for name, module in model.named_modules() if hasattr(module, "_packed_params")]
+        what = f"its weights are quantised (packed in {packed[0]!r})" if packed else "it has none of floating point"
+        raise OptionError(
+            f"The model {type(model).__name__} has no parameter that can move: {what}. Pass the model before it was "
+            "quantised, in floating point." if packed or parameters else
+            f"The model {type(model).__name__} has no parameters, so there is nothing to move. Pass one with weights."
+        )  # fmt: skip
+    whole = {n: p for n, p in parameters.items() if not (p.is_floating_point() or p.is_complex())}
+    if whole:
+        name, first = next(iter(whole.items()))
+        count = sum(parameter.numel() for parameter in whole.values())
+        warnings.warn(
+            f'{count:,} numbers in {len(whole)} tensors of dtype {first.dtype} (such as "{name}") are held still: '
+            "whole numbers have no small steps. Pass the model before it was quantised to let them move.",
+            LossnavWarning,
+            stacklevel=4,
+        )
+
+
+def _patterns(words: Any, model: nn.Module) -> str | list[str]:
+    """The patterns of `params=`, with the first names of tied weights that they match by another.
+
+    Raises
+    ------
+    OptionError
+        If it holds tensors; it says their names.
+    """
+    if isinstance(words, str):
+        listed: list[Any] = [words]
+    else:
+        listed = list(words) if isinstance(words, Iterable) else [words]
+    if wrong := [word for word in listed if not isinstance(word, str)]:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        known = [names[id(word)] for word in listed if id(word) in names]
+        line = f"params={known!r}" if known else "params='layer1.*'"
+        raise OptionError(
+            f"params= holds {described(wrong[0])}; it takes names of parameters, or patterns over them. Pass {line}."
+        )
+    firsts = {
+        first for name, first in checkpoints.aliases_of(model).items() if first and algebra.select([name], listed)
+    }
+    return listed + sorted(firsts) if firsts else words
 
 
 def _drops(module: nn.Module) -> bool:

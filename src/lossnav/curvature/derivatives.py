@@ -27,6 +27,7 @@ from lossnav.curvature.kernels import Twice
 from lossnav.curvature.statistics import Given, Recorded, Statistics, layers_of
 from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
 from lossnav.measures import share
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -92,6 +93,7 @@ class Operator:
     ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
+        require(objective, "objective")
         point = objective.params if point is None else point
         objective.require_same_structure(point, "the point")
         self.names = chosen(objective, params, exclude)
@@ -560,7 +562,7 @@ def gradient(objective: Objective, point: Mapping[str, Tensor] | None = None, **
 
 
 def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of the moving parameters that match some patterns and are not excluded, in their order.
+    """Names of the moving parameters that match some patterns and are not excluded, in their order; "*" is all.
 
     Raises
     ------
@@ -568,7 +570,8 @@ def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Seq
         If there is none, or an exclusion matches nothing.
     """
     excluded = objective.excluded(algebra.listed(exclude))
-    names = tuple(name for name in algebra.select(objective.params, params) if name not in excluded)
+    named = objective.of_what_moves(params)
+    names = tuple(name for name in named if name not in excluded)
     if not names:
         raise OptionError(
             f"params={params!r} and exclude={exclude!r} leave no parameter to differentiate by; the names are "

@@ -19,7 +19,7 @@ from torch import Tensor
 from lossnav import __version__, curvature, directions, rng
 from lossnav import params as algebra
 from lossnav.calling import BATCH_NORMS, FunctionPasses
-from lossnav.charts import Chart
+from lossnav.charts import Chart, meet
 from lossnav.charts.saved import open_chart
 from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
@@ -84,14 +84,15 @@ def measure(
         raise OptionError(f"probes={probes} and limit={limit} measure nothing. Use 2 or more of each; 8 and 200, say.")
     if objective is None:
         objective = objective_of(subject.objective, place if place is not None else "The surface")
+    objective = objective.moving_as(subject.objective)
+    if chart is not None:
+        objective, chart = meet(objective, chart)
     said = jsonable(objective.describe())
     if said["fingerprint"] != subject.objective.get("fingerprint"):
         different = differences(subject.attrs, {**subject.attrs, "objective": said}, "objective")
         raise PlanMismatchError(
             "The objective is not the one of the surface:\n  " + "\n  ".join(different) + "\nPass that one."
         )
-    if chart is not None:
-        chart = chart.fitted(objective)
     if chart is None:
         kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:
@@ -172,7 +173,8 @@ class _Measuring:
         """BatchNorm layers, and whether the loss of a sample depends on its batch."""
         passes = self.here._pass
         modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
-        self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
+        if modules:
+            self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
         exact = self.exact()  # of losses near zero, single precision leaves half a digit
         self.found["batch_dependence"] = batch_dependence(self.here if exact is None else exact)
         self.passes += 2
@@ -325,13 +327,17 @@ class _Measuring:
 
     def twin(self) -> None:
         """A network with one layer multiplied and the next divided that computes the same, and what that changes."""
+        if isinstance(self.here._pass, FunctionPasses):
+            return  # no layer is seen
         found, passes = rescaled_twin(
             self.here, self.found.get("traces", {}), self._curvature_of, self.seed, self.progress
         )
         self.passes += passes
         largest = self.found["center"].get("lambda_max")
-        if found and largest is not None:
-            self.found["rescaling"] = {**found, "lambda_max": largest, "trace": self.found["center"]["trace"]["value"]}
+        if found.get("multiplied") and largest is not None:
+            found = {**found, "lambda_max": largest, "trace": self.found["center"]["trace"]["value"]}
+        if found.get("multiplied") is None or largest is not None:
+            self.found["rescaling"] = found
 
     # ------------------------------------------------------------------ inside
 
