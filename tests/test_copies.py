@@ -1,7 +1,6 @@
 """What lossnav calls is a copy of the user's model and loss, whatever these are made of; theirs stay as they are."""
 
 import copy
-import functools
 import random
 import types
 
@@ -321,9 +320,10 @@ def test_nothing_of_what_is_copied_is_written_to():
 def test_what_is_kept_alive_while_copying_is_no_copy_of_anything():
     model, memo = body(), {}
 
-    def loss(outputs, targets, m=model, *, layers=tuple(model), own=functools.partial(F.cross_entropy, weight=X[0])):
-        return own(outputs, targets)
+    def loss(outputs, targets, m=model, *, layers=tuple(model)):
+        return m(outputs) + len(layers)
 
     made = contents.copied(loss, memo)
     assert made is not loss and made.__defaults__[0] is memo[id(model)]
-    assert [key for key, value in memo.items() if isinstance(value, list)] == [id(memo)]  # the id of a living object
+    lists = [key for key, value in memo.items() if isinstance(value, list) and value]
+    assert lists == [id(memo)]  # the id of a living object
