@@ -204,7 +204,7 @@ def test_batch_norm_beside_it():
     assert frozen.evaluate(frozen.params)["loss"] == pytest.approx(total, rel=1e-6)
     explicit = made(model, bn="batch")
     assert explicit.evaluate(explicit.params) == made(model).evaluate(explicit.params)
-    assert (made(model).bn, made(model, mode="eval").bn) == ("batch", "frozen")
+    assert (made(model).bn, made(model.eval(), mode="eval").bn) == ("batch", "frozen")
     with pytest.raises(OptionError, match=r"bn='recompute'.*mode='train'.*bn='frozen'"):
         made(model, bn="recompute")
     with pytest.raises(OptionError, match="mode='training'.*'eval' or 'train'"):
@@ -277,9 +277,10 @@ def test_it_is_recorded_and_another_run_than_that_in_eval_mode(tmp_path):
     line = ln.Line(plain.params, ln.directions.random(plain, n=1)[0])
     grid = ln.Grid(alpha=(-1, 1, 3))
     surface = ln.evaluate(trained, line, grid, store=tmp_path / "run.zarr", progress=False)
-    (said,) = [finding for finding in ln.report(surface).findings if finding.name == "train mode"]
-    assert said.level == "note"
-    assert "seed 4" in said.sentence and "2" in said.sentence
-    assert not [f for f in ln.report(ln.evaluate(plain, line, grid, progress=False)).findings if f.name == "train mode"]
+    report = ln.report(surface)
+    assert report["train mode"].level == "note" and "seed 4" in report["train mode"].said
+    assert report["batch norm"].level == "note"
+    without = ln.report(ln.evaluate(plain, line, grid, progress=False))
+    assert "train mode" not in [finding.check for finding in without.lines]
     with pytest.raises(PlanMismatchError, match="mode"):
         ln.evaluate(plain, line, grid, store=tmp_path / "run.zarr", progress=False)

@@ -54,6 +54,7 @@ from lossnav.errors import (
     StructureMismatchError,
     TrainModeWarning,
 )
+from lossnav.layers import describe_layers
 from lossnav.measures import (
     Loss,
     Metric,
@@ -255,9 +256,10 @@ class Objective:
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self.roles, self.transposed = describe_parameters(model, self.params)
+        self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
         self._writes_weights, self._unplanned = False, ""
         self._of_batch = self.bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules())
-        self._counts, self._cut, self._metrics_cut = count is None, None, {}
+        self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
         self._adopt(make_passes(model, step, self.bn, self.device, self.mode == "train"))
@@ -356,7 +358,7 @@ class Objective:
         self.metrics = resolve_metrics(metrics or {})
         self._held, self._buffers, self._aliases, self._optional = {}, {}, {}, frozenset()
         self.roles = {name: _role_by_name(name) for name in self.params}
-        self.transposed = {}
+        self.transposed, self._layers = {}, None
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -366,7 +368,7 @@ class Objective:
                 "that is called as yours is."
             )
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
-        self._metrics_cut = {}
+        self._metrics_cut, self._cut_samples = {}, 0
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans, self._verdicts = {}, {}
         self.batches = None
@@ -774,12 +776,16 @@ class Objective:
             "metrics": list(self.metrics),
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
+            "held": list(self._held),
+            "layers": None if self._layers is None else dict(self._layers),
+            "buffers": None if self._layers is None else len(self._buffers),
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
             "subset_seed": self.subset_seed,
             "batches": None if self.batches is None else len(self.batches),
             "cut": self._cut,
+            "cut_samples": self._cut_samples,
             "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
@@ -825,6 +831,7 @@ class Objective:
         with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
             batches = [self.batches.peek(), *self.batches.last] if misjudged is None else [misjudged]
         found = self._cuts(batches)
+        self._cut_samples = sum(cut.samples for cut in found)
         reading = self._loss.reading
         if reading.loose and not reading.weighs:  # a mean and something more: perhaps what that is does not matter
             reading.take(True)

@@ -143,6 +143,18 @@ class Chart(ABC):
         """Names of the buffers in which points of this chart differ."""
         return [] if self.anchors is None else self.anchors.moved
 
+    def still(self) -> dict[str, int] | None:
+        """How many entries of each tensor this chart moves nowhere, where there are some; None where that is not known.
+
+        Examples
+        --------
+        >>> from lossnav.charts import Line
+        >>> center = {"w": torch.ones(3), "b": torch.ones(2)}
+        >>> Line(center, {"w": torch.tensor([1.0, 0, 0]), "b": torch.zeros(2)}).still()
+        {'w': 2, 'b': 2}
+        """
+        return None
+
     def fitted(self, objective: Objective) -> Chart:
         """Return this chart for an objective: tensors of checkpoints told apart by what they are in its model.
 
