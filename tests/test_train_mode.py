@@ -284,3 +284,56 @@ def test_it_is_recorded_and_another_run_than_that_in_eval_mode(tmp_path):
     assert "train mode" not in [finding.check for finding in without.lines]
     with pytest.raises(PlanMismatchError, match="mode"):
         ln.evaluate(plain, line, grid, store=tmp_path / "run.zarr", progress=False)
+
+
+SPEC = """
+import torch
+from torch import nn
+import lossnav as ln
+
+X, Y = torch.randn(22, 6, generator=torch.Generator().manual_seed(0)), torch.arange(22) % 3
+
+def objective():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
+    return ln.Objective(model, "cross_entropy", (X, Y), batch_size=8, seed=4)
+
+ready = objective()
+"""
+
+
+def test_the_command_line_says_it(tmp_path):
+    from typer.testing import CliRunner
+
+    from lossnav.cli import app
+
+    (tmp_path / "mine.py").write_text(SPEC)
+    spec, runner = f"{tmp_path / 'mine.py'}:objective", CliRunner()
+    grid = ["--chart", "line", "--grid", "3"]
+    done = runner.invoke(app, ["evaluate", spec, "-o", str(tmp_path / "a.zarr"), "--mode", "train", *grid])
+    assert done.exit_code == 0, done.output
+    surface = ln.open(tmp_path / "a.zarr")
+    said = surface.attrs["objective"]
+    assert (said["mode"], said["bn"], said["origin"]["mode"]) == ("train", "batch", "train")
+    from lossnav.specs import load_objective, rebuild
+
+    objective = load_objective(spec, mode="train")
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
+    model.load_state_dict(objective.params, strict=False)
+    total, x, y = 0.0, X, torch.arange(22) % 3
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(4)
+        for part, targets in zip(x.split(8), y.split(8), strict=True):
+            total += len(part) * float(F.cross_entropy(model.train()(part), targets)) / 22
+    assert float(surface["loss"].sel(alpha=0)) == pytest.approx(total, rel=1e-6)
+    assert rebuild(said["origin"], None, None, None).fingerprint == objective.fingerprint == said["fingerprint"]
+    with pytest.raises(ln.errors.SpecError, match="in eval mode, and train mode was asked for"):
+        _ready(tmp_path)
+
+
+def _ready(folder) -> None:
+    """An objective that the code makes as it is imported, by its own words in eval mode."""
+    from lossnav.specs import load_objective
+
+    (folder / "other.py").write_text(SPEC.replace("seed=4", "seed=4, mode='eval'"))
+    load_objective(f"{folder / 'other.py'}:ready", mode="train")

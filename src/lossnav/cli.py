@@ -63,6 +63,10 @@ def _reporting(command: Callable[P, None]) -> Callable[P, None]:
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files; CIFAR-10: parquet).")
 ]
+EvaluationMode = Annotated[
+    Literal["eval", "train"] | None,
+    typer.Option("--mode", help="train: the loss as training has it (dropout of one seed, batch statistics)."),
+]
 MissingBuffers = Annotated[
     Literal["refuse", "keep"],
     typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
@@ -220,6 +224,7 @@ def evaluate(
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
         typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),
@@ -281,7 +286,9 @@ def evaluate(
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
         else:
             Parts(out, overwrite)
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    objective = load_objective(
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+    )
 
     def place(seed: int) -> Any:
         found = directions.random(
@@ -424,6 +431,7 @@ def curvature(
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
     precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
     data_root: DataRoot = None,
@@ -437,7 +445,9 @@ def curvature(
     from lossnav.specs import load_objective
 
     spectrum_place(out, overwrite)
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    objective = load_objective(
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+    )
     if subset is not None:
         objective = objective.subset(_subset(subset), seed)
     wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
@@ -649,6 +659,7 @@ def explore(
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis to begin with.")] = (-1, 1),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
@@ -686,7 +697,9 @@ def explore(
         from lossnav.charts import Line, Plane, Volume
         from lossnav.specs import load_objective
 
-        objective = load_objective(what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+        objective = load_objective(
+            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+        )
         kind: Any = {"line": Line, "plane": Plane, "volume": Volume}[chart]
         how = None if normalize == "none" else normalize
         found = directions.random(objective, n=len(kind.dims), normalize=how, seed=seed)
@@ -731,6 +744,7 @@ def report(
     spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     data_root: DataRoot = None,
     limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
     seed: Seed = 0,
@@ -743,6 +757,7 @@ def report(
 
     elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root}
     elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
+    elsewhere |= {"mode": mode} if mode is not None else {}
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
@@ -767,6 +782,7 @@ def sharpness(
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -776,7 +792,9 @@ def sharpness(
     from lossnav.specs import load_objective
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(_setting, options or ()))
-    objective = load_objective(spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers)
+    objective = load_objective(
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+    )
     found = run(objective, progress=True, **chosen)
     typer.echo(_json(found.describe()) if as_json else str(found))
 

@@ -186,8 +186,8 @@ def _train_mode(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "train mode",
             "note",
-            "The loss is that of the network in train mode, as training lowers it. What is drawn at random (dropout) is "
-            f"one draw, of seed {seed}, the same at every point; the network in use, without it, has another loss.",
+            "The loss is that of the network in train mode, as training lowers it. What is drawn at random (dropout) "
+            f"is one draw, of seed {seed}, the same at every point; the network in use, without it, has another loss.",
             "Leave mode= out for the network in use; another seed= shows how much the draw matters.",
             {"seed": seed},
         )
