@@ -71,6 +71,12 @@ MissingBuffers = Annotated[
     Literal["refuse", "keep"],
     typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
 ]
+Params = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--params", help="What moves: trainable, all, or a glob over parameters; repeat. Default: the SPEC's."
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
@@ -225,6 +231,7 @@ def evaluate(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
+    params: Params = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
         typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),
@@ -287,7 +294,7 @@ def evaluate(
         else:
             Parts(out, overwrite)
     objective = load_objective(
-        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params, mode=mode
     )
 
     def place(seed: int) -> Any:
@@ -427,7 +434,10 @@ def curvature(
     steps: Annotated[int, typer.Option(min=2, help="Of the density: Lanczos steps of each.")] = 50,
     tolerance: Annotated[float, typer.Option(help="Relative error of the eigenvalues.")] = 1e-3,
     limit: Annotated[int, typer.Option(min=1, help="Most products for the eigenvalues.")] = 500,
-    params: Annotated[list[str] | None, typer.Option(help="A glob over parameters; repeat. Default: all.")] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(help="all, or a glob over parameters that move; repeat. Default: all that move."),
+    ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
     missing_buffers: MissingBuffers = "refuse",
@@ -446,7 +456,12 @@ def curvature(
 
     spectrum_place(out, overwrite)
     objective = load_objective(
-        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params if params == ["all"] else None,
+        mode=mode,
     )
     if subset is not None:
         objective = objective.subset(_subset(subset), seed)
@@ -660,6 +675,7 @@ def explore(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
+    params: Params = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
@@ -698,7 +714,7 @@ def explore(
         from lossnav.specs import load_objective
 
         objective = load_objective(
-            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params, mode=mode
         )
         kind: Any = {"line": Line, "plane": Plane, "volume": Volume}[chart]
         how = None if normalize == "none" else normalize
@@ -783,6 +799,7 @@ def sharpness(
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
+    params: Params = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
@@ -793,7 +810,7 @@ def sharpness(
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(_setting, options or ()))
     objective = load_objective(
-        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, mode=mode
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params, mode=mode
     )
     found = run(objective, progress=True, **chosen)
     typer.echo(_json(found.describe()) if as_json else str(found))

@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +28,7 @@ def load_objective(
     data_root: str | os.PathLike[str] | None = None,
     missing_buffers: checkpoints.Missing = "refuse",
     mode: Mode | None = None,
+    params: str | Sequence[str] | None = None,
 ) -> Objective:
     """Build the objective that a SPEC names.
 
@@ -46,6 +47,8 @@ def load_objective(
         `Objective.at`.
     mode : "eval" or "train", optional
         Of the objective, where the code that makes it does not say so itself (see `Objective`).
+    params : str or sequence of str, optional
+        What moves, instead of what the SPEC says: ``params`` of `Objective`.
 
     Raises
     ------
@@ -60,7 +63,8 @@ def load_objective(
     if place == "zoo":
         with default_mode(mode):
             made = _from_zoo(name, checkpoint, data_root, missing_buffers)
-        made.origin = _origin(spec, checkpoint, data_root, missing_buffers, mode)
+        made = made if params is None else made.moving(params)
+        made.origin = _origin(spec, checkpoint, data_root, missing_buffers, params, mode)
         return made
     with _import_path(place), default_mode(mode):
         value = getattr(_import(place), name, None)
@@ -78,13 +82,12 @@ def load_objective(
             "that makes it, without mode=."
         )
     value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
-    value.origin = _origin(spec, checkpoint, data_root, missing_buffers, mode)
+    value = value if params is None else value.moving(params)
+    value.origin = _origin(spec, checkpoint, data_root, missing_buffers, params, mode)
     return value
 
 
-def rebuild(
-    origin: Mapping[str, str | None], population: int | None, samples: int | None, seed: int | None
-) -> Objective:
+def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | None, seed: int | None) -> Objective:
     """Build an objective again from its ``origin``; where it was a subset (of `population` samples), with that."""
     arguments: dict[str, Any] = dict(origin)
     objective = load_objective(**arguments)
@@ -95,17 +98,17 @@ def rebuild(
 
 
 def _origin(
-    spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, mode: str | None
-) -> dict[str, str | None]:
+    spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, params: Any, mode: str | None
+) -> dict[str, Any]:
     """What `load_objective` takes to build the same one from anywhere on this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
     files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
-    made = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
-    if missing_buffers != "refuse":
-        made["missing_buffers"] = missing_buffers
-    return made if mode is None else made | {"mode": mode}
+    made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
+    made |= {} if missing_buffers == "refuse" else {"missing_buffers": missing_buffers}
+    made |= {} if mode is None else {"mode": mode}
+    return made if params is None else made | {"params": params if isinstance(params, str) else list(params)}
 
 
 def _call(function: Any, spec: str) -> Any:
