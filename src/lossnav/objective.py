@@ -426,6 +426,7 @@ class Objective:
 
     def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""
+        require_weights(params, "the point")
         beside = {name: tensor for name, tensor in params.items() if name in self._held}  # of all of the model
         self.require_same_structure({n: t for n, t in params.items() if n not in beside}, "the point")
         belonging = self.buffers_at(params, buffers)
@@ -804,11 +805,7 @@ class Objective:
 
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
-        if not isinstance(params, Mapping):
-            raise StructureMismatchError(
-                f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a "
-                "point of a chart (chart(coords)), or of another model objective.at(model).params."
-            )
+        require_weights(params, what)
         if difference := algebra.first_difference(params, self.params):
             raise StructureMismatchError(
                 f"{what} and the objective differ at {difference}. "
@@ -1270,6 +1267,15 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
 
 def _role_by_name(name: str) -> Role:
     return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
+
+
+def require_weights(params: Any, what: str) -> None:
+    """Raise StructureMismatchError unless it is a dict."""
+    if not isinstance(params, Mapping):
+        raise StructureMismatchError(
+            f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a point of "
+            "a chart (chart(coords)), or of another model objective.at(model).params."
+        )
 
 
 def require_initialised(model: nn.Module) -> None:
