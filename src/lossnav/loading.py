@@ -213,6 +213,7 @@ class _Beginning:
     def __call__(self, worker: int) -> None:
         info = get_worker_info()
         if info is not None:
-            object.__setattr__(info, "dataset", info.dataset.inner)  # it refuses to be changed in the usual way
+            dataset: Any = info.dataset
+            object.__setattr__(info, "dataset", dataset.inner)  # it refuses to be changed in the usual way
         if self.function is not None:
             self.function(worker)
