@@ -63,6 +63,10 @@ def _reporting(command: Callable[P, None]) -> Callable[P, None]:
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files; CIFAR-10: parquet).")
 ]
+EvaluationMode = Annotated[
+    Literal["eval", "train"] | None,
+    typer.Option("--mode", help="train: the loss as training has it (dropout of one seed, batch statistics)."),
+]
 MissingBuffers = Annotated[
     Literal["refuse", "keep"],
     typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
@@ -226,6 +230,7 @@ def evaluate(
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     params: Params = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
@@ -289,7 +294,7 @@ def evaluate(
         else:
             Parts(out, overwrite)
     objective = load_objective(
-        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params, mode=mode
     )
 
     def place(seed: int) -> Any:
@@ -436,6 +441,7 @@ def curvature(
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
     precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
     data_root: DataRoot = None,
@@ -455,6 +461,7 @@ def curvature(
         data_root=data_root,
         missing_buffers=missing_buffers,
         params=params if params == ["all"] else None,
+        mode=mode,
     )
     if subset is not None:
         objective = objective.subset(_subset(subset), seed)
@@ -667,6 +674,7 @@ def explore(
     range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis to begin with.")] = (-1, 1),
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     params: Params = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
@@ -706,7 +714,7 @@ def explore(
         from lossnav.specs import load_objective
 
         objective = load_objective(
-            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params, mode=mode
         )
         kind: Any = {"line": Line, "plane": Plane, "volume": Volume}[chart]
         how = None if normalize == "none" else normalize
@@ -752,6 +760,7 @@ def report(
     spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     data_root: DataRoot = None,
     limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
     seed: Seed = 0,
@@ -764,6 +773,7 @@ def report(
 
     elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root}
     elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
+    elsewhere |= {"mode": mode} if mode is not None else {}
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
@@ -788,6 +798,7 @@ def sharpness(
     ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     params: Params = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
@@ -799,7 +810,7 @@ def sharpness(
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(_setting, options or ()))
     objective = load_objective(
-        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params, mode=mode
     )
     found = run(objective, progress=True, **chosen)
     typer.echo(_json(found.describe()) if as_json else str(found))

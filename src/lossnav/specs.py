@@ -18,7 +18,7 @@ from torch import nn
 
 from lossnav import checkpoints
 from lossnav.errors import LossnavError, SpecError
-from lossnav.objective import Objective
+from lossnav.objective import Mode, Objective, default_mode
 
 
 def load_objective(
@@ -27,6 +27,7 @@ def load_objective(
     checkpoint: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
     missing_buffers: checkpoints.Missing = "refuse",
+    mode: Mode | None = None,
     params: str | Sequence[str] | None = None,
 ) -> Objective:
     """Build the objective that a SPEC names.
@@ -44,6 +45,8 @@ def load_objective(
     missing_buffers : "refuse" or "keep"
         What is done where the checkpoint lacks buffers of the model (running statistics, say): ``missing`` of
         `Objective.at`.
+    mode : "eval" or "train", optional
+        Of the objective, where the code that makes it does not say so itself (see `Objective`).
     params : str or sequence of str, optional
         What moves, instead of what the SPEC says: ``params`` of `Objective`.
 
@@ -58,11 +61,12 @@ def load_objective(
     if not place or not name:
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
     if place == "zoo":
-        made = _from_zoo(name, checkpoint, data_root, missing_buffers)
+        with default_mode(mode):
+            made = _from_zoo(name, checkpoint, data_root, missing_buffers)
         made = made if params is None else made.moving(params)
-        made.origin = _origin(spec, checkpoint, data_root, missing_buffers, params)
+        made.origin = _origin(spec, checkpoint, data_root, missing_buffers, params, mode)
         return made
-    with _import_path(place):
+    with _import_path(place), default_mode(mode):
         value = getattr(_import(place), name, None)
         if value is None:
             raise SpecError(
@@ -72,9 +76,14 @@ def load_objective(
             value = _call(value, spec)
     if not isinstance(value, Objective):
         raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
+    if mode is not None and value.mode != mode:
+        raise SpecError(
+            f"{spec} is an objective in {value.mode} mode, and {mode} mode was asked for. Let {name} be a function "
+            "that makes it, without mode=."
+        )
     value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
     value = value if params is None else value.moving(params)
-    value.origin = _origin(spec, checkpoint, data_root, missing_buffers, params)
+    value.origin = _origin(spec, checkpoint, data_root, missing_buffers, params, mode)
     return value
 
 
@@ -88,7 +97,9 @@ def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | No
     return objective.subset(samples, seed)
 
 
-def _origin(spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, params: Any) -> dict[str, Any]:
+def _origin(
+    spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, params: Any, mode: str | None
+) -> dict[str, Any]:
     """What `load_objective` takes to build the same one from anywhere on this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
@@ -96,6 +107,7 @@ def _origin(spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, pa
     files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
     made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
     made |= {} if missing_buffers == "refuse" else {"missing_buffers": missing_buffers}
+    made |= {} if mode is None else {"mode": mode}
     return made if params is None else made | {"params": params if isinstance(params, str) else list(params)}
 
 
