@@ -83,7 +83,9 @@ class Loss:
     def watch(self) -> Watch | None:
         """What to enter while the loss is computed, where something is to be found out."""
         hidden = self._single is None and self.reduction != "none"
-        return self.reading.watch() if self.reading.predicts or (self.reading.active and hidden) else None
+        if hidden and self.reading.active:
+            return self.reading.watch()
+        return self.reading.watch() if self.reading.predicts and not self.reading.known else None
 
     def weigh(self, value: Measured, watch: Watch | None, outputs: Any, targets: Any) -> Measured:
         """Turn the mean of a batch into numerator and weight, where it is known what it is a mean over."""
@@ -364,11 +366,11 @@ def measure_metrics(
     values: dict[str, Measured] = {}
     for name, metric in metrics.items():
         if getattr(metric, "of_prediction", False):
-            assert watch is not None
+            calls = loss.reading.calls(watch, outputs, targets)
             of_loss = value[0] if isinstance(value, tuple) else value
             known_as = getattr(metric, "name", name)
-            loss.hold_scores(watch.calls, outputs, targets, known_as)
-            values[name] = metric(loss.reading.prediction(watch.calls, of_loss, outputs, targets, n, known_as), n)
+            loss.hold_scores(calls, outputs, targets, known_as)
+            values[name] = metric(loss.reading.prediction(calls, of_loss, outputs, targets, n, known_as), n)
         else:
             values[name] = check_metric(name, metric(outputs, targets), n, targets)
     return values

@@ -114,6 +114,8 @@ class Reading:
         self._factor: Tensor | None = None  # of the mean, or of each of several, and what they are over by the first
         self._is_sum = False  # of several means
         self._counts: list[tuple[int, int]] | None = None  # (shift, ignored) of labels whose number the weight is
+        self._first: Call | None = None  # of a loss of torch's own; what the others are like but for their tensors
+        self._at_once = not follows  # whether every call was given outputs and targets themselves
         self.settled = not (weighs or predicts)
 
     @property
@@ -125,6 +127,17 @@ class Reading:
     def _counts_labels(self) -> bool:
         """Whether weights are known from the labels alone, so that nothing needs to be watched."""
         return self.settled and bool(self._counts)
+
+    @property
+    def known(self) -> bool:
+        """Whether the call that would be seen is known before: torch's own loss, of outputs and targets themselves."""
+        return self.settled and self._at_once and self._first is not None
+
+    def calls(self, watch: Watch | None, outputs: Any, targets: Any) -> Sequence[Call]:
+        """The calls that were seen, or, without a watch, the one that is known."""
+        if watch is not None:
+            return watch.calls
+        return [self._first.of(outputs, targets)] if self.known and self._first is not None else ()
 
     def watch(self) -> Watch:
         """What to enter while the loss is computed."""
@@ -258,6 +271,9 @@ class Reading:
             If the loss does not say.
         """
         useful = [call for call in calls if call.name in (*CLASSES, *YES_OR_NO)]
+        if not self.settled:
+            self._at_once &= len(calls) == len(useful) == 1 and calls[0].is_of(outputs, targets)
+            self._first = calls[0].of(None, None) if self._at_once else None  # no batch is held on to
         if len(useful) == 1:
             return self._of_call(useful[0], value, targets, n, metric)
         if len(useful) > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable
 from typing import Any, cast
@@ -116,6 +117,18 @@ class Call:
             return self.input.shape[0] if self.input.dim() > 1 else 1
         others = [part.shape for part in list(self.arguments.values())[:2] if isinstance(part, Tensor)]
         return torch.Size(torch.broadcast_shapes(*others)).numel()  # type: ignore[no-untyped-call]
+
+    def of(self, input: Any, target: Any) -> Call:
+        """The same with other tensors for input and target, without a result."""
+        other = copy.copy(self)
+        other.arguments = dict(self.arguments)
+        other.arguments |= dict(zip(list(self.arguments)[:2], (input, target), strict=True))
+        vars(other).pop("result", None)
+        return other
+
+    def is_of(self, input: Any, target: Any) -> bool:
+        """Whether it was given these themselves."""
+        return self.input is input and self.target is target
 
     def is_like(self, other: Call) -> bool:
         """Whether another call was given the same tensors."""
