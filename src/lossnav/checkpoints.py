@@ -29,6 +29,7 @@ from lossnav.files import require_writable
 from lossnav.fitting import Match, State, match
 from lossnav.fitting import fit as fit
 from lossnav.matching import EXTRA, pick_words, state_dicts, tree_of, without_model
+from lossnav.moving import trainable
 
 Missing = Literal["refuse", "keep"]
 MISSING: tuple[Missing, ...] = ("refuse", "keep")
@@ -192,6 +193,10 @@ class Anatomy:
         What modules have to say of themselves besides (``get_extra_state``), which no chart moves.
     adapters : mapping of str to mapping
         The configurations of its PEFT adapters, by their names.
+    free : bool
+        Whether what moves was left to the rule (`moving`), so that what is held may move as well.
+    also : frozenset of str
+        What moves only because checkpoints differ in it.
     """
 
     name: str
@@ -202,6 +207,15 @@ class Anatomy:
     aliases: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    free: bool = False
+    also: frozenset[str] = frozenset()
+
+    def letting_move(self, names: Collection[str]) -> Anatomy:
+        """Return the same model, some of whose held parameters move too."""
+        more = [name for name, tensor in self.held.items() if name in names and tensor.is_floating_point()]
+        params = self.params | {name: self.held[name] for name in more}
+        held = {name: tensor for name, tensor in self.held.items() if name not in params}
+        return replace(self, params=params, held=held, also=self.also | set(more))
 
     def other_extra(self, extra: Mapping[str, Any]) -> str | None:
         """The name of an extra state that is another than the model's; None where all are the same."""
@@ -246,13 +260,14 @@ class Anatomy:
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
-    """Say what each tensor of a model is; all its floating-point parameters move."""
+    """Say what each tensor of a model is; what moves is what its user trains (see `moving`)."""
+    trained = trainable(dict(model.named_parameters()))
     parameters = algebra.detach(dict(model.named_parameters()))
-    params = {name: tensor for name, tensor in parameters.items() if tensor.is_floating_point()}
+    params = {name: tensor for name, tensor in parameters.items() if name in trained and tensor.is_floating_point()}
     held = {name: tensor for name, tensor in parameters.items() if name not in params}
     buffers = algebra.detach(dict(model.named_buffers()))
     optional, aliases, extra = optional_buffers(model), aliases_of(model), extra_of(model.state_dict())
-    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra, adapters_of(model))
+    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra, adapters_of(model), True)
 
 
 def extra_of(state: Mapping[str, Any]) -> dict[str, Any]:

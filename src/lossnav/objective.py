@@ -65,6 +65,7 @@ from lossnav.measures import (
     skewness,
     with_gradients,
 )
+from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainable
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
 from lossnav.proof import Case, prove
@@ -115,8 +116,10 @@ class Objective:
         "token_accuracy", of each yes or no "element_accuracy"; "exact_match", where all of a sample is right. What a
         prediction is, and which positions count, follows from the loss. Or ``metric(outputs, targets)`` that returns a
         batch mean or one value a sample.
-    params : str or sequence of str
-        Glob patterns over parameter names: which may move. The others are held at their values.
+    params : "trainable", "all", glob pattern, or a sequence of these
+        Which parameters may move; the others are held at their values. By default those that the user trains
+        (``requires_grad``), and all of a model of which nothing is trained. ``"all"`` moves what is frozen too; a
+        pattern over names moves what it matches, frozen or not.
     reduction : "auto", "mean", "none" or "batch"
         What the loss returns: the mean of the batch, or one value a sample. "auto" finds out for losses with a
         ``reduction`` argument and takes any other for a mean. "batch": a value that belongs to the batch as it came,
@@ -154,8 +157,10 @@ class Objective:
     ----------
     params : dict of str to Tensor
         The centre: a copy of the parameters that may move, or with ``copy=False`` the model's own.
+    moves : str or list of str
+        What was passed as `params`.
     roles : dict of str to {"weight", "bias", "norm"}
-        What each parameter is; "norm" is any parameter of a normalisation layer.
+        What each parameter that moves is; "norm" is any parameter of a normalisation layer.
     transposed : dict of str to int
         Weights whose filters run along the second axis, with their number of groups.
     origin : mapping or None
@@ -184,11 +189,13 @@ class Objective:
     """
 
     params: Params
+    moves: str | list[str]
     roles: dict[str, Role]
     transposed: dict[str, int]
-    origin: Mapping[str, str | None] | None
+    origin: Mapping[str, Any] | None
     _cut: dict[str, Any] | None
     _metrics_cut: dict[str, dict[str, Any]]
+    _also: tuple[str, ...] = ()  # what a chart leads along though it is held by the rule
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
     _adapters: Mapping[str, Mapping[str, Any]] = {}
@@ -201,7 +208,7 @@ class Objective:
         data: Any,
         *,
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
-        params: str | Sequence[str] = "*",
+        params: str | Sequence[str] = TRAINABLE,
         reduction: Literal["auto", "mean", "none", "batch"] = "auto",
         forward: Forward | None = None,
         bn: Literal["frozen", "recompute", "batch"] = "frozen",
@@ -233,17 +240,19 @@ class Objective:
         self._count = resolve_count(count)
 
         everything = dict(model.named_parameters())
-        moving = select_moving(everything, params)
+        self._trained = trainable(everything)
+        moving = select_moving(everything, params, self._trained)
         taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
-        self.params = {name: taken[name] for name in moving}
-        self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
+        self._everything = tuple(taken)
+        self._roles, self._transposed = describe_parameters(model, everything)
+        self._take(moving, taken)
+        self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
         self._optional, self._adapters = (
             checkpoints.optional_buffers(model) | _made_anew(model, bn),
             checkpoints.adapters_of(model),
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
-        self.roles, self.transposed = describe_parameters(model, self.params)
         self._writes_weights, self._unplanned = False, ""
         self._counts, self._cut, self._metrics_cut = count is None, None, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
@@ -256,7 +265,7 @@ class Objective:
                 device=self.device,
                 batch_size=batch_size,
                 budget=data_budget,
-                float_dtype=next(iter(self.params.values())).dtype,
+                float_dtype=next(tensor.dtype for tensor in taken.values() if tensor.is_floating_point()),
                 progress=progress,
                 seed=seed,
             )
@@ -326,14 +335,15 @@ class Objective:
         self = cls.__new__(cls)
         self.name = name or name_of(function)
         self.bn, self.seed = "frozen", seed
-        self.params = algebra.copy(tensors)
+        self._roles = {name: _role_by_name(name) for name in tensors}
+        self._transposed, self._everything = {}, tuple(tensors)
+        self._take(tensors, algebra.copy(tensors))
+        self._trained, self.moves = frozenset(tensors), ALL
         self._writes_weights, self._unplanned = True, "a bare function"  # it may write into what it is given
         self._loss_parameters = 0
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
-        self._held, self._buffers, self._aliases, self._optional = {}, {}, {}, frozenset()
-        self.roles = {name: _role_by_name(name) for name in self.params}
-        self.transposed = {}
+        self._buffers, self._aliases, self._optional = {}, {}, frozenset()
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -367,7 +377,8 @@ class Objective:
         Parameters
         ----------
         params : mapping of str to Tensor
-            Names and shapes of `self.params`. Other dtypes are converted.
+            Names and shapes of `self.params`. Other dtypes are converted. Parameters that are held may be there too:
+            then they are as the point has them.
         buffers : mapping of str to Tensor, optional
             Of the model there: all or some of them. By default those that the point carries (``chart(coords)`` of a
             chart through checkpoints does), and else those of the centre.
@@ -389,9 +400,12 @@ class Objective:
 
     def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""
-        self.require_same_structure(params, "the point")
+        beside = {name: tensor for name, tensor in params.items() if name in self._held}  # of all of the model
+        self.require_same_structure({n: t for n, t in params.items() if n not in beside}, "the point")
         belonging = self.buffers_at(params, buffers)
         point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
+        if beside:
+            point |= self._cast(beside, self._held, "the point")
         if self._writes_weights:
             point = algebra.copy(point)
         misjudged: list[Batch] = []
@@ -569,7 +583,99 @@ class Objective:
     def anatomy(self) -> checkpoints.Anatomy:
         """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
         parts = (self.params, self._held, self._buffers)
-        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, self._extra, self._adapters)
+        free, also = is_left_open(self.moves), frozenset(self._also)
+        return checkpoints.Anatomy(
+            self.name, *parts, self._optional, self._aliases, self._extra, self._adapters, free, also
+        )
+
+    def moving(self, params: str | Sequence[str]) -> Objective:
+        """Return the same objective of which other parameters move: as if it had been made with this `params`.
+
+        Raises
+        ------
+        OptionError
+            If none of the model matches.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
+        >>> objective = Objective(model, "mse", (torch.ones(1, 2), torch.ones(1, 1)))
+        >>> list(objective.params), list(objective.moving("0.*").params)
+        (['1.weight', '1.bias'], ['0.weight', '0.bias'])
+        """
+        made = self._moving(select_moving(self.params | self._held, params, self._trained))
+        made.moves, made._also, made.origin = params if isinstance(params, str) else list(params), (), None
+        return made
+
+    def of_what_moves(self, params: str | Sequence[str]) -> list[str]:
+        """Names of the parameters that `params` stands for (as in `Objective`), of those that move; ``"*"`` is all.
+
+        Raises
+        ------
+        OptionError
+            If it is "all" and some are held still, or a pattern that matches only such.
+        """
+        names: set[str] = set()
+        for word in algebra.listed(params):
+            pattern = "*" if word == ALL else word
+            matching = self._trained if word == TRAINABLE else algebra.select(self._everything, pattern)
+            moving = [name for name in matching if name in self.params]
+            held = [name for name in matching if name in self._held and self._held[name].is_floating_point()]
+            if held and (word == ALL or not moving):
+                raise OptionError(
+                    f'params={params!r} names "{held[0]}", which the objective holds still. Use '
+                    f"objective.moving({params!r}), or make it with Objective(..., params={params!r})."
+                )
+            names |= set(moving)
+        return [name for name in self.params if name in names]
+
+    def moving_also(self, names: Collection[str]) -> Objective:
+        """Return the same objective of which these move too, which the rule alone holds still.
+
+        Raises
+        ------
+        OptionError
+            If `params` said what moves, and not the rule.
+        """
+        more = tuple(name for name in self._everything if name in names and name not in self.params)
+        if not more:
+            return self
+        if not is_left_open(self.moves):
+            raise OptionError(f'params={self.moves!r} holds "{more[0]}" still. Let all of them move: params="all".')
+        made = self._moving([*self.params, *more])
+        made._also = (*self._also, *more)
+        return made
+
+    def moving_only(self, names: Collection[str]) -> Objective:
+        """Return the same objective of which only these move, of those that do; the rest is held where it is."""
+        return self._moving([name for name in self.params if name in names])
+
+    def moving_as(self, description: Mapping[str, Any]) -> Objective:
+        """Return the same objective that moves what one of this `describe` did.
+
+        One from before what is frozen held still says nothing of what moves: there all did.
+        """
+        moves = description.get("moves")
+        if moves is not None:
+            return self.moving_also(moves.get("also", ())) if is_left_open(self.moves) else self
+        if is_left_open(self.moves) and not description.get("parameters_held", 1) and self._held:
+            return self._moving([*self.params, *(n for n, t in self._held.items() if t.is_floating_point())])
+        return self
+
+    def _moving(self, names: Collection[str]) -> Objective:
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        tensors = self.params | self._held
+        other._take(names, {name: tensors[name] for name in self._everything})
+        other._plans, other._verdicts = {}, {}
+        return other
+
+    def _take(self, names: Collection[str], tensors: Params) -> None:
+        """Tell what moves from what is held."""
+        self.params = {name: tensor for name, tensor in tensors.items() if name in names}
+        self._held = {name: tensor for name, tensor in tensors.items() if name not in names}
+        self.roles = {name: self._roles[name] for name in self.params}
+        self.transposed = {name: groups for name, groups in self._transposed.items() if name in self.params}
 
     def around(self, point: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.
@@ -736,6 +842,7 @@ class Objective:
             "metrics": list(self.metrics),
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
+            "moves": self._say_what_moves(),
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
@@ -752,6 +859,12 @@ class Objective:
             "data": self.data_fingerprint,
             "fingerprint": self.fingerprint,
         }
+
+    def _say_what_moves(self) -> dict[str, Any]:
+        """By what rule; and of what is held, and of what moves though the user does not train it, numbers and names."""
+        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params), "held": _some(self._held)}
+        frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
+        return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
 
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
@@ -811,7 +924,8 @@ class Objective:
 
     @property
     def _rounding(self) -> float:
-        wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in self.params.values())
+        every = (tensor for tensor in (*self.params.values(), *self._held.values()) if tensor.is_floating_point())
+        wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in every)
         return 1e-4 if wide else 5e-2
 
     def _hold_metrics(self) -> None:
@@ -989,21 +1103,9 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
     return resolved
 
 
-def select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
-    """Keep the names of floating-point parameters that match one of the glob patterns; raise where none does."""
-    matching = algebra.select(parameters, patterns)
-    chosen = [name for name in matching if parameters[name].is_floating_point()]
-    if complex_ones := [name for name in matching if parameters[name].is_complex()]:
-        warnings.warn(
-            f'Complex parameters are held still: "{complex_ones[0]}" and {len(complex_ones) - 1} more. Store real and '
-            "imaginary part as real tensors (torch.view_as_real) to let them move.",
-            LossnavWarning,
-            stacklevel=3,
-        )
-    if not chosen:
-        names = ", ".join(list(parameters)[:5]) or "none at all"
-        raise OptionError(f"No parameter matches params={patterns!r}. The model's parameters are {names}, …")
-    return chosen
+def _some(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How many tensors and numbers, and the first names."""
+    return {"tensors": len(tensors), "numbers": sum(t.numel() for t in tensors.values()), "names": [*tensors][:3]}
 
 
 def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:

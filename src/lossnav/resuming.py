@@ -75,6 +75,7 @@ def resume(
         )
     if objective is None:
         objective = objective_of(said["objective"], store)
+    objective = objective.moving_as(said["objective"])
     sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
@@ -121,4 +122,5 @@ def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None)
             f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
             "with the same arguments, or pass the objective: ln.resume(store, objective)."
         )
-    return rebuild(origin, said.get("population"), said.get("samples"), said.get("subset_seed"))
+    drawn = said.get("population"), said.get("samples"), said.get("subset_seed")
+    return rebuild(origin, *drawn).moving_as(said)

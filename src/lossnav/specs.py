@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +27,7 @@ def load_objective(
     checkpoint: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
     missing_buffers: checkpoints.Missing = "refuse",
+    params: str | Sequence[str] | None = None,
 ) -> Objective:
     """Build the objective that a SPEC names.
 
@@ -43,6 +44,8 @@ def load_objective(
     missing_buffers : "refuse" or "keep"
         What is done where the checkpoint lacks buffers of the model (running statistics, say): ``missing`` of
         `Objective.at`.
+    params : str or sequence of str, optional
+        What moves, instead of what the SPEC says: ``params`` of `Objective`.
 
     Raises
     ------
@@ -56,7 +59,8 @@ def load_objective(
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
     if place == "zoo":
         made = _from_zoo(name, checkpoint, data_root, missing_buffers)
-        made.origin = _origin(spec, checkpoint, data_root, missing_buffers)
+        made = made if params is None else made.moving(params)
+        made.origin = _origin(spec, checkpoint, data_root, missing_buffers, params)
         return made
     with _import_path(place):
         value = getattr(_import(place), name, None)
@@ -69,13 +73,12 @@ def load_objective(
     if not isinstance(value, Objective):
         raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
     value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
-    value.origin = _origin(spec, checkpoint, data_root, missing_buffers)
+    value = value if params is None else value.moving(params)
+    value.origin = _origin(spec, checkpoint, data_root, missing_buffers, params)
     return value
 
 
-def rebuild(
-    origin: Mapping[str, str | None], population: int | None, samples: int | None, seed: int | None
-) -> Objective:
+def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | None, seed: int | None) -> Objective:
     """Build an objective again from its ``origin``; where it was a subset (of `population` samples), with that."""
     arguments: dict[str, Any] = dict(origin)
     objective = load_objective(**arguments)
@@ -85,14 +88,15 @@ def rebuild(
     return objective.subset(samples, seed)
 
 
-def _origin(spec: str, checkpoint: Any, data_root: Any, missing_buffers: str) -> dict[str, str | None]:
+def _origin(spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, params: Any) -> dict[str, Any]:
     """What `load_objective` takes to build the same one from anywhere on this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
     files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
-    made = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
-    return made if missing_buffers == "refuse" else made | {"missing_buffers": missing_buffers}
+    made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
+    made |= {} if missing_buffers == "refuse" else {"missing_buffers": missing_buffers}
+    return made if params is None else made | {"params": params if isinstance(params, str) else list(params)}
 
 
 def _call(function: Any, spec: str) -> Any:

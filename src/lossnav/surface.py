@@ -751,7 +751,7 @@ def _from_rows(attributes: Mapping[str, Any], axes: Any, rows: Sequence[Row]) ->
 # ---------------------------------------------------------------------- what makes two runs the same
 
 _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
-    "objective": ("samples", "batches", "data_resident", "device", "origin"),
+    "objective": ("samples", "batches", "data_resident", "device", "origin", "moves"),
     "chart": (),
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
     "curvature": (),
