@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
 
-from lossnav.charts import Chart
 from lossnav.corrections import control_variate
-from lossnav.engines import Engine
 from lossnav.errors import Interrupted, OptionError
 from lossnav.evaluation import evaluate
 from lossnav.files import Parts
-from lossnav.objective import Objective
 from lossnav.samplers import Grid
 from lossnav.surface import save_surface
+
+if TYPE_CHECKING:
+    from lossnav.charts import Chart
+    from lossnav.engines import Engine
+    from lossnav.objective import Objective
 
 FEWEST = 6  # points that a correction needs
 
@@ -140,7 +142,8 @@ def coarse_grid(grid: Grid, control: int | Grid) -> Grid:
             f"control={control} does not fit a grid of {' x '.join(map(str, lengths.values()))} points: n points along "
             f"each axis need n - 1 that divides those steps, and {FEWEST} in all. Use {instead}."
         )
-    return Grid(**{name: axis[:: (len(axis) - 1) // (control - 1)] for name, axis in grid.axes.items()})
+    axes: dict[str, Any] = {name: axis[:: (len(axis) - 1) // (control - 1)] for name, axis in grid.axes.items()}
+    return Grid(**axes)
 
 
 def controls_of(points: int, dims: int) -> list[int]:

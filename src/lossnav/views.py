@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ CHARTS: dict[str, type[Chart]] = {
     "rescaled-line": RescaledLine,
     "rescaled-bilinear": RescaledBilinear,
 }
+KINDS = ("random", "hessian", "gradient", "pca")  # of directions
 _STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
 _INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most
 
@@ -34,21 +36,18 @@ class View:
     Attributes
     ----------
     objective : Objective
-        At the centre of the chart.
+        At the centre of the chart. Its ``origin`` says how to make the chart again, where its recipe alone does not.
     chart : Chart
     places : dict of str to list of float
         Of a chart through checkpoints: the coordinates of each file.
     trajectory : Trajectory or None
         That is drawn on the chart.
-    description : dict
-        What `view_of` takes to make the chart again, where its recipe alone does not.
     """
 
     objective: Objective
     chart: Chart
     places: dict[str, list[float]] = field(default_factory=dict)
     trajectory: Trajectory | None = None
-    description: dict[str, Any] = field(default_factory=dict)
 
     def ends(self, n: int) -> dict[str, tuple[float, float]] | None:
         """Ends of each axis so that what is to be seen is on a grid of n points; None where nothing says how far.
@@ -102,7 +101,7 @@ def view_of(
     chart : str, optional
         One of `CHARTS`. By default a plane; through checkpoints what so many of them span; along a gradient a line.
     kinds : sequence of str
-        Of directions: "random" (the default), "hessian", "gradient", "pca" or "moments"; one for all axes, or one each.
+        Of directions: "random" (the default), "hessian", "gradient" or "pca"; one for all axes, or one for each.
     to : sequence of paths
         Checkpoints that the chart leads through, from the objective's own weights.
     trajectory : path, optional
@@ -128,8 +127,7 @@ def view_of(
     """
     if to:
         return _through(objective, chart, list(to), kinds, trajectory, missing_buffers)
-    names = list(kinds) or ["random"]
-    kind = chart or (_STRAIGHT[len(names) - 1] if len(names) > 1 else "line" if names == ["gradient"] else "plane")
+    names, kind = list(kinds) or ["random"], kind_of(chart, kinds)
     dims = CHARTS[kind].dims
     wanted = names * len(dims) if len(names) == 1 else names
     if len(wanted) != len(dims):
@@ -138,17 +136,19 @@ def view_of(
             "one for all axes, or one for each."
         )
     counts = Counter(wanted)
-    if unknown := [name for name in counts if name not in ("random", "hessian", "gradient", "pca", "moments")]:
-        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use random, hessian, gradient or pca.")
     if counts["gradient"] > 1:
         raise OptionError(
-            f"There is one gradient, and a {kind} has {len(dims)} axes. Use --chart line, or name a kind for each axis: "
+            f"There is one gradient, and a {kind} has {len(dims)} axes. Use --chart line, or name a kind for each: "
             "--directions gradient --directions hessian."
+        )
+    rescaled = kind.startswith("rescaled")
+    if trajectory is not None and rescaled:
+        raise OptionError(
+            f"A training run is drawn on a line, plane or volume, not on a {kind}. Choose another --chart."
         )
     run = None if trajectory is None else Trajectory.open(trajectory)
     if counts["pca"] and run is None:
         raise OptionError("pca looks along a recorded run. Add --trajectory FOLDER, which ln.Trajectory wrote.")
-    rescaled = kind.startswith("rescaled")
     center: Any = objective.params
     made: dict[str, list[Any]] = {}
     left_out: dict[str, Any] = {} if exclude is None else {"exclude": list(exclude)}
@@ -158,19 +158,13 @@ def view_of(
         made["pca"], center = list(components), objective.params
     if counts["random"]:
         how = normalize or ("none" if rescaled else "filter")
-        drawn = directions.random(
-            objective,
-            n=counts["random"],
-            normalize=None if how == "none" else how,  # type: ignore[arg-type]
-            distribution=distribution or ("uniform" if rescaled else "normal"),  # type: ignore[arg-type]
-            orthogonal=not rescaled,
-            seed=seed,
-            **left_out,
-        )
-        made["random"] = list(drawn)
+        options: dict[str, Any] = {"normalize": None if how == "none" else how, "orthogonal": not rescaled}
+        options["distribution"] = distribution or ("uniform" if rescaled else "normal")
+        made["random"] = list(directions.random(objective, n=counts["random"], seed=seed, **options, **left_out))
     elif normalize is not None or distribution is not None:
         raise OptionError(
-            f"--normalize and --distribution are of random directions, and these are {', '.join(counts)}. Leave them out."
+            f"--normalize and --distribution are of random directions, and these are {', '.join(counts)}. Leave "
+            "them out."
         )
     if counts["hessian"]:
         made["hessian"] = list(directions.hessian(objective, n=counts["hessian"], seed=seed, **left_out))
@@ -180,8 +174,45 @@ def view_of(
     again: dict[str, Any] = {}
     if counts["pca"]:
         again = {"chart": kind, "kinds": names, "trajectory": _absolute(trajectory), "seed": seed, **left_out}
-        again |= {"normalize": normalize, "distribution": distribution}
-    return View(objective, CHARTS[kind](center, *along), trajectory=run, description=again)
+        again |= {"normalize": normalize, "distribution": distribution, "missing_buffers": missing_buffers}
+        objective.origin = None if objective.origin is None else {**objective.origin, "view": again}
+    return View(objective, CHARTS[kind](center, *along), trajectory=run)
+
+
+def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()) -> str:
+    """Say which chart is meant, before anything is made.
+
+    Raises
+    ------
+    OptionError
+        If a kind of directions is unknown, or so many checkpoints span another chart.
+
+    Examples
+    --------
+    >>> kind_of(None), kind_of(None, ["gradient"]), kind_of(None, to=["a.pt", "b.pt"])
+    ('plane', 'line', 'plane')
+    """
+    if unknown := [name for name in kinds if name not in KINDS]:
+        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+    if not to:
+        several = _STRAIGHT[min(len(kinds), 3) - 1] if len(kinds) > 1 else "plane"
+        return chart or ("line" if list(kinds) == ["gradient"] else several)
+    if len(to) > len(_STRAIGHT):
+        raise OptionError(f"{len(to)} checkpoints beside the first span more than a volume. Pass up to three of them.")
+    kind = _STRAIGHT[len(to) - 1]
+    if chart not in (None, kind):
+        raise OptionError(
+            f"{len(to)} checkpoint(s) beside the first span a {kind}, not a {chart}. Leave out --chart, or pass "
+            "another number of --to."
+        )
+    return kind
+
+
+def recentered(objective: Objective, description: Mapping[str, Any]) -> Objective:
+    """Return the objective at the centre of a view that is described so."""
+    if "pca" not in description.get("kinds", ()):
+        return objective
+    return _at_the_end(objective, Trajectory.open(description["trajectory"]), description["missing_buffers"])
 
 
 def _at_the_end(objective: Objective, run: Trajectory, missing_buffers: Missing) -> Objective:
@@ -195,20 +226,9 @@ def _through(
     objective: Objective, chart: str | None, to: list[Any], kinds: Sequence[str], trajectory: Any, missing: Missing
 ) -> View:
     """A chart through the objective's own weights and those of some files."""
-    if len(to) > len(_STRAIGHT):
-        raise OptionError(
-            f"{len(to)} checkpoints beside the first span more than a volume. Pass up to three with --to."
-        )
-    kind = _STRAIGHT[len(to) - 1]
-    if chart not in (None, kind):
-        raise OptionError(
-            f"{len(to)} checkpoint(s) beside the first span a {kind}, not a {chart}. Leave out --chart, or pass "
-            "another number of --to."
-        )
+    kind = kind_of(chart, to=to)
     if kinds:
-        raise OptionError(
-            "A chart through checkpoints leads along what lies between them. Leave out --directions or --to."
-        )
+        raise OptionError("A chart through checkpoints leads along what lies between them. Leave out --directions.")
     ends = to if missing == "refuse" else [objective.at(path, missing) for path in to]
     if len(ends) == 1:
         found: tuple[Any, ...] = (directions.between(objective, ends[0]),)
@@ -220,7 +240,11 @@ def _through(
     again = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
     run = None if trajectory is None else Trajectory.open(trajectory)
     places = dict(zip(names, coordinates, strict=True))
-    return View(objective, CHARTS[kind](objective, *found), places, run, again)
+    made = CHARTS[kind](objective, *found)
+    if objective.origin is not None:
+        objective = copy.copy(objective)
+        objective.origin = {**(objective.origin or {}), "view": again}
+    return View(objective, made, places, run)
 
 
 def _names(paths: Sequence[str]) -> list[str]:

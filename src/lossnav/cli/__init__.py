@@ -5,5 +5,6 @@ Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with failed points, 130 Ctrl-C, 
 
 from lossnav.cli import train, evaluate, measure, draw, explore  # isort: skip  # in the order of the help
 from lossnav.cli.command import app, main
+from lossnav.cli.options import engine_of
 
-__all__ = ["app", "draw", "evaluate", "explore", "main", "measure", "train"]
+__all__ = ["app", "draw", "engine_of", "evaluate", "explore", "main", "measure", "train"]

@@ -13,7 +13,6 @@ import typer
 from lossnav import __version__
 from lossnav.errors import Interrupted, LossnavError, LossnavWarning, OptionError, SamplerError, SpecError
 
-
 app = typer.Typer(
     name="lossnav",
     help="Navigate the loss space of neural networks.",

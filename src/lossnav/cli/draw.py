@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lossnav.cli.command import app, reporting
-from lossnav.cli.options import Overwrite, Surface
+from lossnav.cli.options import Json, Overwrite, Surface
 from lossnav.cli.tables import as_text, made_words, print_table, summary_words, surface_values
 
 
@@ -16,7 +16,7 @@ from lossnav.cli.tables import as_text, made_words, print_table, summary_words, 
 @reporting
 def info(
     surface: Surface,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a stored surface holds and how it was made."""
     from lossnav.surface import open_surface

@@ -41,7 +41,7 @@ def evaluate(
     out: Annotated[str, typer.Option("--out", "-o", help="Surface to write: a .zarr folder, or a URL.")] = "run.zarr",
     chart: Annotated[
         Literal["line", "plane", "volume", "rescaled-line", "rescaled-bilinear"] | None,
-        typer.Option(help="Where to look. Default: a plane; with --to what the checkpoints span; of a gradient a line."),
+        typer.Option(help="Where to look. Default: a plane; what the checkpoints of --to span; of a gradient a line."),
     ] = None,
     kinds: Kinds = None,
     to: Through = None,
@@ -62,13 +62,14 @@ def evaluate(
     sampler: Annotated[
         Literal["grid", "adaptive"], typer.Option(help="Every point of a grid, or points where the surface bends.")
     ] = "grid",
-    grid: Annotated[int | None, typer.Option(help="Points along each axis of a grid. Default: 51, of a volume 21.")] = None,
+    grid: Annotated[int | None, typer.Option(help="Points along each axis of a grid. Default: 51; volume: 21.")] = None,
     tolerance: Annotated[float, typer.Option(help="Of the adaptive sampler: relative error of the loss.")] = 0.01,
     max_points: Annotated[int, typer.Option(help="Of the adaptive sampler.")] = 2000,
     range_: Annotated[
         tuple[float, float] | None,
         typer.Option(
-            "--range", help="Ends of each axis. Default: -1 1; around the checkpoints of --to, or the path of a --trajectory."
+            "--range",
+            help="Ends of each axis. Default: -1 1; around what --to or --trajectory names.",
         ),
     ] = None,
     auto_range: Annotated[
@@ -130,8 +131,8 @@ def evaluate(
     looks |= {} if exclude is None else {"exclude": [word for word in exclude if word]}
     kind = views.kind_of(chart, looks["kinds"], looks["to"])
     dims = views.CHARTS[kind].dims
-    points = grid or _GRIDS.get(len(dims), 51)
-    samples = None if subset is None else subset_of(subset)
+    points = _GRIDS.get(len(dims), 51) if grid is None else grid
+    samples: Any = None if subset is None else subset_of(subset)
     if control is not None:
         _require_control(control, points, len(dims), subset, sampler, auto_range, seeds)
     alone = seeds == 1 and control is None
@@ -161,9 +162,9 @@ def evaluate(
     if ends_given is None:
         axes = dict(view.ends(points) or axes)
     chosen = _sampler(Grid, Adaptive, sampler, axes, points, tolerance, max_points)
-    part = objective if samples is None or control is not None else objective.subset(samples, seed)
     if dry_run:
-        found = estimate(part if control is None else objective.subset(samples, seed), view.chart, chosen, engine=chosen_engine)
+        part = objective if samples is None else objective.subset(samples, seed)
+        found = estimate(part, view.chart, chosen, engine=chosen_engine)
         whole = None
         if control is not None:
             whole = estimate(objective, view.chart, coarse_grid(chosen, control), engine=chosen_engine)
@@ -172,17 +173,19 @@ def evaluate(
         else:
             print_table(estimate_words(found, seeds, whole))
         return
+    part = objective if samples is None or control is not None else objective.subset(samples, seed)
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
         options: dict[str, Any] = {"engine": chosen_engine, "progress": not live, "on_update": drawn}
         options |= {"store": out, "overwrite": overwrite}
         if seeds > 1:
             many = range(seed, seed + seeds)
-            charts = lambda seed: views.view_of(objective, kind, seed=seed, **looks).chart  # noqa: E731
+            charts: Any = lambda s: views.view_of(objective, kind, **(looks | {"seed": s})).chart  # noqa: E731
             surface = ensemble(part, charts, chosen, many, **options)
         elif control is not None:
-            surface = evaluate_subset(objective, view.chart, chosen, subset=samples, control=control, seed=seed, **options)
+            few: dict[str, Any] = {"subset": samples, "control": control, "seed": seed}
+            surface = evaluate_subset(objective, view.chart, chosen, **few, **options)
         else:
-            kept = {"save_directions": save_directions, "keep_samples": keep_samples}
+            kept: dict[str, Any] = {"save_directions": save_directions, "keep_samples": keep_samples}
             surface = run(part, view.chart, chosen, **kept, **options)
     if view.trajectory is not None:
         from lossnav.projection import evaluate_trajectory

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 import typer
 
 from lossnav.cli.command import app, reporting, say
-from lossnav.cli.options import DataRoot, MissingBuffers, Overwrite, Params, Seed, engine_of
+from lossnav.cli.options import (
+    Checkpoint,
+    DataRoot,
+    Device,
+    Kinds,
+    MissingBuffers,
+    Overwrite,
+    Params,
+    Seed,
+    Through,
+    engine_of,
+)
 from lossnav.errors import Interrupted, OptionError
 
 
@@ -21,14 +32,23 @@ def explore(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Of a SPEC: where points are kept. Default: in lossnav-explore.")
     ] = None,
-    chart: Annotated[Literal["line", "plane", "volume"], typer.Option(help="Of a SPEC: where to look.")] = "plane",
+    chart: Annotated[
+        Literal["line", "plane", "volume"] | None, typer.Option(help="Of a SPEC: where to look. As of evaluate.")
+    ] = None,
+    kinds: Kinds = None,
+    to: Through = None,
+    trajectory: Annotated[Path | None, typer.Option(help="A recorded training run, that pca looks along.")] = None,
     normalize: Annotated[
-        Literal["filter", "layer", "weight", "none"], typer.Option(help="Of the directions.")
-    ] = "filter",
-    range_: Annotated[tuple[float, float], typer.Option("--range", help="Ends of each axis to begin with.")] = (-1, 1),
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+        Literal["filter", "layer", "weight", "none"] | None,
+        typer.Option(help="Of random directions. Default: filter."),
+    ] = None,
+    range_: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="Ends of each axis to begin with. As of evaluate.")
+    ] = None,
+    checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
     params: Params = None,
+    device: Device = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
     plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
@@ -62,18 +82,24 @@ def explore(
         return
     options: dict[str, Any] = {"host": host, "port": port, "allow_hosts": allow_host or (), "browser": False}
     if is_spec:
-        from lossnav import directions
-        from lossnav.charts import Line, Plane, Volume
+        from lossnav import views
         from lossnav.specs import load_objective
 
+        views.kind_of(chart, kinds or (), to or ())  # what cannot be is refused at once
         objective = load_objective(
-            what, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+            what,
+            checkpoint=checkpoint,
+            data_root=data_root,
+            missing_buffers=missing_buffers,
+            params=params,
+            device=device,
         )
-        kind: Any = {"line": Line, "plane": Plane, "volume": Volume}[chart]
-        how = None if normalize == "none" else normalize
-        found = directions.random(objective, n=len(kind.dims), normalize=how, seed=seed)
-        options |= {"ends": range_, "store": out, "overwrite": overwrite, "engine": engine_of("local", plan, precision)}
-        explorer = run(objective, kind(objective.params, *found), block=False, **options)
+        looks: dict[str, Any] = {"kinds": kinds or (), "to": to or (), "trajectory": trajectory, "seed": seed}
+        view = views.view_of(objective, chart, normalize=normalize, missing_buffers=missing_buffers, **looks)
+        around = None if range_ is not None else view.ends(51)
+        ends: Any = (range_ or (-1.0, 1.0)) if around is None else list(around.values())
+        options |= {"ends": ends, "store": out, "overwrite": overwrite, "engine": engine_of("local", plan, precision)}
+        explorer = run(view.objective, view.chart, block=False, **options)
     else:
         explorer = run(what, block=False, **options)
     typer.echo(explorer.url)

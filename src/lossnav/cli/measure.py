@@ -10,11 +10,15 @@ import typer
 from lossnav.cli.command import app, reporting
 from lossnav.cli.options import (
     At,
+    Checkpoint,
     Coordinates,
     DataRoot,
+    Device,
+    Json,
     Level,
     MissingBuffers,
     Overwrite,
+    Params,
     Seed,
     Surface,
     numbers,
@@ -46,12 +50,13 @@ def curvature(
         typer.Option(help="all, or a glob over parameters that move; repeat. Default: all that move."),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights to look at.")] = None,
+    checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
     precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
+    device: Device = None,
     data_root: DataRoot = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
@@ -67,6 +72,7 @@ def curvature(
         data_root=data_root,
         missing_buffers=missing_buffers,
         params=params if params == ["all"] else None,
+        device=device,
     )
     if subset is not None:
         objective = objective.subset(subset_of(subset), seed)
@@ -102,24 +108,25 @@ def report(
     spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    device: Device = None,
     data_root: DataRoot = None,
     limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what a stored picture can and cannot say: warnings, notes, and what to do."""
     from lossnav.reports import report as run
     from lossnav.resuming import objective_of
     from lossnav.surface import open_surface
 
-    elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root}
+    elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root, "device": device}
     elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
         objective = objective_of(open_surface(surface).attrs["objective"], surface, **moved)
     elif any(moved.values()):
-        raise OptionError("--spec, --checkpoint and --data-root say what to measure with. Add --measure.")
+        raise OptionError("--spec, --checkpoint, --data-root and --device say what to measure with. Add --measure.")
     try:
         found = run(surface, objective=objective, seed=seed, limit=limit, progress=True)
     except Interrupted as stopped:
@@ -136,12 +143,13 @@ def sharpness(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Weights to look around.")] = None,
+    checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
     params: Params = None,
+    device: Device = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure how sharp the loss is at the weights, by a named definition, with its uncertainty."""
     from lossnav.flatness import sharpness as run
@@ -149,7 +157,12 @@ def sharpness(
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(setting_of, options or ()))
     objective = load_objective(
-        spec, checkpoint=checkpoint, data_root=data_root, missing_buffers=missing_buffers, params=params
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params,
+        device=device,
     )
     found = run(objective, progress=True, **chosen)
     typer.echo(as_text(found.describe()) if as_json else str(found))
@@ -161,7 +174,7 @@ def interval(
     surface: Surface,
     at: At,
     level: Level = 0.95,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say how sure the loss at a point is: an interval over samples, and whether it holds."""
     from lossnav.intervals import interval as run
@@ -179,7 +192,7 @@ def difference(
     and_: Annotated[str | None, typer.Option("--and", help="The point whose loss is subtracted.")] = None,
     other: Annotated[str | None, typer.Option(help="The surface whose loss is subtracted; of the same data.")] = None,
     level: Level = 0.95,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Subtract the loss at one point from that at another, or of another surface: with its paired standard error."""
     from lossnav.contrasts import difference as run

@@ -26,15 +26,17 @@ Params = Annotated[
 ]
 Checkpoint = Annotated[
     Path | None,
-    typer.Option(help="Weights to look around: a file or folder (docs/checkpoints.md); file.pt::ema for what is in it."),
+    typer.Option(
+        help="Weights to look around: a file or folder (docs/checkpoints.md); file.pt::ema for what is in it."
+    ),
 ]
 Through = Annotated[
     list[Path] | None,
     typer.Option("--to", help="A checkpoint to lead through, from the weights of the SPEC or --checkpoint; repeat."),
 ]
 Kinds = Annotated[
-    list[Literal["random", "hessian", "gradient", "pca"]] | None,
-    typer.Option("--directions", help="One kind for all axes, or one for each: repeat. Default: random."),
+    list[str] | None,
+    typer.Option("--directions", help="random (default), hessian, gradient or pca; repeat: one for each axis."),
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...: where to compute. Default: where the SPEC does.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
@@ -86,6 +88,7 @@ class Coordinates(typer.core.TyperCommand):
     """A command whose --at and --and take as many numbers as there are: ``--at 0 -0.5``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Join the numbers after an option to one value."""
         joined: list[str] = []
         taking = False
         for word in args:
@@ -106,6 +109,7 @@ def _is_number(word: str) -> bool:
 
 
 def numbers(words: str, option: str) -> list[float]:
+    """Read the coordinates of a point."""
     try:
         return [float(word) for word in words.replace(",", " ").split()]
     except ValueError:

@@ -9,6 +9,7 @@ import typer
 
 
 def as_text(value: Any) -> str:
+    """Write a value as JSON."""
     from lossnav.surface import jsonable
 
     return json.dumps(jsonable(value), indent=2, ensure_ascii=False)
@@ -86,6 +87,7 @@ def _in_hours(seconds: float) -> str:
 
 
 def summary_words(surface: Any) -> dict[str, str]:
+    """What came out of a run."""
     found = surface.lossnav.summary()
     words = {"points": f"{found['points']:,}"}
     words |= {f"  {word}": f"{count:,}" for word, count in found["status"].items() if count and word != "ok"}
@@ -115,6 +117,7 @@ def summary_words(surface: Any) -> dict[str, str]:
 
 
 def made_words(surface: Any) -> dict[str, str]:
+    """How a surface was made."""
     objective, chart, engine = (surface.attrs[key] for key in ("objective", "chart", "engine"))
     axes = ", ".join(f"{dim}: {size}" for dim, size in surface.sizes.items())
     words = {
