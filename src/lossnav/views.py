@@ -229,6 +229,7 @@ def _through(
     kind = kind_of(chart, to=to)
     if kinds:
         raise OptionError("A chart through checkpoints leads along what lies between them. Leave out --directions.")
+    names = _names([os.fspath(path) for path in to])
     ends = to if missing == "refuse" else [objective.at(path, missing) for path in to]
     if len(ends) == 1:
         found: tuple[Any, ...] = (directions.between(objective, ends[0]),)
@@ -236,7 +237,6 @@ def _through(
     else:
         found = directions.through(objective, *ends)
         coordinates = [list(map(float, place)) for place in found[0].recipe["places"][1:]]
-    names = _names([os.fspath(path) for path in to])
     again = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
     run = None if trajectory is None else Trajectory.open(trajectory)
     places = dict(zip(names, coordinates, strict=True))
