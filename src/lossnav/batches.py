@@ -22,6 +22,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from lossnav import contents, rng
 from lossnav import params as algebra
 from lossnav.errors import DataError
+from lossnav.loading import Reader, without_restarts
+from lossnav.nouns import described
 from lossnav.progress import Progress
 
 Batch = Any
@@ -85,13 +87,16 @@ class Batches:
     ) -> None:
         if batch_size is None:
             batch_size = default_batch_size(device)
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+            raise DataError(f"batch_size is {described(batch_size)}. Pass a whole number from 1 upwards.")
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}. Pass a whole number from 1 upwards.")
         self.device, self.float_dtype, self.seed = device, float_dtype, seed
         self.written_to = False
-        self._source = _as_iterable(source, batch_size)
+        self._source = without_restarts(_as_iterable(source, batch_size))
         self._kept: list[Batch] | None = []
         self._versions: list[list[int]] = []
+        self._first: Batch = None  # of data that is not kept
         self.n_bytes = 0
         self.count = 0
         with Progress("load data", None, "batches", progress) as bar:
@@ -101,13 +106,22 @@ class Batches:
                 if self._kept is not None:
                     if self.n_bytes > budget:
                         self._require_second_pass(budget)
+                        self._first = self._kept[0] if self._kept else move(batch, device, float_dtype)
                         self._kept = None
                     else:
                         self._kept.append(move(batch, device, float_dtype))
                 bar.advance()
         self._keep(self._kept)
+        if self._kept is not None and isinstance(self._source, Reader):
+            self._source.close()
         if self.count == 0:
-            raise DataError("The data is empty: it yields no batch. Pass at least one sample.")
+            used_up = isinstance(source, Iterator)
+            raise DataError(
+                f"The data is empty: {described(source)} yields nothing, or nothing more. Pass at least one sample: a "
+                "list of batches, or the DataLoader itself, which can be read again."
+                if used_up
+                else "The data is empty: it yields no batch. Pass at least one sample."
+            )
 
     @property
     def resident(self) -> bool:
@@ -127,6 +141,12 @@ class Batches:
 
     def __len__(self) -> int:
         return self.count
+
+    def peek(self) -> Batch:
+        """The first batch, without reading the source, whose workers would begin on the next ones."""
+        if self._kept is None and self._first is not None:
+            return move(self._first, self.device)
+        return next(iter(self))
 
     @property
     def last(self) -> list[Batch]:
@@ -189,7 +209,7 @@ class Batches:
     def first(self, samples: int | None = None) -> Batches:
         """Return the first batch alone, and of it the first samples where it consists of tensors with one row each."""
         with rng.preserved(self.seed, self.device):
-            batch = next(iter(self))
+            batch = self.peek()
         found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
         if samples is not None and len(found) == 1 and -1 not in found and only_tensors(batch):
             batch = map_tensors(batch, lambda tensor: tensor[:samples])
@@ -204,7 +224,7 @@ class Batches:
         if self._kept is not None:
             other._keep([map_tensors(batch, to_double) for batch in self._kept])
         else:
-            other._source = _Doubled(self)
+            other._source, other._first = _Doubled(self), map_tensors(self._first, to_double)
         return other
 
     def update_hash(self, digest: hashlib._Hash, look: Callable[[Batch], None] | None = None) -> None:
@@ -232,16 +252,13 @@ class Batches:
         self._versions[number] = versions(self._kept[number])
 
     def _read(self) -> Iterator[Batch]:
-        """One pass over the source; a loader's own generator is left where it was."""
-        own = getattr(self._source, "generator", None)
-        if not isinstance(own, torch.Generator):
-            yield from self._source
-            return
-        state = own.get_state()
+        """One pass over the source; the generators of a loader and its samplers are left where they were."""
+        states = [(generator, generator.get_state()) for generator in _generators_of(self._source)]
         try:
             yield from self._source
         finally:
-            own.set_state(state)
+            for generator, state in states:
+                generator.set_state(state)
 
     def _require_second_pass(self, budget: int) -> None:
         if isinstance(self._source, Iterator):
@@ -378,10 +395,31 @@ def _hash_batch(batch: Batch, digest: hashlib._Hash) -> None:
         digest.update(type(batch).__qualname__.encode())
 
 
+def _generators_of(source: Any) -> list[torch.Generator]:
+    """The generators of a loader and its samplers."""
+    loader = source.loader if isinstance(source, Reader) else source
+    inner = getattr(loader, "batch_sampler", None)
+    parts = (loader, getattr(loader, "sampler", None), inner, getattr(inner, "sampler", None))
+    found = [getattr(part, "generator", None) for part in parts]
+    return list({id(made): made for made in found if isinstance(made, torch.Generator)}.values())
+
+
 def _as_iterable(source: Any, batch_size: int) -> Any:
     """Turn whatever was given into something that yields batches."""
     if source is None or isinstance(source, str | bytes):
         raise DataError(f"The data is {source!r}. Pass (x, y) tensors, a Dataset, a DataLoader or a list of batches.")
+    if isinstance(source, type):
+        raise DataError(f"The data is {described(source)}. Pass an instance of it: {source.__name__}(…).")
+    if hasattr(source, "to_numpy"):
+        raise DataError(
+            f"The data is {described(source)}, of pandas or the like. Pass tensors: "
+            "(torch.tensor(x.to_numpy(), dtype=torch.float32), torch.tensor(y.to_numpy()))."
+        )
+    for part in source if isinstance(source, tuple | list) else [source]:
+        if isinstance(part, np.ndarray) and part.dtype.kind not in "biufc":
+            raise DataError(
+                f"The data holds an array of {part.dtype}, which no tensor can be made of. Turn it into numbers first."
+            )
     if isinstance(source, Tensor | np.ndarray):
         return _Slices((source,), lambda parts: parts[0], batch_size)
     if isinstance(source, tuple) and source and all(isinstance(part, Tensor | np.ndarray) for part in source):

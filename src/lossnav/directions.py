@@ -25,6 +25,7 @@ from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
 from lossnav.moving import select_moving
 from lossnav.networks import End, Network, together
+from lossnav.nouns import described, require
 from lossnav.objective import Objective, excluded
 from lossnav.params import Params
 
@@ -154,14 +155,14 @@ def random(
     Li, Xu, Taylor, Studer, Goldstein 2018, "Visualizing the Loss Landscape of Neural Nets", section 4.
     Departures: they set excluded layers to zero only when asked, and do not orthogonalise.
     """
+    require(objective, "objective")
     _require_normalization(normalize)
+    _require_number(n)
     if distribution not in ("normal", "uniform"):
         raise OptionError(f"distribution={distribution!r} is unknown. Use 'normal' or 'uniform'.")
-    if n < 1:
-        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
     if not isinstance(seed, int) or seed < 0:
         raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
-    exclude = algebra.listed(exclude)
+    exclude = algebra.listed(() if exclude is None else exclude)
     still = objective.excluded(exclude)
     names = [name for name in objective.params if name not in still]
     if not names:
@@ -325,6 +326,8 @@ def pca(
     >>> found.explained.round(3), [d["weight"].abs().round().tolist() for d in found]
     (array([0.9, 0.1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
     """
+    require(trajectory, "trajectory")
+    _require_number(n)
     if center not in components.CENTERS:
         raise OptionError(f"center={center!r} is unknown. Use 'final' or 'mean'.")
     if scale not in (None, "filter"):
@@ -473,6 +476,8 @@ def through(a: End | Network, *others: End | Network, orthogonal: bool = True) -
     >>> d2["w"], d2.recipe["places"]
     (tensor([0., 2.]), [[0.0, 0.0], [1.0, 0.0], [0.5, 1.5]])
     """
+    if isinstance(a, list | tuple):
+        raise OptionError(f"The first point is {described(a)}. Put a star before it: ln.directions.through(*points).")
     if not others:
         raise OptionError("One point spans no chart. Pass two for a line, three for a plane, four for a volume.")
     networks = tuple(together(a, *others))
@@ -616,6 +621,8 @@ def hessian(
     >>> up["x"].round(decimals=3), round(down.recipe["eigenvalue"], 3)
     (tensor([1., 0.]), -2.0)
     """
+    require(objective, "objective")
+    _require_number(n)
     exclude = algebra.listed(exclude)
     k = (n + 1) // 2 if which == "both" else n
     options: dict[str, Any] = {"which": which, "seed": seed, "tolerance": tolerance, "limit": limit}
@@ -891,6 +898,13 @@ def _normalize(
         )
         scaled[name] = _from_blocks(blocks, tensor.shape, groups).to(tensor.dtype)
     return scaled
+
+
+def _require_number(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise OptionError(f"The number of directions, n, is {described(n)}. Pass a whole number: n=2.")
+    if n < 1:
+        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
 
 
 def _require_normalization(normalize: Any) -> None:

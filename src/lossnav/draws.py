@@ -168,6 +168,16 @@ class Draws:
         norms = {name: [math.sqrt(square) for square in found.diagonal()] for name, found in of_tensors.items()}
         return norms, np.sum(list(of_tensors.values()), axis=0)
 
+    def still(self, name: str) -> int:
+        """Count the entries of a tensor that no direction moves: filters without a norm, or weights that are zero."""
+        if (weights := self._weights.get(name)) is not None:
+            return weights.numel() - int(torch.count_nonzero(weights))
+        if (matrix := self._matrices.get(name)) is None:
+            return 0
+        layout = self._layouts[name]
+        filters = int((matrix == 0).all(0).all(0).sum())
+        return self.like[name].numel() if len(matrix[0, 0]) != layout.filters and filters else filters * layout.entries
+
     # ------------------------------------------------------------------ inside: draws
 
     def _jobs(self, names: Mapping[str, object]) -> list[tuple[str, Part]]:

@@ -43,6 +43,7 @@ from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
 from lossnav.intervals import spread_of
 from lossnav.journal import Row
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.progress import Progress
 from lossnav.samplers import Sampler
@@ -136,6 +137,7 @@ def evaluate(
     >>> ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))["loss"].values
     array([25.,  0., 25.])
     """
+    _require_nouns(objective, chart, sampler, engine)
     return measure(
         PointFunction(objective, chart),
         sampler,
@@ -260,6 +262,7 @@ def stream(
     >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
     [5, 9]
     """
+    _require_nouns(objective, chart, sampler, engine)
     objective, chart = require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
@@ -408,6 +411,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     >>> ln.estimate(bowl, line, ln.Grid(alpha=(-1, 1, 101))).points
     101
     """
+    _require_nouns(objective, chart, sampler, engine)
     objective, chart = require_fit(objective, chart, sampler)
     engine = engine or Local()
     with rng.preserved(device=objective.device):
@@ -490,6 +494,15 @@ def _peak_bytes(device: torch.device) -> float:
     return float(peak) if sys.platform == "darwin" else 1024.0 * peak
 
 
+def _require_nouns(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> None:
+    """Raise where one of the four is something else, or two are exchanged."""
+    require(objective, "objective")
+    require(chart, "chart")
+    require(sampler, "sampler")
+    if engine is not None:
+        require(engine, "engine")
+
+
 def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[Objective, Chart]:
     """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is.
 
@@ -536,6 +549,9 @@ class _Run:
             self.made_of["sampling"] = surfaces.jsonable(sampling)
         if foreign := _foreign_buffers(objective, chart):
             self.made_of["foreign_buffers"] = foreign
+        if (still := chart.still()) is not None:
+            sizes = {name: tensor.numel() for name, tensor in chart.center.items()}
+            self.made_of["still"] = {"entries": sum(sizes.values()), "of": {n: [k, sizes[n]] for n, k in still.items()}}
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from lossnav.errors import MissingExtraError, OptionError, OutputExistsError, OutputNotWritableError, StoreError
+from lossnav.nouns import require_place
 
 SURFACE_SCHEMA = "lossnav.surface"
 TRAJECTORY_SCHEMA = "lossnav.trajectory"
@@ -194,6 +195,7 @@ def is_there(place: Place) -> bool:
     if is_local(place):
         path = Path(place).expanduser()
         return path.exists() and not _is_bare(path)
+    require_place(place)
     import zarr
     from zarr.errors import GroupNotFoundError
 

@@ -123,6 +123,32 @@ def gram(directions: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float64]:
     return products
 
 
+def still(directions: Sequence[Mapping[str, Tensor]], also: Mapping[str, Tensor] | None = None) -> dict[str, int]:
+    """How many entries of each tensor no direction moves, where there are some.
+
+    Lazy directions of one call are not drawn for it: what they leave still is what has no length to be drawn with.
+
+    Parameters
+    ----------
+    directions : sequence of mappings of str to Tensor
+    also : mapping of str to Tensor, optional
+        Entries that are not zero here move too.
+    """
+    families = {direction.family for direction in directions if isinstance(direction, LazyDirection)}
+    if len(families) == 1 and also is None and all(isinstance(direction, LazyDirection) for direction in directions):
+        (family,) = families
+        found = {name: family.draws.still(name) if name in family.norms else hollow.numel()
+                 for name, hollow in family.hollow.items()}  # fmt: skip
+        return {name: count for name, count in found.items() if count}
+    counts = {}
+    for name, first in structure(directions[0]).items():
+        moving = torch.zeros(first.shape, dtype=torch.bool, device=first.device)
+        for tensors in (*directions, *([] if also is None else [also])):
+            moving |= (tensors[name] != 0).to(moving.device)
+        counts[name] = moving.numel() - int(torch.count_nonzero(moving))
+    return {name: count for name, count in counts.items() if count}
+
+
 def combine(
     center: Mapping[str, Tensor], coefficients: Sequence[float], directions: Sequence[Mapping[str, Tensor]]
 ) -> Params:

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from lossnav import contents, rng
 from lossnav.batches import map_tensors, to_double
 from lossnav.calling import Measured, StepValues
+from lossnav.diagnosis import require_same_size
 from lossnav.errors import LossShapeError, OptionError
+from lossnav.nouns import described
 from lossnav.predictions import NAMED
 from lossnav.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.readings import Reading
@@ -54,8 +56,10 @@ class Loss:
             loss = _LOSSES[loss]
         if reduction not in ("auto", "mean", "none", "batch"):
             raise OptionError(f"reduction={reduction!r} is unknown. Use 'auto', 'mean', 'none' or 'batch'.")
+        if isinstance(loss, type):
+            raise OptionError(f"The loss is {described(loss)}. Pass an instance of it: loss={loss.__name__}().")
         if loss is not None and not callable(loss):
-            raise OptionError(f"The loss is a {type(loss).__name__}. Pass a callable loss(outputs, targets).")
+            raise OptionError(f"The loss is {described(loss)}. Pass a callable loss(outputs, targets).")
         self.function, self.reduction = loss, reduction
         self._scores_held = loss is None  # whether they do not depend on the targets
         self.by_inputs = False  # whether it differentiates the network by its inputs, as of a PINN
@@ -101,6 +105,8 @@ class Loss:
         if self.function is None:
             return self.check(_own_loss(outputs), n, targets)
         outputs = logits(outputs)
+        if not self.reading.settled or not self._proven:
+            require_same_size(self.function, outputs, targets)
         if self._single is None:
             return self.check(self.function(outputs, targets), n, targets)
         single = self._single(outputs, targets)
@@ -203,7 +209,7 @@ class Loss:
         """Hold a value against what the reduction promises: a scalar, or (n, ...) averaged to (n,)."""
         targets_n = length_of(targets)
         if not isinstance(value, Tensor):
-            value = torch.as_tensor(value, dtype=torch.float64)
+            value = self._number(value)
         if self.reduction == "none":
             if value.dim() == 0 or value.shape[0] not in (n, targets_n):
                 raise LossShapeError(
@@ -218,6 +224,23 @@ class Loss:
             )
         scalar: Tensor = value.reshape(())
         return scalar
+
+    def _number(self, value: Any) -> Tensor:
+        """A number or an array as a tensor."""
+        try:
+            return torch.as_tensor(value, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError):
+            pass
+        if isinstance(value, Mapping) and self.function is None:
+            terms = ", ".join(map(str, value))
+            raise LossShapeError(
+                f"The model returned a dict with {terms}, none of them 'loss'. Say what its loss is: "
+                "forward=lambda model, batch: (sum(model(*batch).values()), None)."
+            )
+        raise LossShapeError(
+            f"The loss {self.name} returned {described(value)} where one number was expected. Return the mean of the "
+            "batch, or with reduction='none' one value a sample."
+        )
 
     def _prove(self, outputs: Any, targets: Any, single: Any, n: int) -> None:
         """Keep single losses only while their mean is the loss."""
@@ -331,8 +354,10 @@ def logits(outputs: Any) -> Any:
     return getattr(outputs, "logits", outputs)
 
 
-def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, Metric]:
+def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | None) -> dict[str, Metric]:
     """Turn names and callables into one dict of callables; the order is kept."""
+    if metrics is None:
+        return {}
     if isinstance(metrics, Mapping):
         named: list[tuple[str, str | Metric]] = [(str(name), metric) for name, metric in metrics.items()]
     else:
@@ -344,6 +369,9 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> d
             if metric not in NAMED:
                 raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(NAMED)}, or pass a callable.")
             metric = NAMED[metric]
+        if isinstance(metric, type) or not callable(metric):
+            hint = f"an instance of it: {{{name!r}: {name}(…)}}" if isinstance(metric, type) else "a callable"
+            raise OptionError(f"The metric {name!r} is {described(metric)}. Pass {hint}, or a name such as 'accuracy'.")
         if name in _TAKEN or not _NAME.fullmatch(name):
             raise OptionError(
                 f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import math
 import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property, partial
@@ -41,6 +42,7 @@ from lossnav.calling import (
 from lossnav.counting import Counting, resolve_count
 from lossnav.cuts import Cut, Probe
 from lossnav.cuts import probes as few_samples
+from lossnav.diagnosis import TARGET_KEYS, explained, no_pair
 from lossnav.errors import (
     BatchDependenceWarning,
     CheckpointMismatchError,
@@ -52,6 +54,7 @@ from lossnav.errors import (
     StructureMismatchError,
     TrainModeWarning,
 )
+from lossnav.layers import count_roles, describe_layers
 from lossnav.measures import (
     Loss,
     Metric,
@@ -67,6 +70,7 @@ from lossnav.measures import (
     with_gradients,
 )
 from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainable
+from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
 from lossnav.proof import Case, prove
@@ -223,13 +227,11 @@ class Objective:
         count: Callable[[Batch], int] | Literal["samples", "targets"] | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise OptionError(
-                f"The model is a {type(model).__name__}, not an nn.Module. "
-                "For a function of parameters use Objective.from_function(f, params)."
-            )
+            raise _no_model(model, loss)
         if bn not in ("frozen", "recompute", "batch"):
             raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
         require_initialised(model)
+        _require_floating(model)
         _warn_in_train_mode(model, bn)
         self.name = type(model).__name__
         self.bn, self.seed = bn, seed
@@ -242,6 +244,7 @@ class Objective:
 
         everything = dict(model.named_parameters())
         self._trained = trainable(everything)
+        params = _patterns(params, model)
         moving = select_moving(everything, params, self._trained)
         taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
         self._everything = tuple(taken)
@@ -254,8 +257,9 @@ class Objective:
             checkpoints.adapters_of(model),
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
+        self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
         self._writes_weights, self._unplanned = False, ""
-        self._counts, self._cut, self._metrics_cut = count is None, None, {}
+        self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
         self._adopt(make_passes(model, step, bn, self.device))
@@ -325,8 +329,19 @@ class Objective:
         >>> bowl.evaluate({"x": torch.tensor([3.0, 4.0])})
         {'loss': 25.0}
         """
+        if isinstance(function, nn.Module):
+            raise OptionError(
+                f"The function is {described(function)}. Pass ln.Objective(model, loss, data), or a function of "
+                "parameters: lambda params, batch: loss(torch.func.functional_call(model, params, batch[0]), batch[1])."
+            )
+        if not isinstance(params, Mapping):
+            raise OptionError(
+                f"The parameters are {described(params)}, not a dict of name to tensor. Pass "
+                'dict(model.named_parameters()), or {"x": torch.zeros(2)}.'
+            )
         if not params:
             raise OptionError("There are no parameters. Pass a dict of name to tensor.")
+        _require_callable_with(function, has_data=data is not None)
         tensors = {param_name: torch.as_tensor(value) for param_name, value in params.items()}
         for param_name, tensor in tensors.items():
             if not tensor.is_floating_point():
@@ -345,6 +360,7 @@ class Objective:
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
         self._buffers, self._aliases, self._optional = {}, {}, frozenset()
+        self._layers = None
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -354,7 +370,7 @@ class Objective:
                 "that is called as yours is."
             )
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
-        self._metrics_cut = {}
+        self._metrics_cut, self._cut_samples = {}, 0
         self.samples = self.population = self.subset_seed = self.origin = None
         self._plans, self._verdicts = {}, {}
         self.batches = None
@@ -417,6 +433,10 @@ class Objective:
             except LossMisjudgedError as error:  # each time the loss is taken for less, or differentiates
                 misjudged.append(error.batch)
                 continue
+            except Exception as error:
+                if (said := explained(error)) is error:
+                    raise
+                raise said from error
             self._loss.settle()
             if misjudged:
                 self._hold_cuts(misjudged[-1])
@@ -539,15 +559,17 @@ class Objective:
         return min(total, max(_LEAST_SUBSET, math.ceil(enough) if math.isfinite(enough) else total))
 
     def at(
-        self, state: Mapping[str, Tensor] | str | os.PathLike[str], missing: checkpoints.Missing = "refuse"
+        self,
+        state: Mapping[str, Tensor] | nn.Module | str | os.PathLike[str],
+        missing: checkpoints.Missing = "refuse",
     ) -> Objective:
         """Return the same objective centred at other weights, such as a checkpoint's.
 
         Parameters
         ----------
-        state : mapping of str to Tensor, or path
-            A state dict or a file of one: every parameter that moves and every buffer, and if it has them the held
-            parameters. Buffers that a model saves in no file (``persistent=False``) and the counter
+        state : mapping of str to Tensor, nn.Module or path
+            A state dict, a module, or a file of a state dict: every parameter that moves and every buffer, and if it
+            has them the held parameters. Buffers that a model saves in no file (``persistent=False``) and the counter
             ``num_batches_tracked`` may be missing, and with a `bn` other than "frozen" the statistics of BatchNorm.
         missing : "refuse" or "keep"
             What is done where others are missing: ``keep`` takes those that the objective has, with a warning that
@@ -564,6 +586,8 @@ class Objective:
         >>> objective = Objective(model, "mse", (torch.zeros(2, 1), torch.zeros(2, 1)))
         >>> later = objective.at(model.state_dict() | {"1.running_mean": torch.tensor([3.0])})
         """
+        if isinstance(state, nn.Module):
+            state = state.state_dict()
         if isinstance(state, str | os.PathLike):
             given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:
@@ -669,6 +693,8 @@ class Objective:
         tensors = self.params | self._held
         other._take(names, {name: tensors[name] for name in self._everything})
         other._plans, other._verdicts = {}, {}
+        if other._layers is not None:
+            other._layers = other._layers | count_roles(other.roles, other.params)
         return other
 
     def _take(self, names: Collection[str], tensors: Params) -> None:
@@ -769,6 +795,11 @@ class Objective:
 
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
+        if not isinstance(params, Mapping):
+            raise StructureMismatchError(
+                f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a "
+                "point of a chart (chart(coords)), or of another model objective.at(model).params."
+            )
         if difference := algebra.first_difference(params, self.params):
             raise StructureMismatchError(
                 f"{what} and the objective differ at {difference}. "
@@ -844,12 +875,16 @@ class Objective:
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
             "moves": self._say_what_moves(),
+            "held": list(self._held),
+            "layers": None if self._layers is None else dict(self._layers),
+            "buffers": None if self._layers is None else len(self._buffers),
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
             "subset_seed": self.subset_seed,
             "batches": None if self.batches is None else len(self.batches),
             "cut": self._cut,
+            "cut_samples": self._cut_samples,
             "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
@@ -862,8 +897,8 @@ class Objective:
         }
 
     def _say_what_moves(self) -> dict[str, Any]:
-        """By what rule; and of what is held, and of what moves though the user does not train it, numbers and names."""
-        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params), "held": _some(self._held)}
+        """By what rule, and what of it the user does not train."""
+        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params)}
         frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
         return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
 
@@ -876,7 +911,7 @@ class Objective:
     def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
         """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
         with rng.preserved(self.seed, self.device):
-            first: Batch = data_batches.move(next(iter(self.batches or [])), self.device)
+            first: Batch = None if self.batches is None else data_batches.move(self.batches.peek(), self.device)
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
@@ -897,8 +932,9 @@ class Objective:
         if self.batches is None or self.bn == "batch" or self._loss.reduction == "batch" or not self._counts:
             return
         with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
-            batches = [next(iter(self.batches)), *self.batches.last] if misjudged is None else [misjudged]
+            batches = [self.batches.peek(), *self.batches.last] if misjudged is None else [misjudged]
         found = self._cuts(batches)
+        self._cut_samples = sum(cut.samples for cut in found)
         reading = self._loss.reading
         if reading.loose and not reading.weighs:  # a mean and something more: perhaps what that is does not matter
             reading.take(True)
@@ -940,7 +976,7 @@ class Objective:
         if not own or not self._counts:
             return
         with rng.preserved(self.seed, self.device):
-            batches = [next(iter(self.batches)), *self.batches.last]
+            batches = [self.batches.peek(), *self.batches.last]
         for name, metric in own.items():
             found = self._measuring(self._loss, {name: metric})._cuts(batches, name)
             if apart := [cut for cut in found if not cut.agrees(self._rounding)]:
@@ -993,7 +1029,7 @@ def _measure(
     def measure() -> StepValues:
         watch = loss.watch()
         with watch if watch is not None and loss.function is None else nullcontext():
-            outputs, targets = forward(model, batch)
+            outputs, targets = _pair(forward(model, batch))
         n = count(batch, targets)
         with watch if watch is not None and loss.function is not None else nullcontext():
             value = loss(outputs, targets, n)
@@ -1006,6 +1042,32 @@ def _measure(
     except LossMisjudgedError as error:
         error.batch = batch
         raise
+
+
+def _require_callable_with(function: Callable[..., Any], has_data: bool) -> None:
+    """Raise where a function cannot be called with parameters, and with a batch where there is data."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*([None, None] if has_data else [None]))
+    except TypeError:
+        call = "function(params, batch)" if has_data else "function(params)"
+        raise OptionError(
+            f"The function takes ({', '.join(signature.parameters)}), and {'with' if has_data else 'without'} data it "
+            f"is called {call}. {'Take both' if has_data else 'Pass data=, or a function of parameters alone'}."
+        ) from None
+
+
+def _pair(made: Any) -> tuple[Any, Any]:
+    """What `forward=` returned; a tensor of two rows is no pair."""
+    if isinstance(made, tuple | list) and len(made) == 2:
+        return made[0], made[1]
+    raise OptionError(
+        f"forward= returned {described(made)}. Return outputs and targets: "
+        "forward=lambda model, batch: (model(batch[0]), batch[1])."
+    )
 
 
 def _measure_function(
@@ -1037,32 +1099,41 @@ def _measure_function(
         raise
 
 
-_TARGET_KEYS = ("labels", "label", "targets", "target", "y")
-
-
 def _default_forward(own_loss: bool) -> Forward:
     def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
         if isinstance(batch, Mapping):
-            key = next((key for key in _TARGET_KEYS if key in batch), None)
+            key = next((key for key in TARGET_KEYS if key in batch), None)
             targets = None if key is None else batch[key]
             if own_loss:
                 return model(**batch), targets
             if key is not None:
                 return model(**{name: part for name, part in batch.items() if name != key}), targets
             raise DataError(
-                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(_TARGET_KEYS)}. "
+                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
                 "Pass forward=lambda model, batch: (outputs, targets)."
             )
         if own_loss and isinstance(batch, list | tuple | Tensor):
             return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
         if isinstance(batch, list | tuple) and len(batch) >= 2:
             return model(*batch[:-1]), batch[-1]
-        raise DataError(
-            f"A batch is a {type(batch).__name__}, which does not unpack into (x, y). "
-            "Pass forward=lambda model, batch: (outputs, targets)."
-        )
+        raise no_pair(batch)
 
     return forward
+
+
+def _no_model(model: Any, loss: Any) -> OptionError:
+    """The error for what was passed in the place of a model."""
+    said = f"The model is {described(model)}, not an nn.Module. "
+    if isinstance(loss, nn.Module) and callable(model):
+        return OptionError(f"{said}The order is ln.Objective(model, loss, data).")
+    if isinstance(model, type):
+        return OptionError(f"{said}Pass an instance: {model.__name__}(…), with its trained weights.")
+    if isinstance(model, Mapping | str | os.PathLike):
+        load = "torch.load(path, weights_only=True)" if not isinstance(model, Mapping) else "state_dict"
+        return OptionError(
+            f"{said}Weights have no code: build the model they belong to, then model.load_state_dict({load})."
+        )
+    return OptionError(f"{said}For a function of parameters use Objective.from_function(f, params).")
 
 
 def _parameters_of_loss(loss: Loss, model: nn.Module) -> int:
@@ -1181,6 +1252,59 @@ def require_initialised(model: nn.Module) -> None:
             raise ObjectiveError(
                 f'"{name}" of the model is not initialised yet. Pass one batch through the model first.'
             )
+        if parameter.is_meta:
+            raise ObjectiveError(
+                f'"{name}" of the model is on the meta device, where weights have no numbers. Load them: '
+                "model.to_empty(device='cpu'), then model.load_state_dict(state_dict)."
+            )
+
+
+def _require_floating(model: nn.Module) -> None:
+    """Raise where no parameter of a model can move, and say so where some cannot: whole numbers have no small steps."""
+    parameters = dict(model.named_parameters())
+    if not any(parameter.is_floating_point() or parameter.is_complex() for parameter in parameters.values()):
+        packed = [name for name, module in model.named_modules() if hasattr(module, "_packed_params")]
+        what = f"its weights are quantised (packed in {packed[0]!r})" if packed else "it has none of floating point"
+        raise OptionError(
+            f"The model {type(model).__name__} has no parameter that can move: {what}. Pass the model before it was "
+            "quantised, in floating point." if packed or parameters else
+            f"The model {type(model).__name__} has no parameters, so there is nothing to move. Pass one with weights."
+        )  # fmt: skip
+    whole = {n: p for n, p in parameters.items() if not (p.is_floating_point() or p.is_complex())}
+    if whole:
+        name, first = next(iter(whole.items()))
+        count = sum(parameter.numel() for parameter in whole.values())
+        warnings.warn(
+            f'{count:,} numbers in {len(whole)} tensors of dtype {first.dtype} (such as "{name}") are held still: '
+            "whole numbers have no small steps. Pass the model before it was quantised to let them move.",
+            LossnavWarning,
+            stacklevel=4,
+        )
+
+
+def _patterns(words: Any, model: nn.Module) -> str | list[str]:
+    """The patterns of `params=`, with the first names of tied weights that they match by another.
+
+    Raises
+    ------
+    OptionError
+        If it holds tensors; it says their names.
+    """
+    if isinstance(words, str):
+        listed: list[Any] = [words]
+    else:
+        listed = list(words) if isinstance(words, Iterable) else [words]
+    if wrong := [word for word in listed if not isinstance(word, str)]:
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        known = [names[id(word)] for word in listed if id(word) in names]
+        line = f"params={known!r}" if known else "params='layer1.*'"
+        raise OptionError(
+            f"params= holds {described(wrong[0])}; it takes names of parameters, or patterns over them. Pass {line}."
+        )
+    firsts = {
+        first for name, first in checkpoints.aliases_of(model).items() if first and algebra.select([name], listed)
+    }
+    return listed + sorted(firsts) if firsts else words
 
 
 def _drops(module: nn.Module) -> bool:

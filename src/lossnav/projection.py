@@ -35,6 +35,7 @@ from lossnav.errors import (
 from lossnav.files import TRAJECTORY_SCHEMA, Place, name_of
 from lossnav.groups import TRAJECTORY, TRAJECTORY_VERSION, open_trajectory, save_group
 from lossnav.interrupts import StopRequests
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.params import Params
 from lossnav.progress import Progress, track
@@ -88,6 +89,8 @@ def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = Non
     >>> float(path["alpha"][0]), float(path["residual"][0]), float(path["distance"][0])
     (3.0, 4.0, 5.0)
     """
+    require(trajectory, "trajectory")
+    require(chart, "chart")
     gram = lazily.gram(chart.basis)
     _require_tensors(trajectory, chart.center, "the chart")
     places, residuals, distances = [], [], []
@@ -179,6 +182,9 @@ def evaluate_trajectory(
     StoreError
         If the store cannot be written, with the path in ``.surface``.
     """
+    require(objective, "objective")
+    require(chart, "chart")
+    require(trajectory, "trajectory")
     if buffers not in BUFFERS:
         raise OptionError(f"buffers={buffers!r} is unknown. Use 'snapshot' or 'objective'.")
     if taken := set(objective.metrics) & {*chart.dims, *_NAMES}:

@@ -26,6 +26,7 @@ from lossnav import contents, rng
 from lossnav import params as algebra
 from lossnav.batches import Batch
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues
+from lossnav.diagnosis import explained
 from lossnav.errors import DataError, LossShapeError, ObjectiveError, OptionError
 from lossnav.measures import LossMisjudgedError, reduce_steps
 from lossnav.memory import free_bytes
@@ -150,7 +151,7 @@ def prove(case: Case) -> Proven:
             return found
     if difference is None:  # it is not the way of calling: the user's own mistake is more useful
         assert failure is not None
-        raise failure from None
+        raise explained(failure, always=True) from failure
     if _contradicts_itself(case, part):
         return found
     expected, value, where = difference

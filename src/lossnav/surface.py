@@ -33,6 +33,7 @@ from lossnav.errors import (
 )
 from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
 from lossnav.journal import Row
+from lossnav.nouns import no_surface
 
 SCHEMA_VERSION = 1
 
@@ -218,7 +219,9 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     SchemaTooNewError
         If a newer lossnav wrote it.
     """
-    if not isinstance(dataset, xr.Dataset) or dataset.attrs.get("schema") != SURFACE_SCHEMA:
+    if not isinstance(dataset, xr.Dataset):
+        raise no_surface(dataset)
+    if dataset.attrs.get("schema") != SURFACE_SCHEMA:
         raise NotASurfaceError(
             "This is not a lossnav surface: its attributes lack the schema. "
             "Pass what ln.evaluate returned, or a path that lossnav evaluate wrote."
@@ -751,7 +754,18 @@ def _from_rows(attributes: Mapping[str, Any], axes: Any, rows: Sequence[Row]) ->
 # ---------------------------------------------------------------------- what makes two runs the same
 
 _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
-    "objective": ("samples", "batches", "data_resident", "device", "origin", "moves"),
+    "objective": (
+        "samples",
+        "batches",
+        "data_resident",
+        "device",
+        "origin",
+        "held",
+        "moves",
+        "layers",
+        "buffers",
+        "cut_samples",
+    ),
     "chart": (),
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
     "curvature": (),

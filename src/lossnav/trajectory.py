@@ -38,6 +38,7 @@ from lossnav.errors import (
 )
 from lossnav.files import TRAJECTORY_HEADER, TRAJECTORY_SCHEMA, is_trajectory, require_writable
 from lossnav.moving import TRAINABLE, is_left_open, select_moving
+from lossnav.nouns import described
 from lossnav.objective import Role, describe_parameters, require_initialised
 from lossnav.params import Params
 from lossnav.progress import track
@@ -148,9 +149,7 @@ class Trajectory:
         overwrite: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
-            raise OptionError(
-                f"The model is a {type(model).__name__}, not an nn.Module. Pass the model that is trained."
-            )
+            raise OptionError(f"The model is {described(model)}, not an nn.Module. Pass the model that is trained.")
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise OptionError(f"every={every!r} is no number of steps. Pass 1 or more.")
         if dtype is not None and dtype not in DTYPES:

@@ -99,7 +99,7 @@ def test_a_centre_that_is_not_a_minimum_is_found_where_the_picture_hides_it():
     """The slope is along one of 300 weights: no slice shows it, the gradient does."""
     tilted = bent(np.full(300, 1.0), tilt=0.3)
     _, surface = line_of(tilted, n=5, reach=0.5, seed=0)
-    assert ln.report(surface)["minimum"].level == "ok"
+    assert ln.report(surface)["minimum"].level == "unknown"
     found = ln.report(surface, objective=tilted)
     assert found["minimum"].level == "warning"
     assert found["minimum"].values["fall"] == pytest.approx(0.3**2 / 2, rel=1e-3)
@@ -113,7 +113,7 @@ def test_a_chart_that_cannot_be_made_again_leaves_what_is_of_the_centre():
     surface = ln.evaluate(saddle, line, ln.Grid(alpha=(-1, 1, 13)), engine=PLAIN, progress=False)
     without, with_it = (ln.report(surface, objective=saddle, chart=chart) for chart in (None, line))
     assert without["saddle"].level == with_it["saddle"].level == "warning"
-    assert "descent" not in without
+    assert without["descent"].level == without["radial"].level == "unknown" and "chart=" in without["descent"].do
     elsewhere = ln.Line({"x": torch.ones(32, dtype=torch.float64)}, along)
     surface = ln.evaluate(saddle, elsewhere, ln.Grid(alpha=(-1, 1, 3)), engine=PLAIN, progress=False)
     with pytest.raises(errors.ChartError, match="chart="):
@@ -188,7 +188,7 @@ class Normed(nn.Module):
     [
         (True, "batch", "warning", "each batch's own statistics"),
         (False, "frozen", "warning", "depends on its batch"),
-        (True, "frozen", "note", "1 BatchNorm layers keep"),
+        (True, "frozen", "note", "1 BatchNorm layer keeps"),
         (True, "recompute", "ok", "made anew"),
     ],
 )
@@ -244,7 +244,7 @@ def test_losses_that_hide_their_samples_have_no_error_of_differences():
     assert difference(objective, objective.params, objective.params) == (0.0, None)
     assert batch_dependence(objective) is None
     _, surface = plane_of(objective, n=5)
-    assert ln.report(surface, objective=objective)["noise"].level == "note"
+    assert ln.report(surface, objective=objective)["noise"].level == "unknown"
 
 
 def test_differences_measured_sample_by_sample_clear_a_subset(clean):
@@ -289,7 +289,7 @@ def test_what_was_measured_is_kept_beside_the_run(clean, tmp_path):
     assert ln.open(store).equals(surface)
     other = surface.copy()
     other.attrs = surface.attrs | {"objective": surface.attrs["objective"] | {"fingerprint": "0" * 16}}
-    assert "descent" not in ln.report(other, kept)  # measured on something else
+    assert ln.report(other, kept)["descent"].level == "unknown"  # measured on something else
 
 
 def test_another_objective_or_chart_is_refused(clean):
@@ -327,7 +327,7 @@ def test_a_stored_spectrum_counts(clean, monkeypatch):
     again = ln.report(surface, spectrum, objective=objective)
     assert again["saddle"].values["lambda_max"] == 9.0
     spectrum.attrs["point"] = "elsewhere"
-    assert ln.report(surface, spectrum)["saddle"].level == "note"
+    assert ln.report(surface, spectrum)["saddle"].level == "unknown"
 
 
 def test_a_report_that_is_stopped_keeps_what_it_measured(clean, tmp_path, monkeypatch):

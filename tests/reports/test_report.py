@@ -27,6 +27,9 @@ from lossnav.reports.subject import Subject
 from lossnav.specs import load_objective
 from lossnav.surface import join_seeds
 
+LAYERS = {
+    "batch_norms": 1, "batch_statistics": 0, "running_statistics": 0, "norm_tensors": 2, "weights": 3, "rectifiers": 1,
+}  # fmt: skip
 ENGINE = {"kind": "Local", "plan": "plain", "precision": "native"}
 
 
@@ -39,9 +42,10 @@ def picture(values=None, se=1e-4, objective=None, chart=None, **attrs):
     if values is None:
         x = np.linspace(-1, 2, 21)
         values = 0.3 + np.add.outer(x**2, x**2)
-    objective = {"model": "Net", "loss": "cross_entropy", "samples": 1000, "bn": "recompute", "dtype": "float32"} | (
-        objective or {}
-    )
+    objective = {
+        "model": "Net", "loss": "cross_entropy", "samples": 1000, "bn": "recompute", "dtype": "float32",
+        "layers": LAYERS, "buffers": 3, "cut_samples": 8, "batches": 1,
+    } | (objective or {})  # fmt: skip
     recipe = {"kind": "random", "normalize": "filter", "norm": 3.0, "norms": {"a": 2.0, "b": 2.0, "c": 1.0}}
     k = np.ndim(values)
     chart = {
@@ -50,7 +54,14 @@ def picture(values=None, se=1e-4, objective=None, chart=None, **attrs):
     } | (chart or {})  # fmt: skip
     if k == 1:
         chart["cosines"] = {}
-    defaults = {"engine": ENGINE, "center": {"loss": float(np.nanmin(values))}, "finished": True, "interrupted": False}
+    still = {"entries": 100, "of": {}}
+    defaults = {
+        "still": still,
+        "engine": ENGINE,
+        "center": {"loss": float(np.nanmin(values))},
+        "finished": True,
+        "interrupted": False,
+    }
     return made(values, dims=chart["dims"], se=se, **defaults | attrs | {"objective": objective, "chart": chart})
 
 
@@ -64,8 +75,10 @@ def test_a_clean_picture_has_no_warning():
         "holes", "grid", "range", "angles", "lengths", "scale", "held still", "batch norm", "data", "noise", "ripples",
         "precision", "minimum", "saddle",
     }  # fmt: skip
-    assert report["saddle"].level == "note"  # it was not measured
-    assert str(report).splitlines()[-1] == f"0 warnings, {len(report.notes)} notes, {report.counts['ok']} ok"
+    assert report["saddle"].level == "unknown"  # it was not measured
+    counts = report.counts
+    said = f"0 warnings, 1 note, {counts['unknown']} not known, {counts['ok']} ok"
+    assert str(report).splitlines()[-1] == said
 
 
 def test_every_line_says_why_and_what_to_do():
@@ -90,7 +103,12 @@ def test_a_report_goes_through_json():
 def test_html_holds_every_line_and_escapes_it():
     report = Report("a < b", (Finding("x", "warning", "1 < 2.", "Do & go."), Finding("y", "ok", "Fine.")))
     page = report._repr_html_()
-    assert "1 &lt; 2." in page and "Do &amp; go." in page and "a &lt; b" in page and "1 warning, 0 notes, 1 ok" in page
+    assert (
+        "1 &lt; 2." in page
+        and "Do &amp; go." in page
+        and "a &lt; b" in page
+        and "1 warning, 0 notes, 0 not known, 1 ok" in page
+    )
     assert page.index("1 &lt; 2.") < page.index("<details>") < page.index("Fine.")
     assert "<script" not in page and "http" not in page
 
@@ -145,9 +163,8 @@ def test_a_run_that_was_not_finished():
     status = np.ones((21, 21), int)
     status[5:] = 0
     assert levels(ln.report(picture(status=status)))["unfinished"] == "warning"
-    assert levels(ln.report(picture(finished=False)))["unfinished"] == "warning"
-    assert levels(ln.report(picture(interrupted=True)))["unfinished"] == "warning"
-    assert "unfinished" not in ln.report(picture())
+    for whole in ({"finished": False}, {"interrupted": True}, {}):  # of a grid nothing is left to ask for
+        assert levels(ln.report(picture(**whole)))["unfinished"] == "ok"
 
 
 def test_grid_and_range():
@@ -176,7 +193,7 @@ def test_what_was_interpolated_or_corrected():
         levels(ln.report(picture(interpolation={"points": 50, "left_out_error_p99": error})))["interpolation"]
         for error in (0.001, 0.05, 0.5, "nan")
     ]
-    assert found == ["ok", "note", "warning", "warning"]
+    assert found == ["ok", "note", "warning", "unknown"]
     corrected = ln.report(
         picture(control_variate={"points": 9, "residual_error": 0.03, "relative": True, "outside": 0})
     )
@@ -251,8 +268,8 @@ def test_a_subset_too_small_is_warned_of_and_all_the_data_is_not():
     assert ln.report(picture(se=0.3))["noise"].level == "note"
     assert ln.report(picture(se=0.01, objective={"samples": 900, "population": 50_000}))["noise"].level == "ok"
     assert ln.report(picture(objective={"samples": 9, "population": 50_000}))["data"].level == "warning"
-    assert ln.report(picture(se=None))["noise"].level == "note"
-    assert ln.report(picture(se=None, objective={"samples": None}))["noise"].level == "ok"
+    assert ln.report(picture(se=None))["noise"].level == "unknown"
+    assert ln.report(picture(se=None, objective={"samples": None}))["noise"].level == "unknown"
 
 
 def test_ripples_that_may_be_noise():
@@ -290,7 +307,7 @@ def test_a_centre_that_is_not_a_minimum():
     assert found.level == "warning" and "alpha = 0.8" in found.said
     unsure = ln.report(picture(values, center={"loss": 0.3 + 2 * 0.64}, se=1.0))["minimum"]
     assert unsure.level == "note"
-    assert ln.report(picture())["minimum"].level == "ok"
+    assert ln.report(picture())["minimum"].level == "unknown"  # the gradient was not measured
 
 
 def test_a_fit_finds_the_hessian_of_a_quadratic():
@@ -327,7 +344,8 @@ def test_a_saddle_that_looks_convex_is_warned_of_by_stored_curvature():
     assert found.level == "warning"
     assert "looks convex but the Hessian at its centre has eigenvalue -3" in found.said
     assert ln.report(surface, curvature_at(surface, -0.1, 20.0))["saddle"].level == "note"
-    assert ln.report(surface, curvature_at(surface, -3.0, 20.0, error=4.0))["saddle"].level == "ok"
+    assert ln.report(surface, curvature_at(surface, -3.0, 20.0, error=4.0))["saddle"].level == "unknown"
+    assert ln.report(surface, curvature_at(surface, -0.001, 20.0, error=0.01))["saddle"].level == "ok"
     assert ln.report(surface, curvature_at(surface, 0.5, 20.0))["saddle"].level == "ok"
     x = np.linspace(-1, 2, 21)
     shown = picture(9 + np.subtract.outer(x**2, x**2))
@@ -454,15 +472,15 @@ def test_the_command_line(tmp_path, monkeypatch):
     chart = ln.Line(objective.params, *ln.directions.random(objective, normalize=None))
     ln.evaluate(objective, chart, ln.Grid(alpha=(-1, 1, 21)), store="run.zarr", engine=PLAIN, progress=False)
     code, out, _ = run("run.zarr")
-    assert code == 0 and re.fullmatch(r"1 warning, \d notes?, \d+ ok", out.splitlines()[-1])  # not normalised
+    assert code == 0 and re.fullmatch(r"0 warnings, \d notes?, \d+ not known, \d+ ok", out.splitlines()[-1])
     assert "saddle" in out
     code, out, _ = run("run.zarr", "--measure", "--json")
     said = json.loads(out)
-    assert code == 0 and said["counts"]["warning"] == 2
+    assert code == 0 and said["counts"]["warning"] == 1
     (saddle,) = (line for line in said["lines"] if line["check"] == "saddle")
     assert saddle["values"]["lambda_min"] == pytest.approx(-0.5, rel=1e-3)
     code, out, _ = run("run.zarr")  # what was measured is known now
-    assert out.splitlines()[-1].startswith("2 warnings") and "eigenvalue -0.5" in " ".join(out.split())
+    assert out.splitlines()[-1].startswith("1 warning,") and "eigenvalue -0.5" in " ".join(out.split())
     assert run("run.zarr", "--spec", "some_saddle.py:objective")[0] == 2
     code, _, err = run("run.zarr", "--measure", "--spec", "nowhere.py:objective")
     assert code == 2 and "nowhere.py" in err

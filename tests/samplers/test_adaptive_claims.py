@@ -149,7 +149,7 @@ def test_the_report_names_noise(repeats, words):
     line = ln.Line(objective.params, {"x": torch.ones(1)})
     surface = ln.evaluate(objective, line, ln.Adaptive(alpha=(-1, 1)), progress=False)
     assert surface.attrs["sampler"]["outcome"]["noise"] == 0.0
-    assert "adaptive_noise" not in ln.report(surface)
+    assert ln.report(surface)["adaptive_noise"].level == "ok"
     surface.attrs["sampler"]["outcome"] = outcome
     finding = ln.report(surface)["adaptive_noise"]
     assert finding.level == "warning" and words in finding.said

@@ -79,7 +79,7 @@ def look(objective: Objective, *displaced: Params) -> Structure:
     passes = objective._pass
     if not isinstance(passes, FunctionalPasses) or objective.batches is None or objective._unplanned:
         return found
-    first = next(iter(objective.batches))
+    first = objective.batches.peek()
     steps = passes(objective.params | objective._held, objective._buffers, [first])
     found.joined, found.samples = _join(objective, steps[0][1])
     model = passes.whole.model

@@ -43,6 +43,10 @@ class _Affine(Chart):
             )
         return find(self._network, self.directions, self._gram, straight=True)
 
+    def still(self) -> dict[str, int]:
+        """Entries that are zero in every direction."""
+        return lazily.still(self.directions)
+
     @property
     def basis(self) -> tuple[Mapping[str, Tensor], ...]:
         """The directions themselves."""

@@ -22,6 +22,7 @@ from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, 
 from lossnav.lazy import LazyDirection
 from lossnav.moving import is_left_open
 from lossnav.networks import End, Network, differing
+from lossnav.nouns import require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -78,6 +79,7 @@ class Chart(ABC):
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
+        require_directions(directions, kind, len(self.dims))
         if len(directions) != len(self.dims):
             raise ChartError(
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
@@ -142,6 +144,18 @@ class Chart(ABC):
     def moving_buffers(self) -> list[str]:
         """Names of the buffers in which points of this chart differ."""
         return [] if self.anchors is None else self.anchors.moved
+
+    def still(self) -> dict[str, int] | None:
+        """How many entries of each tensor this chart moves nowhere, where there are some; None where that is not known.
+
+        Examples
+        --------
+        >>> from lossnav.charts import Line
+        >>> center = {"w": torch.ones(3), "b": torch.ones(2)}
+        >>> Line(center, {"w": torch.tensor([1.0, 0, 0]), "b": torch.zeros(2)}).still()
+        {'w': 2, 'b': 2}
+        """
+        return None
 
     def fitted(self, objective: Objective) -> Chart:
         """Return this chart for an objective: tensors of checkpoints told apart by what they are in its model.

@@ -14,6 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.charts.base import Chart, moving_names
 from lossnav.errors import ChartError
@@ -57,6 +58,10 @@ class RescaledLine(Chart):
             name: _blend(tensor, self._scaled.get(name), t).to(tensor.dtype) for name, tensor in self.center.items()
         }
 
+    def still(self) -> dict[str, int]:
+        """Entries that are zero at both ends, and tensors that do not move."""
+        return _still(self, self._scaled)
+
     @cached_property
     def basis(self) -> tuple[Mapping[str, Tensor], ...]:
         """The one vector ||theta|| / ||d|| * d - theta."""
@@ -89,9 +94,10 @@ class RescaledBilinear(Chart):
 
     dims = ("alpha", "beta")
 
-    def __init__(self, center: End | Network, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
-        super().__init__(center, a, b)
+    def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
+        super().__init__(center, *directions)
         _require_stored(self)
+        a, b = directions
         if odd := set(moving_names(a)) ^ set(moving_names(b)):
             raise ChartError(
                 f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
@@ -99,6 +105,10 @@ class RescaledBilinear(Chart):
             )
         self._a, self._b = (_scaled_to(self.center, direction) for direction in self.directions)
         self._norms = algebra.norms(self.center)
+
+    def still(self) -> dict[str, int]:
+        """Entries that are zero at the centre and in both directions, and tensors that do not move."""
+        return _still(self, self._a)
 
     def _at(self, coords: Sequence[float]) -> Params:
         alpha, beta = coords
@@ -112,6 +122,14 @@ class RescaledBilinear(Chart):
             kept = phi * (self._norms[name] / length if length else 0.0)
             moved[name] = _blend(kept, self._b[name], beta).to(theta.dtype)
         return moved
+
+
+def _still(chart: Chart, scaled: Params) -> dict[str, int]:
+    """What is zero at the centre and in every direction, and the tensors in which a direction leads nowhere."""
+    moving = {name for name, length in algebra.norms(scaled).items() if length}
+    found = lazily.still(chart.directions, also=chart.center)
+    whole = {name: tensor.numel() for name, tensor in chart.center.items() if name not in moving}
+    return {name: count for name in chart.center if (count := whole.get(name, found.get(name, 0)))}
 
 
 def _require_stored(chart: Chart) -> None:

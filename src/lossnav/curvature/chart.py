@@ -23,6 +23,7 @@ from lossnav.curvature.lanczos import lanczos
 from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
 from lossnav.evaluation import losses_of, measure, require_fit
 from lossnav.files import Place, inside, name_of
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.samplers import Grid, Sampler
 from lossnav.samplers.grid import Snake
@@ -118,6 +119,9 @@ def on_chart(
     require_reachable(tolerance, limit, seed)
     if precision not in PRECISIONS:
         raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
+    require(objective, "objective")
+    require(chart, "chart")
+    require(sampler, "sampler")
     objective, chart = require_fit(objective, chart, sampler)
     place = None
     if store is not None:

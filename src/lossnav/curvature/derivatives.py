@@ -27,6 +27,7 @@ from lossnav.curvature.kernels import Twice
 from lossnav.curvature.statistics import Given, Recorded, Statistics, layers_of
 from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
 from lossnav.measures import share
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -92,6 +93,7 @@ class Operator:
     ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
+        require(objective, "objective")
         point = objective.params if point is None else point
         objective.require_same_structure(point, "the point")
         self.names = chosen(objective, params, exclude)

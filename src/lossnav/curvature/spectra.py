@@ -40,6 +40,7 @@ from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatc
 from lossnav.files import Place, name_of
 from lossnav.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
 from lossnav.measures import Values
+from lossnav.nouns import require
 from lossnav.objective import Objective
 from lossnav.surface import jsonable
 
@@ -140,6 +141,7 @@ def spectrum(
         require_count(top, top * (1 + both), matrix, limit)
     elif not (density or trace):
         raise OptionError("top=0 without density and trace asks for nothing. Ask for one of them.")
+    require(objective, "objective")
     point = objective.params if point is None else point
     group = None if store is None else _group(store, overwrite, algebra.fingerprint(point))
     found, started = _Found(objective, matrix), time.monotonic()

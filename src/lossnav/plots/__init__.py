@@ -24,6 +24,7 @@ import xarray as xr
 
 from lossnav.errors import OptionError
 from lossnav.files import require_writable, writing
+from lossnav.nouns import described, no_surface, require_place
 from lossnav.plots import animation as _animation
 from lossnav.plots import comparison as _comparison
 from lossnav.plots import contour as _contour
@@ -135,8 +136,8 @@ def surface(
 
 
 def compare(
-    datasets: Sequence[xr.Dataset],
-    *,
+    datasets: Sequence[xr.Dataset] | xr.Dataset,
+    *more: xr.Dataset,
     labels: Sequence[str] | None = None,
     kind: str = "contour",
     variable: str = "loss",
@@ -151,7 +152,7 @@ def compare(
 
     Parameters
     ----------
-    datasets : sequence of xarray.Dataset
+    datasets, *more : sequence of xarray.Dataset, or one after the other
         Two surfaces or more, over the same coordinates.
     labels : sequence of str, optional
         One a surface. By default model, chart and samples, where these differ.
@@ -176,7 +177,8 @@ def compare(
     ComparisonWarning
         If their losses or units differ: one scale then means two things.
     """
-    return _figure(kind, list(datasets), variable, log, backend, points, labels=labels)
+    several = [datasets, *more] if isinstance(datasets, xr.Dataset) else [*datasets, *more]
+    return _figure(kind, several, variable, log, backend, points, labels=labels)
 
 
 def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotly") -> Any:
@@ -209,7 +211,7 @@ def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotl
 def write(
     kind: str,
     dataset: xr.Dataset | Sequence[xr.Dataset],
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | None = None,
     *,
     variable: str = "loss",
     log: bool | None = None,
@@ -244,6 +246,7 @@ def write(
     StoreError
         If writing fails half-way.
     """
+    path = _require_order(kind, dataset, path)
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
@@ -266,6 +269,20 @@ def write(
                 drawer.draw(figure, picture)
                 figure.savefig(target)
     return target
+
+
+def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]:
+    """The path; OptionError where kind, surface and path come in another order, or one of them is left out."""
+    if isinstance(kind, str) and isinstance(path, str | os.PathLike) and not isinstance(dataset, str | os.PathLike):
+        return path
+    given = [part for part in (kind, dataset, path) if part is not None]
+    of = ", ".join(described(part) for part in given)
+    file = next((os.fspath(p) for p in given if isinstance(p, str | os.PathLike) and Path(p).suffix), "picture.png")
+    wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM)), "contour")
+    raise OptionError(
+        f"A picture is written of its kind, a surface and a path, in this order, and was given {of}. Type "
+        f'ln.plot.write("{wanted}", surface, "{file}").'
+    )
 
 
 def _with_panel(
@@ -324,6 +341,7 @@ def animate(
     StoreError
         If writing fails half-way.
     """
+    require_place(out)
     suffix = Path(out).suffix.lower()
     _animation.require_writer(suffix)
     _, picture = _prepared("surface" if trajectory is None else "contour", dataset, variable, log, False)
@@ -374,6 +392,8 @@ def _prepared(
     scale = _LOG_BY_DEFAULT[kind] if log is None else log
     if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
         raise OptionError("A trajectory is drawn on a plane, one. Use contour, heatmap or surface.")
+    if isinstance(dataset, str | os.PathLike):
+        raise no_surface(dataset)
     if isinstance(dataset, Sequence):
         return _comparison, _comparison.compare(dataset, labels, kind, variable, scale, _DIMS[kind], points)
     picture = prepare(dataset, variable, scale, _DIMS[kind], points)

@@ -9,51 +9,53 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lossnav.reports import thresholds
-from lossnav.reports.findings import Finding, Level
+from lossnav.reports.findings import MEASURE, Finding, Level, unknown
 from lossnav.reports.fit import Fit, fitted
 from lossnav.reports.subject import Subject, gram_of
 
-_MEASURE = "Measure it: ln.report(…, objective=objective), or lossnav report --measure."
+_SAME = 1e-6  # of a loss: two ways to compute it
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Say whether the centre is a minimum, a saddle, or more steep than it looks."""
-    if subject.surface is None or not len(subject.losses):
+    if subject.surface is None:
         return
     known = subject.curvature_at_center
     minimum = _minimum(subject, known)
-    if minimum is not None:
-        yield minimum
-        yield from _descent(known, minimum.level)
-    found = fitted(subject)
-    yield _saddle(known, found)
-    yield from _mean(subject, known, found)
+    yield minimum
+    yield _descent(known, minimum.level)
+    found = fitted(subject) if len(subject.losses) else None
+    yield _saddle(subject, known, found)
+    yield _mean(subject, known, found)
 
 
 # ---------------------------------------------------------------------- is it a minimum
 
 
 class _Fall(NamedTuple):
-    """By how much the loss is lower somewhere, how sure that is, and where."""
+    """By how much the loss is lower somewhere, how sure that is, and where, in words and as a place of the picture."""
 
     fall: float
     error: float
     where: str
+    place: str = ""
 
 
-def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding | None:
+def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
     """The lowest point of the picture, and what a step along the gradient gives, against the loss and its error.
 
     For a loss of curvature lambda_max at most, a step of 1/lambda_max against the gradient lowers it by g^2 / (2
     lambda_max) at least (Nesterov 2004, eq. 1.2.19).
     """
     level = subject.center_loss
-    if level is None:
-        return None
-    falls = [_lowest(subject, level)]
+    if level is None or not math.isfinite(level) or not len(subject.losses):
+        return unknown("minimum", "the loss at the centre is not known.", "Evaluate it: check=True (the default).")
+    found, beside = _lowest(subject, level)
+    falls = [found]
     norm, largest = known.get("gradient_norm"), known.get("lambda_max")
     values: dict[str, Any] = {"loss": level, "gradient_norm": norm}
-    if norm is not None and largest is not None and largest > 0:
+    stepped = norm is not None and largest is not None and math.isfinite(largest) and largest > 0
+    if norm is not None and largest is not None and stepped:
         promised = norm**2 / (2 * largest)
         measured = subject.facts.get("step", {})
         error = measured.get("error")
@@ -69,44 +71,112 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding | None:
     sure = worst.fall > thresholds.SURE * worst.error
     seen = worst.fall > thresholds.UNSEEN * subject.relief
     values |= {"fall": worst.fall, "fall_se": worst.error, "part": part}
-    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g} ({part:.1%}) {worst.where}"
+    share = f" ({part:.1%})" if math.isfinite(part) else ""
+    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g}{share} {worst.where}"
+    further = "Minimise it further" if subject.is_function else "Train on, or look at the data of the training"
     if part > thresholds.NOT_A_MINIMUM and sure and seen:
         return Finding(
             "minimum",
             "warning",
             f"{said}: it is no minimum of this loss, whatever the picture looks like.",
-            "Train on, or look at the data the network was trained on; do not call this the shape of a minimum.",
+            f"{further}; do not call this the shape of a minimum.",
             values,
         )
     if part > thresholds.NOT_QUITE and worst.fall > 0:
         why = "less than other samples would change" if not sure else "little of what the picture shows"
+        if sure and seen:
+            why = "little of the loss"
         return Finding(
             "minimum",
             "note",
             f"{said}, {why}: it is no minimum to the last digit.",
-            "Say “near a minimum”, or train on with a smaller step.",
+            f"Say “near a minimum”, or {'minimise it further' if subject.is_function else 'train on'}.",
             values,
         )
-    lowest = "The centre is the lowest point of the picture"
-    if falls[0].fall > 0:
-        lowest = f"No point of the picture is lower than the centre by more than {falls[0].fall / abs(level):.1g} of it"
+    lowest = "no point of the picture is lower than the centre"
+    if beside is not None:
+        lowest = f"a point of the picture is lower by {beside.fall:.2g}, {beside.place}, behind higher ground"
+    elif found.fall > 0:
+        lowest += f" by more than {found.fall:.1g}"
     if norm is None:
-        return Finding("minimum", "ok", f"{lowest}; its gradient is not known.", values=values)
-    gain = f"a step against it gives {max(0.0, worst.fall):.1g} of {level:.4g}"
+        because = f"the gradient there is not; {lowest}, but in other directions it may lie on a slope."
+        return unknown("minimum", because, MEASURE, values)
+    if not math.isfinite(norm) or largest is None or math.isnan(largest):
+        because = f"how far a step against the gradient (norm {norm:.2g}) leads is not; {lowest}."
+        return unknown("minimum", because, MEASURE, values)
+    if _falls_off(known):
+        return Finding(
+            "minimum",
+            "note",
+            f"The gradient at the centre has norm {norm:.2g}, but along some direction the loss bends downwards (λmin "
+            f"{known['lambda_min']:.3g}): it is stationary and no minimum; {lowest}.",
+            "Look along it: ln.directions.hessian(objective, n=2).",
+            values,
+        )
+    if beside is not None and beside.fall > thresholds.NOT_A_MINIMUM * abs(level):
+        return Finding(
+            "minimum",
+            "note",
+            f"The gradient at the centre has norm {norm:.2g}, a step against it gives {max(0.0, worst.fall):.1g}; but "
+            f"{lowest}: the centre is not the lowest minimum of this loss.",
+            "Say “a minimum”, not “the minimum”.",
+            values,
+        )
+    gain = f"a step against it gives {max(0.0, worst.fall):.1g} of {level:.4g}; {lowest}"
     return Finding("minimum", "ok", f"The gradient at the centre has norm {norm:.2g}: {gain}.", values=values)
 
 
-def _lowest(subject: Subject, level: float) -> _Fall:
-    i = int(subject.losses.argmin())
+def _falls_off(known: Mapping[str, Any]) -> bool:
+    """Whether the Hessian surely has a negative eigenvalue that is worth speaking of."""
+    low, high, error = known.get("lambda_min"), known.get("lambda_max"), known.get("lambda_min_error", math.inf)
+    if low is None or high is None or not low + error < 0:
+        return False
+    return bool(high <= 0 or -low / high > thresholds.SADDLE)
+
+
+def _lowest(subject: Subject, level: float) -> tuple[_Fall, _Fall | None]:
+    """The lowest point that the ground leads down to from the centre, and one that is lower still elsewhere.
+
+    A lower point behind higher ground is of another basin, and says nothing against this minimum.
+    """
+    near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
+    below = _downhill(subject, near, level)
+    if lowest in below:
+        return _fall_to(subject, level, lowest, near), None
+    inside = min(below, key=lambda i: float(subject.losses[i]))
+    beside = _fall_to(subject, level, lowest, near)
+    return _fall_to(subject, level, inside, near), beside if beside.fall > 0 else None
+
+
+def _downhill(subject: Subject, start: int, level: float) -> set[int]:
+    """Points that a way of steps to neighbours leads to from the centre and never up; it itself among them.
+
+    The centre may lie between points: all that are about as near are begun from, where they are no higher than it.
+    """
+    reach = float(subject.distances[start]) * (1 + 1e-6)
+    about = level + _SAME * abs(level)  # a faster way rounds otherwise
+    waiting = [i for i in np.flatnonzero(subject.distances <= reach).tolist() if subject.losses[i] <= about]
+    seen = {start, *waiting}
+    while waiting:
+        at = waiting.pop()
+        for beside in subject.neighbours(at):
+            if beside not in seen and subject.losses[beside] <= subject.losses[at]:
+                seen.add(beside)
+                waiting.append(beside)
+    return seen
+
+
+def _fall_to(subject: Subject, level: float, i: int, near: int) -> _Fall:
     error = 0.0
     if subject.errors is not None:
-        near = int(subject.distances.argmin())
         error = float(np.nan_to_num(np.hypot(subject.errors[i], subject.errors[near])))
-    fall = level - float(subject.losses[i])
-    paired = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "lowest"), None)
-    if paired is not None:
-        error = float(paired["error"])
-    return _Fall(fall, error, f"at ({subject.at(i)}) in the picture itself")
+    measured = [pair for pair in subject.facts.get("differences", []) if pair["what"] == "lowest"]
+    if measured and measured[0]["low"] == subject.places[i].tolist():
+        error = float(measured[0]["error"])
+    if (kept := subject.paired_error(i, near)) is not None:
+        error = kept
+    place = f"at ({subject.at(i)})"
+    return _Fall(level - float(subject.losses[i]), error, f"{place} in the picture itself", place)
 
 
 def _error(subject: Subject) -> float:
@@ -116,21 +186,27 @@ def _error(subject: Subject) -> float:
     return float(np.nan_to_num(math.sqrt(2) * subject.errors[int(subject.distances.argmin())]))
 
 
-def _descent(known: Mapping[str, Any], minimum: Level) -> Iterator[Finding]:
+def _descent(known: Mapping[str, Any], minimum: Level) -> Finding:
     """How much of the way down lies in the picture."""
     norm, out = known.get("gradient_norm"), known.get("gradient_out_of_plane")
-    if norm is None or out is None or not norm > 0:
-        return
+    if norm is None or out is None or not math.isfinite(norm):
+        what = "the gradient at the centre is not." if norm is None else "which part of the gradient lies in "
+        because = what if norm is None else f"{what}the picture was not measured (its norm is {norm:.2g})."
+        return unknown("descent", because, MEASURE if norm is None else f"{MEASURE[:-1]}, with chart=.")
+    if not norm > 0:
+        said = "The gradient at the centre is zero: no way leads down from there at first order."
+        return Finding("descent", "ok", said, values={"gradient_norm": norm})
     share = out / norm
     values = {"gradient_norm": norm, "out_of_plane": out, "share": share}
     said = f"Of the gradient's norm {norm:.2g} at the centre, {out:.2g} points out of the picture ({share:.1%})"
     if minimum == "ok":
-        yield Finding("descent", "ok", f"{said}; it is too small to lead anywhere.", values=values)
-        return
-    yield Finding(
+        return Finding("descent", "ok", f"{said}; it is too small to lead anywhere.", values=values)
+    if share <= thresholds.DRAWN:
+        return Finding("descent", "ok", f"{said}: the way down is drawn.", values=values)
+    return Finding(
         "descent",
         "note",
-        f"{said}: the way down is not drawn.",
+        f"{said}: the way down is {'not' if share > 1 - thresholds.DRAWN else 'partly not'} drawn.",
         "Look along it: ln.directions.gradient(objective).",
         values,
     )
@@ -139,7 +215,7 @@ def _descent(known: Mapping[str, Any], minimum: Level) -> Iterator[Finding]:
 # ---------------------------------------------------------------------- is it a saddle
 
 
-def _saddle(known: Mapping[str, Any], found: Fit | None) -> Finding:
+def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Finding:
     """The picture's own curvature against the ends of the full spectrum (Böttcher and Wheeler 2022)."""
     convex, slice_words = _looks(known, found)
     low, high = known.get("lambda_min"), known.get("lambda_max")
@@ -148,55 +224,72 @@ def _saddle(known: Mapping[str, Any], found: Fit | None) -> Finding:
     if found is not None:
         values |= {"slice": found.eigenvalues.tolist(), "slice_error": found.error}
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(error):
-        return Finding(
-            "saddle",
-            "note",
-            f"{slice_words} The ends of the full Hessian's spectrum are not known: a random slice shows its mean, "
-            "and a saddle looks like a minimum.",
-            _MEASURE,
-            values,
+        because = (
+            f"the ends of the full Hessian's spectrum are not. {slice_words} A random slice shows the mean of "
+            "the spectrum, and in it a saddle looks like a minimum."
         )
+        return unknown("saddle", because, MEASURE, values)
     ratio = -low / high if high > 0 else math.inf
     values |= {"ratio": ratio, "source": known.get("source")}
+    hessian = _hessian(subject, known)
     ends = f"λmin = {low:.3g} ± {error:.1g}, λmax = {high:.3g}"
     if low + error >= 0:
-        said = (
-            f"{slice_words} The Hessian at the centre has no negative eigenvalue that is more than its error: {ends}."
-        )
+        if not low - error >= -thresholds.SADDLE * max(high, 0.0):  # a negative one may hide in the error
+            because = f"the error of the smallest eigenvalue is too large: {ends}. {slice_words}"
+            return unknown(
+                "saddle", because, "Ask for more products: ln.report(…, objective=objective, limit=1000).", values
+            )
+        said = f"{slice_words} {hessian} has no negative eigenvalue that is more than its error: {ends}."
         return Finding("saddle", "ok", said, values=values)
-    if not convex:
-        said = f"{slice_words} The Hessian at the centre bends downwards too: {ends}."
+    if convex is False:
+        said = f"{slice_words} {hessian} bends downwards too: {ends}."
         return Finding("saddle", "ok", said, values=values)
     if ratio > thresholds.SADDLE:
         part = f"{ratio:.0%} of the largest" if math.isfinite(ratio) else "and none is positive"
+        what = (
+            f"This slice looks convex but {hessian[0].lower()}{hessian[1:]}" if convex else f"{slice_words} {hessian}"
+        )
         return Finding(
             "saddle",
             "warning",
-            f"This slice looks convex but the Hessian at its centre has eigenvalue {low:.3g} ± {error:.1g} ({part}, "
-            f"{high:.3g}): the centre is a saddle.",
+            f"{what} has eigenvalue {low:.3g} ± {error:.1g} ({part}, {high:.3g}): the centre is a saddle"
+            f"{'' if ratio < math.inf else ' or a maximum'}.",
             "Look along its eigenvectors: ln.directions.hessian(objective, n=2).",
             values,
         )
     return Finding(
         "saddle",
         "note",
-        f"{slice_words} The Hessian at its centre has a negative eigenvalue, {low:.3g} ± {error:.1g}, but a small one: "
+        f"{slice_words} {hessian} has a negative eigenvalue, {low:.3g} ± {error:.1g}, but a small one: "
         f"{ratio:.2%} of the largest, {high:.3g}.",
         "Say “nearly convex”; along that eigenvector the loss falls, slowly.",
         values,
     )
 
 
-def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool, str]:
-    """Whether the picture looks convex at its centre, and that in words."""
+def _hessian(subject: Subject, known: Mapping[str, Any]) -> str:
+    """Which Hessian the eigenvalues are of, in words."""
+    held = int(subject.objective.get("parameters_held") or 0)
+    if known.get("excluded"):
+        return f"The Hessian at its centre, without {len(known['excluded'])} tensors that were left out,"
+    return "The Hessian at its centre" + (", of the parameters that move," if held else "")
+
+
+def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool | None, str]:
+    """Whether the picture looks convex at its centre, None where it does not show; and that in words."""
     if found is not None:
         low, high = found.eigenvalues[[0, -1]]
-        convex = bool(high > 0 and low >= -max(found.error, thresholds.HARDLY_BENT * high))
         curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys((low, high)))
+        if max(abs(low), abs(high)) <= found.error:
+            return (
+                None,
+                f"The curvature of this slice at its centre is less than its error ({curves} ± {found.error:.1g}).",
+            )
+        convex = bool(high > 0 and low >= -max(found.error, thresholds.HARDLY_BENT * high))
         return convex, f"This slice {'looks convex' if convex else 'does not look convex'} at its centre ({curves})."
     low, high = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
     if low is None or high is None or not math.isfinite(low):
-        return True, "The points do not show the curvature at the centre."
+        return None, "The points do not show the curvature at the centre."
     convex = bool(high > 0 and low >= -thresholds.HARDLY_BENT * high)
     return convex, f"In the slice the Hessian has eigenvalues {low:.3g} to {high:.3g}."
 
@@ -204,12 +297,16 @@ def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool, str]:
 # ---------------------------------------------------------------------- how steep it is
 
 
-def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iterator[Finding]:
+def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Finding:
     """The curvature of the picture against the mean along such directions, the mean of all, and the largest."""
     others, trace = subject.facts.get("random_curvature", {}), known.get("trace")
     largest, here = known.get("lambda_max"), _here(subject, known, found)
-    if here is None or (not others and trace is None and largest is None):
-        return
+    if here is None:
+        because = "the points do not show how the loss bends at the centre of the picture."
+        return unknown("mean curvature", because, MEASURE)
+    if not others and trace is None and largest is None:
+        because = f"the curvature of the picture ({_listed(here[0])}) has nothing beside it: no other was measured."
+        return unknown("mean curvature", because, MEASURE)
     by_coordinate, per_length = here
     values: dict[str, Any] = {"curvature": by_coordinate, "per_length": per_length, "lambda_max": largest}
     words = [f"Along the directions of this picture the loss bends by {_listed(by_coordinate)}"]
@@ -230,24 +327,26 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Iter
         words.append(f"λmax {largest:.3g}")
     said = "; ".join(words)
     if untypical:
-        yield Finding(
+        return Finding(
             "mean curvature",
             "note",
             f"{said}: this picture is not what others of its kind look like.",
             "Look at several seeds: ln.ensemble.",
             values,
         )
-    elif largest is not None and per_length is not None and largest > thresholds.FAR_BELOW * max(per_length, 0.0):
+    if largest is not None and per_length is not None and largest > thresholds.FAR_BELOW * max(per_length, 0.0):
         times = f"{float(f'{largest / per_length:.2g}'):,.0f} times" if per_length > 0 else "beyond all"
-        yield Finding(
+        return Finding(
             "mean curvature",
             "note",
             f"{said}: the steepest direction bends {times} what is drawn.",
             "Do not read sharpness off this picture; λmax or ln.directions.hessian(objective) say it.",
             values,
         )
-    else:
-        yield Finding("mean curvature", "ok", f"{said}.", values=values)
+    if not others and (per_length is None or (largest is None and not values.get("mean_eigenvalue"))):
+        because = "the curvature of the picture and that of all directions are in different units, and no other random "
+        return unknown("mean curvature", f"{because}ones were measured. {said}.", MEASURE, values)
+    return Finding("mean curvature", "ok", f"{said}.", values=values)
 
 
 def _here(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> tuple[list[float], float | None] | None:

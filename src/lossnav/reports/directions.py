@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lossnav.reports import thresholds
-from lossnav.reports.findings import Finding, Level
+from lossnav.reports.findings import MEASURE, Finding, Level, unknown
 from lossnav.reports.subject import Subject
 
 _RESCALED = ("RescaledLine", "RescaledBilinear")  # charts that scale their directions to the weights, tensor by tensor
@@ -18,10 +19,11 @@ def check(subject: Subject) -> Iterator[Finding]:
     if not subject.recipes:
         return
     yield from _angles(subject)
-    yield from _lengths(subject)
-    yield from _in_one_tensor(subject)
-    yield from _radial(subject)
-    yield _scale(subject)
+    yield _lengths(subject)
+    yield _in_one_tensor(subject)
+    if subject.surface is not None:
+        yield _radial(subject)
+        yield from _scale(subject)
 
 
 def _charts(subject: Subject) -> list[Mapping[str, Any]]:
@@ -34,125 +36,202 @@ def _angles(subject: Subject) -> Iterator[Finding]:
         (abs(float(cosine)), float(cosine), pair)
         for chart in _charts(subject)
         for pair, cosine in chart.get("cosines", {}).items()
+        if math.isfinite(float(cosine))
     ]
+    if len(subject.recipes) < 2:
+        return
     if not cosines:
+        because = "the chart does not say which angles its directions enclose."
+        yield unknown("angles", because, "Compute them: ln.directions.cosines(chart.directions).")
         return
     size, cosine, pair = max(cosines)
     names = " and ".join(subject.dims[int(i)] for i in pair.split(","))
     values = {"cosine": cosine, "pair": pair}
     if size <= thresholds.NOT_ORTHOGONAL:
-        yield Finding("angles", "ok", f"The directions are orthogonal (cosine {cosine:.1g}).", values=values)
+        how = "orthogonal" if size <= thresholds.ORTHOGONAL else "nearly orthogonal"
+        yield Finding("angles", "ok", f"The directions are {how} (cosine {cosine:.1g}).", values=values)
         return
     level: Level = "warning" if size > thresholds.NEARLY_PARALLEL else "note"
     ratio = ((1 + size) / max(1 - size, 1e-12)) ** 0.5
     yield Finding(
         "angles",
         level,
-        f"The directions of {names} have cosine {cosine:.2f}: a circle in the weights is drawn as an ellipse of "
-        f"{ratio:.2g} : 1"
+        f"The directions of {names} have cosine {cosine:.2f}: a circle in the {subject.weights} is drawn as an ellipse "
+        f"of {ratio:.2g} : 1"
         + (", so both axes show nearly one direction and a thin sliver beside it." if level == "warning" else "."),
         "Draw directions that are orthogonal (orthogonal=True, the default), or read no angles off the picture.",
         values,
     )
 
 
-def _lengths(subject: Subject) -> Iterator[Finding]:
-    norms = [float(recipe["norm"]) for recipe in subject.recipes if recipe.get("norm")]
-    if not norms:
-        return
+def _lengths(subject: Subject) -> Finding:
+    of_charts = [[recipe.get("norm") for recipe in chart.get("directions", [])] for chart in _charts(subject)]
+    if not all(norms and all(norms) for norms in of_charts):
+        because = "the chart does not say how long its directions are."
+        return unknown("lengths", because, "Compute it: lossnav.params.norm(direction).")
+    norms = max(([float(norm) for norm in each] for each in of_charts), key=lambda each: max(each) / min(each))
     words, values = ", ".join(f"{norm:.4g}" for norm in norms), {"norms": norms}
-    ratio = max(norms) / min(norms)
-    if ratio <= thresholds.UNEQUAL or subject.chart.get("kind") in _RESCALED:
-        alike = f"Their lengths are alike ({words})" if len(norms) > 1 else f"The direction has length {words}"
-        length = subject.chart.get("center_norm")
-        yield Finding(
-            "lengths", "ok", alike + (f"; the weights have {float(length):.4g}." if length else "."), values=values
+    ratio, length = max(norms) / min(norms), subject.chart.get("center_norm")
+    center = f"; the {subject.weights} at the centre have {float(length):.4g}" if length else ""
+    if subject.chart.get("kind") in _RESCALED:
+        said = (
+            f"The chart scales its directions to the norms of the weights, so their own lengths ({words}) do not show"
         )
-        return
-    yield Finding(
+        return Finding("lengths", "ok", f"{said}{center}.", values=values)
+    if ratio <= thresholds.UNEQUAL:
+        alike = f"Their lengths are alike ({words})" if len(norms) > 1 else f"The direction has length {words}"
+        return Finding("lengths", "ok", f"{alike}{center}.", values=values)
+    return Finding(
         "lengths",
         "warning" if ratio > thresholds.VERY_UNEQUAL else "note",
         f"The directions have lengths {words}, so the same curvature of the loss is drawn {ratio**2:.3g} times as "
         "strong along one axis as along the other.",
-        "Scale the directions to one length, or compare curvature in units of weights (ln.curvature.on_chart).",
+        f"Scale the directions to one length, or compare curvature in units of {subject.weights} "
+        "(ln.curvature.on_chart).",
         values,
     )
 
 
-def _in_one_tensor(subject: Subject) -> Iterator[Finding]:
+def _in_one_tensor(subject: Subject) -> Finding:
+    shares = []
     for dim, recipe in zip(subject.dims, subject.recipes, strict=False):
         norms = {name: float(norm) for name, norm in recipe.get("norms", {}).items()}
-        total = sum(norm**2 for norm in norms.values())
-        if len(norms) < 3 or not total:
-            continue
+        if not norms:
+            because = f"the recipe of {dim} does not say how long it is in each tensor."
+            return unknown("one tensor", because, "Compute it: lossnav.params.norms(direction).")
         name = max(norms, key=lambda each: norms[each])
-        share = norms[name] ** 2 / total
-        if share > thresholds.ONE_TENSOR:
-            yield Finding(
-                "one tensor",
-                "note",
-                f'{share:.0%} of the squared length of the direction of {dim} is in "{name}", one of {len(norms)} '
-                "tensors: "
-                "the picture is mostly one of that tensor.",
-                "Leave it out with exclude=, or restrict the objective to it with params= and say so.",
-                {"dim": dim, "tensor": name, "share": share},
-            )
+        shares.append((norms[name] ** 2 / sum(norm**2 for norm in norms.values()), name, len(norms), dim))
+    share, name, count, dim = max(shares)
+    values = {"dim": dim, "tensor": name, "share": share}
+    total = max(_tensors(subject), count)
+    if share > thresholds.ONE_TENSOR and total > 2:
+        return Finding(
+            "one tensor",
+            "note",
+            f'{share:.0%} of the squared length of the direction of {dim} is in "{name}", one of {total} tensors: the '
+            "picture is mostly one of that tensor.",
+            "Leave it out with exclude=, or restrict the objective to it with params= and say so.",
+            values,
+        )
+    said = f'No direction has more of its squared length in one tensor than {share:.0%} ("{name}").'
+    if total == 1:
+        said = f'There is one tensor ("{name}").'
+    return Finding("one tensor", "ok", said, values=values)
 
 
-def _radial(subject: Subject) -> Iterator[Finding]:
-    cosines = subject.facts.get("cosines_with_weights")
-    if not cosines:
-        return
+def _tensors(subject: Subject) -> int:
+    """Tensors of the chart, as far as the recipes and what stays still name them."""
+    still = (subject.attrs.get("still") or {}).get("of", {})
+    named = {name for recipe in subject.recipes for key in ("norms", "excluded") for name in recipe.get(key, ())}
+    return len(named | set(still))
+
+
+def _radial(subject: Subject) -> Finding:
+    cosines, dims = subject.facts.get("cosines_with_weights"), subject.dims
+    if not cosines or subject.chart.get("center_norm") == 0:
+        because = "it was not measured whether the directions lead along the {0} themselves."
+        do = MEASURE
+        if subject.chart.get("center_norm") == 0:
+            because, do = "the {0} at the centre are zero, and have no direction.", "Look at the rise by its length."
+        elif subject.facts:
+            because, do = "the chart was not at hand when this was measured.", "Pass it: chart=."
+        return unknown("radial", because.format(subject.weights), do)
     worst = max(cosines, key=lambda cosine: abs(float(cosine)))
-    dim, values = subject.dims[cosines.index(worst)], {"cosines": cosines}
+    dim, values = dims[cosines.index(worst)], {"cosines": cosines}
     if abs(float(worst)) <= thresholds.RADIAL:
-        said = f"They do not lead along the weights themselves (cosine {float(worst):.2g} at most)."
-        yield Finding("radial", "ok", said, values=values)
-        return
-    yield Finding(
+        said = f"They do not lead along the {subject.weights} themselves (cosine {float(worst):.2g} at most)."
+        return Finding("radial", "ok", said, values=values)
+    unseen = ", which its normalisation layers do not notice" if _is_normalized(subject) else ""
+    return Finding(
         "radial",
         "note",
-        f"The direction of {dim} has cosine {float(worst):.2f} with the weights: along it they mostly become longer or "
-        "shorter, which a network with normalisation layers does not even notice.",
-        "Look along a direction orthogonal to the weights too.",
+        f"The direction of {dim} has cosine {float(worst):.2f} with the {subject.weights}: along it they mostly become "
+        f"longer or shorter{unseen}.",
+        f"Look along a direction orthogonal to the {subject.weights} too.",
         values,
     )
 
 
-def _scale(subject: Subject) -> Finding:
-    """Whether the picture changes where a layer is multiplied and the next one divided, and the network does not."""
-    recipes, found = subject.recipes, subject.facts.get("rescaling", {})
+# ---------------------------------------------------------------------- scale
+
+
+def _is_normalized(subject: Subject) -> bool:
+    layers = subject.layers or {}
+    names = ("batch_norms", "batch_statistics", "running_statistics", "norm_tensors")
+    return any(layers.get(name) for name in names)
+
+
+def _scale(subject: Subject) -> Iterator[Finding]:
+    """Whether the picture changes where a layer is multiplied and another divided, and the network does not."""
+    if subject.is_function:
+        return  # no layer is seen
+    recipes, found, layers = subject.recipes, subject.facts.get("rescaling", {}), subject.layers
+    kinds = [recipe.get("kind") for recipe in recipes]
     plain = [recipe for recipe in recipes if recipe.get("kind") == "random" and not recipe.get("normalize")]
-    follows = all(recipe.get("normalize") in _INVARIANT for recipe in recipes)
     values = {"normalize": [recipe.get("normalize") for recipe in recipes], **found}
     if found.get("multiplied"):
-        return _rescaled(found, values)
-    if subject.chart.get("kind") in _RESCALED and all(recipe.get("kind") == "random" for recipe in recipes):
+        yield _rescaled(found, values)
+        return
+    if subject.chart.get("kind") in _RESCALED and all(kind == "random" for kind in kinds):
         said = "Each tensor of the directions has the norm of the weights' own, so the picture follows when a layer is "
-        return Finding("scale", "ok", said + "multiplied and the next one divided.", values=values)
-    if plain:
-        return Finding(
+        yield Finding("scale", "ok", said + "multiplied.", values=values)
+        return
+    if all(recipe.get("normalize") in _INVARIANT for recipe in recipes):
+        how = str(recipes[0]["normalize"])
+        said = (
+            f"The directions are {how}-normalised, so they follow when a layer is multiplied and another one divided."
+        )
+        yield Finding("scale", "ok", said, values=values)
+        return
+    symmetry = _symmetry(subject)
+    if symmetry is None:
+        yield Finding("scale", "ok", _without_symmetry(found, layers), values=values)
+    elif not symmetry:
+        yield unknown(
+            "scale",
+            "the directions do not follow when a layer is multiplied and another one divided, and it was not measured "
+            "whether that can leave this network the same.",
+            MEASURE,
+            values,
+        )
+    elif plain:
+        yield Finding(
             "scale",
             "warning",
-            "The random directions are not normalised: a ReLU network with one layer multiplied and the next one "
-            "divided computes the same and has another picture, so flat or sharp here says nothing of the network.",
+            f"The random directions are not normalised: {symmetry}, a network computes the same and has another "
+            "picture, so flat or sharp here says nothing of the network.",
             'Draw them with normalize="filter", and compare networks on such pictures only.',
             values,
         )
-    if follows:
-        how = str(recipes[0]["normalize"])
-        said = (
-            f"The directions are {how}-normalised, so they follow when a layer is multiplied and the next one divided."
+    else:
+        yield Finding(
+            "scale",
+            "note",
+            f"The directions do not follow the scale of the layers: {symmetry}, a network computes the same, and "
+            "lengths and curvature are those of these weights, not of the function.",
+            "Compare shapes along one path of one network, and no sharpness between networks.",
+            values,
         )
-        return Finding("scale", "ok", said, values=values)
-    return Finding(
-        "scale",
-        "note",
-        "The directions do not follow when a layer is multiplied and the next one divided, which leaves a ReLU "
-        "network the same: lengths and curvature are those of these weights, not of the function.",
-        "Compare shapes along one path of one network, and no sharpness between networks.",
-        values,
-    )
+
+
+def _symmetry(subject: Subject) -> str | None:
+    """How this network can be rescaled and compute the same, in words; empty if not known, None if there is no way."""
+    layers, tried = subject.layers, subject.facts.get("rescaling", {}).get("tried", 0)
+    if _is_normalized(subject):
+        return "with the weights before a normalisation layer multiplied (and its statistics with them)"
+    if tried or (layers is not None and layers["weights"] < 2):
+        return None
+    if layers is not None and layers["rectifiers"]:
+        return "where a layer before a ReLU is multiplied and the next one divided"
+    return ""
+
+
+def _without_symmetry(found: Mapping[str, Any], layers: Mapping[str, int] | None) -> str:
+    if layers is not None and layers["weights"] < 2:
+        return "The model has no two layers of which one can be multiplied and the next one divided."
+    pairs = f"pair{'' if found['tried'] == 1 else 's'} of consecutive layers that"
+    was = "was" if found["tried"] == 1 else "were"
+    return f"Multiplied and divided, none of {found['tried']} {pairs} {was} tried leaves the loss as it is."
 
 
 def _rescaled(found: Mapping[str, Any], values: Mapping[str, Any]) -> Finding:

@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from lossnav.surface import jsonable
 
-Level = Literal["ok", "note", "warning"]
-LEVELS: tuple[Level, ...] = ("warning", "note", "ok")  # in the order in which they are read
+Level = Literal["ok", "unknown", "note", "warning"]
+LEVELS: tuple[Level, ...] = ("warning", "note", "unknown", "ok")  # in the order in which they are read
+LEVEL_WORDS: Mapping[Level, str] = {"warning": "WARNING", "note": "note", "unknown": "unknown", "ok": "ok"}
 
 NOTHING = "Nothing to do."
+MEASURE = "Measure it: ln.report(…, objective=objective), or lossnav report --measure."
 
 _WIDTH = 100  # columns of a printed report
 _INDENT = 26  # of these are level and name
@@ -27,9 +29,9 @@ class Finding:
     ----------
     check : str
         What was looked at, in two or three words.
-    level : "ok", "note" or "warning"
-        ``warning``: the picture misleads whoever does not know this. ``note``: it does not show this. ``ok``: looked
-        at, and as it should be.
+    level : "ok", "unknown", "note" or "warning"
+        ``warning``: the picture misleads whoever does not know this. ``note``: it does not show this. ``unknown``: not
+        looked at, or it cannot be; `said` begins with "Not known, because". ``ok``: looked at, and as it should be.
     said : str
         One sentence: why, with the numbers.
     do : str
@@ -43,6 +45,11 @@ class Finding:
     said: str
     do: str = NOTHING
     values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def unknown(check: str, because: str, do: str, values: Mapping[str, Any] | None = None) -> Finding:
+    """A finding of what is not known: why, and how it can be had."""
+    return Finding(check, "unknown", f"Not known, because {because}", do, values or {})
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ class Report:
     <BLANKLINE>
     ok       data             All 100 samples were used.
     <BLANKLINE>
-    0 warnings, 0 notes, 1 ok
+    0 warnings, 0 notes, 0 not known, 1 ok
     >>> Report.from_dict(report.to_dict()) == report
     True
     """
@@ -81,6 +88,11 @@ class Report:
     def notes(self) -> tuple[Finding, ...]:
         """The findings of level ``note``."""
         return self.of("note")
+
+    @property
+    def unknowns(self) -> tuple[Finding, ...]:
+        """The findings of level ``unknown``."""
+        return self.of("unknown")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -121,14 +133,13 @@ class Report:
         """How many warnings, notes and others there are, in words."""
         counts = self.counts
         words = [f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in ("warning", "note")]
-        return ", ".join([*words, f"{counts['ok']} ok"])
+        return ", ".join([*words, f"{counts['unknown']} not known", f"{counts['ok']} ok"])
 
     def __str__(self) -> str:
         blocks = [f"What this can and cannot say: {self.subject}", ""]
         for level in LEVELS:
             for line in self.of(level):
-                word = "WARNING" if level == "warning" else level
-                blocks.append(_wrapped(line.said, f"{word:<8} {line.check:<16} "))
+                blocks.append(_wrapped(line.said, f"{LEVEL_WORDS[level]:<8} {line.check:<16} "))
                 if line.do != NOTHING:
                     blocks.append(_wrapped(f"→ {line.do}", " " * _INDENT, "  "))
         return "\n".join([*blocks, "", self.summary()])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from lossnav.reports import thresholds
-from lossnav.reports.findings import Finding
+from lossnav.reports.findings import Finding, unknown
 from lossnav.reports.subject import Subject, gram_of
 from lossnav.simplex import Triangulation
+
+_BY_CHANCE = 1e-6  # part of a tensor: numbers of 23 bits are zero once in eight millions
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -22,40 +25,92 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def _still(subject: Subject) -> Finding:
-    objective, recipes = subject.objective, subject.recipes
+    """Which entries no direction moves, by name and number, and what the objective holds."""
+    objective, recipes, still = subject.objective, subject.recipes, subject.attrs.get("still")
     moving = {name for recipe in recipes for name in recipe.get("norms", {})}
-    excluded = sorted({name for recipe in recipes for name in recipe.get("excluded", [])} - moving)
-    held, left_out = (
-        int(objective.get("parameters_held") or 0),
-        sum(int(r.get("filters_left_out") or 0) for r in recipes),
-    )
-    values = {
-        "excluded": excluded,
+    excluded = {name for recipe in recipes for name in recipe.get("excluded", [])} - moving
+    held = int(objective.get("parameters_held") or 0)
+    left_out = sum(int(recipe.get("filters_left_out") or 0) for recipe in recipes)
+    values: dict[str, Any] = {
+        "excluded": sorted(excluded),
         "parameters_held": held,
         "filters_left_out": left_out,
         "moving_tensors": len(moving),
     }
     words = []
     if excluded:
-        some = ", ".join(excluded[:3]) + (", …" if len(excluded) > 3 else "")
-        words.append(f"{len(excluded)} of {len(excluded) + len(moving)} tensors stay at the centre ({some})")
+        count = len(excluded | moving | set((still or {}).get("of", {})))
+        words.append(f"{len(excluded)} of {count} tensors are left out of the directions ({_some(sorted(excluded))})")
+    if still is not None:
+        words += _zeros(subject, still, excluded, values)
     if held:
-        words.append(f"{held:,} parameters of the model are held by the objective")
+        names = f" ({_some(objective['held'])})" if objective.get("held") else ""
+        words.append(f"{held:,} parameters of the model{names} are held by the objective")
     if of_loss := int(objective.get("loss_parameters_held") or 0):
         words.append(f"{of_loss:,} trainable parameters of the loss are held")
     if left_out:
         words.append(f"{left_out} filters too small for so many directions do not move in all of them")
-    if not words:
-        stay = "" if subject.chart.get("buffers", {}).get("moved") else "; buffers stay"
-        said = f"Every parameter moves along the directions{stay}."
-        return Finding("held still", "ok", said, values=values)
-    return Finding(
-        "held still",
-        "note",
-        f"{'; '.join(words)}: the picture says nothing of the loss along them.",
-        "That is usual (Li et al. 2018); exclude=() moves everything.",
-        values,
-    )
+    if words:
+        return Finding(
+            "held still",
+            "note",
+            f"{'; '.join(words)}: the picture says nothing of the loss along them.",
+            "That is usual (Li et al. 2018); exclude=() moves what is left out."
+            if excluded
+            else "Say so in the caption.",
+            values,
+        )
+    if still is None:
+        because = "nothing says which entries of the directions are zero."
+        return unknown("held still", because, "Evaluate a chart of ours with this version of lossnav.", values)
+    what = "entry" if subject.is_function else "parameter"
+    said = f"Every {what} ({still['entries']:,}) moves along the directions."
+    return Finding("held still", "ok", said, values=values)
+
+
+def _zeros(subject: Subject, still: Mapping[str, Any], excluded: set[str], values: dict[str, Any]) -> list[str]:
+    """What is zero in every direction though it was not left out, in words."""
+    drawn = all(recipe.get("kind") == "random" for recipe in subject.recipes)
+    of = {name: (int(n), int(size)) for name, (n, size) in still["of"].items() if n and name not in excluded}
+    whole = [name for name, (n, size) in of.items() if n == size]
+    # a number that is drawn may be zero by chance, one in some millions
+    parts = [name for name, (n, size) in of.items() if n < size and not (drawn and n < size * _BY_CHANCE)]
+    why = _why_zero(subject)
+    words = []
+    if whole:
+        entries, tensors = sum(of[name][0] for name in whole), len({*still["of"], *_moving(subject)})
+        many = f"{len(whole)} of {tensors} tensors ({_some(whole)}; {entries:,} {_plural(entries, 'entry', 'entries')})"
+        words.append(f"{many} {_plural(len(whole), 'does', 'do')} not move{why}")
+    if parts:
+        entries, sizes = (sum(of[name][i] for name in parts) for i in (0, 1))
+        what = f"{entries:,} of {sizes:,} entries of {_some(parts)}"
+        words.append(f"{what} {_plural(entries, 'does', 'do')} not move{why}")
+    left = sum(int(n) for n, _ in still["of"].values())
+    values |= {"still": left, "entries": still["entries"], "whole": whole, "parts": parts}
+    if (words or excluded) and left:
+        words.append(f"together {left / still['entries']:.1%} of {still['entries']:,} entries")
+    return words
+
+
+def _why_zero(subject: Subject) -> str:
+    kinds = {recipe.get("kind") for recipe in subject.recipes}
+    if kinds == {"random"} and all(recipe.get("normalize") for recipe in subject.recipes):
+        return " (zero at the centre, and so is a direction scaled to it)"
+    if kinds <= {"between", "through"}:
+        return " (the checkpoints are alike there)"
+    return ""
+
+
+def _moving(subject: Subject) -> set[str]:
+    return {name for recipe in subject.recipes for name in recipe.get("norms", {})}
+
+
+def _plural(n: int, one: str, many: str) -> str:
+    return one if n == 1 else many
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _buffers(subject: Subject) -> Iterator[Finding]:
@@ -63,19 +118,21 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
     said = subject.chart.get("buffers")
     if not said:
         if foreign := list(subject.attrs.get("foreign_buffers", ())):
-            some = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
             yield Finding(
                 "buffers",
                 "warning",
-                f"The weights at the centre are not the objective's, and its {len(foreign)} buffers ({some}) stay the "
-                "objective's at every point: weights of one network with the statistics of another.",
+                f"The weights at the centre are not the objective's, and its {len(foreign)} buffers "
+                f"({_some(foreign)}) stay the objective's at every point: weights of one network with the "
+                "statistics of another.",
                 "Make the chart around objective.at(checkpoint), which has both; where the centre is no checkpoint, "
                 'pass bn="recompute".',
                 {"foreign": foreign},
             )
+        elif subject.surface is not None and not subject.is_function:
+            yield _own_buffers(subject)
         return
     names, places = [*said["moved"]], [point["at"] for point in said["points"]]
-    some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    some = _some(names)
     values = {"moved": names, "others": said["others"], "places": places}
     if not names:
         yield Finding(
@@ -102,11 +159,30 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
     )
 
 
+def _own_buffers(subject: Subject) -> Finding:
+    """Of a chart that brings no buffers along: that the objective's stay."""
+    count = subject.objective.get("buffers")
+    values = {"buffers": count}
+    if count is None or "still" not in subject.attrs:  # since then it is looked at whose weights the centre has
+        because = "the surface does not say whether the model has buffers, and whose."
+        return unknown("buffers", because, "Evaluate it with this version of lossnav.", values)
+    if not count:
+        return Finding("buffers", "ok", "The model has no buffers.", values=values)
+    anew = " (statistics of BatchNorm are made anew)" if subject.objective.get("bn") == "recompute" else ""
+    stay = _plural(count, "buffer stays", "buffers stay")
+    said = f"The model's {count} {stay} the objective's own at every point{anew}."
+    return Finding("buffers", "ok", said, values=values)
+
+
 def _batch_norm(subject: Subject) -> Iterator[Finding]:
-    policy, layers = subject.objective.get("bn", "frozen"), subject.facts.get("batch_norms")
+    policy, known = subject.objective.get("bn", "frozen"), subject.layers
     depends = subject.facts.get("batch_dependence")
-    values = {"bn": policy, "layers": layers, "batch_dependence": depends}
-    if policy == "batch" and layers != 0:
+    layers, own, others = (
+        (known or {}).get(name, 0) for name in ("batch_norms", "batch_statistics", "running_statistics")
+    )
+    values = {"bn": policy, "layers": None if known is None else layers + own, "batch_dependence": depends}
+    values |= {"own_statistics": own, "other_statistics": others}
+    if policy == "batch" and layers + own:
         seen = (
             "" if depends is None else f" (in other batches that of the same samples differs by {float(depends):.1%})"
         )
@@ -123,13 +199,34 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
             "batch norm",
             "warning",
             f"The loss of a sample depends on its batch: in other company it differs by {float(depends):.1%}, so "
-            "something in the model takes statistics of the batch, or draws random numbers, though it is in eval mode.",
+            "something takes statistics of the batch, or draws random numbers.",
             "Look for track_running_stats=False, F.batch_norm(training=True), or dropout that is always on.",
             values,
         )
-    elif layers == 0:
-        yield Finding("batch norm", "ok", "The model has no BatchNorm.", values=values)
-    elif policy == "recompute":
+    elif subject.is_function:
+        return  # no layer is seen
+    elif known is None:
+        yield unknown(
+            "batch norm",
+            "the surface does not say whether the model has layers that keep statistics of the data; if it has, they "
+            "stay those of the centre, and part of the rise far from it is only that.",
+            "Look whether it has, or ask: ln.report(…, objective=objective).",
+            values,
+        )
+    elif own:
+        yield Finding(
+            "batch norm",
+            "warning",
+            f"{own} BatchNorm {_plural(own, 'layer keeps', 'layers keep')} no running statistics and "
+            f"{_plural(own, 'takes', 'take')} each batch's own, in eval mode too: the loss depends on how the data is "
+            "cut into batches.",
+            "Say how long the batches were, or let the layers keep statistics (track_running_stats=True).",
+            values,
+        )
+    elif not layers + others:
+        said = "The model has no layer that keeps statistics of the data, such as BatchNorm."
+        yield Finding("batch norm", "ok", said, values=values)
+    elif policy == "recompute" and not others:
         yield Finding(
             "batch norm",
             "ok",
@@ -137,30 +234,32 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
             "leaves it.",
             values=values,
         )
-    elif layers and subject.chart.get("buffers", {}).get("moved"):
-        yield Finding(
-            "batch norm",
-            "note",
-            f"{layers} BatchNorm layers have each checkpoint's statistics there and interpolated ones between, which "
-            "are not those of the activations there: part of a barrier may be only that.",
-            'Compare with bn="recompute" before a barrier is read off.',
-            values,
-        )
-    elif layers:
-        yield Finding(
-            "batch norm",
-            "note",
-            f"{layers} BatchNorm layers keep the statistics of the centre, so the further from it, the less the "
-            "activations fit them: part of the rise is only that.",
-            'Compare with bn="recompute" where the rise far from the centre matters.',
-            values,
-        )
     else:
-        yield Finding(
+        yield _frozen(subject, policy, layers, others, values)
+
+
+def _frozen(subject: Subject, policy: str, layers: int, others: int, values: dict[str, Any]) -> Finding:
+    """Of statistics that do not follow the weights: whose they are."""
+    count = others if policy == "recompute" else layers + others
+    which = "BatchNorm" if not others else "normalisation" if layers else "other normalisation"
+    names = f"{count} {which} {_plural(count, 'layer', 'layers')}"
+    do = "Read the rise far from the centre with care: the weights alone move."
+    if policy != "recompute" and layers:
+        do = 'Compare with bn="recompute" where the rise far from the centre matters.'
+    if subject.chart.get("buffers", {}).get("moved"):
+        return Finding(
             "batch norm",
             "note",
-            "If the model has BatchNorm it keeps the statistics of the centre, and part of the rise far from it "
-            "is only that.",
-            'Compare with bn="recompute" if it has such layers; ln.report(…, objective=objective) says whether it has.',
+            f"{names} {_plural(count, 'has', 'have')} each checkpoint's statistics there and interpolated ones "
+            "between, which are not those of the activations there: part of a barrier may be only that.",
+            'Compare with bn="recompute" before a barrier is read off.' if layers else do,
             values,
         )
+    return Finding(
+        "batch norm",
+        "note",
+        f"{names} {_plural(count, 'keeps', 'keep')} the statistics of the centre, so the further from it, the less the "
+        "activations fit them: part of the rise is only that.",
+        do,
+        values,
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from lossnav.intervals import UNSEEN, Interval, interval_of, recorded, rounding_of, spread_at
 from lossnav.relief import Pit, pits
 from lossnav.reports import thresholds
-from lossnav.reports.findings import Finding
+from lossnav.reports.findings import MEASURE, Finding, unknown
 from lossnav.reports.subject import Subject
 from lossnav.surface import OK
 
@@ -30,11 +30,11 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield from _cut(subject)
     if subject.surface is not None and len(subject.losses) and subject.seeds is None:
         yield from _intervals(subject)
-    if subject.surface is not None and len(subject.losses) > 1:
+    if subject.surface is not None and len(subject.losses) > 1 and not subject.is_constant:
         if subject.seeds is None:
             yield _noise(subject)
-            yield from _ripples(subject)
-        yield from _rounding(subject)
+            yield _ripples(subject)
+        yield _rounding(subject)
 
 
 # ---------------------------------------------------------------------- data
@@ -45,14 +45,19 @@ def _data(subject: Subject) -> Finding:
     samples, population = objective.get("samples"), objective.get("population")
     values = {name: objective.get(name) for name in ("samples", "population", "subset_seed", "origin")}
     if not samples:
-        said = "The loss is a function of the weights alone, without data: no sample stands behind it."
-        return Finding("data", "ok", said, values=values)
+        because, do = "the surface does not say how many samples stand behind the loss.", "Say it in the caption."
+        if subject.is_function and objective.get("batches") is None:
+            because = (
+                "the function was given no data of its own: whether samples stand behind it, and how many, is not seen."
+            )
+            do = "Where it has some, pass them: ln.Objective.from_function(function, params, data)."
+        return unknown("data", because, do, values)
     whose = "Nothing says whether they are training or held-out data, on which a centre is a minimum or need not be"
     if samples < thresholds.FEW_SAMPLES:
         return Finding(
             "data",
             "warning" if population else "note",
-            f"{samples} samples are so few that their standard error is itself a guess.",
+            f"{samples} sample{' is' if samples == 1 else 's are'} so few that a standard error is itself a guess.",
             "Use more samples, thirty at the least.",
             values,
         )
@@ -72,7 +77,8 @@ def _data(subject: Subject) -> Finding:
 
 def _cut(subject: Subject) -> Iterator[Finding]:
     """Whether the loss was found to be another one in other batches, when the objective was made."""
-    cut = subject.objective.get("cut")
+    objective = subject.objective
+    cut = objective.get("cut")
     if cut:
         yield Finding(
             "batches",
@@ -83,7 +89,8 @@ def _cut(subject: Subject) -> Iterator[Finding]:
             "mean over.",
             dict(cut),
         )
-    for name, seen in (subject.objective.get("metrics_cut") or {}).items():
+    metrics = objective.get("metrics_cut") or {}
+    for name, seen in metrics.items():
         yield Finding(
             "batches",
             "warning",
@@ -92,6 +99,17 @@ def _cut(subject: Subject) -> Iterator[Finding]:
             "Say how long the batches were; or let it return one value a sample.",
             {"metric": name, **seen},
         )
+    if cut or metrics or not objective.get("samples"):
+        return
+    if compared := objective.get("cut_samples"):
+        said = f"{compared} samples gave the same loss as one batch and as two."
+        yield Finding("batches", "ok", said, values={"samples": compared})
+        return
+    because = "the loss was not held against itself in other batches"
+    if "cut_samples" in objective:
+        because += " (a loss of its batch, count=, batch statistics, or data that cannot be cut)"
+    do = "Evaluate it with two lengths of the batches (batch_size=), and compare."
+    yield unknown("batches", f"{because}.", do)
 
 
 # ---------------------------------------------------------------------- standard errors
@@ -104,16 +122,16 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
     if not samples or "control_variate" in attrs or "interpolation" in attrs:
         return
     if subject.errors is None:
-        said = "The loss hides the losses of single samples: how sure it is is not known."
+        because = "the loss hides the losses of single samples: nothing says how sure it is."
         do = "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
         if "loss_se" in subject.surface:
             few = f"Of {samples:,} sample{'' if samples == 1 else 's'} no standard error is finite"
-            said, do = f"{few}: how sure the loss is is not known.", "Use more samples, with losses below 1e150."
-        yield Finding("intervals", "note", said, do, {"known": False})
+            because, do = f"{few[0].lower()}{few[1:]}.", "Use more samples, with losses below 1e150."
+        yield unknown("intervals", because, do, {"known": False})
         return
     if "sampling" not in attrs and "loss_skewness" not in subject.surface:
-        said = "This surface does not say how its samples are spread: whether its standard errors hold is not known."
-        yield Finding("intervals", "note", said, "Evaluate it with this version of lossnav.", {"known": False})
+        because = "the surface does not say how its samples are spread: its standard errors may hold or not."
+        yield unknown("intervals", because, "Evaluate it with this version of lossnav.", {"known": False})
         return
     status = subject.surface["status"]
     places = np.argwhere(status.values == OK)
@@ -172,19 +190,11 @@ def _noise(subject: Subject) -> Finding:
     """
     errors, relief = subject.errors, subject.relief
     values: dict[str, Any] = {"relief": relief}
+    if not relief > 0:
+        said = "In the middle of the picture the loss does not rise at all: no shape is there that others could change."
+        return Finding("noise", "note", said, "Take a larger range.", values)
     if errors is None:
-        if not subject.objective.get("samples"):
-            return Finding(
-                "noise", "ok", "There are no samples, so no other ones would give another picture.", values=values
-            )
-        return Finding(
-            "noise",
-            "note",
-            "The loss hides the losses of single samples, so nothing says how much the picture would change with "
-            "others.",
-            "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none').",
-            values,
-        )
+        return unknown("noise", f"{_without_errors(subject)}.", _do_without_errors(subject), values)
     middle = errors[subject.middle]
     level = float(np.median(middle[np.isfinite(middle)])) if np.isfinite(middle).any() else math.nan
     error, how = math.sqrt(2) * level, "as of independent samples; common ones mostly give less"
@@ -195,9 +205,13 @@ def _noise(subject: Subject) -> Finding:
     if paired is not None:
         error, how = paired, "sample by sample"
     values |= {"loss_se": level, "difference_se": error, "paired": paired is not None}
+    if not math.isfinite(error):
+        because = "the standard errors in the middle of the picture are not finite."
+        return unknown("noise", because, "Use more samples.", values)
+    known = f"; the level is known to ± {level:.2g}" if math.isfinite(level) else ""
     rise = f"In the middle of the picture the loss rises by {relief:.3g}"
     if relief > thresholds.SURE * error:
-        said = f"{rise}, with a standard error of {error:.2g} ({how}); the level is known to ± {level:.2g}."
+        said = f"{rise}, with a standard error of {error:.2g} ({how}){known}."
         return Finding("noise", "ok", said, values=values)
     if subject.is_subset:
         more = (
@@ -219,6 +233,19 @@ def _noise(subject: Subject) -> Finding:
         "Claim no more than that, or use more data.",
         values,
     )
+
+
+def _without_errors(subject: Subject) -> str:
+    """Why nothing says how much the picture would change with other samples."""
+    if not subject.objective.get("samples"):
+        return "no samples are seen behind the loss, so nothing says how much others would change"
+    return "the loss hides the losses of single samples, so nothing says how much others would change"
+
+
+def _do_without_errors(subject: Subject) -> str:
+    if not subject.objective.get("samples"):
+        return "Where it has samples, pass them as data, with a loss that returns one value a sample."
+    return "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
 
 
 def pits_of(subject: Subject) -> list[tuple[Pit, int, int]]:
@@ -246,87 +273,133 @@ def _deepest(found: list[tuple[Pit, int, int]]) -> list[tuple[Pit, int, int]]:
     return sorted(found, key=lambda each: -each[0].depth)
 
 
-def _ripples(subject: Subject) -> Iterator[Finding]:
-    """Whether local minima would be there with other samples too."""
+def _ripples(subject: Subject) -> Finding:
+    """Whether local minima would be there with other samples, and in exact arithmetic, too."""
     assert subject.surface is not None
-    if "point" in subject.surface.dims and len(subject.axes) != 1:
-        return
+    loss = subject.surface["loss"]
+    if "point" in loss.dims and len(subject.axes) != 1:
+        because = "the points lie on no grid: which of them are local minima was not looked at."
+        return unknown("ripples", because, "Take ln.Grid, or interpolate: surface.lossnav.to_grid().")
+    if loss.size > MOST_PITS and "point" not in loss.dims:
+        because = f"local minima of more than {MOST_PITS:,} points are not looked for ({loss.size:,})."
+        return unknown("ripples", because, "Look at a part of them: surface[{dim: slice(None, None, 2)}].")
+    if len(subject.losses) < 3 or ("point" not in loss.dims and max(loss.shape) < 3):
+        because = "no point of the picture has neighbours on both sides."
+        return unknown("ripples", because, "Take more points along each axis.")
     found = pits_of(subject)
     if not found:
-        yield Finding(
-            "ripples", "ok", "The picture has one valley: no local minimum but the lowest.", values={"pits": 0}
-        )
-        return
-    errors = subject.errors
-    known = {
-        (*pair["low"], *pair["high"]): float(pair["error"])
-        for pair in subject.facts.get("differences", [])
-        if pair["what"] == "pit"
-    }
-    noise = []
-    for number, (_, low, high) in enumerate(found):
-        paired = subject.paired_error(high, low) if number < _PAIRED else None
-        ends = (*subject.places[low].tolist(), *subject.places[high].tolist())
-        independent = 0.0 if errors is None else float(np.hypot(errors[low], errors[high]))
-        noise.append(known.get(ends, independent) if paired is None else paired)
-    unsure = [pit for (pit, *_), error in zip(found, noise, strict=True) if not pit.depth > thresholds.SURE * error]
+        said = "Inside its border the picture has no local minimum beside its lowest."
+        return Finding("ripples", "ok", said, values={"pits": 0})
+    noise = _errors_of_pits(subject, found)
     deepest, error = found[0][0].depth, noise[0]
-    values = {"pits": len(found), "unsure": len(unsure), "deepest": deepest, "deepest_se": error}
-    values["paired"] = min(len(found), _PAIRED) if subject.has_samples else len(known)
+    values: dict[str, Any] = {"pits": len(found), "deepest": deepest, "deepest_se": error}
+    values["paired"] = min(len(found), _PAIRED) if subject.has_samples else len(_measured_pits(subject))
     many = f"{len(found)} local minima" if len(found) > 1 else "One local minimum"
-    if not unsure:
-        yield Finding(
+    arithmetic = _arithmetic(subject)
+    rounding = 0.0 if arithmetic is None else arithmetic[0]
+    shallow = sum(not pit.depth > rounding for pit, *_ in found)
+    values |= {"rounded": shallow}
+    if shallow == len(found):
+        return Finding(
             "ripples",
-            "ok",
-            f"{many} beside the lowest, the deepest by {deepest:.3g} ± {error:.2g}: more than noise of the samples.",
-            values=values,
+            "note",
+            f"{many} beside the lowest, the deepest by {deepest:.2g}: no more than the error of the arithmetic, "
+            f"{rounding:.1g}.",
+            "Do not call the surface rough for them; compute in more digits.",
+            values,
         )
-        return
-    yield Finding(
+    known = [(pit, each) for (pit, *_), each in zip(found, noise, strict=True) if each is not None]
+    if len(known) < len(found):
+        because = (
+            f"{_without_errors(subject)} ({many[0].lower()}{many[1:]} beside the lowest, the deepest by {deepest:.3g})."
+        )
+        return unknown("ripples", because, _do_without_errors(subject), values)
+    unsure = [pit for pit, each in known if not pit.depth > thresholds.SURE * each]
+    values |= {"unsure": len(unsure)}
+    if not unsure:
+        said = f"{many} beside the lowest, the deepest by {deepest:.3g} ± {error:.2g}: more than noise of the samples"
+        also = f"; {shallow} of them no more than the arithmetic" if shallow else ""
+        return Finding("ripples", "ok", f"{said}{also}.", values=values)
+    which = f"{len(unsure)} of them" if len(found) > 1 else "and it is"
+    return Finding(
         "ripples",
         "warning" if subject.is_subset else "note",
-        f"{many} beside the lowest, {len(unsure)} of them shallower than two standard errors (the deepest is "
-        f"{deepest:.3g} ± {error:.2g}): other samples may have none there.",
+        f"{many} beside the lowest, {which} shallower than two standard errors (the deepest is {deepest:.3g} ± "
+        f"{error:.2g}): other samples may have none there.",
         "Take more samples before you call the surface rough, or measure the differences: ln.report(…, "
         "objective=objective).",
         values,
     )
 
 
+def _measured_pits(subject: Subject) -> dict[tuple[float, ...], float]:
+    """Standard errors of the depths of pits that were measured sample by sample, by their ends."""
+    return {
+        (*pair["low"], *pair["high"]): float(pair["error"])
+        for pair in subject.facts.get("differences", [])
+        if pair["what"] == "pit"
+    }
+
+
+def _errors_of_pits(subject: Subject, found: list[tuple[Pit, int, int]]) -> list[float | None]:
+    """Standard errors of the depths of pits: measured, of kept samples, as of independent ones, or not known."""
+    known, errors = _measured_pits(subject), subject.errors
+    noise: list[float | None] = []
+    for number, (_, low, high) in enumerate(found):
+        ends = (*subject.places[low].tolist(), *subject.places[high].tolist())
+        error = subject.paired_error(high, low) if number < _PAIRED else None
+        if error is None:
+            error = known.get(ends, math.nan if errors is None else float(np.hypot(errors[low], errors[high])))
+        noise.append(error if math.isfinite(error) else None)
+    return noise
+
+
 # ---------------------------------------------------------------------- rounding
 
 
-def _rounding(subject: Subject) -> Iterator[Finding]:
-    """The error of computing against the relief of the middle."""
+def _arithmetic(subject: Subject) -> tuple[float, str] | None:
+    """How far the loss is off by computing, and how that is known; None where the digits are not."""
     engine, measured = subject.attrs.get("engine", {}), subject.facts.get("rounding", {})
     dtype, asked = subject.objective.get("dtype"), engine.get("precision", "native")
     precision = dtype if asked in ("native", None) else asked
-    if precision not in _UNITS or subject.center_loss is None:
-        return
-    relief, level = subject.relief, abs(subject.center_loss)
-    values: dict[str, Any] = {"precision": precision, "dtype": dtype, "relief": relief}
+    if precision not in _UNITS or not len(subject.losses):
+        return None
+    level = float(np.abs(subject.losses[subject.middle]).max())
     plan_error = float(engine["plan_error"]) if "plan_error" in engine else None
     if measured.get("error") is not None:
-        error, how = float(measured["error"]), f"against float64 at {measured['points']} points"
-    elif plan_error is not None and precision != dtype:
+        return float(measured["error"]), f"against float64 at {measured['points']} points"
+    if plan_error is not None and precision != dtype:
+        return plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
+    error, how = _UNITS[precision] * thresholds.ROUNDINGS * level, f"estimated by the digits of {precision}"
+    if plan_error is not None and plan_error * level > error:
         error, how = plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
-    else:
-        error, how = _UNITS[precision] * thresholds.ROUNDINGS * level, f"by the digits of {precision}"
-        if plan_error is not None and plan_error * level > error:
-            error, how = plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
-    values |= {"error": error, "plan_error": plan_error, "measured": bool(measured)}
-    part = error / relief if relief > 0 else math.inf
+    return error, how
+
+
+def _rounding(subject: Subject) -> Finding:
+    """The error of computing against the relief of the middle."""
+    engine, found = subject.attrs.get("engine", {}), _arithmetic(subject)
+    dtype, asked = subject.objective.get("dtype"), engine.get("precision", "native")
+    precision = dtype if asked in ("native", None) else asked
+    if found is None:
+        what = f"{precision} is no precision whose digits are known" if precision else "it does not say its dtype"
+        return unknown("precision", f"{what}.", MEASURE, {"precision": precision})
+    (error, how), relief = found, subject.relief
+    values: dict[str, Any] = {"precision": precision, "dtype": dtype, "relief": relief, "error": error}
+    values |= {"plan_error": engine.get("plan_error"), "measured": bool(subject.facts.get("rounding"))}
     said = f"Computed in {precision}; the error of the loss, {how}, is {error:.1g}"
+    if not relief > 0:
+        what = "nothing rises in the middle of the picture"
+        return Finding("precision", "note", f"{said}, and {what}.", "Take a larger range.", values)
+    part = error / relief
     if part <= thresholds.ROUNDED_NOTE:
-        yield Finding(
-            "precision", "ok", f"{said} ({part:.1%} of the rise in the middle of the picture).", values=values
-        )
-        return
-    what = f"{part:.0%} of the rise in the middle of the picture" if math.isfinite(part) else "and nothing rises"
-    yield Finding(
+        said = f"{said} ({part:.1%} of the rise in the middle of the picture)."
+        return Finding("precision", "ok", said, values=values)
+    return Finding(
         "precision",
         "warning" if part > thresholds.ROUNDED else "note",
-        f"{said}, {what}: shapes that small are of the arithmetic, not of the loss.",
+        f"{said}, {part:.0%} of the rise in the middle of the picture: shapes that small are of the arithmetic, not of "
+        "the loss.",
         'Compute in more digits (precision="float32" or "float64"), or look at a larger range.',
         values,
     )

@@ -9,7 +9,7 @@ from lossnav.reports.findings import LEVELS, NOTHING, Finding, Report
 
 TITLE = "What this can and cannot say"
 
-_BADGES = {"warning": "warning", "note": "note", "ok": "ok"}
+_BADGES = {"warning": "warning", "note": "note", "unknown": "unknown", "ok": "ok"}
 
 
 def panel(reports: Mapping[str, Report], title: str = "") -> str:
@@ -25,7 +25,7 @@ def panel(reports: Mapping[str, Report], title: str = "") -> str:
     Returns
     -------
     str
-        Warnings and notes are open to see, what is ok is folded.
+        Warnings, notes and what is not known are open to see, what is ok is folded.
     """
     heading = f"<h2>{html.escape(title)}</h2>" if title else ""
     blocks = "".join(_report(name, report) for name, report in reports.items())
@@ -64,6 +64,7 @@ _STYLE = """
 .lossnav-report i { font-style: normal; font-size: .8rem; padding: .05rem .5rem; border-radius: 1rem; }
 .lossnav-report .warning i { background: #b3261e; color: #fff; }
 .lossnav-report .note i { background: #e8eefc; color: #1f3f8f; }
+.lossnav-report .unknown i { background: #f1f1f1; color: #5d6875; white-space: nowrap; }
 .lossnav-report .ok i { background: #e6f4ea; color: #1e6b34; }
 .lossnav-report p { margin: .1rem 0 0; max-width: none; color: #5d6875; }
 .lossnav-report summary { cursor: pointer; padding: .4rem 0; color: #5d6875; border-top: 1px solid #e3e7ec; }

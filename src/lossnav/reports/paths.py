@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from lossnav.reports import thresholds
-from lossnav.reports.findings import Finding, Level
+from lossnav.reports.findings import Finding, Level, unknown
 from lossnav.reports.subject import Subject
 
 
@@ -15,8 +17,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     """Say what of a path its picture shows."""
     yield from _explained(subject)
     if subject.path is not None:
-        yield from _residual(subject)
-        yield from _shadow(subject)
+        yield _residual(subject)
+        yield _shadow(subject)
 
 
 def _explained(subject: Subject) -> Iterator[Finding]:
@@ -24,35 +26,17 @@ def _explained(subject: Subject) -> Iterator[Finding]:
     recipes = [recipe for recipe in subject.recipes if recipe.get("kind") == "pca"]
     if not recipes:
         return
-    explained, chance = (sum(float(recipe[name]) for recipe in recipes) for name in ("explained", "random_walk"))
-    beyond = (explained - chance) / (1 - chance) if chance < 1 else 0.0
-    values = {"explained": explained, "random_walk": chance, "beyond": beyond, "snapshots": recipes[0].get("snapshots")}
-    said = f"The components explain {explained:.1%} of the path's variation, and {chance:.1%} of a random walk's"
-    if beyond < thresholds.LIKE_A_WALK:
-        yield Finding(
-            "random walk",
-            "warning",
-            f"{said}: the shape of the path on this plane is the one that pure diffusion has.",
-            "Read nothing off the path's shape here: no turns, no valley it followed.",
-            values,
-        )
-    elif beyond < thresholds.HARDLY_MORE:
-        yield Finding(
-            "random walk",
-            "note",
-            f"{said}: half and more of what is beyond chance is not on this plane.",
-            "Look at more components before you read turns off the path.",
-            values,
-        )
-    else:
-        yield Finding("random walk", "ok", f"{said}.", values=values)
-    drift = float(recipes[0].get("norm_drift", 0.0))
-    if drift > thresholds.GROWTH:
+    yield _walk(recipes)
+    drift = float(recipes[0].get("norm_drift", math.nan))
+    if math.isnan(drift):
+        because = "the recipe of the components does not say how the norm of the weights changed."
+        yield unknown("norm drift", because, "Find them with this version of lossnav: ln.directions.pca(trajectory).")
+    elif drift > thresholds.GROWTH:
         yield Finding(
             "norm drift",
             "note",
             f"{drift:.0%} of the path's variation is that the weights become longer or shorter as a whole, which "
-            "normalisation layers do not notice.",
+            "a normalisation layer after them does not notice.",
             "Compare with a path of weights scaled to one norm.",
             {"norm_drift": drift},
         )
@@ -61,23 +45,70 @@ def _explained(subject: Subject) -> Iterator[Finding]:
         yield Finding("norm drift", "ok", said, values={"norm_drift": drift})
 
 
-def _residual(subject: Subject) -> Iterator[Finding]:
+def _walk(recipes: list[Mapping[str, Any]]) -> Finding:
+    """Whether the components explain more than they do of a random walk; a path that stays at one place has less."""
+    if any("random_walk" not in recipe or recipe.get("scale") for recipe in recipes):
+        why = (
+            "does not say what they explain" if "random_walk" not in recipes[0] else "is of components that are scaled"
+        )
+        because = f"the recipe {why}, and what these explain of the path is another part."
+        do = "Take components as they are, ln.directions.pca(trajectory, scale=None), to compare with a random walk."
+        return unknown("random walk", because, do)
+    explained, chance = (sum(float(recipe[name]) for recipe in recipes) for name in ("explained", "random_walk"))
+    beyond = (explained - chance) / (1 - chance) if chance < 1 else math.nan
+    values = {"explained": explained, "random_walk": chance, "beyond": beyond, "snapshots": recipes[0].get("snapshots")}
+    said = f"The components explain {explained:.1%} of the path's variation, and {chance:.1%} of a random walk's"
+    if math.isnan(beyond) or chance > thresholds.NO_ROOM:
+        because = f"{said[0].lower()}{said[1:]} of as few steps: so few snapshots look alike whatever the path."
+        return unknown("random walk", because, "Record more snapshots.", values)
+    if beyond < thresholds.BELOW_A_WALK:
+        return Finding(
+            "random walk",
+            "warning",
+            f"{said}: less than of a walk, as of a path that goes to and fro about one place. What this plane shows of "
+            "it is mostly chance.",
+            "Read nothing off the path's shape here; look how far it goes in all: ln.project(trajectory, chart).",
+            values,
+        )
+    if beyond < thresholds.LIKE_A_WALK:
+        return Finding(
+            "random walk",
+            "warning",
+            f"{said}: the shape of the path on this plane is the one that pure diffusion has.",
+            "Read nothing off the path's shape here: no turns, no valley it followed.",
+            values,
+        )
+    if beyond < thresholds.HARDLY_MORE:
+        return Finding(
+            "random walk",
+            "note",
+            f"{said}: half and more of what is beyond chance is not on this plane.",
+            "Look at more components before you read turns off the path.",
+            values,
+        )
+    return Finding("random walk", "ok", f"{said}.", values=values)
+
+
+def _residual(subject: Subject) -> Finding:
     """How far the path is from what is drawn of it."""
     assert subject.path is not None
     residual, distance = (subject.path[name].values.astype(np.float64) for name in ("residual", "distance"))
-    total = float(np.sqrt((distance**2).sum()))
+    known = np.isfinite(residual) & np.isfinite(distance)
+    total = float(np.sqrt((distance[known] ** 2).sum()))
     if not total:
-        return
-    part = float(np.sqrt((residual**2).sum())) / total
-    values = {"part": part, "largest": float(residual.max()), "snapshots": len(residual)}
+        because = "the path does not leave the centre." if known.any() else "no snapshot has a finite distance from it."
+        return unknown("off the plane", because, "Look at what was recorded: a path needs snapshots of training.")
+    part = float(np.sqrt((residual[known] ** 2).sum())) / total
+    values = {"part": part, "largest": float(residual[known].max()), "snapshots": int(known.sum())}
     said = f"The path is {part:.0%} of its distance from the centre away from the plane (root mean square)"
+    if not known.all():
+        said += f"; of {int((~known).sum())} snapshots that is not known"
     level: Level = "ok"
     if part > thresholds.OFF_PLANE:
         level = "warning" if part > thresholds.FAR_FROM_PLANE else "note"
     if level == "ok":
-        yield Finding("off the plane", "ok", f"{said}.", values=values)
-        return
-    yield Finding(
+        return Finding("off the plane", "ok", f"{said}.", values=values)
+    return Finding(
         "off the plane",
         level,
         f"{said}: {part**2:.0%} of its variation is not drawn, and what is drawn is a shadow.",
@@ -86,26 +117,28 @@ def _residual(subject: Subject) -> Iterator[Finding]:
     )
 
 
-def _shadow(subject: Subject) -> Iterator[Finding]:
+def _shadow(subject: Subject) -> Finding:
     """Whether the ground under the path is the loss that the run had."""
     assert subject.path is not None
-    if "loss_projected" not in subject.path:
-        return
+    if "loss_projected" not in subject.path or "loss" not in subject.path:
+        because = "the loss was not evaluated along the path."
+        return unknown("shadow", because, "Evaluate it: ln.evaluate_trajectory(objective, chart, trajectory).")
     itself, below = (subject.path[name].values.astype(np.float64) for name in ("loss", "loss_projected"))
     known = np.isfinite(itself) & np.isfinite(below) & (itself > 0) & (below > 0)
     if not known.any():
-        return
+        because = "the loss is positive and finite both at a snapshot and at its shadow nowhere: there is no factor."
+        return unknown("shadow", because, "Compare the variables loss and loss_projected of the path themselves.")
     factors = np.exp(np.abs(np.log(itself[known] / below[known])))
     factor = float(np.median(factors))
-    values = {"median_factor": factor, "largest_factor": float(factors.max())}
-    said = f"The loss at a snapshot and at its shadow on the plane differ by a factor {factor:.3g} (median)"
+    values = {"median_factor": factor, "largest_factor": float(factors.max()), "snapshots": int(known.sum())}
+    some = "" if known.all() else f", of {known.sum()} of {len(known)} snapshots"
+    said = f"The loss at a snapshot and at its shadow on the plane differ by a factor {factor:.3g} (median{some})"
     if factor > thresholds.SHADOW_LOSS:
-        yield Finding(
+        return Finding(
             "shadow",
             "warning",
             f"{said}, at most {factors.max():.3g}: the ground under the path is not the loss of the run.",
             "Read the loss of the run off its own curve (the path's variable loss), not off the surface.",
             values,
         )
-    else:
-        yield Finding("shadow", "ok", f"{said}.", values=values)
+    return Finding("shadow", "ok", f"{said}.", values=values)

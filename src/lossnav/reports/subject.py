@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,8 +92,24 @@ class Subject:
 
     @property
     def objective(self) -> Mapping[str, Any]:
-        """What the objective said of itself."""
-        return dict(self.attrs.get("objective", {}))
+        """What the objective said of itself, then or when it was measured by."""
+        return {**self.facts.get("objective", {}), **self.attrs.get("objective", {})}
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a bare function, of which no model, layer or buffer is seen."""
+        objective = self.objective
+        return "layers" in objective and objective["layers"] is None
+
+    @property
+    def layers(self) -> Mapping[str, int] | None:
+        """How many layers of which kind the model has; None where that is not known."""
+        return self.objective.get("layers")
+
+    @property
+    def weights(self) -> str:
+        """What moves, in a word."""
+        return "parameters" if self.is_function else "weights"
 
     @property
     def chart(self) -> Mapping[str, Any]:
@@ -190,6 +207,11 @@ class Subject:
         place = tuple(int(i) for i in np.unravel_index(number, self.surface["loss"].shape))
         return np.asarray(self.surface[LOSS][place].values, np.float64)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether the loss is the same at all points, to the last digit."""
+        return len(self.losses) > 1 and float(np.ptp(self.losses)) == 0.0
+
     @cached_property
     def distances(self) -> Array:
         """How far each is from the origin: the largest coordinate, in parts of the reach, shape (n,)."""
@@ -204,6 +226,42 @@ class Subject:
         """Whether the origin lies among the points."""
         n = len(self.places)
         return bool(n) and bool(((self.places.min(0) <= 0) & (self.places.max(0) >= 0)).all())
+
+    def neighbours(self, i: int) -> list[int]:
+        """The points beside one: of a grid all around it (also across corners), of a line of points the two nearest.
+
+        Of points on no grid all others: nothing is known of the ground between.
+        """
+        assert self.surface is not None
+        if "point" in self.surface.dims:
+            if self.places.shape[1] > 1:
+                return [j for j in range(len(self.places)) if j != i]
+            order, rank = self._along
+            return [int(order[at]) for at in (rank[i] - 1, rank[i] + 1) if 0 <= at < len(order)]
+        shape, numbers, cells = self._cells
+        cell = np.unravel_index(int(cells[i]), shape)
+        found = []
+        for step in itertools.product((-1, 0, 1), repeat=len(shape)):
+            place = [int(x) + d for x, d in zip(cell, step, strict=True)]
+            if any(step) and all(0 <= x < n for x, n in zip(place, shape, strict=True)):
+                number = int(numbers[np.ravel_multi_index(place, shape)])
+                found += [number] if number >= 0 else []
+        return found
+
+    @cached_property
+    def _along(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Points of a line in their order, and the rank of each."""
+        order = np.argsort(self.places[:, 0], kind="stable")
+        return order, np.argsort(order, kind="stable")
+
+    @cached_property
+    def _cells(self) -> tuple[tuple[int, ...], NDArray[np.intp], NDArray[np.intp]]:
+        """Of a grid its shape, the number of each cell's point (-1 where there is none), and the cell of each point."""
+        assert self.surface is not None
+        cells = np.flatnonzero(self._finite)
+        numbers = np.full(self._finite.size, -1, np.intp)
+        numbers[cells] = np.arange(len(cells))
+        return self.surface["loss"].shape, numbers, cells
 
     @cached_property
     def middle(self) -> NDArray[np.intp]:
@@ -270,6 +328,7 @@ class Subject:
             found[name] = values.reshape(math.prod(shape), *values.shape[len(shape) :])[i].tolist()
         return found | {
             "parameters": self.curvature.attrs.get("curvature", {}).get("parameters"),
+            "excluded": self.curvature.attrs.get("curvature", {}).get("excluded"),
             "source": "the group curvature",
         }
 
@@ -280,7 +339,7 @@ class Subject:
         same = said.get("objective", {}).get("fingerprint") == self.objective.get("fingerprint")
         if not same or said.get("point") != self.chart.get("center"):
             return {}  # of another network, or of another of its points
-        found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters")}
+        found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters", "excluded")}
         if "eigenvalue" in self.spectrum:
             ends = self.spectrum["end"].values.astype(str)
             values, errors = (self.spectrum[name].values for name in ("eigenvalue", "eigenvalue_error"))

@@ -17,6 +17,9 @@ SURE = 2.0
 
 # ---------------------------------------------------------------------- directions
 
+ORTHOGONAL = 1e-3
+"""|cosine| up to which directions are called orthogonal, and not nearly so: rounding of half precision."""
+
 NOT_ORTHOGONAL = 0.1
 """|cosine| from which a circle in the weights is drawn visibly as an ellipse (axes 1 : 1.1)."""
 
@@ -59,6 +62,9 @@ more than the last steps of a training give."""
 NOT_QUITE = 0.001
 """The same, worth a note."""
 
+DRAWN = 0.1
+"""Part of the gradient's norm out of the picture up to which the way down is drawn in it: half a percent shorter."""
+
 UNSEEN = 0.001
 """Part of the relief of the middle below which such a fall is less than the width of a line in the picture: no more
 than a note. Losses of networks that fit every sample fall for ever, by ever less."""
@@ -88,6 +94,13 @@ SAME_LOSS = 1e-4
 LIKE_A_WALK = 0.25
 """Part of what a random walk leaves out of its plane that the path must bring in beyond it, to be more than a
 walk."""
+
+BELOW_A_WALK = -0.25
+"""The same, below which the components explain less than of a walk: snapshots about one place have no long way to go
+along."""
+
+NO_ROOM = 0.99
+"""Part of a random walk that the components explain, from which there is no room for a path to explain more."""
 
 HARDLY_MORE = 0.5
 """The same, below which there is a note."""

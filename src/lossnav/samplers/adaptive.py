@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lossnav.errors import SamplerError
-from lossnav.samplers.base import Losses, Points, Sampler
+from lossnav.samplers.base import Losses, Points, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
 from lossnav.samplers.refinement import Refinement
 
@@ -73,7 +73,7 @@ class Adaptive(Sampler):
 
     def __init__(
         self,
-        *,
+        *nameless: Any,
         tolerance: float = 0.01,
         max_points: int = 2000,
         start: int | None = None,
@@ -83,6 +83,7 @@ class Adaptive(Sampler):
         cap: float = AutoRange.cap,
         **ends: tuple[float, float] | Literal["auto"],
     ) -> None:
+        require_names("Adaptive", nameless, "(-1, 1)")
         if not ends:
             raise SamplerError("Adaptive needs at least one axis. Pass alpha=(-1, 1), beta=(-1, 1).")
         auto = [name for name, pair in ends.items() if isinstance(pair, str) and pair == "auto"]

@@ -15,6 +15,13 @@ Points = NDArray[np.float64]  # (m, k)
 Losses = NDArray[np.float64]  # (m,)
 
 
+def require_names(kind: str, nameless: tuple[Any, ...], example: str) -> None:
+    """Raise where axes come without the names of their coordinates."""
+    if nameless:
+        names = ", ".join(f"{name}={example}" for name, _ in zip(("alpha", "beta", "gamma"), nameless, strict=False))
+        raise SamplerError(f"The axes of a {kind} have the names of their coordinates. Pass ln.{kind}({names}).")
+
+
 class Sampler(ABC):
     """Coordinates by ask and tell; a sampler is a value, and the state of a run lives in its generator.
 

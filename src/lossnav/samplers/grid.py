@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossnav.coordinates import mesh
 from lossnav.errors import SamplerError
-from lossnav.samplers.base import Losses, Points, Sampler
+from lossnav.samplers.base import Losses, Points, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
 
 Axis = NDArray[np.float64]
@@ -46,8 +46,13 @@ class Grid(Sampler):
     """
 
     def __init__(
-        self, *, rise: float = RISE, cap: float = AutoRange.cap, **axes: tuple[float, float, int] | ArrayLike
+        self,
+        *nameless: Any,
+        rise: float = RISE,
+        cap: float = AutoRange.cap,
+        **axes: tuple[float, float, int] | ArrayLike,
     ) -> None:
+        require_names("Grid", nameless, "(-1, 1, 51)")
         if not axes:
             raise SamplerError("A grid needs at least one axis. Pass alpha=(-1, 1, 51), beta=(-1, 1, 51).")
         auto = {name: spec for name, spec in axes.items() if _is_auto(spec)}

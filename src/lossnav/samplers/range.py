@@ -45,8 +45,9 @@ class AutoRange:
         Returns
         -------
         dict
-            ``reach`` (r), ``rise`` (what was asked), ``found`` (what the loss rose by at r), ``capped``, ``points``
-            (how many were evaluated).
+            ``reach`` (r), ``rise`` (what was asked), ``found`` (what the loss rose by at r), ``capped`` (it rose by
+            less), ``floored`` (it rose as far at the smallest r that is tried: a smaller one may do), ``points`` (how
+            many were evaluated).
         """
         center = float(losses(np.zeros((1, k)))[0])
         found: dict[float, float] = {}
@@ -74,6 +75,7 @@ class AutoRange:
             "rise": self.rise,
             "found": found[r],
             "capped": found[r] < self.rise,
+            "floored": found[r] >= self.rise and r / 2 < _SMALLEST,
             "points": 1 + 2 * len(found),
         }
 

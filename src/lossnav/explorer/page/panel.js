@@ -87,7 +87,7 @@ export function showClasses(classes) {
   replace(byId("classes"), bars, matrix);
 }
 
-const LEVELS = { warning: "Warning", error: "Error", info: "Note", note: "Note", ok: "Good" };
+const LEVELS = { warning: "Warning", error: "Error", info: "Note", note: "Note", unknown: "Unknown", ok: "Good" };
 
 // What the report says stands beside the picture; so does what the picture leaves out.
 export function showReport(report, holes, interpolated) {

@@ -173,7 +173,8 @@ class _Measuring:
         """BatchNorm layers, and whether the loss of a sample depends on its batch."""
         passes = self.here._pass
         modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
-        self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
+        if modules:
+            self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
         exact = self.exact()  # of losses near zero, single precision leaves half a digit
         self.found["batch_dependence"] = batch_dependence(self.here if exact is None else exact)
         self.passes += 2
@@ -326,13 +327,17 @@ class _Measuring:
 
     def twin(self) -> None:
         """A network with one layer multiplied and the next divided that computes the same, and what that changes."""
+        if isinstance(self.here._pass, FunctionPasses):
+            return  # no layer is seen
         found, passes = rescaled_twin(
             self.here, self.found.get("traces", {}), self._curvature_of, self.seed, self.progress
         )
         self.passes += passes
         largest = self.found["center"].get("lambda_max")
-        if found and largest is not None:
-            self.found["rescaling"] = {**found, "lambda_max": largest, "trace": self.found["center"]["trace"]["value"]}
+        if found.get("multiplied") and largest is not None:
+            found = {**found, "lambda_max": largest, "trace": self.found["center"]["trace"]["value"]}
+        if found.get("multiplied") is None or largest is not None:
+            self.found["rescaling"] = found
 
     # ------------------------------------------------------------------ inside
 

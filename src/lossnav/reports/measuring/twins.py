@@ -51,19 +51,19 @@ def rescaled_twin(
     dict, int
         ``factor``, ``multiplied`` and ``divided`` (prefixes), ``loss`` and ``loss_rescaled``, ``lambda_max_rescaled``,
         ``trace_rescaled``, ``picture_changes`` (largest relative change of the curvature; None where the directions
-        cannot be drawn anew); empty where no pair was found. And the passes over the data it took.
+        cannot be drawn anew); where no pair was found, how many were ``tried``. And the passes over the data it took.
 
     References
     ----------
     Dinh, Pascanu, S. Bengio, Y. Bengio 2017, "Sharp Minima Can Generalize For Deep Nets", theorem 2.
     """
-    passes, loss = 2, objective.evaluate(objective.params)["loss"]
+    tried, passes, loss = 0, 2, objective.evaluate(objective.params)["loss"]
     shrunk = {name: tensor * 0.9 for name, tensor in objective.params.items()}
     loss_shrunk = objective.evaluate(shrunk)["loss"]
     for (first, scales), (second, divided) in _pairs(objective):
         factors = dict.fromkeys(scales, FACTOR) | dict.fromkeys(divided, 1 / FACTOR)
         moved = _scaled(objective.params, factors)
-        passes += 1
+        passes, tried = passes + 1, tried + 1
         rescaled = objective.evaluate(moved)["loss"]
         if not np.isclose(rescaled, loss, rtol=thresholds.SAME_LOSS, atol=0.0):
             continue
@@ -81,6 +81,7 @@ def rescaled_twin(
         if before is not None and after is not None:
             change = float(np.abs(after - before).max() / max(np.abs(before).max(), 1e-300))
         return {
+            "tried": tried,
             "factor": FACTOR,
             "multiplied": first,
             "divided": second,
@@ -90,7 +91,7 @@ def rescaled_twin(
             "trace_rescaled": sum(trace / factors.get(name, 1.0) ** 2 for name, trace in traces.items()),
             "picture_changes": change,
         }, passes + pairs.products
-    return {}, passes
+    return {"tried": tried}, passes
 
 
 def _pairs(objective: Objective) -> Iterator[tuple[tuple[str, list[str]], tuple[str, list[str]]]]:
