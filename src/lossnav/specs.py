@@ -104,6 +104,7 @@ def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | No
     objective = load_objective(**arguments)
     if view is not None:
         objective = views.recentered(objective, view)
+        objective.origin = {**(objective.origin or {}), "view": view}
     if population is None or objective.population is not None:
         return objective
     assert samples is not None and seed is not None
