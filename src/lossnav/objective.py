@@ -78,6 +78,7 @@ from lossnav.readings import LossMisjudgedError
 from lossnav.repeats import Repeats
 from lossnav.samples import Measurement
 
+Mode = Literal["eval", "train"]
 Role = Literal["weight", "bias", "norm"]
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
@@ -102,9 +103,9 @@ class Objective:
     model : nn.Module
         Any module. It is not changed by anything lossnav does: a private copy of its structure, in eval mode, is
         called with our own copies of its weights and buffers. A model in train mode is evaluated in eval mode
-        all the same, with a warning that says so. Every pass starts from the same state: buffers that the forward
-        writes (a queue, a moving average) are handed from batch to batch within a pass, and begin anew with the next.
-        The centre and one displaced point are held against a fresh copy of the model, on the first batch.
+        all the same, with a warning that says so (see `mode`). Every pass starts from the same state: buffers that the
+        forward writes (a queue, a moving average) are handed from batch to batch within a pass, and begin anew with
+        the next. The centre and one displaced point are held against a fresh copy of the model, on the first batch.
     loss : callable, str or None
         ``loss(outputs, targets)``, or one of "cross_entropy", "mse", "l1", "nll",
         "binary_cross_entropy_with_logits". A loss with a ``reduction`` argument (all of torch's) is asked for one
@@ -134,9 +135,15 @@ class Objective:
         ``(x, y)`` calls ``model(x)``; ``(a, b, …, y)`` calls ``model(a, b, …)``; a dict calls ``model(**batch)``
         without its ``labels`` (or ``label``, ``targets``, ``target``, ``y``) and uses ``outputs.logits`` where
         there are some.
-    bn : "frozen", "recompute" or "batch"
-        BatchNorm at a displaced point: running statistics of the centre; statistics made anew from the data at
-        every point (one more pass, every batch counting the same); or each batch's own.
+    mode : "eval" or "train", optional
+        "eval" by default. "train": model, loss and metrics are called as ``model.train()`` leaves them, for losses
+        that exist only there, or for the loss that training lowers. Dropout and whatever else is drawn take the same
+        numbers, those of `seed`, at every point: the surface is that of one draw, and smooth. Nothing that is written
+        there (running statistics) reaches your model or another point. Such an objective is evaluated plainly.
+    bn : "frozen", "recompute" or "batch", optional
+        BatchNorm at a displaced point: running statistics of the centre (the default); statistics made anew from the
+        data at every point (one more pass, every batch counting the same); or each batch's own, the default in train
+        mode. There "frozen" keeps BatchNorm alone in eval mode; "recompute" is refused.
     device : str or torch.device, optional
         By default where the model is.
     batch_size : int, optional
@@ -216,7 +223,8 @@ class Objective:
         params: str | Sequence[str] = TRAINABLE,
         reduction: Literal["auto", "mean", "none", "batch"] = "auto",
         forward: Forward | None = None,
-        bn: Literal["frozen", "recompute", "batch"] = "frozen",
+        mode: Mode | None = None,
+        bn: Literal["frozen", "recompute", "batch"] | None = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
         data_budget: int = DEFAULT_BUDGET,
@@ -228,13 +236,13 @@ class Objective:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise _no_model(model, loss)
-        if bn not in ("frozen", "recompute", "batch"):
-            raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
+        self.mode, self.bn = _mode(mode, bn)
         require_initialised(model)
         _require_floating(model)
-        _warn_in_train_mode(model, bn)
+        if self.mode == "eval":
+            _warn_in_train_mode(model, self.bn)
         self.name = type(model).__name__
-        self.bn, self.seed = bn, seed
+        self.seed = seed
         self.device = resolve_device(device, model)
         self.metrics = resolve_metrics(metrics)
         self._loss = Loss(loss, reduction)
@@ -253,16 +261,17 @@ class Objective:
         self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
         self._optional, self._adapters = (
-            checkpoints.optional_buffers(model) | _made_anew(model, bn),
+            checkpoints.optional_buffers(model) | _made_anew(model, self.bn),
             checkpoints.adapters_of(model),
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
         self._writes_weights, self._unplanned = False, ""
+        self._of_batch = self.bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules())
         self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
-        self._adopt(make_passes(model, step, bn, self.device))
+        self._adopt(make_passes(model, step, self.bn, self.device, self.mode == "train"))
 
         with rng.preserved(seed, self.device):
             self.batches: Batches | None = Batches(
@@ -350,7 +359,7 @@ class Objective:
                 )
         self = cls.__new__(cls)
         self.name = name or name_of(function)
-        self.bn, self.seed = "frozen", seed
+        self.mode, self.bn, self.seed, self._of_batch = "eval", "frozen", seed, False
         self._roles = {name: _role_by_name(name) for name in tensors}
         self._transposed, self._everything = {}, tuple(tensors)
         self._take(tensors, algebra.copy(tensors))
@@ -417,6 +426,7 @@ class Objective:
 
     def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""
+        require_weights(params, "the point")
         beside = {name: tensor for name, tensor in params.items() if name in self._held}  # of all of the model
         self.require_same_structure({n: t for n, t in params.items() if n not in beside}, "the point")
         belonging = self.buffers_at(params, buffers)
@@ -795,11 +805,7 @@ class Objective:
 
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
-        if not isinstance(params, Mapping):
-            raise StructureMismatchError(
-                f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a "
-                "point of a chart (chart(coords)), or of another model objective.at(model).params."
-            )
+        require_weights(params, what)
         if difference := algebra.first_difference(params, self.params):
             raise StructureMismatchError(
                 f"{what} and the objective differ at {difference}. "
@@ -816,6 +822,8 @@ class Objective:
             algebra.update_hash(digest, part)
         identity.update(digest, (self.name, self._loss.function, self._loss.reduction, self.bn, self.seed))
         identity.update(digest, (self.metrics, self._measured_by, self.data_fingerprint))
+        if self.mode == "train":
+            identity.update(digest, (self.mode,))
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -888,6 +896,7 @@ class Objective:
             "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
+            **({"mode": self.mode} if self.mode == "train" else {}),
             "seed": self.seed,
             "device": str(self.device),
             "dtype": dtypes.most_common(1)[0][0],
@@ -916,20 +925,21 @@ class Objective:
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
         center, held, buffers = self.params, self._held, self._buffers
-        case = Case(model, step, self._pass, center, held, buffers, first, self.bn, self.device, self.seed, copies)
+        how = (self.bn, self.device, self.seed, copies, self.mode == "train")
+        case = Case(model, step, self._pass, center, held, buffers, first, *how)
         proven = prove(case)
         self._adopt(proven.passes)
         self._writes_weights = proven.writes_weights
         if self.batches is not None:
             self.batches.written_to = proven.writes_data
-        self._unplanned = proven.unplanned
+        self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
 
     def _hold_cuts(self, misjudged: Batch | None = None) -> None:
         """Hold a few samples against themselves in smaller batches; warn where the loss depends on the cut.
 
         A BatchNorm of each batch's own, and ``reduction="batch"``, say that it does; `count=` says what batches weigh.
         """
-        if self.batches is None or self.bn == "batch" or self._loss.reduction == "batch" or not self._counts:
+        if self.batches is None or self._of_batch or self._loss.reduction == "batch" or not self._counts:
             return
         with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
             batches = [self.batches.peek(), *self.batches.last] if misjudged is None else [misjudged]
@@ -970,7 +980,7 @@ class Objective:
 
         A metric of all the data in one batch is what it is.
         """
-        if self.batches is None or len(self.batches) < 2 or self.bn == "batch" or self._loss.reduction == "batch":
+        if self.batches is None or len(self.batches) < 2 or self._of_batch or self._loss.reduction == "batch":
             return
         own = {name: metric for name, metric in self.metrics.items() if not isinstance(metric, NamedMetric)}
         if not own or not self._counts:
@@ -1235,6 +1245,34 @@ def describe_parameters(model: nn.Module, moving: Collection[str]) -> tuple[dict
     return {name: roles.get(name, _role_by_name(name)) for name in moving}, transposed
 
 
+_default_mode: ContextVar[Mode | None] = ContextVar("default_mode", default=None)
+
+
+@contextmanager
+def default_mode(mode: Mode | None) -> Iterator[None]:
+    """Inside, an objective that is made without `mode` has this one: what a command line says of code it runs."""
+    token = _default_mode.set(mode)
+    try:
+        yield
+    finally:
+        _default_mode.reset(token)
+
+
+def _mode(mode: Mode | None, bn: str | None) -> tuple[Mode, str]:
+    """The mode, and what BatchNorm does in it; OptionError where the two contradict each other."""
+    mode = mode or _default_mode.get() or "eval"
+    if mode not in ("eval", "train"):
+        raise OptionError(f"mode={mode!r} is unknown. Use 'eval' or 'train'.")
+    if bn not in (None, "frozen", "recompute", "batch"):
+        raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
+    if mode == "train" and bn == "recompute":
+        raise OptionError(
+            "bn='recompute' makes running statistics anew, which BatchNorm does not use in train mode (mode='train'). "
+            "Leave bn= out for each batch's own statistics, or pass bn='frozen' for those of the centre."
+        )
+    return mode, bn or ("batch" if mode == "train" else "frozen")
+
+
 def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
@@ -1243,6 +1281,15 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
 
 def _role_by_name(name: str) -> Role:
     return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
+
+
+def require_weights(params: Any, what: str) -> None:
+    """Raise StructureMismatchError unless it is a dict."""
+    if not isinstance(params, Mapping):
+        raise StructureMismatchError(
+            f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a point of "
+            "a chart (chart(coords)), or of another model objective.at(model).params."
+        )
 
 
 def require_initialised(model: nn.Module) -> None:
@@ -1330,7 +1377,7 @@ def _warn_in_train_mode(model: nn.Module, bn: str) -> None:
     }[bn]
     warnings.warn(
         f"The model is in train mode with {layers}. It is evaluated on a copy in eval mode: dropout is off and "
-        f"{statistics} (bn={bn!r}). Call model.eval() first to say that this is what you want.",
+        f"{statistics} (bn={bn!r}). Call model.eval() first to say that this is what you want, or pass mode='train'.",
         TrainModeWarning,
         stacklevel=3,
     )

@@ -19,7 +19,7 @@ from torch import nn
 
 from lossnav import checkpoints, views
 from lossnav.errors import DeviceError, LossnavError, SpecError
-from lossnav.objective import Objective, by_default_on
+from lossnav.objective import Mode, Objective, by_default_on, default_mode
 
 
 def load_objective(
@@ -28,6 +28,7 @@ def load_objective(
     checkpoint: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
     missing_buffers: checkpoints.Missing = "refuse",
+    mode: Mode | None = None,
     params: str | Sequence[str] | None = None,
     device: str | None = None,
 ) -> Objective:
@@ -46,6 +47,8 @@ def load_objective(
     missing_buffers : "refuse" or "keep"
         What is done where the checkpoint lacks buffers of the model (running statistics, say): ``missing`` of
         `Objective.at`.
+    mode : "eval" or "train", optional
+        Of the objective, where the code that makes it does not say so itself (see `Objective`).
     params : str or sequence of str, optional
         What moves, instead of what the SPEC says: ``params`` of `Objective`.
     device : str, optional
@@ -63,17 +66,24 @@ def load_objective(
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
-    with by_default_on(device):
+    with by_default_on(device), default_mode(mode):
         value = _of_zoo(name, checkpoint, data_root, missing_buffers) if place == "zoo" else _of_code(place, name, spec)
     if device is not None and not _is_on(value.device, device):
         raise DeviceError(
             f"{spec} makes its objective on {value.device}, not on {device}: it names a device, was made before, or is "
             "a bare function, which is where its parameters are. Leave out --device (device=), or change the SPEC."
         )
+    if mode is not None and value.mode != mode:
+        raise SpecError(
+            f"{spec} is an objective in {value.mode} mode, and {mode} mode was asked for. Let {name} be a function "
+            "that makes it, without mode=."
+        )
     if place != "zoo":
         value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
     value = value if params is None else value.moving(params)
-    value.origin = _origin(spec, checkpoint, data_root, missing_buffers, params, device)
+    buffers = None if missing_buffers == "refuse" else missing_buffers
+    options = {"missing_buffers": buffers, "mode": mode, "device": device, "params": params}
+    value.origin = _origin(spec, checkpoint, data_root, options)
     return value
 
 
@@ -111,18 +121,18 @@ def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | No
     return objective.subset(samples, seed)
 
 
-def _origin(
-    spec: str, checkpoint: Any, data_root: Any, missing_buffers: str, params: Any, device: Any
-) -> dict[str, Any]:
+def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """What `load_objective` takes to build the same one from anywhere on this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
     files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
     made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
-    made |= {} if missing_buffers == "refuse" else {"missing_buffers": missing_buffers}
-    made |= {} if device is None else {"device": device}
-    return made if params is None else made | {"params": params if isinstance(params, str) else list(params)}
+    return made | {
+        option: value if isinstance(value, str) else list(value)
+        for option, value in options.items()
+        if value is not None
+    }
 
 
 def _call(function: Any, spec: str) -> Any:

@@ -16,6 +16,7 @@ from lossnav.cli.options import (
     DataRoot,
     Device,
     EngineName,
+    EvaluationMode,
     GpusPerWorker,
     Json,
     Kinds,
@@ -84,6 +85,7 @@ def evaluate(
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     params: Params = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
@@ -156,6 +158,7 @@ def evaluate(
         missing_buffers=missing_buffers,
         params=params,
         device=device,
+        mode=mode,
     )
     view = views.view_of(objective, kind, seed=seed, **looks)
     objective = view.objective

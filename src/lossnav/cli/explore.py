@@ -12,6 +12,7 @@ from lossnav.cli.options import (
     Checkpoint,
     DataRoot,
     Device,
+    EvaluationMode,
     Kinds,
     MissingBuffers,
     Overwrite,
@@ -47,6 +48,7 @@ def explore(
     ] = None,
     checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     params: Params = None,
     device: Device = None,
     data_root: DataRoot = None,
@@ -93,6 +95,7 @@ def explore(
             missing_buffers=missing_buffers,
             params=params,
             device=device,
+            mode=mode,
         )
         looks: dict[str, Any] = {"kinds": kinds or (), "to": to or (), "trajectory": trajectory, "seed": seed}
         view = views.view_of(objective, chart, normalize=normalize, missing_buffers=missing_buffers, **looks)

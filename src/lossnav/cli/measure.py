@@ -14,6 +14,7 @@ from lossnav.cli.options import (
     Coordinates,
     DataRoot,
     Device,
+    EvaluationMode,
     Json,
     Level,
     MissingBuffers,
@@ -52,6 +53,7 @@ def curvature(
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
     checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
     precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
     device: Device = None,
@@ -73,6 +75,7 @@ def curvature(
         missing_buffers=missing_buffers,
         params=params if params == ["all"] else None,
         device=device,
+        mode=mode,
     )
     if subset is not None:
         objective = objective.subset(subset_of(subset), seed)
@@ -108,6 +111,7 @@ def report(
     spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     device: Device = None,
     data_root: DataRoot = None,
     limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
@@ -121,6 +125,7 @@ def report(
 
     elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root, "device": device}
     elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
+    elsewhere |= {"mode": mode} if mode is not None else {}
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
@@ -145,6 +150,7 @@ def sharpness(
     ] = None,
     checkpoint: Checkpoint = None,
     missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
     params: Params = None,
     device: Device = None,
     data_root: DataRoot = None,
@@ -163,6 +169,7 @@ def sharpness(
         missing_buffers=missing_buffers,
         params=params,
         device=device,
+        mode=mode,
     )
     found = run(objective, progress=True, **chosen)
     typer.echo(as_text(found.describe()) if as_json else str(found))

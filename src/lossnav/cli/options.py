@@ -14,6 +14,10 @@ from lossnav.errors import OptionError
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of the data (MNIST: four IDX files; CIFAR-10: parquet).")
 ]
+EvaluationMode = Annotated[
+    Literal["eval", "train"] | None,
+    typer.Option("--mode", help="train: the loss as training has it (dropout of one seed, batch statistics)."),
+]
 MissingBuffers = Annotated[
     Literal["refuse", "keep"],
     typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
