@@ -1163,14 +1163,28 @@ def _parameters_of_loss(loss: Loss, model: nn.Module) -> int:
     return count
 
 
+_DEVICE: ContextVar[str | torch.device | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def by_default_on(device: str | torch.device | None) -> Iterator[None]:
+    """Let objectives that are made inside and name no device be on this one, wherever their model is."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
 def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    """Return a device that is there; by default the one the model is on.
+    """Return a device that is there; by default that of `by_default_on`, or the one the model is on.
 
     Raises
     ------
     DeviceError
         If it is not there.
     """
+    device = _DEVICE.get() if device is None else device
     if device is None:
         first = next(iter(model.parameters()), next(iter(model.buffers()), None))
         return torch.device("cpu") if first is None else first.device

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from lossnav import samplers
-from lossnav.charts.saved import open_chart
+from lossnav import samplers, views
+from lossnav.charts.saved import open_chart, require_same
 from lossnav.errors import OptionError
 from lossnav.evaluation import evaluate
-from lossnav.files import Place, beside, is_local, is_url, name_of
+from lossnav.files import Place, beside, is_local, is_there_file, is_url, name_of
 from lossnav.specs import rebuild
 from lossnav.surface import open_surface, put_together
 
@@ -80,7 +80,12 @@ def resume(
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
     kept = beside(store) if is_local(store) or is_url(store) else None
-    chart = open_chart(said["chart"], objective, kept)
+    view = (said["objective"].get("origin") or {}).get("view")
+    if view is not None and not (kept is not None and is_there_file(kept)):
+        chart = views.again(objective, view).chart
+        require_same(chart, said["chart"])
+    else:
+        chart = open_chart(said["chart"], objective, kept)
     if engine is None:
         from lossnav.engines import Local
 
