@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lossnav import params as algebra
-from lossnav.adapters import adapters_of, match_adapter
+from lossnav.adapters import adapters_of as adapters_of
+from lossnav.adapters import match_adapter
 from lossnav.checkpoint_files import PICK, Stored, read_file, weight_map
 from lossnav.checkpoint_folders import read_adapter, read_folder, read_index
 from lossnav.errors import (
@@ -26,7 +27,8 @@ from lossnav.errors import (
     OptionError,
 )
 from lossnav.files import require_writable
-from lossnav.fitting import Match, State, match
+from lossnav.fitting import Match, match
+from lossnav.fitting import State as State
 from lossnav.fitting import fit as fit
 from lossnav.matching import EXTRA, pick_words, state_dicts, tree_of, without_model
 from lossnav.moving import trainable

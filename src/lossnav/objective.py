@@ -598,10 +598,11 @@ class Objective:
         """
         if isinstance(state, nn.Module):
             state = state.state_dict()
+        given: Mapping[str, Any]
         if isinstance(state, str | os.PathLike):
             given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:
-            given, source = {**state, **getattr(state, "buffers", {})}, "The state dict"
+            given, source = dict(state) | dict(getattr(state, "buffers", {})), "The state dict"
         anatomy = self.anatomy
         found = anatomy.match(given)
         params, held, buffers = anatomy.split(found.tensors)
