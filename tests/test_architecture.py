@@ -36,8 +36,8 @@ OWNERS = {  # who may import an optional or heavy package at all
     "transformers": {"recording.py"},
     "datasets": {"zoo/data.py"},
     "pyarrow": {"zoo/data.py"},
-    "typer": {"cli.py"},
-    "rich": {"progress.py", "cli.py", "live.py"},
+    "typer": {"cli"},
+    "rich": {"progress.py", "live.py"},
 }
 
 
@@ -158,14 +158,15 @@ def test_optional_packages_are_imported_by_their_owner_alone(package):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in modules() if p not in ("cli.py", "__main__.py") and not p.startswith("explorer")]
+    "path", [p for p in modules() if p != "__main__.py" and not p.startswith(("cli/", "explorer"))]
 )
 def test_cli_and_explorer_are_leaves(path):
     assert not ours(imports(path, everywhere=True), "cli", "explorer")
 
 
 def test_the_cli_contains_no_numerics():
-    assert not roots(imports("cli.py", everywhere=True)) & {"torch", "numpy", "scipy", "xarray"}
+    for path in (p for p in modules() if belongs(p, ("cli",))):
+        assert not roots(imports(path, everywhere=True)) & {"torch", "numpy", "scipy", "xarray"}, path
 
 
 @pytest.mark.parametrize(

@@ -315,3 +315,15 @@ def test_nothing_of_what_is_copied_is_written_to():
     assert made.forward.__func__ is not function and made.forward.__self__ is made
     mine = {id(module) for module in model.modules()}
     assert not any(id(part) in mine for part in contents.reachable(made))
+
+
+def test_what_is_kept_alive_while_copying_is_no_copy_of_anything():
+    model, memo = body(), {}
+
+    def loss(outputs, targets, m=model, *, layers=tuple(model)):
+        return m(outputs) + len(layers)
+
+    made = contents.copied(loss, memo)
+    assert made is not loss and made.__defaults__[0] is memo[id(model)]
+    lists = [key for key, value in memo.items() if isinstance(value, list) and value]
+    assert lists == [id(memo)]  # the id of a living object

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lossnav.reports import report
     from lossnav.resuming import resume
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
+    from lossnav.subsets import evaluate_subset
     from lossnav.surface import open_surface as open
     from lossnav.surface import save_surface as save
     from lossnav.trajectory import Trajectory
@@ -69,6 +70,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "resume": ("lossnav.resuming", "resume"),
     "ensemble": ("lossnav.ensembles", "ensemble"),
     "control_variate": ("lossnav.corrections", "control_variate"),
+    "evaluate_subset": ("lossnav.subsets", "evaluate_subset"),
     "interval": ("lossnav.intervals", "interval"),
     "difference": ("lossnav.contrasts", "difference"),
     "Trajectory": ("lossnav.trajectory", "Trajectory"),
@@ -119,6 +121,7 @@ __all__ = [
     "errors",
     "estimate",
     "evaluate",
+    "evaluate_subset",
     "evaluate_trajectory",
     "explore",
     "export",

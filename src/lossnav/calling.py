@@ -1,8 +1,9 @@
 """Calling a model by value: the same structure, with weights of ours, over all batches.
 
-The user's module is never touched. What is called is a copy of its *structure*, in eval mode, whose own parameters
-are NaN and take no memory: a weight that is used behind `functional_call`'s back cannot be used silently. The loss,
-the metrics and `forward=` are copied together with it, so that one that looks at the model looks at ours.
+The user's module is never touched. What is called is a copy of its *structure*, in eval mode (or in train mode, where
+that is asked for), whose own parameters are NaN and take no memory: a weight that is used behind `functional_call`'s
+back cannot be used silently. The loss, the metrics and `forward=` are copied together with it, so that one that looks
+at the model looks at ours.
 
 Every pass starts from the same state: the point's own weights and buffers, and loss, metrics and `forward=` as they
 were when the objective was made. Within a pass what one batch leaves behind (a queue, a moving average) the next one
@@ -38,13 +39,13 @@ Step = Callable[[Any, Batch], StepValues]
 class _Whole(nn.Module):
     """All batches in one forward, so that the weights are swapped in once a point and not once a batch."""
 
-    def __init__(self, model: nn.Module, step: Step, borrowed: bool = False) -> None:
+    def __init__(self, model: nn.Module, step: Step, borrowed: bool = False, training: bool = False) -> None:
         super().__init__()
-        self.model, self.step, self.borrowed = model, step, borrowed
+        self.model, self.step, self.borrowed, self.in_training = model, step, borrowed, training
         self.seen: Callable[[dict[str, Tensor]], None] | None = None  # who wants to see the buffers after a pass
 
     def forward(self, batches: Iterable[Batch]) -> list[StepValues]:
-        with Borrowed(self.step) if self.borrowed else nullcontext():
+        with Borrowed(self.step, self.in_training) if self.borrowed else nullcontext():
             values = [self.step(self.model, batch) for batch in batches]
         if self.seen is not None:
             self.seen(dict(self.model.named_buffers()))
@@ -52,14 +53,14 @@ class _Whole(nn.Module):
 
 
 class Borrowed:
-    """A step of the user's own, in eval mode for a `with`; on leaving all of it is as it was."""
+    """A step of the user's own, in eval or train mode for a `with`; on leaving all of it is as it was."""
 
-    def __init__(self, step: Step) -> None:
-        self.parts = users_parts(step)
+    def __init__(self, step: Step, training: bool = False) -> None:
+        self.parts, self.training = users_parts(step), training
 
     def __enter__(self) -> None:
         self.kept = Kept(self.parts, borrowed=True)
-        _set_to_eval(self.parts)
+        _set_mode(self.parts, self.training)
 
     def __exit__(self, *exception: object) -> None:
         self.kept.restore()
@@ -149,17 +150,22 @@ class FunctionPasses:
 
 
 class FunctionalPasses:
-    """`call_with` on a copy of the module's structure, without its weights and always in eval mode.
+    """`call_with` on a copy of the module's structure, without its weights.
 
     Attributes
     ----------
+    in_training : bool
+        Whether it is called in train mode, as ``model.train()`` leaves it; else in eval mode.
     remembers : bool
         Whether a pass leaves something behind in the structure (a cache, a counter) that a later one looks at: then it
         is put back before every pass.
     """
 
-    def __init__(self, structure: nn.Module, step: Step, bn: str, borrowed: bool = False) -> None:
-        self.whole, self.step, self.bn = _Whole(structure, step, borrowed), step, bn
+    def __init__(
+        self, structure: nn.Module, step: Step, bn: str, borrowed: bool = False, training: bool = False
+    ) -> None:
+        self.whole, self.step, self.bn = _Whole(structure, step, borrowed, training), step, bn
+        self.in_training = training
         self.remembers = False
         self._of_step = _kept_of_step(self.whole)
         self._of_model = Kept(structure, without=_tensors_put_in(structure))
@@ -196,7 +202,7 @@ class FunctionalPasses:
     def around(self, model: nn.Module) -> FunctionalPasses:
         """Return the same that puts weights into this model: the user's own, which is as before after a call."""
         made = copy.copy(self)
-        made.whole, made.remembers = _Whole(model, self.step, self.whole.borrowed), False
+        made.whole, made.remembers = _Whole(model, self.step, self.whole.borrowed, self.in_training), False
         return made
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
@@ -209,7 +215,7 @@ class FunctionalPasses:
         if self.bn == "recompute":
             with _batch_norm_recording(self.whole.model, state, "model."):
                 call_with(self.whole, state, batches)
-        with _batch_norm_mode(self.whole.model, training=self.bn == "batch"):
+        with self.training(self.bn == "batch"):
             result: list[StepValues] = call_with(self.whole, state, batches)
         return result
 
@@ -230,7 +236,7 @@ class FunctionalPasses:
 
         self.whole.seen = carry
         try:
-            with _batch_norm_mode(self.whole.model, training):
+            with self.training(training):
                 (values,) = call_with(self.whole, state, [batch])
         finally:
             self.whole.seen = None
@@ -247,13 +253,13 @@ class FunctionalPasses:
 
     def training(self, training: bool) -> AbstractContextManager[None]:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
-        return _batch_norm_mode(self.whole.model, training)
+        return _mode_of_batch_norm(self.whole.model, training, self.in_training)
 
     def measuring(self, step: Step) -> FunctionalPasses:
         """Return the same with another step."""
         self.restore()
         made = copy.copy(self)
-        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed), step
+        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed, self.in_training), step
         made._of_step = _kept_of_step(made.whole)
         return made
 
@@ -267,10 +273,10 @@ class FunctionalPasses:
         memo: dict[int, Any] = {
             id(weight): _hollow(weight, torch.float64) if double else weight for weight in model.parameters()
         }
-        structure, step = copied_together(model, self.step, memo)
+        structure, step = copied_together(model, self.step, memo, self.in_training)
         if double:
             _double(structure, step)
-        made = FunctionalPasses(structure, step, self.bn, step is self.step)
+        made = FunctionalPasses(structure, step, self.bn, step is self.step, self.in_training)
         made.remembers = self.remembers
         return made
 
@@ -279,15 +285,16 @@ class CopyPasses:
     """A private deep copy whose weights are overwritten: for models that cannot be called by value.
 
     Before every pass it is what the user's model was, then takes the point's weights and buffers, then goes into eval
-    mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
+    mode, or into train mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
     """
 
-    def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device) -> None:
-        made, own_step = copied_together(model, step, _attributes_of_copy(model))
+    def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> None:
+        self.in_training = training
+        made, own_step = copied_together(model, step, _attributes_of_copy(model), training)
         self._take(made.to(device), own_step, bn, own_step is step)
 
     def _take(self, model: nn.Module, step: Step, bn: str, borrowed: bool) -> None:
-        self.whole, self.step, self.bn = _Whole(model, step, borrowed), step, bn
+        self.whole, self.step, self.bn = _Whole(model, step, borrowed, self.in_training), step, bn
         self._of_step = _kept_of_step(self.whole)
         self._of_model = Kept(model, without=_tensors_put_in(model))
 
@@ -299,7 +306,7 @@ class CopyPasses:
         if self.bn == "recompute":
             with _batch_norm_recording(model, targets, ""):
                 self.whole(batches)
-        with _batch_norm_mode(model, training=self.bn == "batch"):
+        with self.training(self.bn == "batch"):
             result: list[StepValues] = self.whole(batches)
         return result
 
@@ -313,7 +320,7 @@ class CopyPasses:
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
         """Pass one batch through the copy as it is, BatchNorm in train mode or not."""
-        with _batch_norm_mode(self.whole.model, training):
+        with self.training(training):
             (values,) = self.whole([batch])
         for buffer in self.whole.model.buffers():
             if buffer.requires_grad:
@@ -326,7 +333,7 @@ class CopyPasses:
 
     def training(self, training: bool) -> AbstractContextManager[None]:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
-        return _batch_norm_mode(self.whole.model, training)
+        return _mode_of_batch_norm(self.whole.model, training, self.in_training)
 
     def learn(self) -> None:
         """See after a first pass what was written to in a way that tensors do not count."""
@@ -338,21 +345,21 @@ class CopyPasses:
         self._of_model = Kept(self.whole.model, without=_tensors_put_in(self.whole.model))
 
     def _load(self, params: Params, buffers: Params) -> Params:
-        """The state of the user's model, with these weights and buffers, in eval mode; all its tensors by name."""
+        """The state of the user's model, with these weights and buffers, in its mode; all its tensors by name."""
         model = self.whole.model
         self._of_step.restore()
         self._of_model.restore()
         targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
         for name, tensor in (params | buffers).items():
             targets[name].data.copy_(tensor.detach())
-        model.eval()
+        model.train(self.in_training)
         return targets
 
     def measuring(self, step: Step) -> CopyPasses:
         """Return the same with another step."""
         self._of_step.restore()
         made = copy.copy(self)
-        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed), step
+        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed, self.in_training), step
         made._of_step = _kept_of_step(made.whole)
         return made
 
@@ -360,7 +367,8 @@ class CopyPasses:
         """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
         self._of_step.restore()
         self._of_model.restore()
-        model, step = copied_together(self.whole.model, self.step, _attributes_of_copy(self.whole.model))
+        memo = _attributes_of_copy(self.whole.model)
+        model, step = copied_together(self.whole.model, self.step, memo, self.in_training)
         if double:
             _double(model, step)
         made = copy.copy(self)
@@ -381,30 +389,32 @@ def users_parts(step: Step) -> list[Any]:
     return [part for argument in arguments for part in getattr(argument, "users_parts", (argument,))]
 
 
-def copied_together(model: nn.Module, step: Step, memo: dict[int, Any]) -> tuple[nn.Module, Step]:
+def copied_together(
+    model: nn.Module, step: Step, memo: dict[int, Any], training: bool = False
+) -> tuple[nn.Module, Step]:
     """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
     made = contents.copied(model, memo)
     if contents.is_shared(list(model.modules()), list(made.modules())):
         raise TypeError("its copy is the model itself, by its own __deepcopy__")
-    return made, copied_step(step, memo)
+    return made, copied_step(step, memo, training)
 
 
-def copied_step(step: Step, memo: dict[int, Any]) -> Step:
-    """Copy what is measured, in eval mode; a step that cannot be copied is returned itself."""
+def copied_step(step: Step, memo: dict[int, Any], training: bool = False) -> Step:
+    """Copy what is measured, in eval or train mode; a step that cannot be copied is returned itself."""
     try:
         made = contents.copied(step, dict(memo))
     except Exception:
         return step
     if contents.is_shared(users_parts(step), users_parts(made)):
         return step
-    _set_to_eval(users_parts(made))
+    _set_mode(users_parts(made), training)
     return made
 
 
-def _set_to_eval(value: Any) -> None:
+def _set_mode(value: Any, training: bool) -> None:
     for part in contents.reachable(value):
         if isinstance(part, nn.Module):
-            part.training = False
+            part.training = training
 
 
 def _kept_of_step(whole: _Whole) -> Kept:
@@ -434,7 +444,7 @@ def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None =
     return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
 
 
-def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> Passes:
+def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> Passes:
     """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
 
     Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
@@ -445,14 +455,17 @@ def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device) -> 
     try:
         if isinstance(model, torch.jit.ScriptModule):
             raise TypeError("a ScriptModule cannot be called with other weights")
-        structure, own_step = copied_together(model, step, memo)
+        structure, own_step = copied_together(model, step, memo, training)
         structure.to(device)
-        for module in structure.modules():
-            module.training = False  # not .eval(): a layer may merge its weights there, and here it has none
-        return FunctionalPasses(structure, own_step, bn, own_step is step)
+        if training:
+            structure.train()  # what it does with weights fails here, where there are none; it may leave layers in eval
+        else:
+            for module in structure.modules():
+                module.training = False  # not .eval(): a layer may merge its weights there, and here it has none
+        return FunctionalPasses(structure, own_step, bn, own_step is step, training)
     except Exception as first:
         try:
-            return CopyPasses(model, step, bn, device)
+            return CopyPasses(model, step, bn, device, training)
         except Exception:
             raise ObjectiveError(
                 f"The model cannot be copied: {first}. lossnav works on a copy so that yours is never changed; "
@@ -478,6 +491,11 @@ def _attributes_of_copy(model: nn.Module) -> dict[int, Any]:
             whole = copy.deepcopy(owner, memo).detach()
             memo[id(tensor)] = whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
     return memo
+
+
+def _mode_of_batch_norm(model: nn.Module, training: bool, in_training: bool) -> AbstractContextManager[None]:
+    """BatchNorm layers in train mode or not; of a model in train mode those that it left in eval mode stay there."""
+    return nullcontext() if training and in_training else _batch_norm_mode(model, training)
 
 
 class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as the context it is

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lossnav import params as algebra
-from lossnav.adapters import adapters_of, match_adapter
+from lossnav.adapters import adapters_of as adapters_of
+from lossnav.adapters import match_adapter
 from lossnav.checkpoint_files import PICK, Stored, read_file, weight_map
 from lossnav.checkpoint_folders import read_adapter, read_folder, read_index
 from lossnav.errors import (
@@ -26,9 +27,11 @@ from lossnav.errors import (
     OptionError,
 )
 from lossnav.files import require_writable
-from lossnav.fitting import Match, State, match
+from lossnav.fitting import Match, match
+from lossnav.fitting import State as State
 from lossnav.fitting import fit as fit
 from lossnav.matching import EXTRA, pick_words, state_dicts, tree_of, without_model
+from lossnav.moving import trainable
 
 Missing = Literal["refuse", "keep"]
 MISSING: tuple[Missing, ...] = ("refuse", "keep")
@@ -192,6 +195,10 @@ class Anatomy:
         What modules have to say of themselves besides (``get_extra_state``), which no chart moves.
     adapters : mapping of str to mapping
         The configurations of its PEFT adapters, by their names.
+    free : bool
+        Whether what moves was left to the rule (`moving`), so that what is held may move as well.
+    also : frozenset of str
+        What moves only because checkpoints differ in it.
     """
 
     name: str
@@ -202,6 +209,15 @@ class Anatomy:
     aliases: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     adapters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    free: bool = False
+    also: frozenset[str] = frozenset()
+
+    def letting_move(self, names: Collection[str]) -> Anatomy:
+        """Return the same model, some of whose held parameters move too."""
+        more = [name for name, tensor in self.held.items() if name in names and tensor.is_floating_point()]
+        params = self.params | {name: self.held[name] for name in more}
+        held = {name: tensor for name, tensor in self.held.items() if name not in params}
+        return replace(self, params=params, held=held, also=self.also | set(more))
 
     def other_extra(self, extra: Mapping[str, Any]) -> str | None:
         """The name of an extra state that is another than the model's; None where all are the same."""
@@ -246,13 +262,14 @@ class Anatomy:
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
-    """Say what each tensor of a model is; all its floating-point parameters move."""
+    """Say what each tensor of a model is; what moves is what its user trains (see `moving`)."""
+    trained = trainable(dict(model.named_parameters()))
     parameters = algebra.detach(dict(model.named_parameters()))
-    params = {name: tensor for name, tensor in parameters.items() if tensor.is_floating_point()}
+    params = {name: tensor for name, tensor in parameters.items() if name in trained and tensor.is_floating_point()}
     held = {name: tensor for name, tensor in parameters.items() if name not in params}
     buffers = algebra.detach(dict(model.named_buffers()))
     optional, aliases, extra = optional_buffers(model), aliases_of(model), extra_of(model.state_dict())
-    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra, adapters_of(model))
+    return Anatomy(type(model).__name__, params, held, buffers, optional, aliases, extra, adapters_of(model), True)
 
 
 def extra_of(state: Mapping[str, Any]) -> dict[str, Any]:

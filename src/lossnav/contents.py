@@ -10,7 +10,7 @@ import copy
 import functools
 import random
 import types
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar, cast
 
@@ -27,6 +27,7 @@ _ATOMS = (  # nothing of what these refer to is looked into
     np.generic, range, slice,
 )  # fmt: skip
 _LARGEST = 2**28  # bytes of a tensor whose numbers are kept: beyond that it is data, which nobody writes to
+_NOTHING = frozenset((types.NoneType, bool, int, float, str, *_CONTAINERS, OrderedDict))  # where they are false
 _OWN = "_lossnav_own_cells"  # in the attributes of a function that was copied: which cells are its own
 _SMALL = 2**16  # numbers: so many are compared at every pass, of larger tensors only the version is
 _MOST = 100_000  # objects that are looked at: whoever encloses a whole data set in a loss need not wait for it
@@ -41,11 +42,19 @@ def is_object(value: Any) -> bool:
     return not (value is None or isinstance(value, (*_ATOMS, Tensor, types.FunctionType)))
 
 
+@functools.lru_cache(maxsize=4096)
+def _sort(kind: Any) -> tuple[bool, bool]:
+    """Whether values of a class are not looked into, and whether they have items."""
+    return issubclass(kind, (*_ATOMS, Tensor, types.NoneType)), issubclass(kind, _CONTAINERS)
+
+
 def parts(value: Any) -> Iterator[Any]:
     """What a value refers to: items, attributes, what a function encloses."""
-    if value is None or isinstance(value, (*_ATOMS, Tensor)):
+    kind: Any = type(value)
+    atom, container = _sort(kind)
+    if atom:
         return
-    if isinstance(value, _CONTAINERS):
+    if container:
         yield from value.values() if isinstance(value, dict) else value
     if isinstance(value, types.FunctionType):
         yield from (cell.cell_contents for cell in filled(value))
@@ -61,7 +70,7 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def reachable(value: Any) -> Iterator[Any]:
-    """A value and all that it refers to, each once, depth first.
+    """A value and all that it refers to, each once, depth first; of numbers and containers not those that are empty.
 
     >>> layer = torch.nn.Linear(2, 1)
     >>> any(part is layer.weight for part in reachable(functools.partial(layer, torch.ones(2))))
@@ -77,7 +86,8 @@ def reachable(value: Any) -> Iterator[Any]:
         seen.add(id(part))
         kept.append(part)
         yield part
-        ahead += reversed(list(parts(part)))
+        further = [each for each in parts(part) if type(each) not in _NOTHING or each]  # of each module twelve tables
+        ahead += reversed(further)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -115,7 +125,7 @@ def copied(value: T, memo: dict[int, Any]) -> T:
             if own_copying or not any(_copies_itself(part) for part in reachable(value)):
                 raise
             continue
-        memo.update(trial)
+        _remember(memo, trial)
         break
     return made
 
@@ -258,8 +268,19 @@ def _copied_or_shared(value: Any, memo: dict[int, Any]) -> Any:
         made = copy.deepcopy(value, trial)
     except Exception:
         return value
-    memo.update(trial)
+    _remember(memo, trial)
     return made
+
+
+def _remember(memo: dict[int, Any], trial: dict[int, Any]) -> None:
+    """Take over what a copy with another memo has copied.
+
+    `copy.deepcopy` keeps what it has copied alive in a list under the id of its memo. When that memo is gone, another
+    object may get its id, whose copy would be that list.
+    """
+    alive = trial.pop(id(trial), [])
+    memo.update(trial)
+    memo.setdefault(id(memo), []).append(alive)
 
 
 class Kept:
@@ -412,8 +433,6 @@ def _put_back(part: Any, saved: Any) -> None:
 
 def _slots(part: Any) -> dict[str, Any]:
     """Attributes of an object of the user's own that has slots instead of a dict."""
-    if isinstance(part, (*_ATOMS, *_CONTAINERS, Tensor, types.FunctionType, types.MethodType, functools.partial)):
-        return {}
     kind: Any = type(part)
     names = _slot_names(kind)
     return {name: getattr(part, name) for name in names if hasattr(part, name)} if names else {}
@@ -422,6 +441,8 @@ def _slots(part: Any) -> dict[str, Any]:
 @functools.lru_cache(maxsize=4096)
 def _slot_names(kind: Any) -> tuple[str, ...]:
     """Names of the slots of a class; of what is written in C those are not to be set."""
+    if issubclass(kind, (*_ATOMS, *_CONTAINERS, Tensor, types.FunctionType, types.MethodType, functools.partial)):
+        return ()
     names = (name for base in kind.__mro__ for name in _listed(base.__dict__.get("__slots__", ())))
     return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 

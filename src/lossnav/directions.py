@@ -23,6 +23,7 @@ from lossnav import params as algebra
 from lossnav.draws import Draws
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
+from lossnav.moving import select_moving
 from lossnav.networks import End, Network, together
 from lossnav.nouns import described, require
 from lossnav.objective import Objective, excluded
@@ -657,7 +658,8 @@ def moments(
     optimizer : torch.optim.Optimizer or its state dict
         Adam, AdamW or another that keeps ``exp_avg`` and ``exp_avg_sq``, after a step or more.
     model : nn.Module or Objective
-        Whose parameters it trains: gives the names. An objective's parameters that do not move are left out.
+        Whose parameters it trains: gives the names. Of an objective, or of a module what its user trains (as the
+        default of `Objective`), what does not move is left out.
 
     Returns
     -------
@@ -685,7 +687,8 @@ def moments(
     """
     saved = optimizer.state_dict() if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     names = _trained_names(optimizer, saved, model)
-    like = model.params if isinstance(model, Objective) else dict(model.named_parameters())
+    every = dict(model.named_parameters()) if isinstance(model, nn.Module) else model.params
+    like = {name: every[name] for name in select_moving(every)} if isinstance(model, nn.Module) else every
     numbers = [number for group in saved["param_groups"] for number in group["params"]]
     state = {name: saved["state"].get(number, {}) for name, number in zip(names, numbers, strict=True)}
     made = []
@@ -821,6 +824,8 @@ def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | 
         if None not in names:
             return cast(list[str], names)
     count = sum(len(group["params"]) for group in groups)
+    if isinstance(model, nn.Module) and count == len(trained := [n for n, p in named.items() if p.requires_grad]):
+        return trained  # an optimiser of what is trained, as is usual
     if count != len(named):
         raise DirectionError(
             f"The optimiser trains {count} parameters and {len(named)} are known, so whose means it keeps cannot be "

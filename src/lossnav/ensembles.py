@@ -157,9 +157,9 @@ def _settled_for_all(
     """Return the sampler with its automatic ranges found: along each coordinate the largest of all seeds."""
     said: dict[str, Any] = {}
     for seed in seeds:
-        chart = require_fit(objective, chart_of(seed), sampler)
+        fitting = require_fit(objective, chart_of(seed), sampler)
         with rng.preserved(device=objective.device):
-            settled = sampler.settle(losses_of(objective, chart))
+            settled = sampler.settle(losses_of(*fitting))
         if settled is sampler:  # nothing was left open
             return sampler
         mine = settled.describe()

@@ -22,7 +22,7 @@ from lossnav import samples as kept
 from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
 from lossnav.batches import tensors
-from lossnav.charts import Chart
+from lossnav.charts import Chart, meet
 from lossnav.charts.saved import save_chart
 from lossnav.coordinates import mesh
 from lossnav.engines import Engine, Local, Outcome
@@ -180,7 +180,7 @@ def measure(
         Further attributes of the surface: what the function depends on beside objective and chart.
     """
     objective, chart = function.objective, function.chart
-    require_fit(objective, chart, sampler)
+    objective, chart = require_fit(objective, chart, sampler)
     if save_directions and store is None:
         raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
     place = None if store is None else Store(store, overwrite)
@@ -263,7 +263,7 @@ def stream(
     [5, 9]
     """
     _require_nouns(objective, chart, sampler, engine)
-    chart = require_fit(objective, chart, sampler)
+    objective, chart = require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with rng.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
@@ -412,7 +412,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
     101
     """
     _require_nouns(objective, chart, sampler, engine)
-    chart = require_fit(objective, chart, sampler)
+    objective, chart = require_fit(objective, chart, sampler)
     engine = engine or Local()
     with rng.preserved(device=objective.device):
         started = time.perf_counter()
@@ -503,12 +503,12 @@ def _require_nouns(objective: Objective, chart: Chart, sampler: Sampler, engine:
         require(engine, "engine")
 
 
-def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> Chart:
+def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[Objective, Chart]:
     """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is.
 
-    Returns the chart as it is for the objective (see `Chart.fitted`).
+    Returns objective and chart as they are for each other (see `meet`).
     """
-    chart = chart.fitted(objective)
+    objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
     if tuple(sampler.dims) != tuple(chart.dims):
         raise SamplerError(
@@ -517,7 +517,7 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> Chart:
         )
     if taken := set(objective.metrics) & {*chart.dims, "point"}:
         raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
-    return chart
+    return objective, chart
 
 
 class _Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lossnav.calling import BATCH_NORMS
 
@@ -42,14 +42,25 @@ def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any
     batch = [module for module in modules if isinstance(module, BATCH_NORMS)]
     keeping = [module for module in batch if module.running_mean is not None]
     others = [module for module in modules if module not in batch and _keeps_statistics(module)]
-    weights = [name for name, role in roles.items() if role == "weight" and parameters[name].dim() > 1]
     return {
         "batch_norms": len(keeping),
         "batch_statistics": len(batch) - len(keeping),
         "running_statistics": len(others),
-        "norm_tensors": sum(role == "norm" for role in roles.values()),
-        "weights": len(weights),
+        **count_roles(roles, parameters),
         "rectifiers": sum(isinstance(module, _RECTIFIERS) for module in modules),
+    }
+
+
+def count_roles(roles: Mapping[str, str], parameters: Mapping[str, Tensor]) -> dict[str, int]:
+    """Count what `describe_layers` says of the parameters that move.
+
+    >>> import torch
+    >>> count_roles({"w": "weight", "g": "norm"}, {"w": torch.ones(2, 2), "g": torch.ones(2)})
+    {'norm_tensors': 1, 'weights': 1}
+    """
+    return {
+        "norm_tensors": sum(role == "norm" for role in roles.values()),
+        "weights": sum(role == "weight" and parameters[name].dim() > 1 for name, role in roles.items()),
     }
 
 

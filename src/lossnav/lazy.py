@@ -6,6 +6,7 @@ filter. A point is made from the centre piece by piece, so that the point itself
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -44,6 +45,12 @@ class Family:
         self.hollow = {name: algebra.hollow(tensor) for name, tensor in params.items()}
         self.norms, self.gram = draws.measure()
 
+    def beside(self, more: Params) -> Family:
+        """Return the same family in a space with more tensors, along which it does not lead."""
+        other = copy.copy(self)
+        other.hollow = {**self.hollow, **more}
+        return other
+
 
 class LazyDirection(Mapping[str, Tensor]):
     """A random direction whose tensors are drawn anew each time they are asked for.
@@ -78,6 +85,12 @@ class LazyDirection(Mapping[str, Tensor]):
 
     def __contains__(self, name: object) -> bool:
         return name in self.family.hollow
+
+    def within(self, family: Family) -> LazyDirection:
+        """Return the same direction as one of another family of the same draws."""
+        other = copy.copy(self)
+        other.family = family
+        return other
 
     def norms(self) -> dict[str, float]:
         """Frobenius norm of each tensor, as it was measured once."""

@@ -16,7 +16,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -213,6 +213,8 @@ class _Beginning:
     def __call__(self, worker: int) -> None:
         info = get_worker_info()
         if info is not None:
-            object.__setattr__(info, "dataset", info.dataset.inner)  # it refuses to be changed in the usual way
+            object.__setattr__(
+                info, "dataset", cast(Any, info.dataset).inner
+            )  # it refuses to be changed in the usual way
         if self.function is not None:
             self.function(worker)

@@ -8,11 +8,12 @@ end.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lossnav import checkpoints
@@ -69,7 +70,8 @@ class Network:
 
     def is_sorted_by(self, anatomy: Anatomy) -> bool:
         """Whether these are already the tensors of this model, by its names, on its device and in its dtypes."""
-        return self.fits(anatomy.params) and not (self.buffers | self.held).keys() - (anatomy.buffers | anatomy.held)
+        known = self.buffers.keys() <= anatomy.buffers.keys() and self.held.keys() <= anatomy.held.keys()
+        return known and self.fits(anatomy.params)
 
     def fits(self, params: Mapping[str, Tensor]) -> bool:
         """Whether the parameters have these names and shapes, on this device and in this dtype."""
@@ -133,8 +135,8 @@ class Network:
             if name in anatomy.held and not algebra.same(tensor, anatomy.held[name]):
                 raise StructureMismatchError(
                     f'{self.source} has another "{name}", which the objective of {anatomy.name} holds still, so that '
-                    "no chart of its other parameters leads there. Let all of them move (params='*'), or keep what is "
-                    'held: objective.at(the moving parameters, missing="keep").'
+                    "no chart of its other parameters leads there. Let all of them move (params='all'), or keep what "
+                    'is held: objective.at(the moving parameters, missing="keep").'
                 )
 
     def _mismatch(self, message: str) -> CheckpointMismatchError | StructureMismatchError:
@@ -206,7 +208,32 @@ def together(*ends: End | Network) -> list[Network]:
         if not network.decides:
             sorted_.require_buffers(anatomy)
         found.append(sorted_)
+    if more := differing(anatomy, found):
+        anatomy = anatomy.letting_move(more)
+        found = [network if network.is_sorted_by(anatomy) else network.sorted_by(anatomy) for network in found]
     return found
+
+
+def differing(anatomy: Anatomy, networks: Sequence[Network]) -> set[str]:
+    """Names of parameters that a model holds still by the rule alone and that are not the same in all these networks.
+
+    A line between two of them leads along what is frozen too: at its end lies a network, not a part of one.
+    """
+    if not anatomy.free:
+        return set()
+    more = {name for network in networks for name in network.params if name in anatomy.held}
+    for name, tensor in anatomy.held.items():
+        others = [network.held[name] for network in networks if name in network.held]
+        if not all(_is_one(other, tensor) or algebra.same(other.to(tensor), tensor) for other in others):
+            more.add(name)
+    return {name for name in more if anatomy.held[name].is_floating_point()}
+
+
+def _is_one(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same memory, such as that of a frozen base that two models share."""
+    if a.layout != torch.strided or b.layout != torch.strided:
+        return False
+    return a.data_ptr() == b.data_ptr() and (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
 
 
 def leading(networks: Iterable[Network]) -> Anatomy | None:

@@ -15,8 +15,9 @@ import os
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from functools import cached_property, partial
 from typing import Any, Literal, cast
 
@@ -53,7 +54,7 @@ from lossnav.errors import (
     StructureMismatchError,
     TrainModeWarning,
 )
-from lossnav.layers import describe_layers
+from lossnav.layers import count_roles, describe_layers
 from lossnav.measures import (
     Loss,
     Metric,
@@ -68,6 +69,7 @@ from lossnav.measures import (
     skewness,
     with_gradients,
 )
+from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainable
 from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
@@ -76,6 +78,7 @@ from lossnav.readings import LossMisjudgedError
 from lossnav.repeats import Repeats
 from lossnav.samples import Measurement
 
+Mode = Literal["eval", "train"]
 Role = Literal["weight", "bias", "norm"]
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
@@ -100,9 +103,9 @@ class Objective:
     model : nn.Module
         Any module. It is not changed by anything lossnav does: a private copy of its structure, in eval mode, is
         called with our own copies of its weights and buffers. A model in train mode is evaluated in eval mode
-        all the same, with a warning that says so. Every pass starts from the same state: buffers that the forward
-        writes (a queue, a moving average) are handed from batch to batch within a pass, and begin anew with the next.
-        The centre and one displaced point are held against a fresh copy of the model, on the first batch.
+        all the same, with a warning that says so (see `mode`). Every pass starts from the same state: buffers that the
+        forward writes (a queue, a moving average) are handed from batch to batch within a pass, and begin anew with
+        the next. The centre and one displaced point are held against a fresh copy of the model, on the first batch.
     loss : callable, str or None
         ``loss(outputs, targets)``, or one of "cross_entropy", "mse", "l1", "nll",
         "binary_cross_entropy_with_logits". A loss with a ``reduction`` argument (all of torch's) is asked for one
@@ -119,8 +122,10 @@ class Objective:
         "token_accuracy", of each yes or no "element_accuracy"; "exact_match", where all of a sample is right. What a
         prediction is, and which positions count, follows from the loss. Or ``metric(outputs, targets)`` that returns a
         batch mean or one value a sample.
-    params : str or sequence of str
-        Glob patterns over parameter names: which may move. The others are held at their values.
+    params : "trainable", "all", glob pattern, or a sequence of these
+        Which parameters may move; the others are held at their values. By default those that the user trains
+        (``requires_grad``), and all of a model of which nothing is trained. ``"all"`` moves what is frozen too; a
+        pattern over names moves what it matches, frozen or not.
     reduction : "auto", "mean", "none" or "batch"
         What the loss returns: the mean of the batch, or one value a sample. "auto" finds out for losses with a
         ``reduction`` argument and takes any other for a mean. "batch": a value that belongs to the batch as it came,
@@ -130,9 +135,15 @@ class Objective:
         ``(x, y)`` calls ``model(x)``; ``(a, b, …, y)`` calls ``model(a, b, …)``; a dict calls ``model(**batch)``
         without its ``labels`` (or ``label``, ``targets``, ``target``, ``y``) and uses ``outputs.logits`` where
         there are some.
-    bn : "frozen", "recompute" or "batch"
-        BatchNorm at a displaced point: running statistics of the centre; statistics made anew from the data at
-        every point (one more pass, every batch counting the same); or each batch's own.
+    mode : "eval" or "train", optional
+        "eval" by default. "train": model, loss and metrics are called as ``model.train()`` leaves them, for losses
+        that exist only there, or for the loss that training lowers. Dropout and whatever else is drawn take the same
+        numbers, those of `seed`, at every point: the surface is that of one draw, and smooth. Nothing that is written
+        there (running statistics) reaches your model or another point. Such an objective is evaluated plainly.
+    bn : "frozen", "recompute" or "batch", optional
+        BatchNorm at a displaced point: running statistics of the centre (the default); statistics made anew from the
+        data at every point (one more pass, every batch counting the same); or each batch's own, the default in train
+        mode. There "frozen" keeps BatchNorm alone in eval mode; "recompute" is refused.
     device : str or torch.device, optional
         By default where the model is.
     batch_size : int, optional
@@ -158,8 +169,10 @@ class Objective:
     ----------
     params : dict of str to Tensor
         The centre: a copy of the parameters that may move, or with ``copy=False`` the model's own.
+    moves : str or list of str
+        What was passed as `params`.
     roles : dict of str to {"weight", "bias", "norm"}
-        What each parameter is; "norm" is any parameter of a normalisation layer.
+        What each parameter that moves is; "norm" is any parameter of a normalisation layer.
     transposed : dict of str to int
         Weights whose filters run along the second axis, with their number of groups.
     origin : mapping or None
@@ -188,11 +201,13 @@ class Objective:
     """
 
     params: Params
+    moves: str | list[str]
     roles: dict[str, Role]
     transposed: dict[str, int]
-    origin: Mapping[str, str | None] | None
+    origin: Mapping[str, Any] | None
     _cut: dict[str, Any] | None
     _metrics_cut: dict[str, dict[str, Any]]
+    _also: tuple[str, ...] = ()  # what a chart leads along though it is held by the rule
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
     _adapters: Mapping[str, Mapping[str, Any]] = {}
@@ -205,10 +220,11 @@ class Objective:
         data: Any,
         *,
         metrics: Sequence[str | Metric] | Mapping[str, Metric] = (),
-        params: str | Sequence[str] = "*",
+        params: str | Sequence[str] = TRAINABLE,
         reduction: Literal["auto", "mean", "none", "batch"] = "auto",
         forward: Forward | None = None,
-        bn: Literal["frozen", "recompute", "batch"] = "frozen",
+        mode: Mode | None = None,
+        bn: Literal["frozen", "recompute", "batch"] | None = None,
         device: str | torch.device | None = None,
         batch_size: int | None = None,
         data_budget: int = DEFAULT_BUDGET,
@@ -220,13 +236,13 @@ class Objective:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise _no_model(model, loss)
-        if bn not in ("frozen", "recompute", "batch"):
-            raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
+        self.mode, self.bn = _mode(mode, bn)
         require_initialised(model)
         _require_floating(model)
-        _warn_in_train_mode(model, bn)
+        if self.mode == "eval":
+            _warn_in_train_mode(model, self.bn)
         self.name = type(model).__name__
-        self.bn, self.seed = bn, seed
+        self.seed = seed
         self.device = resolve_device(device, model)
         self.metrics = resolve_metrics(metrics)
         self._loss = Loss(loss, reduction)
@@ -235,24 +251,27 @@ class Objective:
         self._count = resolve_count(count)
 
         everything = dict(model.named_parameters())
+        self._trained = trainable(everything)
         params = _patterns(params, model)
-        moving = select_moving(everything, params)
+        moving = select_moving(everything, params, self._trained)
         taken = algebra.copy(everything, self.device) if copy else algebra.detach(everything, self.device)
-        self.params = {name: taken[name] for name in moving}
-        self._held = {name: tensor for name, tensor in taken.items() if name not in self.params}
+        self._everything = tuple(taken)
+        self._roles, self._transposed = describe_parameters(model, everything)
+        self._take(moving, taken)
+        self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
         self._optional, self._adapters = (
-            checkpoints.optional_buffers(model) | _made_anew(model, bn),
+            checkpoints.optional_buffers(model) | _made_anew(model, self.bn),
             checkpoints.adapters_of(model),
         )
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
-        self.roles, self.transposed = describe_parameters(model, self.params)
         self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
         self._writes_weights, self._unplanned = False, ""
+        self._of_batch = self.bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules())
         self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
         step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
-        self._adopt(make_passes(model, step, bn, self.device))
+        self._adopt(make_passes(model, step, self.bn, self.device, self.mode == "train"))
 
         with rng.preserved(seed, self.device):
             self.batches: Batches | None = Batches(
@@ -260,7 +279,7 @@ class Objective:
                 device=self.device,
                 batch_size=batch_size,
                 budget=data_budget,
-                float_dtype=next(iter(self.params.values())).dtype,
+                float_dtype=next(tensor.dtype for tensor in taken.values() if tensor.is_floating_point()),
                 progress=progress,
                 seed=seed,
             )
@@ -340,15 +359,17 @@ class Objective:
                 )
         self = cls.__new__(cls)
         self.name = name or name_of(function)
-        self.bn, self.seed = "frozen", seed
-        self.params = algebra.copy(tensors)
+        self.mode, self.bn, self.seed, self._of_batch = "eval", "frozen", seed, False
+        self._roles = {name: _role_by_name(name) for name in tensors}
+        self._transposed, self._everything = {}, tuple(tensors)
+        self._take(tensors, algebra.copy(tensors))
+        self._trained, self.moves = frozenset(tensors), ALL
         self._writes_weights, self._unplanned = True, "a bare function"  # it may write into what it is given
         self._loss_parameters = 0
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
-        self._held, self._buffers, self._aliases, self._optional = {}, {}, {}, frozenset()
-        self.roles = {name: _role_by_name(name) for name in self.params}
-        self.transposed, self._layers = {}, None
+        self._buffers, self._aliases, self._optional = {}, {}, frozenset()
+        self._layers = None
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -382,7 +403,8 @@ class Objective:
         Parameters
         ----------
         params : mapping of str to Tensor
-            Names and shapes of `self.params`. Other dtypes are converted.
+            Names and shapes of `self.params`. Other dtypes are converted. Parameters that are held may be there too:
+            then they are as the point has them.
         buffers : mapping of str to Tensor, optional
             Of the model there: all or some of them. By default those that the point carries (``chart(coords)`` of a
             chart through checkpoints does), and else those of the centre.
@@ -404,9 +426,13 @@ class Objective:
 
     def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""
-        self.require_same_structure(params, "the point")
+        require_weights(params, "the point")
+        beside = {name: tensor for name, tensor in params.items() if name in self._held}  # of all of the model
+        self.require_same_structure({n: t for n, t in params.items() if n not in beside}, "the point")
         belonging = self.buffers_at(params, buffers)
         point = {name: params[name].detach().to(c.device, c.dtype) for name, c in self.params.items()} | self._held
+        if beside:
+            point |= self._cast(beside, self._held, "the point")
         if self._writes_weights:
             point = algebra.copy(point)
         misjudged: list[Batch] = []
@@ -572,10 +598,11 @@ class Objective:
         """
         if isinstance(state, nn.Module):
             state = state.state_dict()
+        given: Mapping[str, Any]
         if isinstance(state, str | os.PathLike):
             given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:
-            given, source = {**state, **getattr(state, "buffers", {})}, "The state dict"
+            given, source = dict(state) | dict(getattr(state, "buffers", {})), "The state dict"
         anatomy = self.anatomy
         found = anatomy.match(given)
         params, held, buffers = anatomy.split(found.tensors)
@@ -592,7 +619,101 @@ class Objective:
     def anatomy(self) -> checkpoints.Anatomy:
         """What each tensor of the model is: moved, held, a buffer, and which a checkpoint may lack."""
         parts = (self.params, self._held, self._buffers)
-        return checkpoints.Anatomy(self.name, *parts, self._optional, self._aliases, self._extra, self._adapters)
+        free, also = is_left_open(self.moves), frozenset(self._also)
+        return checkpoints.Anatomy(
+            self.name, *parts, self._optional, self._aliases, self._extra, self._adapters, free, also
+        )
+
+    def moving(self, params: str | Sequence[str]) -> Objective:
+        """Return the same objective of which other parameters move: as if it had been made with this `params`.
+
+        Raises
+        ------
+        OptionError
+            If none of the model matches.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 1))
+        >>> objective = Objective(model, "mse", (torch.ones(1, 2), torch.ones(1, 1)))
+        >>> list(objective.params), list(objective.moving("0.*").params)
+        (['1.weight', '1.bias'], ['0.weight', '0.bias'])
+        """
+        made = self._moving(select_moving(self.params | self._held, params, self._trained))
+        made.moves, made._also, made.origin = params if isinstance(params, str) else list(params), (), None
+        return made
+
+    def of_what_moves(self, params: str | Sequence[str]) -> list[str]:
+        """Names of the parameters that `params` stands for (as in `Objective`), of those that move; ``"*"`` is all.
+
+        Raises
+        ------
+        OptionError
+            If it is "all" and some are held still, or a pattern that matches only such.
+        """
+        names: set[str] = set()
+        for word in algebra.listed(params):
+            pattern = "*" if word == ALL else word
+            matching = self._trained if word == TRAINABLE else algebra.select(self._everything, pattern)
+            moving = [name for name in matching if name in self.params]
+            held = [name for name in matching if name in self._held and self._held[name].is_floating_point()]
+            if held and (word == ALL or not moving):
+                raise OptionError(
+                    f'params={params!r} names "{held[0]}", which the objective holds still. Use '
+                    f"objective.moving({params!r}), or make it with Objective(..., params={params!r})."
+                )
+            names |= set(moving)
+        return [name for name in self.params if name in names]
+
+    def moving_also(self, names: Collection[str]) -> Objective:
+        """Return the same objective of which these move too, which the rule alone holds still.
+
+        Raises
+        ------
+        OptionError
+            If `params` said what moves, and not the rule.
+        """
+        more = tuple(name for name in self._everything if name in names and name not in self.params)
+        if not more:
+            return self
+        if not is_left_open(self.moves):
+            raise OptionError(f'params={self.moves!r} holds "{more[0]}" still. Let all of them move: params="all".')
+        made = self._moving([*self.params, *more])
+        made._also = (*self._also, *more)
+        return made
+
+    def moving_only(self, names: Collection[str]) -> Objective:
+        """Return the same objective of which only these move, of those that do; the rest is held where it is."""
+        return self._moving([name for name in self.params if name in names])
+
+    def moving_as(self, description: Mapping[str, Any]) -> Objective:
+        """Return the same objective that moves what one of this `describe` did.
+
+        One from before what is frozen held still says nothing of what moves: there all did.
+        """
+        moves = description.get("moves")
+        if moves is not None:
+            return self.moving_also(moves.get("also", ())) if is_left_open(self.moves) else self
+        if is_left_open(self.moves) and not description.get("parameters_held", 1) and self._held:
+            return self._moving([*self.params, *(n for n, t in self._held.items() if t.is_floating_point())])
+        return self
+
+    def _moving(self, names: Collection[str]) -> Objective:
+        other = copy.copy(self)
+        other.__dict__.pop("fingerprint", None)
+        tensors = self.params | self._held
+        other._take(names, {name: tensors[name] for name in self._everything})
+        other._plans, other._verdicts = {}, {}
+        if other._layers is not None:
+            other._layers = other._layers | count_roles(other.roles, other.params)
+        return other
+
+    def _take(self, names: Collection[str], tensors: Params) -> None:
+        """Tell what moves from what is held."""
+        self.params = {name: tensor for name, tensor in tensors.items() if name in names}
+        self._held = {name: tensor for name, tensor in tensors.items() if name not in names}
+        self.roles = {name: self._roles[name] for name in self.params}
+        self.transposed = {name: groups for name, groups in self._transposed.items() if name in self.params}
 
     def around(self, point: Mapping[str, Tensor]) -> Objective:
         """Return the same objective centred at a point of its own weight space, such as ``chart(coords)``.
@@ -685,11 +806,7 @@ class Objective:
 
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
-        if not isinstance(params, Mapping):
-            raise StructureMismatchError(
-                f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a "
-                "point of a chart (chart(coords)), or of another model objective.at(model).params."
-            )
+        require_weights(params, what)
         if difference := algebra.first_difference(params, self.params):
             raise StructureMismatchError(
                 f"{what} and the objective differ at {difference}. "
@@ -706,6 +823,8 @@ class Objective:
             algebra.update_hash(digest, part)
         identity.update(digest, (self.name, self._loss.function, self._loss.reduction, self.bn, self.seed))
         identity.update(digest, (self.metrics, self._measured_by, self.data_fingerprint))
+        if self.mode == "train":
+            identity.update(digest, (self.mode,))
         return digest.hexdigest()[:16]
 
     @cached_property
@@ -764,6 +883,7 @@ class Objective:
             "metrics": list(self.metrics),
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
+            "moves": self._say_what_moves(),
             "held": list(self._held),
             "layers": None if self._layers is None else dict(self._layers),
             "buffers": None if self._layers is None else len(self._buffers),
@@ -777,6 +897,7 @@ class Objective:
             "metrics_cut": self._metrics_cut,
             "data_resident": None if self.batches is None else self.batches.resident,
             "bn": self.bn,
+            **({"mode": self.mode} if self.mode == "train" else {}),
             "seed": self.seed,
             "device": str(self.device),
             "dtype": dtypes.most_common(1)[0][0],
@@ -784,6 +905,12 @@ class Objective:
             "data": self.data_fingerprint,
             "fingerprint": self.fingerprint,
         }
+
+    def _say_what_moves(self) -> dict[str, Any]:
+        """By what rule, and what of it the user does not train."""
+        said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params)}
+        frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
+        return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
 
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
@@ -799,20 +926,21 @@ class Objective:
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
         center, held, buffers = self.params, self._held, self._buffers
-        case = Case(model, step, self._pass, center, held, buffers, first, self.bn, self.device, self.seed, copies)
+        how = (self.bn, self.device, self.seed, copies, self.mode == "train")
+        case = Case(model, step, self._pass, center, held, buffers, first, *how)
         proven = prove(case)
         self._adopt(proven.passes)
         self._writes_weights = proven.writes_weights
         if self.batches is not None:
             self.batches.written_to = proven.writes_data
-        self._unplanned = proven.unplanned
+        self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
 
     def _hold_cuts(self, misjudged: Batch | None = None) -> None:
         """Hold a few samples against themselves in smaller batches; warn where the loss depends on the cut.
 
         A BatchNorm of each batch's own, and ``reduction="batch"``, say that it does; `count=` says what batches weigh.
         """
-        if self.batches is None or self.bn == "batch" or self._loss.reduction == "batch" or not self._counts:
+        if self.batches is None or self._of_batch or self._loss.reduction == "batch" or not self._counts:
             return
         with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
             batches = [self.batches.peek(), *self.batches.last] if misjudged is None else [misjudged]
@@ -844,7 +972,8 @@ class Objective:
 
     @property
     def _rounding(self) -> float:
-        wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in self.params.values())
+        every = (tensor for tensor in (*self.params.values(), *self._held.values()) if tensor.is_floating_point())
+        wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in every)
         return 1e-4 if wide else 5e-2
 
     def _hold_metrics(self) -> None:
@@ -852,7 +981,7 @@ class Objective:
 
         A metric of all the data in one batch is what it is.
         """
-        if self.batches is None or len(self.batches) < 2 or self.bn == "batch" or self._loss.reduction == "batch":
+        if self.batches is None or len(self.batches) < 2 or self._of_batch or self._loss.reduction == "batch":
             return
         own = {name: metric for name, metric in self.metrics.items() if not isinstance(metric, NamedMetric)}
         if not own or not self._counts:
@@ -1035,14 +1164,28 @@ def _parameters_of_loss(loss: Loss, model: nn.Module) -> int:
     return count
 
 
+_DEVICE: ContextVar[str | torch.device | None] = ContextVar("device", default=None)
+
+
+@contextmanager
+def by_default_on(device: str | torch.device | None) -> Iterator[None]:
+    """Let objectives that are made inside and name no device be on this one, wherever their model is."""
+    token = _DEVICE.set(device)
+    try:
+        yield
+    finally:
+        _DEVICE.reset(token)
+
+
 def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch.device:
-    """Return a device that is there; by default the one the model is on.
+    """Return a device that is there; by default that of `by_default_on`, or the one the model is on.
 
     Raises
     ------
     DeviceError
         If it is not there.
     """
+    device = _DEVICE.get() if device is None else device
     if device is None:
         first = next(iter(model.parameters()), next(iter(model.buffers()), None))
         return torch.device("cpu") if first is None else first.device
@@ -1057,21 +1200,9 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
     return resolved
 
 
-def select_moving(parameters: Mapping[str, Tensor], patterns: str | Sequence[str]) -> list[str]:
-    """Keep the names of floating-point parameters that match one of the glob patterns; raise where none does."""
-    matching = algebra.select(parameters, patterns)
-    chosen = [name for name in matching if parameters[name].is_floating_point()]
-    if complex_ones := [name for name in matching if parameters[name].is_complex()]:
-        warnings.warn(
-            f'Complex parameters are held still: "{complex_ones[0]}" and {len(complex_ones) - 1} more. Store real and '
-            "imaginary part as real tensors (torch.view_as_real) to let them move.",
-            LossnavWarning,
-            stacklevel=3,
-        )
-    if not chosen:
-        names = ", ".join(list(parameters)[:5]) or "none at all"
-        raise OptionError(f"No parameter matches params={patterns!r}. The model's parameters are {names}, …")
-    return chosen
+def _some(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """How many tensors and numbers, and the first names."""
+    return {"tensors": len(tensors), "numbers": sum(t.numel() for t in tensors.values()), "names": [*tensors][:3]}
 
 
 def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:
@@ -1115,6 +1246,34 @@ def describe_parameters(model: nn.Module, moving: Collection[str]) -> tuple[dict
     return {name: roles.get(name, _role_by_name(name)) for name in moving}, transposed
 
 
+_default_mode: ContextVar[Mode | None] = ContextVar("default_mode", default=None)
+
+
+@contextmanager
+def default_mode(mode: Mode | None) -> Iterator[None]:
+    """Inside, an objective that is made without `mode` has this one: what a command line says of code it runs."""
+    token = _default_mode.set(mode)
+    try:
+        yield
+    finally:
+        _default_mode.reset(token)
+
+
+def _mode(mode: Mode | None, bn: str | None) -> tuple[Mode, str]:
+    """The mode, and what BatchNorm does in it; OptionError where the two contradict each other."""
+    mode = mode or _default_mode.get() or "eval"
+    if mode not in ("eval", "train"):
+        raise OptionError(f"mode={mode!r} is unknown. Use 'eval' or 'train'.")
+    if bn not in (None, "frozen", "recompute", "batch"):
+        raise OptionError(f"bn={bn!r} is unknown. Use 'frozen', 'recompute' or 'batch'.")
+    if mode == "train" and bn == "recompute":
+        raise OptionError(
+            "bn='recompute' makes running statistics anew, which BatchNorm does not use in train mode (mode='train'). "
+            "Leave bn= out for each batch's own statistics, or pass bn='frozen' for those of the centre."
+        )
+    return mode, bn or ("batch" if mode == "train" else "frozen")
+
+
 def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
@@ -1123,6 +1282,15 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
 
 def _role_by_name(name: str) -> Role:
     return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
+
+
+def require_weights(params: Any, what: str) -> None:
+    """Raise StructureMismatchError unless it is a dict."""
+    if not isinstance(params, Mapping):
+        raise StructureMismatchError(
+            f"{what} is {described(params)}, not a dict of parameter name to tensor. Pass objective.params, a point of "
+            "a chart (chart(coords)), or of another model objective.at(model).params."
+        )
 
 
 def require_initialised(model: nn.Module) -> None:
@@ -1210,7 +1378,7 @@ def _warn_in_train_mode(model: nn.Module, bn: str) -> None:
     }[bn]
     warnings.warn(
         f"The model is in train mode with {layers}. It is evaluated on a copy in eval mode: dropout is off and "
-        f"{statistics} (bn={bn!r}). Call model.eval() first to say that this is what you want.",
+        f"{statistics} (bn={bn!r}). Call model.eval() first to say that this is what you want, or pass mode='train'.",
         TrainModeWarning,
         stacklevel=3,
     )

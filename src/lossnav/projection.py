@@ -20,7 +20,7 @@ from lossnav import __version__, rng
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav import surface as surfaces
-from lossnav.charts import Chart
+from lossnav.charts import Chart, meet
 from lossnav.engines import Engine, Local
 from lossnav.errors import (
     EvaluationError,
@@ -94,7 +94,9 @@ def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = Non
     gram = lazily.gram(chart.basis)
     _require_tensors(trajectory, chart.center, "the chart")
     places, residuals, distances = [], [], []
-    for params in track(trajectory, "project", "snapshots", progress):
+    frozen = not chart.center.keys() <= trajectory.structure.keys()
+    for i in track(range(len(trajectory)), "project", "snapshots", progress):
+        params = trajectory.state(i) if frozen else trajectory[i]
         here = {name: params[name].to(tensor.device) for name, tensor in chart.center.items()}
         coords, residual = chart.project(here)
         places.append(coords)
@@ -187,7 +189,7 @@ def evaluate_trajectory(
         raise OptionError(f"buffers={buffers!r} is unknown. Use 'snapshot' or 'objective'.")
     if taken := set(objective.metrics) & {*chart.dims, *_NAMES}:
         raise OptionError(f"A metric and a variable of the path are both called {taken.pop()!r}. Rename the metric.")
-    chart = chart.fitted(objective)
+    objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
     _require_tensors(trajectory, objective.params, "the objective")
     if buffers == "snapshot" and (lacking := objective.anatomy.missing(trajectory.buffers)):
@@ -274,7 +276,8 @@ class _AtSnapshot:
                 warnings.simplefilter("ignore", LossnavWarning)
                 here = self.objective.at(self.trajectory.state(number), missing="keep")
         else:
-            here = self.objective.around(self.trajectory[number])
+            state = self.trajectory.state(number)
+            here = self.objective.around({name: state[name] for name in self.objective.params})
         values = here.evaluate(here.params)
         shadow = self.objective.evaluate(self.chart(self.places[number]))
         return values | {f"{name}_projected": value for name, value in shadow.items()}
@@ -340,7 +343,7 @@ def _require_same(there: xr.Dataset, path: xr.Dataset, what: str, *options: str)
 
 
 def _require_tensors(trajectory: Trajectory, wanted: Params, what: str) -> None:
-    structure = trajectory.structure
+    structure = trajectory.structure | trajectory.held
     if difference := algebra.first_difference({n: t for n, t in structure.items() if n in wanted}, wanted):
         raise StructureMismatchError(
             f"The trajectory and {what} differ at {difference}. Take both from one model, and record the parameters "

@@ -1,9 +1,10 @@
 """Hold the way a model is called against the model itself, once, on the first batch.
 
-The truth is plain torch: a fresh deep copy of the user's model, the weights of a point written into it, eval mode, and
-the user's loss. Two points are held against it: the centre, and one at which every parameter that moves is another, so
-that a weight which is reached in any other way than by its name shows as a difference. What uses the memory of the
-user's own parameters meanwhile is found where it happens, among the operations that torch dispatches.
+The truth is plain torch: a fresh deep copy of the user's model, the weights of a point written into it, eval mode (or
+train mode, where that is asked for), and the user's loss. Two points are held against it: the centre, and one at which
+every parameter that moves is another, so that a weight which is reached in any other way than by its name shows as a
+difference. What uses the memory of the user's own parameters meanwhile is found where it happens, among the operations
+that torch dispatches.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ class Case:
         Of the objective.
     copies : bool
         Whether the centre is a copy of the model's weights, or shares their memory.
+    training : bool
+        Whether it is called in train mode.
     writes : bool
         Whether a pass writes into its weights, as far as is known.
     """
@@ -110,6 +113,7 @@ class Case:
     device: torch.device
     seed: int
     copies: bool
+    training: bool = False
     writes: bool = False
 
 
@@ -164,7 +168,7 @@ def prove(case: Case) -> Proven:
 
 
 def _full_copy(case: Case) -> CopyPasses:
-    passes = CopyPasses(case.model, case.step, case.bn, case.device)
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
     _watched(case, passes, case.center | case.held, data_batches.move(case.batch, case.device))
     return passes
 
@@ -398,7 +402,7 @@ def _truth(case: Case, part: Batch) -> _Truth:
 
 def _fresh(case: Case, point: Params, part: Batch) -> float:
     """The loss of a fresh deep copy of the user's model, with other weights in it."""
-    passes = CopyPasses(case.model, case.step, case.bn, case.device)
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
     return _values(case, passes, point | case.held, part)
 
 
@@ -424,7 +428,7 @@ def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
 def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | None:
     """The loss of the user's model itself: its weights, mode, buffers and attributes are as before afterwards."""
     first = next(iter(case.model.parameters()))
-    if case.bn != "frozen" or first.device != next(iter(case.center.values())).device:
+    if case.training or case.bn != "frozen" or first.device != next(iter(case.center.values())).device:
         return None
     own = [*case.model.parameters(), *case.model.buffers()]
     kept = contents.Kept(case.model, without=own, borrowed=True)
@@ -557,7 +561,7 @@ def _caches(case: Case, part: Batch) -> Iterator[tuple[str, str]]:
     found = list(_plain_tensors(case.model))
     if not found:
         return
-    passes = CopyPasses(case.model, case.step, case.bn, case.device)
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
     modules = dict(passes.whole.model.named_modules())
     before = [vars(modules[name]).get(attribute) for name, attribute in found]
     _values(case, passes, case.center | case.held, part)
@@ -584,7 +588,7 @@ def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, str]]:
 
 def _without(case: Case, name: str, attribute: str, point: Params, part: Batch) -> float:
     """The loss of a fresh copy in which an attribute is empty."""
-    passes = CopyPasses(case.model, case.step, case.bn, case.device)
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
     module: Any = passes.whole.model.get_submodule(name)
     value = vars(module)[attribute]
     if isinstance(value, dict | list):

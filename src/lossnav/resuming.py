@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
-from lossnav import samplers
-from lossnav.charts.saved import open_chart
+from lossnav import samplers, views
+from lossnav.charts.saved import open_chart, require_same
 from lossnav.errors import OptionError
 from lossnav.evaluation import evaluate
-from lossnav.files import Place, beside, is_local, is_url, name_of
+from lossnav.files import Place, beside, is_local, is_there_file, is_url, name_of
 from lossnav.specs import rebuild
 from lossnav.surface import open_surface, put_together
 
@@ -75,11 +75,17 @@ def resume(
         )
     if objective is None:
         objective = objective_of(said["objective"], store)
+    objective = objective.moving_as(said["objective"])
     sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
     kept = beside(store) if is_local(store) or is_url(store) else None
-    chart = open_chart(said["chart"], objective, kept)
+    view = (said["objective"].get("origin") or {}).get("view")
+    if view is not None and not (kept is not None and is_there_file(kept)):
+        chart = views.again(objective, view).chart
+        require_same(chart, said["chart"])
+    else:
+        chart = open_chart(said["chart"], objective, kept)
     if engine is None:
         from lossnav.engines import Local
 
@@ -121,4 +127,5 @@ def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None)
             f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
             "with the same arguments, or pass the objective: ln.resume(store, objective)."
         )
-    return rebuild(origin, said.get("population"), said.get("samples"), said.get("subset_seed"))
+    drawn = said.get("population"), said.get("samples"), said.get("subset_seed")
+    return rebuild(origin, *drawn).moving_as(said)

@@ -8,17 +8,18 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
 
-from lossnav import checkpoints
-from lossnav.errors import LossnavError, SpecError
-from lossnav.objective import Objective
+from lossnav import checkpoints, views
+from lossnav.errors import DeviceError, LossnavError, SpecError
+from lossnav.objective import Mode, Objective, by_default_on, default_mode
 
 
 def load_objective(
@@ -27,6 +28,9 @@ def load_objective(
     checkpoint: str | os.PathLike[str] | None = None,
     data_root: str | os.PathLike[str] | None = None,
     missing_buffers: checkpoints.Missing = "refuse",
+    mode: Mode | None = None,
+    params: str | Sequence[str] | None = None,
+    device: str | None = None,
 ) -> Objective:
     """Build the objective that a SPEC names.
 
@@ -43,21 +47,48 @@ def load_objective(
     missing_buffers : "refuse" or "keep"
         What is done where the checkpoint lacks buffers of the model (running statistics, say): ``missing`` of
         `Objective.at`.
+    mode : "eval" or "train", optional
+        Of the objective, where the code that makes it does not say so itself (see `Objective`).
+    params : str or sequence of str, optional
+        What moves, instead of what the SPEC says: ``params`` of `Objective`.
+    device : str, optional
+        Where it computes, where the SPEC does not say: ``device`` of `Objective`.
 
     Raises
     ------
     SpecError
         If the SPEC leads nowhere.
+    DeviceError
+        If the device is not there, or the SPEC makes its objective on another.
     CheckpointError
         If the checkpoint cannot be read or does not fit.
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
         raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
-    if place == "zoo":
-        made = _from_zoo(name, checkpoint, data_root, missing_buffers)
-        made.origin = _origin(spec, checkpoint, data_root, missing_buffers)
-        return made
+    with by_default_on(device), default_mode(mode):
+        value = _of_zoo(name, checkpoint, data_root, missing_buffers) if place == "zoo" else _of_code(place, name, spec)
+    if device is not None and not _is_on(value.device, device):
+        raise DeviceError(
+            f"{spec} makes its objective on {value.device}, not on {device}: it names a device, was made before, or is "
+            "a bare function, which is where its parameters are. Leave out --device (device=), or change the SPEC."
+        )
+    if mode is not None and value.mode != mode:
+        raise SpecError(
+            f"{spec} is an objective in {value.mode} mode, and {mode} mode was asked for. Let {name} be a function "
+            "that makes it, without mode=."
+        )
+    if place != "zoo":
+        value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
+    value = value if params is None else value.moving(params)
+    buffers = None if missing_buffers == "refuse" else missing_buffers
+    options = {"missing_buffers": buffers, "mode": mode, "device": device, "params": params}
+    value.origin = _origin(spec, checkpoint, data_root, options)
+    return value
+
+
+def _of_code(place: str, name: str, spec: str) -> Objective:
+    """The objective of a file or module, as it is there."""
     with _import_path(place):
         value = getattr(_import(place), name, None)
         if value is None:
@@ -68,31 +99,40 @@ def load_objective(
             value = _call(value, spec)
     if not isinstance(value, Objective):
         raise SpecError(f"{spec} is a {type(value).__name__}, not an Objective. Return lossnav.Objective(...) from it.")
-    value = value.at(checkpoint, missing_buffers) if checkpoint is not None else copy.copy(value)
-    value.origin = _origin(spec, checkpoint, data_root, missing_buffers)
     return value
 
 
-def rebuild(
-    origin: Mapping[str, str | None], population: int | None, samples: int | None, seed: int | None
-) -> Objective:
+def _is_on(device: torch.device, asked: str) -> bool:
+    wanted = torch.device(asked)
+    return device.type == wanted.type and wanted.index in (None, device.index or 0)
+
+
+def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | None, seed: int | None) -> Objective:
     """Build an objective again from its ``origin``; where it was a subset (of `population` samples), with that."""
     arguments: dict[str, Any] = dict(origin)
+    view = arguments.pop("view", None)
     objective = load_objective(**arguments)
+    if view is not None:
+        objective = views.recentered(objective, view)
+        objective.origin = {**(objective.origin or {}), "view": view}
     if population is None or objective.population is not None:
         return objective
     assert samples is not None and seed is not None
     return objective.subset(samples, seed)
 
 
-def _origin(spec: str, checkpoint: Any, data_root: Any, missing_buffers: str) -> dict[str, str | None]:
+def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """What `load_objective` takes to build the same one from anywhere on this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
     files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
-    made = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
-    return made if missing_buffers == "refuse" else made | {"missing_buffers": missing_buffers}
+    made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
+    return made | {
+        option: value if isinstance(value, str) else list(value)
+        for option, value in options.items()
+        if value is not None
+    }
 
 
 def _call(function: Any, spec: str) -> Any:
@@ -104,7 +144,7 @@ def _call(function: Any, spec: str) -> Any:
     return function()
 
 
-def _from_zoo(name: str, checkpoint: Any, data_root: Any, missing_buffers: checkpoints.Missing) -> Objective:
+def _of_zoo(name: str, checkpoint: Any, data_root: Any, missing_buffers: checkpoints.Missing) -> Objective:
     from lossnav import zoo
 
     recipe = zoo.recipe(name)

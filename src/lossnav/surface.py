@@ -761,6 +761,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "device",
         "origin",
         "held",
+        "moves",
         "layers",
         "buffers",
         "cut_samples",

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
@@ -37,8 +37,9 @@ from lossnav.errors import (
     StructureMismatchError,
 )
 from lossnav.files import TRAJECTORY_HEADER, TRAJECTORY_SCHEMA, is_trajectory, require_writable
+from lossnav.moving import TRAINABLE, is_left_open, select_moving
 from lossnav.nouns import described
-from lossnav.objective import Role, describe_parameters, require_initialised, select_moving
+from lossnav.objective import Role, describe_parameters, require_initialised
 from lossnav.params import Params
 from lossnav.progress import track
 
@@ -89,11 +90,12 @@ class Trajectory:
         What weights are stored in; None: as they are. Half precision halves the disk, and rounds every weight by up to
         2^-11 (float16) or 2^-8 (bfloat16) of itself: steps shorter than a thousandth of the weights drown in that.
         Buffers are stored as they are.
-    params : str or sequence of str
-        Glob patterns over parameter names: which are recorded, as in `Objective`.
+    params : "trainable", "all", glob pattern, or a sequence of these
+        Which parameters are recorded, as in `Objective`. By default those that are trained: what is frozen is kept
+        once, and again where it was written to or thawed, so that every `state` is whole.
     resume : bool or int
-        Go on with the trajectory that is there. True: after its last step. A number: after that step, where a training
-        goes on from an earlier checkpoint; later snapshots are removed.
+        Go on with the trajectory that is there, with what it records. True: after its last step. A number: after that
+        step, where a training goes on from an earlier checkpoint; later snapshots are removed.
     overwrite : bool
         Whether a trajectory that is there is removed.
 
@@ -133,6 +135,7 @@ class Trajectory:
     _header: dict[str, Any]
     _steps: list[int]
     _model: nn.Module | None = None
+    _kept: Mapping[str, tuple[int, int]] = MappingProxyType({})  # of what is frozen: where it was, how often written to
 
     def __init__(
         self,
@@ -141,7 +144,7 @@ class Trajectory:
         store: str | os.PathLike[str],
         every: int = 1,
         dtype: Literal["float16", "bfloat16", "float32", "float64"] | None = None,
-        params: str | Sequence[str] = "*",
+        params: str | Sequence[str] = TRAINABLE,
         resume: bool | int = False,
         overwrite: bool = False,
     ) -> None:
@@ -161,16 +164,19 @@ class Trajectory:
         self._known: dict[int, dict[str, float]] = {}
         self._now: dict[str, Any] = {}
         header = _describe(model, select_moving(dict(model.named_parameters()), params), every, dtype)
+        if not is_left_open(params):
+            header["held"] = {}  # whoever says what is recorded gets no more
+        self._model = model
         if goes_on and is_trajectory(self.path):
             self._load()
-            self._require_same_model(header)
+            self._require_same_model(header, is_left_open(params))
+            self._step = int(resume) if resume is not True else self._steps[-1] if self._steps else 0
+            self._remove_from(self._step + 1)
+            self._kept = self._those_kept(dict(model.named_parameters()))
         else:
             self._remove_from(0)
-            self._header, self._steps = header, []
+            self._header, self._steps, self._step = header, [], 0 if resume is True else int(resume)
             self._write_header()
-        self._step = resume if goes_on and resume is not True else self._steps[-1] if self._steps else 0
-        self._remove_from(self._step + 1)
-        self._model = model
         if self._step not in self._steps:
             self._keep()
 
@@ -244,9 +250,12 @@ class Trajectory:
     def _keep(self) -> None:
         """Write the model as it is now."""
         assert self._model is not None
-        recorded, buffers = self._header["parameters"], dict(self._model.named_buffers())
-        parameters = {name: tensor for name, tensor in self._model.named_parameters() if name in recorded}
-        if difference := algebra.first_difference(parameters, self.structure):
+        every, buffers = dict(self._model.named_parameters()), dict(self._model.named_buffers())
+        written = self._note_what_was_frozen(every)
+        recorded = {**self._header["parameters"], **dict.fromkeys(written)}
+        parameters = {name: tensor for name, tensor in every.items() if name in recorded}
+        like = self.structure | {name: tensor for name, tensor in self.held.items() if name in written}
+        if difference := algebra.first_difference(parameters, like):
             raise StructureMismatchError(
                 f"The model is not the one whose recording was begun: they differ at {difference}. Begin another "
                 "trajectory where the model changes."
@@ -263,6 +272,35 @@ class Trajectory:
             ) from error
         self._known[self._step] = marks
         self._steps.append(self._step)
+        if written:
+            self._kept = {**self._kept, **{name: _trace(every[name]) for name in written}}
+            for name in written:
+                self._header["kept"].setdefault(name, []).append(self._step)
+            self._write_header()
+
+    def _note_what_was_frozen(self, parameters: Mapping[str, Tensor]) -> list[str]:
+        """Names of frozen parameters to write beside the others: not kept yet, or written to; thawed ones move."""
+        for name in [name for name in self._header["held"] if name in parameters and parameters[name].requires_grad]:
+            described = self._header["held"].pop(name)
+            self._header["parameters"][name] = {**described, "since": self._step}  # its values so far are those kept
+            self._write_header()
+            self.__dict__.pop("structure", None)
+        held = {name: parameters[name] for name in self._header["held"] if name in parameters}
+        return [name for name, tensor in held.items() if self._kept.get(name) != _trace(tensor)]
+
+    def _those_kept(self, parameters: Mapping[str, Tensor]) -> dict[str, tuple[int, int]]:
+        """Where the frozen parameters are that have the values which the last snapshot says."""
+        there = [name for name in self._header["held"] if name in parameters and self._steps]
+        return {name: _trace(parameters[name]) for name in there if self._is_kept(name, parameters[name])}
+
+    def _is_kept(self, name: str, tensor: Tensor) -> bool:
+        try:
+            with safe_open(self._file(self._holder(name, self._steps[-1])), framework="pt") as file:
+                stored = file.get_tensor(name)
+        except (OSError, SafetensorError, ValueError):
+            return False  # then it is kept anew
+        now = tensor.detach().cpu()
+        return algebra.same(stored, now if self._dtype is None else now.to(getattr(torch, self._dtype)))
 
     def _narrowed(self, parameters: Mapping[str, Tensor]) -> Params:
         """The weights to record, in the dtype to store them in."""
@@ -304,6 +342,14 @@ class Trajectory:
         }
 
     @property
+    def held(self) -> Params:
+        """The same of the parameters that were frozen all along: each `state` has them, and no snapshot alone."""
+        return {
+            name: torch.empty(said["shape"], dtype=getattr(torch, said["dtype"]), device="meta")
+            for name, said in self._header["held"].items()
+        }
+
+    @property
     def buffers(self) -> list[str]:
         """Names of the buffers that are recorded: all that the model saves (``persistent=True``)."""
         return list(self._header["buffers"])
@@ -319,19 +365,14 @@ class Trajectory:
         return {name: said["groups"] for name, said in self._header["parameters"].items() if "groups" in said}
 
     def state(self, index: int) -> Params:
-        """Return the weights and buffers of one snapshot: ``objective.at(trajectory.state(-1))``.
+        """Return the weights and buffers of one snapshot, frozen ones too: ``objective.at(trajectory.state(-1))``.
 
         Raises
         ------
         MissingSnapshotError
             If there is no such snapshot, or its file is gone or damaged.
         """
-        step = self._at(index)
-        try:
-            found = checkpoints.load(self._file(step))
-            return {name: tensor.to(self._dtype_of(name) or tensor.dtype) for name, tensor in found.items()}
-        except CheckpointError as error:
-            raise self._lost(step, error) from error
+        return self._read(self._at(index), [*self._header["parameters"], *self._header["held"]])
 
     @overload
     def __getitem__(self, index: int) -> Params: ...
@@ -344,7 +385,7 @@ class Trajectory:
             part = copy.copy(self)
             part._model, part._steps = None, self._steps[index]
             return part
-        state = self.state(index)
+        state = self._read(self._at(index), list(self._header["parameters"]))
         if missing := [name for name in self._header["parameters"] if name not in state]:
             raise self._lost(self._at(index), f'it lacks "{missing[0]}"')
         return {name: state[name] for name in self._header["parameters"]}
@@ -384,10 +425,12 @@ class Trajectory:
             block = np.empty((len(self), parts[-1].columns.stop))
             for i, step in enumerate(self._steps):
                 try:
-                    with safe_open(self._file(step), framework="pt") as file:
-                        for name, rows, columns in parts:
-                            tensor = file.get_slice(name)[rows] if shapes[name] else file.get_tensor(name)
-                            block[i, columns] = tensor.double().reshape(-1).numpy()
+                    places = {name: self._holder(name, step) for name, *_ in parts}
+                    for place in dict.fromkeys(places.values()):
+                        with safe_open(self._file(place), framework="pt") as file:
+                            for name, rows, columns in (part for part in parts if places[part.name] == place):
+                                tensor = file.get_slice(name)[rows] if shapes[name] else file.get_tensor(name)
+                                block[i, columns] = tensor.double().reshape(-1).numpy()
                 except (OSError, SafetensorError, ValueError) as error:
                     raise self._lost(step, error) from error
             yield parts, block
@@ -405,6 +448,26 @@ class Trajectory:
     def _file(self, step: int) -> Path:
         return self.path / f"step-{step:010d}.safetensors"
 
+    def _holder(self, name: str, step: int) -> int:
+        """The step whose snapshot holds a tensor as it was after `step`: that one, or of what was frozen an earlier."""
+        if step >= self._header["parameters"].get(name, {}).get("since", 0 if name in self.structure else math.inf):
+            return step
+        return max((earlier for earlier in self._header["kept"].get(name, ()) if earlier <= step), default=step)
+
+    def _read(self, step: int, names: Sequence[str]) -> Params:
+        """The snapshot of a step, with these parameters where an earlier one holds them."""
+        try:
+            found = checkpoints.load(self._file(step))
+            for name in names:
+                if name not in found and (place := self._holder(name, step)) != step:
+                    with safe_open(self._file(place), framework="pt") as file:
+                        found[name] = file.get_tensor(name)
+        except (CheckpointError, OSError, SafetensorError) as error:
+            raise self._lost(step, error) from error
+        if lacking := [name for name in names if name in self._header["held"] and name not in found]:
+            raise self._lost(step, f'no snapshot up to it has "{lacking[0]}", which was frozen')
+        return {name: tensor.to(self._dtype_of(name) or tensor.dtype) for name, tensor in found.items()}
+
     def _at(self, index: int) -> int:
         try:
             return self._steps[index]
@@ -420,7 +483,7 @@ class Trajectory:
         )
 
     def _dtype_of(self, name: str) -> torch.dtype | None:
-        said = self._header["parameters"].get(name)
+        said = self._header["parameters"].get(name) or self._header["held"].get(name)
         return None if said is None else getattr(torch, said["dtype"])
 
     def _marked(self, mark: str) -> NDArray[np.float64]:
@@ -446,6 +509,8 @@ class Trajectory:
                 f"{self.path} has schema version {self._header['schema_version']} and this lossnav ({__version__}) "
                 f"reads up to {SCHEMA_VERSION}. Upgrade with: pip install --upgrade lossnav"
             )
+        for part in ("held", "kept"):
+            self._header.setdefault(part, {})  # all that there is was recorded, before what is frozen was told apart
         self._steps = sorted(int(file.stem.removeprefix("step-")) for file in self.path.glob("step-*.safetensors"))
 
     def _write_header(self) -> None:
@@ -466,10 +531,21 @@ class Trajectory:
                 file.unlink(missing_ok=True)
         if step:
             self._steps = [kept for kept in self._steps if kept < step]
+            kept = {n: [k for k in steps if k < step] for n, steps in self._header["kept"].items()}
+            self._header["kept"] = {name: steps for name, steps in kept.items() if steps}
+            for described in self._header["parameters"].values():
+                if described.get("since", 0) > step:
+                    described["since"] = step
 
-    def _require_same_model(self, header: Mapping[str, Any]) -> None:
+    def _require_same_model(self, header: Mapping[str, Any], left_open: bool) -> None:
+        """Raise unless the model has what is recorded; left to the rule, what is recorded there stays so."""
         asked = {name: torch.empty(said["shape"], device="meta") for name, said in header["parameters"].items()}
-        if difference := algebra.first_difference(asked, self.structure):
+        if left_open:
+            asked |= {name: torch.empty(said["shape"], device="meta") for name, said in header["held"].items()}
+            there = self.structure | self.held
+            lacking = [name for name in header["parameters"] if name not in there]
+            asked = {name: tensor for name, tensor in asked.items() if name in there or name in lacking}
+        if difference := algebra.first_difference(asked, self.structure | (self.held if left_open else {})):
             raise StructureMismatchError(
                 f"The model and the trajectory in {self.path} differ at {difference}. It is another model's, or was "
                 "recorded with other params=; choose another folder, or pass overwrite=True."
@@ -485,17 +561,23 @@ def _unwrapped(model: nn.Module) -> nn.Module:
         model = inside
 
 
+def _trace(tensor: Tensor) -> tuple[int, int]:
+    """What changes when a tensor is written to, or is put elsewhere."""
+    return tensor.data_ptr(), tensor._version
+
+
 def _describe(model: nn.Module, names: Sequence[str], every: int, dtype: str | None) -> dict[str, Any]:
     """What is said of a model in the header."""
     parameters, persistent = dict(model.named_parameters()), set(model.state_dict(keep_vars=True))
-    roles, transposed = describe_parameters(model, names)
+    others = [name for name, tensor in parameters.items() if name not in names and tensor.is_floating_point()]
+    roles, transposed = describe_parameters(model, [*names, *others])
     said: dict[str, dict[str, Any]] = {
         name: {
             "shape": list(parameters[name].shape),
             "dtype": str(parameters[name].dtype).removeprefix("torch."),
             "role": roles[name],
         }
-        for name in names
+        for name in (*names, *others)
     }
     for name, groups in transposed.items():
         said[name]["groups"] = groups
@@ -508,7 +590,9 @@ def _describe(model: nn.Module, names: Sequence[str], every: int, dtype: str | N
         "model": type(model).__name__,
         "every": every,
         "stored_dtype": dtype,
-        "parameters": said,
+        "parameters": {name: said[name] for name in names},
+        "held": {name: said[name] for name in others},
+        "kept": {},  # the steps whose snapshots hold what is frozen, or was
         "buffers": [name for name, _ in model.named_buffers() if name in persistent],
     }
 

@@ -386,7 +386,7 @@ def test_the_command_line(tmp_path):
     line = ln.Line(objective.params, *ln.directions.random(objective, exclude=(), seed=0))
     assert_same(surface, ln.evaluate(objective, line, NINE))
     with pytest.raises(ln.errors.OptionError, match="--workers is of a cluster. Add --engine ray"):
-        cli._engine("local", "auto", "native", workers=2)
+        cli.engine_of("local", "auto", "native", workers=2)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from lossnav.acceleration.fast import Fast, Point, StateWrittenError
 from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.plan import Plan, Precision
 from lossnav.acceleration.planner import Choice, Way, choose
-from lossnav.charts import Chart
+from lossnav.charts import Chart, meet
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import Values
 from lossnav.objective import Objective
@@ -33,7 +33,7 @@ class PointFunction:
     """
 
     def __init__(self, objective: Objective, chart: Chart) -> None:
-        self.objective, self.chart = objective, chart.fitted(objective)
+        self.objective, self.chart = meet(objective, chart)
 
     def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
@@ -84,7 +84,7 @@ class FromSpec:
     keeps_samples : bool
     """
 
-    origin: Mapping[str, str | None]
+    origin: Mapping[str, Any]
     drawn: tuple[int | None, int | None, int | None]
     fingerprint: str
     chart: Chart
@@ -93,12 +93,13 @@ class FromSpec:
     def __call__(self) -> PointFunction:
         """Build the function; raise ObjectiveError where the SPEC means something else there."""
         objective = rebuild(self.origin, *self.drawn)
-        if objective.fingerprint != self.fingerprint:
+        function = PointFunction(objective.keeping_samples() if self.keeps_samples else objective, self.chart)
+        if (here := function.objective.fingerprint) != self.fingerprint:
             raise ObjectiveError(
-                f"{self.origin['spec']} is another objective here: its fingerprint is {objective.fingerprint}, not "
+                f"{self.origin['spec']} is another objective here: its fingerprint is {here}, not "
                 f"{self.fingerprint}. Give every machine the same code, weights and data, or use build='send'."
             )
-        return PointFunction(objective.keeping_samples() if self.keeps_samples else objective, self.chart)
+        return function
 
 
 class Accelerated:

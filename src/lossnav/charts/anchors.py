@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.checkpoints import Anatomy
 from lossnav.directions import Direction, remade
 from lossnav.errors import ChartError, StructureMismatchError
-from lossnav.networks import End, Network, leading, named, network_of
+from lossnav.lazy import Family, LazyDirection
+from lossnav.networks import End, Network, differing, leading, named, network_of
 from lossnav.objective import Objective
 from lossnav.params import Checkpoint, Params
 from lossnav.simplex import Triangulation
@@ -148,14 +151,54 @@ def arrange(
     anatomy = objective.anatomy if objective is not None else leading([network, *points]) or _fewest([network, *points])
     if anatomy is None:
         return network, tuple(directions)
+    if objective is None and (more := differing(anatomy, [network, *points])):
+        anatomy = anatomy.letting_move(more)
+    network = _completed(network, anatomy, points, objective)
     named_otherwise = network.anatomy is None and algebra.first_difference(network.params, anatomy.params)
-    if named_otherwise or (objective is not None and not network.is_sorted_by(anatomy)):
+    again_sorted = objective is not None or bool(anatomy.also)
+    if named_otherwise or (again_sorted and not network.is_sorted_by(anatomy)):
         network = network.sorted_by(anatomy)
     again: dict[int, Network] = {}
     for point in points:
-        if not point.decides and id(point) not in again:
+        if id(point) not in again:
             again[id(point)] = point if point.is_sorted_by(anatomy) else point.sorted_by(anatomy)
-    return network, tuple(_between_these(direction, again) for direction in directions)
+    return network, _extended([_between_these(direction, again) for direction in directions], anatomy)
+
+
+def _completed(network: Network, anatomy: Anatomy, points: Sequence[Network], objective: Objective | None) -> Network:
+    """A centre that lacks what moves only because checkpoints differ in it, with that of the network that it is.
+
+    That is the objective's own, or that of the checkpoint whose other weights it has.
+    """
+    lacking = [name for name in anatomy.params if name in anatomy.also and name not in network.params | network.held]
+    if not lacking:
+        return network
+    if objective is not None:
+        return replace(network, params=network.params | {name: objective.params[name] for name in lacking})
+    for point in points:
+        rest = {name: tensor for name, tensor in point.params.items() if name not in lacking}
+        if not algebra.first_difference(network.params, rest) and all(
+            algebra.same(tensor, rest[name]) for name, tensor in network.params.items()
+        ):
+            return replace(network, params=network.params | {name: point.params[name] for name in lacking})
+    return network
+
+
+def _extended(directions: Sequence[Mapping[str, Tensor]], anatomy: Anatomy) -> tuple[Mapping[str, Tensor], ...]:
+    """Directions that lead nowhere along what moves only because checkpoints differ in it, with zeros there."""
+    made: list[Mapping[str, Tensor]] = []
+    families: dict[int, Family] = {}
+    for direction in directions:
+        known = lazily.structure(direction)
+        lacking = {n: algebra.hollow(t) for n, t in anatomy.params.items() if n in anatomy.also and n not in known}
+        if not lacking:
+            made.append(direction)
+        elif isinstance(direction, LazyDirection):
+            made.append(direction.within(families.setdefault(id(direction.family), direction.family.beside(lacking))))
+        else:
+            recipe = getattr(direction, "recipe", {"kind": "given"})
+            made.append(Direction({**direction, **lacking}, recipe, points_of(direction)))
+    return tuple(made)
 
 
 def _fewest(networks: Sequence[Network]) -> Anatomy | None:

@@ -16,10 +16,12 @@ from torch import Tensor
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.charts.anchors import Anchors, arrange, find, points_of, with_points
+from lossnav.checkpoints import Anatomy
 from lossnav.directions import Direction, cosines
-from lossnav.errors import ChartError, DirectionError, StructureMismatchError
+from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
 from lossnav.lazy import LazyDirection
-from lossnav.networks import End, Network
+from lossnav.moving import is_left_open
+from lossnav.networks import End, Network, differing
 from lossnav.nouns import require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -182,6 +184,19 @@ class Chart(ABC):
         chart._network = Network(chart.center, {}, {}, chart._network.source)  # what follows hangs on nothing else
         return chart
 
+    def leads_along(self, objective: Objective) -> list[str]:
+        """Names of parameters that an objective holds still by the rule alone, and along which this chart leads.
+
+        They are those of its centre, and those in which a checkpoint on it differs from the objective.
+        """
+        anatomy = objective.anatomy
+        points = [point for direction in self.directions for point in points_of(direction)]
+        if not anatomy.free or not anatomy.held:
+            return []
+        more = {name for name in self.center if name in anatomy.held}
+        networks = [_sorted(network, anatomy) for network in dict.fromkeys((self._network, *points))]
+        return sorted(more | differing(anatomy, networks))
+
     def around(self, coords: ArrayLike) -> Chart:
         """Return a chart of the same directions around the point at some coordinates of this one.
 
@@ -294,6 +309,35 @@ class Chart(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.dims)}; {', '.join(map(repr, self.directions))})"
+
+
+def meet(objective: Objective, chart: Chart) -> tuple[Objective, Chart]:
+    """Return an objective and a chart as they are for each other.
+
+    What is frozen is held still by an objective whose user did not say what moves; where the chart leads along it all
+    the same, as a line to a network with another frozen part does, it moves too. What a chart around the objective's
+    own centre does not know, as that of a run in which it was frozen, is held. Then see `Chart.fitted`.
+
+    Raises
+    ------
+    StructureMismatchError, CheckpointMismatchError
+        As `Chart.fitted` does.
+    """
+    if more := chart.leads_along(objective):
+        objective = objective.moving_also(more)
+    elif not chart.center.keys() >= objective.params.keys() and is_left_open(objective.moves):
+        mine = {name: tensor for name, tensor in objective.params.items() if name in chart.center}
+        if mine.keys() == chart.center.keys() and all(algebra.same(chart.center[name], mine[name]) for name in mine):
+            objective = objective.moving_only(mine)
+    return objective, chart.fitted(objective)
+
+
+def _sorted(network: Network, anatomy: Anatomy) -> Network:
+    """The same tensors by what they are in a model; as they are where they are no whole network."""
+    try:
+        return network if network.is_sorted_by(anatomy) else network.sorted_by(anatomy)
+    except (CheckpointMismatchError, StructureMismatchError):  # a centre of some tensors; who fits it says so
+        return network
 
 
 def _detached(direction: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -108,6 +108,17 @@ def open_chart(
         raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
     else:
         chart = kind(objective.params, *_drawn(recipes, objective))
+    require_same(chart, description)
+    return chart
+
+
+def require_same(chart: Chart, description: Mapping[str, Any]) -> None:
+    """Raise unless a chart that was made again describes itself as a surface does.
+
+    Raises
+    ------
+    ChartError
+    """
     now = json.loads(json.dumps(chart.describe()))
     if different := [key for key in {**description, **now} if now.get(key) != description.get(key)]:
         raise ChartError(
@@ -115,7 +126,6 @@ def open_chart(
             "other ones: pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are the same on "
             "the same kind of machine only; save_directions=True keeps them.)"
         )
-    return chart
 
 
 def _drawn(recipes: Sequence[Mapping[str, Any]], objective: Objective) -> list[Direction | LazyDirection]:

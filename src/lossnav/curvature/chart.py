@@ -122,7 +122,7 @@ def on_chart(
     require(objective, "objective")
     require(chart, "chart")
     require(sampler, "sampler")
-    chart = require_fit(objective, chart, sampler)
+    objective, chart = require_fit(objective, chart, sampler)
     place = None
     if store is not None:
         _require_same_chart(store, chart)
@@ -173,9 +173,9 @@ class CurvatureFunction(PointFunction):
     ) -> None:
         super().__init__(objective, chart)
         self.seed, self.tolerance, self.limit, self.precision = seed, tolerance, limit, precision
-        self.names = chosen(objective, params, exclude)
+        self.names = chosen(self.objective, params, exclude)
         self.unsure = 0
-        self._computed = objective.double() if precision == "float64" else objective
+        self._computed = self.objective.double() if precision == "float64" else self.objective
         self._beside: Tensor | None = None
 
     def __call__(self, point: Array) -> Mapping[str, float]:

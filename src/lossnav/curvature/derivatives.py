@@ -562,7 +562,7 @@ def gradient(objective: Objective, point: Mapping[str, Tensor] | None = None, **
 
 
 def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Sequence[str]) -> tuple[str, ...]:
-    """Names of the moving parameters that match some patterns and are not excluded, in their order.
+    """Names of the moving parameters that match some patterns and are not excluded, in their order; "*" is all.
 
     Raises
     ------
@@ -570,7 +570,8 @@ def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Seq
         If there is none, or an exclusion matches nothing.
     """
     excluded = objective.excluded(algebra.listed(exclude))
-    names = tuple(name for name in algebra.select(objective.params, params) if name not in excluded)
+    named = objective.of_what_moves(params)
+    names = tuple(name for name in named if name not in excluded)
     if not names:
         raise OptionError(
             f"params={params!r} and exclude={exclude!r} leave no parameter to differentiate by; the names are "

@@ -62,7 +62,9 @@ def _live(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
     lines = []
     if origin:
         options = "".join(
-            f", {name}={origin[name]!r}" for name in ("checkpoint", "data_root", "missing_buffers") if origin.get(name)
+            f", {name}={origin[name]!r}"
+            for name in ("checkpoint", "data_root", "missing_buffers", "mode")
+            if origin.get(name)
         )
         lines += ["from lossnav.specs import load_objective", ""]
         lines.append(f"objective = load_objective({origin['spec']!r}{options})")

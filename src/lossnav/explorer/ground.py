@@ -23,6 +23,7 @@ from lossnav import surface as surfaces
 from lossnav.acceleration import PointFunction
 from lossnav.acceleration.graph import NotReadableError
 from lossnav.acceleration.kernel import Kernel, compiling_later
+from lossnav.charts import meet
 from lossnav.engines import Local
 from lossnav.errors import LossnavWarning
 from lossnav.explorer.session import KIND, Place, key
@@ -84,7 +85,7 @@ class Ground:
         beneath: xr.Dataset | None = None,
         center: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        chart = chart.fitted(objective)
+        objective, chart = meet(objective, chart)
         self.objective, self.chart, self.store, self.engine = objective, chart, store, engine
         self.about, self.probes = surfaces.jsonable(about), probes
         self.base = np.asarray(base, np.float64)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from lossnav import rng
 from lossnav import surface as surfaces
+from lossnav.charts import meet
 from lossnav.charts.saved import open_chart, save_chart
 from lossnav.engines import Local
 from lossnav.errors import OptionError, PlanMismatchError, SamplerError, StoreError
@@ -45,7 +46,7 @@ def begin(
     """Begin a live session, or go on with one; see `lossnav.explorer.explore`."""
     from lossnav.explorer.live import LiveDesk
 
-    chart = chart.fitted(objective)
+    objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
     objective = objective.apart()  # the worker's: whoever called goes on with the other
     center: dict[str, float] = {}

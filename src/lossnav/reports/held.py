@@ -21,6 +21,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         return
     yield _still(subject)
     yield from _buffers(subject)
+    yield from _train_mode(subject)
     yield from _batch_norm(subject)
 
 
@@ -174,6 +175,24 @@ def _own_buffers(subject: Subject) -> Finding:
     return Finding("buffers", "ok", said, values=values)
 
 
+def _in_training(subject: Subject) -> bool:
+    return bool(subject.objective.get("mode") == "train")
+
+
+def _train_mode(subject: Subject) -> Iterator[Finding]:
+    """Of an objective in train mode: that it is one, and which draw of its noise is shown."""
+    if _in_training(subject):
+        seed = subject.objective.get("seed")
+        yield Finding(
+            "train mode",
+            "note",
+            "The loss is that of the network in train mode, as training lowers it. What is drawn at random (dropout) "
+            f"is one draw, of seed {seed}, the same at every point; the network in use, without it, has another loss.",
+            "Leave mode= out for the network in use; another seed= shows how much the draw matters.",
+            {"seed": seed},
+        )
+
+
 def _batch_norm(subject: Subject) -> Iterator[Finding]:
     policy, known = subject.objective.get("bn", "frozen"), subject.layers
     depends = subject.facts.get("batch_dependence")
@@ -188,13 +207,13 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
         )
         yield Finding(
             "batch norm",
-            "warning",
+            "note" if _in_training(subject) else "warning",
             "BatchNorm takes each batch's own statistics, as in training, so the loss depends on how the data is "
             f"cut into batches{seen}: this is no surface of the network that is used.",
             'Use bn="frozen" for the network as it is, or bn="recompute" for one whose statistics follow the weights.',
             values,
         )
-    elif depends is not None and float(depends) > thresholds.SAME_LOSS:
+    elif depends is not None and float(depends) > thresholds.SAME_LOSS and not _in_training(subject):
         yield Finding(
             "batch norm",
             "warning",

@@ -19,7 +19,7 @@ from torch import Tensor
 from lossnav import __version__, curvature, directions, rng
 from lossnav import params as algebra
 from lossnav.calling import BATCH_NORMS, FunctionPasses
-from lossnav.charts import Chart
+from lossnav.charts import Chart, meet
 from lossnav.charts.saved import open_chart
 from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
@@ -84,14 +84,15 @@ def measure(
         raise OptionError(f"probes={probes} and limit={limit} measure nothing. Use 2 or more of each; 8 and 200, say.")
     if objective is None:
         objective = objective_of(subject.objective, place if place is not None else "The surface")
+    objective = objective.moving_as(subject.objective)
+    if chart is not None:
+        objective, chart = meet(objective, chart)
     said = jsonable(objective.describe())
     if said["fingerprint"] != subject.objective.get("fingerprint"):
         different = differences(subject.attrs, {**subject.attrs, "objective": said}, "objective")
         raise PlanMismatchError(
             "The objective is not the one of the surface:\n  " + "\n  ".join(different) + "\nPass that one."
         )
-    if chart is not None:
-        chart = chart.fitted(objective)
     if chart is None:
         kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:

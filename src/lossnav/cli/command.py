@@ -1,0 +1,80 @@
+"""What every command has: its errors in one sentence and an exit code, results to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from lossnav import __version__
+from lossnav.errors import Interrupted, LossnavError, LossnavWarning, OptionError, SamplerError, SpecError
+
+app = typer.Typer(
+    name="lossnav",
+    help="Navigate the loss space of neural networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+P = ParamSpec("P")
+
+
+USAGE_ERRORS = (OptionError, SamplerError, SpecError)
+
+
+def reporting(command: Callable[P, None]) -> Callable[P, None]:
+    """Turn our errors into a line on stderr and an exit code; anything else is a bug and shows its traceback."""
+
+    @functools.wraps(command)
+    def reported(*args: P.args, **kwargs: P.kwargs) -> None:
+        warnings.showwarning = show_warning
+        try:
+            command(*args, **kwargs)
+        except LossnavError as error:
+            say(f"{type(error).__name__}: {error}")
+            raise typer.Exit(2 if isinstance(error, USAGE_ERRORS) else 1) from error
+        except Interrupted as error:
+            say(str(error))
+            raise typer.Exit(128 + error.signal) from error
+        except KeyboardInterrupt as error:
+            say("Stopped.")
+            raise typer.Exit(130) from error
+
+    return reported
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lossnav {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; exits with the code that says how it went."""
+    app()
+
+
+def say(text: str) -> None:
+    """Print a line on stderr."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - stderr is for people
+
+
+def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Print a warning of ours as a line, and no other."""
+    if issubclass(category, LossnavWarning):
+        say(f"{category.__name__}: {message}")

@@ -1,0 +1,121 @@
+"""What is stored, in pictures, films, files of other programs, and words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lossnav.cli.command import app, reporting
+from lossnav.cli.options import Json, Overwrite, Surface
+from lossnav.cli.tables import as_text, made_words, print_table, summary_words, surface_values
+
+
+@app.command()
+@reporting
+def info(
+    surface: Surface,
+    as_json: Json = False,
+) -> None:
+    """Say what a stored surface holds and how it was made."""
+    from lossnav.surface import open_surface
+
+    opened = open_surface(surface)
+    if as_json:
+        typer.echo(as_text(surface_values(opened, surface)))
+    else:
+        print_table(made_words(opened) | summary_words(opened))
+
+
+@app.command()
+@reporting
+def plot(
+    kind: Annotated[
+        Literal["line", "contour", "heatmap", "surface", "spectrum"],
+        typer.Argument(help="What to draw; spectrum: what lossnav curvature wrote."),
+    ],
+    surface: Surface,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
+    variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
+    points: Annotated[bool, typer.Option("--points", help="Mark the points that were measured.")] = False,
+    trajectory: Annotated[bool, typer.Option("--trajectory", help="Draw the training run stored beside it.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw a stored surface, or the spectrum beside it or alone."""
+    from lossnav import plots
+    from lossnav.groups import open_spectrum, open_trajectory
+    from lossnav.surface import open_surface
+
+    drawn = open_spectrum(surface) if kind == "spectrum" else open_surface(surface)
+    path = open_trajectory(surface) if trajectory else None
+    target = plots.write(
+        kind, drawn, out, variable=variable, log=log, points=points, trajectory=path, overwrite=overwrite
+    )
+    typer.echo(str(target))
+
+
+@app.command()
+@reporting
+def compare(
+    surfaces: Annotated[list[str], typer.Argument(help="Two .zarr folders or URLs, or more.", metavar="SURFACE...")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
+    kind: Annotated[Literal["line", "contour", "heatmap", "surface"], typer.Option(help="What to draw.")] = "contour",
+    labels: Annotated[
+        str | None, typer.Option(help="One a surface, with commas between them. Default: the names of the folders.")
+    ] = None,
+    variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
+    points: Annotated[bool, typer.Option("--points", help="Mark the points that were measured.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw several stored surfaces in one figure, with the same axes, levels and colours."""
+    from lossnav import plots
+    from lossnav.surface import open_surface
+
+    opened = [open_surface(surface) for surface in surfaces]
+    stems = [surface.rstrip("/").rpartition("/")[2].removesuffix(".zarr") for surface in surfaces]
+    names = stems if len(set(stems)) == len(stems) else surfaces
+    if labels is not None:
+        names = [label.strip() for label in labels.split(",")]
+    options: dict[str, Any] = {"variable": variable, "log": log, "points": points, "overwrite": overwrite}
+    typer.echo(str(plots.write(kind, opened, out, labels=names, **options)))
+
+
+@app.command()
+@reporting
+def animate(
+    surface: Surface,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .gif, or an .mp4 where ffmpeg is installed.")],
+    variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
+    log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log under a trajectory only.")] = None,
+    trajectory: Annotated[
+        bool, typer.Option("--trajectory", help="Draw the training run stored beside it over contours.")
+    ] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make a film of a stored plane: it turns once, or its training run is drawn over it."""
+    from lossnav import plots
+    from lossnav.groups import open_trajectory
+    from lossnav.surface import open_surface
+
+    path = open_trajectory(surface) if trajectory else None
+    options: dict[str, Any] = {"variable": variable, "log": log, "progress": True, "overwrite": overwrite}
+    typer.echo(str(plots.animate(open_surface(surface), out, trajectory=path, **options)))
+
+
+@app.command()
+@reporting
+def export(
+    surface: Surface,
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .json, .vti, .vtp, .glb or .obj file.")],
+    variable: Annotated[str, typer.Option(help="Of a mesh (.vtp, .glb, .obj): what its heights are.")] = "loss",
+    log: Annotated[bool, typer.Option("--log/--linear", help="Of a mesh: heights are log10.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Write a stored surface for other programs: tables, ParaView, Blender."""
+    from lossnav.exports import export as run
+    from lossnav.surface import open_surface
+
+    typer.echo(str(run(open_surface(surface), out, variable=variable, log=log, overwrite=overwrite)))

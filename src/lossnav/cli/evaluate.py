@@ -1,0 +1,259 @@
+"""A surface: evaluated, and gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lossnav.cli.command import app, reporting, say
+from lossnav.cli.options import (
+    Address,
+    Checkpoint,
+    CpusPerWorker,
+    DataRoot,
+    Device,
+    EngineName,
+    EvaluationMode,
+    GpusPerWorker,
+    Json,
+    Kinds,
+    MissingBuffers,
+    Overwrite,
+    Params,
+    Seed,
+    Through,
+    Workers,
+    engine_of,
+    subset_of,
+)
+from lossnav.cli.tables import as_text, estimate_values, estimate_words, place_words, print_result, print_table
+from lossnav.errors import OptionError
+
+_GRIDS = {3: 21}  # points along each axis of so many coordinates; of fewer 51
+
+
+@app.command()
+@reporting
+def evaluate(
+    spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="Surface to write: a .zarr folder, or a URL.")] = "run.zarr",
+    chart: Annotated[
+        Literal["line", "plane", "volume", "rescaled-line", "rescaled-bilinear"] | None,
+        typer.Option(help="Where to look. Default: a plane; what the checkpoints of --to span; of a gradient a line."),
+    ] = None,
+    kinds: Kinds = None,
+    to: Through = None,
+    trajectory: Annotated[
+        Path | None, typer.Option(help="A recorded training run: what pca looks along; its path is evaluated too.")
+    ] = None,
+    normalize: Annotated[
+        Literal["filter", "layer", "weight", "none"] | None,
+        typer.Option(help="Default: filter; none for rescaled charts."),
+    ] = None,
+    distribution: Annotated[
+        Literal["normal", "uniform"] | None, typer.Option(help="Default: normal; uniform for rescaled charts.")
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="bias, norm or a glob; repeat. Default: bias norm of random directions. '' for nothing."),
+    ] = None,
+    sampler: Annotated[
+        Literal["grid", "adaptive"], typer.Option(help="Every point of a grid, or points where the surface bends.")
+    ] = "grid",
+    grid: Annotated[int | None, typer.Option(help="Points along each axis of a grid. Default: 51; volume: 21.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Of the adaptive sampler: relative error of the loss.")] = 0.01,
+    max_points: Annotated[int, typer.Option(help="Of the adaptive sampler.")] = 2000,
+    range_: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            "--range",
+            help="Ends of each axis. Default: -1 1; around what --to or --trajectory names.",
+        ),
+    ] = None,
+    auto_range: Annotated[
+        bool, typer.Option("--auto-range", help="Find the ends: where the loss is ten times the centre's.")
+    ] = False,
+    subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
+    control: Annotated[
+        int | None,
+        typer.Option(min=2, help="With --subset: points along each axis of a coarse grid with all the data."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="So many seeds of the directions, from --seed on.")] = 1,
+    live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
+    checkpoint: Checkpoint = None,
+    missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
+    params: Params = None,
+    plan: Annotated[
+        Literal["auto", "plain", "tuned"],
+        typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),
+    ] = "auto",
+    precision: Annotated[
+        Literal["native", "float32", "tf32", "bfloat16", "float64"],
+        typer.Option(help="What the model computes in."),
+    ] = "native",
+    save_directions: Annotated[
+        bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
+    ] = False,
+    keep_samples: Annotated[
+        bool, typer.Option("--keep-samples", help="Keep the loss of every sample at every point too.")
+    ] = False,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    device: Device = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
+    ] = False,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Evaluate an objective on a chart and write the surface, as it goes; the same call goes on where it stopped."""
+    from lossnav import views
+    from lossnav.ensembles import ensemble
+    from lossnav.evaluation import estimate
+    from lossnav.evaluation import evaluate as run
+    from lossnav.files import Parts, is_url, require_writable
+    from lossnav.live import TerminalMap
+    from lossnav.samplers import Adaptive, Grid
+    from lossnav.specs import load_objective
+    from lossnav.subsets import coarse_grid, evaluate_subset
+
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    chosen_engine = engine_of(engine, plan, precision, address=address, workers=workers, **per_worker)
+    looks: dict[str, Any] = {"kinds": kinds or (), "to": to or (), "trajectory": trajectory}
+    looks |= {"normalize": normalize, "distribution": distribution, "missing_buffers": missing_buffers}
+    looks |= {} if exclude is None else {"exclude": [word for word in exclude if word]}
+    kind = views.kind_of(chart, looks["kinds"], looks["to"])
+    dims = views.CHARTS[kind].dims
+    points = _GRIDS.get(len(dims), 51) if grid is None else grid
+    samples: Any = None if subset is None else subset_of(subset)
+    if control is not None:
+        _require_control(control, points, len(dims), subset, sampler, auto_range, seeds)
+    alone = seeds == 1 and control is None
+    for option, is_set in (("--keep-samples", keep_samples), ("--trajectory", trajectory is not None)):
+        if is_set and not alone:
+            raise OptionError(f"{option} is for one surface of one seed: leave out --seeds and --control.")
+    if seeds > 1 and (to or any(word != "random" for word in kinds or ())):
+        raise OptionError("--seeds draws random directions anew for each seed. Leave it out, or --to and --directions.")
+    if not dry_run and not (alone and is_url(out)):
+        if alone:
+            require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
+        else:
+            Parts(out, overwrite)
+    ends_given: Any = "auto" if auto_range else range_
+    axes: dict[str, Any] = dict.fromkeys(dims, ends_given or (-1.0, 1.0))
+    _sampler(Grid, Adaptive, sampler, axes, points, tolerance, max_points)  # what cannot be is refused at once
+    objective = load_objective(
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params,
+        device=device,
+        mode=mode,
+    )
+    view = views.view_of(objective, kind, seed=seed, **looks)
+    objective = view.objective
+    if ends_given is None:
+        axes = dict(view.ends(points) or axes)
+    chosen = _sampler(Grid, Adaptive, sampler, axes, points, tolerance, max_points)
+    if dry_run:
+        part = objective if samples is None else objective.subset(samples, seed)
+        found = estimate(part, view.chart, chosen, engine=chosen_engine)
+        whole = None
+        if control is not None:
+            whole = estimate(objective, view.chart, coarse_grid(chosen, control), engine=chosen_engine)
+        if as_json:
+            typer.echo(as_text(estimate_values(found, seeds, whole)))
+        else:
+            print_table(estimate_words(found, seeds, whole))
+        return
+    part = objective if samples is None or control is not None else objective.subset(samples, seed)
+    with TerminalMap() if live else contextlib.nullcontext() as drawn:
+        options: dict[str, Any] = {"engine": chosen_engine, "progress": not live, "on_update": drawn}
+        options |= {"store": out, "overwrite": overwrite}
+        if seeds > 1:
+            many = range(seed, seed + seeds)
+            charts: Any = lambda s: views.view_of(objective, kind, **(looks | {"seed": s})).chart  # noqa: E731
+            surface = ensemble(part, charts, chosen, many, **options)
+        elif control is not None:
+            few: dict[str, Any] = {"subset": samples, "control": control, "seed": seed}
+            surface = evaluate_subset(objective, view.chart, chosen, **few, **options)
+        else:
+            kept: dict[str, Any] = {"save_directions": save_directions, "keep_samples": keep_samples}
+            surface = run(part, view.chart, chosen, **kept, **options)
+    if view.trajectory is not None:
+        from lossnav.projection import evaluate_trajectory
+
+        say("evaluating the training run on it")
+        evaluate_trajectory(part, view.chart, view.trajectory, store=out, overwrite=overwrite, progress=not live)
+    print_result(surface, out, as_json, place_words(view.places, dims))
+
+
+def _sampler(
+    grids: Any, adaptive: Any, name: str, axes: dict[str, Any], points: int, tolerance: float, max_points: int
+) -> Any:
+    """The sampler of a name, along axes of which the ends are known or to be found."""
+    if name == "adaptive":
+        return adaptive(tolerance=tolerance, max_points=max_points, **axes)
+    return grids(**{dim: (ends, points) if ends == "auto" else (*ends, points) for dim, ends in axes.items()})
+
+
+@app.command()
+@reporting
+def resume(
+    surface: Annotated[str, typer.Argument(help="Folder or URL of a run that was stopped or killed.")],
+    live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
+    engine: EngineName = "local",
+    address: Address = None,
+    workers: Workers = None,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run where it stopped; points that failed are tried again."""
+    from lossnav.live import TerminalMap
+    from lossnav.resuming import asked_of
+    from lossnav.resuming import resume as run
+    from lossnav.surface import open_surface
+
+    per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
+    asked = asked_of(open_surface(surface).attrs)
+    chosen_engine = engine_of(engine, *asked, address=address, workers=workers, **per_worker)
+    with TerminalMap() if live else contextlib.nullcontext() as drawn:
+        print_result(run(surface, engine=chosen_engine, progress=not live, on_update=drawn), surface, as_json)
+
+
+def _require_control(
+    control: int, grid: int, k: int, subset: str | None, sampler: str, auto_range: bool, seeds: int
+) -> None:
+    """Refuse, before anything is computed, what a control variate cannot be made of."""
+    from lossnav.subsets import FEWEST, controls_of
+
+    lacking = ["add --subset auto"] if subset is None else []
+    words = {"--sampler adaptive": sampler == "adaptive", "--auto-range": auto_range, "--seeds": seeds > 1}
+    lacking += [f"leave out {word}" for word, there in words.items() if there]
+    if lacking:
+        raise OptionError(
+            f"--control corrects a --subset on a grid of a given range, for one seed: {' and '.join(lacking)}."
+        )
+    fits = controls_of(grid, k)
+    if control**k < FEWEST:
+        instead = f"--control {fits[0]}" if fits else "--grid 11 --control 6"
+        raise OptionError(
+            f"--control {control} makes {control**k} points with all the data and a correction needs {FEWEST}. Use "
+            f"{instead}."
+        )
+    if control not in fits:
+        raise OptionError(
+            f"--control {control} has points that --grid {grid} has not: {grid} - 1 is no multiple of {control} - 1. "
+            f"Use --grid {(grid - 1) // (control - 1) * (control - 1) + control}."
+        )

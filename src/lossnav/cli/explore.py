@@ -1,0 +1,115 @@
+"""Walk through loss space in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lossnav.cli.command import app, reporting, say
+from lossnav.cli.options import (
+    Checkpoint,
+    DataRoot,
+    Device,
+    EvaluationMode,
+    Kinds,
+    MissingBuffers,
+    Overwrite,
+    Params,
+    Seed,
+    Through,
+    engine_of,
+)
+from lossnav.errors import Interrupted, OptionError
+
+
+@app.command()
+@reporting
+def explore(
+    what: Annotated[
+        str, typer.Argument(help="A .zarr folder or a URL to look at; or a SPEC (file.py:name, zoo:...) to evaluate.")
+    ],
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="Of a SPEC: where points are kept. Default: in lossnav-explore.")
+    ] = None,
+    chart: Annotated[
+        Literal["line", "plane", "volume"] | None, typer.Option(help="Of a SPEC: where to look. As of evaluate.")
+    ] = None,
+    kinds: Kinds = None,
+    to: Through = None,
+    trajectory: Annotated[Path | None, typer.Option(help="A recorded training run, that pca looks along.")] = None,
+    normalize: Annotated[
+        Literal["filter", "layer", "weight", "none"] | None,
+        typer.Option(help="Of random directions. Default: filter."),
+    ] = None,
+    range_: Annotated[
+        tuple[float, float] | None, typer.Option("--range", help="Ends of each axis to begin with. As of evaluate.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
+    params: Params = None,
+    device: Device = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
+    precision: Annotated[
+        Literal["native", "float32", "tf32", "bfloat16", "float64"], typer.Option(help="As of evaluate.")
+    ] = "native",
+    host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    allow_host: Annotated[
+        list[str] | None, typer.Option(help="Name of a proxy under which the page is reached; repeat.")
+    ] = None,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Write the stored surface as one HTML file instead.")
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Walk through loss space in the browser: a stored surface, or an objective that is evaluated where you look."""
+    from lossnav.explorer import explore as run
+    from lossnav.files import is_url
+
+    is_spec = ":" in what and not is_url(what) and not Path(what).exists()
+    if export is not None:
+        if is_spec:
+            raise OptionError(
+                f"--export is of a stored surface, and {what} is a SPEC. Explore it with -o run.zarr first."
+            )
+        from lossnav.explorer.export import write_html
+
+        typer.echo(str(write_html(what, export, overwrite=overwrite)))
+        return
+    options: dict[str, Any] = {"host": host, "port": port, "allow_hosts": allow_host or (), "browser": False}
+    if is_spec:
+        from lossnav import views
+        from lossnav.specs import load_objective
+
+        views.kind_of(chart, kinds or (), to or ())  # what cannot be is refused at once
+        objective = load_objective(
+            what,
+            checkpoint=checkpoint,
+            data_root=data_root,
+            missing_buffers=missing_buffers,
+            params=params,
+            device=device,
+            mode=mode,
+        )
+        looks: dict[str, Any] = {"kinds": kinds or (), "to": to or (), "trajectory": trajectory, "seed": seed}
+        view = views.view_of(objective, chart, normalize=normalize, missing_buffers=missing_buffers, **looks)
+        around = None if range_ is not None else view.ends(51)
+        ends: Any = (range_ or (-1.0, 1.0)) if around is None else list(around.values())
+        options |= {"ends": ends, "store": out, "overwrite": overwrite, "engine": engine_of("local", plan, precision)}
+        explorer = run(view.objective, view.chart, block=False, **options)
+    else:
+        explorer = run(what, block=False, **options)
+    typer.echo(explorer.url)
+    kept = explorer.desk.session.store
+    say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is kept there." if is_spec else ""))
+    if not no_browser:
+        explorer.open()
+    if signal := explorer.wait():
+        said = f"Stopped. What was evaluated is in {kept}; the same call goes on from there." if is_spec else "Stopped."
+        raise Interrupted(said, signal=signal)

@@ -1,0 +1,217 @@
+"""Numbers at a point: curvature, sharpness, how sure a value is, and what a picture can say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from lossnav.cli.command import app, reporting
+from lossnav.cli.options import (
+    At,
+    Checkpoint,
+    Coordinates,
+    DataRoot,
+    Device,
+    EvaluationMode,
+    Json,
+    Level,
+    MissingBuffers,
+    Overwrite,
+    Params,
+    Seed,
+    Surface,
+    numbers,
+    setting_of,
+    subset_of,
+)
+from lossnav.cli.tables import as_text, print_table, spectrum_words
+from lossnav.errors import Interrupted, OptionError
+
+
+@app.command()
+@reporting
+def curvature(
+    spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
+    out: Annotated[
+        str,
+        typer.Option("--out", "-o", help="Where to keep it: a new .zarr, or that of a surface around the same point."),
+    ] = "spectrum.zarr",
+    top: Annotated[int, typer.Option(min=0, help="So many eigenvalues of each end.")] = 5,
+    density: Annotated[bool, typer.Option("--density", help="The density of all eigenvalues.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Their sum.")] = False,
+    operator: Annotated[Literal["hessian", "gauss-newton"], typer.Option(help="Of which matrix.")] = "hessian",
+    probes: Annotated[int, typer.Option(min=2, help="Of the density: random vectors.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="Of the density: Lanczos steps of each.")] = 50,
+    tolerance: Annotated[float, typer.Option(help="Relative error of the eigenvalues.")] = 1e-3,
+    limit: Annotated[int, typer.Option(min=1, help="Most products for the eigenvalues.")] = 500,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(help="all, or a glob over parameters that move; repeat. Default: all that move."),
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
+    checkpoint: Checkpoint = None,
+    missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
+    subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
+    precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
+    device: Device = None,
+    data_root: DataRoot = None,
+    as_json: Json = False,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Find the eigenvalues at both ends of the Hessian of an objective and, if asked for, density and trace."""
+    from lossnav.curvature.spectra import spectrum
+    from lossnav.groups import spectrum_place
+    from lossnav.specs import load_objective
+
+    spectrum_place(out, overwrite)
+    objective = load_objective(
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params if params == ["all"] else None,
+        device=device,
+        mode=mode,
+    )
+    if subset is not None:
+        objective = objective.subset(subset_of(subset), seed)
+    wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
+    wanted |= {"probes": probes, "steps": steps, "tolerance": tolerance, "limit": limit, "seed": seed}
+    found = spectrum(
+        objective,
+        top=top,
+        density=density,
+        trace=trace,
+        operator=operator,
+        store=out,
+        overwrite=overwrite,
+        progress=True,
+        **wanted,
+    )
+    if as_json:
+        pairs = [found[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error")]
+        rows = [dict(zip(("end", "value", "error"), pair, strict=True)) for pair in zip(*pairs, strict=True)]
+        typer.echo(as_text({"path": out, "eigenvalues": rows, **found.attrs}))
+    else:
+        print_table(spectrum_words(found))
+        typer.echo(out)
+
+
+@app.command()
+@reporting
+def report(
+    surface: Surface,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure at the centre what is not known, with the run's own objective.")
+    ] = False,
+    spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
+    missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
+    device: Device = None,
+    data_root: DataRoot = None,
+    limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Say what a stored picture can and cannot say: warnings, notes, and what to do."""
+    from lossnav.reports import report as run
+    from lossnav.resuming import objective_of
+    from lossnav.surface import open_surface
+
+    elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root, "device": device}
+    elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
+    elsewhere |= {"mode": mode} if mode is not None else {}
+    moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
+    objective = None
+    if measure:
+        objective = objective_of(open_surface(surface).attrs["objective"], surface, **moved)
+    elif any(moved.values()):
+        raise OptionError("--spec, --checkpoint, --data-root and --device say what to measure with. Add --measure.")
+    try:
+        found = run(surface, objective=objective, seed=seed, limit=limit, progress=True)
+    except Interrupted as stopped:
+        typer.echo(str(stopped.surface))
+        raise
+    typer.echo(found.to_json() if as_json else str(found))
+
+
+@app.command()
+@reporting
+def sharpness(
+    spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
+    kind: Annotated[str, typer.Option(help="Which definition: sam, asam, epsilon, ... (docs/sharpness.md).")],
+    options: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    missing_buffers: MissingBuffers = "refuse",
+    mode: EvaluationMode = None,
+    params: Params = None,
+    device: Device = None,
+    data_root: DataRoot = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure how sharp the loss is at the weights, by a named definition, with its uncertainty."""
+    from lossnav.flatness import sharpness as run
+    from lossnav.specs import load_objective
+
+    chosen: Any = {"kind": kind, "seed": seed} | dict(map(setting_of, options or ()))
+    objective = load_objective(
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params,
+        device=device,
+        mode=mode,
+    )
+    found = run(objective, progress=True, **chosen)
+    typer.echo(as_text(found.describe()) if as_json else str(found))
+
+
+@app.command(cls=Coordinates)
+@reporting
+def interval(
+    surface: Surface,
+    at: At,
+    level: Level = 0.95,
+    as_json: Json = False,
+) -> None:
+    """Say how sure the loss at a point is: an interval over samples, and whether it holds."""
+    from lossnav.intervals import interval as run
+    from lossnav.surface import open_surface
+
+    found = run(open_surface(surface), numbers(at, "--at"), level=level)
+    typer.echo(as_text(found.to_dict()) if as_json else str(found))
+
+
+@app.command(cls=Coordinates)
+@reporting
+def difference(
+    surface: Annotated[str, typer.Argument(help="A .zarr folder or a URL, evaluated with --keep-samples.")],
+    at: At,
+    and_: Annotated[str | None, typer.Option("--and", help="The point whose loss is subtracted.")] = None,
+    other: Annotated[str | None, typer.Option(help="The surface whose loss is subtracted; of the same data.")] = None,
+    level: Level = 0.95,
+    as_json: Json = False,
+) -> None:
+    """Subtract the loss at one point from that at another, or of another surface: with its paired standard error."""
+    from lossnav.contrasts import difference as run
+    from lossnav.surface import open_surface
+
+    if (and_ is None) == (other is None):
+        raise OptionError(
+            "A difference is of two points (--at 0 0 --and 0.5 0.5), or of two surfaces at one (--other)."
+        )
+    point, opened = numbers(at, "--at"), open_surface(surface)
+    if other is not None:
+        found = run(opened, open_surface(other), point, level=level)
+    else:
+        found = run(opened, point, numbers(str(and_), "--and"), level=level)
+    typer.echo(as_text(found.to_dict()) if as_json else str(found))
