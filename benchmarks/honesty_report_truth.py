@@ -286,7 +286,7 @@ def _minimum(line: Any, truth: Truth) -> str | None:
 
 
 def _saddle(line: Any, truth: Truth) -> str | None:
-    if truth.loss is None or line.level == "unknown":
+    if truth.loss is None or line.level == "unknown" or line.values.get("lambda_min") is None:
         return None
     values = np.linalg.eigvalsh(truth.hessian)
     within = np.linalg.eigvalsh(truth.basis @ truth.hessian @ truth.basis.T)
