@@ -183,6 +183,10 @@ def _train_mode(subject: Subject) -> Iterator[Finding]:
     """Of an objective in train mode: that it is one, and which draw of its noise is shown."""
     if _in_training(subject):
         seed = subject.objective.get("seed")
+        if seed is None:
+            because = "the network is in train mode, and the surface does not say by which seed its noise was drawn."
+            yield unknown("train mode", because, "Evaluate it with this version of lossnav.")
+            return
         yield Finding(
             "train mode",
             "note",
@@ -235,7 +239,7 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
     elif own:
         yield Finding(
             "batch norm",
-            "warning",
+            "note" if _in_training(subject) else "warning",
             f"{own} BatchNorm {_plural(own, 'layer keeps', 'layers keep')} no running statistics and "
             f"{_plural(own, 'takes', 'take')} each batch's own, in eval mode too: the loss depends on how the data is "
             "cut into batches.",
