@@ -58,7 +58,7 @@ class View:
             columns = zip(*[[0.0] * len(dims), *self.places.values()], strict=True)
             return {dim: _around(min(column), max(column), n) for dim, column in zip(dims, columns, strict=True)}
         if self.trajectory is not None:
-            from lossnav.projection import project  # engines, which it imports, import this
+            from lossnav.projection import project  # which stands on engines, and these on this
 
             path = project(self.trajectory, self.chart)
             box = samplers.Grid.around({dim: path[dim].values for dim in dims}, n).box
