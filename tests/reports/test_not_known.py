@@ -289,3 +289,17 @@ def test_a_function_is_told_nothing_of_layers_and_training():
         text = str(report)
         assert not re.search(r"Train|network|layer|BatchNorm|ReLU|model|buffer", text), text
         assert report["minimum"].level == "warning" and report["data"].level == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("params", "words"), [("trainable", "not trained (requires_grad is False)"), ("all", "may move")]
+)
+def test_frozen_parameters_are_counted_and_named(params, words):
+    model = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)).eval()
+    model[0].requires_grad_(False)
+    x = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    objective = ln.Objective(model, "cross_entropy", (x, (x[:, 0] > 0).long()), params=params)
+    line = ln.Line(objective.params, *ln.directions.random(objective, exclude=()))
+    found = ln.report(ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), progress=False))["held still"]
+    assert found.level == "note" and words in found.said
+    assert "15 parameters" in found.said and "0.weight, 0.bias" in found.said
