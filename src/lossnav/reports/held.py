@@ -57,8 +57,8 @@ def _still(subject: Subject) -> Finding:
     if frozen.get("numbers"):
         values |= {"frozen_that_move": dict(frozen)}
         also = (
-            f" {frozen['numbers']:,} parameters that are not trained (requires_grad is False: {_some(frozen['names'])}) "
-            f"belong to what may move (params={moves.get('params')!r})."
+            f" {frozen['numbers']:,} parameters that are not trained (requires_grad is False: "
+            f"{_some(frozen['names'])}) belong to what may move (params={moves.get('params')!r})."
         )
     if words or also:
         said = f"{'; '.join(words)}: the picture says nothing of the loss along them." if words else ""
