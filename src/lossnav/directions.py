@@ -26,8 +26,9 @@ from lossnav.lazy import Family, LazyDirection
 from lossnav.moving import select_moving
 from lossnav.networks import End, Network, together
 from lossnav.nouns import described, require
-from lossnav.objective import Objective, excluded
+from lossnav.objective import Objective
 from lossnav.params import Params
+from lossnav.roles import excluded
 
 if TYPE_CHECKING:
     from lossnav.trajectory import Part, Trajectory

@@ -12,7 +12,6 @@ import hashlib
 import inspect
 import math
 import os
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -74,26 +73,16 @@ from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainabl
 from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
-from lossnav.proof import Case, prove
+from lossnav.proof import Case, few_of, prove
 from lossnav.readings import LossMisjudgedError
 from lossnav.repeats import Repeats
+from lossnav.roles import Role, by_use, describe_parameters, excluded, open_names, role_by_name
 from lossnav.samples import Measurement
 
 Mode = Literal["eval", "train"]
-Role = Literal["weight", "bias", "norm"]
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
 _SUBSET_ERROR, _LEAST_SUBSET = 0.01, 100  # of an automatic subset: standard error relative to the loss; samples
-_NORMS = (
-    BATCH_NORMS,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.RMSNorm,
-    nn.LocalResponseNorm,
-    nn.modules.instancenorm._InstanceNorm,
-)
-_NORM_NAME = re.compile(r"Norm(\d[dD])?$")  # the user's own RMSNorm, LayerNorm2d
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 class Objective:
@@ -362,7 +351,7 @@ class Objective:
         self = cls.__new__(cls)
         self.name = name or name_of(function)
         self.mode, self.bn, self.seed, self._of_batch = "eval", "frozen", seed, False
-        self._roles = {name: _role_by_name(name) for name in tensors}
+        self._roles = {name: role_by_name(name) for name in tensors}
         self._transposed, self._everything = {}, tuple(tensors)
         self._take(tensors, algebra.copy(tensors))
         self._trained, self.moves = frozenset(tensors), ALL
@@ -942,6 +931,28 @@ class Objective:
         if self.batches is not None:
             self.batches.written_to = proven.writes_data
         self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
+        self._see_what_is_done(model, first)
+
+    def _see_what_is_done(self, model: nn.Module, batch: Batch) -> None:
+        """Pass a few samples to see what parameters are, of which neither a type nor a shape tells."""
+        names = open_names(model, self._roles)
+        if not names:
+            return
+        part, params = few_of(batch), self.params | self._held
+
+        def run() -> None:
+            self._pass.one(leaves, buffers, data_batches.move(part, self.device), False)
+
+        try:
+            with rng.preserved(self.seed, self.device), torch.no_grad():
+                given = algebra.copy(params) if self._writes_weights else params
+                leaves, buffers = self._pass.leaves(given, self._buffers, ())
+                self._roles = by_use(model, self._roles, {name: leaves[name] for name in names}, run)
+        except Exception:  # what types and shapes say remains
+            return
+        self._take(self.params, {name: params[name] for name in self._everything})
+        if self._layers is not None:
+            self._layers = self._layers | count_roles(self.roles, self.params)
 
     def _hold_cuts(self, misjudged: Batch | None = None) -> None:
         """Hold a few samples against themselves in smaller batches; warn where the loss depends on the cut.
@@ -1213,47 +1224,6 @@ def _some(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return {"tensors": len(tensors), "numbers": sum(t.numel() for t in tensors.values()), "names": [*tensors][:3]}
 
 
-def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:
-    """Names of the parameters with a role ("bias", "norm") or a name (glob patterns) that is left out.
-
-    Raises
-    ------
-    OptionError
-        If a pattern matches nothing.
-    """
-    wanted = {word for word in exclude if word in ("bias", "norm")}
-    patterns = [word for word in exclude if word not in wanted]
-    if unmatched := [pattern for pattern in patterns if not algebra.select(params, pattern)]:
-        raise OptionError(
-            f"exclude={unmatched[0]!r} matches no parameter. Use 'bias', 'norm' or a glob such as 'fc.*'; "
-            f"the names are {', '.join(list(params)[:5])}, …"
-        )
-    by_role = {name for name, role in roles.items() if role in wanted}
-    return by_role | set(algebra.select(params, patterns))
-
-
-def describe_parameters(model: nn.Module, moving: Collection[str]) -> tuple[dict[str, Role], dict[str, int]]:
-    """Say the role of each parameter, and the groups of those whose filters run along the second axis."""
-    roles: dict[str, Role] = {}
-    transposed: dict[str, int] = {}
-    owners = {
-        f"{prefix}{'.' if prefix else ''}parametrizations.weight": module for prefix, module in model.named_modules()
-    }
-    for prefix, module in model.named_modules():
-        for leaf, parameter in module.named_parameters(prefix, recurse=False):
-            if leaf not in moving:
-                continue
-            is_norm = isinstance(module, _NORMS) or bool(_NORM_NAME.search(type(module).__name__))
-            roles[leaf] = "norm" if is_norm else _role_by_name(leaf)
-            if isinstance(module, _TRANSPOSED) and parameter.dim() > 2:
-                transposed[leaf] = module.groups
-            elif isinstance(owner := owners.get(prefix), _TRANSPOSED) and parameter.shape == owner.weight.shape:
-                transposed[leaf] = owner.groups  # weight_norm keeps the direction of the weight in a parametrization
-            elif type(module).__name__ == "Conv1D" and parameter.dim() == 2:  # GPT-2's: (inputs, outputs)
-                transposed[leaf] = 1
-    return {name: roles.get(name, _role_by_name(name)) for name in moving}, transposed
-
-
 _default_mode: ContextVar[Mode | None] = ContextVar("default_mode", default=None)
 
 
@@ -1286,10 +1256,6 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     return frozenset(f"{n}.{leaf}" if n else leaf for n, _ in layers for leaf in ("running_mean", "running_var"))
-
-
-def _role_by_name(name: str) -> Role:
-    return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
 
 
 def require_weights(params: Any, what: str) -> None:

@@ -127,7 +127,7 @@ def prove(case: Case) -> Proven:
     """
     found = Proven(case.passes)
     failure = _first_pass(case, found)
-    part = _cut(case.batch)
+    part = few_of(case.batch)
     truth = _truth(case, part)
     _require_true_copy(case, part, truth)
     ways: list[Callable[[], Passes]] = [] if failure else [lambda: case.passes]
@@ -460,7 +460,7 @@ def _displaced(center: Params, seed: int) -> Params:
     return made
 
 
-def _cut(batch: Batch) -> Batch:
+def few_of(batch: Batch) -> Batch:
     """A few samples of a batch, where every tensor in it counts its samples along the first axis."""
     inside = list(data_batches.tensors(batch))
     lengths = {tensor.shape[0] if tensor.dim() else -1 for tensor in inside}

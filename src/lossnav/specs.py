@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lossnav import checkpoints, views
+from lossnav import checkpoints
 from lossnav.errors import DeviceError, LossnavError, SpecError
 from lossnav.objective import Mode, Objective, by_default_on, default_mode
 
@@ -113,6 +113,8 @@ def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | No
     view = arguments.pop("view", None)
     objective = load_objective(**arguments)
     if view is not None:
+        from lossnav import views  # which knows engines, and these know how to rebuild
+
         objective = views.recentered(objective, view)
         objective.origin = {**(objective.origin or {}), "view": view}
     if population is None or objective.population is not None:

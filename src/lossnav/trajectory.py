@@ -39,9 +39,10 @@ from lossnav.errors import (
 from lossnav.files import TRAJECTORY_HEADER, TRAJECTORY_SCHEMA, is_trajectory, require_writable
 from lossnav.moving import TRAINABLE, is_left_open, select_moving
 from lossnav.nouns import described
-from lossnav.objective import Role, describe_parameters, require_initialised
+from lossnav.objective import require_initialised
 from lossnav.params import Params
 from lossnav.progress import track
+from lossnav.roles import Role, describe_parameters
 
 SCHEMA_VERSION = 1
 DTYPES = ("float16", "bfloat16", "float32", "float64")

@@ -14,7 +14,6 @@ from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, V
 from lossnav.checkpoints import Missing
 from lossnav.errors import OptionError
 from lossnav.objective import Objective
-from lossnav.projection import project
 from lossnav.trajectory import Trajectory
 
 CHARTS: dict[str, type[Chart]] = {
@@ -59,6 +58,8 @@ class View:
             columns = zip(*[[0.0] * len(dims), *self.places.values()], strict=True)
             return {dim: _around(min(column), max(column), n) for dim, column in zip(dims, columns, strict=True)}
         if self.trajectory is not None:
+            from lossnav.projection import project  # which stands on engines, and these on this
+
             path = project(self.trajectory, self.chart)
             box = samplers.Grid.around({dim: path[dim].values for dim in dims}, n).box
             return {dim: (float(low), float(high)) for dim, (low, high) in zip(dims, box, strict=True)}
