@@ -4,7 +4,7 @@ Each part draws cases with a truth that is known or computed independently, asks
 and counts. *Covered*: the truth lies within the stated error. *Warned*: lossnav says itself that the error does not
 hold. *Honest*: one of the two. On benign cases a warning is false.
 
-    python -m benchmarks.honesty --seed S [--only intervals,adaptive,spectra] [--draws N] [--quick] [--json]
+    python -m benchmarks.honesty --seed S [--only intervals,adaptive,spectra,report] [--draws N] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -16,7 +16,12 @@ from typing import Any
 
 from benchmarks.common import machine
 
-PARTS = ("intervals", "adaptive", "spectra")  # each a module benchmarks/honesty_NAME.py with rows(seed, draws)
+PARTS = (
+    "intervals",
+    "adaptive",
+    "spectra",
+    "report",
+)  # benchmarks/honesty_NAME.py has rows(seed, draws)
 DRAWS, QUICK_DRAWS = 400, 2
 
 
@@ -33,7 +38,7 @@ def main() -> None:
     for row in _rows(asked.only.split(","), asked.seed, draws):
         found.append(row)
         if not asked.json:
-            print(_line(row), flush=True)
+            print(_line(row), *(f"    {line}" for line in row.get("lines", [])), sep="\n", flush=True)
     if asked.json:
         import json
 

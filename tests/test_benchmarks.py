@@ -9,6 +9,7 @@ import pytest
 from conftest import ROOT
 
 SHARED = {"__init__", "common", "curvature_peers", "peers", "workloads"}  # what the benchmarks are made of
+SHARED |= {"honesty_report", "honesty_report_cases", "honesty_report_planted", "honesty_report_truth"}
 SHARED |= {"honesty_intervals", "honesty_adaptive", "honesty_spectra"}
 SOME = {
     "adaptive": "digits,line",

@@ -171,8 +171,12 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
         source = f"The checkpoint {os.fspath(end)}"
         if anatomy is None:
             return _loose(checkpoints.load(end), source, in_file=True)
-        found = anatomy.match(checkpoints.stored(end))
-        return Network(*anatomy.split(found.tensors), source, anatomy, in_file=True, extra=found.extra)
+        given = checkpoints.stored(end)
+        found = anatomy.match(given)
+        params, held, buffers = anatomy.split(found.tensors)
+        if given.adapter is not None:  # which has none of its own
+            buffers = anatomy.buffers
+        return Network(params, held, buffers, source, anatomy, in_file=True, extra=found.extra)
     if isinstance(end, Checkpoint):
         return Network(algebra.detach(end), {}, end.buffers, "A point of a chart")
     if isinstance(end, Mapping):

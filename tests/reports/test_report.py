@@ -263,7 +263,9 @@ def test_batch_norm(policy, level):
 
 
 def test_a_subset_too_small_is_warned_of_and_all_the_data_is_not():
-    small = ln.report(picture(se=0.3, objective={"samples": 50, "population": 50_000}))
+    small = ln.report(picture(se=0.6, objective={"samples": 50, "population": 50_000}))
+    single = ln.report(picture(se=0.3, objective={"samples": 50, "population": 50_000}))["noise"]
+    assert single.level == "unknown" and "independent samples" in single.said  # paired it may be known
     assert (small["noise"].level, small["data"].level) == ("warning", "note")
     assert ln.report(picture(se=0.3))["noise"].level == "note"
     assert ln.report(picture(se=0.01, objective={"samples": 900, "population": 50_000}))["noise"].level == "ok"

@@ -228,7 +228,7 @@ def _symmetry(subject: Subject) -> str | None:
 
 def _without_symmetry(found: Mapping[str, Any], layers: Mapping[str, int] | None) -> str:
     if layers is not None and layers["weights"] < 2:
-        return "The model has no two layers of which one can be multiplied and the next one divided."
+        return "Of what moves there are no two layers of which one can be multiplied and the next one divided."
     pairs = f"pair{'' if found['tried'] == 1 else 's'} of consecutive layers that"
     was = "was" if found["tried"] == 1 else "were"
     return f"Multiplied and divided, none of {found['tried']} {pairs} {was} tried leaves the loss as it is."

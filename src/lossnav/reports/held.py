@@ -30,7 +30,7 @@ def _still(subject: Subject) -> Finding:
     objective, recipes, still = subject.objective, subject.recipes, subject.attrs.get("still")
     moving = {name for recipe in recipes for name in recipe.get("norms", {})}
     excluded = {name for recipe in recipes for name in recipe.get("excluded", [])} - moving
-    held = int(objective.get("parameters_held") or 0)
+    held, moves = int(objective.get("parameters_held") or 0), objective.get("moves") or {}
     left_out = sum(int(recipe.get("filters_left_out") or 0) for recipe in recipes)
     values: dict[str, Any] = {
         "excluded": sorted(excluded),
@@ -46,16 +46,26 @@ def _still(subject: Subject) -> Finding:
         words += _zeros(subject, still, excluded, values)
     if held:
         names = f" ({_some(objective['held'])})" if objective.get("held") else ""
-        words.append(f"{held:,} parameters of the model{names} are held by the objective")
+        untrained = ", which are not trained (requires_grad is False)" if moves.get("params") == "trainable" else ""
+        words.append(f"{held:,} parameters of the model{names} are held by the objective{untrained}")
     if of_loss := int(objective.get("loss_parameters_held") or 0):
         words.append(f"{of_loss:,} trainable parameters of the loss are held")
     if left_out:
         words.append(f"{left_out} filters too small for so many directions do not move in all of them")
-    if words:
+    frozen = moves.get("frozen") or {}
+    also = ""
+    if frozen.get("numbers"):
+        values |= {"frozen_that_move": dict(frozen)}
+        also = (
+            f" {frozen['numbers']:,} parameters that are not trained (requires_grad is False: "
+            f"{_some(frozen['names'])}) belong to what may move (params={moves.get('params')!r})."
+        )
+    if words or also:
+        said = f"{'; '.join(words)}: the picture says nothing of the loss along them." if words else ""
         return Finding(
             "held still",
             "note",
-            f"{'; '.join(words)}: the picture says nothing of the loss along them.",
+            f"{said}{also}".strip(),
             "That is usual (Li et al. 2018); exclude=() moves what is left out."
             if excluded
             else "Say so in the caption.",
@@ -183,6 +193,10 @@ def _train_mode(subject: Subject) -> Iterator[Finding]:
     """Of an objective in train mode: that it is one, and which draw of its noise is shown."""
     if _in_training(subject):
         seed = subject.objective.get("seed")
+        if seed is None:
+            because = "the network is in train mode, and the surface does not say by which seed its noise was drawn."
+            yield unknown("train mode", because, "Evaluate it with this version of lossnav.")
+            return
         yield Finding(
             "train mode",
             "note",
@@ -235,7 +249,7 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
     elif own:
         yield Finding(
             "batch norm",
-            "warning",
+            "note" if _in_training(subject) else "warning",
             f"{own} BatchNorm {_plural(own, 'layer keeps', 'layers keep')} no running statistics and "
             f"{_plural(own, 'takes', 'take')} each batch's own, in eval mode too: the loss depends on how the data is "
             "cut into batches.",

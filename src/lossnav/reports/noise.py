@@ -52,7 +52,11 @@ def _data(subject: Subject) -> Finding:
             )
             do = "Where it has some, pass them: ln.Objective.from_function(function, params, data)."
         return unknown("data", because, do, values)
-    whose = "Nothing says whether they are training or held-out data, on which a centre is a minimum or need not be"
+    whose = "Nothing says whether the centre was fitted to them" if subject.is_function else ""
+    whose = (
+        whose
+        or "Nothing says whether they are training or held-out data, on which a centre is a minimum or need not be"
+    )
     if samples < thresholds.FEW_SAMPLES:
         return Finding(
             "data",
@@ -213,6 +217,10 @@ def _noise(subject: Subject) -> Finding:
     if relief > thresholds.SURE * error:
         said = f"{rise}, with a standard error of {error:.2g} ({how}){known}."
         return Finding("noise", "ok", said, values=values)
+    if subject.is_subset and paired is None and relief > thresholds.UNPAIRED * error:
+        because = f"{rise[0].lower()}{rise[1:]}, and of its standard error only that as of independent samples is known"
+        do = f"{MEASURE[:-1]}, which has it sample by sample; or keep_samples=True."
+        return unknown("noise", f"{because}, {error:.2g}: the same samples at all points mostly give less.", do, values)
     if subject.is_subset:
         more = (
             "" if paired is not None else ", or measure the differences themselves: ln.report(…, objective=objective)"
@@ -366,7 +374,7 @@ def _arithmetic(subject: Subject) -> tuple[float, str] | None:
         return None
     level = float(np.abs(subject.losses[subject.middle]).max())
     plan_error = float(engine["plan_error"]) if "plan_error" in engine else None
-    if measured.get("error") is not None:
+    if measured.get("error") is not None and precision != "float64":  # which nothing wider was held against
         return float(measured["error"]), f"against float64 at {measured['points']} points"
     if plan_error is not None and precision != dtype:
         return plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"

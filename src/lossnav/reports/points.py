@@ -128,10 +128,10 @@ def _constant(subject: Subject) -> Finding:
     values = {"lowest": low, "highest": high, "along": [] if low < high else list(subject.axes)}
     dtype = subject.objective.get("dtype", "the arithmetic")
     why = f"reaches the loss, or the range is too small to change a digit of {dtype}"
-    do = (
-        "Look whether the loss uses what moves (a detached or clamped value, an argmax, a layer that is never called), "
-        "take a larger range, or move something else."
+    inside = "a detached or clamped value, an argmax" + (
+        "" if subject.is_function else ", a layer that is never called"
     )
+    do = f"Look whether the loss uses what moves ({inside}), take a larger range, or move something else."
     if low == high:
         said = f"The loss is exactly {low:.6g} at all {n:,} points: nothing of what moves {why}."
         return Finding("constant", "warning", said, do, values)

@@ -315,6 +315,8 @@ class _Measuring:
         low, high = subject.ends_of_middle
         chosen = list(dict.fromkeys([int(subject.distances.argmin()), low, high, *subject.middle.tolist()]))[:_CHECKED]
         places = subject.places[chosen]
+        if subject.objective.get("dtype") == "float64":  # there is nothing wider to hold it against
+            return
         if subject.seeds is not None or places.shape[1] != len(self.chart.dims) or subject.attrs.get("control_variate"):
             return
         exact = self.exact()
