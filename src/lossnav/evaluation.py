@@ -549,6 +549,8 @@ class _Run:
             self.made_of["sampling"] = surfaces.jsonable(sampling)
         if foreign := _foreign_buffers(objective, chart):
             self.made_of["foreign_buffers"] = foreign
+        if chart.files:
+            self.made_of["checkpoints"] = dict(chart.files)
         if (still := chart.still()) is not None:
             sizes = {name: tensor.numel() for name, tensor in chart.center.items()}
             self.made_of["still"] = {"entries": sum(sizes.values()), "of": {n: [k, sizes[n]] for n, k in still.items()}}
