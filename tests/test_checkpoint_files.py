@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import pathlib
 import pickle
 import struct
 import warnings
@@ -271,6 +272,14 @@ def test_an_adapter_with_another_scale_is_another_one(tmp_path):
             call()
 
 
+def test_a_line_leads_to_an_adapter(tmp_path):
+    trained = tuned(seed=3)
+    trained.save_pretrained(str(tmp_path))
+    start = objective(tuned(seed=4))  # what peft trains moves
+    line = ln.Line(start, ln.directions.between(start, tmp_path))
+    assert start.evaluate(line([1.0]))["loss"] == pytest.approx(truth(trained), rel=1e-6)
+
+
 def test_an_adapter_moves_alone(tmp_path):
     tuned().save_pretrained(str(tmp_path))
     with pytest.raises(
@@ -394,6 +403,32 @@ def test_an_average_is_not_taken_because_the_weights_do_not_fit(tmp_path):
     with pytest.raises(errors.CheckpointMismatchError, match=r'"model.extra" \(1,\).*::ema'):
         loss_at(tmp_path / "a.pt")
     assert loss_at(f"{tmp_path / 'a.pt'}::ema") == pytest.approx(truth(model(2)), rel=1e-6)
+
+
+def test_what_was_read_is_recorded(tmp_path):
+    norm = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+    state = {name: tensor for name, tensor in norm.state_dict().items() if "num_batches" not in name}
+    torch.save({"ema": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "a.pt")
+    there = ln.Objective(norm, F.cross_entropy, data()).at(tmp_path / "a.pt")
+    said = {"file": str(tmp_path / "a.pt"), "place": "ema.module", "kept": ["1.num_batches_tracked"]}
+    assert there.describe()["weights"] == said
+    assert there.at(norm.state_dict()).describe()["weights"] is None
+
+
+def test_names_that_are_none(tmp_path):
+    torch.save({".".join("a" * 5000): torch.ones(1)}, tmp_path / "long.pt")
+    with pytest.raises(errors.CheckpointError, match="5,000 words is none"):
+        loss_at(tmp_path / "long.pt")
+    torch.save({"0.weight": torch.ones(1), "0": {"weight": torch.ones(1)}}, tmp_path / "twice.pt")
+    with pytest.raises(errors.CheckpointError, match='two tensors called "0.weight"'):
+        loss_at(tmp_path / "twice.pt")
+
+
+@pytest.mark.parametrize("url", ["https://host/a.pt", "s3://bucket/a.pt"])
+def test_a_url_is_said_to_be_one(url):
+    for place in (url, pathlib.Path(url)):
+        with pytest.raises(errors.CheckpointError, match="is a URL.*Download it first"):
+            checkpoints.load(place)
 
 
 def test_a_colon_in_a_name_is_a_name(tmp_path):

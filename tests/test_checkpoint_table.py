@@ -103,6 +103,17 @@ def named(change):
     return lambda model, folder: saved(change(model.state_dict()), folder)
 
 
+def by_layers(model, folder):
+    content = {}
+    for name, tensor in model.state_dict().items():
+        *layers, last = name.split(".")
+        below = content
+        for layer in layers:
+            below = below.setdefault(layer, {})
+        below[last] = tensor
+    return saved({"params": content, "step": 3}, folder)
+
+
 def shards(model, folder, index=True, suffix=".safetensors"):
     state = model.state_dict()
     names = list(state)
@@ -169,10 +180,6 @@ def lora(model, folder, alpha=8):
                 parameter.normal_()
     tuned.save_pretrained(str(folder / "adapter"))
     return folder / "adapter"
-
-
-class Without(dict):
-    """A row that leaves tensors out."""
 
 
 def without(*words):
@@ -268,6 +275,12 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     ),
     **{f"weights under `{key}`": (under(key),) for key in ("state_dict", "model", "net", "ema", "swa_model")},
     **{f"weights under `{key}` ": (under(key),) for key in ("params", "state_dict_ema", "my_weights")},
+    'nested by layers (`{"stem": {"0": {"weight": ...}}}`)': (by_layers,),
+    "flat shards of FSDP": (
+        lambda m, f: saved({"_flat_param": torch.ones(99)}, f),
+        MISMATCH,
+        r"flat shards of FSDP. Save a full state dict",
+    ),
     "nested twice (`checkpoint` in it `model`)": (under("checkpoint", "model"),),
     "`model` beside `ema`: the first": (with_ema(model="mine", ema="other"),),
     "`model` beside `ema`: `file.pt::ema`": (picked("ema", with_ema(model="other", ema="mine")),),
@@ -355,8 +368,8 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     ),
     "only the state of an optimiser": (
         lambda m, f: saved({"optimizer": torch.optim.Adam(m.parameters()).state_dict()}, f),
-        MISMATCH,
-        r"no name and shape is one of its own. They hold no tensors",
+        errors.CheckpointError,
+        r"holds no state dict: no tensors by their names, but for the state of an optimiser perhaps",
     ),
     "`_extra_state` (`get_extra_state`), of a model that has the same": (named(lambda state: state), Scaled),
     "`argparse.Namespace` beside the weights": (

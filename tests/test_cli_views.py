@@ -83,6 +83,7 @@ def test_a_line_between_two_checkpoints(project, net):
     assert float(surface["alpha"][0]) < 0
     assert float(surface["alpha"][-1]) > 1
     assert "at alpha = 1" in done.stdout
+    assert "a.pt, in it state_dict.module" in done.stdout
     assert "b.pt" in done.stdout
     again = run("net.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", cwd=project)  # the same call
     assert ln.open(project / "run.zarr").identical(surface), again.stderr

@@ -36,6 +36,12 @@ def read_folder(folder: Path) -> Stored:
     UnsafeCheckpointError
         As of a file.
     """
+    try:
+        next(folder.iterdir(), None)
+    except OSError as error:
+        raise CheckpointError(
+            f"{folder} cannot be read: {error.strerror or error}. Check that it is a folder of yours."
+        ) from error
     if (folder / _CONFIG).is_file():
         return read_adapter(folder)
     if (folder / _METADATA).is_file():

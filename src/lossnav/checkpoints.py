@@ -36,7 +36,7 @@ from lossnav.moving import trainable
 Missing = Literal["refuse", "keep"]
 MISSING: tuple[Missing, ...] = ("refuse", "keep")
 
-_COUNTER = "num_batches_tracked"  # of normalisation layers; used only in training, and there without a momentum
+COUNTER = "num_batches_tracked"  # of normalisation layers; used only in training, and there without a momentum
 
 
 def save(
@@ -133,6 +133,11 @@ def stored(path: str | os.PathLike[str]) -> Stored:
         As `load` does.
     """
     text, name = os.fspath(path), ""
+    if "://" in text or text.startswith(("http:/", "https:/", "s3:/", "gs:/", "hf:/")):  # a Path has one slash less
+        raise CheckpointError(
+            f"{text} is a URL, and weights are read from files. Download it first: "
+            'torch.hub.download_url_to_file(url, "weights.pt").'
+        )
     source = Path(text).expanduser()
     if PICK in text and not source.exists():
         text, _, name = text.rpartition(PICK)
@@ -292,7 +297,7 @@ def optional_buffers(model: nn.Module) -> frozenset[str]:
     """Names of the buffers of a model that a checkpoint may lack; see `Anatomy`."""
     saved = {*model.state_dict(), *aliases_of(model).values()}
     names = [name for name, _ in model.named_buffers()]
-    return frozenset(name for name in names if name not in saved or name.endswith(_COUNTER))
+    return frozenset(name for name in names if name not in saved or name.endswith(COUNTER))
 
 
 def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing = "refuse") -> nn.Module:

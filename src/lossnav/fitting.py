@@ -12,7 +12,7 @@ from torch import Tensor
 from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK, Stored
 from lossnav.errors import CheckpointMismatchError
-from lossnav.matching import EXTRA, Node, Place, choose, places_of, plain_choice, shaped, tree_of
+from lossnav.matching import EXTRA, Node, Place, choose, places_of, plain_choice, require_tensors, shaped, tree_of
 
 State = dict[str, Tensor]
 
@@ -25,11 +25,14 @@ class Match:
     ----------
     tensors : dict of str to Tensor
         By the model's names.
+    place : str
+        Where in the file they lie: names of dicts and prefixes, with dots between them.
     extra : dict of str to object
         Likewise, what its modules say of themselves besides (``_extra_state``).
     """
 
     tensors: State
+    place: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,6 +91,7 @@ def match(
     needed = [name for name in required if name not in aliases]
     source = state.source if isinstance(state, Stored) else "the state dict"
     file = tree_of(state)
+    require_tensors(file, source)
     seconds = {first for first in aliases.values() if first}
     sure = [name for name in needed if name not in seconds]  # a tied tensor may be there by its other name
     places = places_of(known, sure, file)
@@ -116,7 +120,7 @@ def match(
     extra = {name: value for name, value in found.items() if name.rpartition(".")[2] == EXTRA}
     tensors = {name: found[name] for name in known if name in found and name not in extra}
     _require_same_kind(tensors, known, source, what)
-    return Match(tensors, extra)
+    return Match(tensors, place.node.name, extra)
 
 
 def _misfit(place: Place, known: Mapping[str, Any], needed: Sequence[str], aliases: Mapping[str, str]) -> bool:
@@ -205,9 +209,10 @@ def _mismatch(
         )
     if not places or not any(name in place.pairs for place in places for name in needed):
         has, mine = _named(list(file.values())), ", ".join(_of_model(name, known) for name in list(needed)[:3])
+        flat = _way_on((), (), list(file.values())) if "flat_param" in has else ""
         return begin + (
             f"no name and shape is one of its own. They hold {has or 'no tensors'}; it has {mine}. "
-            f"{part or 'Pass the weights of this model, or give them its names.'}"
+            f"{part or flat or 'Pass the weights of this model, or give them its names.'}"
         )
     place = places[0]
     wrong = [name for name, node in place.pairs.items() if not shaped(node.value, known[name])]
@@ -231,6 +236,8 @@ def _way_on(wrong: Sequence[str], missing: Sequence[str], extras: Sequence[Node]
             "They are of a network with adapters of peft. Give the model the same ones (peft.get_peft_model), or merge "
             "them before saving: model.merge_and_unload()."
         )
+    if any(node.name.endswith("flat_param") for node in extras):
+        return "They are flat shards of FSDP. Save a full state dict (StateDictType.FULL_STATE_DICT)."
     if wrong:
         return "Build the model with these sizes (its number of classes, its width), or pass weights that have its own."
     if missing and extras:

@@ -21,6 +21,7 @@ from lossnav.errors import CheckpointError, CheckpointMismatchError
 EXTRA = "_extra_state"  # torch's name in a state dict
 _PLAIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")
 _DEEPEST, _MOST, _AGAIN = 24, 2_000_000, 64  # levels of dicts, names, and uses of one dict: a file may refer to itself
+_LONGEST = 100  # words in a name
 _TRIED = 64  # places that are looked at for a message where none fits
 
 
@@ -114,11 +115,15 @@ def _grow(node: Node, content: Any, depth: int, count: int, uses: Counter[int]) 
         is_extra = words[-1] == EXTRA and value is not None
         if not (isinstance(value, Tensor) or is_extra or is_part):
             continue
+        if len(words) > _LONGEST:
+            raise CheckpointError(f"A name of {len(words):,} words is none of a module. Save model.state_dict().")
         below = node
         for word in words:
             below = below.children.setdefault(word, Node(f"{below.name}.{word}" if below.name else word))
             count += 1
         if isinstance(value, Tensor) or is_extra:
+            if below.value is not None:
+                raise CheckpointError(f'There are two tensors called "{below.name}". Save model.state_dict() alone.')
             below.value = value
         else:
             below.nested = True
@@ -219,7 +224,8 @@ def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _F
     for word, child in model.children.items():
         if word in file.children:
             more, below = _aligned(child, file.children[word], done)
-            score, pairs = score + more, pairs + below
+            score += more
+            pairs += below
     best: _Found = score, pairs
     if score < 2 * model.leaves:
         wrapped, wrapping = file.only(), model.only()
@@ -273,14 +279,27 @@ def without_model(root: Node, source: str) -> Node:
     CheckpointError
         If there is none, or several and none is the usual choice.
     """
+    require_tensors(root, source)
     found = state_dicts(root)
-    if not found:
-        raise CheckpointError(f"{source} holds no state dict. Save model.state_dict().")
     usual = [node for node in found if set(node.name.split(".")) & set(_PLAIN)]
     names = [node.name for node in usual or found]
     if (chosen := plain_choice(names)) is None:
         raise CheckpointError(f"{source} holds several state dicts: {pick_words(names, source)}")
     return next(node for node in found if node.name == chosen)
+
+
+def require_tensors(root: Node, source: str) -> None:
+    """Raise where there is nothing that could be weights.
+
+    Raises
+    ------
+    CheckpointError
+    """
+    if not root.leaves:
+        raise CheckpointError(
+            f"{source} holds no state dict: no tensors by their names, but for the state of an optimiser perhaps. Save "
+            "model.state_dict()."
+        )
 
 
 def pick_words(names: Sequence[str], source: str) -> str:

@@ -176,8 +176,12 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
         path = os.fspath(end) if is_url(end) else os.path.abspath(os.path.expanduser(end))
         if anatomy is None:
             return replace(_loose(checkpoints.load(end), source, in_file=True), path=path)
-        found = anatomy.match(checkpoints.stored(end))
-        return Network(*anatomy.split(found.tensors), source, anatomy, in_file=True, path=path, extra=found.extra)
+        given = checkpoints.stored(end)
+        found = anatomy.match(given)
+        params, held, buffers = anatomy.split(found.tensors)
+        if given.adapter is not None:  # which has none of its own
+            buffers = anatomy.buffers
+        return Network(params, held, buffers, source, anatomy, in_file=True, path=path, extra=found.extra)
     if isinstance(end, Checkpoint):
         return Network(algebra.detach(end), {}, end.buffers, "A point of a chart")
     if isinstance(end, Mapping):

@@ -38,6 +38,7 @@ from lossnav.calling import (
     StepValues,
     make_passes,
 )
+from lossnav.checkpoint_files import Stored
 from lossnav.counting import Counting, resolve_count
 from lossnav.cuts import Cut, Probe
 from lossnav.cuts import probes as few_samples
@@ -197,6 +198,7 @@ class Objective:
     _cut: dict[str, Any] | None
     _metrics_cut: dict[str, dict[str, Any]]
     _also: tuple[str, ...] = ()  # what a chart leads along though it is held by the rule
+    _weights: Mapping[str, Any] | None = None  # the file that they were read from
     _keeps_samples = False
     _extra: Mapping[str, Any] = {}
     _adapters: Mapping[str, Mapping[str, Any]] = {}
@@ -602,7 +604,12 @@ class Objective:
             )
         if getattr(given, "adapter", None) is None:  # which has none
             checkpoints.require_complete(anatomy.missing(buffers), missing, source, self.name)
-        return self._with(params, self._held | held, self._buffers | buffers)
+        there = self._with(params, self._held | held, self._buffers | buffers)
+        if isinstance(given, Stored):
+            saved = [n for n in self._buffers if n not in self._optional or n.endswith(checkpoints.COUNTER)]
+            kept = [name for name in saved if name not in buffers]
+            there._weights = {"file": given.source, "place": found.place, "kept": kept}
+        return there
 
     @property
     def anatomy(self) -> checkpoints.Anatomy:
@@ -728,7 +735,7 @@ class Objective:
         """The same objective with copies of these tensors."""
         other = copy.copy(self)
         other.__dict__.pop("fingerprint", None)  # the data is the same
-        other.origin = None
+        other.origin = other._weights = None
         other._of_all = {}
         other.params, other._held, other._buffers = (algebra.copy(part) for part in (params, held, buffers))
         return other
@@ -891,6 +898,7 @@ class Objective:
             "device": str(self.device),
             "dtype": dtypes.most_common(1)[0][0],
             "origin": self.origin,
+            "weights": self._weights,
             "data": self.data_fingerprint,
             "fingerprint": self.fingerprint,
         }

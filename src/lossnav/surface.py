@@ -760,6 +760,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "data_resident",
         "device",
         "origin",
+        "weights",
         "held",
         "moves",
         "layers",
