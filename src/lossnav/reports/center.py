@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lossnav.reports import thresholds
 from lossnav.reports.findings import MEASURE, Finding, Level, unknown
@@ -141,29 +142,31 @@ def _lowest(subject: Subject, level: float) -> tuple[_Fall, _Fall | None]:
     """
     near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
     below = _downhill(subject, near, level)
-    if lowest in below:
+    if below[lowest]:
         return _fall_to(subject, level, lowest, near), None
-    inside = min(below, key=lambda i: float(subject.losses[i]))
+    inside = int(np.flatnonzero(below)[subject.losses[below].argmin()])
     beside = _fall_to(subject, level, lowest, near)
     return _fall_to(subject, level, inside, near), beside if beside.fall > 0 else None
 
 
-def _downhill(subject: Subject, start: int, level: float) -> set[int]:
+def _downhill(subject: Subject, start: int, level: float) -> NDArray[np.bool_]:
     """Points that a way of steps to neighbours leads to from the centre and never up; it itself among them.
 
     The centre may lie between points: all that are about as near are begun from, where they are no higher than it.
+    Where nothing is known of what lies beside what, every point that is lower.
     """
-    reach = float(subject.distances[start]) * (1 + 1e-6)
     about = level + _SAME * abs(level)  # a faster way rounds otherwise
-    waiting = [i for i in np.flatnonzero(subject.distances <= reach).tolist() if subject.losses[i] <= about]
-    seen = {start, *waiting}
-    while waiting:
-        at = waiting.pop()
-        for beside in subject.neighbours(at):
-            if beside not in seen and subject.losses[beside] <= subject.losses[at]:
-                seen.add(beside)
-                waiting.append(beside)
-    return seen
+    if subject.edges is None:
+        reached: NDArray[np.bool_] = subject.losses <= about
+    else:
+        both = np.concatenate([subject.edges, subject.edges[:, ::-1]])
+        above, below = both[subject.losses[both[:, 1]] <= subject.losses[both[:, 0]]].T
+        reach = float(subject.distances[start]) * (1 + 1e-6)
+        reached = (subject.distances <= reach) & (subject.losses <= about)
+        while (new := reached[above] & ~reached[below]).any():
+            reached[below[new]] = True
+    reached[start] = True
+    return reached
 
 
 def _fall_to(subject: Subject, level: float, i: int, near: int) -> _Fall:
