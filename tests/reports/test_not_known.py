@@ -203,7 +203,7 @@ def test_basins_are_told_apart_on_points_of_no_grid_too():
 
     def wells(p):
         far, near = (((p["x"] - x) ** 2).sum() / 0.2 for x in (torch.tensor([1.2, 1.2]).double(), 0.0))
-        return 2 - 0.7 * torch.exp(-far) - 0.5 * torch.exp(-near) + 0.05 * (p["x"] ** 2).sum()
+        return 2 - 0.9 * torch.exp(-far) - 0.5 * torch.exp(-near) + 0.05 * (p["x"] ** 2).sum()
 
     said = []
     for loss in (wells, lambda p: 2 - 0.3 * p["x"].sum()):

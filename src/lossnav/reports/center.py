@@ -247,6 +247,16 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
     if convex is False:
         said = f"{slice_words} {hessian} bends downwards too: {ends}."
         return Finding("saddle", "ok", said, values=values)
+    if thresholds.SADDLE < ratio <= (noise := _noise_of_subset(subject)):
+        return Finding(
+            "saddle",
+            "note",
+            f"{slice_words} {hessian} has a negative eigenvalue, {low:.3g} ± {error:.1g} ({ratio:.1%} of the largest, "
+            f"{high:.3g}), of these samples: of all the data it may have none, their choice moves it by about "
+            f"{noise / thresholds.SURE:.1%}.",
+            "Measure it on all the data before you call it a saddle.",
+            values,
+        )
     if ratio > thresholds.SADDLE:
         part = f"{ratio:.0%} of the largest" if math.isfinite(ratio) else "and none is positive"
         what = (
@@ -268,6 +278,17 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
         "Say “nearly convex”; along that eigenvector the loss falls, slowly.",
         values,
     )
+
+
+def _noise_of_subset(subject: Subject) -> float:
+    """Two standard errors of an eigenvalue over the choice of a subset, as a part of the largest; 0 of all the data.
+
+    As if the curvature of single samples varied by as much as the largest eigenvalue: s / sqrt(n), without replacement.
+    """
+    samples, population = subject.objective.get("samples"), subject.objective.get("population")
+    if not samples or not population:
+        return 0.0
+    return thresholds.SURE * math.sqrt(max(0.0, 1 - samples / population) / samples)
 
 
 def _hessian(subject: Subject, known: Mapping[str, Any]) -> str:
