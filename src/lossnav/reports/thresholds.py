@@ -44,11 +44,6 @@ FEW_SAMPLES = 30
 """Samples below which a standard error is itself known to no better than 13 % (1/sqrt(2n)), less for skewed
 losses."""
 
-UNPAIRED = 1.0
-"""Standard errors as of independent samples that a rise in the picture of a subset must have, not to be called noise
-before it was measured sample by sample: at every point the samples are the same, and half of the error or more
-cancels."""
-
 ROUNDED = 0.1
 """Error of computing, as a part of the relief of the middle, from which it is seen there as a shape."""
 
