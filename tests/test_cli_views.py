@@ -138,6 +138,23 @@ def test_a_line_is_gone_on_with_from_its_store_alone(project, net):
     assert "differs from the surface's in directions" in done.stderr
 
 
+def test_a_line_leads_along_what_is_frozen_too(project, net):
+    """Checkpoints that differ in frozen layers: at 1 lies the second one, not a part of it."""
+    (project / "frozen.py").write_text(
+        PROJECT + "model = network()\nmodel[0].requires_grad_(False)\n"
+        "objective = ln.Objective(model, 'cross_entropy', data())\n"
+    )
+    run("frozen.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--grid", 5, cwd=project)
+    surface = ln.open(project / "run.zarr")
+    assert surface["loss"].sel(alpha=[0.0, 1.0]).values == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
+    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    between = ("frozen.py:objective", "--checkpoint", "a.pt", "--to", "b.pt")
+    run(*between, "--grid", 9, "--subset", 20, "-o", "s.zarr", cwd=project)
+    assert lossnav("resume", "s.zarr", cwd=project).returncode == 0
+    again = run(*between, "--grid", 11, "--subset", 20, "--control", 6, "-o", "c.zarr", cwd=project)
+    assert "residual error" in again.stdout
+
+
 def test_a_checkpoint_without_statistics_is_an_end_where_that_is_asked_for(project, net):
     state = net.network(2).state_dict()
     torch.save({name: tensor for name, tensor in state.items() if "running" not in name}, project / "bare.pt")
@@ -262,6 +279,8 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
     [
         (("--to", "b.pt", "--chart", "plane"), "1 checkpoint(s) beside the first span a line, not a plane"),
         (("--to", "b.pt", "--directions", "hessian"), "Leave out --directions"),
+        (("--to", "b.pt", "--exclude", "bias"), "what lies between checkpoints is as it is"),
+        (("--save-directions", "--seeds", "2"), "--save-directions is for one surface of one seed"),
         (("--to", "b.pt", "--to", "b.pt"), "b.pt is named twice"),
         (("--to", "a.pt", "--to", "b.pt", "--to", "c.pt", "--to", "d.pt"), "span more than a volume"),
         (("--to", "b.pt", "--seeds", "3"), "--seeds draws random directions anew"),
