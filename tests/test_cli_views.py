@@ -101,6 +101,20 @@ def test_checkpoints_lie_on_points_of_the_grid(n):
     assert np.abs(axis - 2.7).min() < 1e-12
 
 
+def test_one_of_several_state_dicts_by_its_name(project, net):
+    both = {name: net.network(seed).state_dict() for name, seed in (("student", 1), ("teacher", 2))}
+    torch.save(both, project / "both.pt")
+    refused = lossnav("evaluate", "net.py:objective", "--checkpoint", "both.pt", cwd=project)
+    assert refused.returncode == 1
+    assert "fit Sequential: student, teacher. Say which one, after two colons: both.pt::student" in refused.stderr
+    run("net.py:objective", "--checkpoint", "both.pt::student", "--to", "both.pt::teacher", "--grid", 5, cwd=project)
+    losses = ln.open(project / "run.zarr")["loss"].sel(alpha=[0.0, 1.0]).values
+    assert losses == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
+    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    info = lossnav("info", "run.zarr", cwd=project).stdout
+    assert "both.pt::student" in info
+
+
 def test_a_plane_and_a_volume_through_checkpoints(project, net):
     done = run(
         "net.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--to", "c.pt", "--grid", 11, "--json", cwd=project
