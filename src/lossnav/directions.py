@@ -21,13 +21,14 @@ from lossnav import components, curvature
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.draws import Draws
-from lossnav.errors import DirectionError, OptionError, StructureMismatchError
+from lossnav.errors import DirectionError, Interrupted, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
 from lossnav.moving import select_moving
 from lossnav.networks import End, Network, together
 from lossnav.nouns import described, require
 from lossnav.objective import Objective
 from lossnav.params import Params
+from lossnav.progress import Progress
 from lossnav.roles import excluded
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ Normalization = Literal["filter", "layer", "weight"] | None
 Distribution = Literal["normal", "uniform"]
 
 NORMALIZATIONS = ("filter", "layer", "weight", None)
+
+_TOGETHER = 128  # directions that are made at once: what they are made of is drawn again for the next so many
 
 
 class Direction(dict[str, Tensor]):
@@ -75,6 +78,7 @@ def random(
     exclude: Sequence[str] = ...,
     seed: int = ...,
     lazy: Literal[False] = ...,
+    progress: bool | None = ...,
 ) -> tuple[Direction, ...]: ...
 
 
@@ -89,6 +93,7 @@ def random(
     exclude: Sequence[str] = ...,
     seed: int = ...,
     lazy: bool,
+    progress: bool | None = ...,
 ) -> tuple[Direction | LazyDirection, ...]: ...
 
 
@@ -102,6 +107,7 @@ def random(
     exclude: Sequence[str] = ("bias", "norm"),
     seed: int = 0,
     lazy: bool = False,
+    progress: bool | None = None,
 ) -> tuple[Direction | LazyDirection, ...]:
     """Draw random directions.
 
@@ -138,6 +144,8 @@ def random(
         their directions (with ``Objective(copy=False)``). The bits are the same. A Line, Plane or Volume of them
         holds no more than the point it makes; to draw takes seven seconds a billion parameters, direction and point
         on two cores.
+    progress : bool or None
+        See `Progress`.
 
     Returns
     -------
@@ -150,6 +158,8 @@ def random(
         If an option is unknown, or nothing is left to move.
     DirectionError
         If there is no room for n orthogonal directions.
+    Interrupted
+        After Ctrl-C, with the first of them that are whole in ``.directions``: those of the same call with that n.
 
     References
     ----------
@@ -169,39 +179,55 @@ def random(
     if not names:
         raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
 
-    draws = Draws(
-        {name: objective.params[name] for name in names},
-        n,
-        seed=seed,
-        distribution=distribution,
-        normalize=normalize,
-        orthogonal=orthogonal,
-        transposed=objective.transposed,
-    )
-    stored: list[Params] = [] if lazy else _stored(draws, objective.params)
-    family = Family(draws, objective.params) if lazy else None
     directions: list[Direction | LazyDirection] = []
-    for i in range(n):
-        recipe: dict[str, Any] = {
-            "kind": "random",
-            "distribution": distribution,
-            "normalize": normalize,
-            "orthogonal": orthogonal,
-            "seed": seed,
-            "index": i,
-            "n": n,
-            "exclude": exclude,
-            "excluded": sorted(still),
-            "filters_left_out": draws.left_out[i],
-        }
-        direction = Direction(stored[i], recipe) if family is None else LazyDirection(family, i, recipe)
-        if not direction.recipe["norm"]:
-            raise DirectionError(
-                f"Direction {i + 1} of {n} is zero: the filters have no room for {n} orthogonal directions, or the "
-                "weights are zero. Ask for fewer, or use normalize='layer'."
+    entries = sum(objective.params[name].numel() for name in names)
+    passes = 2 if normalize in ("filter", "layer") or (orthogonal and n > 1) else 1  # to measure, and to make
+    try:
+        with Progress("draw directions", passes * n * entries, "entries", progress) as bar:
+            draws = Draws(
+                {name: objective.params[name] for name in names},
+                n,
+                seed=seed,
+                distribution=distribution,
+                normalize=normalize,
+                orthogonal=orthogonal,
+                transposed=objective.transposed,
+                progress=bar,
             )
-        directions.append(direction)
+            family = Family(draws, objective.params) if lazy else None
+            for first in range(0, n, _TOGETHER):
+                numbers = range(first, min(first + _TOGETHER, n))
+                stored = _stored(draws, objective.params, numbers) if family is None else {}
+                for i in numbers:
+                    recipe: dict[str, Any] = {
+                        "kind": "random",
+                        "distribution": distribution,
+                        "normalize": normalize,
+                        "orthogonal": orthogonal,
+                        "seed": seed,
+                        "index": i,
+                        "n": n,
+                        "exclude": exclude,
+                        "excluded": sorted(still),
+                        "filters_left_out": draws.left_out[i],
+                    }
+                    made = Direction(stored[i], recipe) if family is None else LazyDirection(family, i, recipe)
+                    _require_length(made, i, n)
+                    directions.append(made)
+            draws.finish()
+    except KeyboardInterrupt:
+        stopped = Interrupted(f"Stopped after {len(directions)} of {n} directions; they are in its .directions.")
+        stopped.directions = tuple(directions)
+        raise stopped from None
     return tuple(directions)
+
+
+def _require_length(direction: Direction | LazyDirection, i: int, n: int) -> None:
+    if not direction.recipe["norm"]:
+        raise DirectionError(
+            f"Direction {i + 1} of {n} is zero: the filters have no room for {n} orthogonal directions, or the "
+            "weights are zero. Ask for fewer, or use normalize='layer'."
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -835,13 +861,13 @@ def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | 
     return list(named)
 
 
-def _stored(draws: Draws, params: Params) -> list[Params]:
-    """All tensors of all directions; zeros where nothing is drawn."""
-    made = [
-        {name: torch.zeros(t.shape, dtype=_direction_dtype(t), device=t.device) for name, t in params.items()}
-        for _ in range(draws.n)
-    ]
-    draws.fill({name: {i: made[i][name] for i in range(draws.n)} for name in draws.like})
+def _stored(draws: Draws, params: Params, numbers: Sequence[int]) -> dict[int, Params]:
+    """All tensors of some of the directions; zeros where nothing is drawn."""
+    made = {
+        i: {name: torch.zeros(t.shape, dtype=_direction_dtype(t), device=t.device) for name, t in params.items()}
+        for i in numbers
+    }
+    draws.fill({name: {i: made[i][name] for i in numbers} for name in draws.like})
     return made
 
 

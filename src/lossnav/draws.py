@@ -12,10 +12,11 @@ summed up slice by slice. With C and the seed any part of a direction can be mad
 from __future__ import annotations
 
 import math
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +26,14 @@ from torch import Tensor
 from lossnav.errors import DirectionError
 from lossnav.params import Params, hollow
 
+if TYPE_CHECKING:
+    from lossnav.progress import Progress
+
 _SLICE = 2**20  # entries that one generator draws; another number gives other directions
 _PIECE = 2**14  # entries that are worked on at once: in cache, and too few for torch to start threads of its own
 _NEARLY_PARALLEL = 1e-4  # of a squared length left by Gram-Schmidt: four digits are lost, so it is done once more
 _NO_ROOM = 1e-12  # of a squared length: what is left is rounding
+_ONE_BY_ONE = 8  # directions that are summed up one by one: their bits hang on no library, whatever n is
 
 Job = TypeVar("Job")
 Made = TypeVar("Made")
@@ -66,16 +71,28 @@ def in_threads(work: Callable[[Job], Made], jobs: Sequence[Job]) -> list[Made]:
     if workers <= 1:
         return [work(job) for job in jobs]
     inference = torch.is_inference_mode_enabled()  # which a thread does not inherit
+    stop = threading.Event()
 
     def begin(job: Job) -> Made:
+        _THREAD.stop = stop
         with torch.inference_mode(inference):
             return work(job)
 
     pool = ThreadPoolExecutor(workers)
     try:
         return list(pool.map(begin, jobs))
+    except BaseException:
+        stop.set()  # after Ctrl-C those under way end at their next piece
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C no other is begun
+        pool.shutdown(cancel_futures=True)  # and no other is begun
+
+
+class _StoppedError(Exception):
+    """What ends a thread whose results nobody waits for."""
+
+
+_THREAD, _TELLING = threading.local(), threading.Lock()
 
 
 class Draws:
@@ -89,6 +106,8 @@ class Draws:
         As in `directions.random`.
     transposed : mapping of str to int
         Weights whose filters run along the second axis, with their number of groups.
+    progress : Progress, optional
+        Told of every piece of a tensor that is drawn, with the number of its entries in all directions together.
 
     Attributes
     ----------
@@ -113,14 +132,22 @@ class Draws:
         normalize: str | None,
         orthogonal: bool,
         transposed: Mapping[str, int],
+        progress: Progress | None = None,
     ) -> None:
+        self._progress = progress
         self.n, self.seed, self.distribution, self.orthogonal = n, seed, distribution, orthogonal
         self.like = {name: hollow(tensor) for name, tensor in params.items()}
         self.left_out = [0] * n
         by_filter = normalize == "filter"
         self._layouts = {name: _layout(t.shape, by_filter, transposed.get(name)) for name, t in params.items()}
         self._weights = dict(params) if normalize == "weight" else {}
-        self._matrices: Params = {}  # C of each tensor, (n, n, filters); where there is none, it is as drawn
+        self._matrices: Params = {}  # C of each tensor, (n, n, filters), or (n, 1, filters): the diagonal; or as drawn
+        room = max((layout.entries for layout in self._layouts.values()), default=0)
+        if orthogonal and normalize in ("filter", "layer") and n > room:
+            raise DirectionError(
+                f"Direction {room + 1} of {n} is zero: the filters have no room for {n} orthogonal directions. Ask for "
+                "fewer, or use normalize='layer'."
+            )
         if normalize in ("filter", "layer"):
             self._find_matrices(params)
         elif orthogonal and n > 1:
@@ -131,6 +158,10 @@ class Draws:
         like = self.like[name]
         for _, made in self._pieces(name, part, wanted):
             yield {i: values.to(like.device, like.dtype) for i, values in made.items()}
+
+    def finish(self) -> None:
+        """Tell nobody of what is drawn from now on."""
+        self._progress = None
 
     def fill(self, wanted: Mapping[str, Mapping[int, Tensor]]) -> None:
         """Write directions into contiguous tensors, given by name and number of the direction."""
@@ -158,7 +189,13 @@ class Draws:
             total = np.zeros((self.n, self.n))
             for _, made in self._pieces(*job, range(self.n)):
                 wide = [values.to(self.like[job[0]].dtype).double() for values in made.values()]
-                total += [[float(torch.sum(a * b)) for b in wide] for a in wide]
+                few = [[float(torch.sum(a * b)) for b in wide[:_ONE_BY_ONE]] for a in wide[:_ONE_BY_ONE]]
+                found = np.array(few)
+                if self.n > _ONE_BY_ONE:
+                    flat = torch.stack(wide).reshape(self.n, -1)
+                    found = (flat @ flat.T).numpy()
+                    found[: len(few), : len(few)] = few
+                total += found
             return total
 
         jobs = self._jobs(self.like)
@@ -191,21 +228,31 @@ class Draws:
         weights = self._weights.get(name)
         spread = None if matrix is None else self._layouts[name].spread(matrix)  # (n, n, rows, 1 or columns)
         for piece in pieces(part):
+            stop = getattr(_THREAD, "stop", None)
+            if stop is not None and stop.is_set():
+                raise _StoppedError
             drawn = {j: self._draw(generator, piece) for j, generator in generators.items()}
+            if self._progress is not None:
+                with _TELLING:
+                    self._progress.advance(len(terms) * next(iter(drawn.values())).numel())
             if weights is not None:
                 scale = block(weights, piece).abs().to("cpu", torch.float64)
                 drawn = {j: numbers * scale for j, numbers in drawn.items()}
-            if spread is None:
+            if spread is None or matrix is None:
                 yield piece, {i: drawn[i] for i in wanted}
                 continue
             here = spread[:, :, piece.rows, piece.columns if spread.shape[3] > 1 else slice(None)]
             made = {}
             for i, row in terms.items():
-                total = here[i, row[0]] * drawn[row[0]]
+                if len(row) > _ONE_BY_ONE:
+                    continue
+                total = here[i, row[0] if self.orthogonal else 0] * drawn[row[0]]
                 for j in row[1:]:
                     total.addcmul_(here[i, j], drawn[j])
                 made[i] = total
-            yield piece, made
+            if many := [i for i, row in terms.items() if len(row) > _ONE_BY_ONE]:
+                made |= dict(zip(many, self._layouts[name].combine(matrix, here, many, drawn), strict=True))
+            yield piece, {i: made[i] for i in terms}
 
     def _generator(self, index: int, name: str, part: Part) -> np.random.Generator:
         """Each slice of each tensor of each direction has a counter-based generator of its own."""
@@ -250,32 +297,47 @@ class Draws:
         self._matrices = dict.fromkeys(params, matrix)
 
     def _sums(self, names: Sequence[str], params: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
-        """Inner products of the directions as C makes them so far, (n, n, filters); squared norms of the weights."""
+        """Inner products of the directions as C makes them so far, (n, n, filters); squared norms of the weights.
+
+        Without orthogonality each direction with itself alone, (n, 1, filters).
+        """
 
         def of_slice(job: tuple[str, Part]) -> tuple[slice, Tensor]:
             name, part = job
             layout, center = self._layouts[name], params[name]
             groups = slice(part.rows.start // layout.height, (part.rows.stop - 1) // layout.height + 1)
-            total = torch.zeros(
-                self.n**2 + 1, groups.stop - groups.start, layout.width, dtype=torch.float64, device="cpu"
-            )
+            total = torch.zeros(count + 1, groups.stop - groups.start, layout.width, dtype=torch.float64, device="cpu")
             for piece, made in self._pieces(name, part, range(self.n)):
                 theta = block(center, piece).to("cpu", torch.float64)
-                pairs = [(made[i], made[j]) for i in range(self.n) for j in range(self.n)] + [(theta, theta)]
                 group = torch.arange(piece.rows.start, piece.rows.stop, device="cpu") // layout.height - groups.start
-                for sums, (a, b) in zip(total, pairs, strict=True):
+
+                def add(sums: Tensor, products: Tensor, group: Tensor = group, piece: Part = piece) -> None:
                     if layout.width > 1:
-                        sums[:, piece.columns].index_add_(0, group, a * b)
+                        sums[:, piece.columns].index_add_(0, group, products)
                     else:
-                        sums.index_add_(0, group, (a * b).sum(1, keepdim=True))
+                        sums.index_add_(0, group, products.sum(1, keepdim=True))
+
+                for at, i, j in pairs:
+                    add(total[at], made[i] * made[j])
+                add(total[-1], theta * theta)
+                if self.orthogonal and self.n > _ONE_BY_ONE:
+                    layout.add_products(
+                        total[:-1].view(self.n, self.n, -1, layout.width), torch.stack([*made.values()]), group, piece
+                    )
             return groups, total
 
+        few = range(min(self.n, _ONE_BY_ONE))
+        pairs = [(i, i, i) for i in range(self.n)]
+        count = self.n**2 if self.orthogonal else self.n
+        if self.orthogonal:
+            pairs = [(self.n * i + j, i, j) for i in few for j in few]
         jobs = self._jobs(dict.fromkeys(names))
-        totals = {name: self._layouts[name].zeros(self.n**2 + 1) for name in names}
+        totals = {name: self._layouts[name].zeros(count + 1) for name in names}
         for (name, _), (groups, found) in zip(jobs, in_threads(of_slice, jobs), strict=True):
             totals[name][:, groups] += found
         gathered = {name: self._layouts[name].gather(total) for name, total in totals.items()}
-        return {name: (sums[:-1].reshape(self.n, self.n, -1), sums[-1]) for name, sums in gathered.items()}
+        across = count // self.n  # n, or 1: each direction with itself alone
+        return {name: (sums[:-1].reshape(self.n, across, -1), sums[-1]) for name, sums in gathered.items()}
 
 
 class _Layout(NamedTuple):
@@ -307,12 +369,64 @@ class _Layout(NamedTuple):
         """From (k, groups, width) to (k, filters)."""
         return sums.reshape(len(sums), self.filters, self.span).sum(2)
 
+    def add_products(self, sums: Tensor, drawn: Tensor, group: Tensor, piece: Part) -> None:
+        """Add the inner products of directions in a piece, but those of the first few, which are summed one by one.
+
+        Parameters
+        ----------
+        sums : Tensor of shape (n, n, groups, width)
+        drawn : Tensor of shape (n, rows, columns)
+        group : Tensor of shape (rows,)
+            The group of each row.
+        """
+        n, few = len(drawn), _ONE_BY_ONE
+        if self.filters == 1:
+            found = (drawn.reshape(n, -1) @ drawn.reshape(n, -1).T)[:, :, None, None]
+            found[:few, :few] = 0
+            sums += found
+        elif self.width == 1 and self.height == 1:
+            found = torch.bmm(drawn.transpose(0, 1), drawn.permute(1, 2, 0)).permute(1, 2, 0)  # (n, n, rows)
+            found[:few, :few] = 0
+            sums.squeeze(3).index_add_(2, group, found)
+        else:
+            for i in range(n):
+                products = drawn[i] * drawn
+                if i < few:
+                    products[:few] = 0
+                if self.width > 1:
+                    sums[i, :, :, piece.columns].index_add_(1, group, products)
+                else:
+                    sums[i].index_add_(1, group, products.sum(2, keepdim=True))
+
+    def combine(self, matrix: Tensor, spread: Tensor, many: Sequence[int], drawn: Mapping[int, Tensor]) -> Tensor:
+        """Make some directions in a piece: sums over j of C_ij g_j, shape (len(many), rows, columns).
+
+        Parameters
+        ----------
+        matrix : Tensor of shape (n, n, filters)
+            C.
+        spread : Tensor of shape (n, n, rows, 1 or columns)
+            The same as `spread` gives it, in this piece.
+        many : sequence of int
+        drawn : mapping of int to Tensor of shape (rows, columns)
+            The g of all up to the last of these.
+        """
+        all_drawn = torch.stack([drawn[j] for j in range(max(many) + 1)])  # (m, rows, columns)
+        m = len(all_drawn)
+        if self.filters == 1:
+            flat: Tensor = matrix[list(many), :m, 0] @ all_drawn.reshape(m, -1)
+            return flat.reshape(len(many), *all_drawn.shape[1:])
+        if spread.shape[3] == 1:
+            factors = spread[list(many), :m, :, 0].permute(2, 0, 1)  # (rows, k, m)
+            return torch.bmm(factors, all_drawn.transpose(0, 1)).transpose(0, 1)
+        return torch.stack([(spread[i, :m] * all_drawn).sum(0) for i in many])
+
     def spread(self, matrix: Tensor) -> Tensor:
-        """From (n, n, filters) to (n, n, rows, width); a view where a group is one row, or all."""
-        n = len(matrix)
-        of_groups = matrix.reshape(n, n, self.groups, 1, self.outputs, 1).expand(-1, -1, -1, -1, -1, self.span)
-        of_groups = of_groups.reshape(n, n, self.groups, 1, self.width)
-        return of_groups.expand(-1, -1, -1, self.height, -1).reshape(n, n, self.groups * self.height, self.width)
+        """From (n, m, filters) to (n, m, rows, width); a view where a group is one row, or all."""
+        n, m = matrix.shape[:2]
+        of_groups = matrix.reshape(n, m, self.groups, 1, self.outputs, 1).expand(-1, -1, -1, -1, -1, self.span)
+        of_groups = of_groups.reshape(n, m, self.groups, 1, self.width)
+        return of_groups.expand(-1, -1, -1, self.height, -1).reshape(n, m, self.groups * self.height, self.width)
 
 
 def _layout(shape: torch.Size, by_filter: bool, transposed_groups: int | None) -> _Layout:
@@ -351,7 +465,7 @@ def _triangle(gram: Tensor, squares: Tensor, orthogonal: bool, entries: int) -> 
 
     Parameters
     ----------
-    gram : Tensor of shape (n, n, filters)
+    gram : Tensor of shape (n, n, filters); (n, 1, filters) where directions are not made orthogonal
     squares : Tensor of shape (n, filters)
         Squared norms that the directions shall have. Zeros stay zeros.
     entries : int
@@ -359,23 +473,50 @@ def _triangle(gram: Tensor, squares: Tensor, orthogonal: bool, entries: int) -> 
 
     Returns
     -------
-    matrix : Tensor of shape (n, n, filters)
+    matrix : Tensor of the shape of gram
+        C, or its diagonal alone.
     left : list of floats, one a direction
         What Gram-Schmidt leaves of a direction's squared length, in the filter where that is least.
     """
+    if not orthogonal:
+        return torch.sqrt(squares[:, None] / torch.where(gram > 0, gram, 1.0)), [1.0] * len(gram)
     matrix, left = torch.zeros_like(gram), []
-    for i in range(len(gram)):
+    rest = _rest_of_triangle(gram, squares, entries) if len(gram) > _ONE_BY_ONE else None
+    for i in range(len(gram) if rest is None else _ONE_BY_ONE):
         row = torch.zeros_like(gram[i])
         row[i] = 1.0
-        for earlier in matrix[: i if orthogonal else 0]:
+        for earlier in matrix[:i]:
             image = torch.einsum("jkf,kf->jf", gram, earlier)
             length = (earlier * image).sum(0)
             row = row - (row * image).sum(0) / torch.where(length > 0, length, 1.0) * earlier
         square = torch.einsum("jf,jkf,kf->f", row, gram, row)
-        if orthogonal and i >= entries:
+        if i >= entries:
             left.append(0.0)
             continue
         own = gram[i, i]
         left.append(float(torch.where(own > 0, square / own, 1.0).min()) if own.numel() else 1.0)
         matrix[i] = row * torch.sqrt(squares[i] / torch.where(square > 0, square, 1.0))
+    if rest is not None:
+        matrix[_ONE_BY_ONE:] = rest[0]
+        left += rest[1]
     return matrix, left
+
+
+def _rest_of_triangle(gram: Tensor, squares: Tensor, entries: int) -> tuple[Tensor, list[float]] | None:
+    """The rows of C after the first few at once: with G = L L^T they are those of L^-1, scaled. None where G has no L.
+
+    Row by row, Gram-Schmidt takes time that grows as n^4; this as n^3.
+    """
+    n, few, room = len(gram), _ONE_BY_ONE, min(len(gram), entries)
+    inner = gram[:room, :room].permute(2, 0, 1).contiguous()
+    own = inner.diagonal(dim1=1, dim2=2)
+    factor, failed = torch.linalg.cholesky_ex(inner)
+    if bool(failed.any()) or not len(inner):
+        return None
+    unit = torch.eye(room, dtype=gram.dtype, device=gram.device).expand_as(factor)
+    rows = torch.linalg.solve_triangular(factor, unit, upper=False)  # of squared length 1 each
+    made = torch.zeros_like(gram[few:])
+    scaled = rows * torch.sqrt(squares[:room]).T[:, :, None]
+    made[: max(0, room - few), :room] = scaled[:, few:].permute(1, 2, 0)
+    parts = (factor.diagonal(dim1=1, dim2=2).square() / own).amin(0).tolist()
+    return made, [*parts[few:], *[0.0] * (n - max(room, few))]

@@ -180,6 +180,8 @@ class Interrupted(KeyboardInterrupt):
     ----------
     surface : xarray.Dataset or None
         The surface as far as it got; `status` is 0 where nothing was evaluated.
+    directions : tuple
+        Of a stopped `directions.random`: those that were whole.
     signal : int
         The number of the signal (2 for Ctrl-C, 15 for SIGTERM); exit codes are 128 + signal.
     """
@@ -187,6 +189,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, message: str, surface: Any = None, signal: int = 2) -> None:
         super().__init__(message)
         self.surface = surface
+        self.directions: tuple[Any, ...] = ()
         self.signal = signal
 
 

@@ -20,6 +20,7 @@ from torch import nn
 from lossnav import checkpoints
 from lossnav.errors import DeviceError, LossnavError, SpecError
 from lossnav.objective import Mode, Objective, by_default_on, default_mode
+from lossnav.trajectory import Trajectory
 
 
 def load_objective(
@@ -113,14 +114,26 @@ def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | No
     view = arguments.pop("view", None)
     objective = load_objective(**arguments)
     if view is not None:
-        from lossnav import views  # which knows engines, and these know how to rebuild
-
-        objective = views.recentered(objective, view)
+        objective = _recentered(objective, view)
         objective.origin = {**(objective.origin or {}), "view": view}
     if population is None or objective.population is not None:
         return objective
     assert samples is not None and seed is not None
     return objective.subset(samples, seed)
+
+
+def _recentered(objective: Objective, description: Mapping[str, Any]) -> Objective:
+    """Return the objective at the centre of a view that is described so."""
+    if "pca" not in description.get("kinds", ()):
+        return objective
+    return at_the_end(objective, Trajectory.open(description["trajectory"]), description["missing_buffers"])
+
+
+def at_the_end(objective: Objective, run: Trajectory, missing_buffers: checkpoints.Missing) -> Objective:
+    """The objective at the last snapshot of a run, where its directions start."""
+    there = objective.at(run.state(-1), missing_buffers)
+    there.origin = objective.origin
+    return there
 
 
 def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, V
 from lossnav.checkpoints import Missing
 from lossnav.errors import OptionError
 from lossnav.objective import Objective
+from lossnav.projection import project
+from lossnav.specs import at_the_end
 from lossnav.trajectory import Trajectory
 
 CHARTS: dict[str, type[Chart]] = {
@@ -58,8 +60,6 @@ class View:
             columns = zip(*[[0.0] * len(dims), *self.places.values()], strict=True)
             return {dim: _around(min(column), max(column), n) for dim, column in zip(dims, columns, strict=True)}
         if self.trajectory is not None:
-            from lossnav.projection import project  # which stands on engines, and these on this
-
             path = project(self.trajectory, self.chart)
             box = samplers.Grid.around({dim: path[dim].values for dim in dims}, n).box
             return {dim: (float(low), float(high)) for dim, (low, high) in zip(dims, box, strict=True)}
@@ -159,7 +159,7 @@ def view_of(
     made: dict[str, list[Any]] = {}
     left_out: dict[str, Any] = {} if exclude is None else {"exclude": list(exclude)}
     if counts["pca"] and run is not None:
-        objective = _at_the_end(objective, run, missing_buffers)
+        objective = at_the_end(objective, run, missing_buffers)
         components = directions.pca(run, counts["pca"], device=objective.device, **left_out)
         made["pca"], center = list(components), objective.params
     if counts["random"]:
@@ -212,20 +212,6 @@ def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()
             "another number of --to."
         )
     return kind
-
-
-def recentered(objective: Objective, description: Mapping[str, Any]) -> Objective:
-    """Return the objective at the centre of a view that is described so."""
-    if "pca" not in description.get("kinds", ()):
-        return objective
-    return _at_the_end(objective, Trajectory.open(description["trajectory"]), description["missing_buffers"])
-
-
-def _at_the_end(objective: Objective, run: Trajectory, missing_buffers: Missing) -> Objective:
-    """The objective at the last snapshot of a run, where its directions start."""
-    there = objective.at(run.state(-1), missing_buffers)
-    there.origin = objective.origin
-    return there
 
 
 def _through(

@@ -71,6 +71,7 @@ def assert_same(surface, reference):
 # ---------------------------------------------------------------------- what cannot work is said at once
 
 
+@pytest.mark.slow
 def test_more_gpus_than_there_are_fails_at_once(no_cluster):
     with pytest.raises(ln.errors.ClusterError, match="64 GPUs.*do not fit"):
         ln.evaluate(bowl(), ln.Line({"x": torch.zeros(2)}, LINE), NINE, engine=ln.Ray(gpus_per_worker=64))
@@ -170,7 +171,7 @@ def test_what_cannot_be_sent_is_said():
 # ---------------------------------------------------------------------- the same values
 
 
-@pytest.mark.parametrize("sampler", ["grid", "adaptive"])
+@pytest.mark.parametrize("sampler", ["grid", pytest.param("adaptive", marks=pytest.mark.slow)])
 def test_equal_to_local_bit_for_bit(cluster, digits_objective, sampler):
     objective = digits_objective
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
@@ -226,7 +227,7 @@ def objective():
 """
 
 
-@pytest.mark.parametrize("build", ["spec", "send"])
+@pytest.mark.parametrize("build", ["spec", pytest.param("send", marks=pytest.mark.slow)])
 def test_an_objective_of_a_file(cluster, tmp_path, build):
     (tmp_path / "some_project.py").write_text(SPEC)
     objective = load_objective(f"{tmp_path / 'some_project.py'}:objective").subset(30)
@@ -274,6 +275,7 @@ def test_a_point_that_raises_is_an_outcome_and_stop_ends_a_run(cluster):
         engine.close()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced(cluster, tmp_path):
     def f(p):
         if 0.2 < p["x"][0] < 0.3 and not (tmp_path / "died").exists():

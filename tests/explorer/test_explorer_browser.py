@@ -219,6 +219,7 @@ def test_holes_stay_holes(serve, visit, tmp_path):
     assert color([0.5, -0.5]) > 60
 
 
+@pytest.mark.slow
 def test_a_view_is_a_link(stored, serve, visit):
     explorer = serve(stored[0])
     page = visit(explorer.url)
@@ -252,6 +253,7 @@ def test_a_link_from_anywhere_is_read_with_care(stored, serve, visit):
     assert drawn(page)["metric"] == "loss"
 
 
+@pytest.mark.slow
 def test_pictures_can_be_taken_along(stored, serve, visit, tmp_path):
     page = visit(serve(stored[0]).url)
     page.locator("#share-open").click()
@@ -510,7 +512,7 @@ def test_new_places_and_back(live, visit):
     wait(page, "() => lossnav.session.place === 0 && lossnav.view.place === 0 && lossnav.drawn()?.layers.length")
 
 
-@pytest.mark.parametrize("kind", ["gradient", "hessian", "checkpoint"])
+@pytest.mark.parametrize("kind", ["gradient", pytest.param("hessian", marks=pytest.mark.slow), "checkpoint"])
 def test_the_axes_are_turned(live, network, visit, tmp_path, kind):
     page = visit(live.url)
     page.keyboard.press("a")

@@ -68,6 +68,7 @@ def test_a_page_of_several_figures_draws_them_all(bowl, tmp_path):
     assert "loss &lt;at&gt; the centre" in document
 
 
+@pytest.mark.slow
 def test_compared_surfaces_turn_together(bowl, tmp_path):
     path = ln.plot.write("surface", [bowl, bowl, bowl], tmp_path / "plot.html")
     eyes = "['scene', 'scene2', 'scene3'].map(name => plot.layout[name].camera.eye.x)"

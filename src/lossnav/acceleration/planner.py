@@ -182,7 +182,14 @@ class _Finder:
             self.choice.events.append("plain: the batches cannot be joined and cut anew")
             return None
         if wanted == "tuned":
-            self.choice.per_point = self._plain_seconds()
+            try:
+                self.choice.per_point = self._plain_seconds()
+            except Exception as error:  # a loss over pairs, say, of a part with one too few
+                self.choice.events.append(f"the batches stay as they came: a part of them raised {_in_words(error)}")
+                self.structure.joined = self.tuning = None
+                if self._keeps_batches(asked):
+                    return None
+                self.choice.per_point = self._plain_seconds()
             worth = self.choice.per_point * self.total >= _WORTH_PLANNING
         else:
             self._set_tuning()

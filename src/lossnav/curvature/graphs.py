@@ -81,8 +81,11 @@ def held_bytes(ends: Leaves) -> int:
     sizes = {}
     for node in _nodes(ends):
         for tensor in _saved(node):
-            storage = tensor.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
+            try:
+                storage = tensor.untyped_storage()
+                sizes[storage.data_ptr()] = storage.nbytes()
+            except (RuntimeError, NotImplementedError):  # of torch.func, whose tensors wrap others
+                sizes[-id(tensor)] = tensor.numel() * tensor.element_size()
     return sum(sizes.values())
 
 
