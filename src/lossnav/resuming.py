@@ -85,7 +85,7 @@ def resume(
         chart = views.again(objective.moving(objective.moves), view).chart  # as it was before it met this chart
         require_same(chart, said["chart"])
     else:
-        chart = open_chart(said["chart"], objective, kept)
+        chart = open_chart(said["chart"], objective, kept, said.get("checkpoints"))
     if engine is None:
         from lossnav.engines import Local
 
