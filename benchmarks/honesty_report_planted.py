@@ -420,7 +420,7 @@ def _digits(random: Random) -> tuple[Any, Truth]:
     w = torch.as_tensor(30 * random.normal(size=500)).float()
 
     def loss(p: Any) -> Tensor:
-        return ((w + p["x"]) ** 2 + (w - p["x"]) ** 2).sum()  # even: the lowest is at the centre
+        return ((w + p["x"]) ** 2).sum() - 2 * (w * p["x"]).sum()  # |w|^2 + |x|^2, but for the digits
 
     objective = ln.Objective.from_function(loss, {"x": torch.zeros(500)})
     line = ln.Line(objective.params, {"x": torch.as_tensor(random.normal(size=500)).float() * 0.03})

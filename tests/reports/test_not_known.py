@@ -197,6 +197,24 @@ def test_another_basin_is_no_reason_to_call_a_centre_no_minimum():
     assert slope.level == "warning" and "alpha = 2" in slope.said
 
 
+def test_basins_are_told_apart_on_points_of_no_grid_too():
+    """By a triangulation of them; a slope is one all the same."""
+    places = np.random.default_rng(0).uniform(-1, 2, (400, 2))
+
+    def wells(p):
+        far, near = (((p["x"] - x) ** 2).sum() / 0.2 for x in (torch.tensor([1.2, 1.2]).double(), 0.0))
+        return 2 - 0.9 * torch.exp(-far) - 0.5 * torch.exp(-near) + 0.05 * (p["x"] ** 2).sum()
+
+    said = []
+    for loss in (wells, lambda p: 2 - 0.3 * p["x"].sum()):
+        objective = ln.Objective.from_function(loss, {"x": torch.zeros(2, dtype=torch.float64)})
+        chart = ln.Plane(objective.params, *({"x": torch.eye(2, dtype=torch.float64)[i]} for i in (0, 1)))
+        surface = ln.evaluate(objective, chart, ln.Points([[0.0, 0.0], *places]), engine=PLAIN, progress=False)
+        said.append(ln.report(surface)["minimum"])
+    assert said[0].level == "unknown" and "behind higher ground" in said[0].said
+    assert said[1].level == "warning"
+
+
 def test_an_error_that_hides_a_negative_eigenvalue_is_no_ok():
     surface = picture()
     assert ln.report(surface, curvature_at(surface, -0.05, 20.0, error=2.0))["saddle"].level == "unknown"

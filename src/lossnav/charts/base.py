@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -76,6 +77,7 @@ class Chart(ABC):
     affine: ClassVar[bool] = False
     knows_buffers = False  # whether the buffers of its points were known when it was fitted to an objective
     anchors: Anchors | None = None
+    files: Mapping[str, str] = MappingProxyType({})  # of the checkpoints on it, by the fingerprints of their weights
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
@@ -182,7 +184,9 @@ class Chart(ABC):
             network.require_held(anatomy)
         for point in points:
             point.require_buffers(anatomy)
+        files = {network.fingerprint: network.path for network in (chart._network, *points) if network.path}
         chart = copy.copy(chart)
+        chart.files = files or self.files
         chart.knows_buffers = True
         chart.anchors = None if chart.anchors is None else chart.anchors.fitted(objective)
         chart.directions = tuple(with_points(direction, ()) for direction in chart.directions)

@@ -88,8 +88,9 @@ FAR_BELOW = 100.0
 UNTYPICAL = 3.0
 """Standard deviations over random directions that the curvature of the picture may lie from their mean."""
 
-RESCALED = 0.1
-"""Part by which the picture's curvature may change where the weights are rescaled and the network is the same."""
+RESCALED = 0.001
+"""Part by which the picture's curvature may change where the weights are rescaled and the network is the same:
+directions follow to rounding, or they do not, by a part that grows with the factor."""
 
 SAME_LOSS = 1e-4
 """Relative difference of the losses of two networks that compute the same but for rounding in float32."""
