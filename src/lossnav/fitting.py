@@ -78,6 +78,7 @@ def match(
 
     Examples
     --------
+    >>> import torch
     >>> like = {"weight": torch.zeros(2)}
     >>> match({"epoch": 3, "ema": {"module.weight": torch.ones(2)}}, like).tensors
     {'weight': tensor([1., 1.])}
