@@ -23,7 +23,7 @@ from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, 
 from lossnav.lazy import LazyDirection
 from lossnav.moving import is_left_open
 from lossnav.networks import End, Network, differing
-from lossnav.nouns import require_directions
+from lossnav.nouns import described, require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -81,7 +81,7 @@ class Chart(ABC):
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
-        require_directions(directions, kind, len(self.dims))
+        require_directions(center, directions, kind, len(self.dims))
         if len(directions) != len(self.dims):
             raise ChartError(
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
@@ -112,7 +112,12 @@ class Chart(ABC):
             In the dtypes of the centre. At the origin every tensor is the centre's own, bit for bit. A `Checkpoint`
             with the buffers of the point, where there are any.
         """
-        numbers = np.asarray(coords, dtype=np.float64)
+        try:
+            numbers = np.asarray(coords, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ChartError(
+                f"Coordinates are numbers, and were {described(coords)}. Pass {[0.0] * len(self.dims)}, say."
+            ) from None
         if numbers.shape not in ((len(self.dims),), (1, len(self.dims))):
             raise ChartError(
                 f"Coordinates of shape {numbers.shape} do not fit ({', '.join(self.dims)}). "
