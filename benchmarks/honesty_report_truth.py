@@ -175,7 +175,9 @@ def _minima(loss: Array) -> int:
 
 
 def _precision(line: Any, truth: Truth) -> str | None:
-    return None if line.level != "ok" or line.values["error"] > 0 or truth.level == 0 else "no arithmetic is exact"
+    if line.level != "ok" or line.values["error"] > 0 or truth.loss is None or truth.level == 0:
+        return None
+    return "no arithmetic is exact"
 
 
 # ---------------------------------------------------------------------- of the directions

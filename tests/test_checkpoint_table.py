@@ -170,16 +170,25 @@ def with_args(model, folder):
     return saved({"model": model.state_dict(), "args": argparse.Namespace(lr=0.1)}, folder)
 
 
-def lora(model, folder, alpha=8):
-    """An adapter of the head, trained; the model becomes the one with it."""
+def with_adapter(model=None):
+    """A network with an adapter of its head that changes nothing yet; the network is the same every time."""
     peft = pytest.importorskip("peft")
-    tuned = peft.get_peft_model(model, peft.LoraConfig(r=2, lora_alpha=alpha, target_modules=["head"]))
+    torch.manual_seed(1)
+    return peft.get_peft_model(model or Net(), peft.LoraConfig(r=2, lora_alpha=8, target_modules=["head"]))
+
+
+def adapter(tuned, folder):
+    """An adapter, trained."""
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
     tuned.save_pretrained(str(folder / "adapter"))
     return folder / "adapter"
+
+
+def lora(model, folder):
+    return adapter(with_adapter(model), folder)
 
 
 def without(*words):
@@ -327,6 +336,7 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
         errors.CheckpointError,
         r"is a part of a distributed checkpoint. Pass its folder",
     ),
+    "PEFT adapter: folder, for a model that has it": (adapter, with_adapter),
     "PEFT adapter: folder, for the model without it": (
         lora,
         MISMATCH,
@@ -407,13 +417,13 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
 def row(name, folder):
     """Make a file; returns its path, the loss that it has in plain torch, and an objective of a new model."""
     make, *rest = ROWS[name]
-    kind = rest[0] if rest and issubclass(rest[0], nn.Module) else Net
+    kind = rest[0] if len(rest) == 1 else Net
     model = network(kind)
     if kind is Scaled:
         model.scale = Scaled.scale = 0.5
     path = make(model, folder)
     fresh = network(kind, seed=2)
-    return path, truth(model), ln.Objective(fresh, F.cross_entropy, data()), rest if kind is Net else []
+    return path, truth(model), ln.Objective(fresh, F.cross_entropy, data()), rest[-2:] if len(rest) == 2 else []
 
 
 @pytest.fixture(autouse=True)
@@ -438,15 +448,11 @@ def test_a_row_of_the_table(name, tmp_path):
     there = objective.at(path)
     assert there.evaluate(there.params)["loss"] == pytest.approx(loss, rel=1e-6)
     assert objective.evaluate(objective.params)["loss"] != pytest.approx(loss, rel=1e-3)  # else nothing was shown
-    loaded = checkpoints.load_into(network(type(objective_model(name)), seed=2), path)
+    loaded = checkpoints.load_into(network(ROWS[name][1] if len(ROWS[name]) == 2 else Net, seed=2), path)
     assert truth(loaded) == pytest.approx(loss, rel=1e-6)
     line = ln.Line(objective, ln.directions.between(objective, path))
     end = ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 2)))["loss"].values[1]
     assert end == pytest.approx(loss, rel=1e-6)
-
-
-def objective_model(name):
-    return (ROWS[name][1] if len(ROWS[name]) == 2 else Net)()
 
 
 def page_rows():

@@ -101,6 +101,20 @@ def test_checkpoints_lie_on_points_of_the_grid(n):
     assert np.abs(axis - 2.7).min() < 1e-12
 
 
+def test_one_of_several_state_dicts_by_its_name(project, net):
+    both = {name: net.network(seed).state_dict() for name, seed in (("student", 1), ("teacher", 2))}
+    torch.save(both, project / "both.pt")
+    refused = lossnav("evaluate", "net.py:objective", "--checkpoint", "both.pt", cwd=project)
+    assert refused.returncode == 1
+    assert "fit Sequential: student, teacher. Say which one, after two colons: both.pt::student" in refused.stderr
+    run("net.py:objective", "--checkpoint", "both.pt::student", "--to", "both.pt::teacher", "--grid", 5, cwd=project)
+    losses = ln.open(project / "run.zarr")["loss"].sel(alpha=[0.0, 1.0]).values
+    assert losses == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
+    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    info = lossnav("info", "run.zarr", cwd=project).stdout
+    assert "both.pt::student" in info
+
+
 def test_a_plane_and_a_volume_through_checkpoints(project, net):
     done = run(
         "net.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--to", "c.pt", "--grid", 11, "--json", cwd=project
@@ -136,6 +150,23 @@ def test_a_line_is_gone_on_with_from_its_store_alone(project, net):
     done = lossnav("resume", "run.zarr", cwd=project)
     assert done.returncode == 1
     assert "differs from the surface's in directions" in done.stderr
+
+
+def test_a_line_leads_along_what_is_frozen_too(project, net):
+    """Checkpoints that differ in frozen layers: at 1 lies the second one, not a part of it."""
+    (project / "frozen.py").write_text(
+        PROJECT + "model = network()\nmodel[0].requires_grad_(False)\n"
+        "objective = ln.Objective(model, 'cross_entropy', data())\n"
+    )
+    run("frozen.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--grid", 5, cwd=project)
+    surface = ln.open(project / "run.zarr")
+    assert surface["loss"].sel(alpha=[0.0, 1.0]).values == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
+    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    between = ("frozen.py:objective", "--checkpoint", "a.pt", "--to", "b.pt")
+    run(*between, "--grid", 9, "--subset", 20, "-o", "s.zarr", cwd=project)
+    assert lossnav("resume", "s.zarr", cwd=project).returncode == 0
+    again = run(*between, "--grid", 11, "--subset", 20, "--control", 6, "-o", "c.zarr", cwd=project)
+    assert "residual error" in again.stdout
 
 
 def test_a_checkpoint_without_statistics_is_an_end_where_that_is_asked_for(project, net):
@@ -262,6 +293,8 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
     [
         (("--to", "b.pt", "--chart", "plane"), "1 checkpoint(s) beside the first span a line, not a plane"),
         (("--to", "b.pt", "--directions", "hessian"), "Leave out --directions"),
+        (("--to", "b.pt", "--exclude", "bias"), "what lies between checkpoints is as it is"),
+        (("--save-directions", "--seeds", "2"), "--save-directions is for one surface of one seed"),
         (("--to", "b.pt", "--to", "b.pt"), "b.pt is named twice"),
         (("--to", "a.pt", "--to", "b.pt", "--to", "c.pt", "--to", "d.pt"), "span more than a volume"),
         (("--to", "b.pt", "--seeds", "3"), "--seeds draws random directions anew"),

@@ -150,3 +150,19 @@ def test_every_link_of_the_documents_leads_somewhere():
     for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("design/*.md")]:
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
             assert target.startswith("http") or (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_lora(tmp_path):
+    pytest.importorskip("peft")
+    assert len((ROOT / "examples" / "lora.py").read_text().splitlines()) <= 30
+    said = run("lora.py", cwd=tmp_path)
+    surface = ln.open(tmp_path / "lora.zarr")
+    objective = surface.attrs["objective"]
+    names = {name for recipe in surface.attrs["chart"]["directions"] for name in recipe["norms"]}
+    assert names and all("lora_" in name for name in names)
+    assert objective["moves"]["params"] == "trainable"
+    assert objective["parameters"] == 2 * 4 * (32 + 96)  # of two layers, rank 4, from 32 to 3 x 32
+    assert objective["parameters_held"] > 20_000
+    assert f"{objective['parameters_held']:,} parameters of the model" in said
+    assert "which are not trained (requires_grad is False); 1,024 may move" in said
+    assert 0 < float(surface["loss"].min()) < float(surface["loss"].max())

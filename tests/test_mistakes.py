@@ -31,6 +31,7 @@ from lossnav.errors import (
     ObjectiveError,
     OptionError,
     SamplerError,
+    SpecError,
     StructureMismatchError,
 )
 
@@ -62,6 +63,11 @@ class Pixels(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         return self.net(pixel_values)
+
+
+class Masked(Pixels):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.net(x) * mask
 
 
 class Losses(nn.Module):
@@ -159,6 +165,18 @@ def quantised() -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return torch.ao.quantization.quantize_dynamic(net(), {nn.Linear}, dtype=torch.qint8)
+
+
+def command(*words: str) -> None:
+    """What a command raises; it prints the same and ends with 1, or 2 for usage."""
+    from typer.testing import CliRunner
+
+    from lossnav import cli
+
+    done = CliRunner().invoke(cli.app, list(words))
+    assert done.exit_code in (1, 2)
+    kind, _, message = done.output.strip().partition(": ")
+    raise getattr(ln.errors, kind)(message)
 
 
 def used_up() -> Any:
@@ -304,6 +322,39 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         StructureMismatchError,
         ["shape (67,)"],
     ),
+    "Line(direction, params)": (
+        lambda: ln.Line(directions(1)[0], objective().params),
+        DirectionError,
+        ["ln.Line(objective.params, d1)"],
+    ),
+    "Plane(d1, d2)": (lambda: ln.Plane(*directions()), DirectionError, ["ln.Plane(objective.params, d1, d2)"]),
+    "Line(model, file)": (lambda: ln.Line(MODEL, "b.pt"), DirectionError, ["'b.pt'", "ln.directions.between"]),
+    "moments(model, optimizer)": (
+        lambda: ln.directions.moments(MODEL, torch.optim.Adam(MODEL.parameters())),
+        OptionError,
+        ["ln.directions.moments(optimizer, model)"],
+    ),
+    "ensemble of one chart": (
+        lambda: ln.ensemble(objective(), line(), ln.Grid(alpha=AXIS)),
+        OptionError,
+        ["a chart", "lambda seed: ln.Line("],
+    ),
+    "coordinates that are words": (lambda: line()("a"), ChartError, ["'a'", "[0.0]"]),
+    "a point without brackets": (lambda: line()(0.5), ChartError, ["(alpha)"]),
+    "explore(objective, grid)": (lambda: ln.explore(objective(), ln.Grid(alpha=AXIS)), OptionError, ["a sampler"]),
+    # reports and the command line
+    "report(objective)": (lambda: ln.report(objective()), OptionError, ["an objective", "path"]),
+    "report(surface, objective)": (lambda: ln.report(surface(), objective()), NotASurfaceError, ["ln.evaluate"]),
+    "report of nothing": (lambda: ln.report("nothing.zarr"), NotASurfaceError, ["no nothing.zarr"]),
+    "a SPEC without a name": (lambda: command("evaluate", "mine.py"), SpecError, ["'mine.py'", "file.py:name"]),
+    "a SPEC of no file": (lambda: command("evaluate", "mine.py:objective"), SpecError, ["no file mine.py"]),
+    "a surface for a SPEC": (lambda: command("evaluate", "run.zarr"), SpecError, ["file.py:name"]),
+    "a SPEC for a surface": (lambda: command("report", "mine.py:objective"), NotASurfaceError, ["*.zarr"]),
+    "a picture of another ending": (
+        lambda: ln.plot.write("contour", surface(), "a.xyz"),
+        OptionError,
+        ["'.xyz'", ".png"],
+    ),
     # numbers and axes
     "n=0": (lambda: directions(0), OptionError, ["n=0", "1 or more"]),
     "n='2'": (lambda: directions("2"), OptionError, ["'2'", "n=2"]),
@@ -350,6 +401,8 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         OptionError,
         ["a surface", "path"],
     ),
+    "a point set as a dict": (lambda: ln.Points({"alpha": [0, 1]}), SamplerError, ["a dict", "[[0, 0], [0.5, 1]]"]),
+    "a trajectory in a surface": (lambda: ln.Trajectory(net(), store=surface()), OptionError, ["a surface", "path"]),
     # the model
     "a class for a model": (lambda: made(nn.Linear), OptionError, ["the class Linear", "instance"]),
     "a state dict for a model": (lambda: made(net().state_dict()), OptionError, ["build the model", "load_state_dict"]),
@@ -448,6 +501,18 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         OptionError,
         ["(p, b)", "data="],
     ),
+    "seed=None of an objective": (lambda: made(seed=None), OptionError, ["seed=None", "whole number"]),
+    "classes for scores": (lambda: made(Wrapped(lambda h: h.argmax(1))), DataError, ["int64", "without argmax"]),
+    "classes along the last axis": (
+        lambda: made(nn.Linear(4, 3), data=(X.reshape(4, 5, 4), Y.reshape(4, 5))),
+        DataError,
+        ["(4, 5, 3)", "axis 1", "movedim(-1, 1)"],
+    ),
+    "an argument that is missing": (
+        lambda: made(Masked()),
+        DataError,
+        ["takes x, mask", "data=(x, mask, y)"],
+    ),
     # the data
     "no targets": (lambda: made(data=X), DataError, ["no targets", "(x, y)"]),
     "targets None": (lambda: made(data=(X, None)), DataError, ["(x, y)"]),
@@ -485,6 +550,8 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         ["answer", "labels"],
     ),
     "graphs": (lambda: made(OverGraph(), data=GRAPHS), DataError, ["a Graph", "edge_index", "(model(batch), batch.y)"]),
+    "(train, test)": (lambda: made(data=(Samples(), Samples())), DataError, ["a tuple of 2", "data=test_data"]),
+    "data_budget='1 GB'": (lambda: made(data_budget="1 GB"), DataError, ["'1 GB'", "bytes"]),
     "a class for a data set": (lambda: made(data=Samples), DataError, ["the class Samples", "instance"]),
     "a path for data": (lambda: made(data="data/"), DataError, ["'data/'"]),
     "a generator that is used up": (lambda: made(data=used_up()), DataError, ["generator", "list"]),

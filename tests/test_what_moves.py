@@ -548,3 +548,52 @@ def test_a_line_between_frozen_networks_is_gone_on_with(tmp_path):
         assert (done["status"] == 1).all()
         np.testing.assert_allclose(done["loss"].values[[0, -1]], [loss_of(a), loss_of(b)], rtol=1e-6)
     assert "mean_eigenvalue" in ln.report(done, objective=objective, chart=line).to_json()
+
+
+def test_the_report_says_what_moves():
+    a, b = network(0), network(1)
+    objective, grid = objective_of(a), ln.Grid(alpha=(0, 1, 3))
+    drawn = ln.evaluate(objective, ln.Line(a, *ln.directions.random(objective)), grid, progress=False)
+    held = ln.report(drawn)["held still"]
+    assert "25 parameters of the model (0.weight, 0.bias)" in held.said
+    assert "not trained" in held.said and "48 may move" in held.said
+    assert 'params="all"' in held.do
+    between_them = ln.report(ln.evaluate(objective, ln.Line(a, between(a, b)), grid, progress=False))["held still"]
+    assert "25 parameters that are not trained" in between_them.said
+    assert "checkpoints on the chart differ" in between_them.said
+    whole = objective.moving("all")
+    everything = ln.evaluate(
+        whole, ln.Line(whole.params, *ln.directions.random(whole, exclude=())), grid, progress=False
+    )
+    assert "(params='all')" in ln.report(everything)["held still"].said
+
+
+# ---------------------------------------------------------------------- of PEFT
+
+
+def test_lora_moves_its_adapters():
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    base = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    model = peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules=["0", "2"], init_lora_weights=False))
+    model.eval()
+    objective = objective_of(model)
+    assert len(objective.params) == 4
+    assert all("lora_" in name for name in objective.params)
+    there = {name: tensor + 0.1 for name, tensor in objective.params.items()}
+    moved = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in moved.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1)
+    assert objective.evaluate(there)["loss"] == pytest.approx(loss_of(moved), rel=1e-6)
+    other = copy.deepcopy(moved)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            if "base_layer.bias" in name:
+                parameter.add_(0.2)  # another base, frozen too
+    for end in (moved, other):
+        line = ln.Line(objective, between(objective, end))
+        surface = ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 2)), progress=False)
+        np.testing.assert_allclose(surface["loss"].values, [loss_of(model), loss_of(end)], rtol=1e-6)
+    assert ln.curvature.Hessian(objective).size == sum(tensor.numel() for tensor in objective.params.values())

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lossnav import contents, rng
 from lossnav import params as algebra
@@ -89,6 +89,8 @@ class Batches:
             batch_size = default_batch_size(device)
         if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
             raise DataError(f"batch_size is {described(batch_size)}. Pass a whole number from 1 upwards.")
+        if not isinstance(budget, int | float | np.number):
+            raise DataError(f"data_budget is {described(budget)}. Pass a number of bytes: data_budget=4 * 2**30.")
         if batch_size < 1:
             raise DataError(f"batch_size is {batch_size}. Pass a whole number from 1 upwards.")
         self.device, self.float_dtype, self.seed = device, float_dtype, seed
@@ -415,6 +417,12 @@ def _as_iterable(source: Any, batch_size: int) -> Any:
             f"The data is {described(source)}, of pandas or the like. Pass tensors: "
             "(torch.tensor(x.to_numpy(), dtype=torch.float32), torch.tensor(y.to_numpy()))."
         )
+    for part in source if isinstance(source, tuple | list) else ():
+        if isinstance(part, Dataset | DataLoader):
+            raise DataError(
+                f"The data is {described(source)}, and one of them is {described(part)}, a set of data by itself. Pass "
+                "one, such as the test data: data=test_data."
+            )
     for part in source if isinstance(source, tuple | list) else [source]:
         if isinstance(part, np.ndarray) and part.dtype.kind not in "biufc":
             raise DataError(

@@ -210,6 +210,8 @@ def _positions(scene: _Scene) -> str:
     given = len(batch) if scene.loss.function is None else len(batch) - 1
     plain = all(isinstance(part, int | float | list) for part in batch)
     line = "(torch.tensor(x), torch.tensor(y))" if plain else ""
+    if not plain and "missing" in str(scene.error):
+        line = f"({', '.join(_arguments(scene.model))}{'' if scene.loss.function is None else ', y'})"
     line = f"Pass data={line}." if line else "Pass forward=lambda model, batch: (model(batch[0]), batch[-1])."
     return (
         f"A batch is {described(batch)} and all but the last are the arguments of the model: it was given {given} and "
@@ -277,6 +279,17 @@ def _labels(scene: _Scene) -> str:
     classes = outputs.shape[1] if outputs.dim() > 1 else outputs.shape[0]
     fitting = outputs.shape[:1] + outputs.shape[2:]
     given = f"{tuple(targets.shape)} {_dtype(targets)}"
+    if not outputs.is_floating_point():
+        return (
+            f"The model returns {_inner(outputs)}, classes as it seems, and {scene.loss.name} needs a score of each "
+            "class. Let the model return its scores, without argmax."
+        )
+    if outputs.dim() > 2 and targets.shape == outputs.shape[:-1] and targets.shape != fitting:
+        return (
+            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}; {scene.loss.name} "
+            "takes the classes along axis 1. Pass forward=lambda model, batch: (model(batch[0]).movedim(-1, 1), "
+            "batch[-1])."
+        )
     if targets.shape == outputs.shape and not targets.is_floating_point():
         return (
             f"The targets are {given}, of the shape of the outputs: one yes or no a class. Classes are whole numbers, "

@@ -712,6 +712,11 @@ def moments(
     >>> first["weight"]
     tensor([[ 0.1000, -0.2000]])
     """
+    if isinstance(optimizer, nn.Module) or not isinstance(model, nn.Module | Objective):
+        raise OptionError(
+            f"The order is ln.directions.moments(optimizer, model), and it was given {described(optimizer)} and "
+            f"{described(model)}. Pass the optimiser first."
+        )
     saved = optimizer.state_dict() if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     names = _trained_names(optimizer, saved, model)
     every = dict(model.named_parameters()) if isinstance(model, nn.Module) else model.params

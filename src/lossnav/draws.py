@@ -238,7 +238,7 @@ class Draws:
             if weights is not None:
                 scale = block(weights, piece).abs().to("cpu", torch.float64)
                 drawn = {j: numbers * scale for j, numbers in drawn.items()}
-            if spread is None:
+            if spread is None or matrix is None:
                 yield piece, {i: drawn[i] for i in wanted}
                 continue
             here = spread[:, :, piece.rows, piece.columns if spread.shape[3] > 1 else slice(None)]

@@ -15,6 +15,7 @@ from lossnav.charts import Chart
 from lossnav.errors import EvaluationError, Interrupted, OptionError, PointsFailedWarning
 from lossnav.evaluation import evaluate, losses_of, require_fit
 from lossnav.files import Parts
+from lossnav.nouns import described, require
 from lossnav.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.surface import FAILED, join_seeds, jsonable, save_surface
@@ -75,6 +76,15 @@ def ensemble(
     >>> ln.ensemble(objective, lines, ln.Grid(alpha=(-1, 1, 5)), seeds=range(3)).sizes["seed"]
     3
     """
+    require(objective, "objective")
+    require(sampler, "sampler")
+    if not callable(chart_of) or hasattr(chart_of, "fitted"):
+        raise OptionError(
+            f"An ensemble makes a chart of every seed, and was given {described(chart_of)}. Pass a function of it: "
+            "lambda seed: ln.Line(objective.params, *ln.directions.random(objective, seed=seed))."
+        )
+    if not isinstance(seeds, Iterable):
+        raise OptionError(f"The seeds are {described(seeds)}. Pass several: seeds=range(10).")
     chosen = [int(seed) for seed in seeds]
     if not chosen or len(set(chosen)) != len(chosen):
         raise OptionError("Each seed is needed once, and one at least. Pass seeds=range(10).")

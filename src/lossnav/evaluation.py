@@ -547,11 +547,7 @@ class _Run:
             self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
         if sampling := _sampling(objective, chart, center):
             self.made_of["sampling"] = surfaces.jsonable(sampling)
-        if foreign := _foreign_buffers(objective, chart):
-            self.made_of["foreign_buffers"] = foreign
-        if (still := chart.still()) is not None:
-            sizes = {name: tensor.numel() for name, tensor in chart.center.items()}
-            self.made_of["still"] = {"entries": sum(sizes.values()), "of": {n: [k, sizes[n]] for n, k in still.items()}}
+        self.made_of |= about_chart(objective, chart)
         self.created: dict[str, str] = {}
         self.points: list[Point] = []
         self.rows: list[Mapping[str, float]] = []
@@ -873,6 +869,19 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
             "augmentation, or pass check=False to accept the noise."
         )
     return first
+
+
+def about_chart(objective: Objective, chart: Chart) -> dict[str, Any]:
+    """What a surface says of its chart beside its recipe (docs/schema.md): buffers, files, and what does not move."""
+    said: dict[str, Any] = {}
+    if foreign := _foreign_buffers(objective, chart):
+        said["foreign_buffers"] = foreign
+    if chart.files:
+        said["checkpoints"] = dict(chart.files)
+    still = chart.still()
+    sizes = {name: tensor.numel() for name, tensor in chart.center.items()}
+    of = None if still is None else {name: [count, sizes[name]] for name, count in still.items()}
+    return said | {"still": None if of is None else {"entries": sum(sizes.values()), "of": of}}
 
 
 def _foreign_buffers(objective: Objective, chart: Chart) -> list[str]:

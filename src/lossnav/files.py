@@ -44,6 +44,7 @@ def require_writable(
     OutputNotWritableError
         If the folder cannot be made or written, or it is a URL.
     """
+    require_place(path)
     if is_url(path):
         raise OutputNotWritableError(
             f"{path} is a URL, and this result is written to a folder. Choose one; a single run takes a URL: "

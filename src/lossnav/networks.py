@@ -20,6 +20,7 @@ from lossnav import checkpoints
 from lossnav import params as algebra
 from lossnav.checkpoints import Anatomy
 from lossnav.errors import CheckpointMismatchError, OptionError, StructureMismatchError
+from lossnav.files import is_url
 from lossnav.objective import Objective
 from lossnav.params import Checkpoint, Params
 
@@ -45,6 +46,8 @@ class Network:
     decides : bool
         Whether it is an objective, by which others are sorted.
     in_file : bool
+    path : str
+        Of its file; empty where it is in none.
     extra : mapping of str to object
         The extra state of its modules, as far as it is known.
     """
@@ -56,6 +59,7 @@ class Network:
     anatomy: Anatomy | None = None
     decides: bool = False
     in_file: bool = False
+    path: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
@@ -169,14 +173,15 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
         return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra)
     if isinstance(end, str | os.PathLike):
         source = f"The checkpoint {os.fspath(end)}"
+        path = os.fspath(end) if is_url(end) else os.path.abspath(os.path.expanduser(end))
         if anatomy is None:
-            return _loose(checkpoints.load(end), source, in_file=True)
+            return replace(_loose(checkpoints.load(end), source, in_file=True), path=path)
         given = checkpoints.stored(end)
         found = anatomy.match(given)
         params, held, buffers = anatomy.split(found.tensors)
         if given.adapter is not None:  # which has none of its own
             buffers = anatomy.buffers
-        return Network(params, held, buffers, source, anatomy, in_file=True, extra=found.extra)
+        return Network(params, held, buffers, source, anatomy, in_file=True, path=path, extra=found.extra)
     if isinstance(end, Checkpoint):
         return Network(algebra.detach(end), {}, end.buffers, "A point of a chart")
     if isinstance(end, Mapping):

@@ -85,23 +85,26 @@ def require(value: T, noun: Noun, name: str | None = None) -> T:
     raise OptionError(f"The {name or noun} is {described(value)}. {line}")
 
 
-def require_directions(directions: tuple[Any, ...], kind: str, wanted: int) -> None:
-    """Raise unless each is a mapping of names to tensors, and there are as many as a chart has coordinates.
+def require_directions(center: Any, directions: tuple[Any, ...], kind: str, wanted: int) -> None:
+    """Raise unless each is a mapping of names to tensors, and the centre is none of them.
 
     Raises
     ------
-    ChartError
-        By the caller, where only their number is wrong.
     DirectionError
-        If one is something else.
+        If one is something else; it says what.
     """
+    if _kind(center) == "direction":
+        raise DirectionError(
+            f"The centre of a {kind} is a direction. First comes the centre, then {wanted} of them: "
+            f"ln.{kind}(objective.params, {', '.join(['d1', 'd2', 'd3'][:wanted])})."
+        )
     for direction in directions:
         if isinstance(direction, list | tuple) and direction and all(_is_mapping(part) for part in direction):
             raise DirectionError(
                 f"A {kind} takes each direction by itself, and one of them is a {type(direction).__name__} of "
                 f"{len(direction)}. Put a star before it: ln.{kind}(center, *directions)."
             )
-        if _kind(direction) in ("model", "objective"):
+        if _kind(direction) in ("model", "objective", "text") or isinstance(direction, os.PathLike):
             raise DirectionError(
                 f"A direction of a {kind} is {described(direction)}, which is a point. Pass the way there: "
                 "ln.directions.between(center, other)."

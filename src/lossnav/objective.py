@@ -228,6 +228,7 @@ class Objective:
         if not isinstance(model, nn.Module):
             raise _no_model(model, loss)
         self.mode, self.bn = _mode(mode, bn)
+        _require_seed(seed)
         require_initialised(model)
         _require_floating(model)
         if self.mode == "eval":
@@ -1256,6 +1257,11 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     return frozenset(f"{n}.{leaf}" if n else leaf for n, _ in layers for leaf in ("running_mean", "running_var"))
+
+
+def _require_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
+        raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number.")
 
 
 def require_weights(params: Any, what: str) -> None:

@@ -82,10 +82,10 @@ def resume(
     kept = beside(store) if is_local(store) or is_url(store) else None
     view = (said["objective"].get("origin") or {}).get("view")
     if view is not None and not (kept is not None and is_there_file(kept)):
-        chart = views.again(objective, view).chart
+        chart = views.again(objective.moving(objective.moves), view).chart  # as it was before it met this chart
         require_same(chart, said["chart"])
     else:
-        chart = open_chart(said["chart"], objective, kept)
+        chart = open_chart(said["chart"], objective, kept, said.get("checkpoints"))
     if engine is None:
         from lossnav.engines import Local
 

@@ -127,6 +127,11 @@ def view_of(
     ('alpha',)
     """
     if to:
+        if normalize or distribution or exclude is not None:
+            raise OptionError(
+                "--normalize, --distribution and --exclude are of directions that are drawn; what lies between "
+                "checkpoints is as it is. Leave them out."
+            )
         return _through(objective, chart, list(to), kinds, trajectory, missing_buffers)
     names, kind = list(kinds) or ["random"], kind_of(chart, kinds)
     dims = CHARTS[kind].dims

@@ -197,6 +197,24 @@ def test_another_basin_is_no_reason_to_call_a_centre_no_minimum():
     assert slope.level == "warning" and "alpha = 2" in slope.said
 
 
+def test_basins_are_told_apart_on_points_of_no_grid_too():
+    """By a triangulation of them; a slope is one all the same."""
+    places = np.random.default_rng(0).uniform(-1, 2, (400, 2))
+
+    def wells(p):
+        far, near = (((p["x"] - x) ** 2).sum() / 0.2 for x in (torch.tensor([1.2, 1.2]).double(), 0.0))
+        return 2 - 0.9 * torch.exp(-far) - 0.5 * torch.exp(-near) + 0.05 * (p["x"] ** 2).sum()
+
+    said = []
+    for loss in (wells, lambda p: 2 - 0.3 * p["x"].sum()):
+        objective = ln.Objective.from_function(loss, {"x": torch.zeros(2, dtype=torch.float64)})
+        chart = ln.Plane(objective.params, *({"x": torch.eye(2, dtype=torch.float64)[i]} for i in (0, 1)))
+        surface = ln.evaluate(objective, chart, ln.Points([[0.0, 0.0], *places]), engine=PLAIN, progress=False)
+        said.append(ln.report(surface)["minimum"])
+    assert said[0].level == "unknown" and "behind higher ground" in said[0].said
+    assert said[1].level == "warning"
+
+
 def test_an_error_that_hides_a_negative_eigenvalue_is_no_ok():
     surface = picture()
     assert ln.report(surface, curvature_at(surface, -0.05, 20.0, error=2.0))["saddle"].level == "unknown"
@@ -256,6 +274,25 @@ def test_what_is_zero_in_every_direction_is_counted_and_named():
     everything = ln.directions.random(objective, n=2, normalize=None, exclude=())
     surface = ln.evaluate(objective, ln.Plane(objective.params, *everything), grid, progress=False)
     assert ln.report(surface)["held still"].said == "Every parameter (23) moves along the directions."
+
+
+@pytest.mark.parametrize("kind", ["Line", "Plane", "Volume", "RescaledLine", "RescaledBilinear"])
+def test_what_a_chart_holds_still_is_what_no_point_of_it_moves(kind):
+    """Counted from points of the chart; one filter and one tensor of the centre are zero, one direction has zeros."""
+    generator = torch.Generator().manual_seed(3)
+    center = {name: torch.randn(4, 3, generator=generator).double() for name in ("a", "b", "c")}
+    center["a"][1], center["b"] = 0, torch.zeros(4, 3).double()
+    ways = [{name: torch.randn(4, 3, generator=generator).double() for name in center} for _ in range(3)]
+    for way in ways:
+        way["a"][:2], way["c"] = 0, torch.zeros(4, 3).double()
+    count = {"Line": 1, "Plane": 2, "Volume": 3, "RescaledLine": 1, "RescaledBilinear": 2}[kind]
+    chart = getattr(ln.charts, kind)(center, *ways[:count])
+    places = np.random.default_rng(0).uniform(0.1, 0.9, (8, count))
+    moved = {name: torch.zeros(4, 3, dtype=torch.bool) for name in center}
+    for place in places:
+        for name, tensor in chart(place).items():
+            moved[name] |= tensor != center[name]
+    assert chart.still() == {name: int((~where).sum()) for name, where in moved.items() if not where.all()}
 
 
 @pytest.mark.parametrize(("bend", "words"), [(1e9, "smallest that is tried"), (1e-4, "capped")])

@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, 
 from lossnav.lazy import LazyDirection
 from lossnav.moving import is_left_open
 from lossnav.networks import End, Network, differing
-from lossnav.nouns import require_directions
+from lossnav.nouns import described, require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
 
@@ -76,10 +77,11 @@ class Chart(ABC):
     affine: ClassVar[bool] = False
     knows_buffers = False  # whether the buffers of its points were known when it was fitted to an objective
     anchors: Anchors | None = None
+    files: Mapping[str, str] = MappingProxyType({})  # of the checkpoints on it, by the fingerprints of their weights
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         kind = type(self).__name__
-        require_directions(directions, kind, len(self.dims))
+        require_directions(center, directions, kind, len(self.dims))
         if len(directions) != len(self.dims):
             raise ChartError(
                 f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
@@ -110,7 +112,12 @@ class Chart(ABC):
             In the dtypes of the centre. At the origin every tensor is the centre's own, bit for bit. A `Checkpoint`
             with the buffers of the point, where there are any.
         """
-        numbers = np.asarray(coords, dtype=np.float64)
+        try:
+            numbers = np.asarray(coords, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise ChartError(
+                f"Coordinates are numbers, and were {described(coords)}. Pass {[0.0] * len(self.dims)}, say."
+            ) from None
         if numbers.shape not in ((len(self.dims),), (1, len(self.dims))):
             raise ChartError(
                 f"Coordinates of shape {numbers.shape} do not fit ({', '.join(self.dims)}). "
@@ -177,7 +184,9 @@ class Chart(ABC):
             network.require_held(anatomy)
         for point in points:
             point.require_buffers(anatomy)
+        files = {network.fingerprint: network.path for network in (chart._network, *points) if network.path}
         chart = copy.copy(chart)
+        chart.files = files or self.files
         chart.knows_buffers = True
         chart.anchors = None if chart.anchors is None else chart.anchors.fitted(objective)
         chart.directions = tuple(with_points(direction, ()) for direction in chart.directions)

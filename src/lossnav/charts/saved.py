@@ -22,6 +22,7 @@ from lossnav.directions import Direction
 from lossnav.errors import ChartError
 from lossnav.files import is_there_file, is_url
 from lossnav.lazy import LazyDirection
+from lossnav.networks import Network, network_of
 
 if TYPE_CHECKING:
     from lossnav.objective import Objective
@@ -63,7 +64,10 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
 
 
 def open_chart(
-    description: Mapping[str, Any], objective: Objective | None = None, kept: str | os.PathLike[str] | None = None
+    description: Mapping[str, Any],
+    objective: Objective | None = None,
+    kept: str | os.PathLike[str] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> Chart:
     """Make a chart again from what a surface says of it.
 
@@ -75,6 +79,8 @@ def open_chart(
         Whose parameters are the centre, where no tensors were kept.
     kept : path or fsspec URL, optional
         What `save_chart` wrote.
+    files : mapping of str to str, optional
+        ``surface.attrs["checkpoints"]``: files of the checkpoints on the chart, by the fingerprints of their weights.
 
     Raises
     ------
@@ -107,9 +113,27 @@ def open_chart(
     elif objective is None:
         raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
     else:
-        chart = kind(objective.params, *_drawn(recipes, objective))
+        chart = _by_files(kind, description, objective, files or {})
     require_same(chart, description)
     return chart
+
+
+def _by_files(kind: Any, description: Mapping[str, Any], objective: Objective, files: Mapping[str, str]) -> Chart:
+    """Make a chart from recipes, by an objective and those files of checkpoints on the chart that are still there."""
+    recipes = description["directions"]
+    ends = [path for path in files.values() if os.path.exists(path.partition("::")[0])]
+    if not ends:
+        own = network_of(objective)
+        chart: Chart = kind(objective.params, *_drawn(recipes, objective, {own.fingerprint: own}))
+        return chart
+    networks = [network_of(objective), *(network_of(path, objective.anatomy) for path in ends)]
+    named = (network for network in networks if algebra.fingerprint(network.params) == description.get("center"))
+    middle = next(named, networks[0])
+    around = objective
+    if middle is not networks[0]:
+        around = objective.around(algebra.Checkpoint(middle.params, middle.buffers))
+    chart = kind(middle, *_drawn(recipes, around, {network.fingerprint: network for network in networks}))
+    return chart.fitted(objective)
 
 
 def require_same(chart: Chart, description: Mapping[str, Any]) -> None:
@@ -128,11 +152,21 @@ def require_same(chart: Chart, description: Mapping[str, Any]) -> None:
         )
 
 
-def _drawn(recipes: Sequence[Mapping[str, Any]], objective: Objective) -> list[Direction | LazyDirection]:
-    """Draw directions from their recipes; those of one call together, as they were."""
+def _drawn(
+    recipes: Sequence[Mapping[str, Any]], objective: Objective, ends: Mapping[str, Network]
+) -> list[Direction | LazyDirection]:
+    """Make directions from their recipes; those of one call together, as they were."""
     calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
-    made = []
+    made: list[Direction | LazyDirection] = []
     for recipe in recipes:
+        points = recipe.get("points") or [recipe.get(name) for name in ("start", "end")]
+        if recipe["kind"] in ("between", "through") and all(point in ends for point in points):
+            networks = [ends[point] for point in points]
+            if recipe["kind"] == "between":
+                made.append(directions.between(*networks))
+            else:
+                made.append(directions.through(*networks, orthogonal=recipe["orthogonal"])[recipe["index"]])
+            continue
         if recipe["kind"] not in _MAKERS:
             raise ChartError(
                 f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "

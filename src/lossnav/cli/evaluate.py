@@ -138,9 +138,10 @@ def evaluate(
     if control is not None:
         _require_control(control, points, len(dims), subset, sampler, auto_range, seeds)
     alone = seeds == 1 and control is None
-    for option, is_set in (("--keep-samples", keep_samples), ("--trajectory", trajectory is not None)):
+    for_one = {"keep-samples": keep_samples, "save-directions": save_directions, "trajectory": trajectory is not None}
+    for option, is_set in for_one.items():
         if is_set and not alone:
-            raise OptionError(f"{option} is for one surface of one seed: leave out --seeds and --control.")
+            raise OptionError(f"--{option} is for one surface of one seed: leave out --seeds and --control.")
     if seeds > 1 and (to or any(word != "random" for word in kinds or ())):
         raise OptionError("--seeds draws random directions anew for each seed. Leave it out, or --to and --directions.")
     if not dry_run and not (alone and is_url(out)):

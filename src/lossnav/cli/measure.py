@@ -118,7 +118,7 @@ def report(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Say what a stored picture can and cannot say: warnings, notes, and what to do."""
+    """Say what a stored picture can and cannot say: warnings, notes, what is not known, and what to do."""
     from lossnav.reports import report as run
     from lossnav.resuming import objective_of
     from lossnav.surface import open_surface

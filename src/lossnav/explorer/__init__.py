@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from lossnav.errors import OptionError
 from lossnav.files import Place
+from lossnav.nouns import require
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart
@@ -106,6 +107,7 @@ def explore(
             )
         from lossnav.explorer.starting import begin
 
+        require(chart, "chart")
         desk = begin(objective, chart, ends, store=store, overwrite=overwrite, engine=engine)
     elif chart is not None:
         raise OptionError("A chart goes with an objective. Pass ln.explore(objective, chart), or a stored surface.")

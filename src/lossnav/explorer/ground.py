@@ -26,6 +26,7 @@ from lossnav.acceleration.kernel import Kernel, compiling_later
 from lossnav.charts import meet
 from lossnav.engines import Local
 from lossnav.errors import LossnavWarning
+from lossnav.evaluation import about_chart
 from lossnav.explorer.session import KIND, Place, key
 from lossnav.journal import Row
 from lossnav.store import Store
@@ -94,7 +95,7 @@ class Ground:
             self.base = np.array([earlier.attrs["sampler"]["axes"][dim][:2] for dim in chart.dims], np.float64)
         self.plain = PointFunction(objective, chart)
         self.function: Any = self.plain
-        self.made_of = {"objective": objective.describe(), "chart": chart.describe()}
+        self.made_of = {"objective": objective.describe(), "chart": chart.describe()} | about_chart(objective, chart)
         self.center: dict[str, float] = {}
         self.errors: list[str] = []
         self.seconds, self.computed = 0.0, 0

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lossnav.reports import thresholds
 from lossnav.reports.findings import MEASURE, Finding, Level, unknown
@@ -141,29 +142,31 @@ def _lowest(subject: Subject, level: float) -> tuple[_Fall, _Fall | None]:
     """
     near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
     below = _downhill(subject, near, level)
-    if lowest in below:
+    if below[lowest]:
         return _fall_to(subject, level, lowest, near), None
-    inside = min(below, key=lambda i: float(subject.losses[i]))
+    inside = int(np.flatnonzero(below)[subject.losses[below].argmin()])
     beside = _fall_to(subject, level, lowest, near)
     return _fall_to(subject, level, inside, near), beside if beside.fall > 0 else None
 
 
-def _downhill(subject: Subject, start: int, level: float) -> set[int]:
+def _downhill(subject: Subject, start: int, level: float) -> NDArray[np.bool_]:
     """Points that a way of steps to neighbours leads to from the centre and never up; it itself among them.
 
     The centre may lie between points: all that are about as near are begun from, where they are no higher than it.
+    Where nothing is known of what lies beside what, every point that is lower.
     """
-    reach = float(subject.distances[start]) * (1 + 1e-6)
     about = level + _SAME * abs(level)  # a faster way rounds otherwise
-    waiting = [i for i in np.flatnonzero(subject.distances <= reach).tolist() if subject.losses[i] <= about]
-    seen = {start, *waiting}
-    while waiting:
-        at = waiting.pop()
-        for beside in subject.neighbours(at):
-            if beside not in seen and subject.losses[beside] <= subject.losses[at]:
-                seen.add(beside)
-                waiting.append(beside)
-    return seen
+    if subject.edges is None:
+        reached: NDArray[np.bool_] = subject.losses <= about
+    else:
+        both = np.concatenate([subject.edges, subject.edges[:, ::-1]])
+        above, below = both[subject.losses[both[:, 1]] <= subject.losses[both[:, 0]]].T
+        reach = float(subject.distances[start]) * (1 + 1e-6)
+        reached = (subject.distances <= reach) & (subject.losses <= about)
+        while (new := reached[above] & ~reached[below]).any():
+            reached[below[new]] = True
+    reached[start] = True
+    return reached
 
 
 def _fall_to(subject: Subject, level: float, i: int, near: int) -> _Fall:
@@ -244,6 +247,16 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
     if convex is False:
         said = f"{slice_words} {hessian} bends downwards too: {ends}."
         return Finding("saddle", "ok", said, values=values)
+    if thresholds.SADDLE < ratio <= (noise := _noise_of_subset(subject)):
+        return Finding(
+            "saddle",
+            "note",
+            f"{slice_words} {hessian} has a negative eigenvalue, {low:.3g} ± {error:.1g} ({ratio:.1%} of the largest, "
+            f"{high:.3g}), of these samples: of all the data it may have none, their choice moves it by about "
+            f"{noise / thresholds.SURE:.1%}.",
+            "Measure it on all the data before you call it a saddle.",
+            values,
+        )
     if ratio > thresholds.SADDLE:
         part = f"{ratio:.0%} of the largest" if math.isfinite(ratio) else "and none is positive"
         what = (
@@ -265,6 +278,17 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
         "Say “nearly convex”; along that eigenvector the loss falls, slowly.",
         values,
     )
+
+
+def _noise_of_subset(subject: Subject) -> float:
+    """Two standard errors of an eigenvalue over the choice of a subset, as a part of the largest; 0 of all the data.
+
+    As if the curvature of single samples varied by as much as the largest eigenvalue: s / sqrt(n), without replacement.
+    """
+    samples, population = subject.objective.get("samples"), subject.objective.get("population")
+    if not samples or not population:
+        return 0.0
+    return thresholds.SURE * math.sqrt(max(0.0, 1 - samples / population) / samples)
 
 
 def _hessian(subject: Subject, known: Mapping[str, Any]) -> str:

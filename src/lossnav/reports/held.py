@@ -47,7 +47,8 @@ def _still(subject: Subject) -> Finding:
     if held:
         names = f" ({_some(objective['held'])})" if objective.get("held") else ""
         untrained = ", which are not trained (requires_grad is False)" if moves.get("params") == "trainable" else ""
-        words.append(f"{held:,} parameters of the model{names} are held by the objective{untrained}")
+        move = f"; {int(objective['parameters']):,} may move" if "parameters" in objective else ""
+        words.append(f"{held:,} parameters of the model{names} are held by the objective{untrained}{move}")
     if of_loss := int(objective.get("loss_parameters_held") or 0):
         words.append(f"{of_loss:,} trainable parameters of the loss are held")
     if left_out:
@@ -58,7 +59,7 @@ def _still(subject: Subject) -> Finding:
         values |= {"frozen_that_move": dict(frozen)}
         also = (
             f" {frozen['numbers']:,} parameters that are not trained (requires_grad is False: "
-            f"{_some(frozen['names'])}) belong to what may move (params={moves.get('params')!r})."
+            f"{_some(frozen['names'])}) belong to what may move ({_why_frozen_moves(moves)})."
         )
     if words or also:
         said = f"{'; '.join(words)}: the picture says nothing of the loss along them." if words else ""
@@ -66,9 +67,7 @@ def _still(subject: Subject) -> Finding:
             "held still",
             "note",
             f"{said}{also}".strip(),
-            "That is usual (Li et al. 2018); exclude=() moves what is left out."
-            if excluded
-            else "Say so in the caption.",
+            _how_to_move(bool(excluded), bool(held and moves.get("params") == "trainable")),
             values,
         )
     if still is None:
@@ -77,6 +76,18 @@ def _still(subject: Subject) -> Finding:
     what = "entry" if subject.is_function else "parameter"
     said = f"Every {what} ({still['entries']:,}) moves along the directions."
     return Finding("held still", "ok", said, values=values)
+
+
+def _why_frozen_moves(moves: Mapping[str, Any]) -> str:
+    also = moves.get("also")
+    return "checkpoints on the chart differ in it" if also else f"params={moves.get('params')!r}"
+
+
+def _how_to_move(excluded: bool, untrained: bool) -> str:
+    ways = ["exclude=() moves what is left out"] if excluded else []
+    ways += ['Objective(..., params="all") moves what is not trained'] if untrained else []
+    usual = "That is usual (Li et al. 2018); " if excluded else ""
+    return f"{usual}{', and '.join(ways)}." if ways else "Say so in the caption."
 
 
 def _zeros(subject: Subject, still: Mapping[str, Any], excluded: set[str], values: dict[str, Any]) -> list[str]:

@@ -227,41 +227,40 @@ class Subject:
         n = len(self.places)
         return bool(n) and bool(((self.places.min(0) <= 0) & (self.places.max(0) >= 0)).all())
 
-    def neighbours(self, i: int) -> list[int]:
-        """The points beside one: of a grid all around it (also across corners), of a line of points the two nearest.
+    @cached_property
+    def edges(self) -> NDArray[np.intp] | None:
+        """Pairs of points beside each other, shape (e, 2); None where that is not known.
 
-        Of points on no grid all others: nothing is known of the ground between.
+        Of a grid also across corners, of a line the nearest on both sides, of others those of a Delaunay triangulation.
         """
         assert self.surface is not None
-        if "point" in self.surface.dims:
-            if self.places.shape[1] > 1:
-                return [j for j in range(len(self.places)) if j != i]
-            order, rank = self._along
-            return [int(order[at]) for at in (rank[i] - 1, rank[i] + 1) if 0 <= at < len(order)]
-        shape, numbers, cells = self._cells
-        cell = np.unravel_index(int(cells[i]), shape)
-        found = []
-        for step in itertools.product((-1, 0, 1), repeat=len(shape)):
-            place = [int(x) + d for x, d in zip(cell, step, strict=True)]
-            if any(step) and all(0 <= x < n for x, n in zip(place, shape, strict=True)):
-                number = int(numbers[np.ravel_multi_index(place, shape)])
-                found += [number] if number >= 0 else []
-        return found
+        if "point" not in self.surface.dims:
+            return self._edges_of_grid(self.surface["loss"].shape)
+        if self.places.shape[1] == 1:
+            order = np.argsort(self.places[:, 0], kind="stable")
+            return np.stack([order[:-1], order[1:]], 1)
+        from scipy.spatial import Delaunay, QhullError
 
-    @cached_property
-    def _along(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Points of a line in their order, and the rank of each."""
-        order = np.argsort(self.places[:, 0], kind="stable")
-        return order, np.argsort(order, kind="stable")
+        try:
+            simplices = Delaunay(self.places).simplices  # (m, k + 1)
+        except (QhullError, ValueError):
+            return None
+        pairs = itertools.combinations(range(simplices.shape[1]), 2)
+        return np.unique(np.sort(np.concatenate([simplices[:, pair] for pair in pairs]), 1), axis=0).astype(np.intp)
 
-    @cached_property
-    def _cells(self) -> tuple[tuple[int, ...], NDArray[np.intp], NDArray[np.intp]]:
-        """Of a grid its shape, the number of each cell's point (-1 where there is none), and the cell of each point."""
-        assert self.surface is not None
-        cells = np.flatnonzero(self._finite)
+    def _edges_of_grid(self, shape: tuple[int, ...]) -> NDArray[np.intp]:
         numbers = np.full(self._finite.size, -1, np.intp)
-        numbers[cells] = np.arange(len(cells))
-        return self.surface["loss"].shape, numbers, cells
+        numbers[self._finite] = np.arange(len(self.losses))
+        numbers = numbers.reshape(shape)
+        found = [np.zeros((0, 2), np.intp)]
+        for step in itertools.product((-1, 0, 1), repeat=len(shape)):
+            if step <= (0,) * len(shape):
+                continue  # each pair once
+            here = tuple(slice(max(0, -d), n - max(0, d)) for d, n in zip(step, shape, strict=True))
+            there = tuple(slice(max(0, d), n - max(0, -d)) for d, n in zip(step, shape, strict=True))
+            pair = np.stack([numbers[here].reshape(-1), numbers[there].reshape(-1)], 1)
+            found.append(pair[(pair >= 0).all(1)])
+        return np.concatenate(found)
 
     @cached_property
     def middle(self) -> NDArray[np.intp]:

@@ -44,11 +44,6 @@ FEW_SAMPLES = 30
 """Samples below which a standard error is itself known to no better than 13 % (1/sqrt(2n)), less for skewed
 losses."""
 
-UNPAIRED = 1.0
-"""Standard errors as of independent samples that a rise in the picture of a subset must have, not to be called noise
-before it was measured sample by sample: at every point the samples are the same, and half of the error or more
-cancels."""
-
 ROUNDED = 0.1
 """Error of computing, as a part of the relief of the middle, from which it is seen there as a shape."""
 
@@ -88,8 +83,9 @@ FAR_BELOW = 100.0
 UNTYPICAL = 3.0
 """Standard deviations over random directions that the curvature of the picture may lie from their mean."""
 
-RESCALED = 0.1
-"""Part by which the picture's curvature may change where the weights are rescaled and the network is the same."""
+RESCALED = 0.001
+"""Part by which the picture's curvature may change where the weights are rescaled and the network is the same:
+directions follow to rounding, or they do not, by a part that grows with the factor."""
 
 SAME_LOSS = 1e-4
 """Relative difference of the losses of two networks that compute the same but for rounding in float32."""

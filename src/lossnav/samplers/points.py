@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from lossnav.coordinates import distinct
 from lossnav.errors import SamplerError
+from lossnav.nouns import described
 from lossnav.samplers.base import Losses, Sampler
 from lossnav.samplers.base import Points as Coordinates
 
@@ -37,7 +38,12 @@ class Points(Sampler):
     """
 
     def __init__(self, points: ArrayLike, dims: tuple[str, ...] | list[str] = ("alpha", "beta")) -> None:
-        places = np.asarray(points, dtype=np.float64)
+        try:
+            places = np.asarray(points, dtype=np.float64)
+        except (TypeError, ValueError):
+            raise SamplerError(
+                f"Points are numbers, one row a point, and were {described(points)}. Pass [[0, 0], [0.5, 1]], say."
+            ) from None
         if places.ndim != 2 or places.shape[1] != len(dims) or not len(places):
             raise SamplerError(
                 f"Points of shape {places.shape} for the coordinates {', '.join(dims)}: (m, {len(dims)}) is needed. "

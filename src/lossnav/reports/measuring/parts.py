@@ -96,7 +96,7 @@ def measure(
     if chart is None:
         kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:
-            chart = open_chart(subject.chart, objective, kept)
+            chart = open_chart(subject.chart, objective, kept, subject.attrs.get("checkpoints"))
         except ChartError as error:
             if algebra.fingerprint(objective.params) != subject.chart.get("center"):
                 raise ChartError(f"{error} Or pass it to the report: chart=.") from error
