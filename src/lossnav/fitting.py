@@ -91,23 +91,10 @@ def match(
             known[alias] = known[first]
     needed = [name for name in required if name not in aliases]
     source = state.source if isinstance(state, Stored) else "the state dict"
-    file = tree_of(state)
-    require_tensors(file, source)
-    seconds = {first for first in aliases.values() if first}
-    sure = [name for name in needed if name not in seconds]  # a tied tensor may be there by its other name
-    places = places_of(known, sure, file)
-    fitting = [place for place in places if not _misfit(place, known, needed, aliases)]
-    if not fitting:
-        raise CheckpointMismatchError(_mismatch(file, places, known, needed, aliases, what, state))
-    place = choose(fitting, source, what)
-    if instead := _meant_instead(place, places, needed):
-        message = _mismatch(file, [instead], known, needed, aliases, what, state)
-        name = place.node.name
-        raise CheckpointMismatchError(
-            f"{message} What is called {name} does fit; if you mean that, say so: {source}{PICK}{name}"
-        )
-    _require_larger_part(file, place, fitting, source, what)
-    found = {name: node.value for name, node in place.pairs.items()}
+    if _fits_as_it_is(state, known, needed, aliases):
+        name, found = "", dict(state)
+    else:
+        name, found = _searched(state, known, needed, aliases, source, what)
     for alias, first in aliases.items():
         if alias not in found or not first:
             continue
@@ -121,7 +108,45 @@ def match(
     extra = {name: value for name, value in found.items() if name.rpartition(".")[2] == EXTRA}
     tensors = {name: found[name] for name in known if name in found and name not in extra}
     _require_same_kind(tensors, known, source, what)
-    return Match(tensors, place.node.name, extra)
+    return Match(tensors, name, extra)
+
+
+def _fits_as_it_is(
+    state: Mapping[str, Any], known: Mapping[str, Any], needed: Sequence[str], aliases: Mapping[str, str]
+) -> bool:
+    """Whether a state dict is one of the model, name by name: most are, and nothing has to be searched for."""
+    if not all(name in known and shaped(value, known[name]) for name, value in state.items()):
+        return False
+    there = state.keys() | {aliases[name] for name in state if name in aliases}
+    return all(name in there for name in needed)
+
+
+def _searched(
+    state: Mapping[str, Any],
+    known: Mapping[str, Any],
+    needed: Sequence[str],
+    aliases: Mapping[str, str],
+    source: str,
+    what: str,
+) -> tuple[str, dict[str, Any]]:
+    """Search a file for the place of a model: its name, and what lies there by the names of the model."""
+    file = tree_of(state)
+    require_tensors(file, source)
+    seconds = {first for first in aliases.values() if first}
+    sure = [name for name in needed if name not in seconds]  # a tied tensor may be there by its other name
+    places = places_of(known, sure, file)
+    fitting = [place for place in places if not _misfit(place, known, needed, aliases)]
+    if not fitting:
+        raise CheckpointMismatchError(_mismatch(file, places, known, needed, aliases, what, state))
+    place = choose(fitting, source, what)
+    name = place.node.name
+    if instead := _meant_instead(place, places, needed):
+        message = _mismatch(file, [instead], known, needed, aliases, what, state)
+        raise CheckpointMismatchError(
+            f"{message} What is called {name} does fit; if you mean that, say so: {source}{PICK}{name}"
+        )
+    _require_larger_part(file, place, fitting, source, what)
+    return name, {name: node.value for name, node in place.pairs.items()}
 
 
 def _misfit(place: Place, known: Mapping[str, Any], needed: Sequence[str], aliases: Mapping[str, str]) -> bool:

@@ -25,7 +25,7 @@ _LONGEST = 100  # words in a name
 _TRIED = 64  # places that are looked at for a message where none fits
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Node:
     """A level of names: what lies below it, and the value that has this very name.
 
@@ -193,9 +193,10 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: Node) -> 
     rooms = [node for node in file.walk() if 2 * node.leaves >= max(1, len(needed))]  # half of them, for a message
     if not rooms:
         rooms = sorted(file.walk(), key=lambda node: -node.leaves)[:_TRIED]
+    seen: set[int] = set()  # a level that holds all that the one above does, where that fits already
     for node in rooms:
         for model in models:
-            if not model.children.keys() & node.children.keys():
+            if id(node) in seen or not model.children.keys() & node.children.keys():
                 continue
             pairs = _aligned(model, node, {})[1]
             place = Place(node, dict(pairs))
@@ -204,6 +205,10 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: Node) -> 
             key = frozenset(id(part) for part in place.pairs.values())
             if pairs and (key not in found or score > found[key][0]):
                 found[key] = score, place
+            if len(names) == node.leaves:  # nothing is left over
+                seen.add(id(node))
+        if id(node) in seen:
+            seen |= {id(child) for child in node.children.values() if child.leaves == node.leaves}
     return [place for _, place in sorted(found.values(), key=lambda pair: pair[0], reverse=True)]
 
 
