@@ -243,7 +243,7 @@ def _clean() -> list[Case]:
         return picture(objective, chart, lambda p: single(p, (x, y)).mean(), **so)
 
     def linear(random: Random) -> tuple[Any, Truth]:
-        d, n = int(random.integers(3, 8)), int(random.integers(100, 300))
+        d, n = int(random.integers(3, 8)), int(random.integers(400, 900))
         x = torch.as_tensor(random.normal(size=(n, d)))
         y = x @ torch.as_tensor(random.normal(size=(d, 1))) + torch.as_tensor(0.7 * random.normal(size=(n, 1)))
         model = nn.Linear(d, 1, bias=False).double()

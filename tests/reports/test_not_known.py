@@ -276,6 +276,25 @@ def test_what_is_zero_in_every_direction_is_counted_and_named():
     assert ln.report(surface)["held still"].said == "Every parameter (23) moves along the directions."
 
 
+@pytest.mark.parametrize("kind", ["Line", "Plane", "Volume", "RescaledLine", "RescaledBilinear"])
+def test_what_a_chart_holds_still_is_what_no_point_of_it_moves(kind):
+    """Counted from points of the chart; one filter and one tensor of the centre are zero, one direction has zeros."""
+    generator = torch.Generator().manual_seed(3)
+    center = {name: torch.randn(4, 3, generator=generator).double() for name in ("a", "b", "c")}
+    center["a"][1], center["b"] = 0, torch.zeros(4, 3).double()
+    ways = [{name: torch.randn(4, 3, generator=generator).double() for name in center} for _ in range(3)]
+    for way in ways:
+        way["a"][:2], way["c"] = 0, torch.zeros(4, 3).double()
+    count = {"Line": 1, "Plane": 2, "Volume": 3, "RescaledLine": 1, "RescaledBilinear": 2}[kind]
+    chart = getattr(ln.charts, kind)(center, *ways[:count])
+    places = np.random.default_rng(0).uniform(0.1, 0.9, (8, count))
+    moved = {name: torch.zeros(4, 3, dtype=torch.bool) for name in center}
+    for place in places:
+        for name, tensor in chart(place).items():
+            moved[name] |= tensor != center[name]
+    assert chart.still() == {name: int((~where).sum()) for name, where in moved.items() if not where.all()}
+
+
 @pytest.mark.parametrize(("bend", "words"), [(1e9, "smallest that is tried"), (1e-4, "capped")])
 def test_an_automatic_range_at_an_end_says_so(bend, words):
     objective = ln.Objective.from_function(lambda p: 1 + bend * p["x"].square().sum(), {"x": torch.zeros(2)})

@@ -93,7 +93,7 @@ def test_every_line_says_why_and_what_to_do():
 
 
 def test_a_report_goes_through_json():
-    report = ln.report(picture(se=5.0, objective={"population": 9999}))
+    report = ln.report(picture(se=5.0, objective={"population": 9999, "bn": "batch"}))
     assert Report.from_dict(json.loads(report.to_json())).to_dict() == report.to_dict()
     assert report.to_dict()["counts"]["warning"] == len(report.warnings) > 0
     empty = Report("x", (Finding("y", "note", "Z.", "W.", {"inf": np.inf, "nan": np.float64("nan")}),))
@@ -264,9 +264,13 @@ def test_batch_norm(policy, level):
 
 def test_a_subset_too_small_is_warned_of_and_all_the_data_is_not():
     small = ln.report(picture(se=0.6, objective={"samples": 50, "population": 50_000}))
-    single = ln.report(picture(se=0.3, objective={"samples": 50, "population": 50_000}))["noise"]
-    assert single.level == "unknown" and "independent samples" in single.said  # paired it may be known
-    assert (small["noise"].level, small["data"].level) == ("warning", "note")
+    assert small["data"].level == "note"
+    assert small["noise"].level == "unknown" and "independent samples" in small["noise"].said  # paired it may be less
+    differing = picture(se=0.6, objective={"samples": 50, "population": 50_000})
+    differing["loss_se"] = (
+        20 * differing["loss"]
+    )  # by so much at the ends of the rise that no correlation makes it less
+    assert ln.report(differing)["noise"].level == "warning"
     assert ln.report(picture(se=0.3))["noise"].level == "note"
     assert ln.report(picture(se=0.01, objective={"samples": 900, "population": 50_000}))["noise"].level == "ok"
     assert ln.report(picture(objective={"samples": 9, "population": 50_000}))["data"].level == "warning"
@@ -278,7 +282,8 @@ def test_ripples_that_may_be_noise():
     x = np.linspace(-1, 2, 31)
     waves = 0.5 + x**2 + 0.2 * np.cos(12 * x)
     few = {"samples": 50, "population": 50_000}
-    assert ln.report(picture(waves, se=0.5, objective=few))["ripples"].level == "warning"
+    unpaired = ln.report(picture(waves, se=0.5, objective=few))["ripples"]
+    assert unpaired.level == "unknown" and "independent samples" in unpaired.said
     assert ln.report(picture(waves, se=0.5))["ripples"].level == "note"
     sure = ln.report(picture(waves, se=0.001, objective=few))["ripples"]
     assert sure.level == "ok" and sure.values["pits"] >= 2
@@ -440,7 +445,7 @@ def test_pages_and_interactive_pictures_have_the_panel(tmp_path):
     options = {"title": "T", "lead": "L", "numbers": {}, "sections": []}
     page = write_page(tmp_path / "page.html", **options, surfaces={"plane": surface}).read_text()
     for text in (single, several, page):
-        assert TITLE in text and "other samples may give another shape there" in text
+        assert TITLE in text and "ther samples may give another shape there" in text
         assert text.index("lossnav-report") < text.rindex("</body>")
     assert "<b>bad</b>" in several and "<b>good</b>" in several and "<b>plane</b>" in page
     known = {"plane": Report("P", (Finding("x", "warning", "Known by measuring.", "Do."),))}

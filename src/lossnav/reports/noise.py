@@ -217,20 +217,21 @@ def _noise(subject: Subject) -> Finding:
     if relief > thresholds.SURE * error:
         said = f"{rise}, with a standard error of {error:.2g} ({how}){known}."
         return Finding("noise", "ok", said, values=values)
-    if subject.is_subset and paired is None and relief > thresholds.UNPAIRED * error:
-        because = f"{rise[0].lower()}{rise[1:]}, and of its standard error only that as of independent samples is known"
-        do = f"{MEASURE[:-1]}, which has it sample by sample; or keep_samples=True."
-        return unknown("noise", f"{because}, {error:.2g}: the same samples at all points mostly give less.", do, values)
-    if subject.is_subset:
-        more = (
-            "" if paired is not None else ", or measure the differences themselves: ln.report(…, objective=objective)"
+    if subject.is_subset and paired is None and relief > thresholds.SURE * _least_error(subject):
+        because = (
+            f"{rise[0].lower()}{rise[1:]}, and of its standard error only that as of independent samples is known, "
+            f"{error:.2g}: the samples are the same at all points, which mostly gives less. Other samples may give "
+            "another shape there."
         )
+        do = f"{MEASURE[:-1]}, which has it sample by sample; or keep_samples=True."
+        return unknown("noise", because, do, values)
+    if subject.is_subset:
         return Finding(
             "noise",
             "warning",
             f"{rise}, and the standard error of that is {error:.2g} ({how}): other samples may give another shape "
             "there.",
-            f"Take more samples{more}.",
+            "Take more samples.",
             values,
         )
     return Finding(
@@ -241,6 +242,13 @@ def _noise(subject: Subject) -> Finding:
         "Claim no more than that, or use more data.",
         values,
     )
+
+
+def _least_error(subject: Subject) -> float:
+    """What the standard error of the rise in the middle is at least, by those of its ends: abs(a - b)."""
+    assert subject.errors is not None
+    a, b = (float(subject.errors[i]) for i in subject.ends_of_middle)
+    return abs(a - b) if math.isfinite(a) and math.isfinite(b) else math.inf
 
 
 def _without_errors(subject: Subject) -> str:
@@ -328,6 +336,15 @@ def _ripples(subject: Subject) -> Finding:
         said = f"{many} beside the lowest, the deepest by {deepest:.3g} ± {error:.2g}: more than noise of the samples"
         also = f"; {shallow} of them no more than the arithmetic" if shallow else ""
         return Finding("ripples", "ok", f"{said}{also}.", values=values)
+    if subject.is_subset and values["paired"] < len(found):
+        because = (
+            f"of the depths of {many[0].lower()}{many[1:]} beside the lowest only standard errors as of independent "
+            f"samples are known (the deepest is {deepest:.3g} ± {error:.2g}): the samples are the same at all points, "
+            "which mostly gives less. Other samples may have none there."
+        )
+        return unknown(
+            "ripples", because, f"{MEASURE[:-1]}, which has them sample by sample; or keep_samples=True.", values
+        )
     which = f"{len(unsure)} of them" if len(found) > 1 else "and it is"
     return Finding(
         "ripples",

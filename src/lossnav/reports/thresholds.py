@@ -44,11 +44,6 @@ FEW_SAMPLES = 30
 """Samples below which a standard error is itself known to no better than 13 % (1/sqrt(2n)), less for skewed
 losses."""
 
-UNPAIRED = 1.0
-"""Standard errors as of independent samples that a rise in the picture of a subset must have, not to be called noise
-before it was measured sample by sample: at every point the samples are the same, and half of the error or more
-cancels."""
-
 ROUNDED = 0.1
 """Error of computing, as a part of the relief of the middle, from which it is seen there as a shape."""
 
@@ -143,6 +138,10 @@ there."""
 
 UNRESOLVED = 0.1
 """Part of an adaptive sampler's cells above its tolerance, from which the picture is coarser than asked."""
+
+NOISE_OF_RANGE = 0.03
+"""Difference between two evaluations of one place, as a part of the range of losses, from which noise shows in a
+picture."""
 
 INTERPOLATED = 0.1
 """Relative error of interpolated values (99th percentile, by leaving points out), from which they are no values."""
