@@ -457,6 +457,9 @@ def _of_seeds(attributes: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, 
     return made
 
 
+_NOISES = ("noise", "noise_largest", "noise_of_range")
+
+
 def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One summary of several: whole numbers added, of others the largest, of words the first."""
     made: dict[str, Any] = {}
@@ -464,7 +467,7 @@ def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         values = [part[key] for part in said if key in part]
         if isinstance(first, int):
             made[key] = sum(values)
-        elif key.startswith(("left_out_error", "estimated_error")) or key == "noise":  # numbers, or the word "nan"
+        elif key in _NOISES or key.startswith(("left_out_error", "estimated_error")):  # numbers, or the word "nan"
             known = [float(value) for value in values if not math.isnan(float(value))]
             made[key] = max(known, default=math.nan)
         else:

@@ -94,14 +94,16 @@ def test_a_region_of_nan_is_ringed_and_counted():
 @pytest.mark.parametrize("value", [3.0, 0.0, -2.0])
 def test_a_constant_costs_the_coarse_grid_its_middles_and_those_of_the_rim(value):
     points, _, outcome = refine(lambda p: np.full(len(p), value))
-    assert len(points) == 81 + 64 + 32 + 4  # the last are evaluated a second time
+    assert (
+        len(points) == 81 + 64 + 32 + 9
+    )  # the last are evaluated a second time: 8 places, and that of the lowest loss
     assert outcome["unresolved"] == 0
     assert outcome["estimated_error"] == pytest.approx(0, abs=1e-9)
 
 
 def test_nothing_finite_ends_after_the_coarse_grid():
     points, _, outcome = refine(lambda p: np.full(len(p), np.nan))
-    assert len(points) == 81 + 64 + 32 + 4
+    assert len(points) == 81 + 64 + 32 + 8
     assert outcome["non_finite"] == 64
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import typer
@@ -86,6 +87,18 @@ def _in_hours(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _noise_words(outcome: Any) -> str:
+    """Standard deviation, and at how many of the places that were evaluated twice."""
+    noise, repeats = float(outcome["noise"]), bool(outcome.get("noise_repeats"))
+    if math.isinf(noise):
+        words = "finite once and once not"
+    else:
+        words = f"{noise:.2g} relative ({'between points' if repeats else 'standard deviation'})"
+    if repeats or "places_twice" not in outcome:
+        return words
+    return f"{words}, at {outcome['noise_places']} of {outcome['places_twice']} places evaluated twice"
+
+
 def summary_words(surface: Any) -> dict[str, str]:
     """What came out of a run."""
     found = surface.lossnav.summary()
@@ -108,10 +121,14 @@ def summary_words(surface: Any) -> dict[str, str]:
             f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells; no bound"
         )
         if outcome["unresolved"]:
-            off = f"99 % of all cells are within {float(outcome['estimated_error_p99']):.2g}"
-            words["unresolved"] = f"{outcome['unresolved']:,} of {outcome['cells']:,} cells; {off}"
+            untested, worst = int(outcome.get("untested", 0)), float(outcome["estimated_error_p99"])
+            words["unresolved"] = f"{outcome['unresolved']:,} of {outcome['cells']:,} cells"
+            if untested:
+                words["unresolved"] += f", {untested:,} of them untested"
+            elif "untested" in outcome and math.isfinite(worst):
+                words["unresolved"] += f"; 99 % of all cells are within {worst:.2g}"
         if float(outcome.get("noise", 0)) > 0:
-            words["noise"] = f"{float(outcome['noise']):.2g} relative (standard deviation)"
+            words["noise"] = _noise_words(outcome)
         if outcome["non_finite"]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
     if "control_variate" in surface.attrs:

@@ -269,7 +269,8 @@ def _interpolated(dataset: xr.Dataset) -> str:
     if math.isfinite(off):
         words += f", estimated error {off:.1%}" if off < 10 else f", estimated error {off:.0f}-fold"
     if float(outcome.get("noise", 0)) > 0:
-        words += f", noise {float(outcome['noise']):.1%}"
+        noise = float(outcome["noise"])
+        words += f", noise {noise:.1%}" if math.isfinite(noise) else ", noisy: not finite each time"
     if outcome.get("unresolved"):
         words += f", {outcome['unresolved']:,} of {outcome['cells']:,} cells unresolved"
     return words

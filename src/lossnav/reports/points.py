@@ -274,7 +274,7 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
         return
     cells, unresolved = int(outcome["cells"]), int(outcome.get("unresolved", 0))
     error, worst = float(outcome["estimated_error"]), float(outcome.get("estimated_error_p99", math.nan))
-    names = ("cells", "unresolved", "non_finite", "estimated_error", "noise")
+    names = ("cells", "unresolved", "untested", "non_finite", "estimated_error", "noise")
     values = {name: outcome[name] for name in names if name in outcome}
     of = "of the loss" if len(subject.losses) and (subject.losses > 0).all() else "of its range"
     yield _noise(outcome, float(sampler.get("tolerance", math.inf)), of)
@@ -289,7 +289,10 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
         yield Finding("adaptive", "ok", f"{said}: all {cells:,}.", values=values)
         return
     part = unresolved / max(cells, 1)
-    rest = f" (99 % of all are within {worst:.2g})" if math.isfinite(worst) else ""
+    untested = int(outcome.get("untested", 0))
+    rest = f" ({_untested(untested)})" if untested else ""
+    if not untested and "untested" in outcome and math.isfinite(worst):
+        rest = f" (99 % of all are within {worst:.2g})"
     yield Finding(
         "adaptive",
         "warning" if part > thresholds.UNRESOLVED else "note",
@@ -302,28 +305,61 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
 def _noise(outcome: Mapping[str, Any], tolerance: float, of: str) -> Finding:
     """Say what the sampler saw of noise: from places evaluated twice, or from differences that do not fall."""
     noise, repeats = float(outcome.get("noise", math.nan)), bool(outcome.get("noise_repeats"))
-    values = {"noise": noise, "repeats": repeats}
+    names = ("noise_largest", "noise_of_range", "noise_places", "noise_non_finite", "noise_at", "places_twice")
+    values = {"noise": noise, "repeats": repeats} | {name: outcome[name] for name in names if name in outcome}
     if math.isnan(noise):
         because = "no place could be evaluated twice: whether the loss is noisy was not looked at."
         return unknown(
             "adaptive_noise", because, "Evaluate one point twice: objective.evaluate(chart(coords)).", values
         )
-    if not noise > 0:
-        said = "Evaluated twice at one place the loss is the same."
-        return Finding("adaptive_noise", "ok", said, values=values)
     if repeats:
         said = (
             f"Between the points the loss varies by about {noise:.2g} {of}, and no less where points lie closer: it is "
-            "rough, or has ripples finer than the points."
+            f"rough, or has ripples finer than the points. {_same(outcome, of)}"
         )
         do = "Look at a smaller range, or compute in a higher precision."
+    elif not noise > 0:
+        return Finding("adaptive_noise", "ok", _same(outcome, of), values=values)
     else:
-        said = (
-            f"The loss is noisy: evaluated twice at one place, it differs by a standard deviation of {noise:.2g} {of}."
-        )
-        do = "Make the loss deterministic (eval mode, no augmentation), or read no shape below three times that."
-    level: Level = "warning" if noise > tolerance / 3 else "note"
-    return Finding("adaptive_noise", level, said, do, values)
+        said, do = _differs(outcome, noise, of), "Make the loss deterministic (eval mode, no augmentation)"
+        do += ", or read no shape below three times that." if math.isfinite(noise) else "."
+    large = noise > tolerance / 3 or float(outcome.get("noise_of_range", 0.0)) > thresholds.NOISE_OF_RANGE
+    return Finding("adaptive_noise", "warning" if large else "note", said, do, values)
+
+
+def _untested(count: int) -> str:
+    return f"{count:,} of them untested: no point was left for them, or one beside them is not finite"
+
+
+def _same(outcome: Mapping[str, Any], of: str) -> str:
+    """Say where the loss was evaluated twice and came out alike, and to what."""
+    count, largest = int(outcome.get("places_twice", 0)), float(outcome.get("noise_largest", math.nan))
+    where = f"At the {count} places where it was evaluated twice" if count else "Where it was evaluated twice"
+    if largest == 0:
+        return f"{where} the loss came out the same."
+    alike = f" within {largest:.1g} {of}" if math.isfinite(largest) else ""
+    return f"{where} the loss came out the same{alike}."
+
+
+def _differs(outcome: Mapping[str, Any], noise: float, of: str) -> str:
+    """Say at how many places the loss differs from itself, by how much, and where."""
+    places, count = int(outcome.get("noise_places", 0)), int(outcome.get("places_twice", 0))
+    lost = int(outcome.get("noise_non_finite", 0))
+    said = "The loss is noisy: evaluated twice at one place, it differs"
+    if count:
+        said += f" at {places} of {count} places"
+    if math.isfinite(noise):
+        said += f", by a standard deviation of {noise:.2g} {of}"
+    if lost:
+        said += f"; at {lost} of them it is finite once and once not"
+    largest, part = float(outcome.get("noise_largest", math.nan)), float(outcome.get("noise_of_range", math.nan))
+    if largest > 0:
+        said += f"; the largest difference is {largest:.2g} {of}"
+        if math.isfinite(part) and of != "of its range":
+            said += f", and {part:.2g} of the picture's range"
+    if at := outcome.get("noise_at"):
+        said += f". It is largest at ({', '.join(f'{float(x):.3g}' for x in at[0])})"
+    return said + "."
 
 
 def _interpolated(subject: Subject) -> Iterator[Finding]:

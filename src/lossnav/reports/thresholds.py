@@ -139,6 +139,10 @@ there."""
 UNRESOLVED = 0.1
 """Part of an adaptive sampler's cells above its tolerance, from which the picture is coarser than asked."""
 
+NOISE_OF_RANGE = 0.03
+"""Difference between two evaluations of one place, as a part of the range of losses, from which noise shows in a
+picture."""
+
 INTERPOLATED = 0.1
 """Relative error of interpolated values (99th percentile, by leaving points out), from which they are no values."""
 

@@ -17,6 +17,7 @@ from lossnav.samplers.refinement import Refinement
 Ends = dict[str, tuple[float, float]]
 
 _STARTS = {1: (32, 16), 2: (8, 6)}  # cells along each axis to begin with, by the number of axes; 4 for more
+_DEEPEST = 50  # halvings after which neighbouring places are one number
 _FEWEST = 4  # where max_points allows no more
 
 
@@ -26,12 +27,15 @@ class Adaptive(Sampler):
     Starts with a coarse grid. Each cell is tested: a point near its middle is predicted from all points so far, then
     measured; so are points of its sides that lie in the rim, and those that a divided neighbour asks for. Tests lie
     off the middles by random parts of a cell, so no ripple has its zeros at all of them. The largest difference gives
-    the cell's estimated error: half of it where differences fall quickly from one size of cells to the next, as they
-    do on smooth ground, and 1.4 times the largest among the neighbours too where they do not (kinks, ripples finer
-    than the cells, noise). Where the estimate is above the tolerance, the cell is divided into 2^k, and these are
-    tested in turn; where it is above twice the tolerance, the cells around it are divided too.
+    the cell's estimated error (design/0009): half of it where differences fall quickly from one size of cells to the
+    next, as they do on smooth ground; where they do not (kinks, ripples finer than the cells, noise), 1.8 times the
+    largest of its own and 0.6 of its neighbours'; on a line once and twice it. Where the estimate is above the
+    tolerance, the cell is divided into 2^k, and these are tested in turn; where it is above twice the tolerance, the
+    cells around it are divided too.
 
-    Four places are evaluated twice, 1e-10 of the range apart: where the two losses differ, the loss is noisy.
+    Some places are evaluated twice: eight spread over the range by the seed, a few where the loss surprised most or is
+    lowest, and one near cells that are to be divided although differences fell slowly. Where the two losses differ,
+    the loss is noisy. A noise that is too small to surprise and lies between these places is not seen.
 
     Parameters
     ----------
@@ -43,7 +47,7 @@ class Adaptive(Sampler):
         Cells along each axis to begin with; by default 32 on a line, 8 on a plane, 4 in a volume, and fewer (16, 6)
         where `max_points` does not allow for so many. A shape narrower than such a cell may be missed.
     max_depth : int
-        How often a cell may be halved: an edge (a cliff, the rim of a region of NaN) is never smooth.
+        How often a cell may be halved, 50 times at most: an edge (a cliff, the rim of a region of NaN) is never smooth.
     seed : int
         Of the places of the tests.
     rise, cap : float
@@ -59,9 +63,14 @@ class Adaptive(Sampler):
     Notes
     -----
     Deterministic: the same losses and seed lead to the same points. The outcome of a run (in the surface's attributes)
-    says ``estimated_error`` (largest over all cells that are resolved), its 99th percentile, how many cells are
-    ``unresolved`` or touch a ``non_finite`` point, and ``noise``: the standard deviation of the loss at one place,
-    relative as the tolerance is, 0 where none was seen. The error is estimated from what was measured, and no bound:
+    says ``estimated_error`` (largest over all cells that are resolved), the 99th percentile over all cells, and how
+    many cells are ``unresolved``, of these ``untested`` (no point was left, or one beside them is not finite), or touch
+    a ``non_finite`` point. ``noise`` is the standard deviation of the loss at one place, relative as the tolerance is,
+    over the ``noise_places`` of the ``places_twice`` where it differs: 0 where it differs nowhere, inf where it was
+    finite once and once not. ``noise_largest`` is the largest difference, ``noise_of_range`` the same as a part of the
+    range of losses, ``noise_at`` coordinates of places where it differs. A difference counts above 1e-5 of the loss,
+    or above 0.001 of the range and the last digits of a float64. The second evaluation lies at the next floating-point
+    number, since a surface has one value a place. The error is estimated from what was measured, and no bound:
     it says nothing of a well between the points. How often it is below half the true error was counted on functions
     drawn at random (`python -m benchmarks.honesty --only adaptive`).
 
@@ -103,6 +112,11 @@ class Adaptive(Sampler):
             start = _start(len(ends), max_points)
         if start < 1 or max_depth < 0:
             raise SamplerError(f"start={start} and max_depth={max_depth}: use 1 and 0, or more.")
+        if max_depth > _DEEPEST or int(start) << max_depth > 2 ** (_DEEPEST + 8):
+            raise SamplerError(
+                f"max_depth={max_depth} with start={start}: such cells are finer than float64 coordinates. "
+                f"Give {_DEEPEST} or less; the default is 6."
+            )
         if seed < 0:
             raise SamplerError(f"seed={seed} is negative. Give 0 or more.")
         if max_points < (start + 1) ** len(ends):

@@ -23,9 +23,14 @@ _FAST, _SLOW = 0.12, 0.3  # what surprises fall by when cells are halved: smooth
 _BESIDE = 0.6  # of the largest surprise among neighbours, off smooth ground: one test may be predicted by luck
 _SURE, _UNSURE = (0.5, 1.8), (1.0, 2.0)  # estimated error / largest surprise on smooth ground and on other, and on
 # lines, where few tests meet what is narrow: once a test is a point too, smooth ground is surer than it showed
-_PAIRS, _MORE_PAIRS = 4, 12  # places evaluated twice; where the two differ, so many more
-_APART = 2.0**-33  # of the range: one place for an interpolant, two for a store
-_ROUNDING = 1e-5  # relative differences below this are no noise to speak of
+_PAIRS, _FEWEST_PAIRS, _MORE_PAIRS = 8, 4, 12  # places evaluated twice; where max_points is small; where some differ
+_SUSPECTS, _LOST = 4, 3  # so many more where tests surprised most or the loss is lowest; where it is not finite
+_FADES = 2.0  # what noise is thought to fall by over so far
+_BESIDE_NOISY = 6  # and around those that differ
+_NAMED = 5  # noisy places that the outcome lists
+_REACH = 1 / 8  # of the range: how far a place evaluated twice speaks for
+_ROUNDING = 1e-5  # relative differences below this are no noise to speak of,
+_SEEN, _LAST_DIGITS = 1e-3, 1e-11  # unless they are such a part of the picture's range and not of a float64's rounding
 _DROWNED = 8.0  # estimates below so many standard deviations of the noise fall no further
 _FALLS = 0.5  # where surprises fall by less than this over most of the range, they are noise or finer than the cells
 _ENOUGH = 16  # cells from which that is said
@@ -75,7 +80,7 @@ class Refinement:
         self.side = start * self.unit  # of the whole range
         self.known: dict[Key, float] = {}
         self.predicted: dict[Key, float] = {}  # the loss expected, of every point but the first
-        self.pairs: dict[Key, float] = {}  # what was measured a second time beside a point
+        self.pairs: dict[Key, float] = {}  # what was measured a second time, at the next number there is
         self.cells: dict[_Cell, None] = {}  # those that are not divided, in order
         self._spots: dict[Key, Array] = {}
 
@@ -84,21 +89,23 @@ class Refinement:
         axis = range(0, self.side + 1, self.unit)
         coarse = list(itertools.product(axis, repeat=self.k))
         yield from self._measure(self._coarsest(coarse))
-        pairs = self._some(coarse, _PAIRS + _MORE_PAIRS)
-        again = pairs[: min(_PAIRS, self.max_points - len(coarse))]
         waiting = [_Cell(corner, self.unit) for corner in itertools.product(axis[:-1], repeat=self.k)]
+        spare = min(_FEWEST_PAIRS, self.max_points - len(coarse))
         while waiting:
             self.cells |= dict.fromkeys(waiting)
-            tested = self._affordable(waiting, self._tests, coarse, len(again))
-            yield from self._measure(coarse, [place for cell in tested for place in self._tests(cell)], again=again)
-            if again and self.noise > 0:
-                yield from self._measure(again=pairs[_PAIRS : _PAIRS + self.max_points - self._spent])
-            coarse, again = [], []
+            tested = self._affordable(waiting, self._tests, coarse, spare)
+            yield from self._measure(coarse, [place for cell in tested for place in self._tests(cell)])
+            if coarse:
+                yield from self._again([*self._spread(_PAIRS), *self._suspicious()])
+                if self.noise > 0:
+                    yield from self._again(self._spread(_MORE_PAIRS))
+            coarse, spare = [], 0
             if len(tested) < len(waiting):
                 break
+            yield from self._again(self._rough())
             risks, own = self._risks()
-            floor = self.tolerance if math.isnan(self.noise) else max(self.tolerance, _DROWNED * self.noise)
-            failed = [cell for cell, risk in risks.items() if risk > floor and cell.size > 2]
+            floors = dict(zip(self.cells, np.maximum(self.tolerance, _DROWNED * self._noise_near()), strict=True))
+            failed = [cell for cell, risk in risks.items() if risk > floors[cell] and cell.size > 2]
             failed.sort(key=lambda cell: (-own[cell], -risks[cell], cell.size, cell.corner))
             divided = self._affordable(failed, _Cell.nodes)
             yield from self._measure([node for cell in divided for node in cell.nodes()])
@@ -114,10 +121,51 @@ class Refinement:
         even = [key for key in coarse if all(c % (2 * self.unit) == 0 for c in key)]
         return even if self.side % (2 * self.unit) == 0 else coarse
 
-    def _some(self, keys: list[Key], count: int) -> list[Key]:
-        """So many of the points, by the seed."""
-        order = np.random.default_rng([self.seed, len(keys)]).permutation(len(keys))
-        return [keys[i] for i in order[:count]]
+    def _spread(self, count: int) -> list[Key]:
+        """Middles of so many first cells, by the seed: one in each part of each axis, and none in the rim.
+
+        These lie off all even places, where users put their steps and kinks.
+        """
+        random, start = np.random.default_rng([self.seed, count]), self.side // self.unit
+        parts = np.stack([random.permutation(count) for _ in range(self.k)], axis=1)  # (count, k)
+        cells = np.floor((parts + random.uniform(size=parts.shape)) / count * start).astype(int)
+        return [_Cell(tuple(int(c) * self.unit for c in cell), self.unit).middle for cell in cells]
+
+    def _suspicious(self) -> list[Key]:
+        """Middles of first cells whose tests surprised most, no two near each other; of the lowest; some not finite.
+
+        On smooth ground noise is what surprises; and at the bottom it is the largest part of the loss.
+        """
+        keys, _, off = self._surprises()
+        middles = {cell.middle for cell in self.cells}
+        finite = [tuple(map(int, key)) for key in keys]
+        ranked = [finite[i] for i in np.argsort(-off, kind="stable") if finite[i] in middles and off[i] > _ROUNDING]
+        lowest = sorted((key for key in finite if key in middles), key=self.known.__getitem__)[:1]
+        chosen: list[Key] = list(lowest)
+        for key in ranked:
+            if len(chosen) < _SUSPECTS and all(self._apart(key, other) > _REACH for other in chosen):
+                chosen.append(key)
+        lost = [key for key, loss in self.known.items() if not math.isfinite(loss)]
+        order = np.random.default_rng([self.seed, len(lost)]).permutation(len(lost))
+        return chosen + ([lost[i] for i in order[:_LOST]] if finite else [])
+
+    def _rough(self) -> list[Key]:
+        """Middles of cells that are to be divided again although surprises fell slowly, and where no pair is near.
+
+        Such ground is noisy or has edges: which of them, only a second evaluation tells.
+        """
+        errors, _, rates = self._errors()
+        chosen: list[Key] = []
+        for cell, error, rate in zip(self.cells, errors, rates, strict=True):
+            key = cell.middle
+            if cell.size == self.unit or not error > self.tolerance or rate < _SLOW or key not in self.known:
+                continue
+            if all(self._apart(key, other) > _REACH for other in (*self.pairs, *chosen)):
+                chosen.append(key)
+        return chosen
+
+    def _apart(self, one: Key, other: Key) -> float:
+        return float(max(abs(a - b) for a, b in zip(one, other, strict=True)) / self.side)
 
     def _tests(self, cell: _Cell) -> list[Key]:
         """Return the cell's middle, and the middles of its sides in the rim, beyond which no point helps a spline."""
@@ -144,24 +192,49 @@ class Refinement:
     def _spent(self) -> int:
         return len(self.known) + len(self.pairs)
 
-    def _measure(self, *groups: list[Key], again: list[Key] | None = None) -> Generator[Points, Losses, None]:
+    def _measure(self, *groups: list[Key]) -> Generator[Points, Losses, None]:
         """Ask for what is not known, all groups at once, and keep what was expected of each from those before it."""
         new: dict[Key, int] = {}
         for number, keys in enumerate(groups):
             new |= {key: number for key in keys if key not in self.known and key not in new}
-        twice = [key for key in again or () if self._is_apart(key)]
-        if not new and not twice:
+        if not new:
             return
-        places = self._places([*new, *twice])
-        places[len(new) :] += self._aside(twice)
-        losses = dict(zip([*new, *((key, "again") for key in twice)], map(float, (yield places)), strict=True))
+        losses = dict(zip(new, map(float, (yield self._places(list(new)))), strict=True))
         for number in range(len(groups)):
             keys = [key for key, its in new.items() if its == number]
             if self.known and keys:
                 interpolant = Interpolant(self._places(list(self.known)), list(self.known.values()))
                 self.predicted |= dict(zip(keys, interpolant(self._places(keys)).tolist(), strict=True))
             self.known |= {key: losses[key] for key in keys}
-        self.pairs |= {key: losses[key, "again"] for key in twice}
+
+    def _again(self, keys: list[Key]) -> Generator[Points, Losses, None]:
+        """Evaluate places a second time, and where they differ some beside them, to know the size of the noise."""
+        before = len(self.pairs)
+        yield from self._second(keys)
+        _, differs = self._differences()
+        noisy = [key for key, one in zip(list(self.pairs)[before:], differs[before:], strict=True) if one]
+        if noisy:
+            free = [key for key in self.known if key not in self.pairs]
+            free.sort(key=lambda key: min(self._apart(key, other) for other in noisy))
+            yield from self._second(free[:_BESIDE_NOISY])
+
+    def _second(self, keys: list[Key]) -> Generator[Points, Losses, None]:
+        """Evaluate places a second time, as many as points are left for.
+
+        A store has one value a place, so the second lies at the next number there is, 1e-16 away: the same weights to
+        rounding. It is no number that anything was evaluated at, in a range as narrow as rounding too.
+        """
+        taken = set(map(tuple, self._places(list(self.known)).tolist()))
+        twice: dict[Key, Array] = {}
+        for key in dict.fromkeys(keys):
+            if key in self.known and key not in self.pairs and len(twice) < self.max_points - self._spent:
+                place = self._places([key])[0]
+                second = np.nextafter(place, self.box.mean(1))
+                if tuple(second.tolist()) not in taken:
+                    twice[key] = second
+        if twice:
+            losses = yield np.array(list(twice.values()))
+            self.pairs |= dict(zip(twice, map(float, losses), strict=True))
 
     def _places(self, keys: list[Key]) -> Points:
         low, high = self.box.T
@@ -186,29 +259,50 @@ class Refinement:
             self._spots[key] = spot
         return self._spots[key]
 
-    def _aside(self, keys: list[Key]) -> Points:
-        """How far from a point its place is evaluated again, inwards: too near for anything but noise to differ."""
-        ways = np.where(np.array(keys).reshape(-1, self.k) < self.side / 2, _APART, -_APART)
-        return np.asarray(ways * np.ptp(self.box, axis=1))
-
-    def _is_apart(self, key: Key) -> bool:
-        """Whether that is another number: in a range as narrow as rounding it is not."""
-        place = self._places([key])
-        return bool((place + self._aside([key]) != place).any())
-
     # ------------------------------------------------------------------ what is believed
 
     @property
     def noise(self) -> float:
-        """Standard deviation of the loss at one place, from those evaluated twice; nan where that is not known."""
-        twice = np.array([(self.known[key], value) for key, value in self.pairs.items()]).reshape(-1, 2)
-        twice = twice[np.isfinite(twice).all(1)]
-        if not len(twice):
+        """Standard deviation of the loss at one place, over those evaluated twice where it differs.
+
+        inf where it was finite once and once not; nan where no place was evaluated twice.
+        """
+        off, differs = self._differences()
+        if not len(off):
             return math.nan
+        return float(np.sqrt(np.mean(off[differs] ** 2) / 2)) if differs.any() else 0.0
+
+    def _differences(self) -> tuple[Array, NDArray[np.bool_]]:
+        """Of each place evaluated twice: the relative difference, and whether it is more than rounding."""
+        twice = np.array([(self.known[key], value) for key, value in self.pairs.items()]).reshape(-1, 2)
         relative, spread = self._measure_of_losses()
-        size = np.abs(twice).mean(1) if relative else spread
-        found = float(np.sqrt(np.mean((np.diff(twice, axis=1)[:, 0] / size) ** 2) / 2))
-        return found if found > _ROUNDING else 0.0
+        finite = np.isfinite(twice)
+        with np.errstate(invalid="ignore", over="ignore"):
+            absolute = np.abs(np.diff(twice, axis=1)[:, 0])
+            highest = np.abs(twice).max(1)
+            off = absolute / (np.abs(twice).mean(1) if relative else spread)
+            differs = (off > _ROUNDING) | ((absolute > _SEEN * spread) & (absolute > _LAST_DIGITS * highest))
+        off[~finite.all(1)], differs[~finite.all(1)] = 0.0, False  # neither is, or both are the same infinity
+        lost = finite.any(1) & ~finite.all(1)
+        off[lost], differs[lost] = math.inf, True
+        return off, differs
+
+    def _noise_near(self) -> Array:
+        """Noise of each cell: of all places that differ, or more where more was seen, and less away from them.
+
+        A spline carries noise beyond the region that has it; and that ends somewhere between the places.
+        """
+        off, differs = self._differences()
+        noisy = differs & np.isfinite(off)
+        if not noisy.any():
+            return np.zeros(len(self.cells))
+        sizes = off[noisy] / math.sqrt(2)
+        sizes = np.maximum(sizes, np.sqrt(np.mean(sizes**2)))
+        spots = np.array(list(self.pairs), np.float64).reshape(-1, self.k)[noisy]
+        corners = np.array([cell.corner for cell in self.cells], np.float64)[:, None]
+        sides = np.array([cell.size for cell in self.cells], np.float64)[:, None, None]
+        gaps = np.maximum(np.maximum(corners - spots, spots - corners - sides), 0).max(-1)  # (cells, places)
+        return np.asarray((sizes * _FADES ** (-gaps / (_REACH * self.side))).max(1))
 
     def _measure_of_losses(self) -> tuple[bool, float]:
         """Whether differences are relative to the loss, and else to what: the range."""
@@ -289,15 +383,35 @@ class Refinement:
         noise, ripple = self.noise, self._ripple(errors, rates)
         errors = errors[~np.isnan(errors)]
         resolved = errors[errors <= self.tolerance]
-        smooth = errors[np.isfinite(errors)]
         holes = sum(not all(math.isfinite(self.known.get(key, 0.0)) for key in cell.nodes()) for cell in self.cells)
+        off, differs = self._differences()
+        seen = off[np.isfinite(off)]
         return {
             "points": self._spent,
             "cells": len(self.cells),
             "unresolved": int((errors > self.tolerance).sum()),
+            "untested": int(np.isinf(errors).sum()),
             "non_finite": holes,
             "estimated_error": float(resolved.max()) if len(resolved) else math.nan,
-            "estimated_error_p99": float(np.quantile(smooth, 0.99)) if len(smooth) else math.nan,
+            "estimated_error_p99": float(np.quantile(errors, 0.99, method="higher")) if len(errors) else math.nan,
             "noise": noise if noise > 0 or not ripple > 0 else ripple,
             "noise_repeats": bool(not noise > 0 and ripple > 0),
+            "noise_largest": float(seen.max()) if len(seen) else math.nan,
+            "noise_of_range": self._part_of_range(),
+            "noise_places": int(differs.sum()),
+            "noise_non_finite": int(np.isinf(off).sum()),
+            "noise_at": self._noisiest(off, differs),
+            "places_twice": len(off),
         }
+
+    def _noisiest(self, off: Array, differs: NDArray[np.bool_]) -> list[list[float]]:
+        """Coordinates of places that differ, the largest first."""
+        keys = list(self.pairs)
+        found = [keys[i] for i in np.argsort(-off, kind="stable") if differs[i]][:_NAMED]
+        return [list(map(float, place)) for place in self._places(found)]
+
+    def _part_of_range(self) -> float:
+        """Return the largest difference at one place as a part of the range of losses."""
+        _, spread = self._measure_of_losses()
+        apart = [abs(self.known[key] - value) for key, value in self.pairs.items()]
+        return max((one for one in apart if math.isfinite(one)), default=math.nan) / spread
