@@ -101,7 +101,7 @@ def test_a_job_that_is_no_classifier(name, tmp_path, monkeypatch, capsys):
 
 def test_every_example_is_tested():
     names = {path.name for path in (ROOT / "examples").glob("*.py")}
-    pictures = {"compare", "export", "first_surface", "notebook", "trajectory"}
+    pictures = {"compare", "export", "first_surface", "lora", "notebook", "trajectory"}
     assert names == {f"{name}.py" for name in pictures | set(jobs())}
 
 

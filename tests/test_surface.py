@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 import lossnav as ln
@@ -211,3 +212,15 @@ def test_opens_and_draws_without_torch(surface, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "20"
+
+
+def test_variables_come_in_the_order_in_which_they_were_measured(tmp_path):
+    torch.manual_seed(0)
+    data = (torch.randn(20, 4), torch.randint(0, 3, (20,)))
+    hits = {name: lambda outputs, targets: (outputs.argmax(1) == targets).float() for name in ("zeta", "b", "a", "y")}
+    objective = ln.Objective(torch.nn.Linear(4, 3), "cross_entropy", data, metrics=hits)
+    line = ln.Line(objective.params, *ln.directions.random(objective))
+    made = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), store=tmp_path / "a.zarr")
+    opened = ln.open(tmp_path / "a.zarr")
+    assert list(opened.data_vars) == list(made.data_vars)
+    assert list(opened.data_vars)[-5:] == ["zeta", "b", "a", "y", "status"] and opened.attrs == made.attrs

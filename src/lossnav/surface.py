@@ -710,9 +710,20 @@ def open_surface(path: Place) -> xr.Dataset:
             header, axes = dict(root.attrs), _axes_of(root)
             known = {row.point: row for row in (rows_of(validate(dataset)) if dataset is not None else ())}
             dataset = _from_rows(header, axes, [*(known | {row.point: row for row in measured}).values()])
-        return attach_samples(validate(dataset), source, root)
+        return attach_samples(_in_order(validate(dataset)), source, root)
     except StoreError as error:
         raise type(error)(f"{name_of(source)}: {error}") from None
+
+
+def _in_order(dataset: xr.Dataset) -> xr.Dataset:
+    """The variables as they were measured: the loss, what belongs to it, metrics as they were given, the status.
+
+    A folder lists them in an order of its file system's own.
+    """
+    metrics = dataset.attrs.get("objective", {}).get("metrics") or ()
+    first: list[str] = ["loss", "loss_se", "loss_skewness", *map(str, metrics)]
+    names = sorted(str(name) for name in dataset.data_vars if name not in (*first, "status"))
+    return dataset[[name for name in (*first, *names, "status") if name in dataset.data_vars]]
 
 
 def attach_samples(dataset: xr.Dataset, source: Any, root: Any = None) -> xr.Dataset:

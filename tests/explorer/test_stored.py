@@ -41,7 +41,7 @@ def test_a_point_is_the_nearest_that_was_measured(browser, stored):
 
 def test_what_the_picture_cannot_say_stands_beside_it(browser, stored):
     lines = ln.report(stored).lines
-    assert any(line.level == "warning" for line in lines)
+    assert any(line.level == "unknown" for line in lines)
     assert browser.ask("hello", id=1)["report"] == [
         {"level": line.level, "check": line.check, "said": line.said, "do": line.do} for line in lines
     ]

@@ -226,11 +226,12 @@ def _noise(subject: Subject) -> Finding:
         do = f"{MEASURE[:-1]}, which has it sample by sample; or keep_samples=True."
         return unknown("noise", because, do, values)
     if subject.is_subset:
+        sure = f"at least {_least_error(subject):.2g} (the errors at its ends differ by that)"
+        is_ = f"{error:.2g} ({how})" if paired is not None else sure
         return Finding(
             "noise",
             "warning",
-            f"{rise}, and the standard error of that is {error:.2g} ({how}): other samples may give another shape "
-            "there.",
+            f"{rise}, and the standard error of that is {is_}: other samples may give another shape there.",
             "Take more samples.",
             values,
         )
