@@ -2,7 +2,9 @@
 
 A case is a kind of function on [-1, 1] or [-1, 1]²: smooth bowls (benign), and bowls with sums of sines (periods from
 an eighth of the range up; on lines also 16 to 64 rad a unit), ReLU kinks, wells exp(-(r/w)²) of w ≥ 0.1, steps, curved
-narrow valleys, all of these mixed, and noise of 0.1 to 10 % that is drawn anew at every evaluation. The true error is
+narrow valleys, all of these mixed; steps at even places, cusps |x|^p (p 0.3 to 0.9), cones of radius 0.12 to 0.3; and
+noise of 0.1 to 10 % that is drawn anew at every evaluation, everywhere or in a ball of radius 0.25 to 0.6 (*regional*),
+noise of 1e-7 to 1e-6 of an offset, and NaN in 10 to 40 % of evaluations. The true error is
 the largest relative error of the interpolated loss over 2,001 places of a line or 121x121 of a plane. *Covered*: the
 estimated error is at least half the true one. *Warned*: cells are unresolved, or noise is named. For noise the truth
 is the function without it, and only naming it counts as honest.
@@ -28,7 +30,16 @@ Array = NDArray[np.float64]
 Function = Callable[[Array], Array]  # places (m, k) -> losses (m,)
 
 _SIDES = {1: 2001, 2: 121}  # of the grid on which the true error is taken
-_SHARES = {"steps": 4, "valley": 4, "noise": 1}  # so many times fewer draws: these take up to 2,000 points each
+_SHARES = {
+    "steps": 4,
+    "valley": 4,
+    "noise": 1,
+    "even steps": 4,
+    "cusps": 2,
+    "cones": 2,
+    "regional noise": 2,
+    "nan": 2,
+}  # so many times fewer draws: these take up to 2,000 points each
 
 
 def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
@@ -41,9 +52,11 @@ def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
 
 def _row(case: str, kind: str, k: int, seed: int, draws: int) -> dict[str, Any]:
     found = [judge(kind, k, seed, draw) for draw in range(draws)]
-    noisy = kind == "noise"
+    noisy = kind in _NOISY
     covered = [one["estimated"] >= one["true"] / 2 for one in found]
     warned = [one["noise"] if noisy else one["noise"] or one["unresolved"] > 0 for one in found]
+    if kind == "even steps":  # a deterministic loss that is called noisy is no honest warning
+        warned = [one["unresolved"] > 0 and not one["noise"] for one in found]
     honest = [w or (c and not noisy) for c, w in zip(covered, warned, strict=True)]
     plain = [one["estimated"] / max(one["true"], 1e-12) for one, w in zip(found, warned, strict=True) if not w]
     return {
@@ -64,7 +77,7 @@ def judge(kind: str, k: int, seed: int, draw: int) -> dict[str, Any]:
     """Run `Adaptive` on one function: what it says, and the true error."""
     random = np.random.default_rng([seed, k, zlib.crc32(kind.encode()), draw])
     truth = KINDS[k][kind](random, k)
-    measured = _noisy(truth, random) if kind == "noise" else truth
+    measured = _NOISY[kind](truth, random, k) if kind in _NOISY else truth
     ends: dict[str, Any] = dict.fromkeys(("alpha", "beta")[:k], (-1, 1))
     points, losses, outcome = refine(ln.Adaptive(**ends), measured)
     axes = np.meshgrid(*[np.linspace(-1, 1, _SIDES[k])] * k, indexing="ij")
@@ -76,7 +89,7 @@ def judge(kind: str, k: int, seed: int, draw: int) -> dict[str, Any]:
         "estimated": float(outcome["estimated_error"]),
         "true": float(off.max()),
         "unresolved": int(outcome["unresolved"]),
-        "noise": float(outcome.get("noise", 0)) > 0,
+        "noise": float(outcome.get("noise", 0)) > 0 and not outcome["noise_repeats"],
     }
 
 
@@ -177,19 +190,64 @@ def _mixed(random: np.random.Generator, k: int) -> Function:
     return _sum(_sines(random, k), _kinks(random, k), _wells(random, k))
 
 
-def _noisy(function: Function, random: np.random.Generator) -> Function:
+def _even_steps(random: np.random.Generator, k: int) -> Function:
+    """A step at a multiple of a sixteenth of the range, across the first axis or any; its upper side has the place."""
+    place, axis, height = random.integers(-7, 8) / 8, random.integers(k), random.uniform(0.1, 1)
+    return _sum(_bowl(random, k), lambda p: height * (p[:, axis] >= place))
+
+
+def _cusps(random: np.random.Generator, k: int) -> Function:
+    way = random.normal(size=k)
+    way /= np.linalg.norm(way)
+    place, height = random.uniform(-0.7, 0.7), np.exp(random.uniform(np.log(0.2), np.log(2)))
+    power = random.uniform(0.3, 0.9)
+    return _sum(_bowl(random, k), lambda p: np.asarray(height * np.abs(p @ way - place) ** power))
+
+
+def _cones(random: np.random.Generator, k: int) -> Function:
+    middle, depth = random.uniform(-0.9, 0.9, k), random.uniform(0.1, 0.6)
+    width, bowl = np.exp(random.uniform(np.log(0.12), np.log(0.3))), _bowl(random, k)
+    return lambda p: np.asarray(bowl(p) * (1 - depth * np.maximum(0, 1 - np.linalg.norm(p - middle, axis=1) / width)))
+
+
+def _noisy(function: Function, random: np.random.Generator, k: int) -> Function:
     """Every evaluation is off by a normal number of its own, of a part of the loss between 0.1 and 10 %."""
     size = np.exp(random.uniform(np.log(1e-3), np.log(0.1)))
     return lambda p: np.asarray(function(p) * np.exp(size * random.standard_normal(len(p))))
+
+
+def _noisy_inside(function: Function, random: np.random.Generator, k: int) -> Function:
+    middle, radius = random.uniform(-0.9, 0.9, k), random.uniform(0.25, 0.6)
+    noisy = _noisy(function, random, k)
+    return lambda p: np.where(np.linalg.norm(p - middle, axis=1) < radius, noisy(p), function(p))
+
+
+def _noisy_offset(function: Function, random: np.random.Generator, k: int) -> Function:
+    """Normal numbers of 0.1 to 1, beside a loss of a million."""
+    size = random.uniform(0.1, 1)
+    return lambda p: np.asarray(function(p) + size * random.standard_normal(len(p)))
+
+
+def _lost(function: Function, random: np.random.Generator, k: int) -> Function:
+    part = random.uniform(0.1, 0.4)
+    return lambda p: np.where(random.random(len(p)) < part, np.nan, function(p))
+
+
+def _offset(random: np.random.Generator, k: int) -> Function:
+    return _sum(lambda p: np.full(len(p), 1e6), _bowl(random, k))
 
 
 def _noise(random: np.random.Generator, k: int) -> Function:
     return (_bowl, _sines, _wells)[random.integers(3)](random, k)
 
 
+_NOISY: dict[str, Callable[[Function, np.random.Generator, int], Function]] = {
+    "noise": _noisy, "regional noise": _noisy_inside, "offset noise": _noisy_offset, "nan": _lost,
+}  # fmt: skip
 Kind = Callable[[np.random.Generator, int], Function]
 _ALL: dict[str, Kind] = {
     "bowl": _bowl, "sines": _sines, "kinks": _kinks, "wells": _wells, "steps": _steps,
-    "valley": _valley, "mixed": _mixed, "noise": _noise,
+    "valley": _valley, "mixed": _mixed, "noise": _noise, "even steps": _even_steps,
+    "cusps": _cusps, "cones": _cones, "regional noise": _bowl, "offset noise": _offset, "nan": _bowl,
 }  # fmt: skip
 KINDS: dict[int, dict[str, Kind]] = {1: _ALL | {"fast sines": _fast}, 2: _ALL}

@@ -92,6 +92,15 @@ def test_steep_steps_on_a_line():
     assert false <= 1
 
 
+@pytest.mark.parametrize("power", [0.3, 0.5, 0.7])
+def test_cusps_on_a_line(power):
+    random, false = np.random.default_rng(17), 0
+    for _ in range(30):
+        place, height = random.uniform(-0.8, 0.8), random.uniform(0.3, 2)
+        false += claims_falsely(lambda p, c=place, h=height: 1 + p[:, 0] ** 2 + h * np.abs(p[:, 0] - c) ** power)
+    assert false <= 1
+
+
 # ---------------------------------------------------------------------- noise
 
 

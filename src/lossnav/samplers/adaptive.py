@@ -29,7 +29,8 @@ class Adaptive(Sampler):
     off the middles by random parts of a cell, so no ripple has its zeros at all of them. The largest difference gives
     the cell's estimated error (design/0009): half of it where differences fall quickly from one size of cells to the
     next, as they do on smooth ground; where they do not (kinks, ripples finer than the cells, noise), 1.8 times the
-    largest of its own and 0.6 of its neighbours'; on a line once and twice it. Where the estimate is above the
+    largest of its own and 0.6 of its neighbours'; on a line once and twice it, and there
+    no less than one size of cells before, nor than the rest of a series at cusps. Where the estimate is above the
     tolerance, the cell is divided into 2^k, and these are tested in turn; where it is above twice the tolerance, the
     cells around it are divided too.
 

@@ -23,6 +23,11 @@ _FAST, _SLOW = 0.12, 0.3  # what surprises fall by when cells are halved: smooth
 _BESIDE = 0.6  # of the largest surprise among neighbours, off smooth ground: one test may be predicted by luck
 _SURE, _UNSURE = (0.5, 1.8), (1.0, 2.0)  # estimated error / largest surprise on smooth ground and on other, and on
 # lines, where few tests meet what is narrow: once a test is a point too, smooth ground is surer than it showed
+_BELIEVED = (
+    0.3  # on planes, of the largest surprise that a cell's last division was tested by: what may be left at a tip
+)
+_INHERITED = 1.0  # the same on lines off smooth ground: one size of cells may be predicted by luck
+_CUSP, _SLOWEST, _TAIL = 0.55, 0.9, 2.0  # falls a halving that tell a cusp from a kink; the slowest there is; safety
 _PAIRS, _FEWEST_PAIRS, _MORE_PAIRS = 8, 4, 12  # places evaluated twice; where max_points is small; where some differ
 _SUSPECTS, _LOST = 4, 3  # so many more where tests surprised most or the loss is lowest; where it is not finite
 _FADES = 2.0  # what noise is thought to fall by over so far
@@ -349,12 +354,19 @@ class Refinement:
             mine[which] = own
             fast, plain = _UNSURE if self.k == 1 else _SURE
             smooth, rough = fast * own, plain * np.fmax(own, _BESIDE * around)
+            history = [worst(sizes == coarser, 2 * coarser // side) for coarser in self._coarser(int(side))]
+            if self.k == 1:
+                rough = np.fmax(rough, _tail(around, earlier, history))
             errors[which] = np.where(slow > 0, np.where(slow < 1, smooth + slow * (rough - smooth), rough), smooth)
         for i, cell in enumerate(cells):
             finite = [math.isfinite(self.known[key]) for key in cell.nodes() if key in self.known]
             if not all(finite) or cell.middle not in self.known:
                 errors[i] = mine[i] = math.inf if any(finite) else math.nan  # where nothing is finite, nothing is wrong
         return errors, mine, rates
+
+    def _coarser(self, side: int) -> list[int]:
+        """Half the sides of all larger cells, from the next; the last are of the coarse grid's own points."""
+        return [side << i for i in range((self.unit // side).bit_length())]
 
     def _risks(self) -> tuple[dict[_Cell, float], dict[_Cell, float]]:
         """The error of each cell, or a part of that of a cell it touches; and the cell's own surprise alone."""
@@ -415,3 +427,22 @@ class Refinement:
         _, spread = self._measure_of_losses()
         apart = [abs(self.known[key] - value) for key, value in self.pairs.items()]
         return max((one for one in apart if math.isfinite(one)), default=math.nan) / spread
+
+
+def _tail(around: Array, earlier: Array, history: list[Array]) -> Array:
+    """Error that slow ground keeps, from the largest surprises around cells now, and at each larger size of cells.
+
+    Where the largest fall by r a halving, what a spline has not seen after the next is the rest of a geometric series:
+    S r / (1 - r), S the largest that is to be expected now. A cusp |x|^p has r = 2^-p, at whatever size one looks. One
+    size of cells may be predicted by luck, so a part of the larger size's surprise stays too.
+    """
+    kept = np.fmax(around, 0.0)
+    tail = _INHERITED * np.fmax(earlier, 0.0)
+    for steps, before in enumerate(history, 1):
+        if steps < 2:
+            continue
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = np.where((before > 0) & (kept > 0), (kept / before) ** (1 / steps), 0.0)
+        rate = np.clip(np.nan_to_num(rate, nan=0.0), 0.0, _SLOWEST)
+        tail = np.fmax(tail, np.where(rate > _CUSP, _TAIL * kept * rate / (1 - rate), 0.0))
+    return tail
