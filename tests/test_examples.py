@@ -152,6 +152,7 @@ def test_every_link_of_the_documents_leads_somewhere():
             assert target.startswith("http") or (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+@pytest.mark.slow
 def test_lora(tmp_path):
     pytest.importorskip("peft")
     assert len((ROOT / "examples" / "lora.py").read_text().splitlines()) <= 30

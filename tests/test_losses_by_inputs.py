@@ -145,7 +145,7 @@ def test_random_numbers_are_drawn_once():
     assert [function.evaluate(function.params)["loss"] for _ in range(2)] == pytest.approx([wanted, wanted], rel=1e-6)
 
 
-def test_nothing_else_is_measured_with_gradients_and_other_errors_are_torchs():
+def test_nothing_else_is_measured_with_gradients_and_other_errors_are_told_with_their_place():
     seen = []
 
     class Watching(nn.Linear):
@@ -161,5 +161,6 @@ def test_nothing_else_is_measured_with_gradients_and_other_errors_are_torchs():
         x = x.requires_grad_(True)
         return torch.autograd.grad(model(x).detach().sum(), x)[0], x
 
-    with pytest.raises(RuntimeError, match="does not require grad"):
+    with pytest.raises(ln.errors.ObjectiveError, match="does not require grad.*in detached") as raised:
         ln.Objective(copy.deepcopy(network()), "mse", X, forward=detached)
+    assert isinstance(raised.value.__cause__, RuntimeError)

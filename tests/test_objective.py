@@ -127,6 +127,7 @@ def test_language_labels_padded_in_late_batches():
     assert values["accuracy"] == pytest.approx(right.double().mean().item())
 
 
+@pytest.mark.slow
 def test_the_error_of_a_ratio_is_right():
     """Against the spread of the value over many data sets of the same kind."""
     torch.manual_seed(0)

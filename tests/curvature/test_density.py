@@ -123,6 +123,7 @@ def test_probes_that_do_not_fit_together_come_one_after_the_other(spectrum, monk
     assert (apart.passes, together.passes) == (24, 8)
 
 
+@pytest.mark.slow
 def test_a_network_end_to_end():
     model, (x, y) = conv_net(), images()
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH)

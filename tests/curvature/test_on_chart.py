@@ -93,6 +93,7 @@ def test_lambda_ratio_is_drawn_in_logarithmic_colours():
     assert np.allclose(paper.axes[0].collections[0].get_array(), np.log10(found.lambda_ratio).T)
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_bits_and_leaves_the_model_alone():
     objective, plane, _ = make("batch")
     before, state = objective.evaluate(objective.params), torch.get_rng_state()

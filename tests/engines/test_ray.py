@@ -192,6 +192,7 @@ def test_equal_to_local_bit_for_bit(cluster, digits_objective, sampler):
     assert ray.is_initialized()  # it was there before
 
 
+@pytest.mark.slow
 def test_size_of_tiles_and_plain_path_change_nothing(cluster, objective, plane):
     grid = ln.Grid(alpha=(-1, 1, 5), beta=(-0.5, 1, 4))
     surface = ln.evaluate(objective, plane, grid, engine=ln.Ray("plain", workers=1, tile=7))
@@ -199,6 +200,7 @@ def test_size_of_tiles_and_plain_path_change_nothing(cluster, objective, plane):
     assert surface.attrs["engine"]["tile"] == 7 and surface.attrs["engine"]["plan"] == "plain"
 
 
+@pytest.mark.slow
 def test_snapshots_of_a_trajectory_are_points_too(cluster, everything, objective, plane, tmp_path):
     everything.requires_grad_(False)
     with ln.Trajectory(everything, store=tmp_path / "run") as trajectory:
@@ -236,6 +238,7 @@ def test_an_objective_of_a_file(cluster, tmp_path, build):
     assert_same(surface, ln.evaluate(objective, line, NINE))
 
 
+@pytest.mark.slow
 def test_a_spec_that_means_something_else_there(cluster, tmp_path):
     path = tmp_path / "another_project.py"
     path.write_text(SPEC)
@@ -307,6 +310,7 @@ def test_a_point_that_kills_every_worker_is_given_up(no_cluster, capfd):
     assert surface.attrs["engine"]["deaths"] >= 3 and surface.attrs["engine"]["lost_points"] == 1
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_build_end_the_run(cluster):
     class Elsewhere:
         def __reduce__(self):
