@@ -193,7 +193,7 @@ def _mixed(random: np.random.Generator, k: int) -> Function:
 def _even_steps(random: np.random.Generator, k: int) -> Function:
     """A step at a multiple of a sixteenth of the range, across the first axis or any; its upper side has the place."""
     place, axis, height = random.integers(-7, 8) / 8, random.integers(k), random.uniform(0.1, 1)
-    return _sum(_bowl(random, k), lambda p: height * (p[:, axis] >= place))
+    return _sum(_bowl(random, k), lambda p: np.where(p[:, axis] >= place, height, 0.0))
 
 
 def _cusps(random: np.random.Generator, k: int) -> Function:
