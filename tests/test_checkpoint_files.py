@@ -453,3 +453,79 @@ def test_names_of_a_large_model_are_found_at_once():
         matching._aligned = aligned
     levels = sum(1 for _ in matching.tree_of(wrapped).walk())
     assert len(visits) < 3 * levels
+
+
+# ---------------------------------------------------------------------- what is no weight of the model
+
+
+def with_frozen_body():
+    network = model(5)
+    network[0].requires_grad_(False)
+    return network
+
+
+def test_a_part_of_what_is_frozen_may_not_be_missing_all_of_it_may():
+    whole = model(1).state_dict()
+    for lacking in ("0.weight", "0.bias"):
+        part = {name: tensor for name, tensor in whole.items() if name != lacking}
+        with pytest.raises(errors.CheckpointMismatchError, match=f'"{lacking}" .* is missing'):
+            objective(with_frozen_body()).at(part)
+    head = {name: tensor for name, tensor in whole.items() if name.startswith("2.")}
+    mixed = model(5)
+    mixed.load_state_dict(head, strict=False)
+    there = objective(with_frozen_body()).at(head)
+    assert there.evaluate(there.params)["loss"] == pytest.approx(truth(mixed), rel=1e-6)
+
+
+def momentum(network):
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    F.cross_entropy(network(data()[0]), data()[1]).backward()
+    optimizer.step()
+    names = dict(enumerate(name for name, _ in network.named_parameters()))
+    return {names[i]: state for i, state in optimizer.state_dict()["state"].items()}
+
+
+def test_the_state_of_an_optimiser_is_no_weight_wherever_it_lies(tmp_path):
+    network = model(1)
+    moving = momentum(network)
+    for content in ({"state": moving}, {"optim": {"state": moving}}, moving):
+        torch.save(content, tmp_path / "optim.pt")
+        with pytest.raises(errors.CheckpointError):
+            loss_at(tmp_path / "optim.pt")
+    torch.save({"generator": network.state_dict(), "optimizer": {"state": moving}}, tmp_path / "both.pt")
+    assert loss_at(tmp_path / "both.pt") == pytest.approx(truth(network), rel=1e-6)
+    dcp.save(
+        {"generator": network.state_dict(), "optimizer": {"state": moving}},
+        checkpoint_id=tmp_path / "dcp",
+        no_dist=True,
+    )
+    assert loss_at(tmp_path / "dcp") == pytest.approx(truth(network), rel=1e-6)
+
+
+def test_what_a_weight_is_made_of_is_no_weight():
+    made = model(1)
+    torch.nn.utils.parametrizations.orthogonal(made[0], orthogonal_map="matrix_exp", use_trivialization=False)
+    with pytest.raises(errors.CheckpointMismatchError):
+        objective().at(made.state_dict())
+    with pytest.raises(errors.CheckpointMismatchError):
+        objective(made).at(model(2).state_dict())
+
+
+def test_a_bias_is_no_weight():
+    class Scale(nn.Module):
+        def __init__(self, name):
+            super().__init__()
+            setattr(self, name, nn.Parameter(torch.tensor([2.0, 3.0])))
+
+        def forward(self, x):
+            return x * next(self.parameters())
+
+    file = nn.Sequential(nn.Linear(3, 2), Scale("bias")).state_dict()
+    with pytest.raises(errors.CheckpointMismatchError, match="weight"):
+        objective(nn.Sequential(nn.Linear(3, 2), Scale("weight")).eval()).at(file)
+
+
+@pytest.mark.parametrize("given", [None, 3, ["a.pt"]])
+def test_what_is_no_checkpoint_at_all(given):
+    with pytest.raises(errors.CheckpointError, match=r"objective.at\('weights.pt'\)"):
+        objective().at(given)

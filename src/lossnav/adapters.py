@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,12 +55,20 @@ def match_adapter(
                 f"{state.source} is an adapter, and {len(others):,} parameters of {what} move that are none of "
                 f'its own ("{others[0]}"). Let the adapter move alone: params="*.{name}*".'
             )
-        return match(state, own, {}, {}, what)
+        return match(_as_in_a_model(state), own, {}, {}, what)
     which = "; ".join(f"{name}: {words or 'no parameter'}" for name, words in differences.items())
     raise CheckpointMismatchError(
         f"{state.source} is another adapter than those of {what} ({which}), with which its weights mean "
         f"something else. Load it by peft: peft.PeftModel.from_pretrained(model, {state.source!r})."
     )
+
+
+def _as_in_a_model(state: Stored) -> Stored:
+    """The same with DoRA's magnitudes by the name of the layer that peft holds them in."""
+    made = copy.copy(state)
+    for name in [name for name in state if name.endswith("lora_magnitude_vector")]:
+        made[f"{name}.weight"] = made.pop(name)
+    return made
 
 
 def _text(value: Any) -> str:

@@ -235,11 +235,17 @@ class Anatomy:
         Raises
         ------
         CheckpointMismatchError
-            If a tensor is missing, has another shape, or a name is left over.
+            If a tensor is missing, has another shape, or a name is left over. All that is held may be missing (weights
+            of what was trained alone), a part of it may not.
         """
         if isinstance(state, Stored) and state.adapter is not None and self.adapters:
             return match_adapter(state, self.params, self.held, self.adapters, self.name)
-        return match(state, self.params, self.held | self.buffers, self.aliases, self.name)
+        found = match(state, self.params, self.held | self.buffers, self.aliases, self.name)
+        held = [name for name in self.held if name not in self.aliases]
+        there = [name for name in held if name in found.tensors]
+        if there and len(there) < len(held):
+            match(state, self.params | self.held, self.buffers, self.aliases, self.name)  # says what is missing
+        return found
 
     def sort(self, state: Mapping[str, Any]) -> tuple[State, State, State]:
         """Tell the tensors of a state dict apart: parameters that move, others, buffers.

@@ -224,7 +224,7 @@ def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _F
     if key in done:
         return done[key]
     score, pairs = 0, list[tuple[str, Node]]()
-    if model.value is not None and file.value is not None:
+    if model.value is not None and file.value is not None and _last(model) == _last(file):
         score, pairs = (2 if shaped(file.value, model.value) else 1), [(model.name, file)]
     for word, child in model.children.items():
         if word in file.children:
@@ -240,6 +240,11 @@ def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _F
             best = max(best, _aligned(wrapping, file, done), key=lambda found: found[0])
     done[key] = best
     return best
+
+
+def _last(node: Node) -> str:
+    """A tensor's own name, which no wrapper changes: neither a bias nor a momentum is a weight."""
+    return node.name.rpartition(".")[2]
 
 
 def plain_choice(names: Sequence[str]) -> str | None:

@@ -45,6 +45,7 @@ from lossnav.cuts import probes as few_samples
 from lossnav.diagnosis import TARGET_KEYS, explained, no_pair
 from lossnav.errors import (
     BatchDependenceWarning,
+    CheckpointError,
     CheckpointMismatchError,
     DataError,
     DeviceError,
@@ -591,6 +592,11 @@ class Objective:
         if isinstance(state, nn.Module):
             state = state.state_dict()
         given: Mapping[str, Any]
+        if not isinstance(state, str | os.PathLike | Mapping):
+            raise CheckpointError(
+                f"at() takes a module, a state dict or the path of a checkpoint, not {type(state).__name__}. Pass one "
+                "of them: objective.at(model), objective.at('weights.pt')."
+            )
         if isinstance(state, str | os.PathLike):
             given, source = checkpoints.stored(state), f"The checkpoint {os.fspath(state)}"
         else:

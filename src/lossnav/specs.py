@@ -141,7 +141,8 @@ def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, An
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
-    files = (None if path is None else str(Path(path).expanduser().resolve()) for path in (checkpoint, data_root))
+    # absolute, but through no link: beside an index that is one lie the links to its shards
+    files = (None if path is None else os.path.abspath(Path(path).expanduser()) for path in (checkpoint, data_root))
     made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
     return made | {
         option: value if isinstance(value, str) else list(value)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import lossnav as ln
@@ -127,3 +128,28 @@ def test_a_change_below_rounding_contradicts_nothing(function, curvature, dtype)
     objective = ln.Objective.from_function(lambda p: function(p["x"]), {"x": tiny})
     found = ln.curvature.top_eigenpairs(objective, k=1, which="largest")
     assert abs(found.values[0] - curvature) <= found.errors[0] + 1e-5 * curvature
+
+
+@pytest.mark.parametrize("way", ["no_grad", "inference_mode", "detach", "numbers", "function"])
+@pytest.mark.parametrize("kind", ["lambda_max", "trace", "sam"])
+def test_a_loss_that_nothing_leads_back_from_has_no_derivatives(way, kind):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))
+    x = torch.randn(40, 6)
+    y = (x[:, 0] > 0).long()
+
+    def forward(model, batch):
+        if way == "detach":
+            return model(batch[0]).detach(), batch[1]
+        with torch.inference_mode() if way == "inference_mode" else torch.no_grad():
+            return model(batch[0]), batch[1]
+
+    if way == "function":
+        start = {"w": torch.randn(6, 2).double()}
+        objective = ln.Objective.from_function(lambda p: float(F.cross_entropy(x.double() @ p["w"], y)), start)
+    elif way == "numbers":
+        objective = ln.Objective(net, lambda q, t: float(F.cross_entropy(q, t)), (x, y), reduction="batch")
+    else:
+        objective = ln.Objective(net, F.cross_entropy, (x, y), forward=forward)
+    with pytest.raises(ln.errors.ObjectiveError, match=r"Nothing can be derived of .*no_grad\(\)"):
+        ln.sharpness(objective, kind)

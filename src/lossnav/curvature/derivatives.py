@@ -306,6 +306,8 @@ class Operator:
                 f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "
                 f"{_REMEDY}"
             )
+        if found.detached:
+            raise ObjectiveError(f"Nothing can be derived of {self.objective.name}: {found.doubt}. {_CAUSES} {_REMEDY}")
         if found.doubt and before is None:
             warnings.warn(
                 f"The gradient of {self.objective.name} is not that of its loss: {found.doubt}. {_CAUSES} What is "

@@ -57,6 +57,9 @@ class Verdict:
         Why products are none with a matrix of second derivatives; empty where nothing speaks against it.
     doubt : str
         Why the gradient is none of the loss; likewise.
+    detached : bool
+        Whether the loss moves and there is no gradient at all: it would be zero for want of a way to it, and so would
+        all that is made of it.
     """
 
     names: frozenset[str]
@@ -64,6 +67,7 @@ class Verdict:
     rounding: float = 0.0
     refusal: str = ""
     doubt: str = ""
+    detached: bool = False
 
 
 Make = Callable[[Objective, Params], "Operator"]
@@ -134,7 +138,8 @@ def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Seq
     if twice:
         refusal = refusal or _lopsided(here, steps, images)
         rounding = _relative(make(few, near).compute(steps[:1]).products[0] - images[0], images[0])
-    return Verdict(frozenset(names), twice, rounding, refusal, doubts[-1] if all(doubts) else "")
+    doubt = doubts[-1] if all(doubts) else ""
+    return Verdict(frozenset(names), twice, rounding, refusal, doubt, bool(doubt) and not bool(gradient.any()))
 
 
 def _seen(operator: Operator) -> tuple[float, Tensor | None]:
