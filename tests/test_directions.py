@@ -142,7 +142,7 @@ def test_normalisers_by_hand():
     assert torch.equal(directions.filter_normalize(d, ref)["w"], torch.tensor([[6.0, 8.0], [0.0, 0.0]]))
     assert directions.layer_normalize(d, ref)["w"].norm() == pytest.approx(101**0.5)
     assert torch.equal(directions.weight_normalize(d, ref)["w"], torch.tensor([[0.0, 40.0], [0.0, 0.0]]))
-    with pytest.raises(errors.StructureMismatchError, match=r'"w": \(2, 2\) vs \(3,\).*two architectures'):
+    with pytest.raises(errors.StructureMismatchError, match=r'"w": \(2, 2\) vs \(3,\).*objective.params'):
         directions.filter_normalize(d, {"w": torch.zeros(3)})
 
 

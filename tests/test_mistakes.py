@@ -344,7 +344,11 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "explore(objective, grid)": (lambda: ln.explore(objective(), ln.Grid(alpha=AXIS)), OptionError, ["a sampler"]),
     # reports and the command line
     "report(objective)": (lambda: ln.report(objective()), OptionError, ["an objective", "path"]),
-    "report(surface, objective)": (lambda: ln.report(surface(), objective()), NotASurfaceError, ["ln.evaluate"]),
+    "report(surface, objective)": (
+        lambda: ln.report(surface(), objective()),
+        OptionError,
+        ["objective=objective"],
+    ),
     "report of nothing": (lambda: ln.report("nothing.zarr"), NotASurfaceError, ["no nothing.zarr"]),
     "a SPEC without a name": (lambda: command("evaluate", "mine.py"), SpecError, ["'mine.py'", "file.py:name"]),
     "a SPEC of no file": (lambda: command("evaluate", "mine.py:objective"), SpecError, ["no file mine.py"]),

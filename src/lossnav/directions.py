@@ -457,7 +457,8 @@ def between(a: End | Network, b: End | Network) -> Direction:
     start, end = together(a, b)
     if difference := algebra.first_difference(end.params, start.params):
         raise StructureMismatchError(
-            f"The two points differ at {difference}. Take both from models of one architecture."
+            f"The two points differ at {difference}. Give both the same names and shapes; of files with other names "
+            "around them, pass an objective for one end: it finds its own tensors in the other."
         )
     wide = {name: tensor.to(_direction_dtype(tensor)) for name, tensor in end.params.items()}
     recipe = {"kind": "between", "start": start.fingerprint, "end": end.fingerprint} | _buffers_of(start, end)
@@ -947,6 +948,7 @@ def _require_normalization(normalize: Any) -> None:
 def _require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
     if difference := algebra.first_difference(direction, reference):
         raise StructureMismatchError(
-            f"direction and reference differ at {difference}. They probably come from two architectures. "
-            "Make directions from the same objective: ln.directions.random(objective, n=2)."
+            f"direction and reference differ at {difference}. Make both from one objective, of the parameters that "
+            "move in it: objective.params (objective.at(model).params for other weights) and "
+            "ln.directions.random(objective)."
         )

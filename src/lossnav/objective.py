@@ -812,8 +812,8 @@ class Objective:
         require_weights(params, what)
         if difference := algebra.first_difference(params, self.params):
             raise StructureMismatchError(
-                f"{what} and the objective differ at {difference}. "
-                "They probably come from two architectures. Make points and directions from the same objective."
+                f"{what} and the objective differ at {difference}. Make points and directions from the same objective, "
+                "of the parameters that move in it: objective.params, or objective.at(model).params for other weights."
             )
 
     # ------------------------------------------------------------------ saying what it is

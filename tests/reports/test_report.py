@@ -129,7 +129,7 @@ def test_what_belongs_to_no_run_is_refused(tmp_path):
     with pytest.raises(errors.OptionError, match="two datasets of one kind"):
         ln.report(picture(), picture())
     with pytest.raises(errors.OptionError, match="measures nothing"):
-        ln.report(picture(), chart=object())
+        ln.report(picture(), chart=ln.Line({"x": torch.zeros(1)}, {"x": torch.ones(1)}))
     with pytest.raises(errors.NotASurfaceError, match=r"There is no .*nowhere\.zarr"):
         ln.report(tmp_path / "nowhere.zarr")
     other = picture()
@@ -506,3 +506,18 @@ def test_a_run_made_in_python_is_measured_by_a_spec(tmp_path, monkeypatch):
     assert refused.exit_code == 2 and "made in Python" in refused.stderr
     done = CliRunner().invoke(app, ["report", "run.zarr", "--measure", "--spec", "other_saddle.py:objective"])
     assert done.exit_code == 0 and "is a saddle" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"objective": nn.Linear(2, 2)}, "The objective is .*ln.Objective"),
+        ({"objective": "net"}, "The objective is .*ln.Objective"),
+        ({"chart": "plane"}, "The chart is .*Make one"),
+    ],
+)
+def test_what_is_no_objective_or_chart_is_named(surface, given, said):
+    with pytest.raises(errors.OptionError, match=said):
+        ln.report(surface, **given)
+    with pytest.raises(errors.OptionError, match="Name what it is: ln.report"):
+        ln.report(surface, nn.Linear(2, 2))

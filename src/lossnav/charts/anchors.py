@@ -61,7 +61,8 @@ class Anchors:
         for one in buffers[1:]:
             if difference := algebra.first_difference({n: one[n] for n in common}, {n: first[n] for n in common}):
                 raise StructureMismatchError(
-                    f"The buffers of two checkpoints differ at {difference}. Take both from models of one architecture."
+                    f"The buffers of two checkpoints differ at {difference}. Take both from models whose "
+                    "buffers have the same shapes."
                 )
         self._buffers = [{name: one[name] for name in common} for one in buffers]
         self.moved = [n for n in common if not all(algebra.same(first[n], one[n]) for one in buffers[1:])]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import xarray as xr
 
+from lossnav import nouns
 from lossnav.errors import NotASurfaceError, NotATrajectoryError, OptionError
 from lossnav.files import Place, inside, is_local, is_trajectory, name_of
 from lossnav.groups import open_group, open_trajectory, save_group
@@ -94,6 +95,15 @@ def report(
     This slice looks convex but the Hessian at its centre has eigenvalue -2 ± ... (20% of the largest, 10): the centre
     is a saddle.
     """
+    if objective is not None:
+        nouns.require(objective, "objective")
+    if chart is not None:
+        nouns.require(chart, "chart")
+    if wrong := [other for other in beside if not isinstance(other, xr.Dataset)]:
+        raise OptionError(
+            f"Beside a surface lies {nouns.described(wrong[0])}, and only datasets do. Name what it is: "
+            "ln.report(surface, objective=objective, chart=chart)."
+        )
     place = None if isinstance(subject, xr.Dataset) else subject
     found = [*(_opened(place) if place is not None else [subject]), *beside]
     about = Subject.of(found)
