@@ -86,6 +86,10 @@ Forward = Callable[[Any, Batch], tuple[Any, Any]]
 _SUBSET_ERROR, _LEAST_SUBSET = 0.01, 100  # of an automatic subset: standard error relative to the loss; samples
 
 
+_ALIKE = 1e-4  # relative: losses that differ by no more are of one draw, or of none
+_OF_A_DRAW = 0.05  # of what another seed changes: so much the arithmetic may change beside
+
+
 class Objective:
     """A loss over data as a pure function of a model's weights.
 
@@ -771,6 +775,28 @@ class Objective:
         other.batches = None if self.batches is None else self.batches.double()
         other._plans, other.origin = {}, None
         return other
+
+    def draws_as(self, exact: Objective, loss_of: Callable[[Objective], float] | None = None) -> bool:
+        """Whether this objective draws the random numbers that it draws in float64; also where it draws none.
+
+        Dropout does. `torch.randn` in a forward pass (of a VAE, say) draws others from the same seed, so that the two
+        objectives are two losses, and their difference is no error of the arithmetic. `loss_of` says how an objective's
+        loss is found, by default at its centre.
+
+        Examples
+        --------
+        >>> noisy = Objective.from_function(lambda p: (p["x"] + torch.randn_like(p["x"])).sum(), {"x": torch.ones(99)})
+        >>> noisy.draws_as(noisy.double())
+        False
+        """
+        loss_of = loss_of or (lambda objective: objective.evaluate(objective.params)["loss"])
+        loss, wide = loss_of(self), loss_of(exact)
+        if not math.isfinite(loss) or abs(loss - wide) <= _ALIKE * abs(loss):
+            return True
+        again = copy.copy(self)
+        again.seed = self.seed + 1
+        other = loss_of(again)
+        return other == loss or abs(loss - wide) <= _OF_A_DRAW * abs(loss - other)
 
     def apart(self) -> Objective:
         """Return the same objective for another thread: both may be evaluated at the same time.

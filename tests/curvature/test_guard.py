@@ -153,3 +153,47 @@ def test_a_loss_that_nothing_leads_back_from_has_no_derivatives(way, kind):
         objective = ln.Objective(net, F.cross_entropy, (x, y), forward=forward)
     with pytest.raises(ln.errors.ObjectiveError, match=r"Nothing can be derived of .*no_grad\(\)"):
         ln.sharpness(objective, kind)
+
+
+class Noisy(nn.Module):
+    """Noise in every mode, as a VAE draws it."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.first, self.last = draw, nn.Linear(6, 8), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.last(self.draw(torch.tanh(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda h: h + 0.3 * torch.randn_like(h),
+        lambda h: h + 0.3 * torch.randn(h.shape, dtype=h.dtype),
+        lambda h: h * torch.empty_like(h).normal_(1, 0.2),
+        lambda h: F.dropout(h, 0.3, training=True),
+    ],
+)
+def test_noise_of_another_width_is_no_error_of_the_arithmetic(draw):
+    torch.manual_seed(0)
+    net, x = Noisy(draw), torch.randn(40, 6)
+    y = (x[:, 0] > 0).long()
+    objective = ln.Objective(net, F.cross_entropy, (x, y), seed=3)
+    found = ln.sharpness(objective, "lambda_max", tolerance=1e-6)
+    params = dict(net.named_parameters())
+
+    def loss(flat):
+        torch.manual_seed(3)
+        parts = dict(zip(params, torch.split(flat, [p.numel() for p in params.values()]), strict=True))
+        return F.cross_entropy(
+            torch.func.functional_call(net, {n: t.reshape(params[n].shape) for n, t in parts.items()}, (x,)), y
+        )
+
+    dense = torch.autograd.functional.hessian(loss, torch.cat([p.detach().reshape(-1) for p in params.values()]))
+    assert found.value == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-3)
+    assert found.error < 0.01 * found.value
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2))
+    surface = ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), engine=ln.Local(plan="plain"))
+    line = ln.report(surface, objective=objective, chart=plane)["precision"]
+    assert line.level != "warning", line.said

@@ -95,7 +95,7 @@ def examine(make: Make, objective: Objective, point: Params, names: Sequence[str
             few = _few(objective, None)
             if not math.isfinite(make(few, near).compute().loss):
                 return unknown
-        exact = _exact(few)
+        exact = _exact(few, lambda objective: make(objective, near).compute().loss)
         if exact is None:
             return unknown
         return _held(make, few, exact, near, names, twice)
@@ -222,14 +222,14 @@ def _few(objective: Objective, samples: int | None) -> Objective:
     return few
 
 
-def _exact(few: Objective) -> Objective | None:
-    """The same in float64; None where memory does not allow for it."""
+def _exact(few: Objective, loss_of: Callable[[Objective], float]) -> Objective | None:
+    """The same in float64; None where memory does not allow for it, or it would be another loss."""
     numbers = sum(tensor.numel() for tensor in few.params.values())
     if 8 * _COPIES * numbers > free_bytes(few.device) / 2:
         return None
     made = few.double()
     made._plans = few._plans
-    return made
+    return made if few.draws_as(made, loss_of) else None
 
 
 def _scales(point: Params, names: Sequence[str]) -> list[float]:

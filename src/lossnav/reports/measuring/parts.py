@@ -358,7 +358,8 @@ class _Measuring:
         if self._exact is None and not self._inexact:
             try:
                 self._exact = self.here.double()
-                self._exact.evaluate(self.here.params)
+                if not self.here.draws_as(self._exact):
+                    self._exact, self._inexact = None, True
             except (LossnavError, RuntimeError):
                 self._exact, self._inexact = None, True
         return self._exact
