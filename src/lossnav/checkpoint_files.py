@@ -112,13 +112,22 @@ def weight_map(index: Path) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     for name, file in found.items():
-        path = Path(str(file))
-        if not isinstance(file, str) or path.is_absolute() or ".." in path.parts or "\\" in file or "\0" in file:
+        if not isinstance(file, str) or leads_out(file):
             raise CheckpointError(
                 f'{index} says that "{name}" lies in {file!r}, outside its folder, and was refused. An index names '
                 "files beside it."
             )
     return {str(name): file for name, file in found.items()}
+
+
+def leads_out(file: str) -> bool:
+    """Whether the name of a file beside another leads out of their folder.
+
+    >>> leads_out("shards/1.safetensors"), leads_out("../secret"), leads_out("/etc/passwd")
+    (False, True, True)
+    """
+    path = Path(file)
+    return path.is_absolute() or ".." in path.parts or "\\" in file or "\0" in file
 
 
 def _read_safetensors(source: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossnav.checkpoint_files import Stored, read_file, weight_map
+from lossnav.checkpoint_files import Stored, leads_out, read_file, weight_map
 from lossnav.errors import CheckpointError, UnsafeCheckpointError
 from lossnav.files import is_trajectory
 
@@ -291,8 +291,7 @@ def _assemble(folder: Path, name: str, shape: _Shape, pieces: Sequence[_Piece]) 
 
 def _read_piece(folder: Path, name: str, size: _Shape, place: Any) -> Tensor:
     file, start, length = str(place.relative_path), int(place.offset), int(place.length)
-    relative = Path(file)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in file or "\0" in file:
+    if leads_out(file):
         raise CheckpointError(
             f'The metadata of {folder} say that "{name}" lies in {file!r}, outside its folder, and were refused.'
         )
@@ -301,7 +300,7 @@ def _read_piece(folder: Path, name: str, size: _Shape, place: Any) -> Tensor:
             f'"{name}" in {folder} is compressed ({", ".join(map(str, place.transform_descriptors))}). Save it '
             "without, or join it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
         )
-    path = folder / relative
+    path = folder / file
     if not path.is_file():
         raise CheckpointError(f'{path} is missing, which holds "{name}". Copy the files of all processes.')
     if start < 0 or length < 0 or start + length > path.stat().st_size:
