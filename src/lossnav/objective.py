@@ -74,7 +74,7 @@ from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainabl
 from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
-from lossnav.proof import Case, few_of, prove
+from lossnav.proof import Case, few_of, prove, prove_function
 from lossnav.readings import LossMisjudgedError
 from lossnav.repeats import Repeats
 from lossnav.roles import Role, by_use, describe_parameters, excluded, open_names, role_by_name
@@ -387,6 +387,9 @@ class Objective:
         has_data = data is not None
         step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
         self._adopt(FunctionPasses(step).apart())
+        first = None if self.batches is None else self._first_batch()
+        here = (self.params, {}, {}, first, "frozen", self.device, seed, True)
+        prove_function(Case(nn.Module(), step, self._pass, *here, writes=True), self.name)
         self._measured_by = self._forward if count is None else (self._forward, self._count)
         self._hold_cuts()
         self._hold_metrics()
@@ -950,8 +953,7 @@ class Objective:
 
     def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
         """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
-        with rng.preserved(self.seed, self.device):
-            first: Batch = None if self.batches is None else data_batches.move(self.batches.peek(), self.device)
+        first = None if self.batches is None else self._first_batch()
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
@@ -965,6 +967,11 @@ class Objective:
             self.batches.written_to = proven.writes_data
         self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
         self._see_what_is_done(model, first)
+
+    def _first_batch(self) -> Batch:
+        assert self.batches is not None
+        with rng.preserved(self.seed, self.device):
+            return data_batches.move(self.batches.peek(), self.device)
 
     def _see_what_is_done(self, model: nn.Module, batch: Batch) -> None:
         """Pass a few samples to see what parameters are, of which neither a type nor a shape tells."""
