@@ -40,7 +40,7 @@ from lossnav.calling import (
 )
 from lossnav.checkpoint_files import Stored
 from lossnav.counting import Counting, resolve_count
-from lossnav.cuts import Cut, Probe
+from lossnav.cuts import Cut, Probe, uneven
 from lossnav.cuts import probes as few_samples
 from lossnav.diagnosis import TARGET_KEYS, explained, no_pair
 from lossnav.errors import (
@@ -388,8 +388,8 @@ class Objective:
         step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
         self._adopt(FunctionPasses(step).apart())
         first = None if self.batches is None else self._first_batch()
-        here = (self.params, {}, {}, first, "frozen", self.device, seed, True)
-        prove_function(Case(nn.Module(), step, self._pass, *here, writes=True), self.name)
+        how = ("frozen", self.device, seed, True)
+        prove_function(Case(nn.Module(), step, self._pass, self.params, {}, {}, first, *how, writes=True), self.name)
         self._measured_by = self._forward if count is None else (self._forward, self._count)
         self._hold_cuts()
         self._hold_metrics()
@@ -1061,6 +1061,17 @@ class Objective:
                     stacklevel=3,
                 )
 
+    def _uneven(self, measure: Callable[[Batch], StepValues], name: str) -> list[Probe]:
+        """Samples that may weigh most unlike, where a batch gives a mean and nobody knows of what."""
+        kept = self.batches
+        if kept is None or len(kept) < 2 or not kept.resident:
+            return []
+        value = measure(kept.peek())[1][name]
+        if isinstance(value, tuple) or value.dim():
+            return []
+        with rng.preserved(self.seed, self.device):
+            return uneven(kept, lambda batch: self._count(batch, None))
+
     def _cuts(self, batches: Sequence[Batch], name: str = "loss") -> list[Cut]:
         """The loss of a few samples of some batches, as one batch and as two; nothing where that cannot be said."""
         passes = self.without_metrics()._pass if name == "loss" else self._pass
@@ -1080,6 +1091,9 @@ class Objective:
             try:
                 probes = few_samples(batches, lambda batch: measure(batch)[0])
                 found = [(probe, cut) for probe in probes if (cut := probe.measure(measure, name)) is not None]
+                if all(cut.agrees(self._rounding) for _, cut in found):
+                    more = ((probe, probe.measure(measure, name)) for probe in self._uneven(measure, name))
+                    found += [(probe, cut) for probe, cut in more if cut is not None and not cut.agrees(self._rounding)]
                 return [cut for probe, cut in found if cut.agrees(self._rounding) or not noisy(probe)]
             except LossMisjudgedError:
                 continue

@@ -147,7 +147,7 @@ def prove_function(case: Case, name: str) -> None:
     outside = Outside(_code_of(case))
     if any(place.may_change for place in outside.places):
         try:
-            _values(case, case.passes, case.center, few_of(case.batch))
+            _values(case, case.passes, algebra.copy(case.center), few_of(case.batch))
         except Exception:  # it is raised again where it is called in earnest
             return
         _require_no_state_outside(case, outside, case.passes, name)
