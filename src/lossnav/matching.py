@@ -16,10 +16,10 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK
+from lossnav.checkpoint_pickles import PLAIN
 from lossnav.errors import CheckpointError, CheckpointMismatchError
 
 EXTRA = "_extra_state"  # torch's name in a state dict
-_PLAIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")
 _DEEPEST, _MOST, _AGAIN = 24, 2_000_000, 64  # levels of dicts, names, and uses of one dict: a file may refer to itself
 _LONGEST = 100  # words in a name
 _TRIED = 64  # places that are looked at for a message where none fits
@@ -264,7 +264,7 @@ def plain_choice(names: Sequence[str]) -> str | None:
             return left[words.index([])] if words.count([]) == 1 else None
         kinds = {word[0] for word in words}
         if len(kinds) > 1:
-            usual = kinds & set(_PLAIN)
+            usual = kinds & set(PLAIN)
             if len(usual) != 1:
                 return None
             left = [name for name, word in zip(left, words, strict=True) if word[0] in usual]
@@ -291,7 +291,7 @@ def without_model(root: Node, source: str) -> Node:
     """
     require_tensors(root, source)
     found = state_dicts(root)
-    usual = [node for node in found if set(node.name.split(".")) & set(_PLAIN)]
+    usual = [node for node in found if set(node.name.split(".")) & set(PLAIN)]
     names = [node.name for node in usual or found]
     if (chosen := plain_choice(names)) is None:
         raise CheckpointError(f"{source} holds several state dicts: {pick_words(names, source)}")
