@@ -189,14 +189,29 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path):
     loop = {"model": {}}
     loop["model"]["again"] = loop
     torch.save(loop, tmp_path / "loop.pt")
-    with pytest.raises(errors.CheckpointError, match="nested too deeply"):
+    with pytest.raises(errors.CheckpointError, match="refers to itself"):
         checkpoints.load(tmp_path / "loop.pt")
     laughs = {"weight": torch.zeros(1)}
     for _ in range(22):
         laughs = {"a": laughs, "b": laughs}
     torch.save(laughs, tmp_path / "laughs.pt")
-    with pytest.raises(errors.CheckpointError, match="nested too deeply"):
+    with pytest.raises(errors.CheckpointError, match="more names and dicts in it"):
         objective().at(tmp_path / "laughs.pt")
+    deep = {"weight": torch.zeros(1)}
+    for _ in range(30):
+        deep = {"a": deep}
+    torch.save(deep, tmp_path / "deep.pt")
+    with pytest.raises(errors.CheckpointError, match="dicts deep"):
+        objective().at(tmp_path / "deep.pt")
+
+
+@pytest.mark.parametrize("count", [2, 80, 3000])
+def test_one_dict_by_many_names_is_one(tmp_path, count):
+    state, options = model().state_dict(), {"lr": 0.1}
+    torch.save({"weights": state} | {f"epoch-{i}": state for i in range(count)}, tmp_path / "a.pt")
+    assert loss_at(tmp_path / "a.pt") == pytest.approx(truth(model()), rel=1e-6)
+    torch.save({"model": state, "groups": [options] * count}, tmp_path / "b.pt")
+    assert loss_at(tmp_path / "b.pt") == pytest.approx(truth(model()), rel=1e-6)
 
 
 # ---------------------------------------------------------------------- distributed checkpoints of several processes

@@ -13,6 +13,7 @@ from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK, Stored
 from lossnav.errors import CheckpointMismatchError
 from lossnav.matching import EXTRA, Node, Place, choose, places_of, plain_choice, require_tensors, shaped, tree_of
+from lossnav.values import has_shape, peculiarity, resolved
 
 State = dict[str, Tensor]
 
@@ -92,9 +93,9 @@ def match(
     needed = [name for name in required if name not in aliases]
     source = state.source if isinstance(state, Stored) else "the state dict"
     if _fits_as_it_is(state, known, needed, aliases):
-        name, found = "", dict(state)
+        place, found = "", dict(state)
     else:
-        name, found = _searched(state, known, needed, aliases, source, what)
+        place, found = _searched(state, known, needed, aliases, source, what)
     for alias, first in aliases.items():
         if alias not in found or not first:
             continue
@@ -108,7 +109,7 @@ def match(
     extra = {name: value for name, value in found.items() if name.rpartition(".")[2] == EXTRA}
     tensors = {name: found[name] for name in known if name in found and name not in extra}
     _require_same_kind(tensors, known, source, what)
-    return Match(tensors, name, extra)
+    return Match({name: resolved(tensor) for name, tensor in tensors.items()}, place, extra)
 
 
 def _fits_as_it_is(
@@ -183,7 +184,7 @@ def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], sou
             around = node
     others = {id(node) for other in fitting for node in other.node.values()}
     rest = [node for node in around.values(nested=False) if id(node) not in others and _is_number(node.value)]
-    mine = sum(node.value.numel() for node in place.pairs.values() if isinstance(node.value, Tensor))
+    mine = sum(node.value.numel() for node in place.pairs.values() if _is_number(node.value))
     if sum(node.value.numel() for node in rest) > mine:
         raise CheckpointMismatchError(
             f"{what} fits what is called {place.node.name} in {source}, and most of that lies beside it "
@@ -192,18 +193,18 @@ def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], sou
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return isinstance(value, Tensor) and has_shape(value) and (value.is_floating_point() or value.is_complex())
 
 
 def _require_same_kind(tensors: State, known: Mapping[str, Any], source: str, what: str) -> None:
     """Refuse what a conversion would make another number of: integers of a quantised weight, an imaginary part."""
     for name, tensor in tensors.items():
-        mine = known[name].dtype
-        if tensor.device.type == "meta":
+        words, way_on = peculiarity(tensor, known[name])
+        if words:
             raise CheckpointMismatchError(
-                f'"{name}" in {source} has no values (it was saved on the meta device). Save the model when its '
-                "weights are there."
+                f'"{name}" {words} in {source}, and that of {what} cannot take it over. {way_on}'
             )
+        mine = known[name].dtype
         loses = (mine.is_floating_point or mine.is_complex) and (not _is_number(tensor) and tensor.dim() > 0)
         if loses or (tensor.is_complex() and not mine.is_complex):
             raise CheckpointMismatchError(
@@ -291,4 +292,4 @@ def _of_model(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else ""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) and has_shape(value) else ""
