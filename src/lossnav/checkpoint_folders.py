@@ -88,7 +88,7 @@ def read_folder(folder: Path) -> Stored:
 def _of_weights(folder: Path) -> list[Path]:
     """The files of a folder that may hold weights, by their names."""
     files = sorted(path for path in folder.iterdir() if path.name.endswith(_WEIGHTS) and not path.name.startswith("."))
-    return [path for path in files if not _NOT_WEIGHTS.match(path.name)]
+    return [path for path in files if not _NOT_WEIGHTS.match(path.name)] or files
 
 
 def _require_alone(folder: Path, others: Sequence[Path]) -> None:

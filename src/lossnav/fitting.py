@@ -147,6 +147,7 @@ def _searched(
             f"{message} What is called {name} does fit; if you mean that, say so: {source}{PICK}{name}"
         )
     _require_larger_part(file, place, fitting, source, what)
+    _require_nothing_left(file, place, fitting, known, aliases, source, what)
     return name, {name: node.value for name, node in place.pairs.items()}
 
 
@@ -183,13 +184,42 @@ def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], sou
         if node is not None and node.nested:
             around = node
     others = {id(node) for other in fitting for node in other.node.values()}
-    rest = [node for node in around.values(nested=False) if id(node) not in others and _is_number(node.value)]
+    rest = [node for node in around.values(place.node is not around) if id(node) not in others]
+    rest = [node for node in rest if _is_number(node.value)]
     mine = sum(node.value.numel() for node in place.pairs.values() if _is_number(node.value))
     if sum(node.value.numel() for node in rest) > mine:
         raise CheckpointMismatchError(
             f"{what} fits what is called {place.node.name} in {source}, and most of that lies beside it "
             f"({_named(rest)}). If you mean that part, say so: {source}{PICK}{place.node.name}"
         )
+
+
+def _require_nothing_left(
+    file: Node,
+    place: Place,
+    fitting: Sequence[Place],
+    known: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    source: str,
+    what: str,
+) -> None:
+    """Refuse to keep a tensor of the model's own where the file has one elsewhere that may be it."""
+    lacking = [name for name in known if name not in place.pairs and name not in aliases and known[name] is not EXTRA]
+    shapes = {(name.rpartition(".")[2], known[name].shape): name for name in reversed(lacking) if known[name].dim()}
+    if not shapes:
+        return
+    used = {id(node) for other in fitting for node in other.pairs.values()}
+    for node in file.values():
+        if id(node) in used or not _is_number(node.value):
+            continue
+        if mine := shapes.get((node.name.rpartition(".")[2], node.value.shape)):
+            at = place.node.name
+            fits = f"what is called {at}" if at else "the tensors at the top"
+            choice = f" If what is called {at} is meant alone, say so: {source}{PICK}{at}" if at else ""
+            raise CheckpointMismatchError(
+                f'{what} fits {fits} in {source}, but for "{mine}" {_shape(known[mine])}, and "{node.name}" elsewhere '
+                f"in it may be that. Put it beside the others, by the name that the model has for it.{choice}"
+            )
 
 
 def _is_number(value: Any) -> bool:
