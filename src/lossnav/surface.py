@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav import __version__, journal
+from lossnav import __version__, journal, turns
 from lossnav import samples as kept
 from lossnav.coordinates import mesh, nearest
 from lossnav.errors import (
@@ -695,10 +694,11 @@ def open_surface(path: Place) -> xr.Dataset:
     except Exception as error:
         raise _not_a_surface(source, error) from error
     try:
-        with warnings.catch_warnings():  # of a journal whose removal was cut short
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            with xr.open_zarr(source, consolidated=False, drop_variables=kept.VARIABLES) as stored:
-                dataset = stored.load()
+        with (
+            turns.hiding(ZarrUserWarning),  # of a journal whose removal was cut short
+            xr.open_zarr(source, consolidated=False, drop_variables=kept.VARIABLES) as stored,
+        ):
+            dataset = stored.load()
     except Exception as error:
         if not measured:
             raise _not_a_surface(source, error) from error

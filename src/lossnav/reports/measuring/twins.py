@@ -6,13 +6,12 @@ sharpness that differs between twins is none of the function.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from lossnav import curvature
+from lossnav import curvature, turns
 from lossnav.coordinates import Array
 from lossnav.errors import LossnavWarning
 from lossnav.objective import Objective
@@ -73,8 +72,7 @@ def rescaled_twin(
         ):
             continue  # equal by chance
         twin = objective.around(moved)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LossnavWarning)
+        with turns.hiding(LossnavWarning):
             pairs = curvature.top_eigenpairs(twin, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
         before, after = curvature_of(objective), curvature_of(twin)
         change = None
