@@ -66,8 +66,12 @@ def _held(objective: ln.Objective, points: int, rounds: int) -> tuple[float, int
     """How many times the throughput of one thread; values that were asked for, and those that were wrong."""
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=1))
     places = np.random.default_rng(2).uniform(-1, 1, (points, 2))
-    calls = [lambda at=at: objective.evaluate(plane(at))["loss"] for at in places]
-    truth, ratios = [call() for call in calls], []
+
+    def call(number: int) -> Callable[[], float]:
+        return lambda: objective.evaluate(plane(places[number]))["loss"]
+
+    calls = [call(number) for number in range(points)]
+    truth, ratios = [one() for one in calls], []
     asked = wrong = 0
     for number in range(rounds):
         found: list[tuple[int, Any]] = []
