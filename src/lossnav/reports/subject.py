@@ -282,6 +282,21 @@ class Subject:
         return float(self.losses[high] - self.losses[low])
 
     @cached_property
+    def reach(self) -> float | None:
+        """How far the middle of the picture reaches from the centre, in the parameters; None where lengths are not known."""
+        gram = self.facts.get("center", {}).get("gram")
+        return self.reach_by(None if gram is None else np.asarray(gram, np.float64))
+
+    def reach_by(self, gram: Array | None) -> float | None:
+        """The same by inner products of the basis, (k, k); by default those that the chart says."""
+        gram = gram_of(self.chart) if gram is None else gram
+        if gram is None or not len(self.losses) or gram.shape != (self.places.shape[1],) * 2:
+            return None
+        places = self.places[self.middle]
+        reach = float(np.sqrt(np.einsum("ni,ij,nj->n", places, gram, places).clip(0.0).max()))
+        return reach if math.isfinite(reach) and reach > 0 else None
+
+    @cached_property
     def center_loss(self) -> float | None:
         """Loss at the centre: measured before the run, or at its point."""
         said = self.attrs.get("center", {}).get("loss")
