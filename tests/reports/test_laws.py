@@ -19,7 +19,7 @@ def bends(seed, low=0.5, high=3.0):
 
 def quadratic(eigenvalues, center=0.0, slope=0.0):
     lengths = torch.as_tensor(eigenvalues, dtype=torch.float64)
-    return lambda x: ((lengths * (x - center) ** 2).sum() / 2 + slope * x.sum())
+    return lambda x: (lengths * (x - center) ** 2).sum() / 2 + slope * x.sum()
 
 
 SURFACES = {  # functions of six numbers, and the level of `minimum` that they must have where all is measured
@@ -112,7 +112,9 @@ def test_nor_of_a_network(activation, trained):
 @pytest.mark.parametrize("b", [0.0, 50.0, -3.0])
 def test_a_loss_of_its_batch_is_seen_under_any_constant(b):
     x, y = clusters(80)
-    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3)).double().eval()
+    model = (
+        nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False), nn.Linear(8, 3)).double().eval()
+    )
     shifted = Shifted(model, 1e-2, b).eval()
     objective = ln.Objective(shifted, None, (x, y), reduction="none", batch_size=20)
     line = ln.Line(objective.params, *ln.directions.random(objective))
@@ -144,7 +146,7 @@ def test_shadows_are_held_against_the_range_of_the_path(shift):
 
 
 def test_single_precision_says_what_its_digits_let_see():
-    """In float32 a large constant takes the digits: then it is they that are told of, and no minimum or slope of them."""
+    """In float32 a large constant takes the digits: they are told of, and no minimum or slope of them."""
     for b, level in ((1e3, "ok"), (1e7, "warning")):
         _, _, surface = drawn(SURFACES["bowl"][0], 1.0, b, torch.float32)
         report = ln.report(surface)

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from lossnav.reports import thresholds
 from lossnav.reports.digits import rounding
-from lossnav.reports.findings import MEASURE, Finding, unknown
+from lossnav.reports.findings import MEASURE_WITH_CHART, Finding, unknown
 from lossnav.reports.fit import Fit, fitted
 from lossnav.reports.subject import Subject, gram_of
-
 
 _ENDS = {"lambda_max": "λmax", "lambda_min": "λmin"}
 _ALIKE = 1e-3  # relative: curvatures that differ by no more look the same
@@ -27,7 +26,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     known = subject.curvature_at_center
     minimum, little = _minimum(subject, known)
     yield minimum
-    yield _descent(known, little)
+    yield _descent(subject, known, little)
     found = fitted(subject) if len(subject.losses) else None
     yield _saddle(subject, known, found)
     yield _mean(subject, known, found)
@@ -71,8 +70,7 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> tuple[Finding, bool]
     spread = _spread(subject)
     little = step is not None and _part(step.fall, rise, off) <= thresholds.NOT_QUITE
     little = little and step is not None and step.fall <= max(off, thresholds.OF_THE_SPREAD * spread)
-    share = f"{_share(part)} of the rise in the middle of the picture"
-    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g} ({share}) {worst.where}"
+    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g} ({_share(part)}) {worst.where}"
     further = "Minimise it further" if subject.is_function else "Train on, or look at the data of the training"
     if part > thresholds.NOT_A_MINIMUM and sure:
         return Finding(
@@ -101,12 +99,11 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> tuple[Finding, bool]
         lowest += f" by more than {found.fall:.1g}"
     if norm is None:
         because = f"the gradient there is not; {lowest}, but in other directions it may lie on a slope."
-        return unknown("minimum", because, MEASURE, values), little
+        return unknown("minimum", because, subject.how_to_measure, values), little
     if step is None:
         because = f"how far a step against the gradient (norm {norm:.2g}) leads is not; {lowest}."
-        return unknown("minimum", because, MEASURE, values), little
-    gain = f"a step against it gives {max(0.0, step.fall):.1g}, {_share(_part(step.fall, rise, off))} of the rise in "
-    gain += "the middle of the picture"
+        return unknown("minimum", because, subject.how_to_measure, values), little
+    gain = f"a step against it gives {max(0.0, step.fall):.1g}, {_share(_part(step.fall, rise, off))}"
     if _falls_off(known):
         return Finding(
             "minimum",
@@ -137,7 +134,7 @@ def _part(fall: float, rise: float, off: float) -> float:
 
 
 def _spread(subject: Subject) -> float:
-    """Standard deviation of the losses of single samples at the centre, by their standard error; inf where not known."""
+    """Standard deviation of single samples' losses at the centre, by their standard error; inf where not known."""
     samples, population = subject.objective.get("samples"), subject.objective.get("population")
     if subject.errors is None or not samples:
         return math.inf
@@ -147,7 +144,9 @@ def _spread(subject: Subject) -> float:
 
 
 def _share(part: float) -> str:
-    return f"{part:.2g} times" if 10 <= part < math.inf else f"{part:.1%}" if part < math.inf else "beyond all"
+    if part == math.inf:
+        return "where the middle of the picture does not rise"
+    return f"{f'{part:.3g} times' if part >= 2 else f'{part:.1%} of'} the rise in the middle of the picture"
 
 
 def _step(subject: Subject, known: Mapping[str, Any]) -> _Fall | None:
@@ -245,13 +244,13 @@ def _error(subject: Subject) -> float:
     return float(np.nan_to_num(math.sqrt(2) * subject.errors[int(subject.distances.argmin())]))
 
 
-def _descent(known: Mapping[str, Any], little: bool) -> Finding:
+def _descent(subject: Subject, known: Mapping[str, Any], little: bool) -> Finding:
     """How much of the way down lies in the picture; nothing leads down by a gradient of which a step gives little."""
     norm, out = known.get("gradient_norm"), known.get("gradient_out_of_plane")
     if norm is None or out is None or not math.isfinite(norm):
         what = "the gradient at the centre is not." if norm is None else "which part of the gradient lies in "
         because = what if norm is None else f"{what}the picture was not measured (its norm is {norm:.2g})."
-        return unknown("descent", because, MEASURE if norm is None else f"{MEASURE[:-1]}, with chart=.")
+        return unknown("descent", because, subject.how_to_measure if norm is None else MEASURE_WITH_CHART)
     if not norm > 0:
         said = "The gradient at the centre is zero: no way leads down from there at first order."
         return Finding("descent", "ok", said, values={"gradient_norm": norm})
@@ -287,7 +286,7 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
             f"the ends of the full Hessian's spectrum are not. {slice_words} A random slice shows the mean of "
             "the spectrum, and in it a saddle looks like a minimum."
         )
-        return unknown("saddle", because, MEASURE, values)
+        return unknown("saddle", because, subject.how_to_measure, values)
     ratio = -low / high if high > 0 else math.inf
     values |= {"ratio": ratio, "source": known.get("source")}
     hessian = _hessian(subject, known)
@@ -370,11 +369,11 @@ def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool | None, st
         if max(abs(low), abs(high)) <= found.error:
             return None, f"The curvature of this slice at its centre is less than its error ({curves})."
         return _seems(low, high, found.error, "This slice", f" at its centre (curvature {curves})")
-    low, high = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
-    if low is None or high is None or not math.isfinite(low):
+    least, most = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
+    if least is None or most is None or not math.isfinite(least):
         return None, "The points do not show the curvature at the centre."
-    convex = _seems(low, high, 0.0, "", "")[0]
-    return convex, f"In the slice the Hessian has eigenvalues {low:.3g} to {high:.3g}."
+    convex = _seems(least, most, 0.0, "", "")[0]
+    return convex, f"In the slice the Hessian has eigenvalues {least:.3g} to {most:.3g}."
 
 
 def _seems(low: float, high: float, error: float, what: str, where: str) -> tuple[bool | None, str]:
@@ -386,7 +385,10 @@ def _seems(low: float, high: float, error: float, what: str, where: str) -> tupl
         return True, f"{what} looks convex{where}, {slight}."
     if low < -error:
         return False, f"{what} does not look convex{where}."
-    return None, f"{what} bends{where}: along one direction by less than the error, so whether it is convex is not seen."
+    return (
+        None,
+        f"{what} bends{where}: along one direction by less than the error, so whether it is convex is not seen.",
+    )
 
 
 # ---------------------------------------------------------------------- how steep it is
@@ -399,11 +401,11 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Find
     here = _here(subject, known, found)
     if here is None:
         because = "the points do not show how the loss bends at the centre of the picture."
-        return unknown("mean curvature", because, MEASURE)
+        return unknown("mean curvature", because, subject.how_to_measure)
     curves = _listed(here.along) + (f" ± {here.error:.1g}" if here.error else "")
     if not others and trace is None and not ends:
         because = f"the curvature of the picture ({curves}) has nothing beside it: no other was measured."
-        return unknown("mean curvature", because, MEASURE)
+        return unknown("mean curvature", because, subject.how_to_measure)
     values: dict[str, Any] = {"curvature": here.along, "curvature_error": here.error, "per_length": here.per_length}
     values |= {"lambda_max": known.get("lambda_max"), "strongest_drawn": here.strongest}
     words = [f"Along the directions of this picture the loss bends by {curves}"]
@@ -447,7 +449,7 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Find
             )
     if not others and (here.per_length is None or not (ends or values.get("mean_eigenvalue"))):
         because = "the curvature of the picture and that of all directions are in different units, and no other random "
-        return unknown("mean curvature", f"{because}ones were measured. {said}.", MEASURE, values)
+        return unknown("mean curvature", f"{because}ones were measured. {said}.", subject.how_to_measure, values)
     return Finding("mean curvature", "ok", f"{said}.", values=values)
 
 

@@ -178,7 +178,11 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
     if not outside:
         yield Finding("buffers", "ok", f"{moves}.", values=values)
         return
-    remedy = 'bn="recompute" makes BatchNorm statistics anew at every point.' if _has_statistics_of_batch_norm(subject) else ""
+    remedy = (
+        'bn="recompute" makes BatchNorm statistics anew at every point.'
+        if _has_statistics_of_batch_norm(subject)
+        else ""
+    )
     yield Finding(
         "buffers",
         "note",
@@ -190,7 +194,7 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
 
 
 def _read_and_moved(subject: Subject) -> list[str]:
-    """Buffers that differ between the checkpoints on the chart and that are looked at: not what BatchNorm makes anew."""
+    """Buffers that differ between the checkpoints on the chart and are looked at: not what BatchNorm makes anew."""
     unread = set(subject.objective.get("buffers_unread") or ())
     return [name for name in subject.chart.get("buffers", {}).get("moved", ()) if name not in unread]
 
@@ -233,28 +237,36 @@ def _in_training(subject: Subject) -> bool:
 
 def _train_mode(subject: Subject) -> Iterator[Finding]:
     """Of an objective in train mode: that it is one, and which draw of its noise is shown."""
-    if _in_training(subject):
-        seed = subject.objective.get("seed")
-        if seed is None:
-            because = "the network is in train mode, and the surface does not say by which seed its noise was drawn."
-            yield unknown("train mode", because, "Evaluate it with this version of lossnav.")
-            return
-        yield Finding(
-            "train mode",
-            "note",
-            "The loss is that of the network in train mode, as training lowers it. What is drawn at random (dropout) "
-            f"is one draw, of seed {seed}, the same at every point; the network in use, without it, has another loss.",
-            "Leave mode= out for the network in use; another seed= shows how much the draw matters.",
-            {"seed": seed},
-        )
+    if not _in_training(subject):
+        return
+    seed, draws = subject.objective.get("seed"), subject.objective.get("draws")
+    if seed is None:
+        because = "the network is in train mode, and the surface does not say by which seed its noise was drawn."
+        yield unknown("train mode", because, "Evaluate it with this version of lossnav.")
+        return
+    said = "The loss is that of the network in train mode, as training lowers it."
+    do = "Leave mode= out for the network in use"
+    if draws is False:
+        said += " No random numbers are drawn there."
+        yield Finding("train mode", "note", said, f"{do}.", {"seed": seed, "draws": False})
+        return
+    noise = "What is drawn at random (dropout)" if draws else "What is drawn at random, if something is,"
+    yield Finding(
+        "train mode",
+        "note",
+        f"{said} {noise} is one draw, of seed {seed}, the same at every point; the network in use, without it, has "
+        "another loss.",
+        f"{do}; another seed= shows how much the draw matters.",
+        {"seed": seed, "draws": draws},
+    )
 
 
 def _random_numbers(subject: Subject) -> Iterator[Finding]:
-    """Of an objective that is not in train mode: whether its loss draws random numbers all the same, and by which seed."""
+    """Of an objective in eval mode: whether its loss draws random numbers all the same, and by which seed."""
     if _in_training(subject):
         return
     draws, seed = subject.objective.get("draws"), subject.objective.get("seed")
-    if draws is None or (draws and seed is None):
+    if draws is None or seed is None:
         because = "the surface does not say whether the loss draws random numbers, and by which seed."
         yield unknown("random numbers", because, "Evaluate it with this version of lossnav.")
         return
@@ -265,15 +277,20 @@ def _random_numbers(subject: Subject) -> Iterator[Finding]:
         return
     such = "" if subject.is_function else " (dropout that is always on, a latent that is sampled)"
     found = subject.facts.get("redrawn") or {}
-    change = ""
+    where = f"The loss draws random numbers where it is evaluated{such}"
+    another = "may be another"
     if found:
         values |= dict(found)
-        change = f": by {abs(float(found['change'])):.2g} at the centre with seed {found['seed']}"
+        if not float(found["change"]):
+            said = f"{where}, but with seed {found['seed']} in place of {seed} it is the same at the centre."
+            yield Finding("random numbers", "ok", said, values=values)
+            return
+        another = f"is another: by {abs(float(found['change'])):.2g} at the centre with seed {found['seed']}"
     yield Finding(
         "random numbers",
         "note",
-        f"The loss draws random numbers where it is evaluated{such}: the picture is that of one draw, of seed {seed}, "
-        f"the same at every point, and of another seed it is another{change}.",
+        f"{where}: the picture is that of one draw, of seed {seed}, the same at every point, and of another seed it "
+        f"{another}.",
         f"Look at other seeds (seed={int(seed) + 1}), or let the loss be a mean over many draws.",
         values,
     )

@@ -12,7 +12,7 @@ from lossnav.intervals import UNSEEN, Interval, interval_of, recorded, rounding_
 from lossnav.relief import Pit, pits
 from lossnav.reports import thresholds
 from lossnav.reports.digits import arithmetic, precision_of
-from lossnav.reports.findings import MEASURE, Finding, unknown
+from lossnav.reports.findings import Finding, unknown
 from lossnav.reports.subject import Subject
 from lossnav.surface import OK
 
@@ -222,7 +222,7 @@ def _noise(subject: Subject) -> Finding:
             f"{error:.2g}: the samples are the same at all points, which mostly gives less. Other samples may give "
             "another shape there."
         )
-        do = f"{MEASURE[:-1]}, which has it sample by sample; or keep_samples=True."
+        do = f"{subject.how_to_measure[:-1]}, which has it sample by sample; or keep_samples=True."
         return unknown("noise", because, do, values)
     if subject.is_subset:
         sure = f"at least {_least_error(subject):.2g} (the errors at its ends differ by that)"
@@ -343,7 +343,10 @@ def _ripples(subject: Subject) -> Finding:
             "which mostly gives less. Other samples may have none there."
         )
         return unknown(
-            "ripples", because, f"{MEASURE[:-1]}, which has them sample by sample; or keep_samples=True.", values
+            "ripples",
+            because,
+            f"{subject.how_to_measure[:-1]}, which has them sample by sample; or keep_samples=True.",
+            values,
         )
     which = f"{len(unsure)} of them" if len(found) > 1 else "and it is"
     return Finding(
@@ -388,7 +391,7 @@ def _rounding(subject: Subject) -> Finding:
     dtype, precision = subject.objective.get("dtype"), precision_of(subject)
     if found is None:
         what = f"{precision} is no precision whose digits are known" if precision else "it does not say its dtype"
-        return unknown("precision", f"{what}.", MEASURE, {"precision": precision})
+        return unknown("precision", f"{what}.", subject.how_to_measure, {"precision": precision})
     (error, how), relief = found, subject.relief
     values: dict[str, Any] = {"precision": precision, "dtype": dtype, "relief": relief, "error": error}
     values |= {"plan_error": engine.get("plan_error"), "measured": bool(subject.facts.get("rounding"))}

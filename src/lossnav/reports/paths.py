@@ -133,9 +133,19 @@ def _shadow(subject: Subject) -> Finding:
     apart, span = np.abs(itself - below)[known], float(np.ptp(itself[known]))
     middle = float(np.median(apart))
     part = middle / span if span > 0 else math.inf if middle > _ROUNDED * float(np.abs(itself[known]).max()) else 0.0
-    values = {"median": middle, "largest": float(apart.max()), "range": span, "part": part, "snapshots": int(known.sum())}
+    values = {
+        "median": middle,
+        "largest": float(apart.max()),
+        "range": span,
+        "part": part,
+        "snapshots": int(known.sum()),
+    }
     some = "" if known.all() else f", of {known.sum()} of {len(known)} snapshots"
-    of = f"{part:.0%} of the range of losses along the path ({span:.3g})" if span > 0 else "and along the path not at all"
+    of = (
+        f"{part:.0%} of the range of losses along the path ({span:.3g})"
+        if span > 0
+        else "and along the path not at all"
+    )
     said = f"The loss at a snapshot and at its shadow on the plane differ by {middle:.3g} (median{some}), {of}"
     if part > thresholds.SHADOW_LOSS:
         return Finding(

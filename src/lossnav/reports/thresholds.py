@@ -33,7 +33,7 @@ VERY_UNEQUAL = 10.0
 """Ratio of lengths from which it is a hundred times: the shape of the valley is one of the units."""
 
 ONE_TENSOR = 0.9
-"""Part of a direction's squared length in one tensor of three or more, from which it is a picture of that tensor."""
+"""Part of a direction's squared length in one tensor of several, from which it is a picture of that tensor."""
 
 RADIAL = 0.5
 """|cosine| of a direction with the weights themselves, from which it mostly makes them longer or shorter."""
@@ -117,8 +117,8 @@ OFF_PLANE = 0.2
 """The same, worth a note."""
 
 SHADOW_LOSS = 0.5
-"""Difference between the loss at a snapshot and at its shadow (median), as a part of the range of losses along the path,
-from which the ground under the path is not the path's."""
+"""Difference between the loss at a snapshot and at its shadow (median), as a part of the range of losses along the
+path, from which the ground under the path is not the path's."""
 
 GROWTH = 0.5
 """Part of a path's variation that is a change of the weights' norm, from which that is what the path shows."""

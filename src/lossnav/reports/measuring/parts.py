@@ -65,7 +65,8 @@ def measure(
     objective : Objective, optional
         By default made again from where the surface says it came from.
     chart : Chart, optional
-        By default made again; where that cannot be, only what is of the centre alone is measured.
+        By default made again; where that cannot be, only what is of the centre alone is measured, and where the
+        objective is not at the centre, only what is of no point.
     place : path, fsspec URL or zarr store, optional
         Of the surface: directions that were kept lie beside it.
     seed, probes, limit, progress
@@ -78,7 +79,7 @@ def measure(
 
     Raises
     ------
-    OptionError, PlanMismatchError, ChartError
+    OptionError, PlanMismatchError
         If there is no objective, or it or the chart is another one.
     Interrupted
         After Ctrl-C, with the dataset as far as it is.
@@ -96,14 +97,13 @@ def measure(
         raise PlanMismatchError(
             "The objective is not the one of the surface:\n  " + "\n  ".join(different) + "\nPass that one."
         )
+    without = ""
     if chart is None:
         kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:
             chart = open_chart(subject.chart, objective, kept, subject.attrs.get("checkpoints"))
         except ChartError as error:
-            if algebra.fingerprint(objective.params) != subject.chart.get("center"):
-                raise ChartError(f"{error} Or pass it to the report: chart=.") from error
-            chart = None  # then all that is of the centre alone
+            without = str(error)  # then all that is of the centre alone, or of no point, is measured
     elif jsonable(chart.describe()) != subject.chart:
         raise PlanMismatchError("The chart is not the one of the surface. Pass that one, or leave out chart=.")
     measuring = _Measuring(subject, objective, chart, seed, probes, limit, progress)
@@ -117,6 +117,7 @@ def measure(
         "seed": seed,
         "probes": probes,
         "limit": limit,
+        **({"without_chart": without} if without else {}),
     }
 
     def made() -> xr.Dataset:
@@ -165,6 +166,8 @@ class _Measuring:
             self.batches, self.center, self.ends, self.trace, self.others,
             self.step, self.pairs, self.rounding, self.twin,
         )  # fmt: skip
+        if chart is None and not same:
+            self.parts = (self.batches,)  # the centre cannot be reached
         self._gradient: Tensor | None = None
         self._exact: Objective | None = None
         self._inexact = False
