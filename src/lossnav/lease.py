@@ -1,13 +1,14 @@
-"""One writer a store: who writes says so in the store, shows that it lives, and stops where another has taken over.
+"""One writer a store: who writes says so there, shows that it lives, and stops where another has taken over.
 
-A lease is a number. Whoever wants to write makes the group ``lease/00000008`` where ``lease/00000007`` is the last, which of
-several who try succeeds for one (an exclusive create; on an object store a put on the condition that there is nothing). The
-highest number holds the store, so that who wakes up after it was given up for dead sees a higher one, and writes nothing
-more. Numbers only rise, and say in which order sessions wrote, whatever their clocks say. The last stays in the store.
+A lease is a number. Whoever wants to write makes the group ``lease/00000008`` where ``lease/00000007`` is the last,
+which of several who try succeeds for one (an exclusive create; on an object store a put on the condition that there is
+nothing). The highest number holds the store, so that who wakes up after it was given up for dead sees a higher one, and
+writes nothing more. Numbers only rise, and say in which order sessions wrote, whatever their clocks say. The last stays
+in the store.
 
-A lease may be taken over when it was given back; when its process is gone, on the same machine; or when its heartbeat, a
-counter that a thread raises, stood still for as long as a reader watched it. No clock of one machine is compared with that
-of another. No torch.
+A lease may be taken over when it was given back; when its process is gone, on the same machine; or when its heartbeat,
+a counter that a thread raises, stood still for as long as a reader watched it. No clock of one machine is compared with
+that of another. No torch.
 """
 
 from __future__ import annotations
@@ -196,7 +197,8 @@ def _busy(place: str, there: dict[str, Any]) -> StoreBusyError:
     host = there["host"].partition("/")[0]
     return StoreBusyError(
         f"Another run, started {there['since']} (process {there['process']} on {host}), is writing to {place}. "
-        "Wait until it has ended, look at it meanwhile (ln.open, lossnav info, lossnav explore), or choose another store."
+        "Wait until it has ended, look at it meanwhile (ln.open, lossnav info, lossnav explore), or choose another "
+        "store."
     )
 
 
