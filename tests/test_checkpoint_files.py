@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import struct
 import warnings
 
@@ -189,14 +190,29 @@ def test_a_file_that_refers_to_itself_is_refused(tmp_path):
     loop = {"model": {}}
     loop["model"]["again"] = loop
     torch.save(loop, tmp_path / "loop.pt")
-    with pytest.raises(errors.CheckpointError, match="nested too deeply"):
+    with pytest.raises(errors.CheckpointError, match="refers to itself"):
         checkpoints.load(tmp_path / "loop.pt")
     laughs = {"weight": torch.zeros(1)}
     for _ in range(22):
         laughs = {"a": laughs, "b": laughs}
     torch.save(laughs, tmp_path / "laughs.pt")
-    with pytest.raises(errors.CheckpointError, match="nested too deeply"):
+    with pytest.raises(errors.CheckpointError, match="more names and dicts in it"):
         objective().at(tmp_path / "laughs.pt")
+    deep = {"weight": torch.zeros(1)}
+    for _ in range(30):
+        deep = {"a": deep}
+    torch.save(deep, tmp_path / "deep.pt")
+    with pytest.raises(errors.CheckpointError, match="dicts deep"):
+        objective().at(tmp_path / "deep.pt")
+
+
+@pytest.mark.parametrize("count", [2, 80, 3000])
+def test_one_dict_by_many_names_is_one(tmp_path, count):
+    state, options = model().state_dict(), {"lr": 0.1}
+    torch.save({"weights": state} | {f"epoch-{i}": state for i in range(count)}, tmp_path / "a.pt")
+    assert loss_at(tmp_path / "a.pt") == pytest.approx(truth(model()), rel=1e-6)
+    torch.save({"model": state, "groups": [options] * count}, tmp_path / "b.pt")
+    assert loss_at(tmp_path / "b.pt") == pytest.approx(truth(model()), rel=1e-6)
 
 
 # ---------------------------------------------------------------------- distributed checkpoints of several processes
@@ -286,6 +302,119 @@ def test_an_adapter_moves_alone(tmp_path):
         errors.CheckpointMismatchError, match=r"parameters of .* move that are none of its own.*params="
     ):
         objective(tuned(), params="*").at(tmp_path)
+
+
+WAYS = {
+    "plain": {},
+    "saved module": {"modules_to_save": ["2"]},
+    "biases": {"bias": "lora_only"},
+    "all biases": {"bias": "all"},
+    "both": {"modules_to_save": ["2"], "bias": "lora_only"},
+}
+
+
+@pytest.mark.parametrize("mine", WAYS)
+@pytest.mark.parametrize("its", WAYS)
+def test_tensors_that_only_one_of_two_adapters_has(tmp_path, its, mine):
+    trained = tuned(seed=3, **WAYS[its])
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            if parameter.requires_grad and name.endswith("bias"):
+                parameter.normal_()
+    trained.save_pretrained(str(tmp_path))
+    fresh = tuned(seed=4, **WAYS[mine])
+    start = objective(fresh)
+    if its == mine:
+        there = start.at(tmp_path)
+        assert there.evaluate(there.params)["loss"] == pytest.approx(truth(trained), rel=1e-6)
+        assert truth(checkpoints.load_into(fresh, tmp_path)) == pytest.approx(truth(trained), rel=1e-6)
+        return
+    for call in (lambda: start.at(tmp_path), lambda: checkpoints.load_into(fresh, tmp_path)):
+        with pytest.raises(
+            errors.CheckpointMismatchError, match=r"do not hold the same tensors.*from_pretrained"
+        ) as caught:
+            call()
+        assert "no such adapter" not in str(caught.value)
+        for key in ("modules_to_save", "bias"):
+            assert (f"{key}=" in str(caught.value)) == (WAYS[its].get(key) != WAYS[mine].get(key))
+
+
+# ---------------------------------------------------------------------- folders
+
+
+def write(folder, *names, seed=0):
+    for name in names:
+        if name.endswith(".safetensors"):
+            checkpoints.save(model(seed), folder / name)
+        elif name.endswith(".json"):
+            state = model(seed).state_dict()
+            first = name.partition(".index")[0] + "-00001-of-00001.safetensors"
+            checkpoints.save(model(seed), folder / first)
+            (folder / name).write_text(json.dumps({"weight_map": dict.fromkeys(state, first)}))
+        else:
+            torch.save(model(seed).state_dict(), folder / name)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.pt", "best.pt"),
+        ("model.safetensors", "best.ckpt"),
+        ("model.pt", "checkpoint.pth.tar"),
+        ("model.pt", "ema.pkl"),
+        ("pytorch_model.bin", "model.pt"),
+        ("model.safetensors.index.json", "best.pt"),
+        ("model-00001-of-00001.safetensors", "model.pt"),
+    ],
+)
+def test_a_folder_with_several_that_may_be_meant_is_refused(tmp_path, names):
+    write(tmp_path, *names)
+    with pytest.raises(errors.CheckpointError, match="several checkpoints") as caught:
+        loss_at(tmp_path)
+    assert all(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("beside", ["adapter_config.json", ".metadata"])
+def test_weights_beside_a_checkpoint_that_is_a_folder(tmp_path, beside):
+    (tmp_path / beside).write_text("{}")
+    write(tmp_path, "model.pt")
+    with pytest.raises(errors.CheckpointError, match=rf"several checkpoints.*{beside}.*model.pt"):
+        loss_at(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "optimizer.pt",
+        "optim.bin",
+        "optimizer_state.pt",
+        "scheduler.pt",
+        "lr_scheduler.bin",
+        "rng_state.pth",
+        "scaler.pt",
+        "rng_state_0.pth",
+        "training_args.bin",
+        "random_states_0.pkl",
+        "trainer_state.pt",
+        "metrics.pt",
+        "optimizer-1.pt",
+    ],
+)
+def test_what_a_trainer_writes_beside_the_weights_is_none(tmp_path, name):
+    for weights in ("model.pt", "weights.safetensors"):
+        folder = tmp_path / weights.partition(".")[0]
+        folder.mkdir()
+        write(folder, weights)
+        write(folder, name, seed=5)
+        assert loss_at(folder) == pytest.approx(truth(model()), rel=1e-6)
+
+
+def test_weights_in_two_formats_are_one_where_they_are_the_same(tmp_path):
+    write(tmp_path, "model.safetensors", "pytorch_model.bin")
+    assert loss_at(tmp_path) == pytest.approx(truth(model()), rel=1e-6)
+    write(tmp_path, "pytorch_model.bin", seed=5)
+    with pytest.raises(errors.CheckpointError, match="several checkpoints: model.safetensors, pytorch_model.bin"):
+        loss_at(tmp_path)
 
 
 # ---------------------------------------------------------------------- what is allowed, and names
@@ -529,3 +658,91 @@ def test_a_bias_is_no_weight():
 def test_what_is_no_checkpoint_at_all(given):
     with pytest.raises(errors.CheckpointError, match=r"objective.at\('weights.pt'\)"):
         objective().at(given)
+
+
+# ---------------------------------------------------------------------- parts that lie elsewhere
+
+
+def apart(name):
+    """Files whose frozen part lies elsewhere than beside the rest."""
+    body = {n.removeprefix("0."): t for n, t in with_frozen_body().state_dict().items() if n.startswith("0.")}
+    rest = {n: t for n, t in with_frozen_body().state_dict().items() if not n.startswith("0.")}
+    return {
+        "by another name": {**rest, "encoder": body},
+        "beside the dict of the rest": {"state_dict": rest, "0": body},
+        "in a list": [rest, {f"body.{n}": t for n, t in body.items()}],
+        "deeper": {"model": rest, "parts": {"encoder": {"weights": body}}},
+    }[name]
+
+
+@pytest.mark.parametrize("name", ["by another name", "beside the dict of the rest", "in a list", "deeper"])
+def test_a_part_of_the_model_that_lies_elsewhere_is_not_dropped(tmp_path, name):
+    torch.save(apart(name), tmp_path / "a.pt")
+    with pytest.raises(errors.CheckpointMismatchError, match=r'"0\.\w+".*elsewhere in it may be that') as caught:
+        objective(with_frozen_body()).at(tmp_path / "a.pt")
+    if found := re.search(r"say so: (\S+)$", str(caught.value)):
+        there = objective(with_frozen_body()).at(found[1])  # what trained alone, as it was said
+        assert "0.weight" in there.describe()["weights"]["kept"]
+
+
+def test_a_head_in_a_flat_dict_is_not_taken_from_beside_a_larger_nested_part(tmp_path):
+    head, body = nn.Linear(4, 2), nn.Linear(9, 9).state_dict()
+    torch.save({f"head.{n}": t for n, t in head.state_dict().items()} | {"encoder": body}, tmp_path / "a.pt")
+    with pytest.raises(errors.CheckpointMismatchError, match='most of that lies beside it \\("encoder.weight".*::head'):
+        checkpoints.load_into(nn.Linear(4, 2), tmp_path / "a.pt")
+    assert torch.equal(checkpoints.load_into(nn.Linear(4, 2), f"{tmp_path / 'a.pt'}::head").weight, head.weight)
+
+
+# ---------------------------------------------------------------------- tensors without plain values
+
+
+def quantised(tensor):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.quantize_per_tensor(tensor, 0.01, 0, torch.qint8)
+
+
+PECULIAR = {
+    "sparse": (lambda t: t.to_sparse(), "is sparse.*to_dense"),
+    "sparse rows": (lambda t: t.to_sparse_csr(), "is sparse.*to_dense"),
+    "quantised": (quantised, "is quantised"),
+    "meta": (lambda t: t.to("meta"), "has no values .*meta device"),
+    "nested": (lambda t: torch.nested.nested_tensor(list(t)), "is a nested tensor"),
+    "complex": (lambda t: t.to(torch.complex64), "complex64"),
+    "packed": (lambda t: torch.zeros(t.shape, dtype=torch.float4_e2m1fn_x2), "is packed"),
+    "int": (lambda t: t.long(), "int64"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", PECULIAR)
+def test_a_tensor_without_plain_values_is_refused_in_words(tmp_path, name):
+    change, words = PECULIAR[name]
+    state = model().state_dict()
+    peculiar = change(state["0.weight"])
+    torch.save({**state, "0.weight": peculiar}, tmp_path / "a.pt")
+    torch.save({"model": state, "graph": peculiar}, tmp_path / "beside.pt")
+    fresh = model(5)
+    before = truth(fresh)
+    for call in (
+        lambda: loss_at(tmp_path / "a.pt"),
+        lambda: checkpoints.load_into(fresh, tmp_path / "a.pt"),
+        lambda: ln.directions.between(objective(), tmp_path / "a.pt"),
+        lambda: objective().at({**state, "0.weight": peculiar}),
+    ):
+        with pytest.raises(errors.CheckpointMismatchError, match=f'"0.weight" .*{words}'):
+            call()
+    assert truth(fresh) == before
+    assert loss_at(tmp_path / "beside.pt") == pytest.approx(truth(model()), rel=1e-6)
+
+
+@pytest.mark.parametrize("change", [torch._neg_view, lambda t: t.t().contiguous().t(), lambda t: nn.Parameter(t)])
+def test_views_of_weights_are_weights(tmp_path, change):
+    state = {n: change(t) if t.is_floating_point() and t.dim() == 2 else t for n, t in model().state_dict().items()}
+    torch.save(state, tmp_path / "a.pt")
+    plain = model(3)
+    plain.load_state_dict(torch.load(tmp_path / "a.pt"))
+    start = objective()
+    line = ln.Line(start, ln.directions.between(start, tmp_path / "a.pt"))
+    assert loss_at(tmp_path / "a.pt") == pytest.approx(truth(plain), rel=1e-6)
+    assert start.evaluate(line([1.0]))["loss"] == pytest.approx(truth(plain), rel=1e-6)

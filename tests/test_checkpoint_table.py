@@ -396,7 +396,7 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "a pickled model (`torch.save(model)`)": (
         lambda m, f: saved(m, f),
         errors.UnsafeCheckpointError,
-        r"Net, .* beside tensors.*seems to be a whole model that was pickled.*weights_only=False\).state_dict\(\)",
+        r"Net, .* beside tensors.*seems to hold a whole model that was pickled.*weights_only=False\).state_dict\(\)",
     ),
     "a TorchScript archive": (
         script,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +28,16 @@ _OF_AN_ADAPTER = (  # of its configuration, what its values hang on
 )  # fmt: skip
 
 
+def tensors_of(adapters: Mapping[str, Mapping[str, Any]], moving: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors that move which are some adapter's own."""
+    names = {name for name in moving if not adapters.keys().isdisjoint(name.split("."))}
+    names |= {name for adapter, config in adapters.items() for name in _biases(moving, config, adapter)}
+    return {name: tensor for name, tensor in moving.items() if name in names}
+
+
+_WHICH_TENSORS = ("target_modules", "modules_to_save", "bias", "layers_to_transform", "trainable_token_indices")
+
+
 def match_adapter(
     state: Stored,
     moving: Mapping[str, Tensor],
@@ -50,12 +59,13 @@ def match_adapter(
         if apart or not own:
             differences[name] = ", ".join(f"{key} {state.adapter[key]!r} and not {config[key]!r}" for key in apart)
             continue
+        own |= {n: moving[n] for n in _biases(moving, config, name)}
         if others := [n for n in moving if n not in own]:
             raise CheckpointMismatchError(
                 f"{state.source} is an adapter, and {len(others):,} parameters of {what} move that are none of "
                 f'its own ("{others[0]}"). Let the adapter move alone: params="*.{name}*".'
             )
-        return match(_as_in_a_model(state), own, {}, {}, what)
+        return _match_named(state, own, config, name, what)
     which = "; ".join(f"{name}: {words or 'no parameter'}" for name, words in differences.items())
     raise CheckpointMismatchError(
         f"{state.source} is another adapter than those of {what} ({which}), with which its weights mean "
@@ -63,9 +73,49 @@ def match_adapter(
     )
 
 
+def _match_named(state: Stored, own: Mapping[str, Tensor], config: Mapping[str, Any], name: str, what: str) -> Match:
+    """Find the tensors of an adapter; where some are in one of file and model only, say which option makes them."""
+    try:
+        return match(_as_in_a_model(state), own, {}, {}, what)
+    except CheckpointMismatchError as error:
+        assert state.adapter is not None
+        apart = [
+            f"{key}={state.adapter.get(key)!r} and that of the model with {key}={config.get(key)!r}"
+            for key in _WHICH_TENSORS
+            if _listed(config.get(key)) != _listed(state.adapter.get(key))
+        ]
+        if not apart:
+            raise
+        differing = str(error).partition(". ")[0]
+        raise CheckpointMismatchError(
+            f"{differing}. {state.source} was saved with {'; '.join(apart)} (its adapter {name}), so that the two do "
+            "not hold the same tensors. Give both the same, or load it by peft: "
+            f"peft.PeftModel.from_pretrained(model, {state.source!r})."
+        ) from error
+
+
+def _biases(moving: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> list[str]:
+    """Biases that are an adapter's though they lie beside it: of its layers ("lora_only"), or all of the network."""
+    kind = config.get("bias", "none")
+    if kind in (None, "none"):
+        return []
+    layers = {n.partition(".lora_")[0] for n in moving if ".lora_" in n and name in n.split(".")}
+    biases = [n for n in moving if n.rpartition(".")[2] == "bias"]
+    return (
+        biases if kind == "all" else [n for n in biases if n.rpartition(".")[0].removesuffix(".base_layer") in layers]
+    )
+
+
+def _listed(value: Any) -> Any:
+    """A value of a configuration that is comparable, in whatever order it lists names."""
+    if value is None or value in ("none", [], (), set()):
+        return None
+    return sorted(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
+
+
 def _as_in_a_model(state: Stored) -> Stored:
     """The same with DoRA's magnitudes by the name of the layer that peft holds them in."""
-    made = copy.copy(state)
+    made = Stored(state, state.source, state.part)
     for name in [name for name in state if name.endswith("lora_magnitude_vector")]:
         made[f"{name}.weight"] = made.pop(name)
     return made

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-import pickletools
 import re
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lossnav.checkpoint_pickles import refusal
 from lossnav.errors import CheckpointError, UnsafeCheckpointError
 
 PICK = "::"  # between a file and the name of a state dict in it
 _SHARD = re.compile(r"-(\d{2,})-of-(\d{2,})$")  # in the stem of a file that is a part of several
-_HARMFUL = ("builtins", "os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "importlib", "runpy", "ctypes")
+_ZIP = b"PK\x03\x04"
 _LFS = b"version https://git-lfs"
 _OTHERS = {b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file (of Keras, perhaps)"}
 _HEADER = 8  # bytes of the length of a safetensors header
@@ -66,9 +67,7 @@ def read_file(source: Path) -> Stored:
             warnings.simplefilter("ignore", UserWarning)  # of a pickle's protocol, just before it is refused
             content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if _is_torch(source, start):
-            raise UnsafeCheckpointError(_refusal(source, error)) from error
-        raise CheckpointError(f"{source} is no checkpoint. Pass a .safetensors file or a saved state dict.") from error
+        raise UnsafeCheckpointError(refusal(source, error)) from error
     except Exception as error:
         raise CheckpointError(
             f"{source} cannot be read as a checkpoint ({type(error).__name__}: {_first_line(error)}). It may be "
@@ -168,6 +167,11 @@ def _require_torch(source: Path, start: bytes) -> None:
         raise CheckpointError(f"{source} is {other}, which is not read here. Convert it to .safetensors.")
     if not start:
         raise CheckpointError(f"{source} is empty. Copy it again, or save model.state_dict() anew.")
+    if not _is_torch(source, start) and not start.startswith(_ZIP) and not tarfile.is_tarfile(source):
+        raise CheckpointError(
+            f"{source} is {_other(start)}, which neither torch.save nor safetensors wrote, so it is no checkpoint. "
+            "Pass the file of the weights."
+        )
     if not zipfile.is_zipfile(source):
         return
     try:
@@ -192,48 +196,14 @@ def _require_torch(source: Path, start: bytes) -> None:
         )
 
 
-def _refusal(source: Path, error: Exception) -> str:
-    """Say what a pickle holds beside tensors, and what its owner may do."""
-    kinds, words = _inside(source)
-    if not kinds:  # of the old format: torch says the first one only
-        kinds = re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
-    what = f"holds {', '.join(kinds[:5])}{', …' if len(kinds) > 5 else ''} beside tensors" if kinds else "is a pickle"
-    refused = f"{source} {what}, which would run code when opened; it was refused and nothing was executed. "
-    trusting = "Where you trust the file, "
-    if {"_parameters", "_modules"} <= words:
-        return (
-            refused + f"It seems to be a whole model that was pickled. {trusting}save its weights once: "
-            f"torch.save(torch.load({str(source)!r}, weights_only=False).state_dict(), 'weights.pt')"
-        )
-    modules = sorted({kind.rpartition(".")[0] for kind in kinds})
-    again = "save the weights alone: model.state_dict(), best as .safetensors."
-    if not kinds or any(module.partition(".")[0] in _HARMFUL for module in modules):
-        return refused + f"Do not open it unless you know who made it; {again}"
-    if "__main__" in modules:
-        return refused + trusting + again
-    imported = ", ".join(["torch", *(module for module in modules if not module.startswith("torch"))])
-    allowed = f"import {imported}; torch.serialization.add_safe_globals([{', '.join(kinds)}])"
-    return refused + f"{trusting}allow what it holds: {allowed}; or {again}"
-
-
-def _inside(source: Path) -> tuple[list[str], set[str]]:
-    """Types in a pickle that are not of tensors, and the words in it; it is looked at, not opened."""
+def _other(start: bytes) -> str:
+    """A file that is none of ours, by how it begins."""
     try:
-        with zipfile.ZipFile(source) as archive:
-            name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-            program = archive.read(name)
-        words = {arg for _, arg, _ in pickletools.genops(program) if isinstance(arg, str)}
-        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(source))), words
-    except (OSError, ValueError, StopIteration, zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError):
-        pass
-    words = set()
-    try:
-        with source.open("rb") as file:
-            for _ in range(8):  # the old format: several pickles one after another
-                words |= {arg for _, arg, _ in pickletools.genops(file) if isinstance(arg, str)}
-    except (OSError, ValueError):
-        pass
-    return [], words
+        text = start.decode()
+    except UnicodeDecodeError as error:
+        text = start[: error.start].decode() if error.start > len(start) - 4 else ""  # a letter that was cut
+    line = next(iter(text.splitlines()), "").strip()
+    return f"a text file ({line[:30]!r} …)" if line.isprintable() and line else f"a file that begins with {start[:4]!r}"
 
 
 def _first_line(error: Exception) -> str:

@@ -14,13 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lossnav import params as algebra
 from lossnav.checkpoint_files import Stored, leads_out, read_file, weight_map
 from lossnav.errors import CheckpointError, UnsafeCheckpointError
 from lossnav.files import is_trajectory
 
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".th")
-_USUAL = ("model.safetensors", "pytorch_model.bin", "diffusion_pytorch_model.safetensors", "model.pt")
-_NOT_WEIGHTS = re.compile(r"^(optimizer|scheduler|scaler|rng_state|random_states|training_args)")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".th", ".pth.tar", ".pt.tar", ".pkl", ".pickle")
+_TWICE = ("model.safetensors", "pytorch_model.bin")
+_NOT_WEIGHTS = re.compile(  # what trainers write beside them
+    r"(optim(izer)?|opt|(lr_)?scheduler|sched|(grad_)?scaler|rng(_state)?|random_states|training_args|trainer_state|"
+    r"train(er)?_state|sampler|dataloader|tokenizer|args|config|history|metrics|losses|log)s?([_\-.]\w*)*\.\w+$"
+)
 _SHARD = re.compile(r"^(.*)-(\d{2,})-of-(\d{2,})(\.\w+)$")
 _CONFIG, _ADAPTERS = "adapter_config.json", ("adapter_model.safetensors", "adapter_model.bin")
 _METADATA = ".metadata"  # of torch.distributed.checkpoint
@@ -42,23 +46,25 @@ def read_folder(folder: Path) -> Stored:
         raise CheckpointError(
             f"{folder} cannot be read: {error.strerror or error}. Check that it is a folder of yours."
         ) from error
-    if (folder / _CONFIG).is_file():
-        return read_adapter(folder)
-    if (folder / _METADATA).is_file():
-        return read_distributed(folder)
+    names = _of_weights(folder)
+    adapter = (folder / _CONFIG).is_file()
+    if adapter or (folder / _METADATA).is_file():
+        _require_alone(folder, [path for path in names if not (adapter and path.name in _ADAPTERS)])
+        return read_adapter(folder) if adapter else read_distributed(folder)
     indices = [index for index in sorted(folder.glob("*.index.json")) if weight_map(index)]
-    if len(indices) == 1:
-        return read_index(indices[0])
     if indices:
-        raise _several(folder, indices)
-    names = sorted(path for path in folder.iterdir() if path.suffix in _WEIGHTS and not _NOT_WEIGHTS.match(path.name))
+        listed = {file for index in indices for file in weight_map(index).values()}
+        others = [path for path in names if path.name not in listed]
+        if len(indices) > 1 or others:
+            raise _several(folder, [*indices, *others])
+        return read_index(indices[0])
     shards = [path for path in names if _SHARD.match(path.name)]
-    if usual := next((folder / name for name in _USUAL if (folder / name).is_file()), None):
-        return read_file(usual)
     if shards and len(shards) == len(names):
         return _read_shards(folder, shards)
     if len(names) == 1:
         return read_file(names[0])
+    if names and {path.name for path in names} == set(_TWICE):
+        return _read_twice(folder, names)
     if names:
         raise _several(folder, names)
     if is_trajectory(folder):
@@ -77,6 +83,32 @@ def read_folder(folder: Path) -> Stored:
         f"The folder {folder} holds no weights ({', '.join(_WEIGHTS)}, an index of shards, {_CONFIG} or {_METADATA}). "
         "Pass a file, or the folder that has them."
     )
+
+
+def _of_weights(folder: Path) -> list[Path]:
+    """The files of a folder that may hold weights, by their names."""
+    files = sorted(path for path in folder.iterdir() if path.name.endswith(_WEIGHTS) and not path.name.startswith("."))
+    return [path for path in files if not _NOT_WEIGHTS.match(path.name)] or files
+
+
+def _require_alone(folder: Path, others: Sequence[Path]) -> None:
+    """Raise where other weights lie beside a checkpoint that is a folder."""
+    if others:
+        first = _CONFIG if (folder / _CONFIG).is_file() else _METADATA
+        raise CheckpointError(
+            f"The folder {folder} holds several checkpoints: what belongs to {first}, and "
+            f"{', '.join(path.name for path in others[:6])}. Pass the file, or move it to a folder of its own."
+        )
+
+
+def _read_twice(folder: Path, paths: Sequence[Path]) -> Stored:
+    """Read what lies there in two formats, as on the Hugging Face Hub; the same in both, or it is not clear which."""
+    first, second = (read_file(folder / name) for name in _TWICE)
+    names = first.keys() & second.keys()  # tied weights are in one file only once
+    same = all(isinstance(second[name], Tensor) and algebra.same(first[name], second[name]) for name in names)
+    if not same or first.keys() - names:
+        raise _several(folder, paths)
+    return first
 
 
 def _several(folder: Path, paths: Sequence[Path]) -> CheckpointError:

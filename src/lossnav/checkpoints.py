@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lossnav import params as algebra
 from lossnav.adapters import adapters_of as adapters_of
-from lossnav.adapters import match_adapter
+from lossnav.adapters import match_adapter, tensors_of
 from lossnav.checkpoint_files import PICK, Stored, read_file, weight_map
 from lossnav.checkpoint_folders import read_adapter, read_folder, read_index
 from lossnav.errors import (
@@ -323,9 +323,7 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing =
     """
     anatomy, given = anatomy_of(model), stored(path)
     if given.adapter is not None and anatomy.adapters:
-        anatomy = replace(
-            anatomy, params={n: t for n, t in anatomy.params.items() if set(n.split(".")) & set(anatomy.adapters)}
-        )
+        anatomy = replace(anatomy, params=tensors_of(anatomy.adapters, anatomy.params))
         found, lacking = anatomy.match(given), list[str]()
     else:
         anatomy = replace(anatomy, params=anatomy.params | anatomy.held, held={})

@@ -13,6 +13,7 @@ from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK, Stored
 from lossnav.errors import CheckpointMismatchError
 from lossnav.matching import EXTRA, Node, Place, choose, places_of, plain_choice, require_tensors, shaped, tree_of
+from lossnav.values import has_shape, peculiarity, resolved
 
 State = dict[str, Tensor]
 
@@ -92,9 +93,9 @@ def match(
     needed = [name for name in required if name not in aliases]
     source = state.source if isinstance(state, Stored) else "the state dict"
     if _fits_as_it_is(state, known, needed, aliases):
-        name, found = "", dict(state)
+        place, found = "", dict(state)
     else:
-        name, found = _searched(state, known, needed, aliases, source, what)
+        place, found = _searched(state, known, needed, aliases, source, what)
     for alias, first in aliases.items():
         if alias not in found or not first:
             continue
@@ -108,7 +109,7 @@ def match(
     extra = {name: value for name, value in found.items() if name.rpartition(".")[2] == EXTRA}
     tensors = {name: found[name] for name in known if name in found and name not in extra}
     _require_same_kind(tensors, known, source, what)
-    return Match(tensors, name, extra)
+    return Match({name: resolved(tensor) for name, tensor in tensors.items()}, place, extra)
 
 
 def _fits_as_it_is(
@@ -146,6 +147,7 @@ def _searched(
             f"{message} What is called {name} does fit; if you mean that, say so: {source}{PICK}{name}"
         )
     _require_larger_part(file, place, fitting, source, what)
+    _require_nothing_left(file, place, fitting, known, aliases, source, what)
     return name, {name: node.value for name, node in place.pairs.items()}
 
 
@@ -182,8 +184,9 @@ def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], sou
         if node is not None and node.nested:
             around = node
     others = {id(node) for other in fitting for node in other.node.values()}
-    rest = [node for node in around.values(nested=False) if id(node) not in others and _is_number(node.value)]
-    mine = sum(node.value.numel() for node in place.pairs.values() if isinstance(node.value, Tensor))
+    rest = [node for node in around.values(place.node is not around) if id(node) not in others]
+    rest = [node for node in rest if _is_number(node.value)]
+    mine = sum(node.value.numel() for node in place.pairs.values() if _is_number(node.value))
     if sum(node.value.numel() for node in rest) > mine:
         raise CheckpointMismatchError(
             f"{what} fits what is called {place.node.name} in {source}, and most of that lies beside it "
@@ -191,19 +194,47 @@ def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], sou
         )
 
 
+def _require_nothing_left(
+    file: Node,
+    place: Place,
+    fitting: Sequence[Place],
+    known: Mapping[str, Any],
+    aliases: Mapping[str, str],
+    source: str,
+    what: str,
+) -> None:
+    """Refuse to keep a tensor of the model's own where the file has one elsewhere that may be it."""
+    lacking = [name for name in known if name not in place.pairs and name not in aliases and known[name] is not EXTRA]
+    shapes = {(name.rpartition(".")[2], known[name].shape): name for name in reversed(lacking) if known[name].dim()}
+    if not shapes:
+        return
+    used = {id(node) for other in fitting for node in other.pairs.values()}
+    for node in file.values():
+        if id(node) in used or not _is_number(node.value):
+            continue
+        if mine := shapes.get((node.name.rpartition(".")[2], node.value.shape)):
+            at = place.node.name
+            fits = f"what is called {at}" if at else "the tensors at the top"
+            choice = f" If what is called {at} is meant alone, say so: {source}{PICK}{at}" if at else ""
+            raise CheckpointMismatchError(
+                f'{what} fits {fits} in {source}, but for "{mine}" {_shape(known[mine])}, and "{node.name}" elsewhere '
+                f"in it may be that. Put it beside the others, by the name that the model has for it.{choice}"
+            )
+
+
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return isinstance(value, Tensor) and has_shape(value) and (value.is_floating_point() or value.is_complex())
 
 
 def _require_same_kind(tensors: State, known: Mapping[str, Any], source: str, what: str) -> None:
     """Refuse what a conversion would make another number of: integers of a quantised weight, an imaginary part."""
     for name, tensor in tensors.items():
-        mine = known[name].dtype
-        if tensor.device.type == "meta":
+        words, way_on = peculiarity(tensor, known[name])
+        if words:
             raise CheckpointMismatchError(
-                f'"{name}" in {source} has no values (it was saved on the meta device). Save the model when its '
-                "weights are there."
+                f'"{name}" {words} in {source}, and that of {what} cannot take it over. {way_on}'
             )
+        mine = known[name].dtype
         loses = (mine.is_floating_point or mine.is_complex) and (not _is_number(tensor) and tensor.dim() > 0)
         if loses or (tensor.is_complex() and not mine.is_complex):
             raise CheckpointMismatchError(
@@ -291,4 +322,4 @@ def _of_model(name: str, known: Mapping[str, Any]) -> str:
 
 
 def _shape(value: Any) -> str:
-    return str(tuple(value.shape)) if isinstance(value, Tensor) else ""
+    return str(tuple(value.shape)) if isinstance(value, Tensor) and has_shape(value) else ""

@@ -7,7 +7,6 @@ model has a place in it: the node below which its tensors lie by their own names
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,11 +15,13 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK
+from lossnav.checkpoint_pickles import PLAIN
 from lossnav.errors import CheckpointError, CheckpointMismatchError
+from lossnav.values import has_shape
 
 EXTRA = "_extra_state"  # torch's name in a state dict
-_PLAIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")
-_DEEPEST, _MOST, _AGAIN = 24, 2_000_000, 64  # levels of dicts, names, and uses of one dict: a file may refer to itself
+_DEEPEST, _MOST = 24, 1_000_000  # levels of dicts, and names: a file may refer to itself
+_DICT = 10  # names that a dict counts for: of a few that hold each other millions can be made
 _LONGEST = 100  # words in a name
 _TRIED = 64  # places that are looked at for a message where none fits
 
@@ -89,20 +90,23 @@ def tree_of(content: Any) -> Node:
     Raises
     ------
     CheckpointError
-        If it is nested too deeply, as in a file that refers to itself.
+        If it refers to itself, is nested too deeply, or has too many names.
     """
     root = Node(nested=True)
-    if _grow(root, content, 0, 0, Counter()):
+    if _grow(root, content, 0, ()):
         _count(root)
     return root
 
 
-def _grow(node: Node, content: Any, depth: int, count: int, uses: Counter[int]) -> int:
-    uses[id(content)] += 1
-    if depth > _DEEPEST or count > _MOST or uses[id(content)] > _AGAIN:
+def _grow(node: Node, content: Any, count: int, around: tuple[int, ...]) -> int:
+    """Add what a dict or list holds; returns how many names there are by then."""
+    if id(content) in around:
+        raise CheckpointError(f"{_part(node)} refers to itself, so it is no checkpoint. Save model.state_dict().")
+    if len(around) > _DEEPEST:
         raise CheckpointError(
-            "The file is nested too deeply to be a checkpoint; perhaps it refers to itself. Save model.state_dict()."
+            f"{_part(node)} is nested {len(around)} dicts deep, deeper than any checkpoint. Save model.state_dict()."
         )
+    around, count = (*around, id(content)), count + _DICT
     if isinstance(content, Mapping):
         if "param_groups" in content and "state" in content:
             return count
@@ -120,15 +124,23 @@ def _grow(node: Node, content: Any, depth: int, count: int, uses: Counter[int]) 
         below = node
         for word in words:
             below = below.children.setdefault(word, Node(f"{below.name}.{word}" if below.name else word))
-            count += 1
+        count += len(words)
+        if count > _MOST:
+            raise CheckpointError(
+                f"There are more names and dicts in it than in any model ({_MOST:,}). Save model.state_dict() alone."
+            )
         if isinstance(value, Tensor) or is_extra:
             if below.value is not None:
                 raise CheckpointError(f'There are two tensors called "{below.name}". Save model.state_dict() alone.')
             below.value = value
         else:
             below.nested = True
-            count = _grow(below, value, depth + 1, count, uses)
+            count = _grow(below, value, count, around)
     return count
+
+
+def _part(node: Node) -> str:
+    return f'What is called "{node.name[:60]}"' if node.name else "The file"
 
 
 def _holds_tensors(values: Sequence[Any]) -> bool:
@@ -168,9 +180,9 @@ class Place:
 
 
 def shaped(value: Any, like: Any) -> bool:
-    """Whether a value is a tensor of the shape of another, or extra state as the other is."""
+    """Whether a value is a tensor of the shape of another (or of none, which is refused later), or extra state too."""
     if isinstance(value, Tensor) and isinstance(like, Tensor):
-        return value.shape == like.shape
+        return not has_shape(value) or value.shape == like.shape
     return not isinstance(like, Tensor)
 
 
@@ -264,7 +276,7 @@ def plain_choice(names: Sequence[str]) -> str | None:
             return left[words.index([])] if words.count([]) == 1 else None
         kinds = {word[0] for word in words}
         if len(kinds) > 1:
-            usual = kinds & set(_PLAIN)
+            usual = kinds & set(PLAIN)
             if len(usual) != 1:
                 return None
             left = [name for name, word in zip(left, words, strict=True) if word[0] in usual]
@@ -291,7 +303,7 @@ def without_model(root: Node, source: str) -> Node:
     """
     require_tensors(root, source)
     found = state_dicts(root)
-    usual = [node for node in found if set(node.name.split(".")) & set(_PLAIN)]
+    usual = [node for node in found if set(node.name.split(".")) & set(PLAIN)]
     names = [node.name for node in usual or found]
     if (chosen := plain_choice(names)) is None:
         raise CheckpointError(f"{source} holds several state dicts: {pick_words(names, source)}")

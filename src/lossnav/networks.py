@@ -23,6 +23,7 @@ from lossnav.errors import CheckpointMismatchError, OptionError, StructureMismat
 from lossnav.files import is_url
 from lossnav.objective import Objective
 from lossnav.params import Checkpoint, Params
+from lossnav.values import peculiarity, resolved
 
 End = Objective | nn.Module | str | os.PathLike[str] | Mapping[str, Tensor]
 
@@ -192,7 +193,13 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
 
 
 def _loose(tensors: Mapping[str, Any], source: str, in_file: bool = False) -> Network:
-    given = {name: tensor.detach() for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    given = {name: resolved(tensor.detach()) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    for name, tensor in given.items():
+        if any(found := peculiarity(tensor)):
+            kind = CheckpointMismatchError if in_file else StructureMismatchError
+            raise kind(f'"{name}" of {source[0].lower()}{source[1:]} {found[0]}, and no line leads there. {found[1]}')
+        if tensor.is_floating_point() and tensor.itemsize == 1:  # no sums of these are there
+            given[name] = tensor.float()
     floating = {name: tensor for name, tensor in given.items() if tensor.is_floating_point()} or given
     others = {name: tensor.clone() for name, tensor in given.items() if name not in floating}
     return Network(floating, {}, others, source, in_file=in_file, extra=checkpoints.extra_of(tensors))

@@ -618,7 +618,8 @@ class Objective:
         there = self._with(params, self._held | held, self._buffers | buffers)
         if isinstance(given, Stored):
             saved = [n for n in self._buffers if n not in self._optional or n.endswith(checkpoints.COUNTER)]
-            kept = [name for name in saved if name not in buffers]
+            kept = [name for name in self._held if name not in held and name not in self._aliases]
+            kept += [name for name in saved if name not in buffers]
             there._weights = {"file": given.source, "place": found.place, "kept": kept}
         return there
 

@@ -106,7 +106,8 @@ def summary_words(surface: Any) -> dict[str, str]:
     if weights := surface.attrs.get("objective", {}).get("weights"):
         words["weights"] = weights["file"] + (f", in it {weights['place']}" if weights["place"] else "")
         if weights["kept"]:
-            words["  without"] = f"{len(weights['kept'])} buffers ({weights['kept'][0]}, ...): the model's own are kept"
+            which = ", ".join(weights["kept"][:2]) + (", ..." if len(weights["kept"]) > 2 else "")
+            words["  without"] = f"{len(weights['kept']):,} tensors of the model ({which}): its own are kept"
     words |= {f"  {word}": f"{count:,}" for word, count in found["status"].items() if count and word != "ok"}
     for name, value in found["center"].items():
         words[f"{name} at the centre"] = f"{value:.6g}"
