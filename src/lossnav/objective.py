@@ -40,7 +40,7 @@ from lossnav.calling import (
 )
 from lossnav.checkpoint_files import Stored
 from lossnav.counting import Counting, resolve_count
-from lossnav.cuts import Cut, Probe
+from lossnav.cuts import Cut, Probe, uneven
 from lossnav.cuts import probes as few_samples
 from lossnav.diagnosis import TARGET_KEYS, explained, no_pair
 from lossnav.errors import (
@@ -74,7 +74,7 @@ from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainabl
 from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
-from lossnav.proof import Case, few_of, prove
+from lossnav.proof import Case, few_of, prove, prove_function
 from lossnav.readings import LossMisjudgedError
 from lossnav.repeats import Repeats
 from lossnav.roles import Role, by_use, describe_parameters, excluded, open_names, role_by_name
@@ -387,6 +387,9 @@ class Objective:
         has_data = data is not None
         step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
         self._adopt(FunctionPasses(step).apart())
+        first = None if self.batches is None else self._first_batch()
+        how = ("frozen", self.device, seed, True)
+        prove_function(Case(nn.Module(), step, self._pass, self.params, {}, {}, first, *how, writes=True), self.name)
         self._measured_by = self._forward if count is None else (self._forward, self._count)
         self._hold_cuts()
         self._hold_metrics()
@@ -951,8 +954,7 @@ class Objective:
 
     def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
         """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
-        with rng.preserved(self.seed, self.device):
-            first: Batch = None if self.batches is None else data_batches.move(self.batches.peek(), self.device)
+        first = None if self.batches is None else self._first_batch()
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
@@ -966,6 +968,11 @@ class Objective:
             self.batches.written_to = proven.writes_data
         self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
         self._see_what_is_done(model, first)
+
+    def _first_batch(self) -> Batch:
+        assert self.batches is not None
+        with rng.preserved(self.seed, self.device):
+            return data_batches.move(self.batches.peek(), self.device)
 
     def _see_what_is_done(self, model: nn.Module, batch: Batch) -> None:
         """Pass a few samples to see what parameters are, of which neither a type nor a shape tells."""
@@ -1055,6 +1062,17 @@ class Objective:
                     stacklevel=3,
                 )
 
+    def _uneven(self, measure: Callable[[Batch], StepValues], name: str) -> list[Probe]:
+        """Samples that may weigh most unlike, where a batch gives a mean and nobody knows of what."""
+        kept = self.batches
+        if kept is None or len(kept) < 2 or not kept.resident:
+            return []
+        value = measure(kept.peek())[1][name]
+        if isinstance(value, tuple) or value.dim():
+            return []
+        with rng.preserved(self.seed, self.device):
+            return uneven(kept, lambda batch: self._count(batch, None))
+
     def _cuts(self, batches: Sequence[Batch], name: str = "loss") -> list[Cut]:
         """The loss of a few samples of some batches, as one batch and as two; nothing where that cannot be said."""
         passes = self.without_metrics()._pass if name == "loss" else self._pass
@@ -1074,6 +1092,9 @@ class Objective:
             try:
                 probes = few_samples(batches, lambda batch: measure(batch)[0])
                 found = [(probe, cut) for probe in probes if (cut := probe.measure(measure, name)) is not None]
+                if all(cut.agrees(self._rounding) for _, cut in found):
+                    more = ((probe, probe.measure(measure, name)) for probe in self._uneven(measure, name))
+                    found += [(probe, cut) for probe, cut in more if cut is not None and not cut.agrees(self._rounding)]
                 return [cut for probe, cut in found if cut.agrees(self._rounding) or not noisy(probe)]
             except LossMisjudgedError:
                 continue
