@@ -43,7 +43,7 @@ from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
 from lossnav.intervals import spread_of
 from lossnav.journal import Row
-from lossnav.nouns import require
+from lossnav.nouns import require, require_callback
 from lossnav.objective import Objective
 from lossnav.progress import Progress
 from lossnav.samplers import Sampler
@@ -307,7 +307,7 @@ class _Updates:
     """When a partial surface is worth making: after the first round, then at most every tenth of the time it takes."""
 
     def __init__(self, receive: Callable[[xr.Dataset], object] | None) -> None:
-        self.receive = receive
+        self.receive = require_callback(receive, "on_update", "surface")
         self.points, self.last, self.cost = 0, -math.inf, 0.0
 
     def due(self, run: _Run, round_ended: bool) -> bool:

@@ -822,6 +822,8 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "moves",
         "layers",
         "buffers",
+        "buffers_unread",
+        "draws",
         "cut_samples",
     ),
     "chart": (),
