@@ -257,12 +257,12 @@ class Objective:
         self._take(moving, taken)
         self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
-        self._optional, self._adapters = (
-            checkpoints.optional_buffers(model) | _made_anew(model, self.bn),
-            checkpoints.adapters_of(model),
-        )
+        anew = _made_anew(model, self.bn)
+        self._optional = checkpoints.optional_buffers(model) | anew
+        self._adapters = checkpoints.adapters_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
+        self._unread = [name for name in self._buffers if name in anew | _counters(anew)]
         self._writes_weights, self._unplanned = False, ""
         self._of_batch = self.bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules())
         self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
@@ -281,6 +281,7 @@ class Objective:
                 seed=seed,
             )
         self.samples: int | None = None
+        self._drawn: dict[str, bool] = {}  # whether a pass draws random numbers, once it is known; copies share it
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
         self._verdicts: dict[str, list[Any]] = {}  # on its derivatives, by the kind of matrix
         self.population: int | None = None  # samples that this is a subset of
@@ -294,6 +295,7 @@ class Objective:
         self._hold_metrics()
         if loss is None or forward is not None:
             self._hold_scores()
+        self._see_what_is_drawn()
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
 
@@ -368,7 +370,7 @@ class Objective:
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
         self._buffers, self._aliases, self._optional = {}, {}, frozenset()
-        self._layers = None
+        self._layers, self._unread = None, []
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -380,7 +382,7 @@ class Objective:
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
         self._metrics_cut, self._cut_samples = {}, 0
         self.samples = self.population = self.subset_seed = self.origin = None
-        self._plans, self._verdicts = {}, {}
+        self._plans, self._verdicts, self._drawn = {}, {}, {}
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
@@ -395,6 +397,7 @@ class Objective:
         self._measured_by = self._forward if count is None else (self._forward, self._count)
         self._hold_cuts()
         self._hold_metrics()
+        self._see_what_is_drawn()
         return self
 
     # ------------------------------------------------------------------ evaluating
@@ -438,10 +441,15 @@ class Objective:
         if self._writes_weights:
             point = algebra.copy(point)
         misjudged: list[Batch] = []
+        kept: list[list[StepValues]] = []
         while True:
             try:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
-                    steps = self._pass(point, belonging, self.batches)
+                    if self.batches is None and "draws" not in self._drawn:  # a loader would draw some of its own
+                        self._drawn["draws"] = rng.draws(lambda: kept.append(self._pass(point, belonging, None)))
+                        steps = kept.pop()
+                    else:
+                        steps = self._pass(point, belonging, self.batches)
             except LossMisjudgedError as error:  # each time the loss is taken for less, or differentiates
                 misjudged.append(error.batch)
                 continue
@@ -862,6 +870,14 @@ class Objective:
             identity.update(digest, (self.mode,))
         return digest.hexdigest()[:16]
 
+    @property
+    def draws(self) -> bool | None:
+        """Whether a pass draws random numbers from torch's, NumPy's or Python's generators, by `seed`; None: not known.
+
+        Of a bare function without data it is known after its first value.
+        """
+        return self._drawn.get("draws")
+
     @cached_property
     def data_fingerprint(self) -> str:
         """Sixteen hex digits that change with any bit of the data; empty where there is none."""
@@ -922,6 +938,8 @@ class Objective:
             "held": list(self._held),
             "layers": None if self._layers is None else dict(self._layers),
             "buffers": None if self._layers is None else len(self._buffers),
+            "buffers_unread": list(self._unread),
+            "draws": self.draws,
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
@@ -950,7 +968,8 @@ class Objective:
 
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
-        return f"Objective({self.name}, {self._loss.name}, {entries:,} parameters, {self.samples} samples)"
+        samples = "" if self.samples is None else f", {self.samples:,} samples"  # known after a pass over the data
+        return f"Objective({self.name}, {self._loss.name}, {entries:,} parameters{samples})"
 
     # ------------------------------------------------------------------ inside
 
@@ -970,6 +989,29 @@ class Objective:
             self.batches.written_to = proven.writes_data
         self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
         self._see_what_is_done(model, first)
+
+    def _see_what_is_drawn(self) -> None:
+        """Pass a few samples to see whether random numbers are drawn: then a picture is one of a draw."""
+        if self.batches is None:
+            return  # seen with the first value
+        with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
+            part, params = few_of(self.batches.peek()), self.params | self._held
+        passes = self.without_metrics()._pass
+
+        def run() -> None:
+            given = algebra.copy(params) if self._writes_weights else params
+            leaves, buffers = passes.leaves(given, self._buffers, ())
+            passes.one(leaves, buffers, data_batches.move(part, self.device), False)
+
+        for _ in range(6):  # a part may show that the loss was misjudged
+            try:
+                with rng.preserved(self.seed, self.device), torch.no_grad():
+                    self._drawn["draws"] = rng.draws(run, self.device)
+                return
+            except LossMisjudgedError:
+                continue
+            except Exception:  # a part of the batch may be none: then it is not known
+                return
 
     def _first_batch(self) -> Batch:
         assert self.batches is not None
@@ -1203,25 +1245,27 @@ def _measure_function(
 
 
 def _default_forward(own_loss: bool) -> Forward:
-    def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
-        if isinstance(batch, Mapping):
-            key = next((key for key in TARGET_KEYS if key in batch), None)
-            targets = None if key is None else batch[key]
-            if own_loss:
-                return model(**batch), targets
-            if key is not None:
-                return model(**{name: part for name, part in batch.items() if name != key}), targets
-            raise DataError(
-                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
-                "Pass forward=lambda model, batch: (outputs, targets)."
-            )
-        if own_loss and isinstance(batch, list | tuple | Tensor):
-            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
-        if isinstance(batch, list | tuple) and len(batch) >= 2:
-            return model(*batch[:-1]), batch[-1]
-        raise no_pair(batch)
+    return partial(_forward, own_loss)
 
-    return forward
+
+def _forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Outputs and targets of a batch of the usual form."""
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        targets = None if key is None else batch[key]
+        if own_loss:
+            return model(**batch), targets
+        if key is not None:
+            return model(**{name: part for name, part in batch.items() if name != key}), targets
+        raise DataError(
+            f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
+            "Pass forward=lambda model, batch: (outputs, targets)."
+        )
+    if own_loss and isinstance(batch, list | tuple | Tensor):
+        return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
+    if isinstance(batch, list | tuple) and len(batch) >= 2:
+        return model(*batch[:-1]), batch[-1]
+    raise no_pair(batch)
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:
@@ -1329,6 +1373,11 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     return frozenset(f"{n}.{leaf}" if n else leaf for n, _ in layers for leaf in ("running_mean", "running_var"))
+
+
+def _counters(statistics: Collection[str]) -> set[str]:
+    """Names of the counters beside running statistics."""
+    return {f"{name.rpartition('.')[0]}.{checkpoints.COUNTER}".lstrip(".") for name in statistics}
 
 
 def _require_seed(seed: Any) -> None:
