@@ -399,3 +399,26 @@ def test_a_constant_that_the_user_changes_later_is_read_when_it_is_used():
         truth = float(F.cross_entropy(model(X), Y))
     assert objective.evaluate(objective.params)["loss"] == pytest.approx(truth, rel=1e-5)
     assert truth != pytest.approx(first, rel=1e-3)
+
+
+@pytest.mark.parametrize("function", [False, True])
+def test_metrics_are_held_to_it_as_well(function):
+    seen = []
+
+    def running(outputs, targets):
+        seen.append(float((outputs.argmax(1) - targets).float().mean() + outputs.abs().mean()))
+        return sum(seen) / len(seen)
+
+    def running_size(p):
+        seen.append(float(p["w"].abs().sum()))
+        return sum(seen)
+
+    def made_of(function):
+        if function:
+            metrics = {"running": running_size}
+            return ln.Objective.from_function(lambda p: (p["w"] ** 2).sum(), {"w": torch.ones(5)}, metrics=metrics)
+        return ln.Objective(made(Net), "cross_entropy", (X, Y), metrics={"running": running})
+
+    with pytest.raises(errors.ObjectiveError, match="keeps state outside.*its running"):
+        made_of(function)
+    assert not seen

@@ -30,7 +30,7 @@ from lossnav.batches import Batch
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues, users_parts
 from lossnav.diagnosis import explained
 from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
-from lossnav.measures import LossMisjudgedError, reduce_steps
+from lossnav.measures import LossMisjudgedError, Values, reduce_steps
 from lossnav.memory import free_bytes
 from lossnav.outside import Outside, Place
 from lossnav.params import Params
@@ -230,15 +230,18 @@ def _require_no_state_outside(
     try:
         passes = passes or CopyPasses(case.model, case.step, case.bn, case.device, case.training)
 
-        def value(point: Params) -> float:
+        def values(point: Params) -> Values:
             assert passes is not None
             weights = point | case.held
-            return _values(case, passes, algebra.copy(weights) if case.writes else weights, part)
+            return _measured(case, passes, algebra.copy(weights) if case.writes else weights, part)
 
-        found = _of_order(outside, value, case.center, elsewhere) if changed else None
+        def value(point: Params) -> float:
+            return values(point)["loss"]
+
+        what, found = _of_order(case, outside, values, elsewhere) if changed else ("loss", None)
         for place in () if found and not _agree(case, *found) else caches[:_MOST_CACHES]:
             if (stale := _of_stale(case, place, value, elsewhere)) is not None:
-                found, changed = stale, [place]
+                what, found, changed = "loss", stale, [place]
                 break
     except Exception:
         return
@@ -248,24 +251,27 @@ def _require_no_state_outside(
         return
     raise ObjectiveError(
         f"{name or type(case.model).__name__} keeps state outside of itself, in {changed[0].title}: at the same "
-        f"weights its loss on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
+        f"weights its {what} on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
         "evaluated. What one point leaves there the next one would find. Keep it in an attribute of the model, which "
         "every point begins with as it is now, or compute it anew in each call."
     )
 
 
 def _of_order(
-    outside: Outside, value: Callable[[Params], float], center: Params, elsewhere: Params
-) -> tuple[float, float] | None:
-    """The loss at a point alone, and after another; None where it does not even agree with itself."""
+    case: Case, outside: Outside, values: Callable[[Params], Values], elsewhere: Params
+) -> tuple[str, tuple[float, float] | None]:
+    """A loss or metric at a point alone, and after another; None where it does not even agree with itself."""
     outside.restore()
-    alone = value(elsewhere)
+    alone = values(elsewhere)
     outside.restore()
-    again = value(elsewhere)
+    again = values(elsewhere)
     outside.restore()
-    value(center)
-    after = value(elsewhere)
-    return (alone, after) if alone == again or (math.isnan(alone) and math.isnan(again)) else None
+    values(case.center)
+    after = values(elsewhere)
+    same = {name for name in alone if alone[name] == again[name] or alone[name] != alone[name]}
+    off = [name for name in alone if name in same and not _agree(case, alone[name], after[name])]
+    name = off[0] if off else "loss"
+    return name, (alone[name], after[name]) if name in same else None
 
 
 def _of_stale(
@@ -592,6 +598,11 @@ def few_of(batch: Batch) -> Batch:
 
 def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> float:
     """The loss of a batch, given a copy of it; the same random numbers each time."""
+    return _measured(case, passes, point, batch, uses)["loss"]
+
+
+def _measured(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> Values:
+    """Loss and metrics of a batch, likewise."""
     steps: list[StepValues] = []
     for _ in range(4):  # a loss may be taken for what it is not, in two ways
         given = batch if uses is not None else data_batches.move(batch, case.device)
@@ -606,7 +617,7 @@ def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: Torch
             except LossMisjudgedError:
                 if isinstance(passes, FunctionalPasses | CopyPasses):
                     passes.learn()
-    return reduce_steps(steps, has_samples=True)[0]["loss"]
+    return reduce_steps(steps, has_samples=True)[0]
 
 
 def _difference(case: Case, passes: Passes, part: Batch, truth: _Truth) -> tuple[float, float, str] | None:
