@@ -1,4 +1,4 @@
-"""A store is data: code that it names is run only where the user gives it again, or says yes, and never out of a store."""
+"""A store is data: code it names is run only where the user gives it again, or says yes, and never out of a store."""
 
 import os
 import pty
@@ -105,9 +105,7 @@ def test_the_library_asks_for_the_same_word(project):
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["resume", "report"])
-@pytest.mark.parametrize(
-    "place", ["run.zarr/job.py", "other.zarr/deep/job.py", "linked.py", "run.zarr/../run.zarr/job.py"]
-)
+@pytest.mark.parametrize("place", ["run.zarr/job.py", "other.zarr/deep/job.py", "linked.py", "x/../run.zarr/job.py"])
 def test_code_out_of_a_store_is_never_run(project, way, place):
     for store in ("run.zarr", "other.zarr/deep"):
         if store != "run.zarr":
@@ -177,7 +175,6 @@ def test_a_project_is_the_nearest_folder_that_says_so(tmp_path):
 def test_the_zoo_is_ours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match="lossnav train"):  # it gets as far as the missing weights
-        Path("run").mkdir()
         ln.specs.rebuild({"spec": "zoo:notebook-digits"}, None, None, None)
 
 
