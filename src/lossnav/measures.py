@@ -299,7 +299,7 @@ def _per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
         has_knob = "reduction" in inspect.signature(loss).parameters
     except (TypeError, ValueError):
         return None
-    return (lambda outputs, targets: loss(outputs, targets, reduction="none")) if has_knob else None
+    return partial(loss, reduction="none") if has_knob else None
 
 
 def _doubled(loss: Any) -> Any:

@@ -1227,25 +1227,27 @@ def _measure_function(
 
 
 def _default_forward(own_loss: bool) -> Forward:
-    def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
-        if isinstance(batch, Mapping):
-            key = next((key for key in TARGET_KEYS if key in batch), None)
-            targets = None if key is None else batch[key]
-            if own_loss:
-                return model(**batch), targets
-            if key is not None:
-                return model(**{name: part for name, part in batch.items() if name != key}), targets
-            raise DataError(
-                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
-                "Pass forward=lambda model, batch: (outputs, targets)."
-            )
-        if own_loss and isinstance(batch, list | tuple | Tensor):
-            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
-        if isinstance(batch, list | tuple) and len(batch) >= 2:
-            return model(*batch[:-1]), batch[-1]
-        raise no_pair(batch)
+    return partial(_forward, own_loss)
 
-    return forward
+
+def _forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Outputs and targets of a batch of the usual form."""
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        targets = None if key is None else batch[key]
+        if own_loss:
+            return model(**batch), targets
+        if key is not None:
+            return model(**{name: part for name, part in batch.items() if name != key}), targets
+        raise DataError(
+            f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
+            "Pass forward=lambda model, batch: (outputs, targets)."
+        )
+    if own_loss and isinstance(batch, list | tuple | Tensor):
+        return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
+    if isinstance(batch, list | tuple) and len(batch) >= 2:
+        return model(*batch[:-1]), batch[-1]
+    raise no_pair(batch)
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:

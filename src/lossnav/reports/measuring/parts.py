@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossnav import __version__, curvature, directions, rng
+from lossnav import __version__, curvature, directions, rng, turns
 from lossnav import params as algebra
 from lossnav.calling import BATCH_NORMS, FunctionPasses
 from lossnav.charts import Chart, meet
@@ -233,8 +232,7 @@ class _Measuring:
         if self._hessian.size == 1:
             self.found["center"] |= self._only()
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LossnavWarning)  # how sure they are is said beside them
+        with turns.hiding(LossnavWarning):  # how sure they are is said beside them
             pairs = curvature.top_eigenpairs(
                 self.here,
                 which="both",
