@@ -400,7 +400,7 @@ def _noisy(random: Random) -> tuple[Any, Truth]:
     return ln.report(surface), Truth(is_function=True, errors_seen=False)
 
 
-def _slope(random: Random) -> tuple[Any, Truth]:
+def _far_from_zero(random: Random) -> tuple[Any, Truth]:
     """A plane of a linear function, whose constant is far larger than its rise."""
     d, far = int(random.integers(5, 30)), float(random.choice([-1, 1]) * random.uniform(50, 500))
     way = torch.as_tensor(random.normal(size=d))
@@ -425,7 +425,7 @@ class _Sampled(nn.Module):
         return torch.as_tensor(out + self.size * torch.randn_like(out))
 
 
-def _drawn(random: Random) -> tuple[Any, Truth]:
+def _noise_in_eval_mode(random: Random) -> tuple[Any, Truth]:
     d = int(random.integers(3, 6))
     data = clouds(random, 300, d)
     model = _Sampled(net(random, d), float(random.uniform(0.05, 0.5))).eval()
@@ -524,7 +524,7 @@ def planted() -> list[Case]:
         Case("a loss of its batch", _cut, {"batches": "warning"}),
         Case("noise at one place", _noisy, {"adaptive_noise": "warning"}),
         Case("seeds that differ", _seeds, {"seeds": "warning"}),
-        Case("a slope far from zero", _slope, {"minimum": "warning"}),
-        Case("noise in eval mode", _drawn, {"random numbers": "note~of seed"}),
+        Case("a slope far from zero", _far_from_zero, {"minimum": "warning"}),
+        Case("noise in eval mode", _noise_in_eval_mode, {"random numbers": "note~of seed"}),
         Case("statistics by names of one's own", _own_statistics, {"batch norm": "unknown~location"}),
     ]
