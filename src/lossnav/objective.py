@@ -293,6 +293,8 @@ class Objective:
         self._measured_by += () if count is None else (count,)
         self._hold_cuts()
         self._hold_metrics()
+        if loss is None or forward is not None:
+            self._hold_scores()
         self._see_what_is_drawn()
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
@@ -1077,6 +1079,22 @@ class Objective:
         every = (tensor for tensor in (*self.params.values(), *self._held.values()) if tensor.is_floating_point())
         wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in every)
         return 1e-4 if wide else 5e-2
+
+    def _hold_scores(self) -> None:
+        """Hold accuracies of a model that is given the targets to scores that do not depend on them."""
+        named = [metric.name for metric in self.metrics.values() if isinstance(metric, NamedMetric)]
+        if not named or self.batches is None:
+            return
+        passes, batch = self.without_metrics()._pass, few_of(self._first_batch())
+
+        def measure(part: Batch) -> StepValues:
+            params = algebra.copy(self.params | self._held) if self._writes_weights else self.params | self._held
+            with rng.preserved(self.seed, self.device), torch.no_grad():
+                return passes.one(
+                    *passes.leaves(params, self._buffers, ()), data_batches.move(part, self.device), False
+                )
+
+        self._loss.hold_scores_of_model(measure, batch, self._count(batch, None), named[0])
 
     def _hold_metrics(self) -> None:
         """Hold the user's own metrics likewise: F1 and R2 of batches do not average to that of all samples.

@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from lossnav import params as algebra
 from lossnav.batches import Batch
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues, users_parts
 from lossnav.diagnosis import explained
-from lossnav.errors import DataError, LossShapeError, ObjectiveError, OptionError
+from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
 from lossnav.measures import LossMisjudgedError, reduce_steps
 from lossnav.memory import free_bytes
 from lossnav.outside import Outside, Place
@@ -56,6 +57,8 @@ class Proven:
     written_buffers : tuple of str
     remembers : bool
         Whether a pass leaves something behind in the model that a later one looks at.
+    twice : tuple of float, optional
+        Two values at the same weights that do not agree.
     """
 
     passes: Passes
@@ -63,6 +66,7 @@ class Proven:
     writes_data: bool = False
     written_buffers: tuple[str, ...] = ()
     remembers: bool = False
+    twice: tuple[float, float] | None = None
 
     @property
     def unplanned(self) -> str:
@@ -133,6 +137,8 @@ def prove(case: Case) -> Proven:
         _require_no_state_outside(case, outside)  # which is then the better reason
         raise
     _require_no_state_outside(case, outside, found.passes)
+    if found.twice:
+        _warn_of_drift(type(case.model).__name__, *found.twice)
     return found
 
 
@@ -147,10 +153,13 @@ def prove_function(case: Case, name: str) -> None:
     outside = Outside(_code_of(case))
     if any(place.may_change for place in outside.places):
         try:
-            _values(case, case.passes, algebra.copy(case.center), few_of(case.batch))
+            part = few_of(case.batch)
+            first, second = (_values(case, case.passes, algebra.copy(case.center), part) for _ in range(2))
         except Exception:  # it is raised again where it is called in earnest
             return
         _require_no_state_outside(case, outside, case.passes, name)
+        if not _agree(case, first, second):
+            _warn_of_drift(name, first, second)
 
 
 def _proven(case: Case) -> Proven:
@@ -185,7 +194,8 @@ def _proven(case: Case) -> Proven:
     if difference is None:  # it is not the way of calling: the user's own mistake is more useful
         assert failure is not None
         raise explained(failure, always=True) from failure
-    if _contradicts_itself(case, part):
+    if found_twice := _contradiction(case, part):
+        found.twice = found_twice
         return found
     expected, value, where = difference
     raise ObjectiveError(
@@ -620,13 +630,24 @@ def _agree(case: Case, a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance * max(abs(a), abs(b))
 
 
-def _contradicts_itself(case: Case, part: Batch) -> bool:
-    """Whether the truth does not agree with itself: then nothing can be held against it."""
+def _contradiction(case: Case, part: Batch) -> tuple[float, float] | None:
+    """Two values of the truth at the same weights that do not agree: then nothing can be held against it."""
     try:
-        values = [_fresh(case, case.center, part) for _ in range(2)]
+        first, second = (_fresh(case, case.center, part) for _ in range(2))
     except Exception:
-        return True
-    return not _agree(case, values[0], values[1])
+        return math.nan, math.nan
+    return None if _agree(case, first, second) else (first, second)
+
+
+def _warn_of_drift(name: str, first: float, second: float) -> None:
+    if first == first and second == second:
+        warnings.warn(
+            f"{name} gave {first:.7g} and {second:.7g} for the same samples at the same weights, with the same random "
+            "numbers: something outside of it changes from call to call (an iterator, a clock, a file), so that values "
+            "cannot be compared. Let forward() depend on weights, buffers and its input alone.",
+            LossnavWarning,
+            stacklevel=4,
+        )
 
 
 # ---------------------------------------------------------------------- what a pass leaves behind
