@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lossnav as ln
-from lossnav.errors import DirectionError, LossnavWarning, StructureMismatchError
+from lossnav.errors import DeviceError, DirectionError, LossnavWarning, StructureMismatchError
 from lossnav.resuming import chart_of
 from networks_with_buffers import plain_loss, trained
 from test_buffers import objective_of
@@ -151,3 +151,11 @@ def test_what_normalising_loses_is_said():
         with pytest.warns(LossnavWarning, match=r"1\.running_mean.* are not taken"):
             normalize(d, reference)
         normalize(dict(d), reference)  # a dict of tensors, which nobody takes for more
+
+
+def test_on_the_meta_device_there_is_no_loss():
+    batch = torch.ones(2, 3), torch.ones(2, 1)
+    with pytest.raises(DeviceError, match="tensors have no values. Leave device= out"):
+        ln.Objective(torch.nn.Linear(3, 1), "mse", batch, device="meta")
+    with pytest.raises(DeviceError, match="The model is on the meta device"):
+        ln.Objective(torch.nn.Linear(3, 1, device="meta"), "mse", batch)
