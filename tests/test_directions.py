@@ -161,7 +161,7 @@ def test_unknown_words_are_refused(objective):
 def test_no_room_for_more_directions_is_said():
     tiny = ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)})
     for normalize in ("filter", None):
-        with pytest.raises(errors.DirectionError, match="Ask for fewer"):
+        with pytest.raises(errors.DirectionError, match="Ask for 2 or fewer"):
             directions.random(tiny, 3, normalize=normalize)
 
 

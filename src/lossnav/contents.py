@@ -90,6 +90,17 @@ def reachable(value: Any) -> Iterator[Any]:
         ahead += reversed(further)
 
 
+def is_code(value: Any) -> bool:
+    """Whether a value is a function, or an object of a class whose methods may be called.
+
+    >>> is_code(len), is_code(lambda: 0), is_code(torch.nn.ReLU()), is_code([1])
+    (False, True, True, False)
+    """
+    return isinstance(value, types.FunctionType | types.MethodType | functools.partial) or (
+        is_object(value) and not isinstance(value, _CONTAINERS)
+    )
+
+
 def tensors(value: Any) -> Iterator[Tensor]:
     """Every tensor that a value reaches, once."""
     return (part for part in reachable(value) if isinstance(part, Tensor))

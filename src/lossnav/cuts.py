@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lossnav.batches import Batch
+from lossnav.batches import Batch, tensors
 from lossnav.calling import StepValues
 from lossnav.measures import reduce_steps
 
 _MOST = 8  # samples that are cut
+_COLUMNS, _EACH = 3, 2  # ways in which samples may be uneven that are looked at, and samples at either end of each
+_LOOKED_AT = 2**24  # numbers in the data
+_SPECIAL = (0, -100, 255, -1)  # what commonly marks a place that does not count
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,63 @@ def probes(batches: Sequence[Batch], count: Callable[[Batch], int]) -> list[Prob
             a, b = rows(batch, size, 0, first), rows(batch, size, first, size)
             found.append(Probe(batch, (a, b)))
     return found
+
+
+def uneven(batches: Iterable[Batch], count: Callable[[Batch], int]) -> list[Probe]:
+    """Samples that differ most in what may weigh them: marks of padding, NaN, a number each; a probe for each of these.
+
+    The first and the last samples may all be whole, and what they count the same, though others are not. Nothing where
+    all samples are alike, or hold more than tensors with one row each.
+    """
+    tables: list[Tensor] = []
+    spent = 0
+    for batch in batches:
+        inside = list(tensors(batch))
+        spent += sum(tensor.numel() for tensor in inside)
+        n = count(batch)
+        if spent > _LOOKED_AT or any(not tensor.dim() or len(tensor) != n for tensor in inside):
+            break
+        columns = [column for tensor in inside for column in _marks(tensor)]
+        if not columns or (tables and len(columns) != tables[0].shape[1]):
+            break
+        tables.append(torch.stack(columns, 1))
+    if not tables:
+        return []
+    table = torch.cat(tables).nan_to_num()
+    spreads = (table.amax(0) - table.amin(0)) / table.abs().amax(0).clamp_min(1e-300)
+    columns = [column for column in spreads.argsort(descending=True)[:_COLUMNS].tolist() if spreads[column] > 0]
+    ends = [
+        [table[:, column].argsort(descending=largest, stable=True)[:_EACH].tolist() for largest in (False, True)]
+        for column in columns
+    ]
+    wanted = {row for pair in ends for chosen in pair for row in chosen}
+    found: dict[int, Batch] = {}
+    start = 0
+    for batch, known in zip(batches, tables, strict=False):
+        stop = start + len(known)
+        found |= {r: rows(batch, len(known), r - start, r - start + 1) for r in wanted if start <= r < stop}
+        start = stop
+    made = []
+    for pair in ends:
+        low, high = (functools.reduce(_both, [found[row] for row in chosen]) for chosen in pair)
+        if (whole := _both(low, high)) is not None:
+            made.append(Probe(whole, (low, high)))
+    return made
+
+
+def _both(a: Batch | None, b: Batch | None) -> Batch | None:
+    return None if a is None or b is None else joined(a, b)
+
+
+def _marks(tensor: Tensor) -> list[Tensor]:
+    """Of each row how many of its numbers are marks; of rows of one number that itself; float64, shape (n,) each."""
+    flat = tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]
+    if flat.is_complex():
+        return []
+    if flat.shape[1] == 1:
+        return [flat[:, 0].double()]
+    made = [(flat == mark).sum(1).double() for mark in _SPECIAL]
+    return [*made, flat.isnan().sum(1).double()] if flat.is_floating_point() else made
 
 
 def joined(a: Batch, b: Batch) -> Batch | None:

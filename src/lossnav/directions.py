@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lossnav import components, curvature
 from lossnav import lazy as lazily
 from lossnav import params as algebra
-from lossnav.draws import Draws
+from lossnav.draws import Draws, way_out
 from lossnav.errors import DirectionError, Interrupted, LossnavWarning, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
 from lossnav.moving import select_moving
@@ -267,7 +267,7 @@ def random(
                         "filters_left_out": draws.left_out[i],
                     }
                     made = Direction(stored[i], recipe) if family is None else LazyDirection(family, i, recipe)
-                    _require_length(made, i, n)
+                    _require_length(made, i, n, {name: objective.params[name] for name in names}, normalize)
                     directions.append(made)
             draws.finish()
     except KeyboardInterrupt:
@@ -277,12 +277,22 @@ def random(
     return tuple(directions)
 
 
-def _require_length(direction: Direction | LazyDirection, i: int, n: int) -> None:
-    if not direction.recipe["norm"]:
+def _require_length(
+    direction: Direction | LazyDirection, i: int, n: int, params: Mapping[str, Tensor], normalize: str | None
+) -> None:
+    """Raise where a direction is zero: its filters have no room for it, or there are no weights to scale it to."""
+    if direction.recipe["norm"]:
+        return
+    line = way_out(params, n, normalize, i)
+    if not i:
         raise DirectionError(
-            f"Direction {i + 1} of {n} is zero: the filters have no room for {n} orthogonal directions, or the "
-            "weights are zero. Ask for fewer, or use normalize='layer'."
+            f"Direction 1 of {n} is zero: the weights that would move are zero, and normalize={normalize!r} scales to "
+            f"them. {line}"
         )
+    raise DirectionError(
+        f"Direction {i + 1} of {n} is zero: what is not zero of the weights has no room for {n} orthogonal directions. "
+        f"{line}"
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -88,6 +88,38 @@ def in_threads(work: Callable[[Job], Made], jobs: Sequence[Job]) -> list[Made]:
         pool.shutdown(cancel_futures=True)  # and no other is begun
 
 
+def way_out(params: Mapping[str, Tensor], n: int, normalize: str | None, room: int) -> str:
+    """What to type where there is no room for n orthogonal directions of one normalisation, or no weights to scale to.
+
+    Parameters
+    ----------
+    params : mapping of str to Tensor
+        What moves.
+    n, normalize
+        What was asked for.
+    room : int
+        How many there are of that normalisation.
+
+    Returns
+    -------
+    str
+        A normalisation of which there are n, and the number there is of this one; a sentence or two.
+    """
+    fewer = f"Ask for {room} or fewer" if room else ""
+    if normalize is None:
+        return f"{fewer}."
+    layers = max((tensor.numel() for tensor in params.values() if bool((tensor != 0).any())), default=0)
+    total = sum(tensor.numel() for tensor in params.values())
+    if normalize == "filter" and n <= layers:
+        other = "normalize='layer'"
+    elif n <= total:
+        other = "normalize=None"
+    else:
+        most = f"n={total}, normalize=None."
+        return f"{fewer}." if room == total else f"{fewer}, or for {most}" if fewer else f"Ask for {most}"
+    return f"{fewer}, or use {other}." if fewer else f"Use {other}."
+
+
 class _StoppedError(Exception):
     """What ends a thread whose results nobody waits for."""
 
@@ -144,9 +176,11 @@ class Draws:
         self._matrices: Params = {}  # C of each tensor, (n, n, filters), or (n, 1, filters): the diagonal; or as drawn
         room = max((layout.entries for layout in self._layouts.values()), default=0)
         if orthogonal and normalize in ("filter", "layer") and n > room:
+            scaled = [layout.entries for name, layout in self._layouts.items() if bool((params[name] != 0).any())]
+            what = "filters" if normalize == "filter" else "layers"
             raise DirectionError(
-                f"Direction {room + 1} of {n} is zero: the filters have no room for {n} orthogonal directions. Ask for "
-                "fewer, or use normalize='layer'."
+                f"Direction {room + 1} of {n} is zero: the {what} have no room for {n} orthogonal directions. "
+                f"{way_out(params, n, normalize, max(scaled, default=0))}"
             )
         if normalize in ("filter", "layer"):
             self._find_matrices(params)
@@ -291,8 +325,12 @@ class Draws:
         matrix, left = _triangle(gram, torch.diagonal(gram).T, True, entries)
         for i, part in enumerate(left):
             if part < _NO_ROOM:
+                room, what, how = i, f"the parameters that move have only {i} dimensions", None
+                if self._weights:
+                    room, how = sum(int((tensor != 0).sum()) for tensor in params.values()), "weight"
+                    what = f"only {room} of the weights are not zero"
                 raise DirectionError(
-                    f"Direction {i + 1} has no room: the parameters that move have only {i} dimensions. Ask for fewer."
+                    f"Direction {i + 1} of {self.n} has no room: {what}. {way_out(params, self.n, how, room)}"
                 )
         self._matrices = dict.fromkeys(params, matrix)
 

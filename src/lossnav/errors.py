@@ -23,6 +23,8 @@
     │   ├── OutputExistsError         something is there already
     │   ├── OutputNotWritableError    the folder cannot be written
     │   ├── PlanMismatchError         the store holds a run of something else
+    │   ├── StoreBusyError            another run is writing there
+    │   ├── StoreTakenOverError       another run has taken the store over; nothing more is written
     │   ├── NotASurfaceError          the file is no surface of ours
     │   ├── NotATrajectoryError       the folder is no recorded trajectory of ours
     │   ├── NotASpectrumError         the folder holds no spectrum of ours
@@ -139,6 +141,14 @@ class OutputNotWritableError(StoreError, PermissionError):
 
 class PlanMismatchError(StoreError, ValueError):
     """A store holds the run of another objective, chart, sampler, precision or version."""
+
+
+class StoreBusyError(StoreError):
+    """Another run is writing into a store."""
+
+
+class StoreTakenOverError(StoreError):
+    """Another run has taken over the store of this one, which writes nothing more there."""
 
 
 class NotASurfaceError(StoreError, ValueError):

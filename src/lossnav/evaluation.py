@@ -43,7 +43,7 @@ from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
 from lossnav.intervals import spread_of
 from lossnav.journal import Row
-from lossnav.nouns import require
+from lossnav.nouns import require, require_callback
 from lossnav.objective import Objective
 from lossnav.progress import Progress
 from lossnav.samplers import Sampler
@@ -183,13 +183,12 @@ def measure(
     objective, chart = require_fit(objective, chart, sampler)
     if save_directions and store is None:
         raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
-    place = None if store is None else Store(store, overwrite)
-    keep = keep_samples or (place is not None and place.has_samples)
-    _require_samples_there(keep_samples, place, resume)
     updates = _Updates(on_update)
     run: _Run | None = None
     bar = Progress("evaluate", None, "points", progress)
-    with rng.preserved(device=objective.device), StopRequests() as stop, bar:
+    with rng.preserved(device=objective.device), bar, _opened(store, overwrite, bar) as place, StopRequests() as stop:
+        keep = keep_samples or (place is not None and place.has_samples)
+        _require_samples_there(keep_samples, place, resume)
         with bar.phase("checking the centre"):
             center = _check_center(objective, chart) if check else {}
             if keep:
@@ -224,6 +223,18 @@ def measure(
         total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
         raise Interrupted(f"Stopped after {len(run.rows):,} of {total} points. {kept}", surface, stop.signal)
     return surface
+
+
+@contextmanager
+def _opened(store: Place | None, overwrite: bool, bar: Progress) -> Iterator[Store | None]:
+    """The store of a run, which nobody else can write to until it ends."""
+    if store is None:
+        yield None
+        return
+    with bar.phase("opening the store"):  # whether a run on another machine lives takes a minute to see
+        place = Store(store, overwrite)
+    with place:
+        yield place
 
 
 def stream(
@@ -296,7 +307,7 @@ class _Updates:
     """When a partial surface is worth making: after the first round, then at most every tenth of the time it takes."""
 
     def __init__(self, receive: Callable[[xr.Dataset], object] | None) -> None:
-        self.receive = receive
+        self.receive = require_callback(receive, "on_update", "surface")
         self.points, self.last, self.cost = 0, -math.inf, 0.0
 
     def due(self, run: _Run, round_ended: bool) -> bool:

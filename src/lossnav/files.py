@@ -18,6 +18,7 @@ from lossnav.nouns import require_place
 
 SURFACE_SCHEMA = "lossnav.surface"
 TRAJECTORY_SCHEMA = "lossnav.trajectory"
+LEASE = "lease"  # the group in a store that says who writes there
 TRAJECTORY_HEADER = "trajectory.json"  # in the folder of a recorded trajectory
 
 Place = str | os.PathLike[str] | Any  # a path, an fsspec URL, or a zarr.abc.store.Store
@@ -216,8 +217,8 @@ def is_there(place: Place) -> bool:
 
 
 def _is_bare(path: Path) -> bool:
-    """Whether this is an empty folder, as a run leaves that was killed before it wrote anything."""
-    return path.is_dir() and not any(path.iterdir())
+    """Whether this is an empty folder, as a run leaves that was killed before it wrote anything but its lease."""
+    return path.is_dir() and all(inside.name == LEASE for inside in path.iterdir())
 
 
 def is_trajectory(path: Path) -> bool:

@@ -1,22 +1,26 @@
 """What a run has measured so far, in a form that survives being killed: appended tile by tile, never rewritten.
 
-A journal is a Zarr group inside the store of a surface. Every writer (each session of a run) has an array of its own
+A journal is a Zarr group inside the store of a surface. Every writer (each session of a run) has arrays of its own
 in it, of shape (rows, columns) in float64: status, coordinates, values. One chunk is one tile, written once, in one
 atomic step with a checksum; the tiles of an array are consecutive. So whatever is there is whole, and at most the tile
-that had not been written yet is lost. No torch.
+that had not been written yet is lost. Arrays are numbered by their writers (`lossnav.lease`), so that which came later
+is told by no clock. No torch.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
+from zarr.errors import ZarrUserWarning
+
+from lossnav import turns
 
 GROUP = "journal"
 
@@ -24,7 +28,8 @@ _ROWS = 1024  # of a tile, at most
 _TILES = 10**9  # an array may hold; those not written take no room
 _SECONDS = 1.0  # between two tiles at least, and
 _SHARE = 0.01  # no more of the time than this part goes into writing
-_READ = 16  # tiles at a time
+_MOST = 2**24  # values of a tile that is read, far beyond those that are written
+_FAILED = 3  # the status of a point that raised: whatever was measured there counts more
 
 
 class Row(NamedTuple):
@@ -35,6 +40,29 @@ class Row(NamedTuple):
     values: Mapping[str, float]
 
 
+class Rows(NamedTuple):
+    """Points that were measured, column by column.
+
+    Attributes
+    ----------
+    points : ndarray of shape (m, k)
+    status : ndarray of uint8, shape (m,)
+    values : mapping of str to ndarray of shape (m,)
+        NaN where a point has no such value.
+    """
+
+    points: NDArray[np.float64]
+    status: NDArray[np.uint8]
+    values: Mapping[str, NDArray[np.float64]]
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    def take(self, which: Any) -> Rows:
+        """Some of them."""
+        return Rows(self.points[which], self.status[which], {name: v[which] for name, v in self.values.items()})
+
+
 class Journal:
     """One writer's part of the journal of a store.
 
@@ -42,28 +70,50 @@ class Journal:
     ----------
     root : zarr.Group
         Of the store.
+    number : int
+        Of the writer, higher than that of those before.
     before : callable, optional
         Called before a tile is written: what its rows speak of must be on disk by then.
+    writing : callable, optional
+        Makes the context in which a tile is written.
     """
 
-    def __init__(self, root: zarr.Group, before: Callable[[], None] | None = None) -> None:
-        self._root, self._before = root, before
+    def __init__(
+        self,
+        root: zarr.Group,
+        number: int = 1,
+        before: Callable[[], None] | None = None,
+        writing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._root, self._before, self._writing = root, before, writing
         self._array: zarr.Array[Any] | None = None
         self._names: tuple[str, ...] = ()
         self._waiting: list[list[float]] = []
         self._tiles = self._arrays = 0
         self._written, self._cost = time.monotonic(), 0.0
-        self._writer = f"{time.time_ns():020d}-{os.getpid()}"
+        self._writer = f"{number:08d}"
 
     def append(self, row: Row) -> None:
         """Take a row; it is on disk after the next `flush`, which comes by itself when there is enough to write."""
         if self._array is None or not set(row.values) <= set(self._names):
             self.flush()
-            self._begin(row)
+            with self._writing():
+                self._begin(row)
         self._waiting.append([row.status, *row.point, *(row.values.get(name, np.nan) for name in self._names)])
         since = time.monotonic() - self._written
         if len(self._waiting) == _ROWS or since > max(_SECONDS, self._cost / _SHARE):
             self.flush()
+
+    def supersede(self, rows: Rows) -> None:
+        """Write all that is known, as an array of its own; whatever else there is does not count from then on."""
+        self.flush()
+        columns = [rows.status.astype(np.float64), *rows.points.T, *rows.values.values()]
+        tile = max(1, min(len(rows), _MOST // (2 * len(columns))))
+        with self._writing():
+            array = self._create(rows.points.shape[1], list(rows.values), tile)
+            array[: len(rows)] = np.stack(columns, axis=1)
+            array.attrs["whole"] = len(rows)
+        self._array = None
 
     def flush(self) -> None:
         """Write what waits as one tile."""
@@ -71,11 +121,12 @@ class Journal:
             return
         assert self._array is not None
         started = time.monotonic()
-        if self._before is not None:
-            self._before()
         tile = np.array(self._waiting, dtype=np.float64)
         start = self._tiles * _ROWS
-        self._array[start : start + len(tile)] = tile
+        with self._writing():
+            if self._before is not None:
+                self._before()
+            self._array[start : start + len(tile)] = tile
         self._tiles += 1
         self._waiting.clear()
         self._written = time.monotonic()
@@ -84,36 +135,146 @@ class Journal:
     def _begin(self, row: Row) -> None:
         """Begin an array with columns for this row's values."""
         self._names = tuple(dict.fromkeys([*self._names, *row.values]))
-        columns = ["status", *(f"coordinate {i}" for i in range(len(row.point))), *self._names]
-        self._array = self._root.require_group(GROUP).create_array(
+        self._array, self._tiles = self._create(len(row.point), self._names, _ROWS), 0
+
+    def _create(self, k: int, names: Sequence[str], rows: int) -> zarr.Array[Any]:
+        """An array for rows of k coordinates and such values, with so many to a tile."""
+        columns = ["status", *(f"coordinate {i}" for i in range(k)), *names]
+        self._arrays += 1
+        return self._root.require_group(GROUP).create_array(
             f"{self._writer}-{self._arrays:04d}",
-            shape=(_ROWS * _TILES, len(columns)),
-            chunks=(_ROWS, len(columns)),
+            shape=(rows * _TILES, len(columns)),
+            chunks=(rows, len(columns)),
             dtype="float64",
             fill_value=np.nan,
             serializer=BytesCodec(),
             compressors=(ZstdCodec(), Crc32cCodec()),
             attributes={"columns": columns},
         )
-        self._arrays, self._tiles = self._arrays + 1, 0
 
 
 def read(root: zarr.Group) -> list[Row]:
     """Every row of every writer, the earlier writer first; empty where there is no journal."""
-    group = root.get(GROUP)
-    if not isinstance(group, zarr.Group):
-        return []
-    return [row for name in sorted(group.array_keys()) for row in _rows(group[name])]  # type: ignore[arg-type]
+    return [row for table in tables(root) for row in rows_of(table)]
 
 
-def _rows(array: zarr.Array[Any]) -> Iterator[Row]:
-    columns: Sequence[str] = array.attrs["columns"]  # type: ignore[assignment]
-    k = sum(column.startswith("coordinate ") for column in columns)
-    rows = array.chunks[0]
-    for start in range(0, _TILES, _READ):
-        block: NDArray[np.float64] = np.asarray(array[start * rows : (start + _READ) * rows])
-        for row in block[~np.isnan(block[:, 0])].tolist():
-            status, point, values = int(row[0]), tuple(row[1 : 1 + k]), row[1 + k :]
-            yield Row(point, status, dict(zip(columns[1 + k :], values, strict=True)))
-        if np.isnan(block[-rows:, 0]).all():
-            return
+def rows_of(table: Rows) -> Iterator[Row]:
+    """Row by row, with the values that a row has columns for."""
+    names = list(table.values)
+    columns = [column.tolist() for column in table.values.values()]
+    for i, (point, status) in enumerate(zip(table.points.tolist(), table.status.tolist(), strict=True)):
+        yield Row(tuple(point), status, {name: column[i] for name, column in zip(names, columns, strict=True)})
+
+
+def known(root: zarr.Group, arrays: Rows | None, k: int, damaged: list[str] | None = None) -> list[Rows]:
+    """All that a store knows, the earlier first: what its arrays hold, then the rows of its journal.
+
+    Arrays that are being replaced count for nothing, once all that they held is in the journal.
+    """
+    found = list(_tables(root, k, damaged))
+    whole = [i for i, (table, n) in enumerate(found) if n == len(table)]
+    tables = [table for table, _ in found[whole[-1] if whole else 0 :]]
+    return tables if whole or arrays is None else [arrays, *tables]
+
+
+def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = None) -> list[Rows]:
+    """The rows of each array of the journal, in the order in which they were written.
+
+    Parameters
+    ----------
+    root : zarr.Group
+        Of the store.
+    k : int, optional
+        How many coordinates a point has. An array of other points is none of this run's.
+    damaged : list, optional
+        Takes the names of the tiles that cannot be read, where they do not raise.
+    """
+    return [table for table, _ in _tables(root, k, damaged)]
+
+
+def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Iterator[tuple[Rows, int]]:
+    """Each with how many rows it has where it holds all that was known, else with -1."""
+    with turns.hiding(ZarrUserWarning):  # of what a writer left that was given up for dead
+        group = root.get(GROUP)
+        arrays = dict(group.arrays()) if isinstance(group, zarr.Group) else {}
+    for name in sorted(arrays, key=_order):
+        table = _table(arrays[name], k, damaged)
+        if table is not None:
+            whole = arrays[name].attrs.get("whole")
+            yield table, whole if isinstance(whole, int) else -1
+
+
+def last_writer(root: zarr.Group) -> int:
+    """The highest number of a writer in the journal; 0 where there is none."""
+    with turns.hiding(ZarrUserWarning):
+        group = root.get(GROUP)
+        names = list(group.array_keys()) if isinstance(group, zarr.Group) else []
+    return max((_order(name)[0] for name in names), default=0)
+
+
+def _order(name: str) -> tuple[int, str]:
+    """By the number of the writer; arrays of before writers had numbers are named by their clocks, and come first."""
+    number = name.partition("-")[0]
+    return (int(number) if len(number) == 8 and number.isascii() and number.isdigit() else 0), name
+
+
+def _table(array: zarr.Array[Any], k: int | None, damaged: list[str] | None) -> Rows | None:
+    """The rows of an array: of those tiles that are there, however many it declares."""
+    columns = array.attrs.get("columns")
+    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
+        return None
+    width = sum(column.startswith("coordinate ") for column in columns)
+    names: Sequence[str] = columns[1 + width :]
+    rows = array.chunks[0] if array.ndim == 2 else 0
+    sound = array.dtype == np.float64 and array.shape[-1:] == (len(columns),) == array.chunks[-1:]
+    if not sound or not 0 < rows * len(columns) <= _MOST or (k is not None and width != k):
+        return None
+    tiles = []
+    for tile in _tiles_of(array):
+        try:
+            tiles.append(np.asarray(array[tile * rows : (tile + 1) * rows], np.float64))
+        except Exception:
+            if damaged is None:
+                raise
+            damaged.append(f"{array.path}, tile {tile}")
+    block = np.concatenate(tiles) if tiles else np.empty((0, len(columns)))
+    block = block[np.isin(block[:, 0], (1, 2, 3)) & np.isfinite(block[:, 1 : 1 + width]).all(1)]
+    values = {name: block[:, 1 + width + i] for i, name in enumerate(names)}
+    return Rows(block[:, 1 : 1 + width], block[:, 0].astype(np.uint8), values)
+
+
+def _tiles_of(array: zarr.Array[Any]) -> list[int]:
+    """The numbers of the tiles that were written."""
+    from zarr.core.sync import sync
+
+    async def listed() -> list[str]:
+        return [key async for key in array.store.list_prefix(f"{array.path}/c/")]
+
+    parts = [key.rsplit("/", 2)[-2:] for key in sync(listed())]
+    limit = array.shape[0] // array.chunks[0]
+    return sorted({int(row) for row, *rest in parts if rest == ["0"] and row.isdigit() and int(row) < limit})
+
+
+def joined(tables: Sequence[Rows], k: int) -> Rows:
+    """The rows of all, each point once: the last time that it was measured, or where it never was the last failure."""
+    names = list(dict.fromkeys(name for table in tables for name in table.values))
+    points = np.concatenate([np.empty((0, k)), *(table.points for table in tables)]) + 0.0  # -0.0 and 0.0 are one place
+    status = np.concatenate([np.empty(0, np.uint8), *(table.status for table in tables)])
+    values = {
+        name: np.concatenate([np.empty(0), *(table.values.get(name, np.full(len(table), np.nan)) for table in tables)])
+        for name in names
+    }
+    return Rows(points, status, values).take(latest(points, status))
+
+
+def latest(points: NDArray[np.float64], status: NDArray[np.uint8]) -> NDArray[np.intp]:
+    """Which of several rows of one point counts, by their numbers, in the order in which points first came."""
+    if not len(points):
+        return np.empty(0, np.intp)
+    whole = np.ascontiguousarray(points).view(np.dtype((np.void, points.itemsize * points.shape[1]))).reshape(-1)
+    first, which = np.unique(whole, return_index=True, return_inverse=True)[1:]
+    if len(first) == len(points):
+        return np.arange(len(points))
+    order = np.lexsort((np.arange(len(points)), status != _FAILED, which))
+    last = order[np.append(np.flatnonzero(np.diff(which[order])), len(order) - 1)]  # of each point
+    return np.asarray(last[np.argsort(first)])

@@ -25,6 +25,8 @@ def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any
     Returns
     -------
     dict of str to int
+        And ``own_buffers``, a dict with the number of ``tensors`` and the first ``names``: floating-point buffers of
+        modules that are not torch's own and none of these, of which nothing says whether they are statistics of data.
         ``batch_norms`` (BatchNorm layers with running statistics), ``batch_statistics`` (those without, which take
         each batch's own), ``running_statistics`` (other layers with running statistics: InstanceNorm that tracks,
         FrozenBatchNorm, one's own), ``norm_tensors`` (parameters of normalisation layers that move), ``weights``
@@ -35,7 +37,7 @@ def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any
     >>> net = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.ReLU(), nn.Linear(3, 1))
     >>> roles = {"0.weight": "weight", "1.weight": "norm", "3.weight": "weight"}
     >>> {name: n for name, n in describe_layers(net, roles).items() if n}
-    {'batch_norms': 1, 'norm_tensors': 1, 'weights': 2, 'rectifiers': 1}
+    {'batch_norms': 1, 'own_buffers': {'tensors': 0, 'names': []}, 'norm_tensors': 1, 'weights': 2, 'rectifiers': 1}
     """
     parameters = dict(model.named_parameters())
     modules = list(model.modules())
@@ -46,6 +48,7 @@ def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any
         "batch_norms": len(keeping),
         "batch_statistics": len(batch) - len(keeping),
         "running_statistics": len(others),
+        "own_buffers": _some_of_unknown_use(model),
         **count_roles(roles, parameters),
         "rectifiers": sum(isinstance(module, _RECTIFIERS) for module in modules),
     }
@@ -62,6 +65,18 @@ def count_roles(roles: Mapping[str, str], parameters: Mapping[str, Tensor]) -> d
         "norm_tensors": sum(role == "norm" for role in roles.values()),
         "weights": sum(role == "weight" and parameters[name].dim() > 1 for name, role in roles.items()),
     }
+
+
+def _some_of_unknown_use(model: nn.Module) -> dict[str, Any]:
+    """Floating-point buffers that the user's modules keep: their number and first names."""
+    names = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if not type(module).__module__.startswith("torch.nn.") and not _keeps_statistics(module)
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+    return {"tensors": len(names), "names": names[:3]}
 
 
 def _keeps_statistics(module: nn.Module) -> bool:

@@ -85,6 +85,27 @@ def require(value: T, noun: Noun, name: str | None = None) -> T:
     raise OptionError(f"The {name or noun} is {described(value)}. {line}")
 
 
+def require_callback(value: T, name: str, arguments: str) -> T:
+    """Return what is to be called back, or None; raise where it cannot be called.
+
+    Raises
+    ------
+    OptionError
+        It says what was passed.
+
+    Examples
+    --------
+    >>> require_callback(3, "on_update", "surface")
+    Traceback (most recent call last):
+    lossnav.errors.OptionError: on_update= is 3, an int, which cannot be called. Pass a function: on_update=lambda ...
+    """
+    if value is None or callable(value):
+        return value
+    raise OptionError(
+        f"{name}= is {described(value)}, which cannot be called. Pass a function: {name}=lambda {arguments}: …"
+    )
+
+
 def require_directions(center: Any, directions: tuple[Any, ...], kind: str, wanted: int) -> None:
     """Raise unless each is a mapping of names to tensors, and the centre is none of them.
 
@@ -134,6 +155,21 @@ def require_place(place: Any, name: str = "The path") -> None:
     if isinstance(place, str | os.PathLike) or "Store" in _family(place) or hasattr(place, "read_only"):
         return
     raise OptionError(f'{name} is {described(place)}. Pass a path, such as "run.zarr".')
+
+
+def require_run(value: Any) -> None:
+    """Raise where what is to be reported on is neither a surface nor the place of one.
+
+    Raises
+    ------
+    NotASurfaceError
+        It says what was passed.
+    """
+    if isinstance(value, str | os.PathLike) or "Store" in _family(value) or hasattr(value, "read_only"):
+        return
+    line = "Pass what ln.evaluate returned, or the path of a run"
+    line += ": ln.report(surface, objective=objective)." if _kind(value) == "objective" else "."
+    raise NotASurfaceError(f"A report is of a surface, and this is {described(value)}. {line}")
 
 
 def no_surface(value: Any) -> LossnavError:

@@ -40,7 +40,7 @@ from lossnav.calling import (
 )
 from lossnav.checkpoint_files import Stored
 from lossnav.counting import Counting, resolve_count
-from lossnav.cuts import Cut, Probe
+from lossnav.cuts import Cut, Probe, uneven
 from lossnav.cuts import probes as few_samples
 from lossnav.diagnosis import TARGET_KEYS, explained, no_pair
 from lossnav.errors import (
@@ -74,7 +74,7 @@ from lossnav.moving import ALL, TRAINABLE, is_left_open, select_moving, trainabl
 from lossnav.nouns import described
 from lossnav.params import Params
 from lossnav.predictions import NamedMetric
-from lossnav.proof import Case, few_of, prove
+from lossnav.proof import Case, few_of, prove, prove_function
 from lossnav.readings import LossMisjudgedError
 from lossnav.repeats import Repeats
 from lossnav.roles import Role, by_use, describe_parameters, excluded, open_names, role_by_name
@@ -257,12 +257,12 @@ class Objective:
         self._take(moving, taken)
         self.moves = params if isinstance(params, str) else list(params)
         self._aliases, self._extra = checkpoints.aliases_of(model), checkpoints.extra_of(model.state_dict())
-        self._optional, self._adapters = (
-            checkpoints.optional_buffers(model) | _made_anew(model, self.bn),
-            checkpoints.adapters_of(model),
-        )
+        anew = _made_anew(model, self.bn)
+        self._optional = checkpoints.optional_buffers(model) | anew
+        self._adapters = checkpoints.adapters_of(model)
         self._buffers = algebra.copy(dict(model.named_buffers()), self.device)
         self._layers: dict[str, Any] | None = describe_layers(model, self.roles)
+        self._unread = [name for name in self._buffers if name in anew | _counters(anew)]
         self._writes_weights, self._unplanned = False, ""
         self._of_batch = self.bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules())
         self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
@@ -281,6 +281,7 @@ class Objective:
                 seed=seed,
             )
         self.samples: int | None = None
+        self._drawn: dict[str, bool] = {}  # whether a pass draws random numbers, once it is known; copies share it
         self._plans: dict[Any, Any] = {}  # what engines found fastest, by what they were asked
         self._verdicts: dict[str, list[Any]] = {}  # on its derivatives, by the kind of matrix
         self.population: int | None = None  # samples that this is a subset of
@@ -292,6 +293,9 @@ class Objective:
         self._measured_by += () if count is None else (count,)
         self._hold_cuts()
         self._hold_metrics()
+        if loss is None or forward is not None:
+            self._hold_scores()
+        self._see_what_is_drawn()
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
 
@@ -366,7 +370,7 @@ class Objective:
         self.device = next(iter(self.params.values())).device
         self.metrics = resolve_metrics(metrics or {})
         self._buffers, self._aliases, self._optional = {}, {}, frozenset()
-        self._layers = None
+        self._layers, self._unread = None, []
         self._loss = Loss(None, reduction)
         self._loss.name = self.name
         self._loss.read(data is not None and count is None, predicts=False)
@@ -378,7 +382,7 @@ class Objective:
         self._count, self._counts, self._cut = resolve_count(count), count is None, None
         self._metrics_cut, self._cut_samples = {}, 0
         self.samples = self.population = self.subset_seed = self.origin = None
-        self._plans, self._verdicts = {}, {}
+        self._plans, self._verdicts, self._drawn = {}, {}, {}
         self.batches = None
         if data is not None:
             with rng.preserved(seed, self.device):
@@ -387,9 +391,13 @@ class Objective:
         has_data = data is not None
         step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
         self._adopt(FunctionPasses(step).apart())
+        first = None if self.batches is None else self._first_batch()
+        how = ("frozen", self.device, seed, True)
+        prove_function(Case(nn.Module(), step, self._pass, self.params, {}, {}, first, *how, writes=True), self.name)
         self._measured_by = self._forward if count is None else (self._forward, self._count)
         self._hold_cuts()
         self._hold_metrics()
+        self._see_what_is_drawn()
         return self
 
     # ------------------------------------------------------------------ evaluating
@@ -433,10 +441,15 @@ class Objective:
         if self._writes_weights:
             point = algebra.copy(point)
         misjudged: list[Batch] = []
+        kept: list[list[StepValues]] = []
         while True:
             try:
                 with rng.preserved(self.seed, self.device), torch.no_grad():
-                    steps = self._pass(point, belonging, self.batches)
+                    if self.batches is None and "draws" not in self._drawn:  # a loader would draw some of its own
+                        self._drawn["draws"] = rng.draws(lambda: kept.append(self._pass(point, belonging, None)))
+                        steps = kept.pop()
+                    else:
+                        steps = self._pass(point, belonging, self.batches)
             except LossMisjudgedError as error:  # each time the loss is taken for less, or differentiates
                 misjudged.append(error.batch)
                 continue
@@ -857,6 +870,14 @@ class Objective:
             identity.update(digest, (self.mode,))
         return digest.hexdigest()[:16]
 
+    @property
+    def draws(self) -> bool | None:
+        """Whether a pass draws random numbers from torch's, NumPy's or Python's generators, by `seed`; None: not known.
+
+        Of a bare function without data it is known after its first value.
+        """
+        return self._drawn.get("draws")
+
     @cached_property
     def data_fingerprint(self) -> str:
         """Sixteen hex digits that change with any bit of the data; empty where there is none."""
@@ -917,6 +938,8 @@ class Objective:
             "held": list(self._held),
             "layers": None if self._layers is None else dict(self._layers),
             "buffers": None if self._layers is None else len(self._buffers),
+            "buffers_unread": list(self._unread),
+            "draws": self.draws,
             "loss_parameters_held": self._loss_parameters,
             "samples": self.samples,
             "population": self.population,
@@ -945,14 +968,14 @@ class Objective:
 
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
-        return f"Objective({self.name}, {self._loss.name}, {entries:,} parameters, {self.samples} samples)"
+        samples = "" if self.samples is None else f", {self.samples:,} samples"  # known after a pass over the data
+        return f"Objective({self.name}, {self._loss.name}, {entries:,} parameters{samples})"
 
     # ------------------------------------------------------------------ inside
 
     def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
         """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
-        with rng.preserved(self.seed, self.device):
-            first: Batch = None if self.batches is None else data_batches.move(self.batches.peek(), self.device)
+        first = None if self.batches is None else self._first_batch()
         found = list(data_batches.tensors(first))
         if found and not any(tensor.numel() for tensor in found):
             raise DataError("The data is empty: its first batch holds no sample. Pass at least one sample.")
@@ -966,6 +989,34 @@ class Objective:
             self.batches.written_to = proven.writes_data
         self._unplanned = proven.unplanned or ("it is evaluated in train mode" if self.mode == "train" else "")
         self._see_what_is_done(model, first)
+
+    def _see_what_is_drawn(self) -> None:
+        """Pass a few samples to see whether random numbers are drawn: then a picture is one of a draw."""
+        if self.batches is None:
+            return  # seen with the first value
+        with rng.preserved(self.seed, self.device):  # a loader draws random numbers to begin with
+            part, params = few_of(self.batches.peek()), self.params | self._held
+        passes = self.without_metrics()._pass
+
+        def run() -> None:
+            given = algebra.copy(params) if self._writes_weights else params
+            leaves, buffers = passes.leaves(given, self._buffers, ())
+            passes.one(leaves, buffers, data_batches.move(part, self.device), False)
+
+        for _ in range(6):  # a part may show that the loss was misjudged
+            try:
+                with rng.preserved(self.seed, self.device), torch.no_grad():
+                    self._drawn["draws"] = rng.draws(run, self.device)
+                return
+            except LossMisjudgedError:
+                continue
+            except Exception:  # a part of the batch may be none: then it is not known
+                return
+
+    def _first_batch(self) -> Batch:
+        assert self.batches is not None
+        with rng.preserved(self.seed, self.device):
+            return data_batches.move(self.batches.peek(), self.device)
 
     def _see_what_is_done(self, model: nn.Module, batch: Batch) -> None:
         """Pass a few samples to see what parameters are, of which neither a type nor a shape tells."""
@@ -1029,6 +1080,22 @@ class Objective:
         wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in every)
         return 1e-4 if wide else 5e-2
 
+    def _hold_scores(self) -> None:
+        """Hold accuracies of a model that is given the targets to scores that do not depend on them."""
+        named = [metric.name for metric in self.metrics.values() if isinstance(metric, NamedMetric)]
+        if not named or self.batches is None:
+            return
+        passes, batch = self.without_metrics()._pass, few_of(self._first_batch())
+
+        def measure(part: Batch) -> StepValues:
+            params = algebra.copy(self.params | self._held) if self._writes_weights else self.params | self._held
+            with rng.preserved(self.seed, self.device), torch.no_grad():
+                return passes.one(
+                    *passes.leaves(params, self._buffers, ()), data_batches.move(part, self.device), False
+                )
+
+        self._loss.hold_scores_of_model(measure, batch, self._count(batch, None), named[0])
+
     def _hold_metrics(self) -> None:
         """Hold the user's own metrics likewise: F1 and R2 of batches do not average to that of all samples.
 
@@ -1055,6 +1122,17 @@ class Objective:
                     stacklevel=3,
                 )
 
+    def _uneven(self, measure: Callable[[Batch], StepValues], name: str) -> list[Probe]:
+        """Samples that may weigh most unlike, where a batch gives a mean and nobody knows of what."""
+        kept = self.batches
+        if kept is None or len(kept) < 2 or not kept.resident:
+            return []
+        value = measure(kept.peek())[1][name]
+        if isinstance(value, tuple) or value.dim():
+            return []
+        with rng.preserved(self.seed, self.device):
+            return uneven(kept, lambda batch: self._count(batch, None))
+
     def _cuts(self, batches: Sequence[Batch], name: str = "loss") -> list[Cut]:
         """The loss of a few samples of some batches, as one batch and as two; nothing where that cannot be said."""
         passes = self.without_metrics()._pass if name == "loss" else self._pass
@@ -1074,6 +1152,9 @@ class Objective:
             try:
                 probes = few_samples(batches, lambda batch: measure(batch)[0])
                 found = [(probe, cut) for probe in probes if (cut := probe.measure(measure, name)) is not None]
+                if all(cut.agrees(self._rounding) for _, cut in found):
+                    more = ((probe, probe.measure(measure, name)) for probe in self._uneven(measure, name))
+                    found += [(probe, cut) for probe, cut in more if cut is not None and not cut.agrees(self._rounding)]
                 return [cut for probe, cut in found if cut.agrees(self._rounding) or not noisy(probe)]
             except LossMisjudgedError:
                 continue
@@ -1164,25 +1245,27 @@ def _measure_function(
 
 
 def _default_forward(own_loss: bool) -> Forward:
-    def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
-        if isinstance(batch, Mapping):
-            key = next((key for key in TARGET_KEYS if key in batch), None)
-            targets = None if key is None else batch[key]
-            if own_loss:
-                return model(**batch), targets
-            if key is not None:
-                return model(**{name: part for name, part in batch.items() if name != key}), targets
-            raise DataError(
-                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
-                "Pass forward=lambda model, batch: (outputs, targets)."
-            )
-        if own_loss and isinstance(batch, list | tuple | Tensor):
-            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
-        if isinstance(batch, list | tuple) and len(batch) >= 2:
-            return model(*batch[:-1]), batch[-1]
-        raise no_pair(batch)
+    return partial(_forward, own_loss)
 
-    return forward
+
+def _forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Outputs and targets of a batch of the usual form."""
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        targets = None if key is None else batch[key]
+        if own_loss:
+            return model(**batch), targets
+        if key is not None:
+            return model(**{name: part for name, part in batch.items() if name != key}), targets
+        raise DataError(
+            f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
+            "Pass forward=lambda model, batch: (outputs, targets)."
+        )
+    if own_loss and isinstance(batch, list | tuple | Tensor):
+        return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
+    if isinstance(batch, list | tuple) and len(batch) >= 2:
+        return model(*batch[:-1]), batch[-1]
+    raise no_pair(batch)
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:
@@ -1297,6 +1380,11 @@ def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not looked at because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     return frozenset(f"{n}.{leaf}" if n else leaf for n, _ in layers for leaf in ("running_mean", "running_var"))
+
+
+def _counters(statistics: Collection[str]) -> set[str]:
+    """Names of the counters beside running statistics."""
+    return {f"{name.rpartition('.')[0]}.{checkpoints.COUNTER}".lstrip(".") for name in statistics}
 
 
 def _require_seed(seed: Any) -> None:

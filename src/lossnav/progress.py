@@ -12,6 +12,8 @@ from datetime import timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lossnav.errors import OptionError
+
 if TYPE_CHECKING:
     import rich.progress
 
@@ -40,6 +42,11 @@ class Progress:
         Seconds, in place of `time.monotonic`.
     later : callable, optional
         ``later(seconds, function)`` with ``start()`` and ``cancel()``, in place of `threading.Timer`.
+
+    Raises
+    ------
+    OptionError
+        If `show` is neither of these.
     """
 
     def __init__(
@@ -52,6 +59,11 @@ class Progress:
         clock: Callable[[], float] | None = None,
         later: Callable[[float, Callable[[], None]], Any] | None = None,
     ) -> None:
+        if show is not None and type(show).__name__ not in ("bool", "bool_"):
+            raise OptionError(
+                f"progress={show!r} is no choice. Pass True for a bar, False for none, or leave it out for one on a "
+                "terminal."
+            )
         self.description, self.total, self.unit = description, total, unit
         self.done = self._known = 0
         self._clock, self._later = clock or time.monotonic, later or threading.Timer

@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,12 @@ from lossnav import batches as data_batches
 from lossnav import contents, rng
 from lossnav import params as algebra
 from lossnav.batches import Batch
-from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues
+from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues, users_parts
 from lossnav.diagnosis import explained
-from lossnav.errors import DataError, LossShapeError, ObjectiveError, OptionError
+from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
 from lossnav.measures import LossMisjudgedError, reduce_steps
 from lossnav.memory import free_bytes
+from lossnav.outside import Outside, Place
 from lossnav.params import Params
 
 _SAMPLES = 4  # of the first batch, where it can be cut: two points in two ways cost less than the batch does
@@ -55,6 +57,8 @@ class Proven:
     written_buffers : tuple of str
     remembers : bool
         Whether a pass leaves something behind in the model that a later one looks at.
+    twice : tuple of float, optional
+        Two values at the same weights that do not agree.
     """
 
     passes: Passes
@@ -62,6 +66,7 @@ class Proven:
     writes_data: bool = False
     written_buffers: tuple[str, ...] = ()
     remembers: bool = False
+    twice: tuple[float, float] | None = None
 
     @property
     def unplanned(self) -> str:
@@ -125,6 +130,39 @@ def prove(case: Case) -> Proven:
     ObjectiveError
         If none does; it names the parameter that is reached by another way, and where.
     """
+    outside = Outside(_code_of(case))
+    try:
+        found = _proven(case)
+    except ObjectiveError:
+        _require_no_state_outside(case, outside)  # which is then the better reason
+        raise
+    _require_no_state_outside(case, outside, found.passes)
+    if found.twice:
+        _warn_of_drift(type(case.model).__name__, *found.twice)
+    return found
+
+
+def prove_function(case: Case, name: str) -> None:
+    """Hold a bare function to what it keeps outside of itself, where it keeps anything.
+
+    Raises
+    ------
+    ObjectiveError
+        If a value depends on what was evaluated before.
+    """
+    outside = Outside(_code_of(case))
+    if any(place.may_change for place in outside.places):
+        try:
+            part = few_of(case.batch)
+            first, second = (_values(case, case.passes, algebra.copy(case.center), part) for _ in range(2))
+        except Exception:  # it is raised again where it is called in earnest
+            return
+        _require_no_state_outside(case, outside, case.passes, name)
+        if not _agree(case, first, second):
+            _warn_of_drift(name, first, second)
+
+
+def _proven(case: Case) -> Proven:
     found = Proven(case.passes)
     failure = _first_pass(case, found)
     part = few_of(case.batch)
@@ -156,7 +194,8 @@ def prove(case: Case) -> Proven:
     if difference is None:  # it is not the way of calling: the user's own mistake is more useful
         assert failure is not None
         raise explained(failure, always=True) from failure
-    if _contradicts_itself(case, part):
+    if found_twice := _contradiction(case, part):
+        found.twice = found_twice
         return found
     expected, value, where = difference
     raise ObjectiveError(
@@ -164,6 +203,88 @@ def prove(case: Case) -> Proven:
         f"{expected:.7g} on the first batch, and lossnav's way of calling it gives {value:.7g}. Usual causes: a weight "
         "that is reached through a global, a cache (functools.lru_cache) or a tensor that was computed from weights "
         "before. Compute it in forward(), or use Objective.from_function(f, params)."
+    )
+
+
+def _code_of(case: Case) -> list[Any]:
+    """Functions and classes of the user's: of the model and its layers, and of what is measured with it."""
+    parts = [part for part in contents.reachable(users_parts(case.passes.step)) if contents.is_code(part)]
+    for module in case.model.modules():
+        hooks = [hook for name, table in vars(module).items() if name.endswith("hooks") for hook in table.values()]
+        parts += [type(module), *(part for part in [*vars(module).values(), *hooks] if callable(part))]
+    return parts
+
+
+def _require_no_state_outside(
+    case: Case, outside: Outside, passes: Passes | None = None, name: str | None = None
+) -> None:
+    """Raise where what a pass leaves in a global, a class or what a function encloses changes the value of another.
+
+    Such state is shared with the user, and put back as it was before.
+    """
+    changed = outside.changed()
+    caches = [place for place in outside.places if place not in changed and place.may_be_a_cache]
+    if not changed and not caches:
+        return
+    part, elsewhere = few_of(case.batch), _displaced(case.center, case.seed)
+    try:
+        passes = passes or CopyPasses(case.model, case.step, case.bn, case.device, case.training)
+
+        def value(point: Params) -> float:
+            assert passes is not None
+            weights = point | case.held
+            return _values(case, passes, algebra.copy(weights) if case.writes else weights, part)
+
+        found = _of_order(outside, value, case.center, elsewhere) if changed else None
+        for place in () if found and not _agree(case, *found) else caches[:_MOST_CACHES]:
+            if (stale := _of_stale(case, place, value, elsewhere)) is not None:
+                found, changed = stale, [place]
+                break
+    except Exception:
+        return
+    finally:
+        outside.restore()
+    if found is None or _agree(case, *found):
+        return
+    raise ObjectiveError(
+        f"{name or type(case.model).__name__} keeps state outside of itself, in {changed[0].title}: at the same "
+        f"weights its loss on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
+        "evaluated. What one point leaves there the next one would find. Keep it in an attribute of the model, which "
+        "every point begins with as it is now, or compute it anew in each call."
+    )
+
+
+def _of_order(
+    outside: Outside, value: Callable[[Params], float], center: Params, elsewhere: Params
+) -> tuple[float, float] | None:
+    """The loss at a point alone, and after another; None where it does not even agree with itself."""
+    outside.restore()
+    alone = value(elsewhere)
+    outside.restore()
+    again = value(elsewhere)
+    outside.restore()
+    value(center)
+    after = value(elsewhere)
+    return (alone, after) if alone == again or (math.isnan(alone) and math.isnan(again)) else None
+
+
+def _of_stale(
+    case: Case, place: Place, value: Callable[[Params], float], elsewhere: Params
+) -> tuple[float, float] | None:
+    """The losses at a displaced point without what a place holds, and with it; None where it is no stale cache."""
+    known = value(case.center), value(elsewhere)
+    place.keep()
+    try:
+        place.clear()
+        at_center = value(case.center)
+        place.clear()
+        displaced = value(elsewhere)
+    except Exception:  # it is no cache: the code needs it
+        return None
+    finally:
+        place.restore()
+    return (
+        (displaced, known[1]) if _agree(case, at_center, known[0]) and not _agree(case, displaced, known[1]) else None
     )
 
 
@@ -509,13 +630,24 @@ def _agree(case: Case, a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance * max(abs(a), abs(b))
 
 
-def _contradicts_itself(case: Case, part: Batch) -> bool:
-    """Whether the truth does not agree with itself: then nothing can be held against it."""
+def _contradiction(case: Case, part: Batch) -> tuple[float, float] | None:
+    """Two values of the truth at the same weights that do not agree: then nothing can be held against it."""
     try:
-        values = [_fresh(case, case.center, part) for _ in range(2)]
+        first, second = (_fresh(case, case.center, part) for _ in range(2))
     except Exception:
-        return True
-    return not _agree(case, values[0], values[1])
+        return math.nan, math.nan
+    return None if _agree(case, first, second) else (first, second)
+
+
+def _warn_of_drift(name: str, first: float, second: float) -> None:
+    if first == first and second == second:
+        warnings.warn(
+            f"{name} gave {first:.7g} and {second:.7g} for the same samples at the same weights, with the same random "
+            "numbers: something outside of it changes from call to call (an iterator, a clock, a file), so that values "
+            "cannot be compared. Let forward() depend on weights, buffers and its input alone.",
+            LossnavWarning,
+            stacklevel=4,
+        )
 
 
 # ---------------------------------------------------------------------- what a pass leaves behind

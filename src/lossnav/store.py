@@ -3,14 +3,17 @@
 The store is a Zarr group, on a local path or behind an fsspec URL. It begins as a surface in which nothing is
 evaluated. Rows go into its journal as they are measured (`lossnav.journal`). At the end, also of a run that is
 stopped, the journal is folded into the arrays, `status` last, and removed. What is known is always what the arrays say
-together with what the journal says, so a process may be killed anywhere in between. No torch.
+together with what the journal says, so a process may be killed anywhere in between. One process writes at a time
+(`lossnav.lease`), and what it folds is what lies there, with its own rows among it. No torch.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,15 +21,20 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
+from lossnav import journal
 from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
-from lossnav.files import Place, as_path, is_local, is_there, name_of, require_writable
-from lossnav.journal import GROUP, Journal, Row
+from lossnav.files import LEASE, Place, as_path, is_local, is_there, name_of, require_writable
+from lossnav.journal import GROUP, Journal, Row, Rows
+from lossnav.keys import DOCUMENT, group_document, keys_of
+from lossnav.lease import Lease
 from lossnav.samples import LOSS, VARIABLES, SampleLosses, SampleStore
 
 
 class Store:
-    """A run's place, that can be written to; checked before anything is computed.
+    """A run's place, that can be written to by this process alone; checked before anything is computed.
+
+    `close` it, or use it in a ``with`` statement: until then no other process can write there.
 
     Parameters
     ----------
@@ -47,6 +55,8 @@ class Store:
         If something else than a surface is there.
     OutputNotWritableError
         If it cannot be written.
+    StoreBusyError
+        If another run is writing there.
     """
 
     def __init__(self, place: Place, overwrite: bool = False) -> None:
@@ -54,6 +64,18 @@ class Store:
         there = is_there(place)
         if is_local(place):
             self.place = require_writable(place, overwrite=True, kind="surface")
+        self._begun = there
+        with self._telling():
+            self._lease = Lease(self.place, _last_writer(self.place) if there else 0)
+        try:
+            self._look(is_there(place), overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def _look(self, there: bool, overwrite: bool) -> None:
+        """See what the run goes on from."""
+        place = self.place
         self.earlier: xr.Dataset | None = None
         if there and not overwrite:
             try:
@@ -79,6 +101,21 @@ class Store:
     def __str__(self) -> str:
         return name_of(self.place)
 
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write there; where nothing was written nothing is left."""
+        self._lease.release(forget=not self._begun)
+        if not self._begun and is_local(self.place):
+            with suppress(OSError):
+                Path(self.place).rmdir()
+
     def require_same_plan(self, attributes: Mapping[str, Any]) -> None:
         """Refuse to go on from a surface of something else.
 
@@ -98,11 +135,11 @@ class Store:
 
     def begin(self, header: xr.Dataset, keep_samples: bool = False) -> None:
         """Make the store, with a surface in which nothing is evaluated; what is gone on from stays as it is."""
-        with self._telling():
+        with self._telling(), self._lease.writing():
+            self._begun = True
             if self.earlier is None:
-                self._root = zarr.open_group(self.place, mode="w", zarr_format=3, attributes=dict(header.attrs))
-            else:
-                self._root = zarr.open_group(self.place, mode="r+")
+                self._clear(header.attrs)
+            self._root = zarr.open_group(self.place, mode="r+")
             if "status" not in self._root:
                 self._write(header)
             if keep_samples:
@@ -112,7 +149,16 @@ class Store:
                 self._samples = SampleStore(self._root, dims, None if self._axes is None else header["loss"].shape)
                 for row in [] if self.earlier is None else surfaces.rows_of(self.earlier):
                     self._samples.add(self._place(row.point), None)
-            self._journal = Journal(self._root, None if self._samples is None else self._samples.flush)
+            before = None if self._samples is None else self._samples.flush
+            self._journal = Journal(self._root, self._lease.number, before, self._lease.writing)
+
+    def _clear(self, attributes: Mapping[str, Any]) -> None:
+        """Remove what is there, but for the lease, and put a group there with such attributes."""
+        keys = keys_of(self.place, writing=True)
+        for name in sorted(keys.names(""), key=lambda name: name == DOCUMENT):  # till the last it is a surface of ours
+            if name not in (LEASE, DOCUMENT):
+                keys.remove(name)
+        keys.write(DOCUMENT, group_document(attributes))
 
     def append(self, row: Row, samples: SampleLosses | None = None) -> None:
         """Keep a point that was measured."""
@@ -139,23 +185,31 @@ class Store:
             self._journal.flush()
 
     def finish(self, surface: xr.Dataset) -> xr.Dataset:
-        """Fold the journal into the arrays, and remove it; return the surface with the samples that are kept there."""
-        with self._telling():
-            if "point" in surface.dims and self.earlier is not None:
-                # their number grows, so that arrays are replaced: what only these hold goes into the journal first
-                for row in surfaces.rows_of(surface):
-                    self._journal.append(row)
+        """Fold the journal into the arrays, remove it, and let others write there.
+
+        Returns
+        -------
+        xarray.Dataset
+            What is there now: the surface with whatever else was measured in this store, and the samples kept there.
+        """
+        with self._telling(), self._lease.writing():
             self._journal.flush()
+            k = len(surface.attrs["chart"]["dims"])
+            there = _rows_in(self._root)
+            surface = surfaces.with_rows(surface, journal.known(self._root, there, k, damaged=[]))
+            now = surfaces.table_of(surface)
+            if "point" in surface.dims and there is not None and not np.array_equal(there.points, now.points):
+                self._journal.supersede(now)  # arrays are replaced, of another length
             if self._samples is not None:
                 self._samples.finish(surface["loss"].shape[0])
             self._write(surface)
             self._root.require_group(GROUP)  # also what is left of one whose removal was cut short
             del self._root[GROUP]
-            if self._samples is None:
-                return surface
-            surface = surfaces.attach_samples(surface, self.place)
-            for name in set(VARIABLES) & set(surface.data_vars):
-                self._root[name].attrs.put(surfaces.jsonable(surface[name].attrs))
+            if self._samples is not None:
+                surface = surfaces.attach_samples(surface, self.place)
+                for name in set(VARIABLES) & set(surface.data_vars):
+                    self._root[name].attrs.put(surfaces.jsonable(surface[name].attrs))
+        self.close()
         return surface
 
     def _write(self, surface: xr.Dataset) -> None:
@@ -197,6 +251,23 @@ class Store:
                 f"{self} could not be written: {reason}. What was written before is sound. {what} and make the same "
                 "call again, which goes on from there; all that was computed is in the .surface of this error."
             ) from error
+
+
+def _rows_in(root: zarr.Group) -> Rows | None:
+    """What the arrays of a store hold; None where they hold nothing, or were being replaced."""
+    try:
+        arrays = surfaces.arrays_of(root)
+    except ValueError:  # of several lengths
+        return None
+    return None if arrays is None or not bool(arrays["status"].any()) else surfaces.table_of(arrays)
+
+
+def _last_writer(place: Place) -> int:
+    """The highest number of a writer in the journal that is there."""
+    try:
+        return journal.last_writer(zarr.open_group(place, mode="r"))
+    except Exception:  # no group of ours, which is said elsewhere
+        return 0
 
 
 _ANOTHER = "Choose another store, or pass overwrite=True (--overwrite)."

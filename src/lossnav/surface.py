@@ -12,7 +12,6 @@ import math
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +21,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav import __version__, journal
+from lossnav import __version__, journal, turns
 from lossnav import samples as kept
 from lossnav.coordinates import mesh, nearest
 from lossnav.errors import (
@@ -32,7 +31,8 @@ from lossnav.errors import (
     StoreError,
 )
 from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
-from lossnav.journal import Row
+from lossnav.journal import Row, Rows, joined
+from lossnav.lease import require_free
 from lossnav.nouns import no_surface
 
 SCHEMA_VERSION = 1
@@ -93,6 +93,16 @@ def assemble(
     xarray.Dataset
         That `validate` accepts.
     """
+    names = list(dict.fromkeys(name for row in rows for name in row)) or ["loss"]
+    values = {name: np.array([row.get(name, math.nan) for row in rows], np.float64) for name in names}
+    return assemble_table(dims, axes, Rows(points, np.asarray(statuses, np.uint8), values), attributes)
+
+
+def assemble_table(
+    dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None, rows: Rows, attributes: Mapping[str, Any]
+) -> xr.Dataset:
+    """The same of a table of what was measured."""
+    points = rows.points
     if axes is not None:
         shape: tuple[int, ...] = tuple(len(axes[dim]) for dim in dims)
         where = tuple(np.searchsorted(axes[dim], points[:, i]) for i, dim in enumerate(dims))
@@ -101,15 +111,14 @@ def assemble(
     else:
         shape, where, value_dims = (len(points),), (np.arange(len(points)),), ("point",)
         coords = {dim: ("point", points[:, i]) for i, dim in enumerate(dims)}
-    names = list(dict.fromkeys(name for row in rows for name in row)) or ["loss"]
     variables: dict[str, Any] = {}
-    for name in names:
+    for name, column in (rows.values or {"loss": np.full(len(rows), np.nan)}).items():
         values = np.full(shape, np.nan)
-        values[where] = [row.get(name, math.nan) for row in rows]
+        values[where] = column
         variables[name] = (value_dims, values)
     variables = _joined_entries(variables)
     status = np.zeros(shape, np.uint8)
-    status[where] = np.asarray(statuses, np.uint8)
+    status[where] = rows.status
     variables["status"] = (value_dims, status)
     dataset = xr.Dataset(variables, coords=coords)
     header = {"schema": SURFACE_SCHEMA, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
@@ -118,18 +127,47 @@ def assemble(
     return validate(dataset)
 
 
-def rows_of(dataset: xr.Dataset) -> Iterator[Row]:
-    """Yield what was measured (or failed), point by point, with the values that are there."""
+def table_of(dataset: xr.Dataset) -> Rows:
+    """What was measured (or failed), column by column; an entry of a matrix is a column of its own."""
     status = dataset["status"].values.reshape(-1)
+    done = status != NOT_EVALUATED
     columns: dict[str, NDArray[np.float64]] = {}
     for name in map(str, without_samples(dataset).data_vars):
         entries = dataset[name].values.reshape(status.size, *dataset[name].shape[dataset["status"].ndim :])
         if name != "status":
-            columns |= {f"{name}{list(at) or ''}": entries[:, *at] for at in np.ndindex(entries.shape[1:])}
-    points = points_of(dataset)
-    for i in np.flatnonzero(status != NOT_EVALUATED):
-        values = {} if status[i] == FAILED else {name: float(column[i]) for name, column in columns.items()}
-        yield Row(tuple(points[i].tolist()), int(status[i]), values)
+            columns |= {f"{name}{list(at) or ''}": entries[:, *at][done] for at in np.ndindex(entries.shape[1:])}
+    return Rows(points_of(dataset)[done] + 0.0, status[done], columns)
+
+
+def with_rows(dataset: xr.Dataset, tables: Sequence[Rows]) -> xr.Dataset:
+    """The same surface with what was measured besides; a point that has a value there keeps the one measured last."""
+    mine = table_of(dataset)
+    k = mine.points.shape[1]
+    axes = None if "point" in dataset.dims else {str(dim): dataset[dim].values for dim in dataset["loss"].dims}
+    rows = joined([mine, *(on_axes(table, axes) for table in tables)], k)
+    same = len(rows) == len(mine) and rows.values.keys() == mine.values.keys()
+    if same and all(np.array_equal(rows.values[name], mine.values[name], equal_nan=True) for name in mine.values):
+        return dataset
+    made = assemble_table(list(dataset.attrs["chart"]["dims"]), axes, rows, dataset.attrs)
+    made.attrs = dict(dataset.attrs)
+    return made
+
+
+def on_axes(rows: Rows, axes: Mapping[str, NDArray[np.float64]] | None) -> Rows:
+    """Those that lie on a grid: all of them, unless they are another run's."""
+    if axes is None:
+        return rows
+    there = np.ones(len(rows), bool)
+    for axis, column in zip(axes.values(), rows.points.T, strict=True):
+        at = np.clip(np.searchsorted(axis, column), 0, len(axis) - 1)
+        there &= axis[at] == column
+    return rows if there.all() else rows.take(there)
+
+
+def rows_of(dataset: xr.Dataset) -> Iterator[Row]:
+    """Yield what was measured (or failed), point by point, with the values that are there."""
+    for row in journal.rows_of(table_of(dataset)):
+        yield row if row.status != FAILED else row._replace(values={})
 
 
 def _joined_entries(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -634,6 +672,8 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     Raises
     ------
     NotASurfaceError, OutputExistsError, OutputNotWritableError
+    StoreBusyError
+        If a run is writing there.
     StoreError
         If writing fails half-way (a full disk); `.surface` of the error holds the dataset.
     """
@@ -646,6 +686,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
         for variable in clean.variables.values():
             variable.encoding = {}
         clean.to_zarr(scratch / "data", mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+        require_free(target)
         swap_in(scratch / "data", target, scratch / "old")
     except OSError as error:
         failure = StoreError(
@@ -682,7 +723,6 @@ def open_surface(path: Place) -> xr.Dataset:
         If a newer lossnav wrote it.
     """
     import zarr
-    from zarr.errors import ZarrUserWarning
 
     path = as_path(path)
     source = Path(path).expanduser() if is_local(path) else path
@@ -692,28 +732,40 @@ def open_surface(path: Place) -> xr.Dataset:
         )
     try:
         root = zarr.open_group(source, mode="r")
-        measured = journal.read(root)
+        measured = any(map(len, journal.tables(root)))
     except Exception as error:
         raise _not_a_surface(source, error) from error
     try:
-        with warnings.catch_warnings():  # of a journal whose removal was cut short
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            with xr.open_zarr(source, consolidated=False, drop_variables=kept.VARIABLES) as stored:
-                dataset = stored.load()
+        dataset = arrays_of(root)
     except Exception as error:
         if not measured:
             raise _not_a_surface(source, error) from error
         dataset = None  # killed while its arrays were replaced: by then all of it is in the journal
     try:
-        if dataset is not None and dataset.attrs.get("schema") == SURFACE_SCHEMA and "status" not in dataset:
-            dataset = None  # killed while it was begun: it holds nothing yet
-        if measured or dataset is None:
-            header, axes = dict(root.attrs), _axes_of(root)
-            known = {row.point: row for row in (rows_of(validate(dataset)) if dataset is not None else ())}
-            dataset = _from_rows(header, axes, [*(known | {row.point: row for row in measured}).values()])
+        if dataset is None or measured:
+            header: dict[str, Any] = dict(root.attrs)
+            axes = _axes_of(root)
+            dims = [str(dim) for dim in header["chart"]["dims"]]
+            tables = journal.known(root, None if dataset is None else table_of(validate(dataset)), len(dims))
+            dataset = assemble_table(dims, axes, joined([on_axes(table, axes) for table in tables], len(dims)), header)
+            dataset.attrs = header
         return attach_samples(_in_order(validate(dataset)), source, root)
     except StoreError as error:
         raise type(error)(f"{name_of(source)}: {error}") from None
+
+
+def arrays_of(root: Any) -> xr.Dataset | None:
+    """What the arrays of a store hold, without its journal and the losses of single samples; None before they do."""
+    from zarr.errors import ZarrUserWarning
+
+    with (
+        turns.hiding(ZarrUserWarning),  # of a journal whose removal was cut short
+        xr.open_zarr(root.store_path, consolidated=False, drop_variables=kept.VARIABLES) as stored,
+    ):
+        dataset: xr.Dataset = stored.load()
+    if dataset.attrs.get("schema") == SURFACE_SCHEMA and "status" not in dataset:
+        return None  # killed while it was begun: it holds nothing yet
+    return dataset
 
 
 def _in_order(dataset: xr.Dataset) -> xr.Dataset:
@@ -757,15 +809,6 @@ def _axes_of(root: Any) -> dict[str, NDArray[np.float64]] | None:
     return {dim: np.asarray(root[dim][...]) for dim in dims}
 
 
-def _from_rows(attributes: Mapping[str, Any], axes: Any, rows: Sequence[Row]) -> xr.Dataset:
-    """Make the surface of a run that has not come to its end."""
-    dims = [str(dim) for dim in attributes["chart"]["dims"]]
-    points = np.array([row.point for row in rows]).reshape(-1, len(dims))
-    made = assemble(dims, axes, points, [row.values for row in rows], [row.status for row in rows], attributes)
-    made.attrs = dict(attributes)
-    return made
-
-
 # ---------------------------------------------------------------------- what makes two runs the same
 
 _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
@@ -780,6 +823,8 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "moves",
         "layers",
         "buffers",
+        "buffers_unread",
+        "draws",
         "cut_samples",
     ),
     "chart": (),

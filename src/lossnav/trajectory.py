@@ -37,6 +37,7 @@ from lossnav.errors import (
     StructureMismatchError,
 )
 from lossnav.files import TRAJECTORY_HEADER, TRAJECTORY_SCHEMA, is_trajectory, require_writable
+from lossnav.lease import Lease
 from lossnav.moving import TRAINABLE, is_left_open, select_moving
 from lossnav.nouns import described
 from lossnav.objective import require_initialised
@@ -113,6 +114,8 @@ class Trajectory:
         If an option is unknown, or no parameter matches `params`.
     OutputExistsError, OutputNotWritableError
         If something is there, or the folder cannot be written.
+    StoreBusyError
+        If another process records there. In one process the later recorder goes on; the earlier writes nothing more.
     StructureMismatchError
         If the trajectory to go on with is another model's.
     StoreError
@@ -136,6 +139,7 @@ class Trajectory:
     _header: dict[str, Any]
     _steps: list[int]
     _model: nn.Module | None = None
+    _lease: Lease | None = None
     _kept: Mapping[str, tuple[int, int]] = MappingProxyType({})  # of what is frozen: where it was, how often written to
 
     def __init__(
@@ -167,10 +171,19 @@ class Trajectory:
         header = _describe(model, select_moving(dict(model.named_parameters()), params), every, dtype)
         if not is_left_open(params):
             header["held"] = {}  # whoever says what is recorded gets no more
+        self._lease = self._taken()
         self._model = model
-        if goes_on and is_trajectory(self.path):
+        try:
+            self._begin(model, header, resume, is_left_open(params))
+        except BaseException:
+            self._let_go(forget=not is_trajectory(self.path))
+            raise
+
+    def _begin(self, model: nn.Module, header: dict[str, Any], resume: bool | int, left_open: bool) -> None:
+        """Begin, or go on with what is there, and keep the state as it is now."""
+        if resume is not False and is_trajectory(self.path):
             self._load()
-            self._require_same_model(header, is_left_open(params))
+            self._require_same_model(header, left_open)
             self._step = int(resume) if resume is not True else self._steps[-1] if self._steps else 0
             self._remove_from(self._step + 1)
             self._kept = self._those_kept(dict(model.named_parameters()))
@@ -180,6 +193,22 @@ class Trajectory:
             self._write_header()
         if self._step not in self._steps:
             self._keep()
+
+    def _taken(self) -> Lease:
+        """The right to record into the folder."""
+        try:
+            return Lease(self.path, of_ours=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path} could not be written: {error.strerror or error}. Make room, or choose another folder."
+            ) from error
+
+    def _let_go(self, forget: bool = False) -> None:
+        """Let others record into the folder, and let go of the model."""
+        self._model = None
+        if self._lease is not None:
+            self._lease.release(forget)
+            self._lease = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Trajectory:
@@ -234,9 +263,11 @@ class Trajectory:
 
     def close(self) -> None:
         """Keep the state after the last step too, and let go of the model. What was recorded can be read on."""
-        if self._model is not None and self._steps[-1] != self._step:
-            self._keep()
-        self._model = None
+        try:
+            if self._model is not None and self._steps[-1] != self._step:
+                self._keep()
+        finally:
+            self._let_go()
 
     def __enter__(self) -> Trajectory:
         return self
@@ -245,13 +276,18 @@ class Trajectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
-            self._model = None  # whatever raised may have left the weights in the middle of a step
+            self._let_go()  # whatever raised may have left the weights in the middle of a step
         self.close()
 
     def _keep(self) -> None:
         """Write the model as it is now."""
         assert self._model is not None
-        every, buffers = dict(self._model.named_parameters()), dict(self._model.named_buffers())
+        assert self._lease is not None
+        with self._lease.writing():
+            self._write_snapshot(self._model)
+
+    def _write_snapshot(self, model: nn.Module) -> None:
+        every, buffers = dict(model.named_parameters()), dict(model.named_buffers())
         written = self._note_what_was_frozen(every)
         recorded = {**self._header["parameters"], **dict.fromkeys(written)}
         parameters = {name: tensor for name, tensor in every.items() if name in recorded}
@@ -384,7 +420,7 @@ class Trajectory:
     def __getitem__(self, index: int | slice) -> Params | Trajectory:
         if isinstance(index, slice):
             part = copy.copy(self)
-            part._model, part._steps = None, self._steps[index]
+            part._model, part._lease, part._steps = None, None, self._steps[index]
             return part
         state = self._read(self._at(index), list(self._header["parameters"]))
         if missing := [name for name in self._header["parameters"] if name not in state]:
@@ -442,7 +478,8 @@ class Trajectory:
         return f"Trajectory({self._header['model']}, {len(self):,} snapshots{steps}, {entries:,} parameters)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_model": None, "_now": {}}  # another process can read it, where it sees the folder
+        # another process can read it, where it sees the folder
+        return {**self.__dict__, "_model": None, "_lease": None, "_now": {}}
 
     # ------------------------------------------------------------------ inside
 

@@ -115,6 +115,7 @@ NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and w
         "layers": {"batch_norms": 0, "norm_tensors": 0, "weights": 3, "rectifiers": 0}}), "was not measured"),
     "held still": (lambda: without("still"), "which entries"),
     "buffers": (lambda: without("still"), "whether the model has buffers"),
+    "random numbers": (picture, "whether the loss draws random numbers"),
     "train mode": (lambda: picture(objective={"mode": "train"}), "by which seed"),
     "batch norm": (lambda: older("layers"), "does not say whether the model has layers"),
     "data": (lambda: picture(objective={"samples": None}), "how many samples"),

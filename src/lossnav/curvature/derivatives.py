@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossnav import params as algebra
-from lossnav import rng
+from lossnav import rng, turns
 from lossnav.calling import CopyPasses, FunctionalPasses, FunctionPasses
 from lossnav.curvature.bilinear import Cheaper
 from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_no_reentrant, require_whole
@@ -141,7 +141,7 @@ class Operator:
     def compute(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
         """The same as `derive`, held against nothing."""
         slopes = [self._cut(vector) for vector in vectors]
-        with _twice_differentiable(self.objective):
+        with turns.alone(), _twice_differentiable(self.objective):
             self.passes += 3 if self._layers() else 1
             found: Derivatives = self._holding(lambda: self._soonest(slopes))
         return found
@@ -280,6 +280,23 @@ class Operator:
 
     # ------------------------------------------------------------------ inside: are these derivatives at all?
 
+    def is_reached(self) -> bool:
+        """Whether torch knows a way from the loss of any batch to what it is differentiated by."""
+
+        def reached() -> bool:
+            with rng.preserved(self.objective.seed, self.objective.device):
+                given, buffers, leaves = self._begin()
+                training = self.objective.bn == "batch"
+                parts = (self._one(given, buffers, batch, training)[0] for batch in self._batches())
+                return any(self._leads(part, leaves) for part in parts)
+
+        with _twice_differentiable(self.objective):
+            return bool(self._holding(reached))
+
+    def _leads(self, part: Tensor, by: Leaves) -> bool:
+        """Whether a way leads from a batch's part of the loss to what it is differentiated by."""
+        return _is_between(part, by)
+
     def seen(self, made: Derivatives) -> Tensor | None:
         """What products are derivatives of, as it is at this point: numbers of any shape; None if they are not kept."""
         raise NotImplementedError
@@ -312,6 +329,14 @@ class Operator:
             warnings.warn(
                 f"The gradient of {self.objective.name} is not that of its loss: {found.doubt}. {_CAUSES} What is "
                 "derived here is what torch calls the gradient.",
+                LossnavWarning,
+                stacklevel=4,
+            )
+        if found.flat and before is None:
+            warnings.warn(
+                f"The gradient of {self.objective.name} says nothing of its shape: {found.flat}. It is made of steps "
+                "(round, sign, argmax, thresholds), or its weights are multiplied by zero. Derivatives of it are zero: "
+                "draw it over a range, or measure its sharpness without them (kind='average', 'width').",
                 LossnavWarning,
                 stacklevel=4,
             )
@@ -636,6 +661,13 @@ def _grad(
         (value,), (torch.ones_like(value),), retain_graph or create_graph, create_graph, tuple(by), True, False
     )
     return [torch.zeros_like(tensor) if part is None else part for tensor, part in zip(by, found, strict=True)]
+
+
+def _is_between(value: Tensor, by: Sequence[Tensor]) -> bool:
+    """Whether torch knows a way from a number to some tensors."""
+    if not value.requires_grad:
+        return False
+    return any(part is not None for part in torch.autograd.grad(value, by, retain_graph=True, allow_unused=True))
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from lossnav.batches import map_tensors
 from lossnav.calling import Measured
-from lossnav.curvature.derivatives import Derivatives, Hessian, Operator, Precision, _dot, _grad, _twice_differentiable
+from lossnav.curvature.derivatives import (
+    Derivatives,
+    Hessian,
+    Operator,
+    Precision,
+    _dot,
+    _grad,
+    _is_between,
+    _twice_differentiable,
+)
 from lossnav.curvature.graphs import Graph, Leaves, require_whole
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.measures import Loss, logits
@@ -109,6 +118,10 @@ class GaussNewton(Operator):
         with _twice_differentiable(self.objective):
             made: Tensor = self._holding(product)
         return made
+
+    def _leads(self, part: Tensor, by: Leaves) -> bool:
+        """Whether a way leads from the loss to the outputs, and from these on."""
+        return _is_between(part, self._between.cut) and any(_is_between(z.sum(), by) for z in self._between.outputs)
 
     def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
         """Gradient J^T dL/dz and products J^T d2L/dz2 J v, z being the outputs."""

@@ -7,6 +7,9 @@ nothing, and products with its "Hessian" look like any others.
 The samples are few, the numbers float64 and the steps small, so that differences are sure to many digits. At a kink (of
 ReLU, say) a difference grows as its step shrinks, and rounding changes with every step; neither is held against
 anybody: a difference counts where steps of three sizes, along two directions, give the same.
+
+A function may not be had in float64: it holds data of its own in float32, or rounds on its way. Then the objective's
+own numbers and larger steps have to do, at two points, since a kink lies within a large step sooner.
 """
 
 from __future__ import annotations
@@ -14,8 +17,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,14 +34,37 @@ if TYPE_CHECKING:
 
 _SAMPLES = 8  # enough for losses that look at pairs
 _ASIDE = 1e-2  # of the size of each tensor: at the point itself inputs of a ReLU may be exactly zero
-_STEPS = (4e-6, 1e-6, 1.6e-5)  # of the size of each tensor; the others only where the first disagrees
 UNSYMMETRIC = 1e-3  # as `asymmetry` measures it, and more than rounding
-_DIFFERENT = 1e-3  # of a product (by tensors) or a slope: less is not looked for
 _SMALL = 1e-6  # of the largest: a tensor with less is not looked at
 _SAME = 0.1  # of a disagreement: two steps that differ by more show rounding or a kink
-_RESOLVED = 1e3 * torch.finfo(torch.float64).eps  # of a value: changes below it are rounding, be they ever so steady
+_FAR = (1.0, 1.0, 1.0, 4.0, 4.0, 4.0)  # of the size of each tensor: what does not move so far away does not move
+_MOVES = 1e-5  # of a loss: a smaller change may be rounding
 _ROUNDING = 10.0  # times what the products are off by from linear, which is rounding alone
+_PLACES = 2  # where large steps are taken
 _COPIES = 12  # of the weights in float64: vectors, points and their graph
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How far differences are trusted in some numbers.
+
+    Attributes
+    ----------
+    steps : tuple of float
+        Of the size of each tensor; the others only where the first disagrees.
+    different : float
+        Of a product (by tensors) or a slope: less is not looked for.
+    resolved : float
+        Of a value: changes below it are rounding, be they ever so steady.
+    """
+
+    steps: tuple[float, float, float]
+    different: float
+    resolved: float
+
+
+_FINE = _Scale((4e-6, 1e-6, 1.6e-5), 1e-3, 1e3 * torch.finfo(torch.float64).eps)
+_COARSE = _Scale((1e-2, 4e-3, 2.5e-2), 5e-2, 1e2 * torch.finfo(torch.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -60,6 +86,8 @@ class Verdict:
     detached : bool
         Whether the loss moves and there is no gradient at all: it would be zero for want of a way to it, and so would
         all that is made of it.
+    flat : str
+        How the loss moves though its gradient is zero wherever it was looked at, with a way to it; else empty.
     """
 
     names: frozenset[str]
@@ -68,6 +96,7 @@ class Verdict:
     refusal: str = ""
     doubt: str = ""
     detached: bool = False
+    flat: str = ""
 
 
 Make = Callable[[Objective, Params], "Operator"]
@@ -95,20 +124,58 @@ def examine(make: Make, objective: Objective, point: Params, names: Sequence[str
             few = _few(objective, None)
             if not math.isfinite(make(few, near).compute().loss):
                 return unknown
-        exact = _exact(few, lambda objective: make(objective, near).compute().loss)
-        if exact is None:
-            return unknown
-        return _held(make, few, exact, near, names, twice)
-    except Exception:  # of the user's own, or of torch in float64: what can be said is said by the real call
+        verdict = _by_differences(make, few, near, names, twice)
+        if verdict.refusal or verdict.doubt:
+            return verdict
+        if bool(make(few, near).compute().gradient.any()):
+            return verdict
+        return replace(verdict, **_of_no_gradient(make, _without_plans(objective), near, names))
+    except Exception:  # of the user's own: what can be said is said by the real call
         return unknown
 
 
 # ---------------------------------------------------------------------- inside
 
 
-def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Sequence[str], twice: bool) -> Verdict:
+def _by_differences(make: Make, few: Objective, near: Params, names: Sequence[str], twice: bool) -> Verdict:
+    """Hold derivatives against differences in float64; in the objective's own numbers where that says nothing."""
+    if not _has_room(few):
+        return Verdict(frozenset(names), twice)
+    fine, told = _finely(make, few, near, names, twice)
+    own = {few.params[name].dtype for name in names}
+    if told or not own <= {torch.float32, torch.float64}:
+        return fine
+    coarse = [
+        _held(make, few, few, _near(few, near, names, seed), names, twice, _COARSE)[0] for seed in range(1, 1 + _PLACES)
+    ]
+    gradients, products = all(one.doubt for one in coarse), all(one.refusal for one in coarse)
+    return replace(
+        fine,
+        doubt=coarse[0].doubt if gradients else "",
+        refusal=coarse[0].refusal if products else "",
+        detached=all(one.detached for one in coarse),
+    )
+
+
+def _finely(make: Make, few: Objective, near: Params, names: Sequence[str], twice: bool) -> tuple[Verdict, bool]:
+    """What differences in float64 say, and whether they say anything."""
+    unknown = Verdict(frozenset(names), twice), False
+    try:
+        exact = few.double()
+        exact._plans = few._plans
+        if not few.draws_as(exact, lambda objective: make(objective, near).compute().loss):
+            return unknown
+        return _held(make, few, exact, near, names, twice, _FINE)
+    except Exception:  # of torch in float64
+        return unknown
+
+
+def _held(
+    make: Make, few: Objective, exact: Objective, near: Params, names: Sequence[str], twice: bool, scale: _Scale
+) -> tuple[Verdict, bool]:
+    """What differences of `exact` contradict; and whether those of the loss agree, with its gradient or each other."""
     sizes = [near[name].numel() for name in names]
-    scales = torch.cat([torch.full((n,), scale) for n, scale in zip(sizes, _scales(near, names), strict=True)])
+    scales = torch.cat([torch.full((n,), size) for n, size in zip(sizes, _scales(near, names), strict=True)])
     scales = scales.to(few.device, torch.float64)
     steps = [_direction(scales, near, names, _padding(few), seed) for seed in (1, 2)]
     here = make(exact, near)
@@ -118,28 +185,30 @@ def _held(make: Make, few: Objective, exact: Objective, near: Params, names: Seq
         terms = [float(part.sum()) for part in torch.split(gradient * step, sizes)]
         slopes, differences = list[float](), list[Tensor]()
         blur, blurred = 0.0, torch.zeros(())  # what rounding may make of the first slope, and of the first difference
-        for size in _STEPS:
+        for size in scale.steps:
             (up, higher), (down, lower) = (_seen(make(exact, _moved(near, names, step * s))) for s in (size, -size))
             if not slopes:
-                blur = _RESOLVED * max(abs(up), abs(down)) / size
+                blur = scale.resolved * max(abs(up), abs(down)) / size
             slopes.append((up - down) / (2 * size))
-            doubts.append(_unlike_slopes(terms, slopes, blur))
+            doubts.append(_unlike_slopes(terms, slopes, blur, scale))
             if twice and higher is not None and lower is not None:
                 if not differences:
-                    blurred = here.product_of(_RESOLVED * higher / size)
+                    blurred = here.product_of(scale.resolved * higher / size)
                 differences.append(here.product_of((higher - lower) / (2 * size)))
-                refusals.append(_unlike_products(image, differences, blurred, scales, sizes, names))
+                refusals.append(_unlike_products(image, differences, blurred, scales, sizes, names, scale))
             if not any([*doubts[-1:], *refusals[-1:]]):
                 break
         if not any([*doubts[-1:], *refusals[-1:]]):
             break
     refusal = refusals[-1] if refusals and all(refusals) else ""
+    told = not doubts[0] or all(doubts)
     rounding = 0.0
-    if twice:
+    if twice and exact is not few:
         refusal = refusal or _lopsided(here, steps, images)
         rounding = _relative(make(few, near).compute(steps[:1]).products[0] - images[0], images[0])
     doubt = doubts[-1] if all(doubts) else ""
-    return Verdict(frozenset(names), twice, rounding, refusal, doubt, bool(doubt) and not bool(gradient.any()))
+    lost = bool(doubt) and not bool(gradient.any())
+    return Verdict(frozenset(names), twice, rounding, refusal, doubt, lost), told
 
 
 def _seen(operator: Operator) -> tuple[float, Tensor | None]:
@@ -148,14 +217,14 @@ def _seen(operator: Operator) -> tuple[float, Tensor | None]:
     return made.loss, operator.seen(made)
 
 
-def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float) -> str:
+def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float, scale: _Scale) -> str:
     """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not.
 
     A slope that is no larger than `blur` cannot be told from none.
     """
     known, whole = math.fsum(terms), math.fsum(map(abs, terms))
     gaps = [value - known for value in found]
-    if not abs(gaps[0]) > max(_DIFFERENT * max(whole, abs(found[0])), blur):
+    if not abs(gaps[0]) > max(scale.different * max(whole, abs(found[0])), blur):
         return ""
     if any(not abs(gap - gaps[0]) <= _SAME * abs(gaps[0]) for gap in gaps[1:]):
         return ""
@@ -169,6 +238,7 @@ def _unlike_products(
     scales: Tensor,
     sizes: list[int],
     names: Sequence[str],
+    scale: _Scale,
 ) -> str:
     """In which tensor all differences contradict a product most; nothing where they do not."""
     norms = [
@@ -179,7 +249,11 @@ def _unlike_products(
     worst, where = 0.0, ""
     for name, product, difference, blur, gap, *spreads in zip(names, *norms, strict=True):
         size = max(product, difference)
-        if size > _SMALL * largest and gap > max(_DIFFERENT * size, blur) and all(s <= _SAME * gap for s in spreads):
+        if (
+            size > _SMALL * largest
+            and gap > max(scale.different * size, blur)
+            and all(s <= _SAME * gap for s in spreads)
+        ):
             worst, where = max((worst, where), (gap / size, name))
     return f'finite differences of first derivatives give another one: {worst:.1%} off in "{where}"' if where else ""
 
@@ -212,24 +286,46 @@ def _relative(gap: Tensor, whole: Tensor) -> float:
     return found / size if size and math.isfinite(found) else 0.0
 
 
+def _without_plans(objective: Objective) -> Objective:
+    made = copy.copy(objective)
+    made._plans = {("second derivatives", kind): None for kind in ("hessian", "gauss-newton")}
+    return made
+
+
 def _few(objective: Objective, samples: int | None) -> Objective:
     """The objective on the first samples alone, which finds no plans of its own."""
-    few = copy.copy(objective)
-    few._plans = {("second derivatives", kind): None for kind in ("hessian", "gauss-newton")}
+    few = _without_plans(objective)
     if objective.batches is not None:
         with rng.preserved(objective.seed, objective.device):  # a loader draws random numbers to begin with
             few.batches = objective.batches.first(samples)
     return few
 
 
-def _exact(few: Objective, loss_of: Callable[[Objective], float]) -> Objective | None:
-    """The same in float64; None where memory does not allow for it, or it would be another loss."""
+def _has_room(few: Objective) -> bool:
+    """Whether memory allows for it in float64."""
     numbers = sum(tensor.numel() for tensor in few.params.values())
-    if 8 * _COPIES * numbers > free_bytes(few.device) / 2:
-        return None
-    made = few.double()
-    made._plans = few._plans
-    return made if few.draws_as(made, loss_of) else None
+    return 8 * _COPIES * numbers <= free_bytes(few.device) / 2
+
+
+def _of_no_gradient(make: Make, every: Objective, near: Params, names: Sequence[str]) -> dict[str, Any]:
+    """What is to be said of a loss that moves though its gradient is zero: that no way leads back, or that it is steps.
+
+    By whether torch knows a way from the loss to what is differentiated by, however the loss may move. Of a few samples
+    as many may be right far away, so it is all the data that is looked at.
+    """
+    losses = []
+    for seed, far in enumerate(_FAR):
+        made = make(every, _near(every, near, names, seed, far)).compute()
+        if bool(made.gradient.any()):
+            return {}
+        losses.append(made.loss)
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    if not finite or max(finite) - min(finite) <= _MOVES * max(map(abs, finite)):
+        return {}
+    moves = f"its loss is {min(finite):.4g} at one point and {max(finite):.4g} at another, and its gradient zero"
+    if make(every, near).is_reached():
+        return {"flat": moves}
+    return {"doubt": f"{moves}, since torch knows no way back from it to the weights", "detached": True}
 
 
 def _scales(point: Params, names: Sequence[str]) -> list[float]:
@@ -240,13 +336,13 @@ def _scales(point: Params, names: Sequence[str]) -> list[float]:
     return [size if size > 1e-3 * overall else 0.1 * overall for size in sizes]
 
 
-def _near(objective: Objective, point: Params, names: Sequence[str]) -> Params:
+def _near(objective: Objective, point: Params, names: Sequence[str], seed: int = 0, aside: float = _ASIDE) -> Params:
     """A point a little beside another: none of its numbers is special."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     made = dict(point)
     for name, scale in zip(names, _scales(point, names), strict=True):
         drawn = torch.randn(point[name].shape, generator=generator).to(point[name].device, point[name].dtype)
-        made[name] = point[name] + _ASIDE * scale * drawn
+        made[name] = point[name] + aside * scale * drawn
     return made
 
 

@@ -18,7 +18,7 @@ from lossnav import surface as surfaces
 from lossnav.charts import meet
 from lossnav.charts.saved import open_chart, save_chart
 from lossnav.engines import Local
-from lossnav.errors import OptionError, PlanMismatchError, SamplerError, StoreError
+from lossnav.errors import OptionError, PlanMismatchError, SamplerError, StoreBusyError, StoreError
 from lossnav.explorer.ground import Ground
 from lossnav.explorer.session import KIND, Session, findings_of, folder_of, place_store, place_stores
 from lossnav.explorer.travel import Departure, probes_of
@@ -102,17 +102,27 @@ class Grounds(list[Ground]):
         if not is_local(place):
             raise OptionError(f"A live session keeps its places in folders, and {place} is none. Choose a path.")
         self.store = require_writable(place, overwrite=True, kind="surface")
+        self._stores: list[Store] = []
         self._lock = _locked(folder_of(self.store))
+        try:
+            self._begin(objective, chart, base, overwrite, center)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def _begin(
+        self, objective: Objective, chart: Chart, base: Any, overwrite: bool, center: Mapping[str, float]
+    ) -> None:
+        """Stand on the first place, and on those that an earlier session left."""
         about: dict[str, Any] = {"number": 0, "words": "start", "center": None, "axes_info": {}}
-        own, beneath = Store(self.store, overwrite), None
+        own, beneath = self._own(overwrite)
         if overwrite:
             for further in place_stores(self.store).values():
                 _remove(further)
-        if own.earlier is not None and own.earlier.attrs["sampler"]["kind"] != KIND:
-            beneath, base = own.earlier, _ends_of(own.earlier, base)
-            own = Store(place_store(self.store, 0))
+        if beneath is not None:
+            base = _ends_of(beneath, base)
         first = Ground(
-            objective, chart, base, probes_of(chart, base, objective.seed), own, engine, about, beneath, center
+            objective, chart, base, probes_of(chart, base, objective.seed), own, self.engine, about, beneath, center
         )
         if beneath is not None:
             _require_same(beneath, first)
@@ -121,13 +131,42 @@ class Grounds(list[Ground]):
             if number == len(self):
                 self.append(self._open(number, path))
 
+    def _own(self, overwrite: bool) -> tuple[Store, Any]:
+        """The store of the first place, and the surface that lies beneath it where its points are another sampler's.
+
+        That one is only read: it may be of a run that goes on.
+        """
+        try:
+            own = self._store(self.store, overwrite)
+        except StoreBusyError:
+            beneath = None if overwrite else surfaces.open_surface(self.store)
+            if beneath is None or beneath.attrs["sampler"]["kind"] == KIND:
+                raise
+        else:
+            beneath = own.earlier
+            if beneath is None or beneath.attrs["sampler"]["kind"] == KIND:
+                return own, None
+            own.close()
+        return self._store(place_store(self.store, 0)), beneath
+
+    def _store(self, place: Path, overwrite: bool = False) -> Store:
+        self._stores.append(Store(place, overwrite))
+        return self._stores[-1]
+
+    def _let_go(self) -> None:
+        """Let others write into the stores."""
+        for store in self._stores:
+            store.close()
+        if self._lock is not None:
+            self._lock.close()
+
     def settle(self, found: Departure, center: ArrayLike | None) -> Ground:
         """Make a place of what was found, with a store of its own and its chart beside it."""
         number = len(self)
         at = None if center is None else np.asarray(center, np.float64).tolist()
         about = {"number": number, "words": found.words, "center": at, "axes_info": found.axes_info}
         path = place_store(self.store, number)
-        store = Store(path, overwrite=True)
+        store = self._store(path, overwrite=True)
         save_chart(found.chart, beside(path))
         engine = Local(self.engine.plan, self.engine.precision)
         made = Ground(
@@ -151,14 +190,13 @@ class Grounds(list[Ground]):
                 ground.close()
             except StoreError as error:
                 failure = error
-        if self._lock is not None:
-            self._lock.close()
+        self._let_go()
         if failure is not None:
             raise failure
 
     def _open(self, number: int, path: Path) -> Ground:
         """A place that an earlier session left."""
-        store = Store(path)
+        store = self._store(path)
         assert store.earlier is not None
         said = store.earlier.attrs
         chart = open_chart(said["chart"], kept=beside(path))

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossnav.reports import thresholds
-from lossnav.reports.findings import MEASURE, Finding, Level, unknown
+from lossnav.reports.digits import rounding
+from lossnav.reports.findings import MEASURE_WITH_CHART, Finding, unknown
 from lossnav.reports.fit import Fit, fitted
 from lossnav.reports.subject import Subject, gram_of
 
-_SAME = 1e-6  # of a loss: two ways to compute it
+_ENDS = {"lambda_max": "λmax", "lambda_min": "λmin"}
+_ALIKE = 1e-3  # relative: curvatures that differ by no more look the same
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -22,9 +24,9 @@ def check(subject: Subject) -> Iterator[Finding]:
     if subject.surface is None:
         return
     known = subject.curvature_at_center
-    minimum = _minimum(subject, known)
+    minimum, little = _minimum(subject, known)
     yield minimum
-    yield _descent(known, minimum.level)
+    yield _descent(subject, known, little)
     found = fitted(subject) if len(subject.losses) else None
     yield _saddle(subject, known, found)
     yield _mean(subject, known, found)
@@ -42,58 +44,54 @@ class _Fall(NamedTuple):
     place: str = ""
 
 
-def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
-    """The lowest point of the picture, and what a step along the gradient gives, against the loss and its error.
+def _minimum(subject: Subject, known: Mapping[str, Any]) -> tuple[Finding, bool]:
+    """The lowest point of the picture, and what a step along the gradient gives, against the picture's rise and errors.
 
-    For a loss of curvature lambda_max at most, a step of 1/lambda_max against the gradient lowers it by g^2 / (2
-    lambda_max) at least (Nesterov 2004, eq. 1.2.19).
+    A loss is known but for a constant and a unit, so its own size says nothing: what it can be lowered by counts beside
+    how far it rises in the middle of the picture, and beside the errors of the two values.
+
+    Returns
+    -------
+    Finding, bool
+        Whether what the gradient promises is worth nothing, too.
     """
     level = subject.center_loss
     if level is None or not math.isfinite(level) or not len(subject.losses):
-        return unknown("minimum", "the loss at the centre is not known.", "Evaluate it: check=True (the default).")
+        because = "the loss at the centre is not known."
+        return unknown("minimum", because, "Evaluate it: check=True (the default)."), False
     found, beside = _lowest(subject, level)
-    falls = [found]
-    norm, largest = known.get("gradient_norm"), known.get("lambda_max")
-    values: dict[str, Any] = {"loss": level, "gradient_norm": norm}
-    stepped = norm is not None and largest is not None and math.isfinite(largest) and largest > 0
-    if norm is not None and largest is not None and stepped:
-        promised = norm**2 / (2 * largest)
-        measured = subject.facts.get("step", {})
-        error = measured.get("error")
-        if error is None:
-            error = _error(subject) if subject.is_subset else 0.0
-        fall = float(measured.get("fall", promised))
-        falls.append(
-            _Fall(fall, float(error), f"by one step against the gradient (norm {norm:.2g}, λmax {largest:.3g})")
-        )
-        values |= {"promised": promised}
-    worst = max(falls, key=lambda each: each.fall)
-    part = worst.fall / abs(level) if level else math.inf if worst.fall > 0 else 0.0
+    step, rise, off = _step(subject, known), subject.relief, rounding(subject)
+    norm = known.get("gradient_norm")
+    worst = max([found, *([] if step is None else [step])], key=lambda each: each.fall)
+    part = _part(worst.fall, rise, off)
     sure = worst.fall > thresholds.SURE * worst.error
-    seen = worst.fall > thresholds.UNSEEN * subject.relief
+    values: dict[str, Any] = {"loss": level, "gradient_norm": norm, "rise": rise, "rounding": off}
     values |= {"fall": worst.fall, "fall_se": worst.error, "part": part}
-    share = f" ({part:.1%})" if math.isfinite(part) else ""
-    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g}{share} {worst.where}"
+    spread = _spread(subject)
+    little = step is not None and _part(step.fall, rise, off) <= thresholds.NOT_QUITE
+    little = little and step is not None and step.fall <= max(off, thresholds.OF_THE_SPREAD * spread)
+    said = f"The loss {level:.4g} of the centre can be lowered by {worst.fall:.2g} ({_share(part)}) {worst.where}"
     further = "Minimise it further" if subject.is_function else "Train on, or look at the data of the training"
-    if part > thresholds.NOT_A_MINIMUM and sure and seen:
+    if part > thresholds.NOT_A_MINIMUM and sure:
         return Finding(
             "minimum",
             "warning",
             f"{said}: it is no minimum of this loss, whatever the picture looks like.",
             f"{further}; do not call this the shape of a minimum.",
             values,
-        )
-    if part > thresholds.NOT_QUITE and worst.fall > 0:
-        why = "less than other samples would change" if not sure else "little of what the picture shows"
-        if sure and seen:
-            why = "little of the loss"
+        ), little
+    beside_spread = sure and worst.fall > max(off, thresholds.OF_THE_SPREAD * spread)
+    if part > thresholds.NOT_QUITE or beside_spread:
+        why = "little of what the picture shows" if sure else "less than other samples would change"
+        if beside_spread:
+            why += f" (the losses of single samples have a standard deviation of {spread:.2g})"
         return Finding(
             "minimum",
             "note",
             f"{said}, {why}: it is no minimum to the last digit.",
             f"Say “near a minimum”, or {'minimise it further' if subject.is_function else 'train on'}.",
             values,
-        )
+        ), little
     lowest = "no point of the picture is lower than the centre"
     if beside is not None:
         lowest = f"a point of the picture is lower by {beside.fall:.2g}, {beside.place}, behind higher ground"
@@ -101,30 +99,87 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> Finding:
         lowest += f" by more than {found.fall:.1g}"
     if norm is None:
         because = f"the gradient there is not; {lowest}, but in other directions it may lie on a slope."
-        return unknown("minimum", because, MEASURE, values)
-    if not math.isfinite(norm) or largest is None or math.isnan(largest):
+        return unknown("minimum", because, subject.how_to_measure, values), little
+    if step is None:
         because = f"how far a step against the gradient (norm {norm:.2g}) leads is not; {lowest}."
-        return unknown("minimum", because, MEASURE, values)
+        return unknown("minimum", because, subject.how_to_measure, values), little
+    gain = f"a step against it gives {max(0.0, step.fall):.1g}, {_share(_part(step.fall, rise, off))}"
     if _falls_off(known):
         return Finding(
             "minimum",
             "note",
-            f"The gradient at the centre has norm {norm:.2g}, but along some direction the loss bends downwards (λmin "
-            f"{known['lambda_min']:.3g}): it is stationary and no minimum; {lowest}.",
+            f"The gradient at the centre has norm {norm:.2g}: {gain}; but along some direction the loss bends "
+            f"downwards (λmin {known['lambda_min']:.3g}): it is stationary and no minimum; {lowest}.",
             "Look along it: ln.directions.hessian(objective, n=2).",
             values,
-        )
-    if beside is not None and beside.fall > thresholds.NOT_A_MINIMUM * abs(level):
+        ), little
+    if beside is not None and _part(beside.fall, rise, off) > thresholds.NOT_A_MINIMUM:
         return Finding(
             "minimum",
             "note",
-            f"The gradient at the centre has norm {norm:.2g}, a step against it gives {max(0.0, worst.fall):.1g}; but "
-            f"{lowest}: the centre is not the lowest minimum of this loss.",
+            f"The gradient at the centre has norm {norm:.2g}: {gain}; but {lowest}: the centre is not the lowest "
+            "minimum of this loss.",
             "Say “a minimum”, not “the minimum”.",
             values,
-        )
-    gain = f"a step against it gives {max(0.0, worst.fall):.1g} of {level:.4g}; {lowest}"
-    return Finding("minimum", "ok", f"The gradient at the centre has norm {norm:.2g}: {gain}.", values=values)
+        ), little
+    said = f"The gradient at the centre has norm {norm:.2g}: {gain}; {lowest}."
+    return Finding("minimum", "ok", said, values=values), little
+
+
+def _part(fall: float, rise: float, off: float) -> float:
+    """A fall as a part of the picture's rise; 0 where it is no more than the losses are off by computing."""
+    if not fall > off:
+        return 0.0
+    return fall / rise if rise > 0 else math.inf
+
+
+def _spread(subject: Subject) -> float:
+    """Standard deviation of single samples' losses at the centre, by their standard error; inf where not known."""
+    samples, population = subject.objective.get("samples"), subject.objective.get("population")
+    if subject.errors is None or not samples:
+        return math.inf
+    error = float(subject.errors[int(subject.distances.argmin())])
+    drawn = max(1 - samples / population, 1 / samples) if population else 1.0
+    return error * math.sqrt(samples / drawn) if error > 0 else math.inf
+
+
+def _share(part: float) -> str:
+    if part == math.inf:
+        return "where the middle of the picture does not rise"
+    return f"{f'{part:.3g} times' if part >= 2 else f'{part:.1%} of'} the rise in the middle of the picture"
+
+
+def _step(subject: Subject, known: Mapping[str, Any]) -> _Fall | None:
+    """What a step against the gradient gives: measured, or promised; None where neither is known.
+
+    For a loss of curvature lambda_max at most, a step of 1/lambda_max against the gradient lowers it by g^2 / (2
+    lambda_max) at least (Nesterov 2004, eq. 1.2.19), and a shorter one, t, by t g^2 (1 - lambda_max t / 2). No step is
+    longer than the middle of the picture.
+    """
+    norm, largest = known.get("gradient_norm"), known.get("lambda_max")
+    if norm is None or not math.isfinite(norm):
+        return None
+    where = f"by one step against the gradient (norm {norm:.2g}"
+    if norm == 0:
+        return _Fall(0.0, 0.0, f"{where})")
+    if measured := subject.facts.get("step"):
+        error = measured.get("error")
+        where += f", length {norm * float(measured['length']):.2g})"
+        return _Fall(float(measured["fall"]), float(_error(subject) if error is None else error), where)
+    length = step_length(norm, largest, subject.reach)
+    if length is None or largest is None or not largest > 0:  # of a loss that bends nowhere it would be a guess
+        return None
+    promised = length * norm**2 * (1 - largest * length / 2)
+    return _Fall(promised, _error(subject), f"{where}, λmax {largest:.3g})")
+
+
+def step_length(norm: float, largest: float | None, reach: float | None) -> float | None:
+    """By which the gradient is multiplied for a step: 1/λmax, but no farther than the middle of the picture reaches."""
+    if largest is None or not math.isfinite(largest) or not norm > 0:
+        return None
+    ways = ([1 / largest] if largest > 0 else []) + ([reach / norm] if reach is not None else [])
+    ways = [way for way in ways if math.isfinite(way)]
+    return min(ways) if ways else None
 
 
 def _falls_off(known: Mapping[str, Any]) -> bool:
@@ -155,7 +210,7 @@ def _downhill(subject: Subject, start: int, level: float) -> NDArray[np.bool_]:
     The centre may lie between points: all that are about as near are begun from, where they are no higher than it.
     Where nothing is known of what lies beside what, every point that is lower.
     """
-    about = level + _SAME * abs(level)  # a faster way rounds otherwise
+    about = level + rounding(subject)  # a faster way rounds otherwise
     if subject.edges is None:
         reached: NDArray[np.bool_] = subject.losses <= about
     else:
@@ -183,27 +238,27 @@ def _fall_to(subject: Subject, level: float, i: int, near: int) -> _Fall:
 
 
 def _error(subject: Subject) -> float:
-    """Standard error of a difference of losses at the centre, as of independent samples."""
-    if subject.errors is None:
+    """Standard error of a difference of losses at the centre over a subset, as of independent samples."""
+    if subject.errors is None or not subject.is_subset:
         return 0.0
     return float(np.nan_to_num(math.sqrt(2) * subject.errors[int(subject.distances.argmin())]))
 
 
-def _descent(known: Mapping[str, Any], minimum: Level) -> Finding:
-    """How much of the way down lies in the picture."""
+def _descent(subject: Subject, known: Mapping[str, Any], little: bool) -> Finding:
+    """How much of the way down lies in the picture; nothing leads down by a gradient of which a step gives little."""
     norm, out = known.get("gradient_norm"), known.get("gradient_out_of_plane")
     if norm is None or out is None or not math.isfinite(norm):
         what = "the gradient at the centre is not." if norm is None else "which part of the gradient lies in "
         because = what if norm is None else f"{what}the picture was not measured (its norm is {norm:.2g})."
-        return unknown("descent", because, MEASURE if norm is None else f"{MEASURE[:-1]}, with chart=.")
+        return unknown("descent", because, subject.how_to_measure if norm is None else MEASURE_WITH_CHART)
     if not norm > 0:
         said = "The gradient at the centre is zero: no way leads down from there at first order."
         return Finding("descent", "ok", said, values={"gradient_norm": norm})
     share = out / norm
     values = {"gradient_norm": norm, "out_of_plane": out, "share": share}
     said = f"Of the gradient's norm {norm:.2g} at the centre, {out:.2g} points out of the picture ({share:.1%})"
-    if minimum == "ok":
-        return Finding("descent", "ok", f"{said}; it is too small to lead anywhere.", values=values)
+    if little:
+        return Finding("descent", "ok", f"{said}; a step along it gives next to nothing.", values=values)
     if share <= thresholds.DRAWN:
         return Finding("descent", "ok", f"{said}: the way down is drawn.", values=values)
     return Finding(
@@ -231,13 +286,14 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
             f"the ends of the full Hessian's spectrum are not. {slice_words} A random slice shows the mean of "
             "the spectrum, and in it a saddle looks like a minimum."
         )
-        return unknown("saddle", because, MEASURE, values)
+        return unknown("saddle", because, subject.how_to_measure, values)
     ratio = -low / high if high > 0 else math.inf
     values |= {"ratio": ratio, "source": known.get("source")}
     hessian = _hessian(subject, known)
     ends = f"λmin = {low:.3g} ± {error:.1g}, λmax = {high:.3g}"
     if low + error >= 0:
-        if not low - error >= -thresholds.SADDLE * max(high, 0.0):  # a negative one may hide in the error
+        negligible = _negligible(subject)
+        if not low - error >= -max(thresholds.SADDLE * high, negligible):  # a negative one may hide in the error
             because = f"the error of the smallest eigenvalue is too large: {ends}. {slice_words}"
             return unknown(
                 "saddle", because, "Ask for more products: ln.report(…, objective=objective, limit=1000).", values
@@ -280,6 +336,11 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
     )
 
 
+def _negligible(subject: Subject) -> float:
+    """Curvature by which the loss differs in the middle of the picture by no more than a line is wide; 0: not known."""
+    return 0.0 if subject.reach is None else 2 * thresholds.NOT_QUITE * subject.relief / subject.reach**2
+
+
 def _noise_of_subset(subject: Subject) -> float:
     """Two standard errors of an eigenvalue over the choice of a subset, as a part of the largest; 0 of all the data.
 
@@ -302,53 +363,66 @@ def _hessian(subject: Subject, known: Mapping[str, Any]) -> str:
 def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool | None, str]:
     """Whether the picture looks convex at its centre, None where it does not show; and that in words."""
     if found is not None:
-        low, high = found.eigenvalues[[0, -1]]
+        low, high = (float(value) for value in found.eigenvalues[[0, -1]])
         curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys((low, high)))
+        curves += f" ± {found.error:.1g}"
         if max(abs(low), abs(high)) <= found.error:
-            return (
-                None,
-                f"The curvature of this slice at its centre is less than its error ({curves} ± {found.error:.1g}).",
-            )
-        convex = bool(high > 0 and low >= -max(found.error, thresholds.HARDLY_BENT * high))
-        return convex, f"This slice {'looks convex' if convex else 'does not look convex'} at its centre ({curves})."
-    low, high = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
-    if low is None or high is None or not math.isfinite(low):
+            return None, f"The curvature of this slice at its centre is less than its error ({curves})."
+        return _seems(low, high, found.error, "This slice", f" at its centre (curvature {curves})")
+    least, most = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
+    if least is None or most is None or not math.isfinite(least):
         return None, "The points do not show the curvature at the centre."
-    convex = bool(high > 0 and low >= -thresholds.HARDLY_BENT * high)
-    return convex, f"In the slice the Hessian has eigenvalues {low:.3g} to {high:.3g}."
+    convex = _seems(least, most, 0.0, "", "")[0]
+    return convex, f"In the slice the Hessian has eigenvalues {least:.3g} to {most:.3g}."
+
+
+def _seems(low: float, high: float, error: float, what: str, where: str) -> tuple[bool | None, str]:
+    """Whether it looks convex with these least and largest curvatures, and that in words that fit the numbers."""
+    if low >= error and high > 0:
+        return True, f"{what} looks convex{where}."
+    if high > error and -thresholds.HARDLY_BENT * high <= low:
+        slight = "but for a slight bend downwards" if low < -error else "as far as its error lets see"
+        return True, f"{what} looks convex{where}, {slight}."
+    if low < -error:
+        return False, f"{what} does not look convex{where}."
+    return (
+        None,
+        f"{what} bends{where}: along one direction by less than the error, so whether it is convex is not seen.",
+    )
 
 
 # ---------------------------------------------------------------------- how steep it is
 
 
 def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Finding:
-    """The curvature of the picture against the mean along such directions, the mean of all, and the largest."""
+    """The curvature of the picture against the mean along such directions, the mean of all, and the strongest."""
     others, trace = subject.facts.get("random_curvature", {}), known.get("trace")
-    largest, here = known.get("lambda_max"), _here(subject, known, found)
+    ends = {word: known[name] for name, word in _ENDS.items() if known.get(name) is not None}
+    here = _here(subject, known, found)
     if here is None:
         because = "the points do not show how the loss bends at the centre of the picture."
-        return unknown("mean curvature", because, MEASURE)
-    if not others and trace is None and largest is None:
-        because = f"the curvature of the picture ({_listed(here[0])}) has nothing beside it: no other was measured."
-        return unknown("mean curvature", because, MEASURE)
-    by_coordinate, per_length = here
-    values: dict[str, Any] = {"curvature": by_coordinate, "per_length": per_length, "lambda_max": largest}
-    words = [f"Along the directions of this picture the loss bends by {_listed(by_coordinate)}"]
+        return unknown("mean curvature", because, subject.how_to_measure)
+    curves = _listed(here.along) + (f" ± {here.error:.1g}" if here.error else "")
+    if not others and trace is None and not ends:
+        because = f"the curvature of the picture ({curves}) has nothing beside it: no other was measured."
+        return unknown("mean curvature", because, subject.how_to_measure)
+    values: dict[str, Any] = {"curvature": here.along, "curvature_error": here.error, "per_length": here.per_length}
+    values |= {"lambda_max": known.get("lambda_max"), "strongest_drawn": here.strongest}
+    words = [f"Along the directions of this picture the loss bends by {curves}"]
     untypical = False
     if others:
         mean, spread, count = (float(others[name]) for name in ("mean", "spread", "count"))
         words.append(f"along {count:.0f} other random ones by {mean:.3g} ± {spread:.2g}")
-        allowed = thresholds.UNTYPICAL * spread * math.sqrt(1 + 1 / count)
-        untypical = any(abs(value - mean) > allowed for value in by_coordinate)
+        allowed = thresholds.UNTYPICAL * spread * math.sqrt(1 + 1 / count) + here.error + _ALIKE * abs(mean)
+        untypical = any(abs(value - mean) > allowed for value in here.along)
         values |= {"others": dict(others)}
-    if per_length is not None:
-        words.append(f"which is {per_length:.3g} for a step of length 1")
+    if here.per_length is not None:
+        words.append(f"which is {_listed(here.per_length)} for a step of length 1")
     if trace is not None and known.get("parameters"):
         mean, error = (float(trace[name]) / float(known["parameters"]) for name in ("value", "error"))
         words.append(f"the mean eigenvalue (trace/N) is {mean:.3g} ± {error:.1g}")
         values |= {"trace": dict(trace), "mean_eigenvalue": mean, "mean_eigenvalue_error": error}
-    if largest is not None:
-        words.append(f"λmax {largest:.3g}")
+    words += [f"{word} {value:.3g}" for word, value in ends.items()]
     said = "; ".join(words)
     if untypical:
         return Finding(
@@ -358,36 +432,65 @@ def _mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Find
             "Look at several seeds: ln.ensemble.",
             values,
         )
-    if largest is not None and per_length is not None and largest > thresholds.FAR_BELOW * max(per_length, 0.0):
-        times = f"{float(f'{largest / per_length:.2g}'):,.0f} times" if per_length > 0 else "beyond all"
-        return Finding(
-            "mean curvature",
-            "note",
-            f"{said}: the steepest direction bends {times} what is drawn.",
-            "Do not read sharpness off this picture; λmax or ln.directions.hessian(objective) say it.",
-            values,
-        )
-    if not others and (per_length is None or (largest is None and not values.get("mean_eigenvalue"))):
+    if ends and here.strongest is not None:
+        word = max(ends, key=lambda each: abs(ends[each]))
+        drawn, steepest = here.strongest + here.strongest_error, abs(float(ends[word]))
+        if steepest > thresholds.FAR_BELOW * drawn:
+            sure = here.strongest > here.strongest_error
+            times = steepest / (here.strongest if sure else drawn) if drawn > 0 else math.inf
+            many = f"{float(f'{times:.2g}'):,.0f} times as strongly as" if times < math.inf else "and nothing does of"
+            return Finding(
+                "mean curvature",
+                "note",
+                f"{said}: the loss bends most along a direction ({word}) that is not drawn, "
+                f"{'' if sure or not drawn else 'more than '}{many} what is drawn.",
+                "Do not read sharpness off this picture; λmax or ln.directions.hessian(objective) say it.",
+                values,
+            )
+    if not others and (here.per_length is None or not (ends or values.get("mean_eigenvalue"))):
         because = "the curvature of the picture and that of all directions are in different units, and no other random "
-        return unknown("mean curvature", f"{because}ones were measured. {said}.", MEASURE, values)
+        return unknown("mean curvature", f"{because}ones were measured. {said}.", subject.how_to_measure, values)
     return Finding("mean curvature", "ok", f"{said}.", values=values)
 
 
-def _here(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> tuple[list[float], float | None] | None:
-    """Second derivatives by each coordinate, and the mean of them a unit of weights where that is known."""
-    measured = known.get("hessian_in_plane")
+class _Here(NamedTuple):
+    """Second derivatives at the centre, by the coordinates and, where lengths are known, for a step of length 1.
+
+    Attributes
+    ----------
+    along, error : list of float, float
+        By each coordinate; the error is that of a fit, 0 of what was measured.
+    per_length : list of float or None
+        Along each direction of the picture.
+    strongest, strongest_error : float or None, float
+        The largest in size along any direction in the picture, for a step of length 1.
+    """
+
+    along: list[float]
+    error: float
+    per_length: list[float] | None = None
+    strongest: float | None = None
+    strongest_error: float = 0.0
+
+
+def _here(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> _Here | None:
+    """How the loss bends in the picture at its centre: measured, else by the points."""
+    measured, error = known.get("hessian_in_plane"), 0.0
     if measured is not None and np.isfinite(np.asarray(measured, np.float64)).all():
         hessian = np.asarray(measured, np.float64)
     elif found is not None:
-        hessian = found.hessian
+        hessian, error = found.hessian, found.error
     else:
         return None
     gram = known.get("gram")
     gram = gram_of(subject.chart) if gram is None else np.asarray(gram, np.float64)
-    k = len(hessian)
-    if gram is None or gram.shape != hessian.shape:
-        return hessian.diagonal().tolist(), None
-    return hessian.diagonal().tolist(), float(np.trace(np.linalg.solve(gram, hessian)) / k)
+    along = hessian.diagonal().tolist()
+    if gram is None or gram.shape != hessian.shape or not np.linalg.eigvalsh(gram)[0] > 0:
+        return _Here(along, error)
+    per_length = (hessian.diagonal() / gram.diagonal()).tolist()
+    root = np.linalg.inv(np.linalg.cholesky(gram))  # of an orthonormal basis of the plane
+    strongest = float(np.abs(np.linalg.eigvalsh(root @ hessian @ root.T)).max())
+    return _Here(along, error, per_length, strongest, error / float(np.linalg.eigvalsh(gram)[0]))
 
 
 def _listed(values: list[float]) -> str:

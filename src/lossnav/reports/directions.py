@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lossnav.reports import thresholds
-from lossnav.reports.findings import MEASURE, Finding, Level, unknown
+from lossnav.reports.findings import Finding, Level, unknown
 from lossnav.reports.subject import Subject
 
 _RESCALED = ("RescaledLine", "RescaledBilinear")  # charts that scale their directions to the weights, tensor by tensor
@@ -104,7 +104,7 @@ def _in_one_tensor(subject: Subject) -> Finding:
     share, name, count, dim = max(shares)
     values = {"dim": dim, "tensor": name, "share": share}
     total = max(_tensors(subject), count)
-    if share > thresholds.ONE_TENSOR and total > 2:
+    if share > thresholds.ONE_TENSOR and total > 1:
         return Finding(
             "one tensor",
             "note",
@@ -130,7 +130,7 @@ def _radial(subject: Subject) -> Finding:
     cosines, dims = subject.facts.get("cosines_with_weights"), subject.dims
     if not cosines or subject.chart.get("center_norm") == 0:
         because = "it was not measured whether the directions lead along the {0} themselves."
-        do = MEASURE
+        do = subject.how_to_measure
         if subject.chart.get("center_norm") == 0:
             because, do = "the {0} at the centre are zero, and have no direction.", "Look at the rise by its length."
         elif subject.facts:
@@ -191,7 +191,7 @@ def _scale(subject: Subject) -> Iterator[Finding]:
             "scale",
             "the directions do not follow when a layer is multiplied and another one divided, and it was not measured "
             "whether that can leave this network the same.",
-            MEASURE,
+            subject.how_to_measure,
             values,
         )
     elif plain:

@@ -16,6 +16,7 @@ LEVEL_WORDS: Mapping[Level, str] = {"warning": "WARNING", "note": "note", "unkno
 
 NOTHING = "Nothing to do."
 MEASURE = "Measure it: ln.report(…, objective=objective), or lossnav report --measure."
+MEASURE_WITH_CHART = "Pass the chart too, which cannot be made again: ln.report(…, objective=objective, chart=chart)."
 
 _WIDTH = 100  # columns of a printed report
 _INDENT = 26  # of these are level and name

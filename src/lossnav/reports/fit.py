@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lossnav.coordinates import Array
+from lossnav.reports.digits import rounding
 from lossnav.reports.subject import Subject
-
-_ROUNDING = 1e-6  # of the loss, relative: its error in float32, which a second difference divides by h^2
 
 
 class Fit(NamedTuple):
@@ -33,7 +32,7 @@ class Fit(NamedTuple):
 
 
 def fitted(subject: Subject) -> Fit | None:
-    """Fit quadratics through about 3^k and 5^k points around the centre; None where there are too few.
+    """Fit quadratics through about 3^k and 5^k points around the centre; None where there are too few of either.
 
     Least squares; the narrower one is the answer, and its distance from the wider one a part of the error.
     """
@@ -42,7 +41,7 @@ def fitted(subject: Subject) -> Fit | None:
     k = subject.places.shape[1]
     order = np.argsort(subject.distances, kind="stable")
     terms = 1 + k + k * (k + 1) // 2
-    made = []
+    made, used = [], []
     for points in (3**k, 5**k):
         reach = subject.distances[order[min(points, len(order)) - 1]] * (1 + 1e-9)
         inside = np.flatnonzero(subject.distances <= reach)  # those at the same distance too: a fit knows no order
@@ -52,10 +51,12 @@ def fitted(subject: Subject) -> Fit | None:
         if hessian is None:
             return None
         made.append(hessian)
+        used.append(len(inside))
+    if used[0] == used[1]:
+        return None  # nothing says how far it is off
     near, wide = made
     step = np.abs(subject.places[order[1 : 3**k]]).max()
-    scale = float(np.abs(subject.losses[order[: 3**k]]).max())
-    error = float(np.abs(np.linalg.eigvalsh(near - wide)).max()) + _ROUNDING * scale / step**2
+    error = float(np.abs(np.linalg.eigvalsh(near - wide)).max()) + 2 * rounding(subject) / step**2
     return Fit(near, error)
 
 

@@ -22,6 +22,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield _still(subject)
     yield from _buffers(subject)
     yield from _train_mode(subject)
+    yield from _random_numbers(subject)
     yield from _batch_norm(subject)
 
 
@@ -153,17 +154,23 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
         elif subject.surface is not None and not subject.is_function:
             yield _own_buffers(subject)
         return
-    names, places = [*said["moved"]], [point["at"] for point in said["points"]]
-    some = _some(names)
-    values = {"moved": names, "others": said["others"], "places": places}
+    names, places = _read_and_moved(subject), [point["at"] for point in said["points"]]
+    unread = [name for name in said["moved"] if name not in names]
+    values = {"moved": names, "unread": unread, "others": said["others"], "places": places}
+    instead = f" Statistics of BatchNorm are {_instead(subject)}." if subject.objective.get("buffers_unread") else ""
+    if unread and not names:
+        what = f"what differs in their buffers ({len(unread)}) are statistics of BatchNorm"
+        words = f"{len(places)} checkpoints lie on the chart, and {what}, {_instead(subject)}: none is interpolated."
+        yield Finding("buffers", "ok", words, values=values)
+        return
     if not names:
-        yield Finding(
-            "buffers", "ok", "The buffers are those of the chart's centre, not of the objective, at every point.",
-            values=values,
-        )  # fmt: skip
+        words = f"The buffers are those of the chart's centre, not of the objective, at every point.{instead}"
+        yield Finding("buffers", "ok", words, values=values)
         return
     where = f"{len(places)} checkpoints lie on the chart, each with its own buffers, and {len(names)} of these differ"
-    moves = f"{where} ({some}): between them they are interpolated as the weights are (integers: the nearest)"
+    if unread:
+        where += f" beside the statistics of BatchNorm, {_instead(subject)}"
+    moves = f"{where} ({_some(names)}): between them they are interpolated as the weights are (integers: the nearest)"
     points = np.zeros((0, len(places[0]))) if subject.surface is None else subject.places
     if points.shape[1] != len(places[0]):  # a slice of the chart
         points = np.zeros((0, len(places[0])))
@@ -171,14 +178,36 @@ def _buffers(subject: Subject) -> Iterator[Finding]:
     if not outside:
         yield Finding("buffers", "ok", f"{moves}.", values=values)
         return
+    remedy = (
+        'bn="recompute" makes BatchNorm statistics anew at every point.'
+        if _has_statistics_of_batch_norm(subject)
+        else ""
+    )
     yield Finding(
         "buffers",
         "note",
         f"{moves}. {outside:,} of {count:,} points lie outside, where buffers are held at the nearest point between "
         "checkpoints (an extrapolated variance could be negative), so the weights move on alone.",
-        'Read the ends of the picture with care; bn="recompute" makes BatchNorm statistics anew at every point.',
+        f"Read the ends of the picture with care{'; ' if remedy else '.'}{remedy}",
         values | {"outside": outside},
     )
+
+
+def _read_and_moved(subject: Subject) -> list[str]:
+    """Buffers that differ between the checkpoints on the chart and are looked at: not what BatchNorm makes anew."""
+    unread = set(subject.objective.get("buffers_unread") or ())
+    return [name for name in subject.chart.get("buffers", {}).get("moved", ()) if name not in unread]
+
+
+def _instead(subject: Subject) -> str:
+    """Where the statistics come from that BatchNorm uses in place of its buffers."""
+    anew = subject.objective.get("bn") == "recompute"
+    return "made anew from the data at every point" if anew else "those of each batch"
+
+
+def _has_statistics_of_batch_norm(subject: Subject) -> bool:
+    """Whether the model has BatchNorm layers whose running statistics are looked at."""
+    return subject.objective.get("bn", "frozen") == "frozen" and bool((subject.layers or {}).get("batch_norms"))
 
 
 def _own_buffers(subject: Subject) -> Finding:
@@ -190,9 +219,15 @@ def _own_buffers(subject: Subject) -> Finding:
         return unknown("buffers", because, "Evaluate it with this version of lossnav.", values)
     if not count:
         return Finding("buffers", "ok", "The model has no buffers.", values=values)
-    anew = " (statistics of BatchNorm are made anew)" if subject.objective.get("bn") == "recompute" else ""
-    stay = _plural(count, "buffer stays", "buffers stay")
-    said = f"The model's {count} {stay} the objective's own at every point{anew}."
+    unread = len(subject.objective.get("buffers_unread") or ())
+    values |= {"unread": unread}
+    if unread == count:
+        are = _plural(count, "buffer is a statistic", "buffers are statistics")
+        said = f"The model's {count} {are} of BatchNorm, {_instead(subject)}."
+        return Finding("buffers", "ok", said, values=values)
+    stay = _plural(count - unread, "buffer stays", "buffers stay")
+    beside = f" Its {unread} others are statistics of BatchNorm, {_instead(subject)}." if unread else ""
+    said = f"The model's {count - unread} {stay} the objective's own at every point.{beside}"
     return Finding("buffers", "ok", said, values=values)
 
 
@@ -202,20 +237,63 @@ def _in_training(subject: Subject) -> bool:
 
 def _train_mode(subject: Subject) -> Iterator[Finding]:
     """Of an objective in train mode: that it is one, and which draw of its noise is shown."""
+    if not _in_training(subject):
+        return
+    seed, draws = subject.objective.get("seed"), subject.objective.get("draws")
+    if seed is None:
+        because = "the network is in train mode, and the surface does not say by which seed its noise was drawn."
+        yield unknown("train mode", because, "Evaluate it with this version of lossnav.")
+        return
+    said = "The loss is that of the network in train mode, as training lowers it."
+    do = "Leave mode= out for the network in use"
+    if draws is False:
+        said += " No random numbers are drawn there."
+        yield Finding("train mode", "note", said, f"{do}.", {"seed": seed, "draws": False})
+        return
+    noise = "What is drawn at random (dropout)" if draws else "What is drawn at random, if something is,"
+    yield Finding(
+        "train mode",
+        "note",
+        f"{said} {noise} is one draw, of seed {seed}, the same at every point; the network in use, without it, has "
+        "another loss.",
+        f"{do}; another seed= shows how much the draw matters.",
+        {"seed": seed, "draws": draws},
+    )
+
+
+def _random_numbers(subject: Subject) -> Iterator[Finding]:
+    """Of an objective in eval mode: whether its loss draws random numbers all the same, and by which seed."""
     if _in_training(subject):
-        seed = subject.objective.get("seed")
-        if seed is None:
-            because = "the network is in train mode, and the surface does not say by which seed its noise was drawn."
-            yield unknown("train mode", because, "Evaluate it with this version of lossnav.")
+        return
+    draws, seed = subject.objective.get("draws"), subject.objective.get("seed")
+    if draws is None or seed is None:
+        because = "the surface does not say whether the loss draws random numbers, and by which seed."
+        yield unknown("random numbers", because, "Evaluate it with this version of lossnav.")
+        return
+    values = {"draws": draws, "seed": seed}
+    if not draws:
+        said = "The loss draws no random numbers from the generators of torch, NumPy and Python."
+        yield Finding("random numbers", "ok", said, values=values)
+        return
+    such = "" if subject.is_function else " (dropout that is always on, a latent that is sampled)"
+    found = subject.facts.get("redrawn") or {}
+    where = f"The loss draws random numbers where it is evaluated{such}"
+    another = "may be another"
+    if found:
+        values |= dict(found)
+        if not float(found["change"]):
+            said = f"{where}, but with seed {found['seed']} in place of {seed} it is the same at the centre."
+            yield Finding("random numbers", "ok", said, values=values)
             return
-        yield Finding(
-            "train mode",
-            "note",
-            "The loss is that of the network in train mode, as training lowers it. What is drawn at random (dropout) "
-            f"is one draw, of seed {seed}, the same at every point; the network in use, without it, has another loss.",
-            "Leave mode= out for the network in use; another seed= shows how much the draw matters.",
-            {"seed": seed},
-        )
+        another = f"is another: by {abs(float(found['change'])):.2g} at the centre with seed {found['seed']}"
+    yield Finding(
+        "random numbers",
+        "note",
+        f"{where}: the picture is that of one draw, of seed {seed}, the same at every point, and of another seed it "
+        f"{another}.",
+        f"Look at other seeds (seed={int(seed) + 1}), or let the loss be a mean over many draws.",
+        values,
+    )
 
 
 def _batch_norm(subject: Subject) -> Iterator[Finding]:
@@ -228,7 +306,7 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
     values |= {"own_statistics": own, "other_statistics": others}
     if policy == "batch" and layers + own:
         seen = (
-            "" if depends is None else f" (in other batches that of the same samples differs by {float(depends):.1%})"
+            "" if depends is None else f" (in other batches that of the same samples differs by {_of_spread(depends)})"
         )
         yield Finding(
             "batch norm",
@@ -242,7 +320,7 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "batch norm",
             "warning",
-            f"The loss of a sample depends on its batch: in other company it differs by {float(depends):.1%}, so "
+            f"The loss of a sample depends on its batch: in other company it differs by {_of_spread(depends)}, so "
             "something takes statistics of the batch, or draws random numbers.",
             "Look for track_running_stats=False, F.batch_norm(training=True), or dropout that is always on.",
             values,
@@ -267,9 +345,16 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
             "Say how long the batches were, or let the layers keep statistics (track_running_stats=True).",
             values,
         )
+    elif others and not layers and _in_training(subject):
+        yield unknown(
+            "batch norm",
+            f"{others} {_plural(others, 'layer has', 'layers have')} running statistics and "
+            f"{_plural(others, 'is', 'are')} no BatchNorm: what it uses in train mode is not seen.",
+            "Look at its forward pass.",
+            values,
+        )
     elif not layers + others:
-        said = "The model has no layer that keeps statistics of the data, such as BatchNorm."
-        yield Finding("batch norm", "ok", said, values=values)
+        yield _without_statistics(subject, values)
     elif policy == "recompute" and not others:
         yield Finding(
             "batch norm",
@@ -282,6 +367,35 @@ def _batch_norm(subject: Subject) -> Iterator[Finding]:
         yield _frozen(subject, policy, layers, others, values)
 
 
+def _of_spread(depends: Any) -> str:
+    part = float(depends)
+    return f"{part:.1%} of their spread" if part < float("inf") else "more than the samples differ at all"
+
+
+def _without_statistics(subject: Subject, values: dict[str, Any]) -> Finding:
+    """Of a model without BatchNorm and running statistics by their usual names: what of it may be statistics yet."""
+    none = "the model has no BatchNorm, and no layer with buffers named running_mean or running_var"
+    if not subject.objective.get("buffers", 1):
+        return Finding("batch norm", "ok", f"{none[0].upper()}{none[1:]}: it has no buffers at all.", values=values)
+    own = (subject.layers or {}).get("own_buffers")
+    if own is None:
+        because = f"{none}, but what its other buffers are the surface does not say."
+        return unknown("batch norm", because, "Evaluate it with this version of lossnav.", values)
+    values |= {"own_buffers": dict(own)}
+    if not own["tensors"]:
+        said = f"{none[0].upper()}{none[1:]}, and no floating-point buffers of its own that could be statistics."
+        return Finding("batch norm", "ok", said, values=values)
+    many = f"{own['tensors']} floating-point {_plural(own['tensors'], 'buffer', 'buffers')} of its own"
+    names = ", ".join(own["names"]) + (", …" if own["tensors"] > len(own["names"]) else "")
+    return unknown(
+        "batch norm",
+        f"{none}, but {many} ({names}), and whether these are statistics of the data is not seen. If they are, they "
+        "stay as they are while the weights move.",
+        "Look at what the model keeps there: constants do no harm.",
+        values,
+    )
+
+
 def _frozen(subject: Subject, policy: str, layers: int, others: int, values: dict[str, Any]) -> Finding:
     """Of statistics that do not follow the weights: whose they are."""
     count = others if policy == "recompute" else layers + others
@@ -290,7 +404,7 @@ def _frozen(subject: Subject, policy: str, layers: int, others: int, values: dic
     do = "Read the rise far from the centre with care: the weights alone move."
     if policy != "recompute" and layers:
         do = 'Compare with bn="recompute" where the rise far from the centre matters.'
-    if subject.chart.get("buffers", {}).get("moved"):
+    if _read_and_moved(subject):
         return Finding(
             "batch norm",
             "note",

@@ -11,7 +11,8 @@ import numpy as np
 from lossnav.intervals import UNSEEN, Interval, interval_of, recorded, rounding_of, spread_at
 from lossnav.relief import Pit, pits
 from lossnav.reports import thresholds
-from lossnav.reports.findings import MEASURE, Finding, unknown
+from lossnav.reports.digits import arithmetic, precision_of
+from lossnav.reports.findings import Finding, unknown
 from lossnav.reports.subject import Subject
 from lossnav.surface import OK
 
@@ -19,8 +20,6 @@ MOST_PITS = 40_000  # points of a surface up to which pits are looked for: Pytho
 
 _PAIRED = 200  # pits whose depth is held against kept samples
 _INTERVALS = 50  # points whose intervals are looked at
-
-_UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-9, "float16": 2.0**-11}
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -223,7 +222,7 @@ def _noise(subject: Subject) -> Finding:
             f"{error:.2g}: the samples are the same at all points, which mostly gives less. Other samples may give "
             "another shape there."
         )
-        do = f"{MEASURE[:-1]}, which has it sample by sample; or keep_samples=True."
+        do = f"{subject.how_to_measure[:-1]}, which has it sample by sample; or keep_samples=True."
         return unknown("noise", because, do, values)
     if subject.is_subset:
         sure = f"at least {_least_error(subject):.2g} (the errors at its ends differ by that)"
@@ -312,8 +311,8 @@ def _ripples(subject: Subject) -> Finding:
     values: dict[str, Any] = {"pits": len(found), "deepest": deepest, "deepest_se": error}
     values["paired"] = min(len(found), _PAIRED) if subject.has_samples else len(_measured_pits(subject))
     many = f"{len(found)} local minima" if len(found) > 1 else "One local minimum"
-    arithmetic = _arithmetic(subject)
-    rounding = 0.0 if arithmetic is None else arithmetic[0]
+    known_error = arithmetic(subject)
+    rounding = 0.0 if known_error is None else known_error[0]
     shallow = sum(not pit.depth > rounding for pit, *_ in found)
     values |= {"rounded": shallow}
     if shallow == len(found):
@@ -344,7 +343,10 @@ def _ripples(subject: Subject) -> Finding:
             "which mostly gives less. Other samples may have none there."
         )
         return unknown(
-            "ripples", because, f"{MEASURE[:-1]}, which has them sample by sample; or keep_samples=True.", values
+            "ripples",
+            because,
+            f"{subject.how_to_measure[:-1]}, which has them sample by sample; or keep_samples=True.",
+            values,
         )
     which = f"{len(unsure)} of them" if len(found) > 1 else "and it is"
     return Finding(
@@ -383,33 +385,13 @@ def _errors_of_pits(subject: Subject, found: list[tuple[Pit, int, int]]) -> list
 # ---------------------------------------------------------------------- rounding
 
 
-def _arithmetic(subject: Subject) -> tuple[float, str] | None:
-    """How far the loss is off by computing, and how that is known; None where the digits are not."""
-    engine, measured = subject.attrs.get("engine", {}), subject.facts.get("rounding", {})
-    dtype, asked = subject.objective.get("dtype"), engine.get("precision", "native")
-    precision = dtype if asked in ("native", None) else asked
-    if precision not in _UNITS or not len(subject.losses):
-        return None
-    level = float(np.abs(subject.losses[subject.middle]).max())
-    plan_error = float(engine["plan_error"]) if "plan_error" in engine else None
-    if measured.get("error") is not None and precision != "float64":  # which nothing wider was held against
-        return float(measured["error"]), f"against float64 at {measured['points']} points"
-    if plan_error is not None and precision != dtype:
-        return plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
-    error, how = _UNITS[precision] * thresholds.ROUNDINGS * level, f"estimated by the digits of {precision}"
-    if plan_error is not None and plan_error * level > error:
-        error, how = plan_error * level, f"the plan's largest at its probes, {plan_error:.1g} of the loss"
-    return error, how
-
-
 def _rounding(subject: Subject) -> Finding:
     """The error of computing against the relief of the middle."""
-    engine, found = subject.attrs.get("engine", {}), _arithmetic(subject)
-    dtype, asked = subject.objective.get("dtype"), engine.get("precision", "native")
-    precision = dtype if asked in ("native", None) else asked
+    engine, found = subject.attrs.get("engine", {}), arithmetic(subject)
+    dtype, precision = subject.objective.get("dtype"), precision_of(subject)
     if found is None:
         what = f"{precision} is no precision whose digits are known" if precision else "it does not say its dtype"
-        return unknown("precision", f"{what}.", MEASURE, {"precision": precision})
+        return unknown("precision", f"{what}.", subject.how_to_measure, {"precision": precision})
     (error, how), relief = found, subject.relief
     values: dict[str, Any] = {"precision": precision, "dtype": dtype, "relief": relief, "error": error}
     values |= {"plan_error": engine.get("plan_error"), "measured": bool(subject.facts.get("rounding"))}

@@ -12,6 +12,8 @@ from lossnav.reports import thresholds
 from lossnav.reports.findings import Finding, Level, unknown
 from lossnav.reports.subject import Subject
 
+_ROUNDED = 1e-6  # relative: losses that differ by no more are the same in float32
+
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Say what of a path its picture shows."""
@@ -124,20 +126,32 @@ def _shadow(subject: Subject) -> Finding:
         because = "the loss was not evaluated along the path."
         return unknown("shadow", because, "Evaluate it: ln.evaluate_trajectory(objective, chart, trajectory).")
     itself, below = (subject.path[name].values.astype(np.float64) for name in ("loss", "loss_projected"))
-    known = np.isfinite(itself) & np.isfinite(below) & (itself > 0) & (below > 0)
+    known = np.isfinite(itself) & np.isfinite(below)
     if not known.any():
-        because = "the loss is positive and finite both at a snapshot and at its shadow nowhere: there is no factor."
+        because = "the loss is finite both at a snapshot and at its shadow nowhere."
         return unknown("shadow", because, "Compare the variables loss and loss_projected of the path themselves.")
-    factors = np.exp(np.abs(np.log(itself[known] / below[known])))
-    factor = float(np.median(factors))
-    values = {"median_factor": factor, "largest_factor": float(factors.max()), "snapshots": int(known.sum())}
+    apart, span = np.abs(itself - below)[known], float(np.ptp(itself[known]))
+    middle = float(np.median(apart))
+    part = middle / span if span > 0 else math.inf if middle > _ROUNDED * float(np.abs(itself[known]).max()) else 0.0
+    values = {
+        "median": middle,
+        "largest": float(apart.max()),
+        "range": span,
+        "part": part,
+        "snapshots": int(known.sum()),
+    }
     some = "" if known.all() else f", of {known.sum()} of {len(known)} snapshots"
-    said = f"The loss at a snapshot and at its shadow on the plane differ by a factor {factor:.3g} (median{some})"
-    if factor > thresholds.SHADOW_LOSS:
+    of = (
+        f"{part:.0%} of the range of losses along the path ({span:.3g})"
+        if span > 0
+        else "and along the path not at all"
+    )
+    said = f"The loss at a snapshot and at its shadow on the plane differ by {middle:.3g} (median{some}), {of}"
+    if part > thresholds.SHADOW_LOSS:
         return Finding(
             "shadow",
             "warning",
-            f"{said}, at most {factors.max():.3g}: the ground under the path is not the loss of the run.",
+            f"{said}, at most by {apart.max():.3g}: the ground under the path is not the loss of the run.",
             "Read the loss of the run off its own curve (the path's variable loss), not off the surface.",
             values,
         )

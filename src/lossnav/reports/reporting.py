@@ -57,7 +57,7 @@ def report(
         Of the surface, to measure by; what is measured is kept in the run's group ``report``.
     chart : Chart, optional
         Of the surface; by default made again from its recipe or the directions that were kept. Where that cannot be,
-        only what is of the centre alone is measured.
+        only what is of the centre alone is measured, where the objective is there, and the lines of the rest say so.
     measure : bool
         Measure with the objective of the run's own SPEC, made again.
     seed : int
@@ -104,6 +104,8 @@ def report(
             f"Beside a surface lies {nouns.described(wrong[0])}, and only datasets do. Name what it is: "
             "ln.report(surface, objective=objective, chart=chart)."
         )
+    if not isinstance(subject, xr.Dataset):
+        nouns.require_run(subject)
     place = None if isinstance(subject, xr.Dataset) else subject
     found = [*(_opened(place) if place is not None else [subject]), *beside]
     about = Subject.of(found)

@@ -19,6 +19,7 @@ from lossnav.errors import NotASurfaceError, OptionError, SchemaTooNewError
 from lossnav.files import SURFACE_SCHEMA, TRAJECTORY_SCHEMA
 from lossnav.groups import require_path
 from lossnav.reports import thresholds
+from lossnav.reports.findings import MEASURE, MEASURE_WITH_CHART
 from lossnav.samples import LOSS, WEIGHT
 from lossnav.surface import OK, of_one_seed, points_of, validate
 
@@ -102,7 +103,7 @@ class Subject:
         return "layers" in objective and objective["layers"] is None
 
     @property
-    def layers(self) -> Mapping[str, int] | None:
+    def layers(self) -> Mapping[str, Any] | None:
         """How many layers of which kind the model has; None where that is not known."""
         return self.objective.get("layers")
 
@@ -138,6 +139,11 @@ class Subject:
     def facts(self) -> Mapping[str, Any]:
         """What was measured at the centre for a report; empty where nothing was."""
         return {} if self.measured is None else self.measured.attrs
+
+    @property
+    def how_to_measure(self) -> str:
+        """What to type so that what needs the objective is measured; with the chart where it could not be had."""
+        return MEASURE_WITH_CHART if self.facts.get("without_chart") else MEASURE
 
     @property
     def is_subset(self) -> bool:
@@ -280,6 +286,21 @@ class Subject:
         """How far the loss rises in the middle of the picture."""
         low, high = self.ends_of_middle
         return float(self.losses[high] - self.losses[low])
+
+    @cached_property
+    def reach(self) -> float | None:
+        """How far the middle of the picture reaches from the centre, in the parameters; None where not known."""
+        gram = self.facts.get("center", {}).get("gram")
+        return self.reach_by(None if gram is None else np.asarray(gram, np.float64))
+
+    def reach_by(self, gram: Array | None) -> float | None:
+        """The same by inner products of the basis, (k, k); by default those that the chart says."""
+        gram = gram_of(self.chart) if gram is None else gram
+        if gram is None or not len(self.losses) or gram.shape != (self.places.shape[1],) * 2:
+            return None
+        places = self.places[self.middle]
+        reach = float(np.sqrt(np.einsum("ni,ij,nj->n", places, gram, places).clip(0.0).max()))
+        return reach if math.isfinite(reach) and reach > 0 else None
 
     @cached_property
     def center_loss(self) -> float | None:

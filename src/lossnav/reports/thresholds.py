@@ -33,7 +33,7 @@ VERY_UNEQUAL = 10.0
 """Ratio of lengths from which it is a hundred times: the shape of the valley is one of the units."""
 
 ONE_TENSOR = 0.9
-"""Part of a direction's squared length in one tensor of three or more, from which it is a picture of that tensor."""
+"""Part of a direction's squared length in one tensor of several, from which it is a picture of that tensor."""
 
 RADIAL = 0.5
 """|cosine| of a direction with the weights themselves, from which it mostly makes them longer or shorter."""
@@ -56,18 +56,20 @@ ROUNDINGS = 8
 # ---------------------------------------------------------------------- the centre
 
 NOT_A_MINIMUM = 0.01
-"""Part of the loss by which it can be lowered near the centre, from which this is no minimum: more than rounding,
-more than the last steps of a training give."""
+"""Part of the rise in the middle of the picture by which the loss can be lowered near the centre, from which this is no
+minimum of what is drawn: in a bowl, a bottom that lies a tenth of the middle away. Of the loss's own size it is no
+part: a constant added to a loss changes no minimum."""
 
 NOT_QUITE = 0.001
-"""The same, worth a note."""
+"""The same, worth a note: below it, a fall is less than the width of a line in the picture. Losses of networks that fit
+every sample fall for ever, by ever less."""
+
+OF_THE_SPREAD = 0.01
+"""Part of the standard deviation of single samples' losses by which the mean can be lowered, from which there is a note
+though the picture is too high to show it: of a network that is not trained it is a good part."""
 
 DRAWN = 0.1
 """Part of the gradient's norm out of the picture up to which the way down is drawn in it: half a percent shorter."""
-
-UNSEEN = 0.001
-"""Part of the relief of the middle below which such a fall is less than the width of a line in the picture: no more
-than a note. Losses of networks that fit every sample fall for ever, by ever less."""
 
 SADDLE = 0.01
 """-lambda_min / lambda_max from which a centre that is drawn convex is called a saddle. Li et al. 2018, Fig. 7, draw
@@ -88,7 +90,8 @@ RESCALED = 0.001
 directions follow to rounding, or they do not, by a part that grows with the factor."""
 
 SAME_LOSS = 1e-4
-"""Relative difference of the losses of two networks that compute the same but for rounding in float32."""
+"""Difference of the losses of two networks that compute the same but for rounding in float32, as a part of what losses
+differ by: over the samples, or where all weights shrink by a tenth."""
 
 # ---------------------------------------------------------------------- paths
 
@@ -113,9 +116,9 @@ than a quarter of the path's variation is not drawn."""
 OFF_PLANE = 0.2
 """The same, worth a note."""
 
-SHADOW_LOSS = 2.0
-"""Factor between the loss at a snapshot and at its shadow (median), from which the ground under the path is not the
-path's."""
+SHADOW_LOSS = 0.5
+"""Difference between the loss at a snapshot and at its shadow (median), as a part of the range of losses along the
+path, from which the ground under the path is not the path's."""
 
 GROWTH = 0.5
 """Part of a path's variation that is a change of the weights' norm, from which that is what the path shows."""

@@ -5,9 +5,9 @@ One part after the other, each a few passes over the data; after Ctrl-C what is 
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossnav import __version__, curvature, directions, rng
+from lossnav import __version__, curvature, directions, rng, turns
 from lossnav import params as algebra
 from lossnav.calling import BATCH_NORMS, FunctionPasses
 from lossnav.charts import Chart, meet
@@ -28,6 +28,7 @@ from lossnav.files import Place
 from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
 from lossnav.progress import Progress
+from lossnav.reports.center import step_length
 from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.reports.measuring.twins import rescaled_twin
 from lossnav.reports.noise import pits_of
@@ -38,6 +39,7 @@ from lossnav.surface import differences, jsonable
 _TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
 _AT_ONCE = 4  # vectors a pass: their products are held beside the weights
 _MOST_PITS = 6  # whose depth is measured sample by sample: two passes each
+_STEPS, _SHORTER = 3, 8.0  # against the gradient, and how much shorter each is than the one before
 _CHECKED = 5  # points at which the arithmetic is held against float64
 
 
@@ -61,7 +63,8 @@ def measure(
     objective : Objective, optional
         By default made again from where the surface says it came from.
     chart : Chart, optional
-        By default made again; where that cannot be, only what is of the centre alone is measured.
+        By default made again; where that cannot be, only what is of the centre alone is measured, and where the
+        objective is not at the centre, only what is of no point.
     place : path, fsspec URL or zarr store, optional
         Of the surface: directions that were kept lie beside it.
     seed, probes, limit, progress
@@ -74,7 +77,7 @@ def measure(
 
     Raises
     ------
-    OptionError, PlanMismatchError, ChartError
+    OptionError, PlanMismatchError
         If there is no objective, or it or the chart is another one.
     Interrupted
         After Ctrl-C, with the dataset as far as it is.
@@ -92,13 +95,12 @@ def measure(
         raise PlanMismatchError(
             "The objective is not the one of the surface:\n  " + "\n  ".join(different) + "\nPass that one."
         )
+    without = ""
     if chart is None:
         try:
             chart = chart_of(subject.attrs, objective, place)
         except ChartError as error:
-            if algebra.fingerprint(objective.params) != subject.chart.get("center"):
-                raise ChartError(f"{error} Or pass it to the report: chart=.") from error
-            chart = None  # then all that is of the centre alone
+            without = str(error)  # then all that is of the centre alone, or of no point, is measured
     elif jsonable(chart.describe()) != subject.chart:
         raise PlanMismatchError("The chart is not the one of the surface. Pass that one, or leave out chart=.")
     measuring = _Measuring(subject, objective, chart, seed, probes, limit, progress)
@@ -112,6 +114,7 @@ def measure(
         "seed": seed,
         "probes": probes,
         "limit": limit,
+        **({"without_chart": without} if without else {}),
     }
 
     def made() -> xr.Dataset:
@@ -160,6 +163,8 @@ class _Measuring:
             self.batches, self.center, self.ends, self.trace, self.others,
             self.step, self.pairs, self.rounding, self.twin,
         )  # fmt: skip
+        if chart is None and not same:
+            self.parts = (self.batches,)  # the centre cannot be reached
         self._gradient: Tensor | None = None
         self._exact: Objective | None = None
         self._inexact = False
@@ -168,7 +173,7 @@ class _Measuring:
     # ------------------------------------------------------------------ the parts
 
     def batches(self) -> None:
-        """BatchNorm layers, and whether the loss of a sample depends on its batch."""
+        """BatchNorm layers, whether the loss of a sample depends on its batch, and what another draw changes."""
         passes = self.here._pass
         modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
         if modules:
@@ -176,6 +181,12 @@ class _Measuring:
         exact = self.exact()  # of losses near zero, single precision leaves half a digit
         self.found["batch_dependence"] = batch_dependence(self.here if exact is None else exact)
         self.passes += 2
+        if self.here.draws and self.here.mode != "train":
+            again = copy.copy(self.here)
+            again.seed = self.here.seed + 1
+            loss, other = (each.evaluate(each.params)["loss"] for each in (self.here, again))
+            self.found["redrawn"] = {"seed": again.seed, "change": other - loss}
+            self.passes += 2
 
     def center(self) -> None:
         """Loss, gradient and in-plane curvature; and whether the directions lead along the weights."""
@@ -218,8 +229,7 @@ class _Measuring:
         if self._hessian.size == 1:
             self.found["center"] |= self._only()
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LossnavWarning)  # how sure they are is said beside them
+        with turns.hiding(LossnavWarning):  # how sure they are is said beside them
             pairs = curvature.top_eigenpairs(
                 self.here,
                 which="both",
@@ -274,14 +284,31 @@ class _Measuring:
         }
 
     def step(self) -> None:
-        """What a step of 1/λmax against the gradient gives, sample by sample."""
-        largest = self.found["center"].get("lambda_max")
-        if self._gradient is None or largest is None or not largest > 0 or not math.isfinite(largest):
+        """What a step against the gradient gives, sample by sample; a shorter one where that is far less than promised.
+
+        The promise is of a loss as curved along the way as it is at the centre.
+        """
+        if self._gradient is None:
             return
-        moved = algebra.combine(self.here.params, [-1 / largest], [self._hessian.to_params(self._gradient)])
-        fall, error = difference(self.here, self.here.params, moved)
-        self.passes += 2
-        self.found["step"] = {"length": 1 / largest, "fall": fall, "error": error}
+        norm, largest = self.found["center"]["gradient_norm"], self.found["center"].get("lambda_max")
+        gram = self.found["center"].get("gram")
+        reach = self.subject.reach_by(None if gram is None else np.asarray(gram))
+        length = step_length(norm, largest, reach)
+        if length is None:
+            return
+        best: dict[str, Any] | None = None
+        for _ in range(_STEPS):
+            moved = algebra.combine(self.here.params, [-length], [self._hessian.to_params(self._gradient)])
+            fall, error = difference(self.here, self.here.params, moved)
+            self.passes += 2
+            if math.isfinite(fall) and (best is None or fall > best["fall"]):
+                best = {"length": length, "fall": fall, "error": error}
+            promised = length * norm**2 * (1 - max(largest, 0.0) * length / 2)
+            if fall > promised / 2:
+                break
+            length /= _SHORTER
+        if best is not None:
+            self.found["step"] = best
 
     def pairs(self) -> None:
         """Standard errors of differences of the picture's losses, sample by sample."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,6 +15,8 @@ from lossnav.contrasts import ratio
 from lossnav.errors import DataError, LossnavError
 from lossnav.measures import single_terms
 from lossnav.objective import Objective
+
+_DIGITS = 8  # units in the last place that the loss of a sample is off by
 
 
 def single_losses(
@@ -53,12 +56,15 @@ def difference(
 
 
 def batch_dependence(objective: Objective) -> float | None:
-    """How far the loss of a sample depends on the others in its batch: the mean change, as a part of the mean loss.
+    """How far the loss of a sample depends on the others in its batch: the mean change, as a part of their spread.
 
-    Every other sample is evaluated without those between. None where that cannot be asked: the loss hides single
-    samples, there is one, or BatchNorm statistics are made of all the data anyway.
+    Every other sample is evaluated without those between. Their spread is the mean distance of the losses from their
+    mean, to which a constant adds nothing; what may be rounding counts for nothing. None where that cannot be asked:
+    the loss hides single samples, there are few, random numbers are drawn (others for other batches), or BatchNorm
+    statistics are made of all the data anyway.
     """
-    found = None if objective.bn == "recompute" else single_losses(objective, objective.params)
+    skipped = objective.bn == "recompute" or objective.draws
+    found = None if skipped else single_losses(objective, objective.params)
     if found is None or objective.batches is None or len(found[0]) < 4:
         return None
     whole, weights = found
@@ -70,6 +76,11 @@ def batch_dependence(objective: Objective) -> float | None:
         return None
     if part is None:
         return None
-    change = (part[0] - whole[::2]).abs().sum() / weights[::2].sum()
-    level = whole.abs().sum() / weights.sum()
-    return float(change / level) if float(level) else 0.0
+    total = weights.sum()
+    change = float((part[0] - whole[::2]).abs().sum() / weights[::2].sum())
+    mean = whole.sum() / total
+    spread = float((whole - mean * weights).abs().sum() / total)
+    digits = _DIGITS * torch.finfo(next(iter(objective.params.values())).dtype).eps
+    if change <= digits * float(whole.abs().sum() / total):
+        return 0.0
+    return change / spread if spread > 0 else math.inf

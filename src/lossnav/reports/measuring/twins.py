@@ -6,13 +6,14 @@ sharpness that differs between twins is none of the function.
 
 from __future__ import annotations
 
-import warnings
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
-from lossnav import curvature
+from lossnav import curvature, turns
 from lossnav.coordinates import Array
 from lossnav.errors import LossnavWarning
 from lossnav.objective import Objective
@@ -22,6 +23,7 @@ from lossnav.reports import thresholds
 FACTOR = 2.0
 
 _TRIED = 12  # pairs of layers, two passes each
+_DIGITS = 8  # units in the last place that a loss is off by
 _TOLERANCE, _LIMIT = 0.05, 100  # of the twin's largest eigenvalue
 
 
@@ -57,24 +59,23 @@ def rescaled_twin(
     ----------
     Dinh, Pascanu, S. Bengio, Y. Bengio 2017, "Sharp Minima Can Generalize For Deep Nets", theorem 2.
     """
-    tried, passes, loss = 0, 2, objective.evaluate(objective.params)["loss"]
+    center = objective.evaluate(objective.params)
+    tried, passes, loss = 0, 2, center["loss"]
     shrunk = {name: tensor * 0.9 for name, tensor in objective.params.items()}
     loss_shrunk = objective.evaluate(shrunk)["loss"]
+    allowed = _allowed(objective, center, loss_shrunk)
     for (first, scales), (second, divided) in _pairs(objective):
         factors = dict.fromkeys(scales, FACTOR) | dict.fromkeys(divided, 1 / FACTOR)
         moved = _scaled(objective.params, factors)
         passes, tried = passes + 1, tried + 1
         rescaled = objective.evaluate(moved)["loss"]
-        if not np.isclose(rescaled, loss, rtol=thresholds.SAME_LOSS, atol=0.0):
+        if not abs(rescaled - loss) <= allowed:
             continue
         passes += 1
-        if not np.isclose(
-            objective.evaluate(_scaled(shrunk, factors))["loss"], loss_shrunk, rtol=thresholds.SAME_LOSS, atol=0.0
-        ):
+        if not abs(objective.evaluate(_scaled(shrunk, factors))["loss"] - loss_shrunk) <= allowed:
             continue  # equal by chance
         twin = objective.around(moved)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LossnavWarning)
+        with turns.hiding(LossnavWarning):
             pairs = curvature.top_eigenpairs(twin, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
         before, after = curvature_of(objective), curvature_of(twin)
         change = None
@@ -92,6 +93,22 @@ def rescaled_twin(
             "picture_changes": change,
         }, passes + pairs.products
     return {"tried": tried}, passes
+
+
+def _allowed(objective: Objective, center: Mapping[str, float], shrunk: float) -> float:
+    """By how much the losses of networks that compute the same may differ: a part of what losses differ by at all.
+
+    The larger of the change where all weights shrink and the standard deviation of single samples, to neither of which
+    a constant adds anything; and the digits.
+    """
+    loss, error = center["loss"], center.get("loss_se", 0.0)
+    spread = error * math.sqrt(objective.samples or 1)
+    if objective.population and objective.samples:
+        spread /= math.sqrt(max(1 - objective.samples / objective.population, 1 / objective.samples))
+    changes = [abs(loss - shrunk), spread]
+    scale = max([change for change in changes if math.isfinite(change)], default=0.0)
+    eps = max(torch.finfo(tensor.dtype).eps for tensor in objective.params.values())
+    return thresholds.SAME_LOSS * scale + _DIGITS * eps * abs(loss)
 
 
 def _pairs(objective: Objective) -> Iterator[tuple[tuple[str, list[str]], tuple[str, list[str]]]]:
