@@ -70,7 +70,7 @@ class Direction(dict[str, Tensor]):
         """Return the same direction, its tensors shared."""
         return Direction(self, self.recipe, self.points)
 
-    def __mul__(self, factor: float) -> Direction:
+    def __mul__(self, factor: Any) -> Direction:
         """Return the direction that many times as long.
 
         One between checkpoints leads to them still: at 1 / factor. Any other is a direction that was given.
@@ -84,13 +84,13 @@ class Direction(dict[str, Tensor]):
 
     __rmul__ = __mul__
 
-    def __truediv__(self, divisor: float) -> Direction:
+    def __truediv__(self, divisor: Any) -> Direction:
         return self * (1.0 / divisor)
 
     def __neg__(self) -> Direction:
         return self * -1.0
 
-    def __add__(self, other: Mapping[str, Tensor]) -> Direction:
+    def __add__(self, other: Any) -> Direction:
         """Return the sum of two directions that lead to no checkpoint.
 
         Raises
@@ -112,7 +112,7 @@ class Direction(dict[str, Tensor]):
         _require_same(other, self)
         return Direction({name: tensor + other[name] for name, tensor in self.items()}, {"kind": "given"})
 
-    def __sub__(self, other: Mapping[str, Tensor]) -> Direction:
+    def __sub__(self, other: Any) -> Direction:
         if not isinstance(other, Mapping):
             return NotImplemented
         return self + (-other if isinstance(other, Direction) else {name: -tensor for name, tensor in other.items()})
