@@ -85,7 +85,8 @@ class Direction(dict[str, Tensor]):
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: Any) -> Direction:
-        return self * (1.0 / divisor)
+        factor: float = 1.0 / divisor
+        return self * factor
 
     def __neg__(self) -> Direction:
         return self * -1.0

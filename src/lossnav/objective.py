@@ -1324,11 +1324,6 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
     device = _DEVICE.get() if device is None else device
     if device is None:
         first = next(iter(model.parameters()), next(iter(model.buffers()), None))
-        if first is not None and first.device.type == "meta":
-            raise DeviceError(
-                "The model is on the meta device, where tensors have no values. Load its weights, or move it: "
-                "model.to_empty(device='cpu') and load_state_dict."
-            )
         return torch.device("cpu") if first is None else first.device
     try:
         resolved = torch.device(device)
