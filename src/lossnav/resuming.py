@@ -14,6 +14,7 @@ from lossnav.evaluation import evaluate
 from lossnav.files import Place, beside, is_local, is_there_file, is_url, name_of
 from lossnav.specs import rebuild
 from lossnav.surface import open_surface, put_together
+from lossnav.trust import Asked, require_trust
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart
@@ -25,11 +26,15 @@ def resume(
     store: Place,
     objective: Objective | None = None,
     *,
+    spec: str | None = None,
+    trust: bool | Asked = False,
     engine: Engine | None = None,
     progress: bool | None = None,
     on_update: Callable[[xr.Dataset], object] | None = None,
 ) -> xr.Dataset:
     """Go on with a run where it stopped, from its store alone.
+
+    A store is data: the code that it names as the origin of its objective is run only if you say so.
 
     Parameters
     ----------
@@ -37,6 +42,11 @@ def resume(
         What `evaluate` was given as ``store=``. A run that is complete is returned as it is.
     objective : Objective, optional
         Of the run. By default it is made of the SPEC on the command line that it came from.
+    spec : str, optional
+        That SPEC, given again: what the store names is not looked at. (What the zoo makes needs none.)
+    trust : bool or callable
+        Whether the code that the store names may be run, where it lies in the project of the working directory; a
+        function is asked with ``file:name``.
     engine : Engine, optional
         By default `Local` with the precision of the run.
     progress, on_update
@@ -51,6 +61,8 @@ def resume(
     ------
     NotASurfaceError
         If there is no surface.
+    UntrustedCodeError
+        If the store names code, and neither `objective`, `spec` nor `trust` says that it may be run.
     OptionError
         If it does not say what objective, chart or sampler it is of.
     ChartError
@@ -61,7 +73,7 @@ def resume(
     Examples
     --------
     >>> import lossnav as ln
-    >>> surface = ln.resume("run.zarr")  # doctest: +SKIP
+    >>> surface = ln.resume("run.zarr", spec="my_project.py:objective")  # doctest: +SKIP
     """
     surface = open_surface(store)
     said = surface.attrs
@@ -75,9 +87,10 @@ def resume(
             "there."
         )
     if objective is None:
-        objective = objective_of(said["objective"], store)
+        objective = objective_of(said["objective"], store, trust, spec=spec)
     objective = objective.moving_as(said["objective"])
-    sampler: Any = getattr(samplers, str(said["sampler"]["kind"]), None)
+    kind = said["sampler"]["kind"]
+    sampler: Any = {made.__name__: made for made in (samplers.Adaptive, samplers.Grid, samplers.Points)}.get(kind)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
     chart = chart_of(said, objective, store)
@@ -134,7 +147,9 @@ def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
     return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
 
 
-def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None) -> Objective:
+def objective_of(
+    said: Mapping[str, Any], store: Place, trust: bool | Asked = False, **elsewhere: str | None
+) -> Objective:
     """Build the objective of a surface from where it came from, with its subset.
 
     Parameters
@@ -143,6 +158,8 @@ def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None)
         ``surface.attrs["objective"]``.
     store : path, fsspec URL or zarr store
         To name it where the objective cannot be had.
+    trust : bool or callable
+        Whether code that the store names may be run (`lossnav.trust`). A ``spec`` in `elsewhere` is the user's word.
     **elsewhere : str or None
         ``spec``, ``checkpoint`` or ``data_root`` that are not where they were, or that the surface does not say.
 
@@ -150,6 +167,8 @@ def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None)
     ------
     OptionError
         If the surface does not say where.
+    UntrustedCodeError
+        If the surface names code that the user does not.
     SpecError, CheckpointError
         As `load_objective` does.
     """
@@ -158,7 +177,9 @@ def objective_of(said: Mapping[str, Any], store: Place, **elsewhere: str | None)
     if not origin.get("spec"):
         raise OptionError(
             f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
-            "with the same arguments, or pass the objective: ln.resume(store, objective)."
+            "with the same arguments, or pass the objective: ln.resume(store, objective), or its SPEC: --spec."
         )
+    if "spec" not in moved:
+        require_trust(str(origin["spec"]), store, trust)
     drawn = said.get("population"), said.get("samples"), said.get("subset_seed")
     return rebuild(origin, *drawn).moving_as(said)

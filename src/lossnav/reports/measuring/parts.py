@@ -61,7 +61,8 @@ def measure(
     subject : Subject
         With a surface.
     objective : Objective, optional
-        By default made again from where the surface says it came from.
+        By default made again from where the surface says it came from; where that is code, it is the caller who says
+        whether it may be run (`lossnav.trust`), and passes the objective.
     chart : Chart, optional
         By default made again; where that cannot be, only what is of the centre alone is measured, and where the
         objective is not at the centre, only what is of no point.
