@@ -20,12 +20,11 @@ from lossnav import __version__, curvature, directions, rng, turns
 from lossnav import params as algebra
 from lossnav.calling import BATCH_NORMS, FunctionPasses
 from lossnav.charts import Chart, meet
-from lossnav.charts.saved import open_chart
 from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
 from lossnav.curvature.products import Signs
 from lossnav.errors import ChartError, Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
-from lossnav.files import Place, beside, is_local, is_url
+from lossnav.files import Place
 from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
 from lossnav.progress import Progress
@@ -34,7 +33,7 @@ from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.reports.measuring.twins import rescaled_twin
 from lossnav.reports.noise import pits_of
 from lossnav.reports.subject import REPORT_SCHEMA, REPORT_VERSION, Subject
-from lossnav.resuming import objective_of
+from lossnav.resuming import chart_of, objective_of
 from lossnav.surface import differences, jsonable
 
 _TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
@@ -63,7 +62,8 @@ def measure(
     subject : Subject
         With a surface.
     objective : Objective, optional
-        By default made again from where the surface says it came from.
+        By default made again from where the surface says it came from; where that is code, it is the caller who says
+        whether it may be run (`lossnav.trust`), and passes the objective.
     chart : Chart, optional
         By default made again; where that cannot be, only what is of the centre alone is measured, and where the
         objective is not at the centre, only what is of no point.
@@ -99,9 +99,8 @@ def measure(
         )
     without = ""
     if chart is None:
-        kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:
-            chart = open_chart(subject.chart, objective, kept, subject.attrs.get("checkpoints"))
+            chart = chart_of(subject.attrs, objective, place)
         except ChartError as error:
             without = str(error)  # then all that is of the centre alone, or of no point, is measured
     elif jsonable(chart.describe()) != subject.chart:
