@@ -11,6 +11,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import subsets, views
+from lossnav.groups import open_group
 from test_cli import lossnav, lossnav_process
 
 PROJECT = """
@@ -249,6 +250,16 @@ def test_the_plane_of_a_training_run_and_the_run_on_it(project, net):
     assert drawn.returncode == 0, drawn.stderr
     resumed = lossnav("resume", "run.zarr", "--trust", cwd=project)
     assert resumed.returncode == 0, resumed.stderr
+    measured = lossnav("report", "run.zarr", "--measure", "--trust", "--limit", 20, "--json", cwd=project)
+    assert measured.returncode == 0, measured.stderr
+    kept = open_group(str(project / "run.zarr"), "report").attrs
+    assert np.shape(kept["slice"]["hessian"]) == (2, 2) if "slice" in kept else kept
+    (project / "training").rename(project / "elsewhere")
+    for verb in (("resume", "run.zarr"), ("report", "run.zarr", "--measure")):
+        gone = lossnav(*verb, "--trust", cwd=project)
+        assert gone.returncode == 1
+        assert "training" in gone.stderr and "Traceback" not in gone.stderr, gone.stderr
+    (project / "elsewhere").rename(project / "training")
     line = run(
         "net.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--trajectory", "training", "--grid", 5,
         "-o", "line.zarr", cwd=project,

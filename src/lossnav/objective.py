@@ -1327,6 +1327,8 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
         return torch.device("cpu") if first is None else first.device
     try:
         resolved = torch.device(device)
+        if resolved.type == "meta":
+            raise DeviceError("On the meta device tensors have no values. Leave device= out, or use 'cpu'.")
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

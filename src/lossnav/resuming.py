@@ -9,7 +9,7 @@ import xarray as xr
 
 from lossnav import samplers, views
 from lossnav.charts.saved import open_chart, require_same
-from lossnav.errors import OptionError
+from lossnav.errors import ChartError, CheckpointError, DirectionError, NotATrajectoryError, OptionError
 from lossnav.evaluation import evaluate
 from lossnav.files import Place, beside, is_local, is_there_file, is_url, name_of
 from lossnav.specs import rebuild
@@ -17,6 +17,7 @@ from lossnav.surface import open_surface, put_together
 from lossnav.trust import Asked, require_trust
 
 if TYPE_CHECKING:
+    from lossnav.charts import Chart
     from lossnav.engines import Engine
     from lossnav.objective import Objective
 
@@ -92,19 +93,51 @@ def resume(
     sampler: Any = {made.__name__: made for made in (samplers.Adaptive, samplers.Grid, samplers.Points)}.get(kind)
     if sampler is None:
         raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
-    kept = beside(store) if is_local(store) or is_url(store) else None
-    view = (said["objective"].get("origin") or {}).get("view")
-    if view is not None and not (kept is not None and is_there_file(kept)):
-        chart = views.again(objective.moving(objective.moves), view).chart  # as it was before it met this chart
-        require_same(chart, said["chart"])
-    else:
-        chart = open_chart(said["chart"], objective, kept, said.get("checkpoints"))
+    chart = chart_of(said, objective, store)
     if engine is None:
         from lossnav.engines import Local
 
         engine = Local(*asked_of(said))
     options: dict[str, Any] = {"engine": engine, "progress": progress, "on_update": on_update}
     return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
+
+
+def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Place | None = None) -> Chart:
+    """Make the chart of a stored run again: from its recipe, the files it leads through, or what was kept beside it.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of its surface.
+    objective : Objective
+        Of the run.
+    store : path, fsspec URL or zarr store, optional
+        Where it is: directions that were kept lie beside it.
+
+    Raises
+    ------
+    ChartError
+        If it cannot be made again, or is another one; it says why.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(2)})
+    >>> line = ln.Line(bowl.params, ln.directions.gradient(bowl))
+    >>> surface = ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))
+    >>> chart_of(surface.attrs, bowl)
+    Line(alpha; Direction(kind='gradient', norm=2.828))
+    """
+    kept = beside(store) if store is not None and (is_local(store) or is_url(store)) else None
+    view = (attributes["objective"].get("origin") or {}).get("view")
+    if view is None or (kept is not None and is_there_file(kept)):
+        return open_chart(attributes["chart"], objective, kept, attributes.get("checkpoints"))
+    try:
+        chart = views.again(objective.moving(objective.moves), view).chart  # as it was before it met this chart
+    except (CheckpointError, DirectionError, NotATrajectoryError, OptionError) as error:
+        raise ChartError(f"What the chart was made of cannot be had any more. {error}") from error
+    require_same(chart, attributes["chart"])
+    return chart
 
 
 def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
