@@ -2,7 +2,7 @@
 
 A socket whose page does not answer to pings any more is closed by the server itself; but to close means to send first
 what still waits, which nobody takes. So whatever is closing for long is cut off. All waiting is on the clock of the
-event loop. Of uvicorn's parts the protocol is extended, which is what its option ``http`` is for.
+event loop. Of uvicorn's parts the protocol is extended, which is what its option ``http`` is for. No uvicorn here.
 """
 
 from __future__ import annotations
@@ -10,20 +10,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
-
 PING, PONG = 15.0, 15.0  # seconds between pings to a page, and for it to answer
 LOOK = 10.0  # seconds between two looks; what has not moved between two leads nowhere
 
-_Base: Any = AutoHTTPProtocol
 
-
-class Watched(_Base):  # type: ignore[misc]
-    """A connection that is looked at now and then, also when a socket has grown out of it."""
+class Watched:
+    """To be mixed into a protocol: the connection is looked at now and then, also when a socket has grown out of it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """Begin to look."""
-        super().connection_made(transport)
+        super().connection_made(transport)  # type: ignore[misc]
         self._clock = asyncio.get_running_loop()
         self._seen: tuple[Any, int] = (None, 0)
         self._is_closing = False
@@ -35,7 +31,7 @@ class Watched(_Base):  # type: ignore[misc]
                 transport.abort()  # does nothing where it is closed by now
                 return
             self._is_closing = True
-        elif transport.get_protocol() is self and self._stands_still(transport):
+        elif id(transport.get_protocol()) == id(self) and self._stands_still(transport):  # else it is a socket by now
             transport.abort()
             return
         self._clock.call_later(LOOK, self._look, transport)

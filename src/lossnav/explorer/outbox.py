@@ -105,7 +105,7 @@ class Outbox:
 
 def _key(message: Any) -> Hashable:
     """What a message is the last state of; None where each one counts."""
-    kind = message["type"]
+    kind = str(message["type"])
     if kind in ("bookmarks", "places"):
         return kind
     return (kind, message["id"]) if kind == "progress" and message["busy"] else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from lossnav.errors import MissingExtraError, OptionError
 from lossnav.explorer.app import make_app
+from lossnav.explorer.connections import PING, PONG, Watched
 from lossnav.explorer.desk import Desk
 from lossnav.explorer.security import new_token
 from lossnav.explorer.wire import LIMITS
@@ -68,8 +69,7 @@ class Explorer:
         try:
             import uvicorn
             import websockets  # noqa: F401 - what uvicorn speaks to sockets with
-
-            from lossnav.explorer.connections import PING, PONG, Watched
+            from uvicorn.protocols.http.auto import AutoHTTPProtocol
         except ImportError as error:
             raise MissingExtraError(f'The explorer needs {error.name}. Try: pip install "lossnav[explorer]"') from error
         self.desk, self._token, self._clock = desk, new_token(), clock
@@ -82,7 +82,7 @@ class Explorer:
         self.url = f"http://{f'[{named}]' if ':' in named else named}:{port}/{self._token}/"
         config = uvicorn.Config(
             _quiet(app),
-            http=Watched,
+            http=type("Connection", (Watched, AutoHTTPProtocol), {}),
             log_level="error",
             access_log=False,  # the address holds the token
             lifespan="off",
