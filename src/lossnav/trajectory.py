@@ -36,7 +36,14 @@ from lossnav.errors import (
     StoreError,
     StructureMismatchError,
 )
-from lossnav.files import TRAJECTORY_HEADER, TRAJECTORY_SCHEMA, is_trajectory, require_writable
+from lossnav.files import (
+    TRAJECTORY_HEADER,
+    TRAJECTORY_SCHEMA,
+    is_trajectory,
+    not_written,
+    require_writable,
+    write_whole,
+)
 from lossnav.lease import Lease
 from lossnav.moving import TRAINABLE, is_left_open, select_moving
 from lossnav.nouns import described
@@ -301,7 +308,8 @@ class Trajectory:
         tensors |= {name: buffers[name].detach() for name in self._header["buffers"] if name in buffers}
         marks = {name: float(value) for name, value in self._now.items() if value is not None}
         try:
-            checkpoints.save(tensors, self._file(self._step), overwrite=True, metadata={"step": self._step, **marks})
+            # not waited for until it is on the disk: a snapshot that a power cut spoils is told from the others
+            checkpoints.write_state(tensors, self._file(self._step), {"step": self._step, **marks}, durable=False)
         except (CheckpointError, StoreError) as error:
             raise StoreError(
                 f"The snapshot of step {self._step} could not be written: {error} The {len(self)} before it are sound; "
@@ -589,15 +597,11 @@ class Trajectory:
         self._steps = sorted(int(file.stem.removeprefix("step-")) for file in self.path.glob("step-*.safetensors"))
 
     def _write_header(self) -> None:
-        scratch = self.path / f".{TRAJECTORY_HEADER}.{os.getpid()}"
         try:
             self.path.mkdir(exist_ok=True)
-            scratch.write_text(json.dumps(self._header, indent=1))
-            scratch.replace(self.path / TRAJECTORY_HEADER)
         except OSError as error:
-            raise StoreError(
-                f"{self.path} could not be written: {error.strerror or error}. Make room, or choose another folder."
-            ) from error
+            raise not_written(self.path, error) from error
+        write_whole(self.path / TRAJECTORY_HEADER, json.dumps(self._header, indent=1))
 
     def _remove_from(self, step: int) -> None:
         """Remove snapshots from a step on, and what a process that was killed left of one."""
