@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -965,6 +965,16 @@ class Objective:
         said: dict[str, Any] = {"params": self.moves, "tensors": len(self.params)}
         frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
         return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """To be pickled or copied deeply: loss and metrics as every pass finds them."""
+        self._pass.begin()
+        return dict(vars(self))
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self))
+        return made
 
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
