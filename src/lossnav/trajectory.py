@@ -480,6 +480,43 @@ class Trajectory:
                     raise self._lost(step, error) from error
             yield parts, block
 
+    def rows(
+        self, names: Sequence[str], description: str = "read", progress: bool | None = None
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield the matrix of all snapshots, a row each, some snapshots at a time.
+
+        Every file is opened once, whatever their number; memory is that of one block (64 MB), or of one snapshot. Where
+        snapshots are few and large, `columns` reads as much.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Parameters to take; each row has theirs one after the other.
+        description, progress
+            Of the bar; see `Progress`.
+
+        Yields
+        ------
+        block : ndarray of shape (snapshots, columns)
+            In float64.
+        """
+        ends = np.cumsum([0, *(self.structure[name].numel() for name in names)])
+        count = max(1, _BLOCK // (8 * max(1, int(ends[-1]))))
+        for start in track(range(0, len(self), count), description, "blocks", progress):
+            steps = self._steps[start : start + count]
+            block = np.empty((len(steps), int(ends[-1])))
+            for row, step in zip(block, steps, strict=True):
+                try:
+                    places = {name: self._holder(name, step) for name in names}
+                    for place in dict.fromkeys(places.values()):
+                        with safe_open(self._file(place), framework="pt") as file:
+                            for i, name in enumerate(names):
+                                if places[name] == place:
+                                    row[ends[i] : ends[i + 1]] = file.get_tensor(name).double().reshape(-1).numpy()
+                except (OSError, SafetensorError, ValueError) as error:
+                    raise self._lost(step, error) from error
+            yield block
+
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.structure.values())
         steps = f", steps {self._steps[0]:,} to {self._steps[-1]:,}" if self._steps else ""

@@ -123,6 +123,7 @@ class Ground:
             about["number"], header if beneath is None else beneath, about["words"], about["center"], True
         )
         self.place.axes_info = about["axes_info"]
+        self.place.made_of = surfaces.jsonable(self.attributes())
         for row in known:
             self.place.add(row)
 
@@ -224,13 +225,12 @@ class Ground:
 
     def close(self) -> None:
         """Fold what was measured into the arrays of the store."""
-        with suppress(RuntimeError):
-            if self._beside is not None:
-                self._beside.join()
         self.flush()
         if self.written:
             self.store.finish(self.surface())
             self.written = False
+        if self._beside is not None:  # last: what was measured does not wait for a compiler
+            self._beside.join()
 
     def _created(self) -> dict[str, str]:
         earlier = self.store.earlier

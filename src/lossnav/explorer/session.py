@@ -65,6 +65,8 @@ class Place:
         What was found about the axes, such as eigenvalues.
     store : path, URL, zarr store or None
         Where it is kept.
+    made_of : mapping
+        Of what ``objective`` on what ``chart`` it is; of a live session as the session has them, not its store.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Place:
         self.lattice = Lattice(self.base)
         self.axes_info: dict[str, Any] = {}
         self.store: StorePlace | None = None
+        self.made_of: Mapping[str, Any] = surface.attrs
         self._is_own = surface.attrs.get("sampler", {}).get("kind") != KIND
         self.explored = grows or not self._is_own
         self._lock = threading.Lock()  # the worker writes, sockets read
@@ -234,6 +237,7 @@ class Session:
                 self.path = _path(open_trajectory(store), places[0].dims)
         self._file = None if store is None or not is_local(store) else folder_of(store) / "session.json"
         self.bookmarks = self._read_bookmarks()
+        self._writing = threading.Lock()  # pages keep views at the same time
 
     def place(self, number: int) -> Place:
         """One of the places.
@@ -285,27 +289,29 @@ class Session:
 
     def bookmark(self, name: str, view: Mapping[str, Any] | None) -> None:
         """Keep a view by a name; None takes it away."""
-        kept = [mark for mark in self.bookmarks if mark["name"] != name]
-        if view is not None:
-            if len(kept) >= _BOOKMARKS:
-                raise OptionError(f"There are {_BOOKMARKS} bookmarks. Take one away first.")
-            kept.append({"name": name, "view": dict(view)})
-        self.bookmarks = kept
-        if self._file is None:
-            return
-        try:
-            require_writable(self._file, overwrite=True)
-            write_whole(self._file, json.dumps({"schema": "lossnav.explorer", "bookmarks": kept}, indent=1))
-        except StoreError as error:
-            raise StoreError(f"{error} The bookmark is kept until the explorer ends.") from error
+        with self._writing:
+            kept = [mark for mark in self.bookmarks if mark["name"] != name]
+            if view is not None:
+                if len(kept) >= _BOOKMARKS:
+                    raise OptionError(f"There are {_BOOKMARKS} bookmarks. Take one away first.")
+                kept.append({"name": name, "view": dict(view)})
+            self.bookmarks = kept
+            if self._file is None:
+                return
+            try:
+                require_writable(self._file, overwrite=True)
+                write_whole(self._file, json.dumps({"schema": "lossnav.explorer", "bookmarks": kept}, indent=1))
+            except StoreError as error:
+                raise StoreError(f"{error} The bookmark is kept until the explorer ends.") from error
 
     def _read_bookmarks(self) -> list[dict[str, Any]]:
         if self._file is None:
             return []
         try:
             found = json.loads(self._file.read_text("utf-8"))["bookmarks"]
-            return [{"name": str(mark["name"]), "view": dict(mark["view"])} for mark in found]
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours
+            marks = [{"name": str(mark["name"]), "view": mark["view"]} for mark in found]
+            return [mark for mark in marks if wire.is_view(mark["view"])][:_BOOKMARKS]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none yet, or not ours
             return []
 
 
