@@ -32,7 +32,7 @@ def test_all_nan_and_unevaluated_survive(tmp_path):
     """A chunk that equals the fill value is not written; status tells them apart all the same."""
     points = np.array([[0.0], [1.0]])
     nothing = surfaces.assemble(
-        ["alpha"], {"alpha": np.arange(4.0)}, points, [{"loss": np.nan}] * 2, [2, 2], {"chart": {}}
+        ["alpha"], {"alpha": np.arange(4.0)}, points, [{"loss": np.nan}] * 2, [2, 2], {"chart": {"dims": ["alpha"]}}
     )
     again = ln.open(surfaces.save_surface(nothing, tmp_path / "nan.zarr"))
     assert again.identical(nothing)

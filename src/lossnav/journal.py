@@ -10,7 +10,6 @@ is told by no clock. No torch.
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -18,8 +17,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
+
+from lossnav.arrays import CODECS, array_documents, seal
+from lossnav.keys import is_whole, keys_of
+from lossnav.schema import NAME, WrongError, check_array
 
 GROUP = "journal"
 
@@ -111,7 +112,7 @@ class Journal:
         with self._writing():
             array = self._create(rows.points.shape[1], list(rows.values), tile)
             array[: len(rows)] = np.stack(columns, axis=1)
-            array.attrs["whole"] = len(rows)
+            seal(array, {**array.attrs, "whole": len(rows)})
         self._array = None
 
     def flush(self) -> None:
@@ -140,16 +141,16 @@ class Journal:
         """An array for rows of k coordinates and such values, with so many to a tile."""
         columns = ["status", *(f"coordinate {i}" for i in range(k)), *names]
         self._arrays += 1
-        return self._root.require_group(GROUP).create_array(
+        made = self._root.require_group(GROUP).create_array(
             f"{self._writer}-{self._arrays:04d}",
             shape=(rows * _TILES, len(columns)),
             chunks=(rows, len(columns)),
             dtype="float64",
             fill_value=np.nan,
-            serializer=BytesCodec(),
-            compressors=(ZstdCodec(), Crc32cCodec()),
-            attributes={"columns": columns},
+            **CODECS,
         )
+        seal(made, {"columns": columns})
+        return made
 
 
 def read(root: zarr.Group) -> list[Row]:
@@ -193,24 +194,34 @@ def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = N
 
 def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Iterator[tuple[Rows, int]]:
     """Each with how many rows it has where it holds all that was known, else with -1."""
-    with warnings.catch_warnings():  # of what a writer left that was given up for dead
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        group = root.get(GROUP)
-        arrays = dict(group.arrays()) if isinstance(group, zarr.Group) else {}
-    for name in sorted(arrays, key=_order):
-        table = _table(arrays[name], k, damaged)
+    for _, array in sorted(_arrays(root, damaged).items(), key=lambda pair: _order(pair[0])):
+        table = _table(array, k, damaged)
         if table is not None:
-            whole = arrays[name].attrs.get("whole")
+            whole = array.attrs.get("whole")
             yield table, whole if isinstance(whole, int) else -1
+
+
+def _arrays(root: zarr.Group, damaged: list[str] | None) -> dict[str, zarr.Array[Any]]:
+    """The arrays of the journal by their names, as far as their documents are whole."""
+    found: dict[str, zarr.Array[Any]] = {}
+    for name, said in array_documents(keys_of(root.store_path), GROUP).items():
+        try:
+            check_array(said, name, most=_TILES * _ROWS)
+            if is_whole(said) is False:
+                raise WrongError(name, "what was written", "damaged")
+            array = root[f"{GROUP}/{name}"]
+            assert isinstance(array, zarr.Array)
+            found[name] = array
+        except Exception:
+            if damaged is None:
+                raise
+            damaged.append(f"{GROUP}/{name}")
+    return found
 
 
 def last_writer(root: zarr.Group) -> int:
     """The highest number of a writer in the journal; 0 where there is none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        group = root.get(GROUP)
-        names = list(group.array_keys()) if isinstance(group, zarr.Group) else []
-    return max((_order(name)[0] for name in names), default=0)
+    return max((_order(name)[0] for name in keys_of(root.store_path).names(GROUP)), default=0)
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -226,12 +237,18 @@ def _table(array: zarr.Array[Any], k: int | None, damaged: list[str] | None) -> 
         return None
     width = sum(column.startswith("coordinate ") for column in columns)
     names: Sequence[str] = columns[1 + width :]
+    if (
+        len(set(columns)) < len(columns)
+        or any(not 0 < len(name) <= NAME for name in columns)
+        or columns[:1] != ["status"]
+    ):
+        return None
     rows = array.chunks[0] if array.ndim == 2 else 0
     sound = array.dtype == np.float64 and array.shape[-1:] == (len(columns),) == array.chunks[-1:]
     if not sound or not 0 < rows * len(columns) <= _MOST or (k is not None and width != k):
         return None
     tiles = []
-    for tile in _tiles_of(array):
+    for tile in tiles_of(array):
         try:
             tiles.append(np.asarray(array[tile * rows : (tile + 1) * rows], np.float64))
         except Exception:
@@ -244,7 +261,7 @@ def _table(array: zarr.Array[Any], k: int | None, damaged: list[str] | None) -> 
     return Rows(block[:, 1 : 1 + width], block[:, 0].astype(np.uint8), values)
 
 
-def _tiles_of(array: zarr.Array[Any]) -> list[int]:
+def tiles_of(array: zarr.Array[Any]) -> list[int]:
     """The numbers of the tiles that were written."""
     from zarr.core.sync import sync
 
