@@ -132,6 +132,9 @@ def picture(
         with torch.no_grad():
             values = [loss(point_at(center, directions, place)).item() for place in places]
         truth.losses = np.array(values).reshape([len(axis) for axis in axes])
+        middle = np.array(values)[(np.abs(places) <= np.abs(places).max(0) / 4 + 1e-9).all(1)]
+        if len(middle) >= 3 ** len(axes):
+            truth.rise = float(np.ptp(middle))
     return ln.report(surface, **options), truth
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -386,18 +387,73 @@ def _cut(random: Random) -> tuple[Any, Truth]:
 
 
 def _noisy(random: Random) -> tuple[Any, Truth]:
-    generator = torch.Generator().manual_seed(int(random.integers(2**31)))
     size = float(random.uniform(0.02, 0.1))
 
     def loss(p: Any) -> Tensor:
-        noise = torch.randn((), generator=generator, dtype=torch.float64)
-        return (1 + (p["x"] ** 2).sum()) * (1 + size * noise)
+        noise = 2 * int.from_bytes(os.urandom(4), "big") / 2**32 - 1  # which no seed and no state holds
+        return torch.as_tensor((1 + (p["x"] ** 2).sum()) * (1 + 1.7 * size * noise))
 
     objective = ln.Objective.from_function(loss, {"x": torch.zeros(3, dtype=torch.float64)})
     line = ln.Line(objective.params, {"x": torch.ones(3, dtype=torch.float64)})
     sampler = ln.Adaptive(alpha=(-1, 1), max_points=200)
     surface = ln.evaluate(objective, line, sampler, engine=PLAIN, progress=False, check=False)
     return ln.report(surface), Truth(is_function=True, errors_seen=False)
+
+
+def _far_from_zero(random: Random) -> tuple[Any, Truth]:
+    """A plane of a linear function, whose constant is far larger than its rise."""
+    d, far = int(random.integers(5, 30)), float(random.choice([-1, 1]) * random.uniform(50, 500))
+    way = torch.as_tensor(random.normal(size=d))
+
+    def loss(p: Any) -> Tensor:
+        return torch.as_tensor(far + way @ p["x"])
+
+    objective = ln.Objective.from_function(loss, {"x": torch.zeros(d, dtype=torch.float64)})
+    chart = ln.Line(objective.params, *ln.directions.random(objective, normalize=None, seed=int(random.integers(999))))
+    return picture(objective, chart, loss, 15, ask=bool(random.integers(2)), is_function=True, errors_seen=False)
+
+
+class _Sampled(nn.Module):
+    """A network whose output has noise, in eval mode too."""
+
+    def __init__(self, net: nn.Module, size: float) -> None:
+        super().__init__()
+        self.net, self.size = net, size
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.net(x)
+        return torch.as_tensor(out + self.size * torch.randn_like(out))
+
+
+def _noise_in_eval_mode(random: Random) -> tuple[Any, Truth]:
+    d = int(random.integers(3, 6))
+    data = clouds(random, 300, d)
+    model = _Sampled(net(random, d), float(random.uniform(0.05, 0.5))).eval()
+    objective = ln.Objective(model, "cross_entropy", data, seed=int(random.integers(99)))
+    chart = ln.Line(objective.params, *ln.directions.random(objective))
+    return picture(objective, chart, None, 11, ask=bool(random.integers(2)), statistics=0)
+
+
+class _Whitened(nn.Module):
+    """A normaliser with statistics of its own names."""
+
+    def __init__(self, data: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("location", data.mean(0))
+        self.register_buffer("spread", data.std(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.as_tensor((x - self.location) / self.spread)
+
+
+def _own_statistics(random: Random) -> tuple[Any, Truth]:
+    d = int(random.integers(3, 6))
+    data = clouds(random, 300, d)
+    inner = net(random, d)
+    model = nn.Sequential(inner[0], _Whitened(inner[0](data[0]).detach()), *inner[1:]).eval()
+    objective = ln.Objective(model, "cross_entropy", data)
+    chart = ln.Line(objective.params, *ln.directions.random(objective))
+    return picture(objective, chart, None, 11, ask=bool(random.integers(2)), own_statistics=1, buffers=2)
 
 
 def _seeds(random: Random) -> tuple[Any, Truth]:
@@ -468,4 +524,7 @@ def planted() -> list[Case]:
         Case("a loss of its batch", _cut, {"batches": "warning"}),
         Case("noise at one place", _noisy, {"adaptive_noise": "warning"}),
         Case("seeds that differ", _seeds, {"seeds": "warning"}),
+        Case("a slope far from zero", _far_from_zero, {"minimum": "warning"}),
+        Case("noise in eval mode", _noise_in_eval_mode, {"random numbers": "note~of seed"}),
+        Case("statistics by names of one's own", _own_statistics, {"batch norm": "unknown~location"}),
     ]

@@ -35,6 +35,8 @@ class Truth:
     directions : list of dict of str to Tensor
     losses : ndarray
         At the points of the surface, in its shape; nan where none was measured.
+    rise : float
+        Of these, where each coordinate is within a quarter of its reach: to which no constant adds anything.
     """
 
     center: Tensors = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Truth:
     complete: bool = True
     depends_on_cut: bool | None = None
     rescalable: bool | None = None
+    rise: float | None = None
     _derived: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -100,7 +103,8 @@ class Truth:
         """Whether no step leads down worth speaking of, and no direction bends down."""
         values = np.linalg.eigvalsh(self.hessian)
         gain = float(self.gradient @ self.gradient) / (2 * max(values[-1], 1e-300))
-        return gain <= 0.0011 * abs(self.level) and values[0] >= -0.011 * values[-1]
+        rise = abs(self.level) if self.rise is None else self.rise
+        return gain <= 0.011 * rise and values[0] >= -0.011 * values[-1]
 
 
 def false_sentences(report: Any, truth: Truth) -> list[str]:

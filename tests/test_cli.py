@@ -398,7 +398,7 @@ def test_a_signal_saves_and_exits_with_its_code(project, number, code):
     assert surface.attrs["interrupted"]
     assert 0 < surface.lossnav.counts["ok"] < 11 * 11
     assert "Traceback" not in said
-    done = lossnav("resume", "run.zarr", cwd=project)
+    done = lossnav("resume", "run.zarr", "--trust", cwd=project)
     assert done.returncode == 0, done.stderr
     whole = ln.open(project / "run.zarr")
     assert whole.lossnav.complete
@@ -428,7 +428,7 @@ def test_a_url_is_a_place_too(project):
     done = lossnav("evaluate", "project.py:objective", "--grid", 3, "-o", url, cwd=project)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == url
-    assert lossnav("resume", url, cwd=project).returncode == 0
+    assert lossnav("resume", url, "--trust", cwd=project).returncode == 0
     assert lossnav("info", url, cwd=project).stdout.startswith("objective")
     assert sorted(path.name for path in project.glob("*url*")) == ["url.zarr"]
 
@@ -437,7 +437,7 @@ def test_resume_says_what_is_missing(project):
     objective = ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)})
     line = ln.Line(objective.params, {"x": torch.ones(2)})
     ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 3)), store=project / "python.zarr")
-    done = lossnav("resume", "python.zarr", cwd=project)
+    done = lossnav("resume", "python.zarr", "--trust", cwd=project)
     assert done.returncode == 2
     assert "does not say where its objective came from" in done.stderr
 

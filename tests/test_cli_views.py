@@ -11,6 +11,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import subsets, views
+from lossnav.groups import open_group
 from test_cli import lossnav, lossnav_process
 
 PROJECT = """
@@ -110,7 +111,7 @@ def test_one_of_several_state_dicts_by_its_name(project, net):
     run("net.py:objective", "--checkpoint", "both.pt::student", "--to", "both.pt::teacher", "--grid", 5, cwd=project)
     losses = ln.open(project / "run.zarr")["loss"].sel(alpha=[0.0, 1.0]).values
     assert losses == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
-    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    assert lossnav("resume", "run.zarr", "--trust", cwd=project).returncode == 0
     info = lossnav("info", "run.zarr", cwd=project).stdout
     assert "both.pt::student" in info
 
@@ -141,13 +142,13 @@ def test_a_line_is_gone_on_with_from_its_store_alone(project, net):
     assert done.returncode == 130, done.stderr
     stopped = ln.open(project / "run.zarr")
     assert not stopped.lossnav.complete
-    done = lossnav("resume", "run.zarr", "--json", cwd=project)
+    done = lossnav("resume", "run.zarr", "--trust", "--json", cwd=project)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["summary"]["status"]["ok"] == 21
     surface = ln.open(project / "run.zarr")
     assert surface["loss"].sel(alpha=[0.0, 1.0]).values == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
     torch.save(net.network(7).state_dict(), project / "b.pt")  # another checkpoint under the same name
-    done = lossnav("resume", "run.zarr", cwd=project)
+    done = lossnav("resume", "run.zarr", "--trust", cwd=project)
     assert done.returncode == 1
     assert "differs from the surface's in directions" in done.stderr
 
@@ -161,10 +162,10 @@ def test_a_line_leads_along_what_is_frozen_too(project, net):
     run("frozen.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--grid", 5, cwd=project)
     surface = ln.open(project / "run.zarr")
     assert surface["loss"].sel(alpha=[0.0, 1.0]).values == pytest.approx([truth(net, 1), truth(net, 2)], rel=1e-6)
-    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    assert lossnav("resume", "run.zarr", "--trust", cwd=project).returncode == 0
     between = ("frozen.py:objective", "--checkpoint", "a.pt", "--to", "b.pt")
     run(*between, "--grid", 9, "--subset", 20, "-o", "s.zarr", cwd=project)
-    assert lossnav("resume", "s.zarr", cwd=project).returncode == 0
+    assert lossnav("resume", "s.zarr", "--trust", cwd=project).returncode == 0
     again = run(*between, "--grid", 11, "--subset", 20, "--control", 6, "-o", "c.zarr", cwd=project)
     assert "residual error" in again.stdout
 
@@ -210,7 +211,7 @@ def test_eigenvectors_and_gradient(project, net):
         "Volume",
         ["gradient", "hessian", "random"],
     )
-    assert lossnav("resume", "mixed.zarr", cwd=project).returncode == 0
+    assert lossnav("resume", "mixed.zarr", "--trust", cwd=project).returncode == 0
 
 
 def test_a_volume_of_random_directions(project):
@@ -247,8 +248,18 @@ def test_the_plane_of_a_training_run_and_the_run_on_it(project, net):
         assert path[dim].max() <= surface[dim].max()
     drawn = lossnav("plot", "contour", "run.zarr", "--trajectory", "-o", "c.png", cwd=project)
     assert drawn.returncode == 0, drawn.stderr
-    resumed = lossnav("resume", "run.zarr", cwd=project)
+    resumed = lossnav("resume", "run.zarr", "--trust", cwd=project)
     assert resumed.returncode == 0, resumed.stderr
+    measured = lossnav("report", "run.zarr", "--measure", "--trust", "--limit", 20, "--json", cwd=project)
+    assert measured.returncode == 0, measured.stderr
+    kept = open_group(str(project / "run.zarr"), "report").attrs
+    assert np.shape(kept["slice"]["hessian"]) == (2, 2) if "slice" in kept else kept
+    (project / "training").rename(project / "elsewhere")
+    for verb in (("resume", "run.zarr"), ("report", "run.zarr", "--measure")):
+        gone = lossnav(*verb, "--trust", cwd=project)
+        assert gone.returncode == 1
+        assert "training" in gone.stderr and "Traceback" not in gone.stderr, gone.stderr
+    (project / "elsewhere").rename(project / "training")
     line = run(
         "net.py:objective", "--checkpoint", "a.pt", "--to", "b.pt", "--trajectory", "training", "--grid", 5,
         "-o", "line.zarr", cwd=project,
@@ -275,7 +286,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
     run("net.py:objective", "--grid", 3, "--device", "cpu:0", cwd=project)
     assert ln.open(project / "run.zarr").attrs["objective"]["device"] == "cpu:0"
     assert ln.open(project / "run.zarr").attrs["objective"]["origin"]["device"] == "cpu:0"
-    assert lossnav("resume", "run.zarr", cwd=project).returncode == 0
+    assert lossnav("resume", "run.zarr", "--trust", cwd=project).returncode == 0
     gone = lossnav("evaluate", "net.py:objective", "--grid", 3, "--device", "nowhere", cwd=project)
     assert gone.returncode == 1
     assert "The device 'nowhere' is not there" in gone.stderr

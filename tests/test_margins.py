@@ -122,3 +122,54 @@ def test_scores_that_depend_on_outputs_alone_are_judged(kind, size):
     assert objective.evaluate(objective.params)["accuracy"] == pytest.approx(expected, abs=1e-12)
     if isinstance(loss, Counting):
         assert loss.calls == 0
+
+
+class Margin(nn.Module):
+    """A model that is given the targets, and returns its loss."""
+
+    def __init__(self, kind, returns="loss"):
+        super().__init__()
+        torch.manual_seed(3)
+        self.body, self.heads, self.kind, self.returns = nn.Linear(5, 4), nn.Parameter(torch.randn(3, 4)), kind, returns
+
+    def scores(self, x, labels):
+        cosines = F.linear(F.normalize(torch.tanh(self.body(x))), F.normalize(self.heads))
+        one = F.one_hot(labels, 3)
+        if self.kind == "ArcFace":
+            return 8 * torch.where(one > 0, (cosines.clamp(-0.99, 0.99).arccos() + 0.5).cos(), cosines)
+        if self.kind == "CosFace":
+            return 8 * (cosines - 0.4 * one)
+        if self.kind == "SphereFace":
+            return 8 * torch.where(one > 0, (1.5 * cosines.clamp(-0.99, 0.99).arccos()).cos(), cosines)
+        return 8 * cosines
+
+    def forward(self, x, labels):
+        scores = self.scores(x, labels)
+        loss = F.cross_entropy(scores, labels)
+        return {"loss": loss, "dict": {"loss": loss, "logits": scores}, "scores": scores}[self.returns]
+
+
+@pytest.mark.parametrize("size", [1, 5, N])
+@pytest.mark.parametrize("returns", ["loss", "dict"])
+@pytest.mark.parametrize("kind", ["ArcFace", "CosFace", "SphereFace"])
+def test_a_margin_inside_a_model_is_refused_too(kind, returns, size):
+    with pytest.raises(errors.OptionError, match="'accuracy' has two readings .* given the targets"):
+        ln.Objective(Margin(kind, returns), None, (x, classes), metrics=["accuracy"], batch_size=size)
+    ln.Objective(Margin(kind, returns), None, (x, classes), batch_size=size)
+
+
+def test_a_margin_behind_forward_is_refused_too():
+    with pytest.raises(errors.OptionError, match="given the targets"):
+        ln.Objective(
+            Margin("ArcFace", "scores"), "cross_entropy", (x, classes), metrics=["error"],
+            forward=lambda model, batch: (model(*batch), batch[1]),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [5, N])
+@pytest.mark.parametrize("returns", ["loss", "dict"])
+def test_a_model_that_is_given_targets_without_a_margin_is_judged(returns, size):
+    model = Margin("none", returns).eval()
+    objective = ln.Objective(model, None, (x, classes), metrics=["accuracy"], batch_size=size)
+    truth = (model.scores(x, classes).argmax(1) == classes).double().mean()
+    assert objective.evaluate(objective.params)["accuracy"] == pytest.approx(float(truth))

@@ -563,6 +563,19 @@ def test_functions_of_what_cannot_move_are_refused():
     assert bowl.evaluate(bowl.params) == {"loss": 25.0}
 
 
+def test_a_model_of_complex_parameters_alone_is_refused_with_the_reason():
+    class Complex(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.phase = nn.Parameter(torch.ones(3, dtype=torch.complex64))
+
+        def forward(self, x):
+            return (x[:, :3] * self.phase).abs()
+
+    with pytest.warns(errors.LossnavWarning), pytest.raises(errors.OptionError, match="view_as_real"):
+        ln.Objective(Complex().eval(), "cross_entropy", (X, Y))
+
+
 def test_complex_parameters_are_held_with_a_word():
     class Complex(nn.Module):
         def __init__(self):

@@ -1,6 +1,8 @@
 """State outside of a model: globals, attributes of classes, what functions enclose; all copies share it."""
 
 import functools
+import itertools
+import random
 import sys
 from typing import ClassVar
 
@@ -331,3 +333,92 @@ def test_a_function_that_keeps_nothing_is_not_called_when_the_objective_is_made(
         raise AssertionError
 
     ln.Objective.from_function(lambda p: factor * unbound(X @ p["w"]), point)
+
+
+TICKS = itertools.count(1)
+
+
+class ByAnIterator(Net):
+    def forward(self, x):
+        return super().forward(x) * (1 + 0.1 * next(TICKS))
+
+
+def test_what_cannot_be_put_back_is_warned_of():
+    with pytest.warns(errors.LossnavWarning, match="for the same samples at the same weights"):
+        ln.Objective(made(ByAnIterator), "cross_entropy", (X, Y))
+    with pytest.warns(errors.LossnavWarning, match="for the same samples at the same weights"):
+        ln.Objective.from_function(lambda p: (p["w"] ** 2).sum() * next(TICKS), {"w": torch.ones(5)})
+
+
+def test_random_numbers_of_any_kind_are_not_drift():
+    def noisy(p):
+        return (p["w"] ** 2).sum() * (1 + random.random() + np.random.rand() + torch.rand(()))
+
+    objective = ln.Objective.from_function(noisy, {"w": torch.ones(5)})
+    assert objective.evaluate(objective.params) == objective.evaluate(objective.params)
+
+
+class OfSlots:
+    __slots__ = ("kept",)
+
+
+SLOTS = OfSlots()
+SLOTS.kept = None
+
+
+class ByAttributes(Net):
+    def forward(self, x):
+        if SLOTS.kept is None:
+            SLOTS.kept = self.first.weight.detach().sum()
+        return super().forward(x) * SLOTS.kept
+
+
+class ByGenerator(Net):
+    def forward(self, x):
+        return super().forward(x) * GENERATOR.random()
+
+
+GENERATOR = np.random.default_rng(0)
+
+
+def test_objects_and_generators_are_looked_into():
+    for kind in (ByAttributes, ByGenerator):
+        with pytest.raises(errors.ObjectiveError, match="keeps state outside"):
+            ln.Objective(made(kind), "cross_entropy", (X, Y))
+    assert SLOTS.kept is None
+    assert GENERATOR.random() == np.random.default_rng(0).random()
+
+
+def test_a_constant_that_the_user_changes_later_is_read_when_it_is_used():
+    global SCALE
+    objective = ln.Objective(made(Harmless), "cross_entropy", (X, Y), batch_size=24)
+    first = objective.evaluate(objective.params)["loss"]
+    SCALE = 2.0
+    model = made(Harmless)
+    with torch.no_grad():
+        truth = float(F.cross_entropy(model(X), Y))
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(truth, rel=1e-5)
+    assert truth != pytest.approx(first, rel=1e-3)
+
+
+@pytest.mark.parametrize("function", [False, True])
+def test_metrics_are_held_to_it_as_well(function):
+    seen = []
+
+    def running(outputs, targets):
+        seen.append(float((outputs.argmax(1) - targets).float().mean() + outputs.abs().mean()))
+        return sum(seen) / len(seen)
+
+    def running_size(p):
+        seen.append(float(p["w"].abs().sum()))
+        return sum(seen)
+
+    def made_of(function):
+        if function:
+            metrics = {"running": running_size}
+            return ln.Objective.from_function(lambda p: (p["w"] ** 2).sum(), {"w": torch.ones(5)}, metrics=metrics)
+        return ln.Objective(made(Net), "cross_entropy", (X, Y), metrics={"running": running})
+
+    with pytest.raises(errors.ObjectiveError, match="keeps state outside.*its running"):
+        made_of(function)
+    assert not seen

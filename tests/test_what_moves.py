@@ -507,7 +507,7 @@ def test_on_the_command_line(tmp_path, monkeypatch):
         command("evaluate", "job.py:objective", "-o", f"run{held}.zarr", *common, *params)
         surface = ln.open(f"run{held}.zarr")
         assert surface.attrs["objective"]["parameters_held"] == held
-        assert ln.resume(f"run{held}.zarr").attrs["objective"] == surface.attrs["objective"]
+        assert ln.resume(f"run{held}.zarr", spec="job.py:objective").attrs["objective"] == surface.attrs["objective"]
         norms = surface.attrs["chart"]["directions"][0]["norms"]
         assert set(norms) == {16: {"2.weight", "2.bias"}, 10: {"0.weight", "0.bias"}}.get(held, {*norms} | {"0.bias"})
     flatness = [command("sharpness", "job.py:objective", "--kind", "lambda_max", *p) for p in ([], ["--params", "all"])]
@@ -529,7 +529,7 @@ def test_a_store_in_which_everything_moved_goes_on_so(tmp_path):
     assert said["parameters_held"] == 0 and objective.origin is not None
     del said["moves"]
     group.attrs["objective"] = said
-    done = ln.resume(tmp_path / "run", progress=False)
+    done = ln.resume(tmp_path / "run", spec=f"{tmp_path}/job.py:objective", progress=False)
     assert (done["status"] == 1).all()
     truth = ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 5)), progress=False)
     np.testing.assert_array_equal(done["loss"], truth["loss"])

@@ -129,7 +129,7 @@ def read(array: zarr.Array[Any]) -> tuple[NDArray[Any], list[tuple[slice, ...]]]
     values = np.zeros(array.shape, array.dtype)
     damaged = []
     for tile in tiles(array.shape, array.chunks):
-        if any(_within(tile, other) for other in lost):
+        if within_any(tile, lost):
             damaged.append(tile)
             continue
         try:
@@ -141,18 +141,32 @@ def read(array: zarr.Array[Any]) -> tuple[NDArray[Any], list[tuple[slice, ...]]]
 
 def missing(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
     """Parts of an array that were written and are not there."""
-    from zarr.core.sync import sync
-
     if not array.attrs.get(WRITTEN) or not math.prod(array.shape):
         return []
-    size = array.shards or array.chunks
+    there = present(array)
+    return [part for part in tiles(array.shape, array.shards or array.chunks) if part not in there]
 
-    async def found() -> list[bool]:
-        return [await array.store.exists("/".join([array.path, "c", *map(str, at)])) for at in numbers]
 
-    numbers = list(product(*(range(math.ceil(n / s)) for n, s in zip(array.shape, size, strict=True))))
-    parts = tiles(array.shape, size)
-    return [part for part, there in zip(parts, sync(found()), strict=True) if not there]
+def present(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
+    """The parts of an array that files are there of."""
+    from zarr.core.sync import sync
+
+    size, under = array.shards or array.chunks, f"{array.path}/c".lstrip("/")
+
+    async def listed() -> list[str]:
+        if not array.ndim:
+            return [under] if await array.store.exists(under) else []
+        return [key async for key in array.store.list_prefix(f"{under}/")]
+
+    found = []
+    for key in sync(listed()):
+        at = key.removeprefix(under).strip("/").split("/") if array.ndim else []
+        if len(at) == array.ndim and all(part.isascii() and part.isdigit() and len(part) < 19 for part in at):
+            starts = [int(part) * s for part, s in zip(at, size, strict=True)]
+            if all(start < n for start, n in zip(starts, array.shape, strict=True)):
+                ends = [min(start + s, n) for start, s, n in zip(starts, size, array.shape, strict=True)]
+                found.append(tuple(map(slice, starts, ends)))
+    return found
 
 
 def tiles(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ...]]:
@@ -161,8 +175,11 @@ def tiles(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ..
     return product(*ranges)
 
 
-def _within(tile: Iterable[slice], other: Iterable[slice]) -> bool:
-    return all(b.start <= a.start and a.stop <= b.stop for a, b in zip(tile, other, strict=True))
+def within_any(tile: Sequence[slice], others: Iterable[Sequence[slice]]) -> bool:
+    """Whether a part lies within one of several."""
+    return any(
+        all(b.start <= a.start and a.stop <= b.stop for a, b in zip(tile, other, strict=True)) for other in others
+    )
 
 
 def named(name: str, tile: Iterable[slice]) -> str:

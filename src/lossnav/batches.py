@@ -12,6 +12,8 @@ import hashlib
 import itertools
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -429,12 +431,11 @@ def _as_iterable(source: Any, batch_size: int) -> Any:
                 f"The data holds an array of {part.dtype}, which no tensor can be made of. Turn it into numbers first."
             )
     if isinstance(source, Tensor | np.ndarray):
-        return _Slices((source,), lambda parts: parts[0], batch_size)
+        return _Slices((source,), itemgetter(0), batch_size)
     if isinstance(source, tuple) and source and all(isinstance(part, Tensor | np.ndarray) for part in source):
         return _Slices(source, tuple, batch_size)
     if isinstance(source, Mapping) and source and all(isinstance(v, Tensor | np.ndarray) for v in source.values()):
-        keys = tuple(source)
-        return _Slices(tuple(source.values()), lambda parts: dict(zip(keys, parts, strict=True)), batch_size)
+        return _Slices(tuple(source.values()), partial(_by_keys, tuple(source)), batch_size)
     if isinstance(source, Mapping):
         raise DataError(
             f"The data is a dict with values of type {', '.join(sorted({type(v).__name__ for v in source.values()}))}. "
@@ -450,6 +451,10 @@ def _as_iterable(source: Any, batch_size: int) -> Any:
         f"The data is a {type(source).__name__}, which cannot be iterated. "
         "Pass (x, y) tensors, a Dataset, a DataLoader or any iterable of batches."
     )
+
+
+def _by_keys(keys: Sequence[Any], parts: Sequence[Any]) -> dict[Any, Any]:
+    return dict(zip(keys, parts, strict=True))
 
 
 class _Slices:

@@ -5,6 +5,9 @@ that is asked for), whose own parameters are NaN and take no memory: a weight th
 back cannot be used silently. The loss, the metrics and `forward=` are copied together with it, so that one that looks
 at the model looks at ours.
 
+One thread at a time passes, or looks at what a pass changes (`lossnav.turns`): `leaves`, and what is done with them
+until they are no longer needed, by whoever asks for them.
+
 Every pass starts from the same state: the point's own weights and buffers, and loss, metrics and `forward=` as they
 were when the objective was made. Within a pass what one batch leaves behind (a queue, a moving average) the next one
 finds, as in plain torch.
@@ -23,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossnav import contents
+from lossnav import contents, turns
 from lossnav.batches import Batch
 from lossnav.contents import Kept
 from lossnav.errors import ObjectiveError
@@ -129,11 +132,13 @@ class FunctionPasses:
         """There is no BatchNorm layer that could be in a mode."""
         return nullcontext()
 
+    @turns.alone()
     def measuring(self, step: Step) -> FunctionPasses:
         """Return the same with another step."""
         self._kept.restore()
         return FunctionPasses(step, self.borrowed)
 
+    @turns.alone()
     def apart(self, double: bool = False) -> FunctionPasses:
         """Return the same, to be called in another thread, and in float64 if that is asked for."""
         self._kept.restore()
@@ -170,6 +175,7 @@ class FunctionalPasses:
         self._of_step = _kept_of_step(self.whole)
         self._of_model = Kept(structure, without=_tensors_put_in(structure))
 
+    @turns.alone()
     def restore(self) -> None:
         """Let the next pass start from the state that this was made in."""
         self._of_step.restore()
@@ -177,6 +183,7 @@ class FunctionalPasses:
             self._of_model.restore()
 
     @property
+    @turns.alone()
     def bound(self) -> str:
         """What keeps the step from being called with another structure or with the batches cut anew; or nothing."""
         if self.whole.borrowed:
@@ -186,15 +193,18 @@ class FunctionalPasses:
             return "the loss, a metric or forward= looks at the model itself"
         return "the loss, a metric or forward= has a state of its own" if self._of_step.changed() else ""
 
+    @turns.alone()
     def state_changed(self) -> bool:
         """Whether passes left anything behind in the structure."""
         return self._of_model.changed()
 
+    @turns.alone()
     def learn(self) -> None:
         """See after a first pass what was written to in a way that tensors do not count."""
         self._of_step.learn()
         self._of_model.learn()
 
+    @turns.alone()
     def forget(self) -> None:
         """Put the structure back to the state that this was made in."""
         self._of_model.restore()
@@ -255,6 +265,7 @@ class FunctionalPasses:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
         return _mode_of_batch_norm(self.whole.model, training, self.in_training)
 
+    @turns.alone()
     def measuring(self, step: Step) -> FunctionalPasses:
         """Return the same with another step."""
         self.restore()
@@ -263,6 +274,7 @@ class FunctionalPasses:
         made._of_step = _kept_of_step(made.whole)
         return made
 
+    @turns.alone()
     def apart(self, double: bool = False) -> FunctionalPasses:
         """Return the same with a structure and a step of its own: a call puts weights into it, so two threads need two.
 
@@ -335,11 +347,13 @@ class CopyPasses:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
         return _mode_of_batch_norm(self.whole.model, training, self.in_training)
 
+    @turns.alone()
     def learn(self) -> None:
         """See after a first pass what was written to in a way that tensors do not count."""
         self._of_step.learn()
         self._of_model.learn()
 
+    @turns.alone()
     def begin_here(self) -> None:
         """Take the copy as it is for the state that every pass starts from."""
         self._of_model = Kept(self.whole.model, without=_tensors_put_in(self.whole.model))
@@ -355,6 +369,7 @@ class CopyPasses:
         model.train(self.in_training)
         return targets
 
+    @turns.alone()
     def measuring(self, step: Step) -> CopyPasses:
         """Return the same with another step."""
         self._of_step.restore()
@@ -363,6 +378,7 @@ class CopyPasses:
         made._of_step = _kept_of_step(made.whole)
         return made
 
+    @turns.alone()
     def apart(self, double: bool = False) -> CopyPasses:
         """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
         self._of_step.restore()

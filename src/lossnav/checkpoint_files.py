@@ -6,7 +6,6 @@ import json
 import pickle
 import re
 import tarfile
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lossnav import turns
 from lossnav.checkpoint_pickles import refusal
 from lossnav.errors import CheckpointError, UnsafeCheckpointError
 
@@ -63,8 +63,7 @@ def read_file(source: Path) -> Stored:
         return Stored(_read_safetensors(source), str(source), part_of(source))
     _require_torch(source, start)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a pickle's protocol, just before it is refused
+        with turns.hiding(UserWarning):  # of a pickle's protocol, just before it is refused
             content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeCheckpointError(refusal(source, error)) from error

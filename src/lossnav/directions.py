@@ -7,9 +7,11 @@ not lead) that also carries ``recipe``: what it is, its seed, its norm, and the 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 import numpy as np
@@ -21,10 +23,10 @@ from lossnav import components, curvature
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.draws import Draws, way_out
-from lossnav.errors import DirectionError, Interrupted, OptionError, StructureMismatchError
+from lossnav.errors import DirectionError, Interrupted, LossnavWarning, OptionError, StructureMismatchError
 from lossnav.lazy import Family, LazyDirection
 from lossnav.moving import select_moving
-from lossnav.networks import End, Network, together
+from lossnav.networks import End, Network, coincidence, moved, named, together
 from lossnav.nouns import described, require
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -51,7 +53,9 @@ class Direction(dict[str, Tensor]):
         Values that JSON can hold: ``kind``, ``seed``, ``normalize``, ``norm`` (float64, over all tensors), ``norms``
         (Frobenius norm of each tensor that moves), and what else the maker knows.
     points : tuple of Network
-        The checkpoints it leads from and to, where it leads to some: charts take their buffers from there.
+        The checkpoints it leads from and to, where it leads to some: charts take their buffers from there. ``-d``,
+        ``2 * d`` and ``d / 2`` lead to them as well; a dict made of its tensors (``{name: 2 * d[name] ...}``) does not,
+        and on its chart the buffers of the centre hold everywhere.
     """
 
     def __init__(
@@ -61,6 +65,58 @@ class Direction(dict[str, Tensor]):
         self.points = points
         norms = {name: length for name, length in algebra.norms(self).items() if length}
         self.recipe: dict[str, Any] = {**recipe, "norm": algebra.norm(self), "norms": norms}
+
+    def copy(self) -> Direction:
+        """Return the same direction, its tensors shared."""
+        return Direction(self, self.recipe, self.points)
+
+    def __mul__(self, factor: Any) -> Direction:
+        """Return the direction that many times as long.
+
+        One between checkpoints leads to them still: at 1 / factor. Any other is a direction that was given.
+        """
+        if isinstance(factor, bool) or not isinstance(factor, Real):
+            return NotImplemented
+        tensors = {name: tensor * float(factor) for name, tensor in self.items()}
+        if not self.points:
+            return Direction(tensors, {"kind": "given"})
+        return Direction(tensors, self.recipe | {"times": float(factor) * self.recipe.get("times", 1.0)}, self.points)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Direction:
+        factor: float = 1.0 / divisor
+        return self * factor
+
+    def __neg__(self) -> Direction:
+        return self * -1.0
+
+    def __add__(self, other: Any) -> Direction:
+        """Return the sum of two directions that lead to no checkpoint.
+
+        Raises
+        ------
+        DirectionError
+            If one leads to a checkpoint: the sum leads to another network, of which the buffers are not known.
+        StructureMismatchError
+            If names or shapes differ.
+        """
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if self.points or getattr(other, "points", ()):
+            raise DirectionError(
+                "A sum of directions between checkpoints leads to none of them, so which buffers belong there is not "
+                "known. Put the checkpoints on one chart, whose points are the sums: "
+                "ln.Plane(a, *ln.directions.through(a, b, c)). Or take the weights alone, {name: d1[name] + d2[name] "
+                "for name in d1}, with the buffers of the centre."
+            )
+        _require_same(other, self)
+        return Direction({name: tensor + other[name] for name, tensor in self.items()}, {"kind": "given"})
+
+    def __sub__(self, other: Any) -> Direction:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self + (-other if isinstance(other, Direction) else {name: -tensor for name, tensor in other.items()})
 
     def __repr__(self) -> str:
         said = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed") if key in self.recipe)
@@ -519,6 +575,9 @@ def through(a: End | Network, *others: End | Network, orthogonal: bool = True) -
     if not others:
         raise OptionError("One point spans no chart. Pass two for a line, three for a plane, four for a volume.")
     networks = tuple(together(a, *others))
+    for one, other in combinations(networks, 2):
+        if words := coincidence(one, other):
+            raise DirectionError(words)
     steps = [between(networks[0], other) for other in networks[1:]]
     made: list[Params] = [dict(step) for step in steps]
     places = np.eye(len(steps))  # of each of the others, in coordinates
@@ -562,10 +621,16 @@ def remade(direction: Direction, points: Sequence[Network], fresh: Sequence[Netw
                 f"{point.source} has changed since the direction was made. Copy what is trained on: "
                 "copy.deepcopy(model), or {name: tensor.clone() for name, tensor in model.state_dict().items()}."
             )
-    if direction.recipe["kind"] == "between":
-        return between(*fresh)
-    whole = through(*fresh, orthogonal=direction.recipe["orthogonal"])
-    return whole[int(direction.recipe["index"])]
+    return led(direction.recipe, fresh)
+
+
+def led(recipe: Mapping[str, Any], networks: Sequence[Network]) -> Direction:
+    """Make the direction between checkpoints that a recipe is of."""
+    if recipe["kind"] == "between":
+        made = between(*networks)
+    else:
+        made = through(*networks, orthogonal=recipe["orthogonal"])[int(recipe["index"])]
+    return made * recipe["times"] if "times" in recipe else made
 
 
 def gradient(
@@ -827,6 +892,7 @@ def weight_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Te
     {'w': tensor([3., 0.])}
     """
     _require_same(direction, reference)
+    _say_what_is_lost(direction)
     return _weight_scaled(direction, reference)
 
 
@@ -933,6 +999,7 @@ def _normalize(
     direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], how: str, transposed: Mapping[str, int]
 ) -> Params:
     _require_same(direction, reference)
+    _say_what_is_lost(direction)
     scaled: Params = {}
     for name, tensor in direction.items():
         groups = _blocks(how, name, transposed)
@@ -941,6 +1008,18 @@ def _normalize(
         )
         scaled[name] = _from_blocks(blocks, tensor.shape, groups).to(tensor.dtype)
     return scaled
+
+
+def _say_what_is_lost(direction: Mapping[str, Tensor]) -> None:
+    """Warn where a direction that is scaled part by part leads to its checkpoints no more, whose buffers differ."""
+    names = sorted({name for pair in combinations(getattr(direction, "points", ()), 2) for name in moved(*pair)})
+    if names:
+        warnings.warn(
+            f"Normalised, a direction leads to its checkpoints no more: on a chart of it their {named(names)} are not "
+            "taken, and the buffers of the centre hold everywhere.",
+            LossnavWarning,
+            stacklevel=4,
+        )
 
 
 def _require_number(n: int) -> None:

@@ -31,6 +31,7 @@
     │   ├── MissingSnapshotError      a trajectory has no such snapshot, or it is gone
     │   └── SchemaTooNewError         what was stored was written by a newer lossnav
     ├── SpecError                     a SPEC on the command line leads to no objective
+    │   └── UntrustedCodeError        a store names code to run, and the user did not
     ├── RequestError                  a message to the explorer is none that can be read
     └── MissingExtraError             an optional package is not installed
 
@@ -174,6 +175,21 @@ class SchemaTooNewError(StoreError, ValueError):
 
 class SpecError(LossnavError, ValueError):
     """A SPEC on the command line does not lead to an objective."""
+
+
+class UntrustedCodeError(SpecError):
+    """A stored run names code as the origin of its objective, and the user has not said that it may be run.
+
+    Parameters
+    ----------
+    message : str
+    spec : str, optional
+        To give again, where that is all that is needed.
+    """
+
+    def __init__(self, message: str, spec: str | None = None) -> None:
+        super().__init__(message)
+        self.spec = spec
 
 
 class RequestError(LossnavError, ValueError):

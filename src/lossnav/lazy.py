@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.draws import Draws, Part, block, in_threads, pieces, slices
+from lossnav.errors import DirectionError
 from lossnav.params import Params
 
 
@@ -91,6 +92,14 @@ class LazyDirection(Mapping[str, Tensor]):
         other = copy.copy(self)
         other.family = family
         return other
+
+    def _no_arithmetic(self, *_: Any) -> Any:
+        raise DirectionError(
+            "A lazy direction is drawn where it is needed, and has no sums or multiples. A chart has them: "
+            "chart([-1.0]) lies at -1 times it. Or draw it with lazy=False."
+        )
+
+    __neg__ = __mul__ = __rmul__ = __truediv__ = __add__ = __radd__ = __sub__ = __rsub__ = _no_arithmetic
 
     def norms(self) -> dict[str, float]:
         """Frobenius norm of each tensor, as it was measured once."""

@@ -131,21 +131,12 @@ class Loss:
         if self._scores_held or self.reading.settled or len(useful) != 1 or not isinstance(targets, Tensor):
             return
         (call,) = useful
-        known = call.target.shape == call.counted.shape and not (
-            call.name in CLASSES and call.target.is_floating_point()
-        )
-        classes = torch.unique(call.target[call.counted]) if known else call.target[:0]
-        if not len(classes):
+        pair = _pair_of_classes(call)
+        if pair is None:
             return
-        a, b, several = classes[0], classes[-1], len(classes) > 1
-        if not several:  # another one, which a loss may leave out
-            last = call.input.shape[1 if call.input.dim() > 1 else 0] - 1 if call.name in CLASSES else 0
-            b = a + 1 if a < last else a - 1 if call.name in CLASSES else 1 - a
-        a, b = a.to(targets.dtype), b.to(targets.dtype)
-        exchanged = torch.where(targets == a, b, torch.where(targets == b, a, targets))
         kept, scores = contents.Kept(self.users_parts, borrowed=True), []
         try:
-            for labels in (targets, exchanged):
+            for labels in (targets, _exchanged(targets, *pair)):
                 with rng.preserved(0, targets.device), Watch() as watch:
                     cast(Any, self.function)(
                         map_tensors(outputs, Tensor.clone), labels.clone()
@@ -156,14 +147,55 @@ class Loss:
             return
         finally:
             kept.restore()
+        several = _has_several_classes(call)
         self._scores_held = several
-        fits = scores[0].shape == scores[1].shape
-        same = torch.allclose(scores[0], scores[1], equal_nan=True) if fits else not several
-        if not same:
+        if not _same_scores(scores, several):
             raise OptionError(
                 f"metric {metric!r} has two readings here: the loss {self.name} changes or chooses the scores by their "
                 "targets (a margin, or the hardest samples), so what cross-entropy is given and the outputs of the "
                 "model need not agree. Pass the one you want, for the outputs: "
+                f"metrics={{{metric!r}: lambda outputs, targets: (outputs.argmax(1) == targets).float()}}"
+            )
+
+    def hold_scores_of_model(self, measure: Callable[[Any], Any], batch: Any, n: int, metric: str) -> None:
+        """The same of a model that is given the targets, one a sample: they are exchanged in the batch.
+
+        Where there are more (tokens), a model may be given them to go on from, as a decoder is.
+
+        Parameters
+        ----------
+        measure : callable
+            Passes a batch through model and loss.
+        batch : Batch
+        n : int
+            Its samples.
+        metric : str
+
+        Raises
+        ------
+        OptionError
+            If its scores depend on them.
+        """
+
+        def calls(given: Any) -> list[Call]:
+            with Watch() as watch:
+                measure(given)
+            return [call for call in watch.calls if call.name in (*CLASSES, *YES_OR_NO)]
+
+        try:
+            (call,) = calls(batch)
+            pair = _pair_of_classes(call)
+            wanted = call.target.reshape(-1)
+            if pair is None or len(wanted) != n or not any(_are(tensor, wanted) for tensor in contents.tensors(batch)):
+                return
+            (again,) = calls(map_tensors(batch, lambda t: _exchanged(t, *pair) if _are(t, wanted) else t))
+        except Exception:  # other targets may be none, and a loss may call several of torch's
+            return
+        if not _same_scores([call.input, again.input], _has_several_classes(call)):
+            raise OptionError(
+                f"metric {metric!r} has two readings here: the model is given the targets and changes its scores by "
+                "them (a margin), so what cross-entropy is given is not what it would predict. Let forward() return "
+                "its loss and its logits without the margin, {'loss': ..., 'logits': ...}, and pass "
                 f"metrics={{{metric!r}: lambda outputs, targets: (outputs.argmax(1) == targets).float()}}"
             )
 
@@ -257,6 +289,39 @@ class Loss:
             raise LossMisjudgedError
 
 
+def _pair_of_classes(call: Call) -> tuple[Tensor, Tensor] | None:
+    """Two classes to exchange among the targets of a call, of which one at least is there; None where there is none."""
+    known = call.target.shape == call.counted.shape and not (call.name in CLASSES and call.target.is_floating_point())
+    classes = torch.unique(call.target[call.counted]) if known else call.target[:0]
+    if not len(classes):
+        return None
+    a, b = classes[0], classes[-1]
+    if len(classes) == 1:  # another one, which a loss may leave out
+        last = call.input.shape[1 if call.input.dim() > 1 else 0] - 1 if call.name in CLASSES else 0
+        b = a + 1 if a < last else a - 1 if call.name in CLASSES else 1 - a
+    return a, b
+
+
+def _has_several_classes(call: Call) -> bool:
+    return len(torch.unique(call.target[call.counted])) > 1
+
+
+def _exchanged(targets: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Targets with two classes exchanged."""
+    a, b = a.to(targets.dtype), b.to(targets.dtype)
+    return torch.where(targets == a, b, torch.where(targets == b, a, targets))
+
+
+def _are(tensor: Tensor, targets: Tensor) -> bool:
+    """Whether a tensor holds these targets, shape (n,), in any shape or type."""
+    return tensor.numel() == len(targets) and not tensor.is_complex() and bool((tensor.reshape(-1) == targets).all())
+
+
+def _same_scores(scores: Sequence[Tensor], several: bool) -> bool:
+    first, second = scores
+    return torch.allclose(first, second, equal_nan=True) if first.shape == second.shape else not several
+
+
 class _ClassWeights:
     """The denominator of cross-entropy and NLL: the weight of each target's class, 0 where it is ignored."""
 
@@ -299,7 +364,7 @@ def _per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
         has_knob = "reduction" in inspect.signature(loss).parameters
     except (TypeError, ValueError):
         return None
-    return (lambda outputs, targets: loss(outputs, targets, reduction="none")) if has_knob else None
+    return partial(loss, reduction="none") if has_knob else None
 
 
 def _doubled(loss: Any) -> Any:

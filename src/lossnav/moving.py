@@ -68,6 +68,11 @@ def select_moving(
     chosen = [name for name in parameters if name in wanted and parameters[name].is_floating_point()]
     if not chosen:
         names = ", ".join(list(parameters)[:5]) or "none at all"
+        if complex_ones:
+            raise OptionError(
+                f'All parameters that params={params!r} stands for are complex, such as "{complex_ones[0]}", and held '
+                "still. Store real and imaginary part as real tensors (torch.view_as_real) to let them move."
+            )
         raise OptionError(f"No parameter matches params={params!r}. The model's parameters are {names}, …")
     return chosen
 

@@ -258,6 +258,25 @@ def leading(networks: Iterable[Network]) -> Anatomy | None:
     return next((network.anatomy for network in known if network.decides), known[0].anatomy if known else None)
 
 
+def moved(a: Network, b: Network) -> list[str]:
+    """Names of the buffers in which two networks differ, as far as they are known of both."""
+    return sorted(n for n, t in a.buffers.items() if n in b.buffers and not algebra.same(t, b.buffers[n]))
+
+
+def coincidence(a: Network, b: Network) -> str:
+    """Say that no direction leads from one network to another, since they have the same weights; empty where not."""
+    if a.fingerprint != b.fingerprint:
+        return ""
+    sources = f"{a.source} and {b.source[0].lower()}{b.source[1:]}"
+    if not (names := moved(a, b)):
+        return f"{sources} have the same weights, so no direction leads from one to the other. Pass two that differ."
+    return (
+        f"{sources} have the same weights and differ in {len(names)} buffers ({named(names)}), and a chart leads along "
+        "weights. Evaluate each by itself (objective.at(...)); what lies between: objective.evaluate(objective.params, "
+        "{name: torch.lerp(a[name], b[name], t) for name in names}), with the buffers a and b of the two."
+    )
+
+
 def named(names: list[str]) -> str:
     """Some names in words, three at most."""
     words = ", ".join(f'"{name}"' for name in names[:3])

@@ -293,6 +293,8 @@ class Objective:
         self._measured_by += () if count is None else (count,)
         self._hold_cuts()
         self._hold_metrics()
+        if loss is None or forward is not None:
+            self._hold_scores()
         self._see_what_is_drawn()
         if subset is not None:
             self.__dict__.update(self.subset(subset, seed).__dict__)
@@ -1078,6 +1080,22 @@ class Objective:
         wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in every)
         return 1e-4 if wide else 5e-2
 
+    def _hold_scores(self) -> None:
+        """Hold accuracies of a model that is given the targets to scores that do not depend on them."""
+        named = [metric.name for metric in self.metrics.values() if isinstance(metric, NamedMetric)]
+        if not named or self.batches is None:
+            return
+        passes, batch = self.without_metrics()._pass, few_of(self._first_batch())
+
+        def measure(part: Batch) -> StepValues:
+            params = algebra.copy(self.params | self._held) if self._writes_weights else self.params | self._held
+            with rng.preserved(self.seed, self.device), torch.no_grad():
+                return passes.one(
+                    *passes.leaves(params, self._buffers, ()), data_batches.move(part, self.device), False
+                )
+
+        self._loss.hold_scores_of_model(measure, batch, self._count(batch, None), named[0])
+
     def _hold_metrics(self) -> None:
         """Hold the user's own metrics likewise: F1 and R2 of batches do not average to that of all samples.
 
@@ -1227,25 +1245,27 @@ def _measure_function(
 
 
 def _default_forward(own_loss: bool) -> Forward:
-    def forward(model: Any, batch: Batch) -> tuple[Any, Any]:
-        if isinstance(batch, Mapping):
-            key = next((key for key in TARGET_KEYS if key in batch), None)
-            targets = None if key is None else batch[key]
-            if own_loss:
-                return model(**batch), targets
-            if key is not None:
-                return model(**{name: part for name, part in batch.items() if name != key}), targets
-            raise DataError(
-                f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
-                "Pass forward=lambda model, batch: (outputs, targets)."
-            )
-        if own_loss and isinstance(batch, list | tuple | Tensor):
-            return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
-        if isinstance(batch, list | tuple) and len(batch) >= 2:
-            return model(*batch[:-1]), batch[-1]
-        raise no_pair(batch)
+    return partial(_forward, own_loss)
 
-    return forward
+
+def _forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Outputs and targets of a batch of the usual form."""
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        targets = None if key is None else batch[key]
+        if own_loss:
+            return model(**batch), targets
+        if key is not None:
+            return model(**{name: part for name, part in batch.items() if name != key}), targets
+        raise DataError(
+            f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
+            "Pass forward=lambda model, batch: (outputs, targets)."
+        )
+    if own_loss and isinstance(batch, list | tuple | Tensor):
+        return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
+    if isinstance(batch, list | tuple) and len(batch) >= 2:
+        return model(*batch[:-1]), batch[-1]
+    raise no_pair(batch)
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:
@@ -1307,6 +1327,8 @@ def resolve_device(device: str | torch.device | None, model: nn.Module) -> torch
         return torch.device("cpu") if first is None else first.device
     try:
         resolved = torch.device(device)
+        if resolved.type == "meta":
+            raise DeviceError("On the meta device tensors have no values. Leave device= out, or use 'cpu'.")
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]

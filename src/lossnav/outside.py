@@ -31,7 +31,8 @@ _MOST = 2_000  # functions that are followed
 _UNBOUND = object()
 _CONTAINERS = (dict, list, set, deque)
 _NUMBERS = (types.NoneType, bool, int, float, complex, str, bytes)
-_CHANGED = (Tensor, np.ndarray, nn.Module, torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random, Iterator)
+_CHANGED = (Tensor, np.ndarray, nn.Module, *_GENERATORS)
 _ATOMS = (*_NUMBERS, types.ModuleType, type)
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)).as_posix() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav import __version__, rng
+from lossnav import __version__, rng, turns
 from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav import surface as surfaces
@@ -272,8 +272,7 @@ class _AtSnapshot:
     def __call__(self, point: NDArray[np.float64]) -> Mapping[str, float]:
         number = int(point[0])
         if self.own_buffers:
-            with warnings.catch_warnings():  # which buffers are not recorded is said once
-                warnings.simplefilter("ignore", LossnavWarning)
+            with turns.hiding(LossnavWarning):  # which buffers are not recorded is said once
                 here = self.objective.at(self.trajectory.state(number), missing="keep")
         else:
             state = self.trajectory.state(number)

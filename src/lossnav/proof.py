@@ -13,6 +13,7 @@ import itertools
 import math
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,8 @@ from lossnav import params as algebra
 from lossnav.batches import Batch
 from lossnav.calling import BATCH_NORMS, CopyPasses, FunctionalPasses, Passes, Step, StepValues, users_parts
 from lossnav.diagnosis import explained
-from lossnav.errors import DataError, LossShapeError, ObjectiveError, OptionError
-from lossnav.measures import LossMisjudgedError, reduce_steps
+from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
+from lossnav.measures import LossMisjudgedError, Values, reduce_steps
 from lossnav.memory import free_bytes
 from lossnav.outside import Outside, Place
 from lossnav.params import Params
@@ -56,6 +57,8 @@ class Proven:
     written_buffers : tuple of str
     remembers : bool
         Whether a pass leaves something behind in the model that a later one looks at.
+    twice : tuple of float, optional
+        Two values at the same weights that do not agree.
     """
 
     passes: Passes
@@ -63,6 +66,7 @@ class Proven:
     writes_data: bool = False
     written_buffers: tuple[str, ...] = ()
     remembers: bool = False
+    twice: tuple[float, float] | None = None
 
     @property
     def unplanned(self) -> str:
@@ -133,6 +137,8 @@ def prove(case: Case) -> Proven:
         _require_no_state_outside(case, outside)  # which is then the better reason
         raise
     _require_no_state_outside(case, outside, found.passes)
+    if found.twice:
+        _warn_of_drift(type(case.model).__name__, *found.twice)
     return found
 
 
@@ -147,10 +153,13 @@ def prove_function(case: Case, name: str) -> None:
     outside = Outside(_code_of(case))
     if any(place.may_change for place in outside.places):
         try:
-            _values(case, case.passes, algebra.copy(case.center), few_of(case.batch))
+            part = few_of(case.batch)
+            first, second = (_values(case, case.passes, algebra.copy(case.center), part) for _ in range(2))
         except Exception:  # it is raised again where it is called in earnest
             return
         _require_no_state_outside(case, outside, case.passes, name)
+        if not _agree(case, first, second):
+            _warn_of_drift(name, first, second)
 
 
 def _proven(case: Case) -> Proven:
@@ -185,7 +194,8 @@ def _proven(case: Case) -> Proven:
     if difference is None:  # it is not the way of calling: the user's own mistake is more useful
         assert failure is not None
         raise explained(failure, always=True) from failure
-    if _contradicts_itself(case, part):
+    if found_twice := _contradiction(case, part):
+        found.twice = found_twice
         return found
     expected, value, where = difference
     raise ObjectiveError(
@@ -220,15 +230,18 @@ def _require_no_state_outside(
     try:
         passes = passes or CopyPasses(case.model, case.step, case.bn, case.device, case.training)
 
-        def value(point: Params) -> float:
+        def values(point: Params) -> Values:
             assert passes is not None
             weights = point | case.held
-            return _values(case, passes, algebra.copy(weights) if case.writes else weights, part)
+            return _measured(case, passes, algebra.copy(weights) if case.writes else weights, part)
 
-        found = _of_order(outside, value, case.center, elsewhere) if changed else None
+        def value(point: Params) -> float:
+            return values(point)["loss"]
+
+        what, found = _of_order(case, outside, values, elsewhere) if changed else ("loss", None)
         for place in () if found and not _agree(case, *found) else caches[:_MOST_CACHES]:
             if (stale := _of_stale(case, place, value, elsewhere)) is not None:
-                found, changed = stale, [place]
+                what, found, changed = "loss", stale, [place]
                 break
     except Exception:
         return
@@ -238,24 +251,27 @@ def _require_no_state_outside(
         return
     raise ObjectiveError(
         f"{name or type(case.model).__name__} keeps state outside of itself, in {changed[0].title}: at the same "
-        f"weights its loss on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
+        f"weights its {what} on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
         "evaluated. What one point leaves there the next one would find. Keep it in an attribute of the model, which "
         "every point begins with as it is now, or compute it anew in each call."
     )
 
 
 def _of_order(
-    outside: Outside, value: Callable[[Params], float], center: Params, elsewhere: Params
-) -> tuple[float, float] | None:
-    """The loss at a point alone, and after another; None where it does not even agree with itself."""
+    case: Case, outside: Outside, values: Callable[[Params], Values], elsewhere: Params
+) -> tuple[str, tuple[float, float] | None]:
+    """A loss or metric at a point alone, and after another; None where it does not even agree with itself."""
     outside.restore()
-    alone = value(elsewhere)
+    alone = values(elsewhere)
     outside.restore()
-    again = value(elsewhere)
+    again = values(elsewhere)
     outside.restore()
-    value(center)
-    after = value(elsewhere)
-    return (alone, after) if alone == again or (math.isnan(alone) and math.isnan(again)) else None
+    values(case.center)
+    after = values(elsewhere)
+    same = {name for name in alone if alone[name] == again[name] or alone[name] != alone[name]}
+    off = [name for name in alone if name in same and not _agree(case, alone[name], after[name])]
+    name = off[0] if off else "loss"
+    return name, (alone[name], after[name]) if name in same else None
 
 
 def _of_stale(
@@ -582,6 +598,11 @@ def few_of(batch: Batch) -> Batch:
 
 def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> float:
     """The loss of a batch, given a copy of it; the same random numbers each time."""
+    return _measured(case, passes, point, batch, uses)["loss"]
+
+
+def _measured(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> Values:
+    """Loss and metrics of a batch, likewise."""
     steps: list[StepValues] = []
     for _ in range(4):  # a loss may be taken for what it is not, in two ways
         given = batch if uses is not None else data_batches.move(batch, case.device)
@@ -596,7 +617,7 @@ def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: Torch
             except LossMisjudgedError:
                 if isinstance(passes, FunctionalPasses | CopyPasses):
                     passes.learn()
-    return reduce_steps(steps, has_samples=True)[0]["loss"]
+    return reduce_steps(steps, has_samples=True)[0]
 
 
 def _difference(case: Case, passes: Passes, part: Batch, truth: _Truth) -> tuple[float, float, str] | None:
@@ -620,13 +641,24 @@ def _agree(case: Case, a: float, b: float) -> bool:
     return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance * max(abs(a), abs(b))
 
 
-def _contradicts_itself(case: Case, part: Batch) -> bool:
-    """Whether the truth does not agree with itself: then nothing can be held against it."""
+def _contradiction(case: Case, part: Batch) -> tuple[float, float] | None:
+    """Two values of the truth at the same weights that do not agree: then nothing can be held against it."""
     try:
-        values = [_fresh(case, case.center, part) for _ in range(2)]
+        first, second = (_fresh(case, case.center, part) for _ in range(2))
     except Exception:
-        return True
-    return not _agree(case, values[0], values[1])
+        return math.nan, math.nan
+    return None if _agree(case, first, second) else (first, second)
+
+
+def _warn_of_drift(name: str, first: float, second: float) -> None:
+    if first == first and second == second:
+        warnings.warn(
+            f"{name} gave {first:.7g} and {second:.7g} for the same samples at the same weights, with the same random "
+            "numbers: something outside of it changes from call to call (an iterator, a clock, a file), so that values "
+            "cannot be compared. Let forward() depend on weights, buffers and its input alone.",
+            LossnavWarning,
+            stacklevel=4,
+        )
 
 
 # ---------------------------------------------------------------------- what a pass leaves behind

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
+from typing import Any
 
 import numpy as np
 import torch
+
+from lossnav import turns
 
 _left_alone: ContextVar[bool] = ContextVar("left_alone", default=False)
 
@@ -16,6 +19,8 @@ _left_alone: ContextVar[bool] = ContextVar("left_alone", default=False)
 @contextmanager
 def preserved(seed: int | None = None, device: torch.device | None = None) -> Iterator[None]:
     """Restore the global state of Python's, NumPy's and torch's generators on leaving, also after an error.
+
+    With a seed no other thread is inside at the same time (`turns.alone`): the generators are the process's.
 
     Parameters
     ----------
@@ -28,22 +33,35 @@ def preserved(seed: int | None = None, device: torch.device | None = None) -> It
         yield
         return
     cuda = device if device is not None and device.type == "cuda" else None
-    python_state, numpy_state, torch_state = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
-    cuda_state = torch.cuda.get_rng_state(cuda) if cuda else None
-    try:
-        if seed is not None:
-            random.seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is the one user code shares
-            torch.default_generator.manual_seed(seed)
-            if cuda:
-                torch.cuda.manual_seed(seed)
-        yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        torch.set_rng_state(torch_state)
-        if cuda and cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state, cuda)
+    with turns.alone() if seed is not None else nullcontext():
+        with turns.alone():  # between two passes of others
+            before = _states(cuda)
+        try:
+            if seed is not None:
+                random.seed(seed)
+                np.random.seed(seed % 2**32)  # noqa: NPY002 - the legacy generator is the one user code shares
+                torch.default_generator.manual_seed(seed)
+                if cuda:
+                    torch.cuda.manual_seed(seed)
+            yield
+        finally:
+            with turns.alone():
+                _set(before, cuda)
+
+
+def _states(cuda: torch.device | None) -> tuple[Any, Any, torch.Tensor, torch.Tensor | None]:
+    """Where Python's, NumPy's, torch's and an accelerator's generators stand."""
+    on_device = torch.cuda.get_rng_state(cuda) if cuda else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), on_device  # noqa: NPY002
+
+
+def _set(states: tuple[Any, Any, torch.Tensor, torch.Tensor | None], cuda: torch.device | None) -> None:
+    python, numpy, cpu, on_device = states
+    random.setstate(python)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    if cuda and on_device is not None:
+        torch.cuda.set_rng_state(on_device, cuda)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import copy
 import importlib
 import importlib.util
@@ -10,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,6 +21,7 @@ from torch import nn
 
 from lossnav import checkpoints
 from lossnav.errors import DeviceError, LossnavError, SpecError
+from lossnav.nouns import described
 from lossnav.objective import Mode, Objective, by_default_on, default_mode
 from lossnav.trajectory import Trajectory
 
@@ -152,12 +155,29 @@ def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, An
 
 
 def _call(function: Any, spec: str) -> Any:
-    """Call a function of the user's that takes no arguments."""
+    """Call a function of the user's that takes no arguments; nothing that is known to make something else."""
+    written = inspect.unwrap(function.func if isinstance(function, partial) else function)
+    if not (inspect.isfunction(written) or inspect.ismethod(written)) or _makes_something_else(written):
+        raise SpecError(
+            f"{spec} is {described(function)} that makes no Objective, and is not called. Name a function written in "
+            "Python that does: def objective(): return lossnav.Objective(...)."
+        )
     try:
         inspect.signature(function).bind()
     except TypeError as error:
         raise SpecError(f"{spec} cannot be called without arguments: {error}. Give each a default.") from None
     return function()
+
+
+def _makes_something_else(function: Any) -> bool:
+    """Whether a function says that what it returns is no objective."""
+    said = getattr(function, "__annotations__", {})
+    if "return" not in said:
+        return False
+    made = said["return"]
+    if isinstance(made, str):
+        return made in ("None", *(name for name, value in vars(builtins).items() if isinstance(value, type)))
+    return made is None or (isinstance(made, type) and made is not object and not issubclass(made, Objective))
 
 
 def _of_zoo(name: str, checkpoint: Any, data_root: Any, missing_buffers: checkpoints.Missing) -> Objective:

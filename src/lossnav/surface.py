@@ -258,7 +258,8 @@ def direction_words(recipe: Mapping[str, Any]) -> str:
         return f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}"
     words = {"between": "from start to end", "given": "given direction", "gradient": "gradient of the loss"}
     words |= {"moment": f"Adam's {recipe.get('moment')}", "through": "through several models"}
-    return words.get(kind, str(kind))
+    times = f", times {float(recipe['times']):.3g}" if "times" in recipe else ""
+    return words.get(kind, str(kind)) + times
 
 
 # ---------------------------------------------------------------------- checking one

@@ -117,6 +117,7 @@ class Shrunk(torch.autograd.Function):
 
 PARTLY = {
     "a term by item": lambda p: square(p) + 3 * (p["w"] ** 2).sum().item(),
+    "a hundredth by float": lambda p: square(p) + 0.05 * float(p["w"].norm()),
     "a factor by float": lambda p: square(p) * float(p["w"].norm()),
     "a detached weight": lambda p: ((X @ p["w"] - Y) ** 2 * (X @ p["w"]).detach().sigmoid()).mean(),
     "a wrong backward pass": lambda p: Shrunk.apply(X @ p["w"] - Y).mean(),

@@ -119,7 +119,7 @@ def test_a_chart_that_cannot_be_made_again_leaves_what_is_of_the_centre():
     elsewhere = ln.Line({"x": torch.ones(32, dtype=torch.float64)}, along)
     surface = ln.evaluate(saddle, elsewhere, ln.Grid(alpha=(-1, 1, 3)), engine=PLAIN, progress=False)
     far = ln.report(surface, objective=saddle)
-    for check in ("minimum", "descent", "saddle", "mean curvature"):
+    for check in ("descent", "saddle", "mean curvature"):
         assert far[check].level == "unknown" and "chart=chart" in far[check].do, far[check]
     assert ln.report(surface, objective=saddle, chart=elsewhere)["descent"].level != "unknown"
 

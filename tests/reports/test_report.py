@@ -481,7 +481,7 @@ def test_the_command_line(tmp_path, monkeypatch):
     code, out, _ = run("run.zarr")
     assert code == 0 and re.fullmatch(r"0 warnings, \d notes?, \d+ not known, \d+ ok", out.splitlines()[-1])
     assert "saddle" in out
-    code, out, _ = run("run.zarr", "--measure", "--json")
+    code, out, _ = run("run.zarr", "--measure", "--json", "--trust")
     said = json.loads(out)
     assert code == 0 and said["counts"]["warning"] == 1
     (saddle,) = (line for line in said["lines"] if line["check"] == "saddle")

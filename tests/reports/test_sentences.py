@@ -75,6 +75,31 @@ def test_whether_a_slice_looks_convex_and_its_numbers_agree(seed):
     assert abs(low - float(bends.min())) <= error + 1e-9 or abs(high - float(bends.max())) <= error + 1e-9
 
 
+@pytest.mark.parametrize("curvature", [-1.0, -5.0])
+def test_a_kink_is_no_saddle_though_its_hessian_is_negative(curvature):
+    """Of |x| + c x^2 / 2 the Hessian at 0 is c, and 0 is its minimum."""
+    objective = function(lambda x: x.abs().sum() + curvature * x[0] ** 2 / 2 + x[1:].square().sum(), 4)
+    chart, surface = along(objective, *(0.1 * np.eye(4)[1:3]))
+    report = ln.report(surface, objective=objective, chart=chart, **FEW)
+    assert report["saddle"].level == "unknown" and "kink" in report["saddle"].said
+    assert report["minimum"].level == "ok", report["minimum"]
+    smooth = function(lambda x: curvature * x[0] ** 2 / 2 + x[1:].square().sum(), 4)
+    chart, surface = along(smooth, *(0.1 * np.eye(4)[1:3]))
+    report = ln.report(surface, objective=smooth, chart=chart, **FEW)
+    assert report["saddle"].level == "warning" and "is a saddle" in report["saddle"].said
+    tilted = function(lambda x: curvature * x[0] ** 2 / 2 + x[1:].square().sum() + x[3], 4)
+    chart, surface = along(tilted, *(0.1 * np.eye(4)[1:3]))
+    report = ln.report(surface, objective=tilted, chart=chart, **FEW)
+    assert report["saddle"].level == "warning" and "is a saddle" not in report["saddle"].said  # it is a slope
+
+
+def test_ripples_between_the_points_are_no_curvature_of_the_centre():
+    objective = function(lambda x: x.square().sum() + 0.3 * (1 - torch.cos(40 * x)).sum(), 2)
+    chart, surface = along(objective, *np.eye(2))
+    said = ln.report(surface, objective=objective, chart=chart, **FEW)["saddle"].said
+    assert "At the very centre its Hessian has 482" in said, said
+
+
 def test_three_points_show_no_curvature():
     """A parabola goes through any three: nothing says how far it is off."""
     objective = function(lambda x: torch.cos(5 * x).sum(), 1)

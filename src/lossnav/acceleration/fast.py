@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from lossnav import rng
+from lossnav import rng, turns
 from lossnav.acceleration.graph import TRACED_SAMPLES, Graph, NotReadableError, read
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.norms import Norm, fold_batch_norm
@@ -60,7 +60,8 @@ class Fast:
         assert isinstance(passes, FunctionalPasses)
         self.objective, self.chart, self.structure, self.plan, self.samples = objective, chart, structure, plan, samples
         original = passes.whole.model
-        model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
+        with turns.alone():  # the structure is every call's
+            model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
         self._weights = _AffineWeights(chart) if chart.affine else chart
         belonging = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
         self._buffers = {name: tensor.clone() for name, tensor in belonging.items()}  # nobody else's are at risk
@@ -110,7 +111,7 @@ class Fast:
         if self.plan.points > 1:
             return self.many_steps([point])[0]
         objective = self.objective
-        with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
+        with rng.preserved(objective.seed, objective.device), self._lock, torch.no_grad(), _tf32(self.plan):
             state = self._state(point)
             if self.plan.compiled:
                 steps = [step for pair in self._pairs(point) for step in self._run_one(state, pair)]
@@ -122,7 +123,7 @@ class Fast:
     def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
         """Return what every batch gives at several coordinates, all in one pass through the model."""
         objective = self.objective
-        with self._lock, rng.preserved(objective.seed, objective.device), torch.no_grad(), _tf32(self.plan):
+        with rng.preserved(objective.seed, objective.device), self._lock, torch.no_grad(), _tf32(self.plan):
             states = [{name: tensor.clone() for name, tensor in self._state(point).items()} for point in points]
             moved = {f"model.{name}" for name in self._moved} & states[0].keys()
             stacked = {name: torch.stack([state[name] for state in states]) for name in moved}
@@ -412,26 +413,26 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> None:
 def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch]) -> list[Tensor]:
     """What a layer of the objective's model is given for each batch, at the centre."""
     seen: list[Tensor] = []
-    handle = layer.register_forward_hook(lambda _, given, made: seen.append(given[0]))
-    try:
-        with torch.no_grad():
+    with turns.alone(), torch.no_grad():
+        handle = layer.register_forward_hook(lambda _, given, made: seen.append(given[0]))
+        try:
             objective._pass(objective.params | objective._held, objective._buffers, batches)
-    finally:
-        handle.remove()
+        finally:
+            handle.remove()
     return seen
 
 
 def _input_of(model: nn.Module, objective: Objective, batch: Batch) -> Tensor:
     """The one tensor that the objective's model is given for a batch."""
     seen: list[Any] = []
-    handle = model.register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append((args, kwargs)), prepend=True, with_kwargs=True
-    )  # before the user's own hooks, which are part of what is traced
-    try:
-        with torch.no_grad():
+    with turns.alone(), torch.no_grad():
+        handle = model.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.append((args, kwargs)), prepend=True, with_kwargs=True
+        )  # before the user's own hooks, which are part of what is traced
+        try:
             objective._pass(objective.params | objective._held, objective._buffers, [batch])
-    finally:
-        handle.remove()
+        finally:
+            handle.remove()
     if len(seen) != 1 or len(seen[0][0]) != 1 or seen[0][1] or not isinstance(seen[0][0][0], Tensor):
         raise NotReadableError("it is given more than one tensor")
     x: Tensor = seen[0][0][0]

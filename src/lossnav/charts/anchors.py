@@ -325,9 +325,10 @@ def _steps(directions: Sequence[Mapping[str, Tensor]]) -> list[tuple[Network, Ne
     for axis, direction in enumerate(directions):
         points, recipe = points_of(direction), getattr(direction, "recipe", {})
         if recipe.get("kind") == "between" and points:
-            found.append((points[0], points[1], unit[axis]))
+            found.append((points[0], points[1], unit[axis] / recipe.get("times", 1.0)))
         elif recipe.get("kind") == "through" and points:
             families.setdefault((*recipe["points"], recipe["orthogonal"]), {})[recipe["index"]] = axis
+            unit[axis] /= recipe.get("times", 1.0)
     for axes in families.values():
         direction = directions[next(iter(axes.values()))]
         points, places = points_of(direction), np.asarray(direction.recipe["places"])  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,7 +23,7 @@ from lossnav.directions import Direction, cosines
 from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
 from lossnav.lazy import LazyDirection
 from lossnav.moving import is_left_open
-from lossnav.networks import End, Network, differing
+from lossnav.networks import End, Network, coincidence, differing
 from lossnav.nouns import described, require_directions
 from lossnav.objective import Objective
 from lossnav.params import Params
@@ -386,4 +387,7 @@ def _require_direction(direction: Mapping[str, Tensor], center: Params, dim: str
                 "Check the checkpoints or gradients it was made of."
             )
     if not any(lengths.values()):
+        words = [coincidence(*pair) for pair in combinations(points_of(direction), 2)]
+        if words and all(words):
+            raise DirectionError(words[0])
         raise DirectionError(f"The direction along {dim} is zero, so it leads nowhere. Pass another one.")

@@ -161,11 +161,7 @@ def _drawn(
     for recipe in recipes:
         points = recipe.get("points") or [recipe.get(name) for name in ("start", "end")]
         if recipe["kind"] in ("between", "through") and all(point in ends for point in points):
-            networks = [ends[point] for point in points]
-            if recipe["kind"] == "between":
-                made.append(directions.between(*networks))
-            else:
-                made.append(directions.through(*networks, orthogonal=recipe["orthogonal"])[recipe["index"]])
+            made.append(directions.led(recipe, [ends[point] for point in points]))
             continue
         if recipe["kind"] not in _MAKERS:
             raise ChartError(

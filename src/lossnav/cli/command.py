@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 import sys
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,15 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from lossnav import __version__
-from lossnav.errors import Interrupted, LossnavError, LossnavWarning, OptionError, SamplerError, SpecError
+from lossnav.errors import (
+    Interrupted,
+    LossnavError,
+    LossnavWarning,
+    OptionError,
+    SamplerError,
+    SpecError,
+    UntrustedCodeError,
+)
 
 app = typer.Typer(
     name="lossnav",
@@ -38,6 +47,8 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except LossnavError as error:
             say(f"{type(error).__name__}: {error}")
+            if isinstance(error, UntrustedCodeError) and error.spec is not None:
+                say(f"To run it, type:\n  {shlex.join(['lossnav', *sys.argv[1:], '--spec', error.spec])}")
             raise typer.Exit(2 if isinstance(error, USAGE_ERRORS) else 1) from error
         except Interrupted as error:
             say(str(error))

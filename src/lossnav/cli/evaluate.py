@@ -25,9 +25,11 @@ from lossnav.cli.options import (
     Params,
     Seed,
     Through,
+    Trust,
     Workers,
     engine_of,
     subset_of,
+    trusted_by,
 )
 from lossnav.cli.tables import as_text, estimate_values, estimate_words, place_words, print_result, print_table
 from lossnav.errors import OptionError
@@ -212,6 +214,8 @@ def _sampler(
 @reporting
 def resume(
     surface: Annotated[str, typer.Argument(help="Folder or URL of a run that was stopped or killed.")],
+    spec: Annotated[str | None, typer.Option(help="Of its objective, given again: then no code is asked for.")] = None,
+    trust: Trust = False,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     engine: EngineName = "local",
     address: Address = None,
@@ -220,7 +224,10 @@ def resume(
     gpus_per_worker: GpusPerWorker = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run where it stopped; points that failed are tried again."""
+    """Go on with a run where it stopped; points that failed are tried again.
+
+    A store is data. The code that it names is run where you give it again by --spec, add --trust, or say yes.
+    """
     from lossnav.live import TerminalMap
     from lossnav.resuming import asked_of
     from lossnav.resuming import resume as run
@@ -230,7 +237,9 @@ def resume(
     asked = asked_of(open_surface(surface).attrs)
     chosen_engine = engine_of(engine, *asked, address=address, workers=workers, **per_worker)
     with TerminalMap() if live else contextlib.nullcontext() as drawn:
-        print_result(run(surface, engine=chosen_engine, progress=not live, on_update=drawn), surface, as_json)
+        how: dict[str, Any] = {"spec": spec, "trust": trusted_by(trust), "engine": chosen_engine}
+        how |= {"progress": not live, "on_update": drawn}
+        print_result(run(surface, **how), surface, as_json)
 
 
 def _require_control(

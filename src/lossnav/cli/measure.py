@@ -22,9 +22,11 @@ from lossnav.cli.options import (
     Params,
     Seed,
     Surface,
+    Trust,
     numbers,
     setting_of,
     subset_of,
+    trusted_by,
 )
 from lossnav.cli.tables import as_text, print_table, spectrum_words
 from lossnav.errors import Interrupted, OptionError
@@ -108,7 +110,8 @@ def report(
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure at the centre what is not known, with the run's own objective.")
     ] = False,
-    spec: Annotated[str | None, typer.Option(help="Of the objective, where the run does not say.")] = None,
+    spec: Annotated[str | None, typer.Option(help="Of the objective, given again, or where the run has none.")] = None,
+    trust: Trust = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
@@ -118,7 +121,10 @@ def report(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Say what a stored picture can and cannot say: warnings, notes, what is not known, and what to do."""
+    """Say what a stored picture can and cannot say: warnings, notes, what is not known, and what to do.
+
+    With --measure the code that the store names is run, where you give it again by --spec, add --trust, or say yes.
+    """
     from lossnav.reports import report as run
     from lossnav.resuming import objective_of
     from lossnav.surface import open_surface
@@ -129,9 +135,11 @@ def report(
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
-        objective = objective_of(open_surface(surface).attrs["objective"], surface, **moved)
-    elif any(moved.values()):
-        raise OptionError("--spec, --checkpoint, --data-root and --device say what to measure with. Add --measure.")
+        objective = objective_of(open_surface(surface).attrs["objective"], surface, trusted_by(trust), **moved)
+    elif any(moved.values()) or trust:
+        raise OptionError(
+            "--spec, --trust, --checkpoint, --data-root and --device say what to measure with. Add --measure."
+        )
     try:
         found = run(surface, objective=objective, seed=seed, limit=limit, progress=True)
     except Interrupted as stopped:

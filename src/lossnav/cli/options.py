@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,6 +46,10 @@ Kinds = Annotated[
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...: where to compute. Default: where the SPEC does.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Run the code that the store names, where it lies in this project. Else it is asked."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
 EngineName = Annotated[Literal["local", "ray"], typer.Option(help="This process, or workers on a Ray cluster.")]
@@ -86,6 +91,17 @@ def setting_of(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except json.JSONDecodeError:
         return name, None if value == "none" else value
+
+
+def trusted_by(yes: bool) -> Any:
+    """What says whether code that a store names may be run: the option, or whoever sits at the terminal."""
+
+    def asked(shown: str) -> bool:
+        if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            return yes
+        return typer.confirm(f"The store names code to run:\n  {shown}\nRun it?", default=False, err=True)
+
+    return asked
 
 
 class Coordinates(typer.core.TyperCommand):

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lossnav import params as algebra
-from lossnav import rng
+from lossnav import rng, turns
 from lossnav.calling import CopyPasses, FunctionalPasses, FunctionPasses
 from lossnav.curvature.bilinear import Cheaper
 from lossnav.curvature.graphs import Graph, Keeper, Leaves, require_no_reentrant, require_whole
@@ -141,7 +141,7 @@ class Operator:
     def compute(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
         """The same as `derive`, held against nothing."""
         slopes = [self._cut(vector) for vector in vectors]
-        with _twice_differentiable(self.objective):
+        with turns.alone(), _twice_differentiable(self.objective):
             self.passes += 3 if self._layers() else 1
             found: Derivatives = self._holding(lambda: self._soonest(slopes))
         return found

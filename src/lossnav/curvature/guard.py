@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from lossnav import rng
+from lossnav.batches import map_tensors, tensors, to_double
 from lossnav.calling import FunctionPasses
 from lossnav.memory import free_bytes
 from lossnav.objective import Objective
@@ -163,11 +165,33 @@ def _finely(make: Make, few: Objective, near: Params, names: Sequence[str], twic
     try:
         exact = few.double()
         exact._plans = few._plans
-        if not few.draws_as(exact, lambda objective: make(objective, near).compute().loss):
-            return unknown
-        return _held(make, few, exact, near, names, twice, _FINE)
+        with _Widening():
+            if not few.draws_as(exact, lambda objective: make(objective, near).compute().loss):
+                return unknown
+            return _held(make, few, exact, near, names, twice, _FINE)
     except Exception:  # of torch in float64
         return unknown
+
+
+class _Widening(TorchFunctionMode):
+    """While it is entered, data that a function keeps in float32 is taken for float64 where it meets weights in that.
+
+    Torch does so itself where it adds and multiplies, but not in products of matrices.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function; if it refuses tensors of several precisions, with all in float64."""
+        kwargs = kwargs or {}
+        try:
+            return func(*args, **kwargs)
+        except RuntimeError:
+            given = [tensor.dtype for tensor in tensors((args, kwargs))]
+            if torch.float64 not in given or not {torch.float32, torch.float16, torch.bfloat16} & set(given):
+                raise
+        args, kwargs = map_tensors((args, kwargs), to_double)
+        return func(*args, **kwargs)
 
 
 def _held(

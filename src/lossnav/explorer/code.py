@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lossnav.explorer.session import Place, Session
-from lossnav.files import beside, is_local, is_there_file, name_of
+from lossnav.files import is_local, name_of
 
 _FINE = 65  # points along each axis of a window that is evaluated anew
 
@@ -93,13 +93,13 @@ def _chart(place: Place) -> list[str]:
             f"directions = ln.directions.random(objective, {', '.join(options)})",
             f"chart = ln.{said['kind']}(objective.params, *directions)",
         ]
-    if place.store is None or not is_local(place.store) or not is_there_file(beside(place.store)):
+    if place.store is None or not is_local(place.store):
         return ["chart = ...  # the one that was explored"]
     store = name_of(place.store)
     return [
-        "from lossnav.charts.saved import open_chart",
+        "from lossnav.resuming import chart_of",
         "",
-        f"chart = open_chart(ln.open({store!r}).attrs['chart'], objective, {beside(place.store)!r})",
+        f"chart = chart_of(ln.open({store!r}).attrs, objective, {store!r})",
     ]
 
 

@@ -28,7 +28,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield minimum
     yield _descent(subject, known, little)
     found = fitted(subject) if len(subject.losses) else None
-    yield _saddle(subject, known, found)
+    yield _saddle(subject, known, found, stationary=little)
     yield _mean(subject, known, found)
 
 
@@ -185,7 +185,7 @@ def step_length(norm: float, largest: float | None, reach: float | None) -> floa
 def _falls_off(known: Mapping[str, Any]) -> bool:
     """Whether the Hessian surely has a negative eigenvalue that is worth speaking of."""
     low, high, error = known.get("lambda_min"), known.get("lambda_max"), known.get("lambda_min_error", math.inf)
-    if low is None or high is None or not low + error < 0:
+    if low is None or high is None or not low + error < 0 or known.get("bends_down") is False:
         return False
     return bool(high <= 0 or -low / high > thresholds.SADDLE)
 
@@ -273,7 +273,7 @@ def _descent(subject: Subject, known: Mapping[str, Any], little: bool) -> Findin
 # ---------------------------------------------------------------------- is it a saddle
 
 
-def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Finding:
+def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None, *, stationary: bool) -> Finding:
     """The picture's own curvature against the ends of the full spectrum (Böttcher and Wheeler 2022)."""
     convex, slice_words = _looks(known, found)
     low, high = known.get("lambda_min"), known.get("lambda_max")
@@ -300,6 +300,12 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
             )
         said = f"{slice_words} {hessian} has no negative eigenvalue that is more than its error: {ends}."
         return Finding("saddle", "ok", said, values=values)
+    if known.get("bends_down") is False:
+        because = (
+            f"along the eigenvector of the smallest eigenvalue ({ends}) the loss itself does not bend downwards: it "
+            f"has a kink at the centre, or ripples, of which a Hessian knows nothing. {slice_words}"
+        )
+        return unknown("saddle", because, "Look along it: ln.directions.hessian(objective, n=2).", values)
     if convex is False:
         said = f"{slice_words} {hessian} bends downwards too: {ends}."
         return Finding("saddle", "ok", said, values=values)
@@ -314,6 +320,7 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
             values,
         )
     if ratio > thresholds.SADDLE:
+        bends = "there the loss bends downwards, which is not drawn."
         part = f"{ratio:.0%} of the largest" if math.isfinite(ratio) else "and none is positive"
         what = (
             f"This slice looks convex but {hessian[0].lower()}{hessian[1:]}" if convex else f"{slice_words} {hessian}"
@@ -321,8 +328,8 @@ def _saddle(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Fi
         return Finding(
             "saddle",
             "warning",
-            f"{what} has eigenvalue {low:.3g} ± {error:.1g} ({part}, {high:.3g}): the centre is a saddle"
-            f"{'' if ratio < math.inf else ' or a maximum'}.",
+            f"{what} has eigenvalue {low:.3g} ± {error:.1g} ({part}, {high:.3g}): "
+            + (f"the centre is a saddle{'' if ratio < math.inf else ' or a maximum'}." if stationary else bends),
             "Look along its eigenvectors: ln.directions.hessian(objective, n=2).",
             values,
         )
@@ -367,13 +374,27 @@ def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool | None, st
         curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys((low, high)))
         curves += f" ± {found.error:.1g}"
         if max(abs(low), abs(high)) <= found.error:
-            return None, f"The curvature of this slice at its centre is less than its error ({curves})."
-        return _seems(low, high, found.error, "This slice", f" at its centre (curvature {curves})")
+            return None, f"The curvature of this slice at its centre is less than its error ({curves}, by its points)."
+        convex, words = _seems(low, high, found.error, "This slice", f" at its centre ({curves}, by its points)")
+        return convex, words + _finer(known, found)
     least, most = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
     if least is None or most is None or not math.isfinite(least):
         return None, "The points do not show the curvature at the centre."
     convex = _seems(least, most, 0.0, "", "")[0]
     return convex, f"In the slice the Hessian has eigenvalues {least:.3g} to {most:.3g}."
+
+
+def _finer(known: Mapping[str, Any], found: Fit) -> str:
+    """What the Hessian says of the slice where that is not what its points show: nothing drawn is as fine."""
+    measured = known.get("hessian_in_plane")
+    if measured is None or np.shape(measured) != found.hessian.shape or not np.isfinite(np.asarray(measured)).all():
+        return ""
+    values = np.linalg.eigvalsh(np.asarray(measured, np.float64))
+    off, size = float(np.abs(values - found.eigenvalues).max()), float(np.abs(found.eigenvalues).max())
+    if off <= thresholds.SURE * found.error + thresholds.OTHERWISE * size:
+        return ""
+    curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys(values[[0, -1]].tolist()))
+    return f" At the very centre its Hessian has {curves}: the loss has a kink there, or ripples between the points."
 
 
 def _seems(low: float, high: float, error: float, what: str, where: str) -> tuple[bool | None, str]:

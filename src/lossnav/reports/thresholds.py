@@ -76,6 +76,10 @@ SADDLE = 0.01
 this ratio: regions that look convex have negative eigenvalues of less than about a hundredth of the largest, and call
 them negligible. Below it there is a note."""
 
+OTHERWISE = 0.1
+"""Part of the curvature that the points show by which the Hessian's may differ, beside the error, before both are
+told."""
+
 HARDLY_BENT = 0.02
 """Part of the picture's own largest curvature below which a downward one does not keep it from looking convex."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,16 +16,15 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossnav import __version__, curvature, directions, rng
+from lossnav import __version__, curvature, directions, rng, turns
 from lossnav import params as algebra
 from lossnav.calling import BATCH_NORMS, FunctionPasses
 from lossnav.charts import Chart, meet
-from lossnav.charts.saved import open_chart
 from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
 from lossnav.curvature.products import Signs
 from lossnav.errors import ChartError, Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
-from lossnav.files import Place, beside, is_local, is_url
+from lossnav.files import Place
 from lossnav.interrupts import StopRequests
 from lossnav.objective import Objective
 from lossnav.progress import Progress
@@ -35,13 +33,14 @@ from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.reports.measuring.twins import rescaled_twin
 from lossnav.reports.noise import pits_of
 from lossnav.reports.subject import REPORT_SCHEMA, REPORT_VERSION, Subject
-from lossnav.resuming import objective_of
+from lossnav.resuming import chart_of, objective_of
 from lossnav.surface import differences, jsonable
 
 _TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
 _AT_ONCE = 4  # vectors a pass: their products are held beside the weights
 _MOST_PITS = 6  # whose depth is measured sample by sample: two passes each
 _STEPS, _SHORTER = 3, 8.0  # against the gradient, and how much shorter each is than the one before
+_INWARDS, _ABOVE_DIGITS = 5, 100.0  # steps along an eigenvector, and units in the last place that they are to show
 _CHECKED = 5  # points at which the arithmetic is held against float64
 
 
@@ -63,7 +62,8 @@ def measure(
     subject : Subject
         With a surface.
     objective : Objective, optional
-        By default made again from where the surface says it came from.
+        By default made again from where the surface says it came from; where that is code, it is the caller who says
+        whether it may be run (`lossnav.trust`), and passes the objective.
     chart : Chart, optional
         By default made again; where that cannot be, only what is of the centre alone is measured, and where the
         objective is not at the centre, only what is of no point.
@@ -99,9 +99,8 @@ def measure(
         )
     without = ""
     if chart is None:
-        kept = beside(place) if place is not None and (is_local(place) or is_url(place)) else None
         try:
-            chart = open_chart(subject.chart, objective, kept, subject.attrs.get("checkpoints"))
+            chart = chart_of(subject.attrs, objective, place)
         except ChartError as error:
             without = str(error)  # then all that is of the centre alone, or of no point, is measured
     elif jsonable(chart.describe()) != subject.chart:
@@ -232,8 +231,7 @@ class _Measuring:
         if self._hessian.size == 1:
             self.found["center"] |= self._only()
             return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LossnavWarning)  # how sure they are is said beside them
+        with turns.hiding(LossnavWarning):  # how sure they are is said beside them
             pairs = curvature.top_eigenpairs(
                 self.here,
                 which="both",
@@ -245,6 +243,8 @@ class _Measuring:
         self.passes += pairs.products
         for i, name in enumerate(("lambda_min", "lambda_max")):
             self.found["center"] |= {name: float(pairs.values[i]), f"{name}_error": float(pairs.errors[i])}
+        if float(pairs.values[0]) + float(pairs.errors[0]) < 0 and len(pairs.vectors):
+            self.found["center"]["bends_down"] = self._bends_down(pairs.vectors[0], float(pairs.values[0]))
 
     def trace(self) -> None:
         """The trace and that of each tensor's block, by random signs (Hutchinson 1990), unless it is known."""
@@ -371,6 +371,30 @@ class _Measuring:
             self.found["rescaling"] = found
 
     # ------------------------------------------------------------------ inside
+
+    def _bends_down(self, vector: Mapping[str, Tensor], curvature: float) -> bool | None:
+        """Whether the loss itself lies below its slope along an eigenvector: at a kink a Hessian knows nothing of it.
+
+        By f(t) + f(-t) - 2 f(0), from the middle of the picture inwards as far as the digits let see; None: nowhere.
+        """
+        gram = self.found["center"].get("gram")
+        step = self.subject.reach_by(None if gram is None else np.asarray(gram)) or 1.0
+        loss = self.here.evaluate(self.here.params)["loss"]
+        eps = max(torch.finfo(tensor.dtype).eps for tensor in self.here.params.values())
+        self.passes += 1
+        seen = None
+        for _ in range(_INWARDS):
+            sides = [algebra.combine(self.here.params, [sign * step], [vector]) for sign in (1.0, -1.0)]
+            values = [self.here.evaluate(point)["loss"] for point in sides]
+            self.passes += 2
+            size = max(map(abs, [loss, *values]))
+            if math.isfinite(size) and abs(curvature) * step**2 < _ABOVE_DIGITS * eps * size:
+                break
+            if sum(values) < 2 * loss:
+                return True
+            seen = False
+            step /= _SHORTER
+        return seen
 
     def _curvature_of(self, objective: Objective) -> Array | None:
         """Curvature along the chart's random directions, drawn anew for the weights of an objective."""

@@ -7,14 +7,13 @@ sharpness that differs between twins is none of the function.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 
-from lossnav import curvature
+from lossnav import curvature, turns
 from lossnav.coordinates import Array
 from lossnav.errors import LossnavWarning
 from lossnav.objective import Objective
@@ -76,8 +75,7 @@ def rescaled_twin(
         if not abs(objective.evaluate(_scaled(shrunk, factors))["loss"] - loss_shrunk) <= allowed:
             continue  # equal by chance
         twin = objective.around(moved)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LossnavWarning)
+        with turns.hiding(LossnavWarning):
             pairs = curvature.top_eigenpairs(twin, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
         before, after = curvature_of(objective), curvature_of(twin)
         change = None
