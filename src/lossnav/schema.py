@@ -55,6 +55,12 @@ def count(value: Any, where: str) -> None:
         raise WrongError(where, "a whole number of 0 or more", value)
 
 
+def whole(value: Any, where: str) -> None:
+    """A whole number, such as a seed."""
+    if isinstance(value, bool) or not isinstance(value, int) or not abs(value) < 2**64:
+        raise WrongError(where, "a whole number", value)
+
+
 def number(value: Any, where: str) -> None:
     """A number, or a word for one that JSON lacks."""
     if value in ("inf", "-inf", "nan"):
@@ -76,20 +82,6 @@ def anything(value: Any, where: str) -> None:
 def maybe(kind: Kind) -> Kind:
     """Of a kind, or null."""
     return lambda value, where: None if value is None else kind(value, where)
-
-
-def either(*kinds: Kind, wanted: str) -> Kind:
-    """Of one of several kinds."""
-
-    def check(value: Any, where: str) -> None:
-        for kind in kinds:
-            try:
-                return kind(value, where)
-            except WrongError:
-                continue
-        raise WrongError(where, wanted, value)
-
-    return check
 
 
 def list_of(kind: Kind, least: int = 0, most: int = 10**7) -> Kind:
@@ -149,7 +141,7 @@ _maps, _texts, _names = map_of(anything), list_of(text), list_of(name)
 _recipe = by_kind(
     {
         "random": record(
-            normalize_=maybe(text), distribution_=text, seed_=count, index_=count, n_=count, exclude_=_texts,
+            normalize_=maybe(text), distribution_=text, seed_=maybe(whole), index_=count, n_=count, exclude_=anything,
             excluded_=_texts, norm_=number, norms_=map_of(number), filters_left_out_=count, orthogonal_=boolean,
             lazy_=boolean,
         ),
@@ -158,10 +150,10 @@ _recipe = by_kind(
             steps_=list_of(count), norm_drift_=number, norm_=number, norms_=map_of(number),
         ),
         "hessian": record(
-            eigenvalue=number, error=number, index=count, n_=count, which_=text, seed_=count, tolerance_=number,
-            limit_=count, precision_=text, exclude_=_texts, norm_=number, norms_=map_of(number),
+            eigenvalue=number, error=number, index=count, n_=count, which_=text, seed_=maybe(whole), tolerance_=number,
+            limit_=count, precision_=text, exclude_=anything, norm_=number, norms_=map_of(number),
         ),
-        "gradient": record(exclude_=_texts, precision_=text, norm_=number, norms_=map_of(number)),
+        "gradient": record(exclude_=anything, precision_=text, norm_=number, norms_=map_of(number)),
         "between": record(start=anything, end=anything, norm_=number, norms_=map_of(number)),
         "through": record(
             points=list_of(anything, 1), places=list_of(list_of(coordinate), 1), orthogonal=anything, index=count,
@@ -177,11 +169,18 @@ _buffers = record(
 )
 
 _chart = record(
-    kind_=name, dims=list_of(name, 1, 3), directions_=list_of(_recipe, 0, 3), affine_=boolean, center_=maybe(text),
+    kind_=name, dims=list_of(name, 1, 64), directions_=list_of(_recipe, 0, 64), affine_=boolean, center_=maybe(text),
     center_norm_=number, cosines_=map_of(number), buffers_=maybe(_buffers),
 )  # fmt: skip
 
-_ends = list_of(coordinate, 2, 3)
+
+def _ends(value: Any, where: str) -> None:
+    """Low, high, and of a grid how many points: no more than a surface can have."""
+    list_of(coordinate, 2, 3)(value, where)
+    if len(value) == 3 and not (float(value[2]).is_integer() and 0 < value[2] <= MOST_VALUES):
+        raise WrongError(where, f"ends and a number of points up to {MOST_VALUES:,}", value)
+
+
 _outcome = record(
     points_=count, cells_=count, unresolved_=count, untested_=count, non_finite_=count, places_twice_=count,
     estimated_error_=number, estimated_error_p99_=number, noise_=number, noise_largest_=number, noise_of_range_=number,
@@ -190,7 +189,7 @@ _outcome = record(
 _sampler = record(
     kind=name, axes_=map_of(_ends), coordinates_=map_of(list_of(coordinate, 1)), places_=list_of(list_of(coordinate)),
     auto_=map_of(record(reach=number, rise_=number, found_=number, capped_=boolean, floored_=boolean, points_=count)),
-    tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=count, outcome_=_outcome,
+    tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=maybe(whole), outcome_=_outcome,
 )  # fmt: skip
 
 _origin = record(
@@ -203,14 +202,14 @@ _layers = record(
 _objective = record(
     model_=maybe(text), loss_=maybe(text), metrics_=maybe(_names), parameters_=maybe(count), parameters_held_=count,
     moves_=record(
-        params_=either(text, _texts, wanted="a text or a list of texts"), tensors_=count,
+        params_=anything, tensors_=count,
         frozen_=record(tensors_=count, numbers_=count, names_=_texts), also_=_texts,
     ),
     held_=_texts, layers_=maybe(_layers), buffers_=maybe(count), loss_parameters_held_=maybe(count),
-    samples_=maybe(count), population_=maybe(count), subset_seed_=maybe(count), batches_=maybe(count),
+    samples_=maybe(count), population_=maybe(count), subset_seed_=maybe(whole), batches_=maybe(count),
     cut_samples_=maybe(count), metrics_cut_=maybe(_maps), data_resident_=maybe(boolean), bn_=maybe(text),
-    seed_=maybe(count), device_=maybe(text), dtype_=maybe(text), origin_=maybe(_origin), weights_=maybe(text),
-    data_=maybe(text), fingerprint_=maybe(text), mode_=maybe(text),
+    seed_=maybe(whole), device_=maybe(text), dtype_=maybe(text), origin_=maybe(_origin), weights_=anything,
+    data_=anything, fingerprint_=maybe(text), mode_=maybe(text),
 )  # fmt: skip
 
 _sampling = record(
@@ -242,13 +241,15 @@ _outcome_of_a_run: dict[str, Kind] = {
 _ensemble = record(seeds=list_of(count, 1), charts=list_of(_chart, 1), each=list_of(record(**_outcome_of_a_run), 1))
 
 _curvature = record(
-    parameters_=count, excluded_=_texts, method_=text, seed_=count, tolerance_=number, limit_=count, precision_=text
-)
+    parameters_=maybe(count), excluded_=maybe(_texts), method_=maybe(text), seed_=maybe(whole),
+    tolerance_=maybe(number),
+    limit_=maybe(count), precision_=maybe(text),
+)  # fmt: skip
 
 _explorer = record(
     words=text, center=maybe(list_of(coordinate)),
     axes_info=record(
-        kind_=text, seed_=maybe(count), cosines_=anything,
+        kind_=text, seed_=maybe(whole), cosines_=anything,
         eigenvalues_=maybe(list_of(maybe(record(value=number, error=number)))),
     ),
 )  # fmt: skip
@@ -269,7 +270,8 @@ _estimate = record(value=number, error=number, probes_=count, products_=count, m
 SPECTRUM = record(
     schema=text, schema_version=count, lossnav_version_=text, torch_version_=text, created_=text,
     objective_=_objective, point_=maybe(text), loss_=number, loss_se_=number, gradient_norm_=number, operator=text,
-    parameters=count, excluded_=_texts, seed_=count, tolerance_=number, limit_=count, precision_=text,
+    parameters=count, excluded_=_texts, seed_=maybe(whole), tolerance_=maybe(number), limit_=maybe(count),
+    precision_=maybe(text),
     converged_=maybe(boolean), products_=count, passes_=number, seconds_=number, interrupted_=boolean,
     trace_=maybe(_estimate),
     density_=maybe(
@@ -281,7 +283,8 @@ SPECTRUM = record(
 )  # fmt: skip
 
 REPORT = record(
-    schema=text, schema_version=count, objective_=_objective, chart_=_chart, seed_=count, probes_=count, limit_=count,
+    schema=text, schema_version=count, objective_=_objective, chart_=_chart, seed_=maybe(whole), probes_=count,
+    limit_=count,
     seconds_=number, passes_=number, center_=maybe(_maps), step_=maybe(_maps), rounding_=maybe(_maps),
     rescaling_=maybe(_maps), traces_=maybe(_maps), random_curvature_=maybe(_maps), differences_=maybe(list_of(_maps)),
 )  # fmt: skip
