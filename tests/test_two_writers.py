@@ -286,13 +286,11 @@ def test_a_run_that_is_stopped_before_it_comes_to_what_is_known_loses_none_of_it
     with pytest.raises(ln.Interrupted):
         evaluate(store, sampler, on_update=stop)
     assert measured(store) == before
-    keep = evaluation._Run._keep
 
-    def stopping(run, point, outcome):  # at the first point, as a second Ctrl-C does
-        keep(run, point, outcome)
+    def stopping(run, points, numbers):  # before the first of them, as a second Ctrl-C does
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation._Run, "_keep", stopping)
+    monkeypatch.setattr(evaluation._Run, "_take_over", stopping)
     with pytest.raises(ln.Interrupted):
         evaluate(store, sampler)
     assert measured(store) == before

@@ -119,32 +119,47 @@ def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(array: zarr.Array[Any]) -> tuple[NDArray[Any], list[tuple[slice, ...]]]:
-    """The values of an array, and those of its chunks that cannot be read; there the values mean nothing."""
-    lost = missing(array)
-    if not lost:
-        try:
-            return np.asarray(array[...]), []
-        except Exception:  # which chunk it is, is seen below
-            pass
-    values = np.zeros(array.shape, array.dtype)
-    damaged = []
-    for tile in tiles(array.shape, array.chunks):
-        if within_any(tile, lost):
-            damaged.append(tile)
-            continue
-        try:
-            values[tile] = array[tile]
-        except Exception:
-            damaged.append(tile)
-    return values, damaged
+    """The values of an array, and those of its chunks that cannot be read; there the values mean nothing.
 
-
-def missing(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
-    """Parts of an array that were written and are not there."""
-    if not array.attrs.get(WRITTEN) or not math.prod(array.shape):
-        return []
+    It takes as long as there are files, not as long as there are chunks.
+    """
     there = present(array)
-    return [part for part in tiles(array.shape, array.shards or array.chunks) if part not in there]
+    values = np.full(array.shape, array.fill_value, array.dtype)
+    damaged: list[tuple[slice, ...]] = []
+    whole = tuple(slice(0, n) for n in array.shape)
+    for part in [whole] if len(there) == math.prod(_counts(array.shape, array.shards or array.chunks)) else there:
+        _fetch(array, values, part, damaged)
+    return values, missing(array, there) + damaged
+
+
+def _fetch(
+    array: zarr.Array[Any], values: NDArray[Any], part: tuple[slice, ...], damaged: list[tuple[slice, ...]]
+) -> None:
+    """Read a part; where that fails each of its halves, down to the chunk that is damaged."""
+    try:
+        values[part] = array[part]
+    except Exception:  # of whatever a codec finds
+        counts = [-(-(each.stop - each.start) // size) for each, size in zip(part, array.chunks, strict=True)]
+        if math.prod(counts) <= 1:
+            damaged.append(part)
+            return
+        i = int(np.argmax(counts))
+        middle = part[i].start + counts[i] // 2 * array.chunks[i]
+        for half in (slice(part[i].start, middle), slice(middle, part[i].stop)):
+            _fetch(array, values, (*part[:i], half, *part[i + 1 :]), damaged)
+
+
+def _counts(shape: Sequence[int], size: Sequence[int]) -> list[int]:
+    return [-(-n // s) for n, s in zip(shape, size, strict=True)]
+
+
+def missing(array: zarr.Array[Any], there: Sequence[tuple[slice, ...]]) -> list[tuple[slice, ...]]:
+    """Parts of an array that were written and are not among those that are there."""
+    if not array.attrs.get(WRITTEN):
+        return []
+    found = {tuple(each.start for each in part) for part in there}
+    parts = tiles(array.shape, array.shards or array.chunks)
+    return [part for part in parts if tuple(each.start for each in part) not in found]
 
 
 def present(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
@@ -173,13 +188,6 @@ def tiles(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ..
     """The parts of an array, chunk by chunk."""
     ranges = [[slice(a, min(a + s, n)) for a in range(0, n, s)] for n, s in zip(shape, size, strict=True)]
     return product(*ranges)
-
-
-def within_any(tile: Sequence[slice], others: Iterable[Sequence[slice]]) -> bool:
-    """Whether a part lies within one of several."""
-    return any(
-        all(b.start <= a.start and a.stop <= b.stop for a, b in zip(tile, other, strict=True)) for other in others
-    )
 
 
 def named(name: str, tile: Iterable[slice]) -> str:

@@ -52,7 +52,13 @@ def require_writable(
             "evaluate(store=)."
         )
     target = Path(path).expanduser()
-    if target.exists() and not (kind != "file" and _is_bare(target)):
+    try:
+        there = target.exists()
+    except OSError as error:  # a name too long
+        raise OutputNotWritableError(
+            f"{target} cannot be written: {error.strerror or error}. Choose another name."
+        ) from error
+    if there and not (kind != "file" and _is_bare(target)):
         if not overwrite:
             raise OutputExistsError(f"{target} exists. Choose another name, or pass overwrite=True (--overwrite).")
         if not {"file": Path.is_file, "surface": _is_surface, "trajectory": is_trajectory}[kind](target):
@@ -196,7 +202,9 @@ def is_there(place: Place) -> bool:
     """
     if is_local(place):
         path = Path(place).expanduser()
-        return path.exists() and not _is_bare(path)
+        with suppress(OSError):  # of a name too long
+            return path.exists() and not _is_bare(path)
+        return False
     require_place(place)
     import zarr
     from zarr.errors import GroupNotFoundError

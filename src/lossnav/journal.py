@@ -10,7 +10,7 @@ is told by no clock. No torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -61,6 +61,77 @@ class Rows(NamedTuple):
     def take(self, which: Any) -> Rows:
         """Some of them."""
         return Rows(self.points[which], self.status[which], {name: v[which] for name, v in self.values.items()})
+
+
+class Gathered:
+    """Points that come one by one, or many at once, held column by column: a million take tens of megabytes.
+
+    Parameters
+    ----------
+    k : int
+        How many coordinates a point has.
+
+    Examples
+    --------
+    >>> gathered = Gathered(1)
+    >>> gathered.append((0.5,), 1, {"loss": 2.0})
+    >>> gathered.rows.values["loss"]
+    array([2.])
+    """
+
+    def __init__(self, k: int) -> None:
+        self._n, self._points = 0, np.empty((0, k))
+        self._status, self._values = np.empty(0, np.uint8), dict[str, NDArray[np.float64]]()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def append(self, point: Sequence[float] | NDArray[np.float64], status: int, values: Mapping[str, float]) -> None:
+        """Take one point."""
+        self._make_room(1, values)
+        self._points[self._n], self._status[self._n] = point, status
+        for name, value in values.items():
+            self._values[name][self._n] = value
+        self._n += 1
+
+    def extend(self, rows: Rows) -> None:
+        """Take many."""
+        self._make_room(len(rows), rows.values)
+        end = self._n + len(rows)
+        self._points[self._n : end], self._status[self._n : end] = rows.points, rows.status
+        for name, values in rows.values.items():
+            self._values[name][self._n : end] = values
+        self._n = end
+
+    @property
+    def rows(self) -> Rows:
+        """All of them, in the order in which they came."""
+        values = {name: column[: self._n] for name, column in self._values.items()}
+        return Rows(self._points[: self._n], self._status[: self._n], values)
+
+    def _make_room(self, more: int, names: Iterable[str]) -> None:
+        if self._n + more > len(self._status):
+            room = max(64, 2 * len(self._status), self._n + more)
+            self._points = _longer(self._points, room)
+            self._status = _longer(self._status, room)
+            self._values = {name: _longer(column, room) for name, column in self._values.items()}
+        for name in names:
+            if name not in self._values:
+                self._values[name] = np.full(len(self._status), np.nan)
+
+
+def _longer(column: NDArray[Any], room: int) -> NDArray[Any]:
+    made = np.full((room, *column.shape[1:]), np.nan if column.dtype.kind == "f" else 0, column.dtype)
+    made[: len(column)] = column
+    return made
+
+
+def keys(points: NDArray[np.float64]) -> list[bytes]:
+    """What each point is known by, of points of shape (m, k): its bits, -0.0 and 0.0 being one place."""
+    whole = np.ascontiguousarray(points, np.float64) + 0.0
+    if not whole.size:
+        return []
+    return list(whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).reshape(-1).tolist())  # type: ignore[arg-type]
 
 
 class Journal:
@@ -177,6 +248,11 @@ def known(root: zarr.Group, arrays: Rows | None, k: int, damaged: list[str] | No
     return tables if whole or arrays is None else [arrays, *tables]
 
 
+def supersedes(root: zarr.Group) -> bool:
+    """Whether the journal holds all that was known when arrays began to be replaced; these count for nothing then."""
+    return any(table is not None and whole == len(table) for table, whole in _tables(root, None, []))
+
+
 def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = None) -> list[Rows]:
     """The rows of each array of the journal, in the order in which they were written.
 
@@ -271,6 +347,16 @@ def tiles_of(array: zarr.Array[Any]) -> list[int]:
     parts = [key.rsplit("/", 2)[-2:] for key in sync(listed())]
     limit = array.shape[0] // array.chunks[0]
     return sorted({int(row) for row, *rest in parts if rest == ["0"] and row.isdigit() and int(row) < limit})
+
+
+def is_same(a: Rows, b: Rows) -> bool:
+    """Whether two tables have the same rows in the same order, bit for bit."""
+    return (
+        np.array_equal(a.points, b.points)
+        and np.array_equal(a.status, b.status)
+        and a.values.keys() == b.values.keys()
+        and all(np.array_equal(a.values[name], b.values[name], equal_nan=True) for name in a.values)
+    )
 
 
 def joined(tables: Sequence[Rows], k: int) -> Rows:

@@ -319,10 +319,18 @@ def _chunk(value: Any, where: str) -> None:
         raise WrongError(where, f"sizes of 1 or more, of {MOST_VALUES:,} values in all", value)
 
 
+def _keys(value: Any, where: str) -> None:
+    """Chunks are called as Zarr calls them: c/0/0."""
+    record(name=text)(value, where)
+    if value["name"] != "default" or value.get("configuration", {"separator": "/"}) != {"separator": "/"}:
+        raise WrongError(where, "Zarr's default", value)
+
+
 ARRAY = record(
     zarr_format=count, node_type=text, shape=list_of(count, 0, MOST_DIMS), data_type=text,
     chunk_grid=record(name=text, configuration=record(chunk_shape=_chunk)), codecs=_codecs,
-    fill_value=anything, attributes_=_maps, dimension_names_=maybe(list_of(maybe(name), 0, MOST_DIMS)),
+    chunk_key_encoding_=_keys, fill_value=anything, attributes_=_maps,
+    dimension_names_=maybe(list_of(maybe(name), 0, MOST_DIMS)),
 )  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from lossnav import arrays, journal
 from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
 from lossnav.files import LEASE, Place, as_path, is_local, is_there, name_of, require_writable
-from lossnav.journal import GROUP, Journal, Row, Rows
+from lossnav.journal import GROUP, Journal, Row, Rows, is_same
 from lossnav.keys import DOCUMENT, group_document, keys_of
 from lossnav.lease import Lease
 from lossnav.samples import LOSS, VARIABLES, SampleLosses, SampleStore
@@ -141,7 +141,7 @@ class Store:
                 self._clear(header.attrs)
             self._root = zarr.open_group(self.place, mode="r+")
             if "status" not in self._root:
-                self._write(header)
+                self._write(header, begun=True)
             if keep_samples:
                 dims = [str(dim) for dim in header["loss"].dims]
                 if "point" not in dims:
@@ -197,16 +197,19 @@ class Store:
             k = len(surface.attrs["chart"]["dims"])
             damaged: list[str] = []
             there = _rows_in(self._root, damaged)
-            surface = surfaces.with_rows(surface, journal.known(self._root, there, k, damaged=[]))
+            known = journal.known(self._root, there, k, damaged=damaged)
+            surface = surfaces.with_rows(surface, known)
             now = surfaces.table_of(surface)
             anew = bool(damaged) or (there is not None and self._replaces(surface))
-            if anew or (there is not None and not np.array_equal(there.points, now.points)):
-                self._journal.supersede(now)  # arrays are replaced, and not only their chunks
-            if self._samples is not None:
-                self._samples.finish(surface["loss"].shape[0])
-            self._write(surface, anew)
-            self._root.require_group(GROUP)  # also what is left of one whose removal was cut short
-            del self._root[GROUP]
+            if there is not None and not anew and len(known) == 1 and is_same(there, now) and self._samples is None:
+                self._seal(surface)  # nothing is new but what is said of the run
+            else:
+                if anew or (there is not None and not np.array_equal(there.points, now.points)):
+                    self._journal.supersede(now)  # arrays are replaced, and not only their chunks
+                if self._samples is not None:
+                    self._samples.finish(surface["loss"].shape[0])
+                self._write(surface, anew)
+            keys_of(self.place, writing=True).remove(GROUP)  # also what is left of one whose removal was cut short
             if self._samples is not None:
                 surface = surfaces.attach_samples(surface, self.place)
                 for name in set(VARIABLES) & set(surface.data_vars):
@@ -221,7 +224,7 @@ class Store:
         )
         return any(isinstance(array, zarr.Array) and not arrays.is_like(array, values) for array, values in pairs)
 
-    def _write(self, surface: xr.Dataset, anew: bool = False) -> None:
+    def _write(self, surface: xr.Dataset, anew: bool = False, begun: bool = False) -> None:
         """Write coordinates, values, status and at last the attributes."""
         names = [*surface.coords, *(name for name in surface.data_vars if name not in ("status", *VARIABLES)), "status"]
         beside = {} if surface.indexes else {"coordinates": " ".join(map(str, surface.coords))}  # as xarray has it
@@ -230,7 +233,12 @@ class Store:
             attributes = surfaces.jsonable(variable.attrs) | (beside if name in surface.data_vars else {})
             dims = list(map(str, variable.dims))
             arrays.write(self._root, str(name), np.asarray(variable.values), dims, attributes, anew)
-        arrays.seal(self._root, {**surface.attrs, arrays.WRITTEN: sorted(map(str, names))})
+        self._seal(surface, begun)
+
+    def _seal(self, surface: xr.Dataset, begun: bool = False) -> None:
+        """Write the attributes, which at the end say what arrays were written."""
+        names = sorted(str(name) for name in surface.variables if name not in VARIABLES)
+        arrays.seal(self._root, {**surface.attrs, **({} if begun else {arrays.WRITTEN: names})})
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -253,7 +261,8 @@ def _rows_in(root: zarr.Group, damaged: list[str]) -> Rows | None:
     """What the arrays of a store hold; None where they hold nothing, or were being replaced."""
     try:
         arrays = surfaces.arrays_of(root, damaged=damaged)
-    except ValueError:  # of several lengths
+    except StoreError as error:  # of several lengths, or one of them gone
+        damaged.append(str(error))
         return None
     return None if arrays is None or not bool(arrays["status"].any()) else surfaces.table_of(arrays)
 

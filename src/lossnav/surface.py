@@ -33,7 +33,7 @@ from lossnav.errors import (
     StoreError,
 )
 from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
-from lossnav.journal import Row, Rows, joined
+from lossnav.journal import Row, Rows, is_same, joined
 from lossnav.lease import require_free
 from lossnav.nouns import no_surface
 from lossnav.samplers import Grid
@@ -127,7 +127,7 @@ def assemble_table(
         coords: dict[str, Any] = {dim: (dim, axes[dim]) for dim in dims}
     else:
         shape, where, value_dims = (len(points),), (np.arange(len(points)),), ("point",)
-        coords = {dim: ("point", points[:, i]) for i, dim in enumerate(dims)}
+        coords = {dim: ("point", points[:, i].copy()) for i, dim in enumerate(dims)}
     variables: dict[str, Any] = {}
     for name, column in (rows.values or {"loss": np.full(len(rows), np.nan)}).items():
         values = np.full(shape, np.nan)
@@ -162,8 +162,7 @@ def with_rows(dataset: xr.Dataset, tables: Sequence[Rows]) -> xr.Dataset:
     k = mine.points.shape[1]
     axes = None if "point" in dataset.dims else {str(dim): dataset[dim].values for dim in dataset["loss"].dims}
     rows = joined([mine, *(on_axes(table, axes) for table in tables)], k)
-    same = len(rows) == len(mine) and rows.values.keys() == mine.values.keys()
-    if same and all(np.array_equal(rows.values[name], mine.values[name], equal_nan=True) for name in mine.values):
+    if is_same(rows, mine):
         return dataset
     made = assemble_table(list(dataset.attrs["chart"]["dims"]), axes, rows, dataset.attrs)
     made.attrs = dict(dataset.attrs)
@@ -746,9 +745,13 @@ def open_surface(path: Place) -> xr.Dataset:
             raise _not_a_surface(source)
         header = documents.attributes
         _validate_header(header)
-        require_sound(documents, SURFACE, source)
         root = group_of(source)
-        dataset, damaged = _open(root, documents)
+        superseded = bool(documents.damaged) and journal.supersedes(root)
+        if superseded:  # killed while arrays were replaced
+            whole = {name: said for name, said in documents.arrays.items() if name not in documents.damaged}
+            documents = documents._replace(damaged=[], arrays=whole)
+        require_sound(documents, SURFACE, source)
+        dataset, damaged = _open(root, documents, superseded)
         dataset = attach_samples(_in_order(validate(dataset)), source, root)
     except StoreError as error:
         kind = type(error) if isinstance(error, NotASurfaceError | SchemaTooNewError) else NotASurfaceError
@@ -764,13 +767,13 @@ def open_surface(path: Place) -> xr.Dataset:
     return dataset
 
 
-def _open(root: Any, documents: Documents) -> tuple[xr.Dataset, list[str]]:
+def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset, list[str]]:
     """All that a store has measured, without the losses of single samples, and the names of what is damaged there."""
     header, damaged = documents.attributes, list[str]()
     dims = [str(dim) for dim in header["chart"]["dims"]]
     journaled = any(map(len, journal.tables(root, len(dims), damaged)))
     try:
-        dataset = arrays_of(root, documents, damaged)
+        dataset = None if superseded else arrays_of(root, documents, damaged)
     except StoreError:
         if not journaled:
             raise
@@ -893,13 +896,18 @@ def _not_a_surface(source: Place) -> NotASurfaceError:
 
 def _axes_of(root: Any, documents: Documents) -> dict[str, NDArray[np.float64]] | None:
     """The axes of a grid, as they are stored; None of point shape."""
-    dims = [str(dim) for dim in documents.attributes["chart"]["dims"]]
-    if any(documents.arrays.get(dim, {}).get("dimension_names") != [dim] for dim in dims):
-        return None
-    axes = {}
+    header, axes = documents.attributes, {}
+    dims = [str(dim) for dim in header["chart"]["dims"]]
     for dim in dims:
-        values, lost = arrays.read(array_of(root, dim))
-        axes[dim] = _axis_again(documents.attributes, dim, len(values)) if lost else np.asarray(values, np.float64)
+        if (said := documents.arrays.get(dim)) is not None:
+            if said.get("dimension_names") != [dim]:
+                return None
+            values, lost = arrays.read(array_of(root, dim))
+            axes[dim] = _axis_again(header, dim, len(values)) if lost else np.asarray(values, np.float64)
+        elif len(ends := header.get("sampler", {}).get("axes", {}).get(dim, ())) == 3:  # it was being replaced
+            axes[dim] = _axis_again(header, dim, int(ends[2]))
+        else:
+            return None
     require_coordinates(xr.Dataset(coords=axes), dims)
     return axes
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+MOST_CALLS = 2000  # of the model, where a command computes
 SECONDS = 10  # a command may take
 BYTES = 2**30  # it may take beyond what the process has
 
@@ -30,6 +31,9 @@ HOSTILE: list[Any] = [
     [float("nan")] * 3, [10**9, 10**9], [18_000, 18_000], {}, {"": ""}, {"kind": "nothing"}, {"kind": "pca"},
     {"kind": []}, [{"kind": "hessian"}, {"kind": "through"}],
 ]  # fmt: skip
+
+
+_CALLS = [0]
 
 
 class Visit(NamedTuple):
@@ -48,6 +52,31 @@ class Visit(NamedTuple):
 # ---------------------------------------------------------------------- sound ones
 
 
+def make_objective() -> tuple[Any, Any, Any]:
+    """A small model whose forward pass says stop when a command computes without end."""
+    import torch
+
+    import lossnav as ln
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+
+        def forward(self, x: Any) -> Any:
+            _CALLS[0] += 1
+            if _CALLS[0] > MOST_CALLS:
+                raise KeyboardInterrupt
+            return self.inner(x)
+
+    model = Net()
+    for parameter in model.parameters():
+        values = torch.linspace(-1, 1 + parameter.ndim, parameter.numel())
+        parameter.data.copy_(values.reshape(parameter.shape))
+    x = torch.linspace(-1, 1, 12).reshape(-1, 1)
+    return ln.Objective(model, "mse", (x, x.sin()), batch_size=6), model, x
+
+
 def make_stores(folder: Path) -> list[Path]:
     """A grid with a trajectory beside it, points, a line, an ensemble, a run that was killed, and one interpolated."""
     import torch
@@ -56,11 +85,8 @@ def make_stores(folder: Path) -> list[Path]:
     from lossnav.store import Store
 
     folder.mkdir(parents=True, exist_ok=True)
-    x = torch.linspace(-1, 1, 12).reshape(-1, 1)
-    model = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
-    for i, parameter in enumerate(model.parameters()):
-        parameter.data.copy_(torch.linspace(-1, 1 + i, parameter.numel()).reshape(parameter.shape))
-    objective = ln.Objective(model, "mse", (x, x.sin()), batch_size=6)
+    _CALLS[0] = -(10**9)
+    objective, model, x = make_objective()
     quiet: dict[str, Any] = {"progress": False}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     with ln.Trajectory(model, store=folder / "run.trajectory", every=2) as trajectory:
@@ -71,6 +97,7 @@ def make_stores(folder: Path) -> list[Path]:
             optimizer.step()
             trajectory.step(epoch=epoch, loss=loss)
     trajectory = ln.Trajectory.open(folder / "run.trajectory")
+    _CALLS[0] = -(10**9)
     after = ln.Objective(model, "mse", (x, x.sin()), batch_size=6)
     plane = ln.Plane(after.params, *ln.directions.pca(trajectory, n=2))
     made = [folder / "pca.zarr"]
@@ -116,6 +143,7 @@ def make_stores(folder: Path) -> list[Path]:
 def mutate(store: Path, dice: random.Random) -> str:
     """Change a store in one to three ways, and say which."""
     names = [dice.choice(sorted(WAYS)) for _ in range(dice.choice([1, 1, 1, 2, 3]))]
+    names.sort(key=lambda name: name == "linked")  # what follows a link to a device never ends
     said = []
     for name in names:
         with contextlib.suppress(
@@ -462,9 +490,18 @@ def visit(store: Path, out: Path, only: set[str] | None = None) -> Iterator[Visi
 
         return run
 
+    def go_on() -> None:
+        import lossnav as ln
+
+        _CALLS[0] = 0
+        with contextlib.suppress(KeyboardInterrupt):
+            ln.resume(store, make_objective()[0], progress=False)
+        _CALLS[0] = -(10**9)
+
     runs: dict[str, Callable[[], Any]] = {"open": open_("open"), "explore": open_("explore")}
     for name, arguments in commands(store, out).items():
         runs[name] = lambda arguments=arguments: runner.invoke(app, arguments)
+    runs["go on"] = go_on
     for name, run in runs.items():
         if only is None or name in only:
             yield Visit(name, *_outcome(run))
@@ -505,6 +542,8 @@ def main(folder: str, first: int, last: int) -> None:
     for store in sound:  # what is imported counts for no store
         for _ in visit(store, out):
             pass
+    shutil.rmtree(base / "again", ignore_errors=True)
+    make_stores(base / "again")  # and what is imported later
     bound_memory()
     for seed in range(first, last):
         dice = random.Random(seed)
