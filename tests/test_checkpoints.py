@@ -124,7 +124,7 @@ def test_what_exists_is_kept_and_a_full_disk_leaves_it(model, tmp_path, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(errors.CheckpointError, match="No space left"):
+    with pytest.raises(errors.StoreError, match="No space left"):
         checkpoints.save(model, path, overwrite=True)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -178,6 +178,7 @@ def test_the_zoo_is_ours(tmp_path, monkeypatch):
         ln.specs.rebuild({"spec": "zoo:notebook-digits"}, None, None, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code", "marks"), [(b"y\n", 0, ["ran"]), (b"n\n", 2, []), (b"\n", 2, [])])
 def test_at_a_terminal_the_path_is_shown_and_asked_for(project, answer, code, marks):
     ours, theirs = pty.openpty()

@@ -140,6 +140,7 @@ def test_threads_on_one_objective_give_what_one_gives_alone(name):
         assert values == [alone[what]] * len(values), what
 
 
+@pytest.mark.slow
 def test_threads_with_a_plan_are_within_its_error():
     objective = ln.Objective(mlp(), "cross_entropy", data(samples=400))
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=3))
@@ -227,6 +228,7 @@ def test_a_fork_beside_running_threads_gives_the_same(name):
             worker.join()
 
 
+@pytest.mark.slow
 def test_a_new_process_is_given_an_objective():
     for objective in (
         ln.Objective(mlp(), "cross_entropy", data(), metrics=["accuracy"], batch_size=32),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +27,7 @@ from lossnav.errors import (
     LossnavWarning,
     OptionError,
 )
-from lossnav.files import require_writable
+from lossnav.files import replacing, require_writable
 from lossnav.fitting import Match, match
 from lossnav.fitting import State as State
 from lossnav.fitting import fit as fit
@@ -61,9 +62,22 @@ def save(
     ------
     OutputExistsError, OutputNotWritableError
     CheckpointError
+        If what is to be saved is not all tensors.
+    StoreError
         If writing fails half-way.
     """
     target = require_writable(path, overwrite)
+    write_state(model, target, metadata)
+    return target
+
+
+def write_state(
+    model: nn.Module | Mapping[str, Tensor],
+    target: Path,
+    metadata: Mapping[str, Any] | None = None,
+    durable: bool = True,
+) -> None:
+    """Write as `save` does, where it is known that it may be written; `durable` as `files.replacing` has it."""
     state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
     unique: State = {}
     seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
@@ -77,20 +91,12 @@ def save(
             continue
         seen[key] = name
         unique[name] = tensor.detach().to("cpu", copy=True).contiguous()
-    scratch = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        save_file(unique, scratch, metadata={key: str(value) for key, value in (metadata or {}).items()})
-        mask = os.umask(0)  # reading it means setting it
-        os.umask(mask)
-        scratch.chmod(0o666 & ~mask)  # safetensors writes for the owner alone
-        scratch.replace(target)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{target} could not be written: {error}. Make room, or choose another folder."
-        ) from error
-    finally:
-        scratch.unlink(missing_ok=True)
-    return target
+    with replacing(target, durable=durable) as new:
+        try:
+            save_file(unique, new, metadata={key: str(value) for key, value in (metadata or {}).items()})
+        except SafetensorError as error:  # which has what the system says as words: "... (os error 28)"
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
 
 
 def load(path: str | os.PathLike[str]) -> State:

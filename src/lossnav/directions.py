@@ -359,7 +359,9 @@ def pca(
 
     With X the matrix of snapshots relative to the centre, a row each, G = X X^T (m x m, in float64, summed up over
     blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory is two
-    blocks of 64 MB and the directions themselves, however many snapshots there are; G takes 8 m^2 bytes.
+    blocks of 64 MB and the directions themselves; G takes 8 m^2 bytes. Of more than 3,000 snapshots the directions are
+    eigenvectors of X^T X, from blocks of snapshots: N x N where N is up to 3,000, else by the Lanczos iteration, which
+    holds about 20 vectors of N entries and reads the snapshots some tens of times.
 
     Signs are such that the first snapshot has no negative coordinate.
 
@@ -439,39 +441,16 @@ def pca(
 
     last = {name: tensor.to(_direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
     middle = {name: tensor if center == "final" else torch.empty_like(tensor) for name, tensor in last.items()}
-    gram, squares = np.zeros((len(trajectory), len(trajectory))), np.zeros(len(trajectory))
-    for parts, block in trajectory.columns(names, "pca, products", progress):
-        squares += np.einsum("ij,ij->i", block, block)
-        about = components.origin(block, center)
-        if center == "mean":
-            _put(middle, parts, about)
-        block -= about
-        gram += block @ block.T
-    if center == "mean":
-        for parts, block in trajectory.columns(sorted(still), "pca, centre", progress):
-            _put(middle, parts, block.mean(0))
-    if not np.isfinite(gram).all():
-        bad = trajectory.steps[~np.isfinite(squares)]
-        raise DirectionError(
-            f"{len(bad)} snapshots hold NaN or infinite weights, the first after step {bad[0]}. Leave them out: "
-            f"pca(trajectory[:{int(np.flatnonzero(~np.isfinite(squares))[0])}])."
-        )
-    values, vectors = components.spectrum(gram)
-    if not values[n - 1] > 1e-12 * max(values[0], np.finfo(np.float64).tiny):
-        rank = int((values > 1e-12 * values[0]).sum()) if values[0] > 0 else 0
-        raise DirectionError(f"The path has {rank} dimensions, not {n}. Ask for fewer directions.")
-    signs = np.where(vectors[0, :n] < 0, -1.0, 1.0)
-    weights = signs * vectors[:, :n] / np.sqrt(values[:n])  # (m, n)
     made = [{name: torch.zeros_like(tensor) for name, tensor in last.items()} for _ in range(n)]
-    for parts, block in trajectory.columns(names, "pca, directions", progress):
-        block -= components.origin(block, center)
-        for direction, columns in zip(made, weights.T @ block, strict=True):
-            _put(direction, parts, columns)
-
+    if len(trajectory) > components.DENSE:
+        path = _by_rows(trajectory, names, sorted(still), n, center, middle, made, progress)
+    else:
+        path = _by_columns(trajectory, names, sorted(still), n, center, middle, made, progress)
+    values, variation, squares, steps = path
     norms = np.sqrt(squares)
-    explained = values[:n] / values.sum()
-    chance = components.random_walk(components.steps_of(gram), center)[:n]
-    drift = components.norm_drift(norms - (norms[-1] if center == "final" else norms.mean()), values.sum())
+    explained = values[:n] / variation
+    chance = components.random_walk(steps, center, n)
+    drift = components.norm_drift(norms - (norms[-1] if center == "final" else norms.mean()), variation)
     directions = []
     for i, tensors in enumerate(made):
         if scale == "filter":
@@ -494,6 +473,90 @@ def pca(
     return Components(
         tuple(directions), algebra.detach(middle, device), explained, chance, drift, len(trajectory), center
     )
+
+
+_Path = tuple[NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]]
+
+
+def _by_columns(
+    trajectory: Trajectory,
+    names: Sequence[str],
+    still: Sequence[str],
+    n: int,
+    center: components.Center,
+    middle: Params,
+    made: Sequence[Params],
+    progress: bool | None,
+) -> _Path:
+    """Components by the Gram matrix of the snapshots, written to `made`, and their mean to `middle`.
+
+    Returns eigenvalues, their sum, squared norms of the snapshots and lengths of the steps between them.
+    """
+    gram, squares = np.zeros((len(trajectory), len(trajectory))), np.zeros(len(trajectory))
+    for parts, block in trajectory.columns(names, "pca, products", progress):
+        squares += np.einsum("ij,ij->i", block, block)
+        about = components.origin(block, center)
+        if center == "mean":
+            _put(middle, parts, about)
+        block -= about
+        gram += block @ block.T
+    if center == "mean":
+        for parts, block in trajectory.columns(still, "pca, centre", progress):
+            _put(middle, parts, block.mean(0))
+    if not np.isfinite(gram).all():
+        raise _not_finite(trajectory, squares)
+    values, vectors = components.spectrum(gram)
+    _require_dimensions(values, n)
+    signs = np.where(vectors[0, :n] < 0, -1.0, 1.0)
+    weights = signs * vectors[:, :n] / np.sqrt(values[:n])  # (m, n)
+    for parts, block in trajectory.columns(names, "pca, directions", progress):
+        block -= components.origin(block, center)
+        for direction, columns in zip(made, weights.T @ block, strict=True):
+            _put(direction, parts, columns)
+    return values, float(values.sum()), squares, components.steps_of(gram)
+
+
+def _by_rows(
+    trajectory: Trajectory,
+    names: Sequence[str],
+    still: Sequence[str],
+    n: int,
+    center: components.Center,
+    middle: Params,
+    made: Sequence[Params],
+    progress: bool | None,
+) -> _Path:
+    """The same of many snapshots, by the matrix of their coordinates, without one of snapshots by snapshots."""
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        return trajectory.rows(names, "pca, snapshots", progress)
+
+    try:
+        found = components.principal(blocks, n, center)
+    except components.NotFinitePointsError as error:
+        raise _not_finite(trajectory, error.squares) from None
+    _require_dimensions(found.values, n)
+    for direction, vector in zip(made, found.vectors.T, strict=True):
+        _put_all(direction, names, vector)
+    if center == "mean":
+        _put_all(middle, names, found.origin)
+        sums = sum(block.sum(0) for block in trajectory.rows(still, "pca, centre", progress)) if still else 0.0
+        _put_all(middle, still, np.asarray(sums) / len(trajectory))
+    return found.values, found.variation, found.squares, found.steps
+
+
+def _not_finite(trajectory: Trajectory, squares: NDArray[np.float64]) -> DirectionError:
+    bad = np.flatnonzero(~np.isfinite(squares))
+    return DirectionError(
+        f"{len(bad)} snapshots hold NaN or infinite weights, the first after step {trajectory.steps[bad[0]]}. Leave "
+        f"them out: pca(trajectory[:{int(bad[0])}])."
+    )
+
+
+def _require_dimensions(values: NDArray[np.float64], n: int) -> None:
+    if len(values) < n or not values[n - 1] > 1e-12 * max(values[0], np.finfo(np.float64).tiny):
+        rank = int((values > 1e-12 * values[0]).sum()) if values[0] > 0 else 0
+        raise DirectionError(f"The path has {rank} dimensions, not {n}. Ask for fewer directions.")
 
 
 def between(a: End | Network, b: End | Network) -> Direction:
@@ -958,6 +1021,15 @@ def _put(params: Params, parts: Sequence[Part], values: NDArray[np.float64]) -> 
     for name, rows, columns in parts:
         target = params[name][rows] if params[name].dim() else params[name]
         target.copy_(torch.from_numpy(values[columns]).reshape(target.shape))
+
+
+def _put_all(params: Params, names: Sequence[str], values: NDArray[np.float64]) -> None:
+    """Write a row of `Trajectory.rows` where it belongs."""
+    start = 0
+    for name in names:
+        target = params[name]
+        target.copy_(torch.from_numpy(values[start : start + target.numel()]).reshape(target.shape))
+        start += target.numel()
 
 
 def _direction_dtype(center: Tensor) -> torch.dtype:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -53,12 +55,10 @@ def require_writable(
         )
     target = Path(path).expanduser()
     try:
-        there = target.exists()
-    except OSError as error:  # a name too long
-        raise OutputNotWritableError(
-            f"{target} cannot be written: {error.strerror or error}. Choose another name."
-        ) from error
-    if there and not (kind != "file" and _is_bare(target)):
+        there = target.exists() and not (kind != "file" and _is_bare(target))
+    except OSError as error:  # a name that is too long, a folder that may not be looked into
+        raise _not_writable(target, error) from error
+    if there:
         if not overwrite:
             raise OutputExistsError(f"{target} exists. Choose another name, or pass overwrite=True (--overwrite).")
         if not {"file": Path.is_file, "surface": _is_surface, "trajectory": is_trajectory}[kind](target):
@@ -68,10 +68,13 @@ def require_writable(
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise OutputNotWritableError(
-            f"{target.parent} cannot be written: {error.strerror or error}. Choose a folder of yours."
-        ) from error
+        raise _not_writable(target.parent, error) from error
     return target
+
+
+def _not_writable(place: Path, error: OSError) -> OutputNotWritableError:
+    remedy = _REMEDIES.get(error.errno or 0, "Choose a folder of yours")
+    return OutputNotWritableError(f"{place} cannot be written: {error.strerror or error}. {remedy}.")
 
 
 class Parts:
@@ -117,27 +120,173 @@ class Parts:
 
 
 @contextmanager
-def writing(target: Path) -> Iterator[None]:
-    """Turn what goes wrong while a file is written, a full disk say, into an error of ours."""
+def replacing(
+    target: str | os.PathLike[str], *, folder: bool = False, within: Path | None = None, durable: bool = True
+) -> Iterator[Path]:
+    """Write a result whole or not at all: what the block writes takes the place of `target` when the block ends.
+
+    Until then it lies in a hidden folder beside the target, ``.lossnav-….partial``, which goes away with the block,
+    also where that raises. What a killed process left of its own is removed by the next write into the same folder.
+    Whatever wants a result in a file or folder on this machine goes through here.
+
+    Parameters
+    ----------
+    target : path
+        Where it leads through links, the file at their end is replaced. Its permissions stay.
+    folder : bool
+        Whether a folder is written. The block makes it.
+    within : Path, optional
+        A folder above the target to work in, where nobody else looks into the target's own.
+    durable : bool
+        Whether a file is on the disk, and not only on its way there, before it takes its place.
+
+    Yields
+    ------
+    Path
+        To write to; its name is that of the target.
+
+    Raises
+    ------
+    StoreError
+        If the system refuses (a full disk, a quota, a folder without permission); what was there is as it was.
+    """
+    shown, target = target, Path(os.path.realpath(Path(target).expanduser()))
     try:
-        yield
+        parent = target.parent if within is None else Path(os.path.realpath(within))
+        with _scratch(parent) as scratch:
+            if folder:
+                (scratch / _GOES_TO).write_text(str(target.relative_to(parent)), "utf-8")
+                (scratch / "new").mkdir()
+                yield scratch / "new" / target.name
+                swap_in(scratch / "new" / target.name, target, scratch / "old")
+            else:
+                new = scratch / target.name
+                with new.open("xb") as file:  # which has the mode of a file that is made here
+                    mode = os.fstat(file.fileno()).st_mode
+                yield new
+                with suppress(FileNotFoundError):
+                    mode = target.stat().st_mode
+                new.chmod(stat.S_IMODE(mode))
+                if durable:
+                    with new.open("rb") as file:
+                        os.fsync(file.fileno())
+                new.replace(target)
     except OSError as error:
-        raise StoreError(
-            f"{target} could not be written: {error.strerror or error}. Make room and try again."
-        ) from error
+        raise not_written(shown, error) from error
+
+
+def write_whole(target: str | os.PathLike[str], content: bytes | str) -> None:
+    """Write a file of bytes, or of text in UTF-8, whole or not at all; see `replacing`."""
+    with replacing(target) as new:
+        new.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "Make room and try again",
+    errno.EDQUOT: "Your quota is used up: make room and try again",
+    errno.EFBIG: "A file may not be that large here (ulimit -f, or the file system): raise the limit",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Choose a folder of yours"),
+}
+
+
+def not_written(target: Any, error: OSError, kept: str = "") -> StoreError:
+    """The error of a result that could not be written: what the system says, and what to do.
+
+    Examples
+    --------
+    >>> print(not_written("a.png", OSError(errno.ENOSPC, "No space left on device")))
+    a.png could not be written: No space left on device. Make room and try again, or choose another folder.
+    """
+    remedy = _REMEDIES.get(error.errno or 0, "Try again")
+    other = "" if remedy.startswith("Choose") else ", or choose another folder"
+    return StoreError(f"{target} could not be written: {error.strerror or error}. {remedy}{other}.{kept and ' '}{kept}")
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A hidden folder that its process holds by a lock, so that others can tell it from one of the dead."""
+    _clear(parent)
+    while True:
+        scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX, dir=parent))
+        held = _lock(scratch, wait=True)
+        if held is None or scratch.exists():
+            break
+        os.close(held)  # another process took it for one of the dead before it was locked
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+_PREFIX, _SUFFIX = ".lossnav-", ".partial"
+_GOES_TO = "target"  # the file in a scratch folder that says of which folder it is
+_CLEARED: set[tuple[int, Path]] = set()  # by this process: a folder with 20,000 snapshots is not listed for each
+
+
+def is_scratch(name: str) -> bool:
+    """Whether this is the name of a folder that `replacing` works in."""
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+def _clear(parent: Path) -> None:
+    """Remove what killed processes left in a folder, once a process; a folder they had moved aside is put back."""
+    if (os.getpid(), parent) in _CLEARED:
+        return
+    _CLEARED.add((os.getpid(), parent))
+    for scratch in [parent / name for name in os.listdir(parent) if is_scratch(name)]:
+        held = _lock(scratch, wait=False)
+        if held is None:
+            continue
+        with suppress(OSError, ValueError):
+            target = parent / (scratch / _GOES_TO).read_text("utf-8")
+            if not target.exists() and target.resolve().is_relative_to(parent.resolve()):
+                (scratch / "old").rename(target)
+        shutil.rmtree(scratch, ignore_errors=True)
+        os.close(held)
+
+
+def _lock(folder: Path, wait: bool) -> int | None:
+    """An open file that locks a folder until it is closed; None where another has it, or there are no locks."""
+    number = None
+    try:
+        import fcntl
+
+        number = os.open(folder, os.O_RDONLY)
+        fcntl.flock(number, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):  # Windows, or a network disk that has no locks
+        if number is not None:
+            os.close(number)
+        return None
+    return number
 
 
 def swap_in(new: Path, target: Path, aside: Path) -> None:
-    """Put a folder in the place of another; where that fails the old one is put back."""
-    there = target.exists()
-    if there:
-        target.rename(aside)
-    try:
+    """Put a folder in the place of another, at once where the system can; where it fails the old one is put back."""
+    if not target.exists():
         new.rename(target)
-    except OSError:
-        if there:
+    elif not _exchange(new, target):
+        target.rename(aside)
+        try:
+            new.rename(target)
+        except OSError:
             aside.rename(target)
-        raise
+            raise
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths change places in one step; False where the system cannot."""
+    import ctypes
+
+    library: Any = ctypes.CDLL(None) if os.name == "posix" else None
+    paths = os.fsencode(one), os.fsencode(other)
+    if hasattr(library, "renameat2"):  # Linux; AT_FDCWD, RENAME_EXCHANGE
+        return bool(library.renameat2(-100, paths[0], -100, paths[1], ctypes.c_uint(2)) == 0)
+    if hasattr(library, "renamex_np"):  # macOS; RENAME_SWAP
+        return bool(library.renamex_np(*paths, ctypes.c_uint(2)) == 0)
+    return False
 
 
 def is_url(place: Place) -> bool:

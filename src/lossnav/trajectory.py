@@ -36,7 +36,14 @@ from lossnav.errors import (
     StoreError,
     StructureMismatchError,
 )
-from lossnav.files import TRAJECTORY_HEADER, TRAJECTORY_SCHEMA, is_trajectory, require_writable
+from lossnav.files import (
+    TRAJECTORY_HEADER,
+    TRAJECTORY_SCHEMA,
+    is_trajectory,
+    not_written,
+    require_writable,
+    write_whole,
+)
 from lossnav.lease import Lease
 from lossnav.moving import TRAINABLE, is_left_open, select_moving
 from lossnav.nouns import described
@@ -301,7 +308,8 @@ class Trajectory:
         tensors |= {name: buffers[name].detach() for name in self._header["buffers"] if name in buffers}
         marks = {name: float(value) for name, value in self._now.items() if value is not None}
         try:
-            checkpoints.save(tensors, self._file(self._step), overwrite=True, metadata={"step": self._step, **marks})
+            # not waited for until it is on the disk: a snapshot that a power cut spoils is told from the others
+            checkpoints.write_state(tensors, self._file(self._step), {"step": self._step, **marks}, durable=False)
         except (CheckpointError, StoreError) as error:
             raise StoreError(
                 f"The snapshot of step {self._step} could not be written: {error} The {len(self)} before it are sound; "
@@ -472,6 +480,43 @@ class Trajectory:
                     raise self._lost(step, error) from error
             yield parts, block
 
+    def rows(
+        self, names: Sequence[str], description: str = "read", progress: bool | None = None
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield the matrix of all snapshots, a row each, some snapshots at a time.
+
+        Every file is opened once, whatever their number; memory is that of one block (64 MB), or of one snapshot. Where
+        snapshots are few and large, `columns` reads as much.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Parameters to take; each row has theirs one after the other.
+        description, progress
+            Of the bar; see `Progress`.
+
+        Yields
+        ------
+        block : ndarray of shape (snapshots, columns)
+            In float64.
+        """
+        ends = np.cumsum([0, *(self.structure[name].numel() for name in names)])
+        count = max(1, _BLOCK // (8 * max(1, int(ends[-1]))))
+        for start in track(range(0, len(self), count), description, "blocks", progress):
+            steps = self._steps[start : start + count]
+            block = np.empty((len(steps), int(ends[-1])))
+            for row, step in zip(block, steps, strict=True):
+                try:
+                    places = {name: self._holder(name, step) for name in names}
+                    for place in dict.fromkeys(places.values()):
+                        with safe_open(self._file(place), framework="pt") as file:
+                            for i, name in enumerate(names):
+                                if places[name] == place:
+                                    row[ends[i] : ends[i + 1]] = file.get_tensor(name).double().reshape(-1).numpy()
+                except (OSError, SafetensorError, ValueError) as error:
+                    raise self._lost(step, error) from error
+            yield block
+
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.structure.values())
         steps = f", steps {self._steps[0]:,} to {self._steps[-1]:,}" if self._steps else ""
@@ -552,15 +597,11 @@ class Trajectory:
         self._steps = sorted(int(file.stem.removeprefix("step-")) for file in self.path.glob("step-*.safetensors"))
 
     def _write_header(self) -> None:
-        scratch = self.path / f".{TRAJECTORY_HEADER}.{os.getpid()}"
         try:
             self.path.mkdir(exist_ok=True)
-            scratch.write_text(json.dumps(self._header, indent=1))
-            scratch.replace(self.path / TRAJECTORY_HEADER)
         except OSError as error:
-            raise StoreError(
-                f"{self.path} could not be written: {error.strerror or error}. Make room, or choose another folder."
-            ) from error
+            raise not_written(self.path, error) from error
+        write_whole(self.path / TRAJECTORY_HEADER, json.dumps(self._header, indent=1))
 
     def _remove_from(self, step: int) -> None:
         """Remove snapshots from a step on, and what a process that was killed left of one."""

@@ -86,6 +86,7 @@ class Shifted(nn.Module):
         return self.a * F.cross_entropy(self.net(x), y, reduction="none") + self.b
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", [False, True])
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
 def test_nor_of_a_network(activation, trained):

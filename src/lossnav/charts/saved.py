@@ -20,7 +20,7 @@ from lossnav.charts.anchors import Anchors
 from lossnav.charts.base import Chart
 from lossnav.directions import Direction
 from lossnav.errors import ChartError
-from lossnav.files import is_there_file, is_url
+from lossnav.files import is_there_file, is_url, not_written
 from lossnav.lazy import LazyDirection
 from lossnav.networks import Network, network_of
 
@@ -43,7 +43,7 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
 
     Raises
     ------
-    CheckpointError, OutputNotWritableError
+    StoreError
         If it cannot be written.
     """
     parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
@@ -59,8 +59,11 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         local = checkpoints.save(parts, Path(folder) / "chart.safetensors", metadata=metadata)
-        with fsspec.open(target, "wb") as remote, local.open("rb") as file:
-            shutil.copyfileobj(file, remote)
+        system, path = fsspec.core.url_to_fs(target)
+        try:
+            system.put_file(str(local), path)  # unlike an open file, which puts half of it there when it fails
+        except OSError as error:
+            raise not_written(target, error) from error
 
 
 def open_chart(

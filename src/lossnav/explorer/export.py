@@ -20,7 +20,7 @@ from lossnav.explorer.app import PAGE, files
 from lossnav.explorer.code import code_of
 from lossnav.explorer.session import Place, Session, open_session
 from lossnav.files import Place as StorePlace
-from lossnav.files import require_writable, writing
+from lossnav.files import require_writable, write_whole
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
 _LONGEST_VIEW = 4096  # characters
@@ -51,9 +51,7 @@ def write_html(
         If there is no surface.
     """
     target = require_writable(path, overwrite)
-    made = export_html(open_session(store), view=view)
-    with writing(target):
-        target.write_text(made, "utf-8")
+    write_whole(target, export_html(open_session(store), view=view))
     return target
 
 

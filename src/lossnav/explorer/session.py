@@ -6,7 +6,6 @@ A place is read from a stored surface, or grows while a live session evaluates. 
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,7 @@ from lossnav.errors import LossnavError, NotATrajectoryError, OptionError, Store
 from lossnav.explorer import wire
 from lossnav.explorer.lattice import Array, Lattice
 from lossnav.files import Place as StorePlace
-from lossnav.files import as_path, is_local, name_of
+from lossnav.files import as_path, is_local, name_of, require_writable, write_whole
 from lossnav.groups import open_trajectory
 from lossnav.journal import Row
 from lossnav.reports import report
@@ -294,16 +293,11 @@ class Session:
         self.bookmarks = kept
         if self._file is None:
             return
-        scratch = self._file.with_name(f".{self._file.name}.{os.getpid()}")
         try:
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            scratch.write_text(json.dumps({"schema": "lossnav.explorer", "bookmarks": kept}, indent=1), "utf-8")
-            scratch.replace(self._file)
-        except OSError as error:
-            raise StoreError(
-                f"{self._file} could not be written: {error.strerror or error}. The bookmark is kept until the "
-                "explorer ends."
-            ) from error
+            require_writable(self._file, overwrite=True)
+            write_whole(self._file, json.dumps({"schema": "lossnav.explorer", "bookmarks": kept}, indent=1))
+        except StoreError as error:
+            raise StoreError(f"{error} The bookmark is kept until the explorer ends.") from error
 
     def _read_bookmarks(self) -> list[dict[str, Any]]:
         if self._file is None:

@@ -11,7 +11,7 @@ import xarray as xr
 from lossnav.errors import OptionError
 from lossnav.exports import gltf, obj, tables, vtk
 from lossnav.exports.mesh import Mesh, mesh_of
-from lossnav.files import require_writable, writing
+from lossnav.files import require_writable, write_whole
 from lossnav.surface import of_one_seed, validate, without_samples
 
 _OF_VALUES: dict[str, Callable[[xr.Dataset], bytes]] = {".csv": tables.csv, ".json": tables.json, ".vti": vtk.image}
@@ -83,6 +83,5 @@ def export(
     else:
         content = _OF_MESHES[suffix](mesh_of(surface, variable, log))
     target = require_writable(path, overwrite)
-    with writing(target):
-        target.write_bytes(content)
+    write_whole(target, content)
     return target

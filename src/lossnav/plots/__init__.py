@@ -14,6 +14,7 @@ backend. ``animate(surface, "turn.gif")`` makes a film.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,7 +24,7 @@ from typing import Any, Literal
 import xarray as xr
 
 from lossnav.errors import OptionError
-from lossnav.files import require_writable, writing
+from lossnav.files import require_writable, write_whole
 from lossnav.nouns import described, no_surface, require_place
 from lossnav.plots import animation as _animation
 from lossnav.plots import comparison as _comparison
@@ -252,22 +253,23 @@ def write(
         raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
     drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
     target = require_writable(path, overwrite)
-    with writing(target):
-        if suffix == ".html":
-            script = _comparison.ONE_CAMERA if drawer is _comparison else None
-            page = drawer.interactive(picture).to_html(
-                include_plotlyjs=True, full_html=True, post_script=script, default_height="88vh"
-            )
-            if kind != SPECTRUM:  # which says itself how sure it is
-                page = _with_panel(page, dataset, trajectory, picture)
-            target.write_text(page, "utf-8")
-        else:
-            from matplotlib.figure import Figure
+    if suffix == ".html":
+        script = _comparison.ONE_CAMERA if drawer is _comparison else None
+        page = drawer.interactive(picture).to_html(
+            include_plotlyjs=True, full_html=True, post_script=script, default_height="88vh"
+        )
+        if kind != SPECTRUM:  # which says itself how sure it is
+            page = _with_panel(page, dataset, trajectory, picture)
+        write_whole(target, page)
+    else:
+        from matplotlib.figure import Figure
 
-            with style():
-                figure = Figure(layout="constrained")
-                drawer.draw(figure, picture)
-                figure.savefig(target)
+        drawn = io.BytesIO()
+        with style():
+            figure = Figure(layout="constrained")
+            drawer.draw(figure, picture)
+            figure.savefig(drawn, format=suffix[1:])
+        write_whole(target, drawn.getvalue())
     return target
 
 
@@ -347,7 +349,7 @@ def animate(
     _, picture = _prepared("surface" if trajectory is None else "contour", dataset, variable, log, False)
     drawn = None if trajectory is None else _animation.path_of(trajectory, dims_of(dataset))
     target = require_writable(out, overwrite)
-    with style(), writing(target):
+    with style():
         _animation.write(picture, drawn, target, progress)
     return target
 

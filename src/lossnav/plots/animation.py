@@ -15,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav.errors import MissingExtraError, OptionError, StoreError
+from lossnav.files import replacing, write_whole
 from lossnav.plots import contour, surface3d
 from lossnav.plots.picture import Picture, finish
 from lossnav.progress import Progress
@@ -151,12 +152,11 @@ def write(picture: Picture, path: Snapshots | None, target: Path, progress: bool
                 yield np.array(canvas.buffer_rgba())[..., :3], seconds
                 bar.advance()
 
-    scratch = target.with_name(f".{target.stem}.part{suffix}")
-    try:
-        (_write_gif if suffix == ".gif" else _write_mp4)(frames(), scratch)
-        scratch.replace(target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    if suffix == ".gif":
+        write_whole(target, _gif(frames()))
+    else:
+        with replacing(target) as new:
+            _write_mp4(frames(), new)
 
 
 def require_writer(suffix: str) -> None:
@@ -214,7 +214,7 @@ def _frame(picture: Picture, places: NDArray[np.float64]) -> tuple[tuple[float, 
     return tuple(found)
 
 
-def _write_gif(shown: Iterable[Frame], target: Path) -> None:
+def _gif(shown: Iterable[Frame]) -> bytes:
     """One palette for all frames and no dither: what does not move stays the same and costs little."""
     from PIL import Image
 
@@ -234,7 +234,7 @@ def _write_gif(shown: Iterable[Frame], target: Path) -> None:
         return content.getvalue()
 
     # what stays made transparent is an eighth of the size where a path grows, and a fifth more where all of it turns
-    target.write_bytes(min((saved(optimize) for optimize in (False, True)), key=len))
+    return min((saved(optimize) for optimize in (False, True)), key=len)
 
 
 def _write_mp4(shown: Iterable[Frame], target: Path) -> None:
@@ -262,4 +262,5 @@ def _write_mp4(shown: Iterable[Frame], target: Path) -> None:
         if process is not None:
             _, said = process.communicate()
     if process is not None and process.returncode:
-        raise StoreError(f"ffmpeg could not write the film: {said.decode().strip()}. Mend it, or write a .gif.")
+        reason = said.decode(errors="replace").strip() or f"it ended with {process.returncode}"
+        raise StoreError(f"ffmpeg could not write the film: {reason}. Make room, mend ffmpeg, or write a .gif.")

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 
 from lossnav import __version__
+from lossnav.files import write_whole
 from lossnav.reports import Report, report
 from lossnav.reports.panel import TITLE, panel
 
@@ -43,7 +44,7 @@ def write_page(
     surfaces: Mapping[str, xr.Dataset],
     reports: Mapping[str, Report] | None = None,
 ) -> Path:
-    """Write the page.
+    """Write the page, whole or not at all.
 
     Parameters
     ----------
@@ -67,9 +68,8 @@ def write_page(
     body.append(f"<section>{panel(said, TITLE)}</section>")
     body.append(f"<section><h2>How it was made</h2>{_provenance(surfaces)}</section>")
     body.append(f"<footer>lossnav {__version__}</footer>")
-    path.write_text(
-        _PAGE.format(title=html.escape(title), style=_STYLE, plotly=_plotly(), body="\n".join(body)), "utf-8"
-    )
+    page = _PAGE.format(title=html.escape(title), style=_STYLE, plotly=_plotly(), body="\n".join(body))
+    write_whole(path, page)
     return path
 
 

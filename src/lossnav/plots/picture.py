@@ -147,6 +147,8 @@ def prepare(
             f"This plot needs {ndim} coordinate(s) and the surface has ({', '.join(dims)}). "
             f"Plot {_instead(dataset, len(dims))}."
         )
+    if "point" in dataset.dims:  # nothing is interpolated that is not drawn
+        dataset = dataset.drop_vars([name for name in drawable if name not in (variable, "loss", "loss_se", "status")])
     dataset = on_grid(dataset)
     data = dataset[variable]
     values = np.asarray(data.values, dtype=np.float64)

@@ -386,10 +386,10 @@ def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool | None, st
 
 def _finer(known: Mapping[str, Any], found: Fit) -> str:
     """What the Hessian says of the slice where that is not what its points show: nothing drawn is as fine."""
-    measured = known.get("hessian_in_plane")
-    if measured is None or np.shape(measured) != found.hessian.shape or not np.isfinite(np.asarray(measured)).all():
+    measured = np.asarray(known.get("hessian_in_plane"), np.float64)  # None where one is not finite
+    if measured.shape != found.hessian.shape or not np.isfinite(measured).all():
         return ""
-    values = np.linalg.eigvalsh(np.asarray(measured, np.float64))
+    values = np.linalg.eigvalsh(measured)
     off, size = float(np.abs(values - found.eigenvalues).max()), float(np.abs(found.eigenvalues).max())
     if off <= thresholds.SURE * found.error + thresholds.OTHERWISE * size:
         return ""

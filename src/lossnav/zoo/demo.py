@@ -15,7 +15,7 @@ from lossnav import checkpoints, directions, plots
 from lossnav.charts import Plane, RescaledBilinear, RescaledLine
 from lossnav.errors import OutputExistsError
 from lossnav.evaluation import evaluate
-from lossnav.files import require_writable
+from lossnav.files import is_scratch, require_writable
 from lossnav.objective import Objective
 from lossnav.plots.page import Section, write_page
 from lossnav.reports import Report, report
@@ -239,7 +239,7 @@ def _write_index(result: DemoResult, data: str, reports: dict[str, Report]) -> N
 def _make_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
     """Make the folder; one that holds anything but an earlier demo, whole or not, is left alone."""
     folder = Path(out).expanduser()
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {path.name for path in folder.iterdir() if not is_scratch(path.name)} if folder.is_dir() else set()
     if there - _FILES:
         raise OutputExistsError(f"{folder} is not empty and no demo of ours. Choose another folder with --out.")
     if there and not overwrite:

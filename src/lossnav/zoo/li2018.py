@@ -21,7 +21,7 @@ from lossnav import __version__, checkpoints, directions
 from lossnav.charts import Plane
 from lossnav.errors import DeviceError, Interrupted, OptionError, OutputExistsError
 from lossnav.evaluation import estimate, evaluate
-from lossnav.files import require_writable
+from lossnav.files import is_scratch, require_writable, write_whole
 from lossnav.objective import Objective, resolve_device
 from lossnav.samplers import Grid
 from lossnav.zoo import li2018_plan as plan
@@ -181,7 +181,7 @@ def _device(size: Scale, scale: str, force: bool) -> str:
 
 def _open_folder(folder: Path, asked: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Make the folder, or find in it the record of the run to go on with."""
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    there = {path.name for path in folder.iterdir() if not is_scratch(path.name)} if folder.is_dir() else set()
     before = _read_record(folder)
     if there and before is None:
         raise OutputExistsError(f"{folder} is not empty and holds no such run. Choose another folder.")
@@ -244,9 +244,7 @@ class _Run:
     def save(self) -> None:
         """Write the record, whole or not at all."""
         self.record["seconds"] = round(self._before + self.elapsed, 1)
-        scratch = self.folder / f".{_RECORD}"
-        scratch.write_text(json.dumps(self.record, indent=2))
-        scratch.replace(self.folder / _RECORD)
+        write_whole(self.folder / _RECORD, json.dumps(self.record, indent=2))
 
     def all(self, data_root: str | os.PathLike[str] | None) -> Reproduction:
         """Do what is not done yet."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import xarray as xr
 
 from lossnav import plots
+from lossnav.files import write_whole
 from lossnav.plots.page import Section, write_page
 from lossnav.relief import Relief, relief
 
@@ -71,7 +72,7 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
     errors, measured = _errors(record, labels), _measured(surfaces)
     findings, missing = _findings(record, surfaces), _missing(record)
     report = folder / REPORT
-    report.write_text(_markdown(record, labels, pictures, errors, measured, findings, missing), "utf-8")
+    write_whole(report, _markdown(record, labels, pictures, errors, measured, findings, missing))
     sections = [
         Section(
             "The surfaces",
