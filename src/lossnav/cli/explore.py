@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -70,6 +72,7 @@ def explore(
 ) -> None:
     """Walk through loss space in the browser: a stored surface, or an objective that is evaluated where you look."""
     from lossnav.explorer import explore as run
+    from lossnav.explorer.server import HASTE
     from lossnav.files import is_url
 
     is_spec = ":" in what and not is_url(what) and not Path(what).exists()
@@ -105,11 +108,20 @@ def explore(
         explorer = run(view.objective, view.chart, block=False, **options)
     else:
         explorer = run(what, block=False, **options)
-    typer.echo(explorer.url)
     kept = explorer.desk.session.store
-    say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is kept there." if is_spec else ""))
-    if not no_browser:
-        explorer.open()
-    if signal := explorer.wait():
+    try:
+        typer.echo(explorer.url)
+        say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is kept there." if is_spec else ""))
+        if not no_browser:
+            explorer.open()
+        signal = explorer.wait()
+    except KeyboardInterrupt:  # before it waited, or the second
+        explorer.close(HASTE)
+        signal = 2
+    if signal:
         said = f"Stopped. What was evaluated is in {kept}; the same call goes on from there." if is_spec else "Stopped."
+        if not explorer.finished:  # a thread in the middle of a long point can only be left behind with the process
+            say(said)
+            sys.stdout.flush()
+            os._exit(128 + signal)
         raise Interrupted(said, signal=signal)

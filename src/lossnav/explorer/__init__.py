@@ -7,6 +7,7 @@
     live      the worker and its tasks    ground    a place one stands on travel   new centres, new axes
     probing   what a network does there   ball      an optimiser rolling  server   a thread that listens
     code      "copy as code"              export    one file              page/    the page
+    outbox    what waits to be sent       connections  those that lead nowhere
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ def explore(
     browser : bool, optional
         Whether the page is opened in this machine's browser. None: where this call waits.
     block : bool, optional
-        Whether to wait for Ctrl-C. None: in a script, and not in a notebook or at a prompt.
+        Whether to wait for Ctrl-C. None: in a script, and not in a notebook or at a prompt. Ctrl-C ends it within three
+        seconds: a point that takes longer is left unfinished (``finished`` of the Explorer says so).
 
     Returns
     -------
@@ -94,7 +96,7 @@ def explore(
     >>> ln.explore("run.zarr")  # doctest: +SKIP
     """
     from lossnav.explorer.desk import Desk
-    from lossnav.explorer.server import Explorer
+    from lossnav.explorer.server import HASTE, Explorer
     from lossnav.explorer.session import open_session
 
     desk: Desk
@@ -119,10 +121,14 @@ def explore(
     except BaseException:
         desk.close()
         raise
-    if waits if browser is None else browser:
-        explorer.open()
-    if waits:
-        explorer.wait()
+    try:
+        if waits if browser is None else browser:
+            explorer.open()
+        if waits:
+            explorer.wait()
+    except KeyboardInterrupt:
+        explorer.close(HASTE)
+        raise
     return explorer
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import mimetypes
-from collections.abc import Iterable
+import threading
+import traceback
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lossnav.errors import LossnavError, MissingExtraError, OptionError, RequestError
 from lossnav.explorer import wire
-from lossnav.explorer.desk import Client, Desk, Message
+from lossnav.explorer.desk import Client, Desk
+from lossnav.explorer.outbox import Outbox
 from lossnav.explorer.security import Guard
 
 if TYPE_CHECKING:
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parent / "page"
 
-_WAITING = 400  # messages that a browser may lag behind; news of progress is left out before that
+T = TypeVar("T")
+
+_EXPORTS, _MORE = 2, 8  # pages of their own that are written at a time, and that may wait for it
 _BAD_DATA, _BAD_TEXT, _TRY_LATER = 1003, 1007, 1013  # RFC 6455, section 7.4.1
 
 
@@ -44,7 +49,6 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
     """
     try:
         from starlette.applications import Starlette
-        from starlette.concurrency import run_in_threadpool
         from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse
         from starlette.routing import Route, WebSocketRoute
         from starlette.websockets import WebSocketDisconnect
@@ -61,16 +65,25 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return FileResponse(path, media_type="text/javascript" if path.suffix == ".js" else kind)
 
+    exports = asyncio.Semaphore(_EXPORTS)
+    asking: set[object] = set()
+
     async def exported(request: Request) -> Response:
         from lossnav.explorer.export import export_html
 
+        if len(asking) >= _EXPORTS + _MORE:
+            return PlainTextResponse("Several pages are being written already. Try again in a moment.\n", 503)
+        asking.add(request)
         asked = request.query_params
         try:
             number = asked.get("place", "0")
             place = int(number) if number.isdecimal() and len(number) < 10 else -1
-            made = await run_in_threadpool(export_html, desk.session, place, asked.get("view"))
+            async with exports:
+                made = await beside(export_html, desk.session, place, asked.get("view"))
         except OptionError as error:
             return PlainTextResponse(f"{error}\n", 400)
+        finally:
+            asking.discard(request)
         return HTMLResponse(made, headers={"content-disposition": "attachment; filename=lossnav.html"})
 
     async def talk(socket: WebSocket) -> None:
@@ -78,33 +91,48 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
             await socket.close(_TRY_LATER)
             return
         await socket.accept()
-        outbox = _Outbox(socket)
+        outbox = Outbox(socket)
         client = Client(outbox.deliver)
         desk.join(client)
         try:
             while True:
+                await outbox.room()
                 message = await socket.receive()
                 if message["type"] == "websocket.disconnect":
                     return
-                words, given = message.get("text"), None
+                words = message.get("text")
                 if words is None:
                     await outbox.end(_BAD_DATA, RequestError("A message is bytes. Send JSON as text."))
                     return
                 try:
                     read = wire.read(words)
-                    given = read.get("id") if isinstance(read.get("id"), int) else None
-                    request = wire.parse(read, len(desk.session.place(client.place).dims))
-                    await run_in_threadpool(desk.answer, client, request)
                 except RequestError as error:
                     await outbox.end(_BAD_TEXT, error)
                     return
-                except LossnavError as error:
-                    client.send(wire.problem(error, given))
+                if problem := await answered(client, read, outbox.full):
+                    client.send(wire.problem(problem, wire.number_of(read)))
         except (WebSocketDisconnect, RuntimeError):  # it went away while we were sending
             return
+        except asyncio.CancelledError:
+            if not outbox.gone:
+                raise
         finally:
             desk.leave(client)
             outbox.cancel()
+
+    async def answered(client: Client, read: dict[str, Any], full: bool) -> Exception | None:
+        """Answer a request; return what is wrong with it."""
+        try:
+            if full and read.get("type") != "stop":
+                raise OptionError("This page has not taken what it was sent before. Read that, and ask again.")
+            request = wire.parse(read, len(desk.session.place(client.place).dims))
+            await beside(desk.answer, client, request)
+        except LossnavError as error:
+            return error
+        except Exception as error:  # a bug of ours: it is said, and the page goes on
+            traceback.print_exc()
+            return error
+        return None
 
     routes = [
         Route("/", index),
@@ -120,36 +148,27 @@ def files() -> dict[str, Path]:
     return {path.name: path for path in PAGE.iterdir() if path.is_file() and not path.name.startswith(".")}
 
 
-class _Outbox:
-    """Messages on their way to one socket, in order; `deliver` may be called from any thread."""
+async def beside(work: Callable[..., T], *arguments: Any) -> T:
+    """Call a function in a thread of its own, which nobody waits for when the server ends."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
 
-    def __init__(self, socket: WebSocket) -> None:
-        self._socket, self._loop = socket, asyncio.get_running_loop()
-        self._queue: asyncio.Queue[Message] = asyncio.Queue()
-        self._sending = asyncio.create_task(self._send_all())
-
-    def deliver(self, message: Message) -> None:
-        data: Any = message if isinstance(message, bytes) else wire.text(message)
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._put, data)
-
-    def _put(self, data: Any) -> None:
-        if self._queue.qsize() > _WAITING and isinstance(data, str) and data.startswith('{"type":"progress"'):
+    def tell(value: T | None, error: BaseException | None) -> None:
+        if answer.done():  # cancelled
             return
-        self._queue.put_nowait(data)
+        if error is None:
+            answer.set_result(value)  # type: ignore[arg-type]
+        else:
+            answer.set_exception(error)
 
-    async def _send_all(self) -> None:
-        with suppress(Exception):  # it is gone, which the receiving side finds out too
-            while True:
-                data: Any = await self._queue.get()
-                await (self._socket.send_bytes(data) if isinstance(data, bytes) else self._socket.send_text(data))
+    def run() -> None:
+        value, problem = None, None
+        try:
+            value = work(*arguments)
+        except Exception as error:
+            problem = error
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(tell, value, problem)
 
-    async def end(self, code: int, error: Exception) -> None:
-        """Say why, and close."""
-        self.cancel()
-        with suppress(Exception):
-            await self._socket.send_text(wire.text(wire.problem(error)))
-            await self._socket.close(code)
-
-    def cancel(self) -> None:
-        self._sending.cancel()
+    threading.Thread(target=run, name="lossnav explorer answer", daemon=True).start()
+    return await answer

@@ -25,6 +25,7 @@ class Client:
     def __init__(self, deliver: Callable[[Message], None]) -> None:
         self.send = deliver
         self.place = 0
+        self.turn = 0  # when it last had one; the least is the next
 
 
 class Desk:
@@ -48,8 +49,12 @@ class Desk:
         if client in self.clients:
             self.clients.remove(client)
 
-    def close(self) -> None:
-        """End all work, and keep what it found."""
+    def end(self) -> None:
+        """Begin nothing more."""
+
+    def close(self, patience: float | None = None) -> bool:
+        """End all work, and keep what it found; return whether that was done within `patience` seconds."""
+        return True
 
     def answer(self, client: Client, request: wire.Request) -> None:
         """Answer a request, now or by and by.

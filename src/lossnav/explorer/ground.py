@@ -224,13 +224,12 @@ class Ground:
 
     def close(self) -> None:
         """Fold what was measured into the arrays of the store."""
-        with suppress(RuntimeError):
-            if self._beside is not None:
-                self._beside.join()
         self.flush()
         if self.written:
             self.store.finish(self.surface())
             self.written = False
+        if self._beside is not None:  # last: what was measured does not wait for a compiler
+            self._beside.join()
 
     def _created(self) -> dict[str, str]:
         earlier = self.store.earlier

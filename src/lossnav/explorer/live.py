@@ -1,9 +1,11 @@
 """A live session: one thread that computes, what everybody wants of it in turns, and nothing of it lost.
 
 Each request is a task that computes a little at a time: a point, a step of a ball. After each the worker looks whose
-turn it is: a point that was clicked comes before a line, a line before a ball, a ball before the windows; among equals
-the one that has waited longest. So a click is answered in the middle of a window, and a window that is no longer looked
-at ends after the point under way.
+turn it is: pages take turns, so that none waits for more than one step of each other page, however much that one asks
+for. Of one page a point that was clicked comes before a line, a line before a ball, a ball before the windows; among
+equals the one that has waited longest. So a click is answered in the middle of a window, and a window that is no longer
+looked at ends after the point under way. How much may wait is bounded: of points and windows the last alone, of all
+else `_MOST_TASKS` for each page; what is beyond that is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from lossnav.explorer.ground import Ground
 from lossnav.explorer.session import Session, sides
 from lossnav.explorer.starting import Grounds
 
-_POINT, _LINE, _BALL, _WINDOW, _AHEAD = range(5)  # who comes first
+_POINT, _LINE, _BALL, _WINDOW, _AHEAD = range(5)  # what comes first, of one page
 _EVERY = 0.1  # seconds between two messages of one kind
 _PARTIAL = 0.5  # after so many a level is shown as far as it is
 _AT_ONCE = 0.02  # of windows points go on for so long before anybody else is looked at
@@ -51,7 +53,7 @@ class Task:
     def __init__(self, rank: int, client: Client, request: wire.Request, ground: Ground) -> None:
         self.rank, self.client, self.request, self.ground = rank, client, request, ground
         self.steps: Iterator[None]
-        self.cancelled = False
+        self.cancelled = self.begun = False
         self.done, self.total = 0, 0
         self.began = self.told = time.monotonic()
 
@@ -87,6 +89,7 @@ class LiveDesk(Desk):
         self._tasks: list[Task] = []
         self._changed = threading.Condition()
         self._closing = False
+        self._turns = 0  # that were taken by all pages
         self._nobody = Client(lambda message: None)  # by the time a browser is there, the first picture may be too
         self._begin(_AHEAD, self._nobody, wire.Window(None, grounds[0].place.base), self._window)
         self._thread = threading.Thread(target=self._work, name="lossnav explorer worker", daemon=True)
@@ -97,15 +100,23 @@ class LiveDesk(Desk):
         super().leave(client)
         self._cancel(lambda task: task.client is client)
 
-    def close(self) -> None:
-        """Finish the point under way, and fold all that is known into the stores."""
+    def end(self) -> None:
+        """Begin nothing more: after the point under way all that is known is folded into the stores."""
         with self._changed:
             self._closing = True
             for task in self._tasks:
                 task.cancelled = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+
+    def close(self, patience: float | None = None) -> bool:
+        """Finish the point under way, and fold all that is known into the stores.
+
+        Where that takes longer than `patience` (in seconds), it is not waited for: the journals hold all that was
+        shown, as after a kill.
+        """
+        self.end()
+        self._thread.join(patience)
+        return not self._thread.is_alive()
 
     # ------------------------------------------------------------------ one a request
 
@@ -126,12 +137,12 @@ class LiveDesk(Desk):
 
     def on_ball(self, client: Client, request: wire.Ball) -> None:
         """Let an optimiser roll."""
-        if len([task for task in self._tasks if task.client is client]) >= _MOST_TASKS:
-            raise OptionError(f"{_MOST_TASKS} things are under way for this page. Stop one first.")
         self._begin(_BALL, client, request, self._ball)
 
     def on_place(self, client: Client, request: wire.NewPlace) -> None:
         """Go somewhere else."""
+        if len(self.session.places) >= _MOST_PLACES:
+            raise OptionError(f"This session has {_MOST_PLACES:,} places. Go to one of them, or begin another session.")
         self._begin(_POINT, client, request, self._travel)
 
     def on_go(self, client: Client, request: wire.Go) -> None:
@@ -152,14 +163,33 @@ class LiveDesk(Desk):
         with self._changed:
             if self._closing:
                 raise OptionError("The explorer is ending.")
+            if not isinstance(request, _REPLACED) and self._waiting_of(client) >= _MOST_TASKS:
+                raise OptionError(
+                    f"{_MOST_TASKS} requests of this page are under way or wait, and this {request.type} is refused. "
+                    "Wait for an answer, or send stop, and ask again."
+                )
             self._tasks.append(task)
             self._changed.notify()
 
+    def _waiting_of(self, client: Client) -> int:
+        """How many requests of a page are counted against its bound."""
+        mine = (task for task in self._tasks if task.client is client and not task.cancelled)
+        return sum(not isinstance(task.request, _REPLACED) for task in mine)
+
     def _cancel(self, which: Any) -> None:
+        """End tasks; what has not begun leaves nothing to clean up, and does not wait for the worker."""
         with self._changed:
             for task in self._tasks:
                 task.cancelled = task.cancelled or bool(which(task))
+            gone = [task for task in self._tasks if task.cancelled and not task.begun]
+            self._tasks = [task for task in self._tasks if task.begun or not task.cancelled]
             self._changed.notify()
+        for task in gone:
+            task.client.send(self._ended(task))
+
+    @staticmethod
+    def _ended(task: Task) -> dict[str, Any]:
+        return idle(task.request.type, task.request.id, task.done) | {"kept": len(task.ground.place.known)}
 
     def _work(self) -> None:
         """Until the end: take whose turn it is one step further."""
@@ -177,7 +207,10 @@ class LiveDesk(Desk):
                     self._changed.wait()
                 if self._closing and not self._tasks:
                     return
-                task = min(self._tasks, key=lambda task: (not task.cancelled, task.rank))  # the first of equals
+                task = min(self._tasks, key=_turn)  # the first of equals
+                task.begun = True
+                self._turns += not task.cancelled
+                task.client.turn = task.client.turn if task.cancelled else self._turns
             more = self._advance(task)
             with self._changed:
                 self._tasks.remove(task)
@@ -206,7 +239,7 @@ class LiveDesk(Desk):
         except Exception as error:  # of the user's model, or a bug of ours: it is said, and the others go on
             traceback.print_exc()
             client.send(wire.problem(error, request.id))
-        client.send(idle(request.type, request.id, task.done) | {"kept": len(task.ground.place.known)})
+        client.send(self._ended(task))
         return False
 
     # ------------------------------------------------------------------ what is done, a step a yield
@@ -332,7 +365,14 @@ class LiveDesk(Desk):
         self.tell({"type": "places", "places": self.session.breadcrumb()})
 
 
-_MOST_TASKS = 16
+_MOST_TASKS = 16  # of one page that are under way or wait
+_MOST_PLACES = 1000  # of a session
+_REPLACED = (wire.Point, wire.Window)  # the next takes the place of the one before
+
+
+def _turn(task: Task) -> tuple[bool, bool, int, int]:
+    """Whose turn it is, the least first: what is to end, then the page that has waited longest and its most urgent."""
+    return not task.cancelled, task.rank == _AHEAD, task.client.turn, task.rank
 
 
 def _coarse_first(n: int) -> Iterator[int]:

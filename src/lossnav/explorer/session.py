@@ -234,6 +234,7 @@ class Session:
                 self.path = _path(open_trajectory(store), places[0].dims)
         self._file = None if store is None or not is_local(store) else folder_of(store) / "session.json"
         self.bookmarks = self._read_bookmarks()
+        self._writing = threading.Lock()  # pages keep views at the same time
 
     def place(self, number: int) -> Place:
         """One of the places.
@@ -285,27 +286,29 @@ class Session:
 
     def bookmark(self, name: str, view: Mapping[str, Any] | None) -> None:
         """Keep a view by a name; None takes it away."""
-        kept = [mark for mark in self.bookmarks if mark["name"] != name]
-        if view is not None:
-            if len(kept) >= _BOOKMARKS:
-                raise OptionError(f"There are {_BOOKMARKS} bookmarks. Take one away first.")
-            kept.append({"name": name, "view": dict(view)})
-        self.bookmarks = kept
-        if self._file is None:
-            return
-        try:
-            require_writable(self._file, overwrite=True)
-            write_whole(self._file, json.dumps({"schema": "lossnav.explorer", "bookmarks": kept}, indent=1))
-        except StoreError as error:
-            raise StoreError(f"{error} The bookmark is kept until the explorer ends.") from error
+        with self._writing:
+            kept = [mark for mark in self.bookmarks if mark["name"] != name]
+            if view is not None:
+                if len(kept) >= _BOOKMARKS:
+                    raise OptionError(f"There are {_BOOKMARKS} bookmarks. Take one away first.")
+                kept.append({"name": name, "view": dict(view)})
+            self.bookmarks = kept
+            if self._file is None:
+                return
+            try:
+                require_writable(self._file, overwrite=True)
+                write_whole(self._file, json.dumps({"schema": "lossnav.explorer", "bookmarks": kept}, indent=1))
+            except StoreError as error:
+                raise StoreError(f"{error} The bookmark is kept until the explorer ends.") from error
 
     def _read_bookmarks(self) -> list[dict[str, Any]]:
         if self._file is None:
             return []
         try:
             found = json.loads(self._file.read_text("utf-8"))["bookmarks"]
-            return [{"name": str(mark["name"]), "view": dict(mark["view"])} for mark in found]
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or not ours
+            marks = [{"name": str(mark["name"]), "view": mark["view"]} for mark in found]
+            return [mark for mark in marks if wire.is_view(mark["view"])][:_BOOKMARKS]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none yet, or not ours
             return []
 
 

@@ -34,6 +34,7 @@ OPTIMIZERS = ("sgd", "momentum", "adam")
 
 _FARTHEST = 1e6  # of a coordinate from the centre
 _LONGEST = 1000  # characters of a name or path
+_VIEW, _DEEPEST = 8192, 8  # characters of a view as JSON, and how far it is nested
 
 
 # ---------------------------------------------------------------------- out
@@ -188,6 +189,12 @@ def read(message: str) -> dict[str, Any]:
     return found
 
 
+def number_of(message: Mapping[str, Any]) -> int | None:
+    """What the page calls a message; None where that is no number."""
+    given = message.get("id")
+    return given if isinstance(given, int) and not isinstance(given, bool) and abs(given) < 2**53 else None
+
+
 def parse(message: Mapping[str, Any], k: int) -> Request:
     """Check a message, word by word.
 
@@ -211,9 +218,9 @@ def parse(message: Mapping[str, Any], k: int) -> Request:
     maker = _PARSERS.get(kind) if isinstance(kind, str) else None
     if maker is None:
         raise OptionError(f"A message has the type {_short(kind)}. Use {', '.join(_PARSERS)}.")
-    given = message.get("id")
-    if given is not None and (isinstance(given, bool) or not isinstance(given, int) or not abs(given) < 2**53):
-        raise OptionError(f"id is {_short(given)}. Send a whole number.")
+    given = number_of(message)
+    if given is None and message.get("id") is not None:
+        raise OptionError(f"id is {_short(message['id'])}. Send a whole number.")
     made: Request = maker(_Words(message, k), given)
     return made
 
@@ -267,6 +274,15 @@ class _Words:
             raise OptionError(f"{name} is {_short(value)}. Send an object.")
         return value
 
+    def view(self, name: str) -> Mapping[str, Any]:
+        """An object that is kept and told to others, so that it must not be more than a view is."""
+        value = self.object(name)
+        if not is_view(value):
+            raise OptionError(
+                f"{name} is no view. Send an object of up to {_VIEW:,} characters, no deeper than a view."
+            )
+        return value
+
 
 def _ball(words: _Words, number: int | None) -> Ball:
     batch = words.message.get("batch")
@@ -290,7 +306,7 @@ def _new_place(words: _Words, number: int | None) -> NewPlace:
 
 
 def _bookmark(words: _Words, number: int | None) -> Bookmark:
-    view = None if words.message.get("view") is None else words.object("view")
+    view = None if words.message.get("view") is None else words.view("view")
     return Bookmark(number, words.text("name"), view)
 
 
@@ -305,9 +321,14 @@ _PARSERS: dict[str, Any] = {
     "place": _new_place,
     "go": lambda words, number: Go(number, words.whole("place", 0, 2**31)),
     "stop": lambda words, number: Stop(number),
-    "code": lambda words, number: Code(number, words.object("view")),
+    "code": lambda words, number: Code(number, words.view("view")),
     "bookmark": _bookmark,
 }
+
+
+def is_view(value: Any) -> bool:
+    """Whether this may be a view: an object that is neither nested deeply nor long."""
+    return isinstance(value, dict) and not _is_deeper(value, _DEEPEST) and len(json.dumps(value)) <= _VIEW
 
 
 def _is_number(value: Any) -> bool:
@@ -327,6 +348,12 @@ def _is_pair(value: Any) -> bool:
     return high - low > 1e-9 * max(1e-3, abs(low), abs(high))  # closer, floats have no places between
 
 
+def _is_deeper(value: Any, depth: int) -> bool:
+    """Whether lists and objects are nested further than so."""
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(parts) and (depth == 0 or any(_is_deeper(part, depth - 1) for part in parts))
+
+
 def _short(value: Any) -> str:
-    words = repr(value)
+    words = repr(value) if not _is_deeper(value, _DEEPEST) else "nested deeply"
     return words if len(words) <= 60 else f"{words[:50]} …"
