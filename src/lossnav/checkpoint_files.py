@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lossnav import turns
-from lossnav.checkpoint_pickles import refusal
+from lossnav.checkpoint_pickles import is_pickle, refusal
 from lossnav.errors import CheckpointError, UnsafeCheckpointError
 
 PICK = "::"  # between a file and the name of a state dict in it
@@ -166,7 +166,8 @@ def _require_torch(source: Path, start: bytes) -> None:
         raise CheckpointError(f"{source} is {other}, which is not read here. Convert it to .safetensors.")
     if not start:
         raise CheckpointError(f"{source} is empty. Copy it again, or save model.state_dict() anew.")
-    if not _is_torch(source, start) and not start.startswith(_ZIP) and not tarfile.is_tarfile(source):
+    written = _is_torch(source, start) or start.startswith(_ZIP) or tarfile.is_tarfile(source)
+    if not written and not is_pickle(source):
         raise CheckpointError(
             f"{source} is {_other(start)}, which neither torch.save nor safetensors wrote, so it is no checkpoint. "
             "Pass the file of the weights."

@@ -7,7 +7,9 @@ it, where the weights are, and a line that works.
 
 from __future__ import annotations
 
+import itertools
 import pickle
+import pickletools
 import re
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -18,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from lossnav.training_state import is_training_state
 
 PLAIN = ("state_dict", "model_state_dict", "model", "module", "net", "network", "params", "weights")  # of weights
 _HARMFUL = ("os", "posix", "nt", "sys", "subprocess", "shutil", "socket", "importlib", "runpy", "ctypes", "operator")
@@ -99,6 +103,8 @@ class _Reader(pickle.Unpickler):
         return _Inert(pid)
 
 
+_MAGIC = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # that torch's older format begins with
+_FEWEST_CODES, _MOST_CODES = 4, 10**6  # of a pickle
 _DICTS = ("collections.OrderedDict", "collections.Counter")
 
 
@@ -262,6 +268,22 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, _Inert) and _TENSOR.fullmatch(value.path) is not None
 
 
+def _is_bare(source: Path) -> bool:
+    """Whether pickle alone wrote a file: torch's older format begins with a number of its own."""
+    with source.open("rb") as file:
+        return not zipfile.is_zipfile(source) and _MAGIC not in file.read(32)
+
+
+def is_pickle(source: Path) -> bool:
+    """Whether a file is a pickle to its end; nothing of it is made or run. The oldest protocols look like text."""
+    try:
+        with source.open("rb") as file:
+            count = sum(1 for _ in itertools.islice(pickletools.genops(file), _MOST_CODES))
+        return count >= _FEWEST_CODES
+    except Exception:
+        return False
+
+
 def _is_model(value: Any) -> bool:
     return (
         isinstance(value, _Inert)
@@ -287,8 +309,11 @@ def _is_usual(name: Any) -> bool:
 def _line(source: Path, inside: Inside) -> str:
     """What reads or saves the weights alone; empty where it is not known where they lie."""
     loaded = f"torch.load({str(source)!r}, map_location='cpu', weights_only=False)"
+    imports = ""
+    if _is_bare(source):
+        loaded, imports = f"pickle.load(open({str(source)!r}, 'rb'))", "import pickle; "
     if (place := _model_in(inside.content)) is not None:
-        return f"save its weights once: torch.save({loaded}{place}.state_dict(), 'weights.pt')"
+        return f"save its weights once: {imports}torch.save({loaded}{place}.state_dict(), 'weights.pt')"
     if not _count(inside.content):
         return ""
     place, level = _state_in(inside.content)
@@ -301,7 +326,7 @@ def _line(source: Path, inside: Inside) -> str:
     else:
         names = "torch.is_tensor(value)" if all(map(_is_tensor, parts.values())) else f"name in {list(parts)}"
         kept = f"{{name: value for name, value in {loaded}{place}.items() if {names}}}"
-    return f"save its weights once: torch.save({kept}, 'weights.pt')"
+    return f"save its weights once: {imports}torch.save({kept}, 'weights.pt')"
 
 
 def _state_in(content: Any) -> tuple[str, Mapping[Any, Any]]:
@@ -328,7 +353,7 @@ def _count(value: Any, deep: int = 0) -> int:
     inner = _entries(value)
     if deep > _DEEPEST or ("param_groups" in inner and "state" in inner):
         return 0
-    return sum(_count(part, deep + 1) for part in inner.values())
+    return sum(_count(part, deep + 1) for name, part in inner.items() if not is_training_state(str(name)))
 
 
 def _first_line(error: Exception) -> str:

@@ -375,26 +375,25 @@ class _Measuring:
     def _bends_down(self, vector: Mapping[str, Tensor], curvature: float) -> bool | None:
         """Whether the loss itself lies below its slope along an eigenvector: at a kink a Hessian knows nothing of it.
 
-        By f(t) + f(-t) - 2 f(0), from the middle of the picture inwards as far as the digits let see; None: nowhere.
+        By f(t) + f(-t) - 2 f(0), from the middle of the picture inwards; None where the digits end first.
         """
         gram = self.found["center"].get("gram")
         step = self.subject.reach_by(None if gram is None else np.asarray(gram)) or 1.0
-        loss = self.here.evaluate(self.here.params)["loss"]
-        eps = max(torch.finfo(tensor.dtype).eps for tensor in self.here.params.values())
+        here = self.exact() or self.here  # beside a large loss, single precision hides the small steps
+        loss = here.evaluate(here.params)["loss"]
+        eps = max(torch.finfo(tensor.dtype).eps for tensor in here.params.values())
         self.passes += 1
-        seen = None
         for _ in range(_INWARDS):
-            sides = [algebra.combine(self.here.params, [sign * step], [vector]) for sign in (1.0, -1.0)]
-            values = [self.here.evaluate(point)["loss"] for point in sides]
+            sides = [algebra.combine(here.params, [sign * step], [vector]) for sign in (1.0, -1.0)]
+            values = [here.evaluate(point)["loss"] for point in sides]
             self.passes += 2
             size = max(map(abs, [loss, *values]))
             if math.isfinite(size) and abs(curvature) * step**2 < _ABOVE_DIGITS * eps * size:
-                break
+                return None  # the digits end before what is near the centre was seen
             if sum(values) < 2 * loss:
                 return True
-            seen = False
             step /= _SHORTER
-        return seen
+        return False
 
     def _curvature_of(self, objective: Objective) -> Array | None:
         """Curvature along the chart's random directions, drawn anew for the weights of an objective."""
