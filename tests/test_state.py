@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import pickle
 import warnings
 
 import numpy as np
@@ -457,3 +458,62 @@ def test_hooks_of_the_models_own_are_installed_once(kind, copies):
     assert float(surface["loss"].values[-1]) == pytest.approx(plain(lambda: HookingItself(kind), point), rel=1e-6)
     assert {name: dict(module._forward_hooks) for name, module in model.named_modules()} == tables
     assert not hasattr(model, "is_hooked")
+
+
+class Counting(nn.Module):
+    """Counts its calls in a plain attribute, and keeps a tensor of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls, self.kept = nn.Linear(6, 4), 0, torch.zeros(4)
+
+    def forward(self, x):
+        self.calls += 1
+        self.kept = 0.9 * self.kept + 0.1 * self.layer(x).mean(0).detach()
+        return self.layer(x) * (1 + 0.1 * self.calls) + self.kept
+
+
+class CountingLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = [0]
+
+    def forward(self, outputs, targets):
+        self.calls[0] += 1
+        return nn.functional.cross_entropy(outputs, targets) * (1 + 0.01 * self.calls[0])
+
+
+def merged(model):
+    """The same model as a ScriptModule, of which a whole copy is called."""
+    return torch.jit.script(model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::lossnav.errors.LossnavWarning")
+@pytest.mark.parametrize("of", ["model", "loss", "both", "function", "copy"])
+def test_a_copy_and_what_is_unpickled_begin_every_pass_anew(of):
+    torch.manual_seed(0)
+    x, y = torch.randn(80, 6), torch.randint(0, 4, (80,))
+    model = Counting().eval() if of in ("model", "both") else nn.Linear(6, 4).eval()
+    loss = CountingLoss() if of != "model" else "cross_entropy"
+    if of == "function":
+        objective = ln.Objective.from_function(Bent(), {"x": torch.ones(3)})
+    else:
+        objective = ln.Objective(merged(model) if of == "copy" else model, loss, (x, y), batch_size=20)
+    truth = objective.evaluate(objective.params)
+    again = [copy.deepcopy(objective), copy.deepcopy(copy.deepcopy(objective))]
+    again += [pickle.loads(pickle.dumps(one)) for one in (objective, again[0]) if of != "copy"]  # of torch.jit
+    for one in [*again, objective]:
+        assert [one.evaluate(one.params) for _ in range(3)] == [truth] * 3
+        assert one.apart().evaluate(one.params) == truth
+        assert one.fingerprint == objective.fingerprint
+
+
+class Bent:
+    """A function that counts in itself."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, params):
+        self.calls += 1
+        return (params["x"] ** 2).sum() * (1 + 0.1 * self.calls)

@@ -18,9 +18,9 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Collection, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -107,12 +107,49 @@ def _places(module: nn.Module, state: Params) -> Params:
     return places
 
 
-class FunctionPasses:
+class _Beginnings:
+    """Whoever starts every pass from a state: so does a copy, or what is unpickled, each from its own."""
+
+    def _begins(self) -> dict[str, Kept]:
+        """What is put back before a pass, by the name of its attribute, as it is now."""
+        raise NotImplementedError
+
+    @turns.alone()
+    def begin(self) -> None:
+        """Put back what every pass starts from."""
+        for value in vars(self).values():
+            if isinstance(value, Kept):
+                value.restore()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.begin()
+        state = vars(self)
+        return {name: value.compared if isinstance(value, Kept) else value for name, value in state.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for name, kept in self._begins().items():
+            with suppress(ValueError):  # made of other parts: then by what is usual
+                kept.compare(state[name])
+            setattr(self, name, kept)
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
+
+class FunctionPasses(_Beginnings):
     """A bare function of parameters, called with them."""
+
+    _kept: Kept
 
     def __init__(self, step: Step, borrowed: bool = False) -> None:
         self.step, self.borrowed = step, borrowed
-        self._kept = Kept(() if borrowed else users_parts(step))
+        self._kept = self._begins()["_kept"]
+
+    def _begins(self) -> dict[str, Kept]:
+        return {"_kept": Kept(() if self.borrowed else users_parts(self.step))}
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
         """Tensors to differentiate by, with these values, and buffers that may be written to."""
@@ -154,7 +191,7 @@ class FunctionPasses:
             return [self.step(params, batch) for batch in ([None] if batches is None else batches)]
 
 
-class FunctionalPasses:
+class FunctionalPasses(_Beginnings):
     """`call_with` on a copy of the module's structure, without its weights.
 
     Attributes
@@ -166,14 +203,20 @@ class FunctionalPasses:
         is put back before every pass.
     """
 
+    _of_step: Kept
+    _of_model: Kept
+
     def __init__(
         self, structure: nn.Module, step: Step, bn: str, borrowed: bool = False, training: bool = False
     ) -> None:
         self.whole, self.step, self.bn = _Whole(structure, step, borrowed, training), step, bn
         self.in_training = training
         self.remembers = False
-        self._of_step = _kept_of_step(self.whole)
-        self._of_model = Kept(structure, without=_tensors_put_in(structure))
+        vars(self).update(self._begins())
+
+    def _begins(self) -> dict[str, Kept]:
+        model = self.whole.model
+        return {"_of_step": _kept_of_step(self.whole), "_of_model": Kept(model, without=_tensors_put_in(model))}
 
     @turns.alone()
     def restore(self) -> None:
@@ -293,12 +336,15 @@ class FunctionalPasses:
         return made
 
 
-class CopyPasses:
+class CopyPasses(_Beginnings):
     """A private deep copy whose weights are overwritten: for models that cannot be called by value.
 
     Before every pass it is what the user's model was, then takes the point's weights and buffers, then goes into eval
     mode, or into train mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
     """
+
+    _of_step: Kept
+    _of_model: Kept
 
     def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> None:
         self.in_training = training
@@ -307,8 +353,11 @@ class CopyPasses:
 
     def _take(self, model: nn.Module, step: Step, bn: str, borrowed: bool) -> None:
         self.whole, self.step, self.bn = _Whole(model, step, borrowed, self.in_training), step, bn
-        self._of_step = _kept_of_step(self.whole)
-        self._of_model = Kept(model, without=_tensors_put_in(model))
+        vars(self).update(self._begins())
+
+    def _begins(self) -> dict[str, Kept]:
+        model = self.whole.model
+        return {"_of_step": _kept_of_step(self.whole), "_of_model": Kept(model, without=_tensors_put_in(model))}
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
         """Write the weights into the copy and pass every batch through it."""

@@ -371,6 +371,19 @@ class Kept:
         for row in self._inner:
             row[2] = row[2] or not _same_values(_inner_state(row[0]), row[1])
 
+    @property
+    def compared(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
+        """Which tensors, and which other numbers, are compared each time: what `learn` found."""
+        return tuple(row[3] for row in self._tensors), tuple(row[2] for row in self._inner)
+
+    def compare(self, known: tuple[tuple[bool, ...], tuple[bool, ...]]) -> None:
+        """Compare what the same state of a copy was found to need."""
+        tensors, inner = known
+        for row, looks in zip(self._tensors, tensors, strict=True):
+            row[3] = looks
+        for row, looks in zip(self._inner, inner, strict=True):
+            row[2] = looks
+
     def restore(self) -> None:
         """Put everything back that was changed."""
         for dictionary, saved in self._dicts:

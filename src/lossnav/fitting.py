@@ -7,12 +7,25 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK, Stored
 from lossnav.errors import CheckpointMismatchError
-from lossnav.matching import EXTRA, Node, Place, choose, places_of, plain_choice, require_tensors, shaped, tree_of
+from lossnav.matching import (
+    EXTRA,
+    Node,
+    Place,
+    choose,
+    drop_training_state,
+    no_weights,
+    places_of,
+    plain_choice,
+    require_tensors,
+    shaped,
+    tree_of,
+)
 from lossnav.values import has_shape, peculiarity, resolved
 
 State = dict[str, Tensor]
@@ -133,11 +146,18 @@ def _searched(
     """Search a file for the place of a model: its name, and what lies there by the names of the model."""
     file = tree_of(state)
     require_tensors(file, source)
+    drop_training_state(file, known)
     seconds = {first for first in aliases.values() if first}
     sure = [name for name in needed if name not in seconds]  # a tied tensor may be there by its other name
     places = places_of(known, sure, file)
     fitting = [place for place in places if not _misfit(place, known, needed, aliases)]
     if not fitting:
+        whole = tree_of(state)  # with what was dropped
+        states = [place for place in places_of(known, sure, whole) if not _misfit(place, known, needed, aliases)]
+        if states:
+            raise CheckpointMismatchError(no_weights([place.node.name for place in states], source))
+        if not file.leaves:
+            raise CheckpointMismatchError(_mismatch(whole, [], known, needed, aliases, what, state))
         raise CheckpointMismatchError(_mismatch(file, places, known, needed, aliases, what, state))
     place = choose(fitting, source, what)
     name = place.node.name
@@ -239,9 +259,24 @@ def _require_same_kind(tensors: State, known: Mapping[str, Any], source: str, wh
         if loses or (tensor.is_complex() and not mine.is_complex):
             raise CheckpointMismatchError(
                 f'"{name}" is {str(tensor.dtype).removeprefix("torch.")} in {source} and '
-                f"{str(mine).removeprefix('torch.')} in {what}. A conversion would change its values, as of quantised "
-                "weights; save the weights before they were quantised, in floating point."
+                f"{str(mine).removeprefix('torch.')} in {what}. {_lost(tensor)}"
             )
+
+
+def _lost(tensor: Tensor) -> str:
+    """Why a tensor is not made a real floating-point one, and what to do."""
+    if tensor.is_complex():
+        return (
+            "A conversion would drop the imaginary parts. Build the model with complex weights "
+            "(model.to(torch.complex64)); or save the real parts, where these are meant: tensor.real."
+        )
+    if tensor.dtype == torch.bool:
+        return "Yes and no are a mask, as a rule, and no weights. Save the weights themselves; or tensor.float()."
+    return (
+        "A conversion would change its values where they are those of quantised weights, whose scale lies elsewhere. "
+        "Save the weights before they were quantised, in floating point; or, where the numbers are the weights "
+        "themselves, tensor.float()."
+    )
 
 
 def _mismatch(

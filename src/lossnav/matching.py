@@ -7,16 +7,20 @@ model has a place in it: the node below which its tensors lie by their own names
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.checkpoint_files import PICK
 from lossnav.checkpoint_pickles import PLAIN
 from lossnav.errors import CheckpointError, CheckpointMismatchError
+from lossnav.training_state import is_training_state, state_words
 from lossnav.values import has_shape
 
 EXTRA = "_extra_state"  # torch's name in a state dict
@@ -85,7 +89,8 @@ class Node:
 def tree_of(content: Any) -> Node:
     """Arrange what a file holds by its levels: tensors, and the extra state of modules; the rest is left out.
 
-    The state of an optimiser (``state`` beside ``param_groups``) holds no weights and is left out too.
+    The state of an optimiser (``state`` beside ``param_groups``) holds no weights and is left out too. Where there is
+    no tensor at all, NumPy's arrays are taken for tensors; beside tensors they are numbers of the training.
 
     Raises
     ------
@@ -93,12 +98,24 @@ def tree_of(content: Any) -> Node:
         If it refers to itself, is nested too deeply, or has too many names.
     """
     root = Node(nested=True)
-    if _grow(root, content, 0, ()):
+    _grow(root, content, 0, (), Tensor)
+    _count(root)
+    if not root.leaves:
+        root = Node(nested=True)
+        _grow(root, content, 0, (), np.ndarray)
         _count(root)
     return root
 
 
-def _grow(node: Node, content: Any, count: int, around: tuple[int, ...]) -> int:
+def as_tensor(value: Any) -> Any:
+    """An array as a tensor, where torch has its kind of number; None where not."""
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError):  # words, dates, or the bytes of another machine
+        return None
+
+
+def _grow(node: Node, content: Any, count: int, around: tuple[int, ...], leaf: type) -> int:
     """Add what a dict or list holds; returns how many names there are by then."""
     if id(content) in around:
         raise CheckpointError(f"{_part(node)} refers to itself, so it is no checkpoint. Save model.state_dict().")
@@ -115,8 +132,10 @@ def _grow(node: Node, content: Any, count: int, around: tuple[int, ...]) -> int:
         items = ((str(i), value) for i, value in enumerate(content))
     for key, value in items:
         words = key.split(".")
-        is_part = isinstance(value, Mapping) or (isinstance(value, list | tuple) and _holds_tensors(value))
+        is_part = isinstance(value, Mapping) or (isinstance(value, list | tuple) and _holds_tensors(value, leaf))
         is_extra = words[-1] == EXTRA and value is not None
+        if isinstance(value, np.ndarray) and leaf is np.ndarray:
+            value = as_tensor(value)
         if not (isinstance(value, Tensor) or is_extra or is_part):
             continue
         if len(words) > _LONGEST:
@@ -135,7 +154,7 @@ def _grow(node: Node, content: Any, count: int, around: tuple[int, ...]) -> int:
             below.value = value
         else:
             below.nested = True
-            count = _grow(below, value, count, around)
+            count = _grow(below, value, count, around, leaf)
     return count
 
 
@@ -143,8 +162,8 @@ def _part(node: Node) -> str:
     return f'What is called "{node.name[:60]}"' if node.name else "The file"
 
 
-def _holds_tensors(values: Sequence[Any]) -> bool:
-    return any(isinstance(value, Mapping | Tensor) for value in values)
+def _holds_tensors(values: Sequence[Any], leaf: type) -> bool:
+    return any(isinstance(value, Mapping | leaf) for value in values)
 
 
 def _count(root: Node) -> None:
@@ -152,6 +171,31 @@ def _count(root: Node) -> None:
     for node in reversed(list(root.walk())):
         node.children = {word: child for word, child in node.children.items() if child.leaves}
         node.leaves = (node.value is not None) + sum(child.leaves for child in node.children.values())
+
+
+def drop_training_state(root: Node, names: Iterable[str]) -> None:
+    """Drop what lies under words of optimisers, gradients and the like, but for those that a model has itself.
+
+    Parameters
+    ----------
+    root : Node
+        Of a file; changed in place.
+    names : iterable of str
+        Of the model's tensors: where a layer of it is called ``velocity``, one such word on a path is the layer's.
+    """
+    own = Counter[str]()
+    for name in names:
+        own |= Counter(state_words(name.split(".")))
+    ahead: list[tuple[Node, Counter[str]]] = [(root, Counter())]
+    while ahead:
+        node, above = ahead.pop()
+        for word, child in list(node.children.items()):
+            here = above + Counter([word]) if child.children and is_training_state(word) else above
+            if here[word] > own[word]:
+                del node.children[word]
+            else:
+                ahead.append((child, here))
+    _count(root)
 
 
 @dataclass(eq=False)
@@ -302,12 +346,35 @@ def without_model(root: Node, source: str) -> Node:
         If there is none, or several and none is the usual choice.
     """
     require_tensors(root, source)
-    found = state_dicts(root)
+    found = _weights_alone(state_dicts(root), source)
     usual = [node for node in found if set(node.name.split(".")) & set(PLAIN)]
     names = [node.name for node in usual or found]
     if (chosen := plain_choice(names)) is None:
         raise CheckpointError(f"{source} holds several state dicts: {pick_words(names, source)}")
     return next(node for node in found if node.name == chosen)
+
+
+def _weights_alone(found: list[Node], source: str) -> list[Node]:
+    """Leave out the state dicts that are no weights, such as averages of gradients by the names of the weights.
+
+    A layer may have such a word for its name, and no model is there to tell: what is left out has no names but those
+    of the weights beside it.
+    """
+    states = [node for node in found if state_words(node.name.split("."))]
+    weights = [node for node in found if node not in states]
+    if states and not weights:
+        raise CheckpointError(no_weights([node.name for node in states], source))
+    names = [node.state().keys() for node in weights]
+    return [*weights, *(node for node in states if not any(node.state().keys() <= of for of in names))]
+
+
+def no_weights(names: Sequence[str], source: str) -> str:
+    """Say that nothing in a file is weights by its name, and how to take it all the same."""
+    return (
+        f"{source} holds no weights by the words of its names: they are of optimisers, gradients and the like, which "
+        f"are kept by the names of the weights. Save model.state_dict(); or, if you mean one of them: "
+        f"{pick_words(names, source)}"
+    )
 
 
 def require_tensors(root: Node, source: str) -> None:
@@ -328,7 +395,7 @@ def pick_words(names: Sequence[str], source: str) -> str:
     """Name places in a file, and how to say which one is meant."""
     listed = ", ".join(name or "the tensors at its top" for name in names[:6]) + (", …" if len(names) > 6 else "")
     first = next((name for name in names if name), "")
-    return f"{listed}. Say which one, after two colons: {source}{PICK}{first}"
+    return f"{listed}. Say which one, after two colons: {source}{'.' if PICK in source else PICK}{first}"
 
 
 def same_values(places: Sequence[Place]) -> bool:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cached_property, partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import torch
@@ -352,7 +352,7 @@ class Objective:
         if not params:
             raise OptionError("There are no parameters. Pass a dict of name to tensor.")
         _require_callable_with(function, has_data=data is not None)
-        tensors = {param_name: torch.as_tensor(value) for param_name, value in params.items()}
+        tensors = {param_name: _tensor_of(param_name, value) for param_name, value in params.items()}
         for param_name, tensor in tensors.items():
             if not tensor.is_floating_point():
                 raise OptionError(
@@ -966,6 +966,16 @@ class Objective:
         frozen = {name: tensor for name, tensor in self.params.items() if name not in self._trained}
         return said | {"frozen": _some(frozen)} | ({"also": list(self._also)} if self._also else {})
 
+    def __getstate__(self) -> dict[str, Any]:
+        """To be pickled or copied deeply: loss and metrics as every pass finds them."""
+        self._pass.begin()
+        return dict(vars(self))
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
     def __repr__(self) -> str:
         entries = sum(tensor.numel() for tensor in self.params.values())
         samples = "" if self.samples is None else f", {self.samples:,} samples"  # known after a pass over the data
@@ -1242,6 +1252,36 @@ def _measure_function(
     except LossMisjudgedError as error:
         error.batch = batch
         raise
+
+
+def _tensor_of(name: Any, value: Any) -> Tensor:
+    """A parameter of a bare function as a tensor.
+
+    Raises
+    ------
+    OptionError
+        If the name is no string, or the value is no tensor and nothing that torch makes one of.
+    """
+    if not isinstance(name, str):
+        raise OptionError(
+            f"A parameter is called {name!r}, {described(name)}. Names are strings: {{{str(name)!r}: …}}."
+        )
+    if isinstance(value, Mapping) and not value:
+        raise OptionError(f'"{name}" is an empty dict, not a tensor. Leave it out.')
+    if isinstance(value, Mapping):
+        names = [f"{name}.{key}" for key in value]
+        flat = ", ".join(f'"{each}": …' for each in names[:3])
+        raise OptionError(
+            f'"{name}" is a dict, and parameters are one dict of name to tensor. Pass them flat, {{{flat}}}; the '
+            f'function finds each by that name: params["{names[0]}"].'
+        )
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f'"{name}" is {described(value)}, of which torch makes no tensor ({error}). Pass a dict of name to '
+            'tensor: {"x": torch.zeros(2)}, each list of tensors one by one ("x.0", "x.1").'
+        ) from error
 
 
 def _default_forward(own_loss: bool) -> Forward:

@@ -123,6 +123,7 @@ class Ground:
             about["number"], header if beneath is None else beneath, about["words"], about["center"], True
         )
         self.place.axes_info = about["axes_info"]
+        self.place.made_of = surfaces.jsonable(self.attributes())
         for row in known:
             self.place.add(row)
 

@@ -70,6 +70,8 @@ class Place:
         What was found about the axes, such as eigenvalues.
     store : path, URL, zarr store or None
         Where it is kept.
+    made_of : mapping
+        Of what ``objective`` on what ``chart`` it is; of a live session as the session has them, not its store.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Place:
         self.lattice = Lattice(self.base)
         self.axes_info: dict[str, Any] = {}
         self.store: StorePlace | None = None
+        self.made_of: Mapping[str, Any] = surface.attrs
         self._is_own = surface.attrs.get("sampler", {}).get("kind") != KIND
         self.explored = grows or not self._is_own
         self._lock = threading.RLock()  # the worker writes, sockets read
