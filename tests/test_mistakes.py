@@ -300,7 +300,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "between(a, a)": (
         lambda: ln.Line(MODEL, ln.directions.between(MODEL, copy.deepcopy(MODEL))),
         DirectionError,
-        ["zero", "leads nowhere"],
+        ["have the same weights", "Pass two that differ"],
     ),
     "between two architectures": (
         lambda: ln.directions.between(MODEL, net(4)),
@@ -343,7 +343,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "a point without brackets": (lambda: line()(0.5), ChartError, ["(alpha)"]),
     "explore(objective, grid)": (lambda: ln.explore(objective(), ln.Grid(alpha=AXIS)), OptionError, ["a sampler"]),
     # reports and the command line
-    "report(objective)": (lambda: ln.report(objective()), OptionError, ["an objective", "path"]),
+    "report(objective)": (lambda: ln.report(objective()), NotASurfaceError, ["an objective", "path"]),
     "report(surface, objective)": (
         lambda: ln.report(surface(), objective()),
         OptionError,

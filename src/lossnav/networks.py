@@ -218,6 +218,10 @@ def together(*ends: End | Network) -> list[Network]:
     networks = [network_of(end, anatomy) for end in ends]
     if anatomy is None:
         return [networks[0], *(network.named_as(networks[0]) for network in networks[1:])]
+    first = next((end for end in ends if isinstance(end, Objective)), None)
+    for end in ends:
+        if first is not None and end is not first and isinstance(end, Objective | nn.Module):
+            first.require_same_function(end)
     found = []
     for network in networks:
         sorted_ = network if network.decides else network.sorted_by(anatomy)

@@ -244,7 +244,7 @@ class Objective:
         self.metrics = resolve_metrics(metrics)
         self._loss = Loss(loss, reduction)
         self._loss.read(count is None, any(isinstance(metric, NamedMetric) for metric in self.metrics.values()))
-        self._forward = forward or _default_forward(loss is None)
+        self._forward = forward or partial(_default_forward, loss is None)
         self._count = resolve_count(count)
 
         everything = dict(model.named_parameters())
@@ -607,7 +607,9 @@ class Objective:
         >>> later = objective.at(model.state_dict() | {"1.running_mean": torch.tensor([3.0])})
         """
         if isinstance(state, nn.Module):
-            state = state.state_dict()
+            there = self.at(state.state_dict(), missing)
+            there.require_same_function(state)
+            return there
         given: Mapping[str, Any]
         if not isinstance(state, str | os.PathLike | Mapping):
             raise CheckpointError(
@@ -846,6 +848,42 @@ class Objective:
             If a pattern matches nothing.
         """
         return excluded(self.params, self.roles, exclude)
+
+    def require_same_function(self, other: Objective | nn.Module) -> None:
+        """Raise StructureMismatchError where another network is not this one at other weights.
+
+        Weights of the same names and shapes may belong to another activation, another `eps`, another order of layers. A
+        few samples are passed through both, with the weights of this objective.
+        """
+        if isinstance(self._pass, FunctionPasses) or self.batches is None:
+            return
+        with rng.preserved(self.seed, self.device):
+            part = few_of(self.batches.peek())
+        params, model = self.params | self._held, other._pass if isinstance(other, Objective) else other
+        if isinstance(model, nn.Module):
+            own = {name: parameter.dtype for name, parameter in model.named_parameters()}
+            if any(own.get(name, tensor.dtype) != tensor.dtype for name, tensor in params.items()):
+                return  # it computes in other numbers
+            passes = make_passes(model, self._step, self.bn, self.device, self.mode == "train")
+        elif model is self._pass or isinstance(model, FunctionPasses) or other.device != self.device:
+            return
+        else:
+            passes = model.apart().measuring(self._step)
+        found: list[float] = []
+        for each in (self._pass, passes):
+            given = algebra.copy(params) if self._writes_weights else params
+            with rng.preserved(self.seed, self.device), torch.no_grad():
+                steps = each(given, self._buffers, [data_batches.move(part, self.device)])
+            found.append(reduce_steps(steps, has_samples=True)[0]["loss"])
+        here, there = found
+        if not (math.isfinite(here) and abs(there - here) > 0.1 * self._rounding * abs(here)):
+            return
+        name = other.name if isinstance(other, Objective) else type(other).__name__
+        raise StructureMismatchError(
+            f"{name} is another function than the network of the objective, {self.name}: with the same weights a few "
+            f"samples have a loss of {there:.7g} in it and of {here:.7g} here (another activation, eps, or attribute). "
+            "Weights alone lead from one network to another: build both alike, or make an objective of each."
+        )
 
     def require_same_structure(self, params: Mapping[str, Tensor], what: str) -> None:
         """Raise StructureMismatchError unless names and shapes are those of `self.params`."""
@@ -1284,11 +1322,7 @@ def _tensor_of(name: Any, value: Any) -> Tensor:
         ) from error
 
 
-def _default_forward(own_loss: bool) -> Forward:
-    return partial(_forward, own_loss)
-
-
-def _forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
+def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
     """Outputs and targets of a batch of the usual form."""
     if isinstance(batch, Mapping):
         key = next((key for key in TARGET_KEYS if key in batch), None)
