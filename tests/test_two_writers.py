@@ -16,7 +16,7 @@ from zarr.storage import MemoryStore
 import killing
 import lossnav as ln
 import two_writers
-from lossnav import errors, evaluation, journal, lease
+from lossnav import errors, evaluation, journal, keys, lease
 from lossnav import surface as surfaces
 from lossnav.store import Store
 
@@ -238,9 +238,7 @@ def test_whose_lease_is_no_longer_held(tmp_path):
         None,  # damaged: no lease of ours
     ):
         record = {key: value for key, value in said["attributes"].items() if key != "digest"} | (change or {})
-        if change is not None:
-            record = lease._sealed(record)
-        file.write_text(json.dumps(said | {"attributes": record}))
+        file.write_bytes(keys.group_document(record) if change is not None else b"{")
         second = lease.Lease(place)
         assert second.number > first.number
         assert not first.holds
@@ -288,13 +286,11 @@ def test_a_run_that_is_stopped_before_it_comes_to_what_is_known_loses_none_of_it
     with pytest.raises(ln.Interrupted):
         evaluate(store, sampler, on_update=stop)
     assert measured(store) == before
-    keep = evaluation._Run._keep
 
-    def stopping(run, point, outcome):  # at the first point, as a second Ctrl-C does
-        keep(run, point, outcome)
+    def stopping(run, points, numbers):  # before the first of them, as a second Ctrl-C does
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation._Run, "_keep", stopping)
+    monkeypatch.setattr(evaluation._Run, "_take_over", stopping)
     with pytest.raises(ln.Interrupted):
         evaluate(store, sampler)
     assert measured(store) == before

@@ -42,6 +42,7 @@
     ├── PlanFellBackWarning           a faster way did not prove itself; a slower one is used
     ├── PointsFailedWarning           some points raised; the rest is there
     ├── BatchDependenceWarning        the loss depends on how the data is cut into batches; names both values
+    ├── DamagedStoreWarning           a part of a store cannot be read; the rest is there
     └── ComparisonWarning             surfaces that are compared measure different things
 
 Each message says in one sentence what is wrong and in one what to do.
@@ -237,6 +238,10 @@ class PlanFellBackWarning(LossnavWarning):
 
 class BatchDependenceWarning(LossnavWarning):
     """The loss depends on how the data is cut into batches."""
+
+
+class DamagedStoreWarning(LossnavWarning):
+    """A part of a store does not match its checksum, or is gone."""
 
 
 class ComparisonWarning(LossnavWarning):

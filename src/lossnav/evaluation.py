@@ -42,7 +42,7 @@ from lossnav.errors import (
 from lossnav.files import Place, beside
 from lossnav.interrupts import StopRequests
 from lossnav.intervals import spread_of
-from lossnav.journal import Row
+from lossnav.journal import Gathered, Row, Rows, joined, keys, rows_of
 from lossnav.nouns import require, require_callback
 from lossnav.objective import Objective
 from lossnav.progress import Progress
@@ -221,7 +221,7 @@ def measure(
         if place is not None:
             kept = f"It is kept in {place}; the same call goes on from there, or: lossnav resume {place}"
         total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
-        raise Interrupted(f"Stopped after {len(run.rows):,} of {total} points. {kept}", surface, stop.signal)
+        raise Interrupted(f"Stopped after {len(run.gathered):,} of {total} points. {kept}", surface, stop.signal)
     return surface
 
 
@@ -294,7 +294,7 @@ def stream(
             if ends:
                 run.warn()
             if stop.signal is not None:
-                said = f"Stopped after {len(run.rows):,} points. They are in the .surface of this exception."
+                said = f"Stopped after {len(run.gathered):,} points. They are in the .surface of this exception."
                 raise Interrupted(said, surface, stop.signal)
             if running or not pace.saw(run):
                 pace.sent(run)
@@ -320,10 +320,10 @@ class _Updates:
 
     def saw(self, run: _Run) -> bool:
         """Whether there is nothing new since the last one."""
-        return self.points == len(run.rows) + run.finished
+        return self.points == len(run.gathered) + run.finished
 
     def sent(self, run: _Run) -> None:
-        self.points, self.last = len(run.rows) + run.finished, time.perf_counter()
+        self.points, self.last = len(run.gathered) + run.finished, time.perf_counter()
 
     def offer(self, run: _Run, round_ended: bool) -> None:
         if self.receive is None or run.finished or not self.due(run, round_ended):
@@ -560,16 +560,15 @@ class _Run:
             self.made_of["sampling"] = surfaces.jsonable(sampling)
         self.made_of |= about_chart(objective, chart)
         self.created: dict[str, str] = {}
-        self.points: list[Point] = []
-        self.rows: list[Mapping[str, float]] = []
-        self.statuses: list[int] = []
+        self.gathered = Gathered(len(sampler.dims))
         self.errors: list[str] = []
         self.seconds, self.computed = 0.0, 0  # of this run and those it goes on from
         self.function: engine_base.PointFunction | None = None
-        self.known: dict[bytes, Row] = {}
+        self.known = joined([], len(sampler.dims))
+        self._number: dict[bytes, int] = {}  # of a point among those that are known
         self.samples = _Samples(resumed) if keep_samples else None
         self.store = store
-        self._stored: set[bytes] = set()
+        self._stored = np.empty(0, bool)  # which of those that are known lie in the store
         self._before: dict[str, Any] = {}  # what the earlier run says of its work, while nothing new was computed
         if resumed is not None:
             self._require_same(resumed)
@@ -577,7 +576,7 @@ class _Run:
         if store is not None:
             store.require_same_plan(self.attributes())
             if store.earlier is not None:
-                self._stored = self._know(store.earlier)
+                self._know(store.earlier, stored=True)
                 self.created = {"created": store.earlier.attrs["created"]}
                 self._before = {key: store.earlier.attrs[key] for key in ("engine", "seconds", "points_per_second")}
 
@@ -602,13 +601,19 @@ class _Run:
                 "function must have changed; leave out resume=."
             )
 
-    def _know(self, earlier: xr.Dataset) -> set[bytes]:
+    def _know(self, earlier: xr.Dataset, stored: bool = False) -> None:
         """Take over what was measured, but for points that failed."""
-        rows = {_key(row.point): row for row in surfaces.rows_of(earlier) if row.status != surfaces.FAILED}
-        self.known |= rows
+        rows = surfaces.table_of(earlier)
+        rows = rows.take(rows.status != surfaces.FAILED)
+        before = len(self.known)
+        self.known = joined([self.known, rows], len(self.sampler.dims))
+        self._number = {key: i for i, key in enumerate(keys(self.known.points))}
+        self._stored = np.full(len(self.known), stored)
+        if before and stored:  # what is known from the surface to resume alone is to be written
+            mine = set(keys(rows.points))
+            self._stored = np.array([key in mine for key in self._number], bool)
         self.seconds = float(earlier.attrs.get("seconds", 0.0))
         self.computed = len(rows)
-        return set(rows)
 
     def prepare(self) -> engine_base.PointFunction:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
@@ -636,11 +641,19 @@ class _Run:
                 yield True
                 return
             losses = np.full(len(points), math.nan)
-            computed = self.computed
-            for count, outcome in enumerate(self._outcomes(points, bar), 1):
+            numbers = np.array([self._number.get(key, -1) for key in keys(points)], np.intp)
+            done = int((numbers >= 0).sum())
+            if done:  # what is known comes first, all at once
+                losses[numbers >= 0] = self._take_over(points[numbers >= 0], numbers[numbers >= 0])
+                bar.advance(done, known=True)
+                if self.stop.signal is None:
+                    self.seconds += time.perf_counter() - clock
+                    yield done == len(points)
+                    clock = time.perf_counter()
+            for count, outcome in enumerate(self._outcomes(points, numbers, bar), done + 1):
                 self._keep(points[outcome.number], outcome)
                 losses[outcome.number] = outcome.values.get("loss", math.nan)
-                bar.advance(known=self.computed == computed)  # what is known comes first
+                bar.advance()
                 self.seconds += time.perf_counter() - clock
                 if self.stop.signal is None:
                     yield count == len(points)
@@ -652,11 +665,20 @@ class _Run:
             if self.stop.signal is not None:
                 return
 
-    def _outcomes(self, points: NDArray[np.float64], bar: Progress) -> Iterator[Outcome]:
-        """What is known from an earlier run, then what the engine finds."""
-        rows = [self.known.get(_key(point)) for point in points]
-        yield from (Outcome(i, row.values) for i, row in enumerate(rows) if row is not None)
-        new = np.array([i for i, row in enumerate(rows) if row is None], dtype=int)
+    def _take_over(self, points: NDArray[np.float64], numbers: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Take points that are known by their numbers, keep what is not in the store yet, and return their losses."""
+        rows = self.known.take(numbers)
+        stored = self._stored[numbers] if self.store is not None else np.zeros(len(numbers), bool)
+        if self.store is None and self.samples is None:
+            stored[:] = True  # nothing is to be kept of them but their values
+        self.gathered.extend(Rows(points[stored], *rows.take(stored)[1:]))
+        for point, row in zip(points[~stored], rows_of(rows.take(~stored)), strict=True):
+            self._keep(point, Outcome(0, row.values))
+        return rows.values["loss"]
+
+    def _outcomes(self, points: NDArray[np.float64], numbers: NDArray[np.intp], bar: Progress) -> Iterator[Outcome]:
+        """What the engine finds at the points that are not known."""
+        new = np.flatnonzero(numbers < 0)
         if len(new) and self.stop.signal is None:
             if self.function is None:
                 with bar.phase("planning"):
@@ -666,16 +688,14 @@ class _Run:
                 yield outcome._replace(number=int(new[outcome.number]))
 
     def _keep(self, point: Point, outcome: Outcome) -> None:
+        """Keep a point that is in no store yet."""
         status = surfaces.status_of(outcome.values, outcome.error)
         row = Row(tuple(point.tolist()), status, _row_of(outcome.values))
-        self.points.append(point)
-        self.rows.append(row.values)
-        self.statuses.append(status)
+        self.gathered.append(point, status, row.values)
         if outcome.error is not None:
             self.errors.append(f"({', '.join(f'{x:g}' for x in point)}): {outcome.error}")
-        stored = self.store is not None and _key(point) in self._stored
-        samples = None if self.samples is None or stored else self.samples.of(point, outcome)
-        if self.store is not None and not stored:
+        samples = None if self.samples is None else self.samples.of(point, outcome)
+        if self.store is not None:
             with self._keeping():
                 self.store.append(row, samples)
         elif self.samples is not None and samples is not None:
@@ -683,9 +703,8 @@ class _Run:
 
     def surface(self, interrupted: bool = False) -> xr.Dataset:
         """Join what came back with how it was made."""
-        points = np.array(self.points).reshape(-1, len(self.sampler.dims))
         attributes = self.attributes(interrupted)
-        made = surfaces.assemble(self.sampler.dims, self.sampler.axes, points, self.rows, self.statuses, attributes)
+        made = surfaces.assemble_table(self.sampler.dims, self.sampler.axes, self.gathered.rows, attributes)
         made.attrs |= self.created
         self.created = {"created": made.attrs["created"]}
         return made
@@ -703,7 +722,7 @@ class _Run:
         if self.store is not None and self.samples is not None and self.sampler.axes is None:
             self._order_as_stored(self.store)
         surface = self.surface(interrupted)
-        if self.errors and len(self.errors) == len(self.rows):
+        if self.errors and len(self.errors) == len(self.gathered):
             raise EvaluationError(
                 f"All {len(self.errors)} points raised an error, the first at {self.errors[0]}. "
                 "Call objective.evaluate(chart(coords)) at that point to see where it comes from."
@@ -718,19 +737,19 @@ class _Run:
 
         Writing all samples again in another order would at worst take as long as the run.
         """
-        rows = {tuple(row.point): row for row in ([] if store.earlier is None else surfaces.rows_of(store.earlier))}
-        mine = zip(self.points, self.statuses, self.rows, strict=True)
-        rows |= {tuple(point.tolist()): Row(tuple(point.tolist()), status, row) for point, status, row in mine}
-        order = [rows[point] for point in store.places]
-        self.points, self.rows = [np.array(row.point) for row in order], [row.values for row in order]
-        self.statuses = [row.status for row in order]
+        tables = [] if store.earlier is None else [surfaces.table_of(store.earlier)]
+        rows = joined([*tables, self.gathered.rows], len(self.sampler.dims))
+        numbers = {tuple(point): i for i, point in enumerate(rows.points.tolist())}
+        order = rows.take(np.array([numbers[point] for point in store.places], np.intp))
+        self.gathered = Gathered(len(self.sampler.dims))
+        self.gathered.extend(order)
 
     def warn(self) -> None:
         """Warn of points that raised."""
         if self.errors:
             warnings.warn(
-                f"{len(self.errors)} of {len(self.rows)} points raised an error and have status 3 (failed), the first "
-                f"at {self.errors[0]}. The others are there.",
+                f"{len(self.errors)} of {len(self.gathered)} points raised an error and have status 3 (failed), the "
+                f"first at {self.errors[0]}. The others are there.",
                 PointsFailedWarning,
                 stacklevel=3,
             )

@@ -351,7 +351,9 @@ def is_there(place: Place) -> bool:
     """
     if is_local(place):
         path = Path(place).expanduser()
-        return path.exists() and not _is_bare(path)
+        with suppress(OSError):  # of a name too long
+            return path.exists() and not _is_bare(path)
+        return False
     require_place(place)
     import zarr
     from zarr.errors import GroupNotFoundError

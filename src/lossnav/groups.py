@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 
 from lossnav import __version__
+from lossnav.arrays import unsealed
 from lossnav.errors import (
     NotASpectrumError,
     NotATrajectoryError,
@@ -29,6 +30,10 @@ from lossnav.files import (
     require_writable,
     swap_in,
 )
+from lossnav.schema import REPORT, anything
+from lossnav.schema import SPECTRUM as SPECTRUM_MODEL
+from lossnav.schema import TRAJECTORY as TRAJECTORY_MODEL
+from lossnav.stored import read_group, write_dataset
 
 TRAJECTORY = "trajectory"
 TRAJECTORY_VERSION = 1
@@ -36,6 +41,7 @@ SPECTRUM = "spectrum"
 SPECTRUM_SCHEMA = "lossnav.spectrum"
 SPECTRUM_VERSION = 1
 
+_MODELS: dict[str, Any] = {TRAJECTORY: TRAJECTORY_MODEL, SPECTRUM: SPECTRUM_MODEL, "report": REPORT}
 _WORDS = "<U8"  # of a coordinate in memory; Zarr has a type for strings of any length only
 
 
@@ -50,19 +56,15 @@ def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
         If it cannot be written; `.surface` of the error holds the dataset.
     """
     place = as_path(place)
-    clean = dataset.copy()
-    for variable in clean.variables.values():
-        variable.encoding = {}
-    options: dict[str, Any] = {"zarr_format": 3, "consolidated": False}
     scratch: Path | None = None
     try:
         if not is_local(place):
-            clean.to_zarr(place, group=name, mode="w", **options)
+            write_dataset(dataset, place, name, mode="w")
             return
         store = Path(place).expanduser()
         target = store / name if name else store
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=store.parent))
-        clean.to_zarr(scratch / "new", mode="w-", **options)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=store.parent))
+        write_dataset(dataset, scratch / "new")
         swap_in(scratch / "new", target, scratch / "old")
     except Exception as error:
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
@@ -84,11 +86,9 @@ def open_group(place: Place, name: str) -> xr.Dataset | None:
     if not is_there(source):
         return None
     try:
-        with xr.open_zarr(source, group=name, consolidated=False) as stored:
-            found: xr.Dataset = stored.load()
-    except (FileNotFoundError, KeyError, ValueError):
-        return None
-    return found
+        return read_group(source, name, _MODELS.get(name, anything))
+    except StoreError as error:
+        raise type(error)(f"The group {name} of {name_of(place)}: {error}") from None
 
 
 def open_trajectory(place: Place) -> xr.Dataset:
@@ -115,13 +115,14 @@ def open_trajectory(place: Place) -> xr.Dataset:
     if not is_there(source):
         raise NotATrajectoryError(f"There is no {name_of(source)}. Check the path.")
     try:
-        with xr.open_zarr(source, group=TRAJECTORY, consolidated=False) as stored:
-            path = stored.load()
-    except (FileNotFoundError, KeyError, ValueError) as error:
+        path = read_group(source, TRAJECTORY, TRAJECTORY_MODEL)
+    except StoreError as error:
+        raise NotATrajectoryError(f"The trajectory in {name_of(source)}: {error}") from None
+    if path is None:
         raise NotATrajectoryError(
             f"{name_of(source)} holds no trajectory. Make one with "
             "ln.evaluate_trajectory(objective, chart, trajectory, store=...)."
-        ) from error
+        )
     return require_path(path)
 
 
@@ -165,13 +166,14 @@ def open_spectrum(place: Place) -> xr.Dataset:
         raise NotASpectrumError(f"There is no {name_of(source)}. Check the path.")
     group = None if _schema_of(source) == SPECTRUM_SCHEMA else SPECTRUM
     try:
-        with xr.open_zarr(source, group=group, consolidated=False) as stored:
-            spectrum = stored.load()
-    except (FileNotFoundError, KeyError, ValueError) as error:
+        spectrum = read_group(source, group or "", SPECTRUM_MODEL)
+    except StoreError as error:
+        raise NotASpectrumError(f"The spectrum in {name_of(source)}: {error}") from None
+    if spectrum is None:
         raise NotASpectrumError(
             f"{name_of(source)} holds no spectrum. Make one with ln.curvature.spectrum(objective, store=...) or "
             "lossnav curvature."
-        ) from error
+        )
     if "end" in spectrum.coords:
         words = np.array(spectrum["end"].values.tolist(), dtype=_WORDS)
         spectrum = spectrum.assign_coords(end=spectrum["end"].copy(data=words))
@@ -263,7 +265,7 @@ def _attributes_of(place: Place) -> dict[str, Any]:
     import zarr
 
     try:
-        return dict(zarr.open_group(Path(place).expanduser() if is_local(place) else place, mode="r").attrs)
+        return unsealed(zarr.open_group(Path(place).expanduser() if is_local(place) else place, mode="r").attrs)
     except Exception:  # no Zarr at all; whoever asked says so
         return {}
 

@@ -10,17 +10,17 @@ is told by no clock. No torch.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
-from zarr.errors import ZarrUserWarning
 
-from lossnav import turns
+from lossnav.arrays import CODECS, array_documents, seal
+from lossnav.keys import is_whole, keys_of
+from lossnav.schema import NAME, WrongError, check_array
 
 GROUP = "journal"
 
@@ -61,6 +61,77 @@ class Rows(NamedTuple):
     def take(self, which: Any) -> Rows:
         """Some of them."""
         return Rows(self.points[which], self.status[which], {name: v[which] for name, v in self.values.items()})
+
+
+class Gathered:
+    """Points that come one by one, or many at once, held column by column: a million take tens of megabytes.
+
+    Parameters
+    ----------
+    k : int
+        How many coordinates a point has.
+
+    Examples
+    --------
+    >>> gathered = Gathered(1)
+    >>> gathered.append((0.5,), 1, {"loss": 2.0})
+    >>> gathered.rows.values["loss"]
+    array([2.])
+    """
+
+    def __init__(self, k: int) -> None:
+        self._n, self._points = 0, np.empty((0, k))
+        self._status, self._values = np.empty(0, np.uint8), dict[str, NDArray[np.float64]]()
+
+    def __len__(self) -> int:
+        return self._n
+
+    def append(self, point: Sequence[float] | NDArray[np.float64], status: int, values: Mapping[str, float]) -> None:
+        """Take one point."""
+        self._make_room(1, values)
+        self._points[self._n], self._status[self._n] = point, status
+        for name, value in values.items():
+            self._values[name][self._n] = value
+        self._n += 1
+
+    def extend(self, rows: Rows) -> None:
+        """Take many."""
+        self._make_room(len(rows), rows.values)
+        end = self._n + len(rows)
+        self._points[self._n : end], self._status[self._n : end] = rows.points, rows.status
+        for name, values in rows.values.items():
+            self._values[name][self._n : end] = values
+        self._n = end
+
+    @property
+    def rows(self) -> Rows:
+        """All of them, in the order in which they came."""
+        values = {name: column[: self._n] for name, column in self._values.items()}
+        return Rows(self._points[: self._n], self._status[: self._n], values)
+
+    def _make_room(self, more: int, names: Iterable[str]) -> None:
+        if self._n + more > len(self._status):
+            room = max(64, 2 * len(self._status), self._n + more)
+            self._points = _longer(self._points, room)
+            self._status = _longer(self._status, room)
+            self._values = {name: _longer(column, room) for name, column in self._values.items()}
+        for name in names:
+            if name not in self._values:
+                self._values[name] = np.full(len(self._status), np.nan)
+
+
+def _longer(column: NDArray[Any], room: int) -> NDArray[Any]:
+    made = np.full((room, *column.shape[1:]), np.nan if column.dtype.kind == "f" else 0, column.dtype)
+    made[: len(column)] = column
+    return made
+
+
+def keys(points: NDArray[np.float64]) -> list[bytes]:
+    """What each point is known by, of points of shape (m, k): its bits, -0.0 and 0.0 being one place."""
+    whole = np.ascontiguousarray(points, np.float64) + 0.0
+    if not whole.size:
+        return []
+    return list(whole.view(np.dtype((np.void, whole.itemsize * whole.shape[1]))).reshape(-1).tolist())  # type: ignore[arg-type]
 
 
 class Journal:
@@ -112,7 +183,7 @@ class Journal:
         with self._writing():
             array = self._create(rows.points.shape[1], list(rows.values), tile)
             array[: len(rows)] = np.stack(columns, axis=1)
-            array.attrs["whole"] = len(rows)
+            seal(array, {**array.attrs, "whole": len(rows)})
         self._array = None
 
     def flush(self) -> None:
@@ -141,16 +212,16 @@ class Journal:
         """An array for rows of k coordinates and such values, with so many to a tile."""
         columns = ["status", *(f"coordinate {i}" for i in range(k)), *names]
         self._arrays += 1
-        return self._root.require_group(GROUP).create_array(
+        made = self._root.require_group(GROUP).create_array(
             f"{self._writer}-{self._arrays:04d}",
             shape=(rows * _TILES, len(columns)),
             chunks=(rows, len(columns)),
             dtype="float64",
             fill_value=np.nan,
-            serializer=BytesCodec(),
-            compressors=(ZstdCodec(), Crc32cCodec()),
-            attributes={"columns": columns},
+            **CODECS,
         )
+        seal(made, {"columns": columns})
+        return made
 
 
 def read(root: zarr.Group) -> list[Row]:
@@ -177,6 +248,11 @@ def known(root: zarr.Group, arrays: Rows | None, k: int, damaged: list[str] | No
     return tables if whole or arrays is None else [arrays, *tables]
 
 
+def supersedes(root: zarr.Group) -> bool:
+    """Whether the journal holds all that was known when arrays began to be replaced; these count for nothing then."""
+    return any(table is not None and whole == len(table) for table, whole in _tables(root, None, []))
+
+
 def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = None) -> list[Rows]:
     """The rows of each array of the journal, in the order in which they were written.
 
@@ -194,22 +270,34 @@ def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = N
 
 def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Iterator[tuple[Rows, int]]:
     """Each with how many rows it has where it holds all that was known, else with -1."""
-    with turns.hiding(ZarrUserWarning):  # of what a writer left that was given up for dead
-        group = root.get(GROUP)
-        arrays = dict(group.arrays()) if isinstance(group, zarr.Group) else {}
-    for name in sorted(arrays, key=_order):
-        table = _table(arrays[name], k, damaged)
+    for _, array in sorted(_arrays(root, damaged).items(), key=lambda pair: _order(pair[0])):
+        table = _table(array, k, damaged)
         if table is not None:
-            whole = arrays[name].attrs.get("whole")
+            whole = array.attrs.get("whole")
             yield table, whole if isinstance(whole, int) else -1
+
+
+def _arrays(root: zarr.Group, damaged: list[str] | None) -> dict[str, zarr.Array[Any]]:
+    """The arrays of the journal by their names, as far as their documents are whole."""
+    found: dict[str, zarr.Array[Any]] = {}
+    for name, said in array_documents(keys_of(root.store_path), GROUP).items():
+        try:
+            check_array(said, name, most=_TILES * _ROWS)
+            if is_whole(said) is False:
+                raise WrongError(name, "what was written", "damaged")
+            array = root[f"{GROUP}/{name}"]
+            assert isinstance(array, zarr.Array)
+            found[name] = array
+        except Exception:
+            if damaged is None:
+                raise
+            damaged.append(f"{GROUP}/{name}")
+    return found
 
 
 def last_writer(root: zarr.Group) -> int:
     """The highest number of a writer in the journal; 0 where there is none."""
-    with turns.hiding(ZarrUserWarning):
-        group = root.get(GROUP)
-        names = list(group.array_keys()) if isinstance(group, zarr.Group) else []
-    return max((_order(name)[0] for name in names), default=0)
+    return max((_order(name)[0] for name in keys_of(root.store_path).names(GROUP)), default=0)
 
 
 def _order(name: str) -> tuple[int, str]:
@@ -225,12 +313,18 @@ def _table(array: zarr.Array[Any], k: int | None, damaged: list[str] | None) -> 
         return None
     width = sum(column.startswith("coordinate ") for column in columns)
     names: Sequence[str] = columns[1 + width :]
+    if (
+        len(set(columns)) < len(columns)
+        or any(not 0 < len(name) <= NAME for name in columns)
+        or columns[:1] != ["status"]
+    ):
+        return None
     rows = array.chunks[0] if array.ndim == 2 else 0
     sound = array.dtype == np.float64 and array.shape[-1:] == (len(columns),) == array.chunks[-1:]
     if not sound or not 0 < rows * len(columns) <= _MOST or (k is not None and width != k):
         return None
     tiles = []
-    for tile in _tiles_of(array):
+    for tile in tiles_of(array):
         try:
             tiles.append(np.asarray(array[tile * rows : (tile + 1) * rows], np.float64))
         except Exception:
@@ -243,7 +337,7 @@ def _table(array: zarr.Array[Any], k: int | None, damaged: list[str] | None) -> 
     return Rows(block[:, 1 : 1 + width], block[:, 0].astype(np.uint8), values)
 
 
-def _tiles_of(array: zarr.Array[Any]) -> list[int]:
+def tiles_of(array: zarr.Array[Any]) -> list[int]:
     """The numbers of the tiles that were written."""
     from zarr.core.sync import sync
 
@@ -253,6 +347,16 @@ def _tiles_of(array: zarr.Array[Any]) -> list[int]:
     parts = [key.rsplit("/", 2)[-2:] for key in sync(listed())]
     limit = array.shape[0] // array.chunks[0]
     return sorted({int(row) for row, *rest in parts if rest == ["0"] and row.isdigit() and int(row) < limit})
+
+
+def is_same(a: Rows, b: Rows) -> bool:
+    """Whether two tables have the same rows in the same order, bit for bit."""
+    return (
+        np.array_equal(a.points, b.points)
+        and np.array_equal(a.status, b.status)
+        and a.values.keys() == b.values.keys()
+        and all(np.array_equal(a.values[name], b.values[name], equal_nan=True) for name in a.values)
+    )
 
 
 def joined(tables: Sequence[Rows], k: int) -> Rows:

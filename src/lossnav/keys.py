@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any, Protocol
 from lossnav.files import Place, as_path, is_local
 
 DOCUMENT = "zarr.json"  # what says of a key's folder that it is a group or an array
+DIGEST = "digest"  # an attribute: of all that the document of a group or an array says besides
 
 _LONGEST = 2**25  # bytes of a document: what it says is read into memory
 
@@ -49,7 +51,13 @@ class Keys(Protocol):
 def keys_of(place: Place, writing: bool = False) -> Keys:
     """The keys of a store."""
     place = as_path(place)
-    return FolderKeys(Path(place).expanduser()) if is_local(place) else StoreKeys(place, writing)
+    if is_local(place):
+        return FolderKeys(Path(place).expanduser())
+    from zarr.storage import LocalStore, StorePath
+
+    if isinstance(place, StorePath) and isinstance(place.store, LocalStore):
+        return FolderKeys(place.store.root / place.path)
+    return StoreKeys(place, writing)
 
 
 def document(keys: Keys, at: str = "") -> dict[str, Any] | None:
@@ -65,8 +73,26 @@ def document(keys: Keys, at: str = "") -> dict[str, Any] | None:
 
 
 def group_document(attributes: Mapping[str, Any]) -> bytes:
-    """The document of a group with such attributes."""
-    return json.dumps({"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}, indent=2).encode()
+    """The document of a group with such attributes, and its digest among them."""
+    said = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
+    said = json.loads(json.dumps(said))
+    said["attributes"][DIGEST] = digest_of(said)
+    return json.dumps(said, indent=2).encode()
+
+
+def digest_of(said: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of what a document says."""
+    attributes = {key: value for key, value in said.get("attributes", {}).items() if key != DIGEST}
+    text = json.dumps({**said, "attributes": attributes}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_whole(said: Mapping[str, Any]) -> bool | None:
+    """Whether a document says what was written; None where it has no digest."""
+    attributes = said.get("attributes")
+    if not isinstance(attributes, Mapping) or DIGEST not in attributes:
+        return None
+    return bool(attributes[DIGEST] == digest_of(said))
 
 
 class FolderKeys:

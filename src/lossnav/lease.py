@@ -13,8 +13,6 @@ that of another. No torch.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import secrets
 import socket
@@ -32,10 +30,13 @@ from typing import Any, Literal
 
 from lossnav.errors import StoreBusyError, StoreTakenOverError
 from lossnav.files import LEASE, Place, name_of
-from lossnav.keys import Keys, document, group_document, keys_of
+from lossnav.keys import DIGEST, Keys, document, group_document, is_whole, keys_of
 
 BEAT = 5.0  # seconds between two beats
 _LOOKS = 12  # at a heartbeat, a beat apart, before it is held for still
+_RECORD = {  # of a lease: what it says, and of what type
+    "host": str, "process": int, "process_started": str, "since": str, "token": str, "beat": int, "released": bool,
+}  # fmt: skip
 _MOMENT = 0.05  # seconds until another one's write is over, most often
 _wait = time.sleep
 
@@ -93,7 +94,7 @@ class Lease:
             number = max([*numbers, least]) + 1
             try:
                 with self._keys.alone(LEASE, wait=False):
-                    taken = self._keys.create(_key(number), group_document(_sealed(self._record())))
+                    taken = self._keys.create(_key(number), group_document(self._record()))
             except BlockingIOError:  # somebody is in the middle of a write, though perhaps stopped there
                 if tries >= _LOOKS and there is not None:
                     raise _busy(self._place, there) from None
@@ -159,7 +160,7 @@ class Lease:
         if not self.holds:
             return False
         self._count += 1
-        self._keys.write(_key(self.number), group_document(_sealed(self._record())))
+        self._keys.write(_key(self.number), group_document(self._record()))
         return True
 
     def _record(self) -> dict[str, Any]:
@@ -221,7 +222,7 @@ def _give_back(keys: Keys, number: int, record: dict[str, Any], stop: threading.
     with suppress(Exception), keys.alone(LEASE):
         there = _record_at(keys, number)
         if there is not None and there["token"] == record["token"]:
-            keys.write(_key(number), group_document(_sealed({**there, "released": True})))
+            keys.write(_key(number), group_document({**there, "released": True}))
 
 
 # ---------------------------------------------------------------------- whether another one lives
@@ -305,18 +306,14 @@ def _numbers(keys: Keys) -> list[int]:
     return sorted(int(name) for name in names if keys.read(f"{LEASE}/{name}/zarr.json") is not None)
 
 
-def _sealed(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"digest": _digest(record)}
-
-
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _record_at(keys: Keys, number: int) -> dict[str, Any] | None:
     """What a lease says; None where it is none of ours, or damaged."""
-    found = (document(keys, f"{LEASE}/{number:08d}") or {}).get("attributes")
-    if not isinstance(found, dict):
+    said = document(keys, f"{LEASE}/{number:08d}")
+    if said is None or not is_whole(said):
         return None
-    record = {key: value for key, value in found.items() if key != "digest"}
-    return record if found.get("digest") == _digest(record) and "token" in record else None
+    record = {key: value for key, value in said["attributes"].items() if key != DIGEST}
+    return (
+        record
+        if _RECORD.keys() == record.keys() and all(type(record[k]) is kind for k, kind in _RECORD.items())
+        else None
+    )

@@ -15,6 +15,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from lossnav.arrays import CODECS, seal
+
 LOSS, WEIGHT, DIM = "sample_loss", "sample_weight", "sample"  # variables of a surface, and their dim
 VARIABLES = (LOSS, WEIGHT)
 
@@ -125,6 +127,7 @@ class SampleStore:
         array = self._root.get(LOSS)
         if isinstance(array, zarr.Array) and self._shape is None and array.shape[0] != rows:
             array.resize((rows, *array.shape[1:]))
+            seal(array, dict(array.attrs))
 
     def _block(
         self, array: zarr.Array[Any], at: tuple[slice, ...], places: Sequence[tuple[int, ...]]
@@ -153,16 +156,26 @@ class SampleStore:
                 dtype="float32",
                 fill_value=np.nan,
                 dimension_names=[*self._dims, DIM],
+                **CODECS,
             )
+            seal(array, {})
         if self._shape is None and array.shape[0] < self._rows:
             array.resize((self._rows, *array.shape[1:]))
+            seal(array, dict(array.attrs))
         return array
 
     def _write_weights(self, n: int) -> None:
         if WEIGHT not in self._root:
-            self._root.create_array(
-                WEIGHT, shape=(n,), chunks=(max(1, n),), dtype="float64", fill_value=np.nan, dimension_names=[DIM]
+            made = self._root.create_array(
+                WEIGHT,
+                shape=(n,),
+                chunks=(max(1, n),),
+                dtype="float64",
+                fill_value=np.nan,
+                dimension_names=[DIM],
+                **CODECS,
             )
+            seal(made, {})
         self._root[WEIGHT][...] = self._weights  # type: ignore[index, assignment]
         self._has_weights = True
 

@@ -21,11 +21,11 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 
-from lossnav import journal
+from lossnav import arrays, journal
 from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
 from lossnav.files import LEASE, Place, as_path, is_local, is_there, name_of, require_writable
-from lossnav.journal import GROUP, Journal, Row, Rows
+from lossnav.journal import GROUP, Journal, Row, Rows, is_same
 from lossnav.keys import DOCUMENT, group_document, keys_of
 from lossnav.lease import Lease
 from lossnav.samples import LOSS, VARIABLES, SampleLosses, SampleStore
@@ -141,7 +141,7 @@ class Store:
                 self._clear(header.attrs)
             self._root = zarr.open_group(self.place, mode="r+")
             if "status" not in self._root:
-                self._write(header)
+                self._write(header, begun=True)
             if keep_samples:
                 dims = [str(dim) for dim in header["loss"].dims]
                 if "point" not in dims:
@@ -195,46 +195,50 @@ class Store:
         with self._telling(), self._lease.writing():
             self._journal.flush()
             k = len(surface.attrs["chart"]["dims"])
-            there = _rows_in(self._root)
-            surface = surfaces.with_rows(surface, journal.known(self._root, there, k, damaged=[]))
+            damaged: list[str] = []
+            there = _rows_in(self._root, damaged)
+            known = journal.known(self._root, there, k, damaged=damaged)
+            surface = surfaces.with_rows(surface, known)
             now = surfaces.table_of(surface)
-            if "point" in surface.dims and there is not None and not np.array_equal(there.points, now.points):
-                self._journal.supersede(now)  # arrays are replaced, of another length
-            if self._samples is not None:
-                self._samples.finish(surface["loss"].shape[0])
-            self._write(surface)
-            self._root.require_group(GROUP)  # also what is left of one whose removal was cut short
-            del self._root[GROUP]
+            anew = bool(damaged) or (there is not None and self._replaces(surface))
+            if there is not None and not anew and len(known) == 1 and is_same(there, now) and self._samples is None:
+                self._seal(surface)  # nothing is new but what is said of the run
+            else:
+                if anew or (there is not None and not np.array_equal(there.points, now.points)):
+                    self._journal.supersede(now)  # arrays are replaced, and not only their chunks
+                if self._samples is not None:
+                    self._samples.finish(surface["loss"].shape[0])
+                self._write(surface, anew)
+            keys_of(self.place, writing=True).remove(GROUP)  # also what is left of one whose removal was cut short
             if self._samples is not None:
                 surface = surfaces.attach_samples(surface, self.place)
                 for name in set(VARIABLES) & set(surface.data_vars):
-                    self._root[name].attrs.put(surfaces.jsonable(surface[name].attrs))
+                    arrays.seal(self._root[name], surfaces.jsonable(surface[name].attrs))
         self.close()
         return surface
 
-    def _write(self, surface: xr.Dataset) -> None:
+    def _replaces(self, surface: xr.Dataset) -> bool:
+        """Whether an array that is there is of another shape, or of an older lossnav."""
+        pairs = (
+            (self._root.get(str(name)), surface[name].values) for name in surface.variables if name not in VARIABLES
+        )
+        return any(isinstance(array, zarr.Array) and not arrays.is_like(array, values) for array, values in pairs)
+
+    def _write(self, surface: xr.Dataset, anew: bool = False, begun: bool = False) -> None:
         """Write coordinates, values, status and at last the attributes."""
         names = [*surface.coords, *(name for name in surface.data_vars if name not in ("status", *VARIABLES)), "status"]
         beside = {} if surface.indexes else {"coordinates": " ".join(map(str, surface.coords))}  # as xarray has it
         for name in names:
             variable = surface[name]
-            values = np.asarray(variable.values)
-            chunks = tuple(max(1, min(size, surfaces.TILE)) for size in values.shape)
-            there = self._root.get(str(name))
-            if not isinstance(there, zarr.Array) or there.shape != values.shape or there.dtype != values.dtype:
-                there = self._root.create_array(
-                    str(name),
-                    shape=values.shape,
-                    chunks=chunks,
-                    dtype=values.dtype,
-                    fill_value=np.nan if values.dtype.kind == "f" else 0,
-                    dimension_names=[str(dim) for dim in variable.dims],
-                    overwrite=True,
-                )
-            there.attrs.put(surfaces.jsonable(variable.attrs) | (beside if name in surface.data_vars else {}))
-            if values.size:
-                there[...] = values
-        self._root.attrs.put(dict(surface.attrs))
+            attributes = surfaces.jsonable(variable.attrs) | (beside if name in surface.data_vars else {})
+            dims = list(map(str, variable.dims))
+            arrays.write(self._root, str(name), np.asarray(variable.values), dims, attributes, anew)
+        self._seal(surface, begun)
+
+    def _seal(self, surface: xr.Dataset, begun: bool = False) -> None:
+        """Write the attributes, which at the end say what arrays were written."""
+        names = sorted(str(name) for name in surface.variables if name not in VARIABLES)
+        arrays.seal(self._root, {**surface.attrs, **({} if begun else {arrays.WRITTEN: names})})
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
@@ -253,11 +257,12 @@ class Store:
             ) from error
 
 
-def _rows_in(root: zarr.Group) -> Rows | None:
+def _rows_in(root: zarr.Group, damaged: list[str]) -> Rows | None:
     """What the arrays of a store hold; None where they hold nothing, or were being replaced."""
     try:
-        arrays = surfaces.arrays_of(root)
-    except ValueError:  # of several lengths
+        arrays = surfaces.arrays_of(root, damaged=damaged)
+    except StoreError as error:  # of several lengths, or one of them gone
+        damaged.append(str(error))
         return None
     return None if arrays is None or not bool(arrays["status"].any()) else surfaces.table_of(arrays)
 

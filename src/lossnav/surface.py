@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,19 +23,35 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav import __version__, journal, turns
+from lossnav import __version__, arrays, journal
 from lossnav import samples as kept
 from lossnav.coordinates import mesh, nearest
 from lossnav.errors import (
+    DamagedStoreWarning,
     NotASurfaceError,
     OptionError,
     SchemaTooNewError,
     StoreError,
 )
 from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
-from lossnav.journal import Row, Rows, joined
+from lossnav.journal import Row, Rows, is_same, joined
 from lossnav.lease import require_free
 from lossnav.nouns import no_surface
+from lossnav.samplers import Grid
+from lossnav.schema import SURFACE
+from lossnav.stored import (
+    Documents,
+    LazyArray,
+    array_of,
+    dataset_of,
+    documents_of,
+    group_of,
+    read_arrays,
+    require_coordinates,
+    require_model,
+    require_sound,
+    write_dataset,
+)
 
 SCHEMA_VERSION = 1
 
@@ -112,7 +129,7 @@ def assemble_table(
         coords: dict[str, Any] = {dim: (dim, axes[dim]) for dim in dims}
     else:
         shape, where, value_dims = (len(points),), (np.arange(len(points)),), ("point",)
-        coords = {dim: ("point", points[:, i]) for i, dim in enumerate(dims)}
+        coords = {dim: ("point", points[:, i].copy()) for i, dim in enumerate(dims)}
     variables: dict[str, Any] = {}
     for name, column in (rows.values or {"loss": np.full(len(rows), np.nan)}).items():
         values = np.full(shape, np.nan)
@@ -147,8 +164,7 @@ def with_rows(dataset: xr.Dataset, tables: Sequence[Rows]) -> xr.Dataset:
     k = mine.points.shape[1]
     axes = None if "point" in dataset.dims else {str(dim): dataset[dim].values for dim in dataset["loss"].dims}
     rows = joined([mine, *(on_axes(table, axes) for table in tables)], k)
-    same = len(rows) == len(mine) and rows.values.keys() == mine.values.keys()
-    if same and all(np.array_equal(rows.values[name], mine.values[name], equal_nan=True) for name in mine.values):
+    if is_same(rows, mine):
         return dataset
     made = assemble_table(list(dataset.attrs["chart"]["dims"]), axes, rows, dataset.attrs)
     made.attrs = dict(dataset.attrs)
@@ -262,19 +278,7 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     """
     if not isinstance(dataset, xr.Dataset):
         raise no_surface(dataset)
-    if dataset.attrs.get("schema") != SURFACE_SCHEMA:
-        raise NotASurfaceError(
-            "This is not a lossnav surface: its attributes lack the schema. "
-            "Pass what ln.evaluate returned, or a path that lossnav evaluate wrote."
-        )
-    version = dataset.attrs.get("schema_version")
-    if not isinstance(version, int):
-        raise NotASurfaceError("This surface does not say its schema version. It was damaged; evaluate it anew.")
-    if version > SCHEMA_VERSION:
-        raise SchemaTooNewError(
-            f"This surface has schema version {version} and this lossnav ({__version__}) reads up to {SCHEMA_VERSION}. "
-            "Upgrade with: pip install --upgrade lossnav"
-        )
+    _validate_header(dataset.attrs)
     for name, kind in (("loss", "f"), ("status", "u")):
         if name not in dataset or dataset[name].dtype.kind != kind:
             raise NotASurfaceError(f'This surface has no variable "{name}". It was damaged; evaluate it anew.')
@@ -284,6 +288,23 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     if any(variable.dims not in allowed.get(str(name), (dims, (*dims, *_MATRIX))) for name, variable in every):
         raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
     return dataset
+
+
+def _validate_header(attributes: Mapping[str, Any]) -> None:
+    """Raise where attributes are none of a surface whose schema we know."""
+    if attributes.get("schema") != SURFACE_SCHEMA:
+        raise NotASurfaceError(
+            "This is not a lossnav surface: its attributes lack the schema. "
+            "Pass what ln.evaluate returned, or a path that lossnav evaluate wrote."
+        )
+    version = attributes.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise NotASurfaceError("This surface does not say its schema version. It was damaged; evaluate it anew.")
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNewError(
+            f"This surface has schema version {version} and this lossnav ({__version__}) reads up to {SCHEMA_VERSION}. "
+            "Upgrade with: pip install --upgrade lossnav"
+        )
 
 
 @xr.register_dataset_accessor("lossnav")  # type: ignore[no-untyped-call]
@@ -706,15 +727,11 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     StoreError
         If writing fails half-way (a full disk); `.surface` of the error holds the dataset.
     """
-    validate(dataset)
+    require_model(validate(dataset).attrs, SURFACE)
     target = require_writable(path, overwrite, kind="surface")
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=target.parent))
     try:
-        encoding = {str(name): {"chunks": _chunks_of(variable)} for name, variable in dataset.data_vars.items()}
-        clean = dataset.copy()
-        for variable in clean.variables.values():
-            variable.encoding = {}
-        clean.to_zarr(scratch / "data", mode="w-", zarr_format=3, consolidated=False, encoding=encoding)
+        write_dataset(dataset, scratch / "data")
         require_free(target)
         swap_in(scratch / "data", target, scratch / "old")
     except OSError as error:
@@ -727,12 +744,6 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
-
-
-def _chunks_of(variable: xr.DataArray) -> tuple[int, ...]:
-    if variable.name == kept.LOSS:
-        return kept.chunks(variable.shape)
-    return tuple(max(1, min(size, TILE)) if variable.name != kept.WEIGHT else max(1, size) for size in variable.shape)
 
 
 def open_surface(path: Place) -> xr.Dataset:
@@ -751,50 +762,126 @@ def open_surface(path: Place) -> xr.Dataset:
     SchemaTooNewError
         If a newer lossnav wrote it.
     """
-    import zarr
-
     path = as_path(path)
     source = Path(path).expanduser() if is_local(path) else path
-    if not (source.exists() if isinstance(source, Path) else is_there(source)):
+    if not (os.path.lexists(source) if isinstance(source, Path) else is_there(source)):
         raise NotASurfaceError(
             f"There is no {name_of(source)}. Check the path; surfaces are folders, often named *.zarr."
         )
     try:
-        root = zarr.open_group(source, mode="r")
-        measured = any(map(len, journal.tables(root)))
-    except Exception as error:
-        raise _not_a_surface(source, error) from error
-    try:
-        dataset = arrays_of(root)
-    except Exception as error:
-        if not measured:
-            raise _not_a_surface(source, error) from error
-        dataset = None  # killed while its arrays were replaced: by then all of it is in the journal
-    try:
-        if dataset is None or measured:
-            header: dict[str, Any] = dict(root.attrs)
-            axes = _axes_of(root)
-            dims = [str(dim) for dim in header["chart"]["dims"]]
-            tables = journal.known(root, None if dataset is None else table_of(validate(dataset)), len(dims))
-            dataset = assemble_table(dims, axes, joined([on_axes(table, axes) for table in tables], len(dims)), header)
-            dataset.attrs = header
-        return attach_samples(_in_order(validate(dataset)), source, root)
+        documents = documents_of(source)
+        if documents is None:
+            raise _not_a_surface(source)
+        header = documents.attributes
+        _validate_header(header)
+        root = group_of(source)
+        superseded = bool(documents.damaged) and journal.supersedes(root)
+        if superseded:  # killed while arrays were replaced
+            whole = {name: said for name, said in documents.arrays.items() if name not in documents.damaged}
+            documents = documents._replace(damaged=[], arrays=whole)
+        require_sound(documents, SURFACE, source)
+        dataset, damaged = _open(root, documents, superseded)
+        dataset = attach_samples(_in_order(validate(dataset)), source, root)
     except StoreError as error:
-        raise type(error)(f"{name_of(source)}: {error}") from None
-
-
-def arrays_of(root: Any) -> xr.Dataset | None:
-    """What the arrays of a store hold, without its journal and the losses of single samples; None before they do."""
-    from zarr.errors import ZarrUserWarning
-
-    with (
-        turns.hiding(ZarrUserWarning),  # of a journal whose removal was cut short
-        xr.open_zarr(root.store_path, consolidated=False, drop_variables=kept.VARIABLES) as stored,
-    ):
-        dataset: xr.Dataset = stored.load()
-    if dataset.attrs.get("schema") == SURFACE_SCHEMA and "status" not in dataset:
-        return None  # killed while it was begun: it holds nothing yet
+        kind = type(error) if isinstance(error, NotASurfaceError | SchemaTooNewError) else NotASurfaceError
+        raise kind(str(error) if str(error).startswith(name_of(source)) else f"{name_of(source)}: {error}") from None
+    if damaged:
+        shown = "; ".join(damaged[:4]) + (f"; and {len(damaged) - 4} more" if len(damaged) > 4 else "")
+        warnings.warn(
+            f"{name_of(source)} is damaged: {shown}. The points that lie there are taken as not evaluated; the same "
+            "call, or lossnav resume, evaluates them again.",
+            DamagedStoreWarning,
+            stacklevel=2,
+        )
     return dataset
+
+
+def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset, list[str]]:
+    """All that a store has measured, without the losses of single samples, and the names of what is damaged there."""
+    header, damaged = documents.attributes, list[str]()
+    dims = [str(dim) for dim in header["chart"]["dims"]]
+    journaled = any(map(len, journal.tables(root, len(dims), damaged)))
+    try:
+        dataset = None if superseded else arrays_of(root, documents, damaged)
+    except StoreError:
+        if not journaled:
+            raise
+        dataset = None  # killed while its arrays were replaced: by then all of it is in the journal
+    if dataset is None or journaled:
+        axes = _axes_of(root, documents)
+        mine = None if dataset is None else table_of(validate(dataset))
+        tables = [on_axes(table, axes) for table in journal.known(root, mine, len(dims), damaged=[])]
+        dataset = assemble_table(dims, axes, joined(tables, len(dims)), header)
+        dataset.attrs = dict(header)
+    return dataset, damaged
+
+
+def arrays_of(root: Any, documents: Documents | None = None, damaged: list[str] | None = None) -> xr.Dataset | None:
+    """What the arrays of a store hold, without its journal and the losses of single samples; None before they do.
+
+    A point of which something cannot be read is not evaluated, and one whose coordinates cannot be read is not there.
+
+    Raises
+    ------
+    StoreError
+        If they are none of a surface; a ValueError too where they are of several lengths.
+    """
+    documents = documents_of(root.store_path) if documents is None else documents
+    if documents is None or "status" not in documents.arrays:
+        return None  # killed while it was begun: it holds nothing yet
+    header = documents.attributes
+    found = read_arrays(root, documents, without=kept.VARIABLES)
+    for dim in set(found.damaged) & found.coordinates:
+        if found.variables[dim][0] == (dim,):
+            found.variables[dim] = (
+                (dim,),
+                _axis_again(header, dim, len(found.variables[dim][1])),
+                found.variables[dim][2],
+            )
+    dataset = dataset_of(found, header)
+    if "loss" not in dataset or "status" not in dataset:
+        return validate(dataset)  # which says so
+    status = dataset["status"]
+    lost = {name: np.zeros(status.shape, bool) for name in ("values", "places")}
+    for name, parts in found.damaged.items():
+        if found.variables[name][0][: status.ndim] == status.dims and not (
+            name in found.coordinates and status.dims == (name,)
+        ):
+            for part in parts:
+                lost["places" if name in found.coordinates else "values"][part[: status.ndim]] = True
+        if damaged is not None:
+            damaged += [arrays.named(name, part) for part in parts]
+    if (
+        not documents.sealed and status.shape == dataset["loss"].shape
+    ):  # then a chunk that is gone is seen by this alone
+        gone = (status.values == OK) & np.isnan(dataset["loss"].values) & ~lost["values"]
+        if gone.any() and damaged is not None:
+            damaged.append(f"{int(gone.sum())} points with status ok and no loss")
+        lost["values"] |= gone
+    if lost["values"].any():
+        for each, variable in dataset.data_vars.items():
+            if each == "status":
+                variable.values[lost["values"]] = NOT_EVALUATED
+            elif variable.dtype.kind == "f" and variable.dims[: status.ndim] == status.dims:
+                variable.values[lost["values"]] = np.nan
+    if lost["places"].any():
+        dataset = dataset.isel(point=~lost["places"])
+    require_coordinates(dataset, list(map(str, header["chart"]["dims"] if "point" in dataset.dims else status.dims)))
+    return dataset
+
+
+def _axis_again(header: Mapping[str, Any], dim: str, n: int) -> NDArray[Any]:
+    """The coordinates along an axis as the attributes say them, where those that are stored are damaged."""
+    said = header.get("sampler", {})
+    if dim == "seed":
+        return np.array(header["ensemble"]["seeds"], np.int64)
+    if (axis := said.get("coordinates", {}).get(dim)) is None and len(ends := said.get("axes", {}).get(dim, ())) == 3:
+        axis = Grid.again({"axes": {dim: ends}}).axes[dim] if 0 < ends[2] == n else None
+    if axis is None or len(axis) != n:
+        raise NotASurfaceError(
+            f"Its coordinate {dim!r} is damaged, and its attributes do not say it. Evaluate it anew."
+        )
+    return np.asarray(axis, np.float64)
 
 
 def _in_order(dataset: xr.Dataset) -> xr.Dataset:
@@ -810,32 +897,48 @@ def _in_order(dataset: xr.Dataset) -> xr.Dataset:
 
 def attach_samples(dataset: xr.Dataset, source: Any, root: Any = None) -> xr.Dataset:
     """The surface of a store with the losses of single samples that lie there, read when they are asked for."""
-    import zarr
-
-    root = zarr.open_group(source, mode="r") if root is None else root
-    if kept.LOSS not in root or kept.WEIGHT not in root:
+    documents = documents_of(source)
+    if documents is None or not set(kept.VARIABLES) <= set(documents.arrays):
         return dataset
-    others = [name for name in root.array_keys() if name not in kept.VARIABLES]
-    with xr.open_zarr(source, consolidated=False, chunks=None, drop_variables=others) as stored:
-        losses, weights = stored[kept.LOSS], stored[kept.WEIGHT]
-    if "point" in dataset.dims:
-        losses = losses.isel(point=slice(dataset.sizes["point"]))  # while a run goes on there is room for more
-    return with_samples(dataset, losses.variable, weights.variable)
+    root = group_of(source) if root is None else root
+    made = {}
+    for name in kept.VARIABLES:
+        array, dims = array_of(root, name), documents.arrays[name].get("dimension_names") or ()
+        if len(dims) != array.ndim:
+            raise StoreError(f"{name} has {array.ndim} dims and {len(dims)} names of them. It was damaged.")
+        made[name] = LazyArray.variable(array, name, dims)
+    losses, weights = made[kept.LOSS], made[kept.WEIGHT]
+    rows = dataset["loss"].shape
+    if "point" in dataset.dims and losses.ndim == 2:
+        losses = losses[: dataset.sizes["point"]]  # while a run goes on there is room for more
+    if losses.shape != (*rows, *weights.shape):
+        raise StoreError(f"{kept.LOSS} has shape {losses.shape}, where that of the points is {rows}. It was damaged.")
+    return with_samples(dataset, losses, weights)
 
 
-def _not_a_surface(source: Place, error: Exception) -> NotASurfaceError:
+def _not_a_surface(source: Place) -> NotASurfaceError:
     return NotASurfaceError(
-        f"{name_of(source)} is not a lossnav surface: it does not open as Zarr ({type(error).__name__}). "
+        f"{name_of(source)} is not a lossnav surface: it does not open as Zarr. "
         "Pass a folder that lossnav evaluate wrote."
     )
 
 
-def _axes_of(root: Any) -> dict[str, NDArray[np.float64]] | None:
+def _axes_of(root: Any, documents: Documents) -> dict[str, NDArray[np.float64]] | None:
     """The axes of a grid, as they are stored; None of point shape."""
-    dims = [str(dim) for dim in dict(root.attrs)["chart"]["dims"]]
-    if any(dim not in root or root[dim].metadata.dimension_names != (dim,) for dim in dims):
-        return None
-    return {dim: np.asarray(root[dim][...]) for dim in dims}
+    header, axes = documents.attributes, {}
+    dims = [str(dim) for dim in header["chart"]["dims"]]
+    for dim in dims:
+        if (said := documents.arrays.get(dim)) is not None:
+            if said.get("dimension_names") != [dim]:
+                return None
+            values, lost = arrays.read(array_of(root, dim))
+            axes[dim] = _axis_again(header, dim, len(values)) if lost else np.asarray(values, np.float64)
+        elif len(ends := header.get("sampler", {}).get("axes", {}).get(dim, ())) == 3:  # it was being replaced
+            axes[dim] = _axis_again(header, dim, int(ends[2]))
+        else:
+            return None
+    require_coordinates(xr.Dataset(coords=axes), dims)
+    return axes
 
 
 # ---------------------------------------------------------------------- what makes two runs the same

@@ -1,10 +1,42 @@
 """The command line: parse, call, print. Results go to stdout, progress to stderr; no numerics here.
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with failed points, 130 Ctrl-C, 143 SIGTERM.
+
+Importing this package loads no command: `main` does, with Ctrl-C in its hands before anything that takes time.
 """
 
-from lossnav.cli import train, evaluate, measure, draw, explore  # isort: skip  # in the order of the help
-from lossnav.cli.command import app, main
-from lossnav.cli.options import engine_of
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lossnav.cli import draw, evaluate, explore, measure, train
+    from lossnav.cli.command import app
+    from lossnav.cli.options import engine_of
 
 __all__ = ["app", "draw", "engine_of", "evaluate", "explore", "main", "measure", "train"]
+
+_COMMANDS = ("train", "evaluate", "measure", "draw", "explore")  # in the order of the help
+_PLACES = {"app": "command", "engine_of": "options"}
+
+
+def main() -> None:
+    """Run the command line; exits with the code that says how it went."""
+    from lossnav.interrupts import EndAtOnce
+
+    with EndAtOnce():
+        _load()
+        importlib.import_module(f"{__name__}.command").run()
+
+
+def _load() -> None:
+    for command in _COMMANDS:
+        importlib.import_module(f"{__name__}.{command}")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _load()
+    return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name) if name in _PLACES else globals()[name]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import functools
+import os
 import shlex
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, ParamSpec
 
 import typer
@@ -21,6 +24,7 @@ from lossnav.errors import (
     SpecError,
     UntrustedCodeError,
 )
+from lossnav.files import not_written
 
 app = typer.Typer(
     name="lossnav",
@@ -55,7 +59,7 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(128 + error.signal) from error
         except KeyboardInterrupt as error:
             say("Stopped.")
-            raise typer.Exit(130) from error
+            raise typer.Exit(128 + getattr(error, "signal", 2)) from error
 
     return reported
 
@@ -75,14 +79,26 @@ def _root(
     pass
 
 
-def main() -> None:
-    """Run the command line; exits with the code that says how it went."""
-    app()
+def run() -> None:
+    """Run the command that was typed; say so where a disk is full that nothing of ours was writing to, as by ``>``."""
+    try:
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EPIPE):
+            raise
+        if error.errno != errno.EPIPE:  # which is no fault: `lossnav info run.zarr | head -1`
+            say(f"StoreError: {not_written('What came out', error)}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says it again when it ends
+        raise SystemExit(1) from error
 
 
 def say(text: str) -> None:
     """Print a line on stderr."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - stderr is for people
+    with suppress(OSError):  # a full disk that stderr leads to
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - stderr is for people
 
 
 def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

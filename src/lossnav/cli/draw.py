@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from lossnav.cli.command import app, reporting
+from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import Json, Overwrite, Surface
 from lossnav.cli.tables import as_text, made_words, print_table, summary_words, surface_values
 
@@ -17,15 +17,38 @@ from lossnav.cli.tables import as_text, made_words, print_table, summary_words, 
 def info(
     surface: Surface,
     as_json: Json = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read every byte of the store, and list what does not match its checksum.")
+    ] = False,
 ) -> None:
     """Say what a stored surface holds and how it was made."""
     from lossnav.surface import open_surface
 
+    if verify:
+        _verify(surface, as_json)
+        return
     opened = open_surface(surface)
     if as_json:
         typer.echo(as_text(surface_values(opened, surface)))
     else:
         print_table(made_words(opened) | summary_words(opened))
+
+
+def _verify(surface: str, as_json: bool) -> None:
+    """Say of every byte of a store whether it is what was written; exits with 1 where one is not."""
+    from lossnav.stored import verify
+
+    found = verify(surface)
+    if as_json:
+        typer.echo(as_text(found._asdict()))
+    else:
+        for name in found.damaged:
+            typer.echo(f"damaged: {name}")
+        without = f", {found.unchecked:,} have no checksum (of an older lossnav)" if found.unchecked else ""
+        typer.echo(f"{found.checked:,} chunks and documents were checked, {len(found.damaged):,} are damaged{without}.")
+    if found.damaged:
+        say("Damaged points are taken as not evaluated, and lossnav resume evaluates them again.")
+        raise typer.Exit(1)
 
 
 @app.command()

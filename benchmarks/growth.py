@@ -1,0 +1,137 @@
+"""What grows with the number of points: saving, files, opening, going on with a finished run, drawing; and memory.
+
+Three sizes each, so that what grows faster than the points is seen. A surface of grid shape and one of point shape
+(scattered points, as `Adaptive` and `Points` make them) of a function that costs next to nothing: what is timed is
+ours.
+
+    python -m benchmarks.growth [--quick] [--json] [--only save,resume,contour,memory]
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import lossnav as ln
+from benchmarks.common import Told, machine, options, report
+
+SIZES = {False: (10_000, 30_000, 100_000), True: (1_000, 3_000, 10_000)}
+MANY = {False: (100_000, 300_000, 1_000_000), True: (1_000, 3_000, 10_000)}  # of `Points`, for the memory
+
+
+def made(n: int, shape: str) -> Any:
+    """A surface of about n points."""
+    from lossnav import surface as surfaces
+
+    side = round(math.sqrt(n))
+    axis = np.linspace(-1, 1, side)
+    if shape == "grid":
+        points = np.stack([part.reshape(-1) for part in np.meshgrid(axis, axis, indexing="ij")], 1)
+    else:
+        points = np.random.default_rng(0).uniform(-1, 1, (side * side, 2))
+    losses = 1 + (points**2).sum(1) + 0.3 * np.sin(7 * points[:, 0])
+    rows = [{"loss": loss, "loss_se": 0.1, "accuracy": 0.5} for loss in losses.tolist()]
+    chart = {"kind": "Plane", "dims": ["alpha", "beta"], "directions": [{"kind": "random", "normalize": "filter"}] * 2}
+    attributes = {"chart": chart, "objective": {"model": "Bowl", "loss": "cross_entropy", "samples": 100}}
+    axes = {"alpha": axis, "beta": axis} if shape == "grid" else None
+    return surfaces.assemble(["alpha", "beta"], axes, points, rows, [1] * len(rows), attributes)
+
+
+def problem() -> tuple[Any, Any]:
+    """A bowl, and a plane through it."""
+    bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    e1, e2 = torch.eye(2)
+    return bowl, ln.Plane(bowl.params, {"x": e1}, {"x": e2})
+
+
+def sampler(n: int, shape: str) -> Any:
+    """Of about n points."""
+    side = round(math.sqrt(n))
+    if shape == "grid":
+        return ln.Grid(alpha=(-1, 1, side), beta=(-1, 1, side))
+    return ln.Points(np.random.default_rng(0).uniform(-1, 1, (n, 2)))
+
+
+def timed(step: Callable[[], Any], rounds: int = 3) -> float:
+    """The least seconds of some rounds."""
+    seconds = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
+
+
+def saving(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """Save and open a surface."""
+    surface, place = made(n, shape), folder / f"{shape}-{n}.zarr"
+    found = {"save: s": timed(lambda: ln.save(surface, place, overwrite=True))}
+    files = [path for path in place.rglob("*") if path.is_file()]
+    found |= {"files": len(files), "MB": sum(path.stat().st_size for path in files) / 1e6}
+    return found | {"open: s": timed(lambda: ln.open(place))}
+
+
+def resuming(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """Evaluate into a store, open it, and make the same call again."""
+    place, asked = folder / f"run-{shape}-{n}.zarr", sampler(n, shape)
+
+    def run() -> None:
+        ln.evaluate(*problem(), asked, store=place, check=False, progress=False)
+
+    found = {"run: s": timed(run, 1), "open: s": timed(lambda: ln.open(place)), "finished again: s": timed(run)}
+    return found | {"files": sum(path.is_file() for path in place.rglob("*"))}
+
+
+def drawing(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """Draw contours, to a file."""
+    surface = made(n, shape)
+    return {"contour: s": timed(lambda: ln.plot.write("contour", surface, folder / "a.png", overwrite=True), 1)}
+
+
+def remembering(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """The peak of a process that evaluates so many points with a store, in a process of its own."""
+    code = (
+        "import resource, sys; from benchmarks import growth; import lossnav as ln; from pathlib import Path;"
+        "base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        f"asked = growth.sampler({n}, {shape!r});"
+        "s = ln.evaluate(*growth.problem(), asked, store=Path(sys.argv[1]), check=False, progress=False);"
+        "print(base / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, len(s['loss'].values.reshape(-1)))"
+    )
+    started = time.perf_counter()
+    said = subprocess.run(
+        [sys.executable, "-c", code, str(folder / f"memory-{shape}-{n}.zarr")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    base, peak, _ = map(float, said.stdout.split())
+    return {"peak: GB": peak, "of which torch and all: GB": base, "run: s": time.perf_counter() - started}
+
+
+STEPS = {"save": saving, "resume": resuming, "contour": drawing, "memory": remembering}
+
+
+def main() -> None:
+    """Measure, and report."""
+    chosen = options(__doc__ or "", only=",".join(STEPS))
+    result: dict[str, Any] = Told({"machine": machine()})
+    with tempfile.TemporaryDirectory() as folder:
+        for part in chosen.only.split(","):
+            for shape in ("grid", "points"):
+                for n in (MANY if part == "memory" else SIZES)[chosen.quick]:
+                    for name, value in STEPS[part](n, shape, Path(folder)).items():
+                        result[f"{part}, {shape}, {n:,}: {name}"] = value
+    report(dict(result), chosen.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Damaged and hostile stores: one clear error and exit code 1, before anything is allocated; no traceback, no hang."""
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from typer.testing import CliRunner
+
+import lossnav as ln
+import two_writers
+from lossnav import errors, keys
+from lossnav.cli import app
+
+sys.path.insert(0, str(Path(__file__).parent))
+import mutated_stores
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    store = tmp_path_factory.mktemp("sound") / "run.zarr"
+    grid = ln.Grid(alpha=(-1, 1, 7), beta=(-1, 1, 6))
+    ln.evaluate(*two_writers.problem(), grid, store=store, check=False, progress=False)
+    return store
+
+
+@pytest.fixture
+def store(sound, tmp_path):
+    return Path(shutil.copytree(sound, tmp_path / "run.zarr"))
+
+
+def change(path, **changes):
+    """Change a document as one would who knows of the digest."""
+    said = json.loads(path.read_text())
+    for key, value in changes.items():
+        inner, *rest = key.split("__")
+        at = said
+        for part in rest:
+            at, inner = at[inner], part
+        at[inner] = value
+    said["attributes"][keys.DIGEST] = keys.digest_of(said)
+    path.write_text(json.dumps(said))
+
+
+def require_refused(store, words):
+    """Refused by the library and the command line, in one sentence."""
+    with pytest.raises(errors.NotASurfaceError, match=words) as refused:
+        ln.open(store)
+    assert len(str(refused.value)) < 1000
+    for command in (["info", str(store)], ["report", str(store)], ["resume", str(store)]):
+        found = CliRunner().invoke(app, command)
+        assert found.exit_code == 1, found.output
+        assert "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize("size", [18_000, 10**9, 2**62])
+def test_a_small_store_that_declares_much_is_refused(store, size):
+    for name in ("alpha", "beta", "loss", "status"):
+        said = json.loads((store / name / "zarr.json").read_text())
+        change(store / name / "zarr.json", shape=[size] * len(said["shape"]))
+    require_refused(store, r"declare .* GB|must be one of up to")
+
+
+def test_large_chunks_are_refused(store):
+    change(store / "loss" / "zarr.json", chunk_grid__configuration__chunk_shape=[10**6, 10**6])
+    require_refused(store, r"chunk_shape.* must be sizes of 1 or more")
+
+
+def test_a_journal_of_a_fill_value_ends(store):
+    columns = ["status", "coordinate 0", "coordinate 1", "loss"]
+    for fill in (1.0, 0.0):
+        zarr.open_group(store, mode="r+").require_group("journal").create_array(
+            f"0000000{int(fill) + 5}-0001",
+            shape=(1024 * 10**9, 4), chunks=(1024, 4), dtype="float64",
+            fill_value=fill, attributes={"columns": columns},
+        )  # fmt: skip
+    assert ln.open(store).lossnav.counts["ok"] == 42  # no tile was written
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e200])
+def test_coordinates_are_finite(store, value):
+    array = zarr.open_group(store, mode="r+")["alpha"]
+    values = array[...]
+    values[-1] = value
+    array[...] = values
+    require_refused(store, "'alpha' has values that are no numbers")
+
+
+def test_an_axis_increases(store):
+    array = zarr.open_group(store, mode="r+")["alpha"]
+    array[...] = array[...][::-1]
+    require_refused(store, "'alpha' does not increase")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attributes__chart": []}, "chart is .* and must be a mapping"),
+        ({"attributes__chart__dims": ["x" * 300, "beta"]}, "name of up to 255"),
+        ({"attributes__chart__directions": [{"kind": "pca"}]}, 'must be a mapping with "explained"'),
+        ({"attributes__sampler__axes__alpha": [-1, 1, 10**9]}, "number of points up to"),
+        ({"attributes__engine": "fast"}, "engine is 'fast'"),
+        ({"attributes__center": {"loss": "high"}}, "center.loss is 'high'"),
+        ({"attributes__failures": 3}, "failures is 3"),
+        ({"attributes__schema_version": True}, "version"),
+    ],
+)
+def test_attributes_are_as_the_schema_says(store, changes, words):
+    change(store / "zarr.json", **changes)
+    require_refused(store, words)
+
+
+def test_a_link_to_nowhere(store, tmp_path):
+    (tmp_path / "link.zarr").symlink_to("nowhere")
+    require_refused(tmp_path / "link.zarr", "does not open as Zarr")
+    with pytest.raises(errors.StoreError):
+        ln.evaluate(*two_writers.problem(), two_writers.GRID, store=tmp_path / "link.zarr", check=False)
+    shutil.rmtree(store / "loss" / "c")
+    (store / "loss" / "c").symlink_to("/nowhere/at/all")
+    require_refused(store, "loss/c cannot be read")
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_a_device_is_no_chunk(store):
+    chunk = next(path for path in (store / "loss" / "c").rglob("*") if path.is_file())
+    chunk.unlink()
+    chunk.symlink_to("/dev/zero")
+    require_refused(store, "neither a file nor a folder")
+
+
+def test_long_names_of_stores(sound, tmp_path):
+    name = "x" * 245 + ".zarr"
+    surface = ln.open(sound)
+    assert ln.open(ln.save(surface, tmp_path / name)).identical(surface)
+    with pytest.raises(errors.StoreError):
+        ln.save(surface, tmp_path / ("x" * 300 + ".zarr"))
+    with pytest.raises(errors.StoreError):
+        ln.open(tmp_path / ("x" * 300 + ".zarr"))
+
+
+@pytest.mark.slow
+def test_mutated_stores(tmp_path):
+    """A bounded part of `python -m benchmarks.chaos`, in a process of its own with a bound on its memory."""
+    mutated_stores.make_stores(tmp_path / "sound")
+    root = Path(ln.__file__).parent.parent
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, mutated_stores.__file__, str(tmp_path), "1000", "1012"],
+        capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(records) == 12, done.stderr[-2000:]
+    faults = [(r["seed"], r["mutation"], v) for r in records for v in r["visits"] if v["outcome"] not in ("refused",)]
+    assert not faults, faults[0]
+
+
+def test_mutations_are_drawn_by_their_seed(sound, tmp_path):
+    said = []
+    for i in range(2):
+        copy = Path(shutil.copytree(sound, tmp_path / f"{i}" / "run.zarr"))
+        said.append([mutated_stores.mutate(copy, random.Random(seed)) for seed in range(8)])
+    assert said[0] == said[1]
