@@ -104,3 +104,18 @@ def test_a_model_smaller_than_the_directions_asked_for(tmp_path, monkeypatch):
     assert len(ln.directions.pca(small, n=2)) == 2
     with pytest.raises(ln.errors.DirectionError, match="has 2 dimensions, not 3"):
         ln.directions.pca(small, n=3)
+
+
+def test_a_snapshot_is_read_without_a_look_at_the_others(run, monkeypatch):
+    """To list 20,000 snapshots for each of them took ten minutes."""
+    opened = ln.Trajectory.open(run.path)
+    expected = dense(run, run.structure)
+
+    def refuse(*_, **__):
+        raise AssertionError("the folder was listed")
+
+    monkeypatch.setattr("os.listdir", refuse)
+    monkeypatch.setattr("os.scandir", refuse)
+    found = torch.cat([opened.state(7)[name].double().reshape(-1) for name in opened.structure])
+    np.testing.assert_array_equal(found.numpy(), expected[7])
+    assert set(opened[3]) == set(opened.structure)

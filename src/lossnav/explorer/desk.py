@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from lossnav.errors import OptionError
 from lossnav.explorer import wire
 from lossnav.explorer.code import code_of
-from lossnav.explorer.session import Session
+from lossnav.explorer.session import Place, Session
 
 Message = Mapping[str, Any] | bytes
 
@@ -81,10 +82,19 @@ class Desk:
         """Send a place to a client, which is there from now on."""
         place = self.session.place(number)
         client.place = number
-        frames = place.frames()
+        first = place.first_frames()
+        frames = place.frames() if first is None else first
         client.send(self.session.message(number) | {"id": given, "frames": len(frames)})
         for frame in frames:
             client.send(frame)
+        if first is not None:
+            threading.Thread(target=self._draw, args=(client, place), name="lossnav draw", daemon=True).start()
+
+    def _draw(self, client: Client, place: Place) -> None:
+        """Send what lies between very many points as finely as it is drawn, once that is there."""
+        grid = place.frames()[0]
+        if client in self.clients and client.place == place.number:
+            client.send(grid)
 
     def on_window(self, client: Client, request: wire.Window) -> None:
         """Send what is known of a window, coarse first; of a surface of its own all was sent."""

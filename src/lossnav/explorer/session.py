@@ -24,13 +24,17 @@ from lossnav.explorer.lattice import Array, Lattice
 from lossnav.files import Place as StorePlace
 from lossnav.files import as_path, is_local, name_of, require_writable, write_whole
 from lossnav.groups import open_trajectory
-from lossnav.journal import Row
+from lossnav.journal import Row, Rows
+from lossnav.journal import rows_of as rows_in
 from lossnav.reports import report
+from lossnav.reports.reporting import with_beside
 
 KIND = "Explorer"  # what the sampler of a live session's surface is called
 
 _SHAPES = {1: "line", 2: "plane", 3: "volume"}
 _INTERPOLATED = {1: 201, 2: 201, 3: 41}  # points along each axis of what is drawn between points on no grid
+_AT_FIRST = {1: 201, 2: 26, 3: 9}  # the same of what is shown until that is there: some hundred places
+_SOON = 1200  # points from which a page waits for nothing finer
 _BESIDE = ("interpolated",)  # variables that are no measurement
 
 
@@ -60,7 +64,8 @@ class Place:
     lattice : Lattice
         Of `base`.
     known : dict
-        From the bytes of coordinates to what was measured there.
+        From the bytes of coordinates to what was measured there. Made when it is first asked for: of a stored surface
+        with 100,000 points it takes seconds, and its columns are enough to show it.
     axes_info : dict
         What was found about the axes, such as eigenvalues.
     store : path, URL, zarr store or None
@@ -91,9 +96,19 @@ class Place:
         self.made_of: Mapping[str, Any] = surface.attrs
         self._is_own = surface.attrs.get("sampler", {}).get("kind") != KIND
         self.explored = grows or not self._is_own
-        self._lock = threading.Lock()  # the worker writes, sockets read
-        self.known = {key(row.point): row for row in surfaces.rows_of(surface)}
+        self._lock = threading.RLock()  # the worker writes, sockets read
+        self._drawing = threading.Lock()
+        self._table: Rows | None = surfaces.table_of(surface)  # None once `known` has more
+        self._known: dict[bytes, Row] | None = None
         self._frames: list[bytes] | None = None
+
+    @property
+    def known(self) -> dict[bytes, Row]:
+        """What was measured, by the bytes of its coordinates."""
+        with self._lock:
+            if self._known is None:
+                self._known = {key(row.point): row for row in surfaces.rows_of(self.surface)}
+            return self._known
 
     @property
     def variables(self) -> list[dict[str, str]]:
@@ -119,6 +134,7 @@ class Place:
         """Take what was measured."""
         with self._lock:
             self.known[key(row.point)] = row
+            self._table = None
 
     def get(self, point: ArrayLike) -> Row | None:
         """What is known of a point."""
@@ -132,20 +148,47 @@ class Place:
 
     def nearest(self, at: ArrayLike) -> Row | None:
         """The measured point that is nearest as one sees it: in units of the ranges."""
-        rows = [row for row in self.rows() if row.status != surfaces.NOT_EVALUATED]
-        if not rows:
+        table = self._columns()
+        if not len(table):
             return None
         spans = self.base[:, 1] - self.base[:, 0]
-        away = (np.array([row.point for row in rows]) - np.asarray(at, np.float64)) / spans
-        return rows[int((away**2).sum(1).argmin())]
+        away = (table.points - np.asarray(at, np.float64)) / spans
+        i = int((away**2).sum(1).argmin())
+        with self._lock:
+            if self._known is not None:
+                return self._known[key(table.points[i])]
+        (row,) = rows_in(table.take(slice(i, i + 1)))
+        return row if row.status != surfaces.FAILED else row._replace(values={})
+
+    def _columns(self) -> Rows:
+        """What was measured, column by column."""
+        with self._lock:
+            if self._table is not None:
+                return self._table
+            rows = [row for row in self.known.values() if row.status != surfaces.NOT_EVALUATED]
+        points = np.array([row.point for row in rows], np.float64).reshape(len(rows), len(self.dims))
+        names = dict.fromkeys(name for row in rows for name in row.values)
+        values = {name: np.array([row.values.get(name, np.nan) for row in rows], np.float64) for name in names}
+        return Rows(points, np.array([row.status for row in rows], np.uint8), values)
 
     # ------------------------------------------------------------------ frames
 
     def frames(self) -> list[bytes]:
         """All that is known, as frames: blocks of a grid, and points on none."""
-        if self._frames is None:  # what is stored does not change
-            self._frames = list(self._stored_frames()) if self._is_own else []
+        with self._drawing:  # what is stored does not change, and is drawn once, whoever asks meanwhile
+            if self._frames is None:
+                self._frames = list(self._stored_frames(_INTERPOLATED)) if self._is_own else []
         return [*self._frames, *(self._explored_frames() if self.explored else [])]
+
+    def first_frames(self) -> list[bytes] | None:
+        """What is shown until `frames` of very many points are there, which takes seconds; None where they are.
+
+        The points themselves, and a coarse grid of what lies between them.
+        """
+        many = self._is_own and not self.surface.lossnav.is_grid and self.surface["loss"].size > _SOON
+        if self._frames is not None or not many:
+            return None
+        return [*self._stored_frames(_AT_FIRST), *(self._explored_frames() if self.explored else [])]
 
     def block(self, axes: Sequence[Array], window: int | None = None, level: int = 0, final: bool = True) -> bytes:
         """The frame of what is known on some axes; nan and status 0 elsewhere."""
@@ -174,10 +217,11 @@ class Place:
         made = [self.block(levels[-1], level=len(levels) - 1, final=False)] if levels else []
         return [*made, self._points_frame()]
 
-    def _stored_frames(self) -> Iterator[bytes]:
+    def _stored_frames(self, sides: Mapping[int, int]) -> Iterator[bytes]:
         surface, interpolated = self.surface, not self.surface.lossnav.is_grid
         if interpolated:
-            drawn = surface.lossnav.to_grid(_INTERPOLATED[len(self.dims)])
+            drawn = surface.lossnav.to_grid(sides[len(self.dims)])
+            drawn.attrs["interpolation"]["measured"] = None  # a frame of its own has the points
             yield self._grid_of(drawn, interpolated=True)
             yield self._points_frame()
         else:
@@ -195,13 +239,13 @@ class Place:
         return wire.frame(said | header, values)
 
     def _points_frame(self) -> bytes:
-        rows = [row for row in self.rows() if row.status != surfaces.NOT_EVALUATED]
-        points = np.array([row.point for row in rows], np.float64).reshape(len(rows), len(self.dims))
-        arrays: dict[str, NDArray[Any]] = {dim: points[:, i] for i, dim in enumerate(self.dims)}
+        table = self._columns()
+        arrays: dict[str, NDArray[Any]] = {dim: table.points[:, i] for i, dim in enumerate(self.dims)}
+        failed, missing = table.status == surfaces.FAILED, np.full(len(table), np.nan)
         for name in self.names:
-            arrays[name] = np.array([row.values.get(name, np.nan) for row in rows], np.float64)
-        arrays["status"] = np.array([row.status for row in rows], np.float64)
-        return wire.frame({"type": "points", "place": self.number, "count": len(rows)}, arrays)
+            arrays[name] = np.where(failed, np.nan, table.values.get(name, missing))
+        arrays["status"] = table.status.astype(np.float64)
+        return wire.frame({"type": "points", "place": self.number, "count": len(table)}, arrays)
 
 
 class Session:
@@ -329,7 +373,8 @@ def open_session(store: StorePlace) -> Session:
         If it has more than three coordinates.
     """
     store = as_path(store)
-    first = Place(0, surfaces.open_surface(store))
+    opened = surfaces.open_surface(store)
+    first = Place(0, opened)
     places = [first]
     for number, path in place_stores(store).items() if is_local(store) else ():
         with suppress(StoreError):
@@ -344,14 +389,18 @@ def open_session(store: StorePlace) -> Session:
             places[-1].axes_info = said.get("axes_info", {})
             places[-1].store = path
     session = Session(places, Path(name_of(store)).stem, store)
-    session.report = findings_of(store)
+    session.report = findings_of(store, opened)
     return session
 
 
-def findings_of(run: StorePlace | xr.Dataset) -> list[dict[str, str]]:
-    """What a run's report says, line by line; nothing where it is of a kind that nothing is said of."""
+def findings_of(run: StorePlace | xr.Dataset, surface: xr.Dataset | None = None) -> list[dict[str, str]]:
+    """What a run's report says, line by line; nothing where it is of a kind that nothing is said of.
+
+    The surface of a store is not read again where it is given.
+    """
     try:
-        lines = report(run).lines
+        parts = [run] if isinstance(run, xr.Dataset) else with_beside(run, surface)
+        lines = report(parts[0], *parts[1:]).lines
     except LossnavError:
         return []
     return [{"level": line.level, "check": line.check, "said": line.said, "do": line.do} for line in lines]

@@ -107,7 +107,7 @@ def report(
     if not isinstance(subject, xr.Dataset):
         nouns.require_run(subject)
     place = None if isinstance(subject, xr.Dataset) else subject
-    found = [*(_opened(place) if place is not None else [subject]), *beside]
+    found = [*([subject] if place is None else with_beside(place)), *beside]
     about = Subject.of(found)
     if objective is None and not measure:
         if chart is not None:
@@ -140,8 +140,11 @@ def _with(subject: Subject, measured: xr.Dataset, place: Place | None) -> Report
     return of(Subject(**parts, measured=measured))
 
 
-def _opened(place: Place) -> list[xr.Dataset]:
-    """The surface of a store and what lies beside it; a group that is none of ours is left out."""
+def with_beside(place: Place, surface: xr.Dataset | None = None) -> list[xr.Dataset]:
+    """The surface of a store, and what lies beside it that a report looks at.
+
+    A group that is none of ours is left out. The surface is not read again where it is given.
+    """
     if is_local(place):
         from pathlib import Path
 
@@ -150,7 +153,7 @@ def _opened(place: Place) -> list[xr.Dataset]:
                 f"{name_of(place)} is a recorded trajectory, of which nothing is drawn yet. Project it on a chart "
                 "(ln.project, ln.evaluate_trajectory) and report on that."
             )
-    found = [open_surface(place)]
+    found = [open_surface(place) if surface is None else surface]
     if "curvature" in found[0].attrs:
         return found
     with suppress(NotATrajectoryError):

@@ -35,6 +35,8 @@ export class Known {
     // A finer level of a window takes the place of the coarser; in a volume, which is drawn alone, of a whole one once it is whole.
     const gives = (other) => other.window === frame.window && (axes.length < 3 || isWhole(grid) || !isWhole(other));
     if (!own) here.grids = here.grids.filter((other) => !gives(other));
+    // Between very many points a coarse grid is shown until the fine one is there.
+    if (own && grid.interpolated) here.grids = here.grids.filter((other) => !other.interpolated);
     here.grids.push(grid);
     const windows = here.grids.filter((other) => other.window !== null && other.window !== undefined);
     if (windows.length > KEPT) here.grids = here.grids.filter((other) => other !== windows[0]);
