@@ -4,7 +4,10 @@ Three sizes each, so that what grows faster than the points is seen. A surface o
 (scattered points, as `Adaptive` and `Points` make them) of a function that costs next to nothing: what is timed is
 ours.
 
-    python -m benchmarks.growth [--quick] [--json] [--only save,resume,contour,memory]
+    python -m benchmarks.growth [--quick] [--json] [--only save,resume,contour,explore,trajectory,ensemble,memory]
+
+Drawing, the explorer, trajectories and ensembles are timed by the processor, beyond what comes before: the explorer's
+figures are beyond reading the store, recording is beyond a bare write of the same tensors.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ import lossnav as ln
 from benchmarks.common import Told, machine, options, report
 
 SIZES = {False: (10_000, 30_000, 100_000), True: (1_000, 3_000, 10_000)}
+SNAPSHOTS = {False: (1_000, 4_000, 20_000), True: (100, 200, 400)}  # of a small model
+SEEDS = {False: (10, 100, 1_000), True: (2, 4, 8)}
 MANY = {False: (100_000, 300_000, 1_000_000), True: (1_000, 3_000, 10_000)}  # of `Points`, for the memory
 
 
@@ -94,7 +100,94 @@ def resuming(n: int, shape: str, folder: Path) -> dict[str, float]:
 def drawing(n: int, shape: str, folder: Path) -> dict[str, float]:
     """Draw contours, to a file."""
     surface = made(n, shape)
-    return {"contour: s": timed(lambda: ln.plot.write("contour", surface, folder / "a.png", overwrite=True), 1)}
+    ln.plot.write("contour", made(100, shape), folder / "a.png", overwrite=True)  # loads the libraries
+    found = {}
+    for kind in ("contour", "heatmap", "surface"):
+        draw = partial(ln.plot.write, kind, surface, folder / "a.png", overwrite=True)
+        found[f"{kind}: cpu s"] = processor(draw)[0]
+    return found
+
+
+def processor(step: Callable[[], Any]) -> tuple[float, Any]:
+    """Seconds of the processor that a step takes, and what it returns."""
+    started = time.process_time()
+    found = step()
+    return time.process_time() - started, found
+
+
+def exploring(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """Open a stored surface in the explorer, up to the first frames that a page is sent, and all of them."""
+    from lossnav.explorer.session import open_session
+
+    place = folder / f"explored-{shape}-{n}.zarr"
+    ln.save(made(n, shape), place, overwrite=True)
+    reading, _ = processor(lambda: ln.open(place))
+    opening, session = processor(lambda: open_session(place))
+    first, frames = processor(lambda: (session.message(0), session.place(0).first_frames())[1])
+    rest, _ = processor(session.place(0).frames)
+    if frames is None:
+        first, rest = first + rest, 0.0
+    return {
+        "read the store: cpu s": reading,
+        "open and show, beyond that: cpu s": opening - reading + first,
+        "drawn finely after: cpu s": rest,
+    }
+
+
+def recording(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """Record a small model that does not move, find principal components, project."""
+    from safetensors.torch import save_file
+
+    from benchmarks.memory import growth
+
+    model = torch.nn.Sequential(torch.nn.Linear(10, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3))
+    state = {name: tensor.detach() for name, tensor in model.state_dict().items()}
+    spent = bare = 0.0
+    generator = torch.Generator().manual_seed(0)
+    with ln.Trajectory(model, store=folder / f"{n}.trajectory", overwrite=True) as recorder, torch.no_grad():
+        for i in range(n):
+            for parameter in model.parameters():
+                parameter.add_(0.01 * torch.randn(parameter.shape, generator=generator))
+            spent += processor(lambda: recorder.step(loss=1.0))[0]
+            if i % 10 == 0:
+                bare += processor(lambda: save_file(state, folder / "bare.safetensors"))[0]
+    trajectory = ln.Trajectory.open(folder / f"{n}.trajectory")
+    taken: dict[str, float] = {}
+    made_of: list[Any] = []
+    ln.directions.pca(trajectory[:20])  # loads the libraries
+    pca = growth(lambda: taken.update(pca=processor(lambda: made_of.append(ln.directions.pca(trajectory)))[0]))
+    plane = ln.Plane(made_of[0].center, *made_of[0])
+    grown = growth(lambda: taken.update(project=processor(lambda: ln.project(trajectory, plane))[0]))
+    return {
+        "record, beyond a bare write: cpu ms": 1e3 * (spent / n - bare / -(-n // 10)),
+        "pca: cpu s": taken["pca"],
+        "pca: growth MB": pca,
+        "project: cpu s": taken["project"],
+        "project: growth MB": grown,
+    }
+
+
+def joining(n: int, shape: str, folder: Path) -> dict[str, float]:
+    """An ensemble of so many seeds, of lines of 21 points, with a store."""
+    from benchmarks.memory import growth
+
+    bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(50)})
+
+    def line(seed: int) -> Any:
+        return ln.Line(bowl.params, *ln.directions.random(bowl, n=1, seed=seed, normalize=None))
+
+    place, taken = folder / f"band-{n}.zarr", []
+    grid = ln.Grid(alpha=(-1, 1, 21))
+
+    def run() -> None:
+        taken.append(processor(lambda: ln.ensemble(bowl, line, grid, range(n), store=place, progress=False))[0])
+
+    grown = growth(run)
+    return {
+        "cpu ms a seed": 1e3 * taken[0] / n,
+        "growth MB": grown,
+        "files": sum(path.is_file() for path in place.rglob("*")),
+    }
 
 
 def remembering(n: int, shape: str, folder: Path) -> dict[str, float]:
@@ -117,7 +210,13 @@ def remembering(n: int, shape: str, folder: Path) -> dict[str, float]:
     return {"peak: GB": peak, "of which torch and all: GB": base, "run: s": time.perf_counter() - started}
 
 
-STEPS = {"save": saving, "resume": resuming, "contour": drawing, "memory": remembering}
+STEPS = {"save": saving, "resume": resuming, "contour": drawing} | {
+    "explore": exploring,
+    "trajectory": recording,
+    "ensemble": joining,
+    "memory": remembering,
+}
+COUNTS = {"memory": MANY, "trajectory": SNAPSHOTS, "ensemble": SEEDS}  # of others SIZES
 
 
 def main() -> None:
@@ -126,8 +225,8 @@ def main() -> None:
     result: dict[str, Any] = Told({"machine": machine()})
     with tempfile.TemporaryDirectory() as folder:
         for part in chosen.only.split(","):
-            for shape in ("grid", "points"):
-                for n in (MANY if part == "memory" else SIZES)[chosen.quick]:
+            for shape in ("grid", "points") if part not in ("trajectory", "ensemble") else ("small",):
+                for n in COUNTS.get(part, SIZES)[chosen.quick]:
                     for name, value in STEPS[part](n, shape, Path(folder)).items():
                         result[f"{part}, {shape}, {n:,}: {name}"] = value
     report(dict(result), chosen.json)
