@@ -36,8 +36,9 @@ class Eigenpairs:
     errors : ndarray of shape (m,)
         The larger of two, and the rounding of H v (about 1e-6 of the largest eigenvalue in float32, or what it was
         measured to be). The norm of the residual H v - value v: a true eigenvalue lies within this distance of the
-        value. And how far beyond the value the end of the spectrum itself may lie, with a probability of 95 % over the
-        random vector to begin with, for all ends together (van Dorsselaer, Hochstenbach, van der Vorst 2000).
+        value. And how far beyond the value the one of its place itself may lie, equal ones counted as often as they
+        occur, with a probability of 95 % over the random vectors to begin with, for all ends together (van Dorsselaer,
+        Hochstenbach, van der Vorst 2000).
     vectors : tuple of m dict of str to Tensor
         Of length 1, with the names and shapes of the objective; the largest entry is positive.
     products : int
@@ -74,8 +75,10 @@ def top_eigenpairs(
     """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
 
     By the Lanczos method: nothing but Hessian-vector products, one pass over the data each (or three, with
-    ``bn="recompute"``). Both ends come from the same products. An eigenvalue that occurs more than once is found once,
-    and so may be several that lie closer together than the errors of their values.
+    ``bn="recompute"``). Both ends come from the same products. An eigenvalue that occurs m times is m of the k, and so
+    are several that lie close together: where k is 2 or more, what was found is locked and it is looked beside it,
+    from another random vector, until nothing that belongs among the k is left. Of equal eigenvalues the eigenvectors
+    are an orthonormal basis of their space, or of a part of it.
 
     Parameters
     ----------
