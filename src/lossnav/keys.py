@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ from lossnav.files import Place, as_path, is_local
 DOCUMENT = "zarr.json"  # what says of a key's folder that it is a group or an array
 DIGEST = "digest"  # an attribute: of all that the document of a group or an array says besides
 
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)  # a link to itself among them
 _LONGEST = 2**25  # bytes of a document: what it says is read into memory
 
 
@@ -105,16 +107,20 @@ class FolderKeys:
         """As `Keys.names`."""
         try:
             return os.listdir(self._root / under)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return []
+            raise
 
     def read(self, key: str) -> bytes | None:
         """As `Keys.read`."""
         try:
             with (self._root / key).open("rb") as file:
                 return file.read(_LONGEST + 1)
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            return None
+        except OSError as error:
+            if error.errno in _NOT_THERE:
+                return None
+            raise
 
     def write(self, key: str, value: bytes) -> None:
         """As `Keys.write`."""

@@ -124,11 +124,12 @@ def record(**parts: Kind) -> Kind:
     return check
 
 
-def by_kind(kinds: Mapping[str, Kind]) -> Kind:
-    """A mapping whose ``kind`` says what else is in it; of another kind it is anything."""
+def by_kind(kinds: Mapping[str, Kind], every: Kind) -> Kind:
+    """A mapping whose ``kind`` says what else is in it, beside what every kind may have."""
 
     def check(value: Any, where: str) -> None:
         record(kind=text)(value, where)
+        every(value, where)
         kinds.get(value["kind"], anything)(value, where)
 
     return check
@@ -141,27 +142,26 @@ _maps, _texts, _names = map_of(anything), list_of(text), list_of(name)
 _recipe = by_kind(
     {
         "random": record(
-            normalize_=maybe(text), distribution_=text, seed_=maybe(whole), index_=count, n_=count, exclude_=anything,
-            excluded_=_texts, norm_=number, norms_=map_of(number), filters_left_out_=count, orthogonal_=boolean,
-            lazy_=boolean,
+            normalize_=maybe(text), distribution_=text, excluded_=_texts, filters_left_out_=count,
+            orthogonal_=boolean, lazy_=boolean,
         ),
         "pca": record(
-            explained=number, random_walk=number, index=count, n_=count, scale_=anything, snapshots_=count,
-            steps_=list_of(count), norm_drift_=number, norm_=number, norms_=map_of(number),
+            explained=number, random_walk=number, index=count, scale_=anything, snapshots_=count,
+            steps_=list_of(count), norm_drift_=number,
         ),
         "hessian": record(
-            eigenvalue=number, error=number, index=count, n_=count, which_=text, seed_=maybe(whole), tolerance_=number,
-            limit_=count, precision_=text, exclude_=anything, norm_=number, norms_=map_of(number),
+            eigenvalue=number, error=number, index=count, which_=text, tolerance_=number, limit_=count, precision_=text,
         ),
-        "gradient": record(exclude_=anything, precision_=text, norm_=number, norms_=map_of(number)),
-        "between": record(start=anything, end=anything, norm_=number, norms_=map_of(number)),
+        "gradient": record(precision_=text),
+        "between": record(start=anything, end=anything),
         "through": record(
             points=list_of(anything, 1), places=list_of(list_of(coordinate), 1), orthogonal=anything, index=count,
-            norm_=number, norms_=map_of(number),
         ),
-        "moment": record(moment=text, step=anything, norm_=number, norms_=map_of(number)),
-        "given": record(norm_=number, norms_=map_of(number)),
-    }
+        "moment": record(moment=text, step=anything),
+    },
+    record(
+        norm_=number, norms_=map_of(number), index_=count, n_=count, seed_=maybe(whole), exclude_=anything, times_=number
+    ),
 )  # fmt: skip
 
 _buffers = record(

@@ -147,7 +147,7 @@ def mutate(store: Path, dice: random.Random) -> str:
     said = []
     for name in names:
         with contextlib.suppress(
-            OSError, ValueError, KeyError, IndexError, TypeError
+            OSError, ValueError, KeyError, IndexError, TypeError, RecursionError, AttributeError
         ):  # what one way left another cannot change
             said.append(f"{name}: {WAYS[name](store, dice)}")
     return "; ".join(said)

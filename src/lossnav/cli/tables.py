@@ -139,29 +139,50 @@ def summary_words(surface: Any) -> dict[str, str]:
 
 
 def made_words(surface: Any) -> dict[str, str]:
-    """How a surface was made."""
-    objective, chart, engine = (surface.attrs[key] for key in ("objective", "chart", "engine"))
+    """How a surface was made, as far as it says that."""
+    objective, chart, engine = (_Said(surface.attrs.get(key, {})) for key in ("objective", "chart", "engine"))
     axes = ", ".join(f"{dim}: {size}" for dim, size in surface.sizes.items())
+    samples = f", {objective['samples']:,} samples" if objective.get("samples") else ""
     words = {
-        "objective": f"{objective['model']}, {objective['loss']}, {objective['parameters']:,} parameters"
-        + (f", {objective['samples']:,} samples" if objective["samples"] else ""),
-        "fingerprint": objective["fingerprint"],
+        "objective": f"{objective['model']}, {objective['loss']}, {objective['parameters']:,} parameters{samples}",
+        "fingerprint": str(objective["fingerprint"]),
         "chart": f"{chart['kind']} ({axes})",
     }
-    for dim, recipe in zip(chart["dims"], chart["directions"], strict=True):
+    for dim, recipe in zip(chart.get("dims", ()), chart.get("directions", ()), strict=False):
         facts = [f"{key} {recipe[key]}" for key in ("normalize", "distribution", "seed") if key in recipe]
-        words[f"  {dim}"] = ", ".join([recipe["kind"], *facts, f"norm {recipe['norm']:.5g}"])
-    words |= {f"  cosine {pair}": f"{cosine:.2g}" for pair, cosine in chart["cosines"].items()}
-    words["BatchNorm"] = objective["bn"]
+        facts += [f"norm {float(recipe['norm']):.5g}"] if "norm" in recipe else []
+        words[f"  {dim}"] = ", ".join([recipe["kind"], *facts])
+    words |= {f"  cosine {pair}": f"{float(cosine):.2g}" for pair, cosine in chart.get("cosines", {}).items()}
+    words["BatchNorm"] = str(objective["bn"])
     words["computed"] = f"{objective['dtype']} on {objective['device']}, {engine['kind']}, plan: {engine['plan']}"
     if "plan_error" in engine:
-        words["plan error"] = f"{engine['plan_error']:.2g} relative, the largest at {engine['plan_probes']} probes"
+        probes = engine["plan_probes"]
+        words["plan error"] = f"{float(engine['plan_error']):.2g} relative, the largest at {probes} probes"
         if differing := {name: n for name, n in engine.get("plan_differing", {}).items() if n}:
             counts = ", ".join(f"{name} {n:,}" for name, n in differing.items())
             words["  rounding"] = f"decides {counts} of {engine['plan_compared']:,} samples at these"
-        words["planning"] = f"{engine['plan_seconds']:.1f} s"
-    words["created"] = f"{surface.attrs['created']} by lossnav {surface.attrs['lossnav_version']}"
+        words["planning"] = f"{float(engine.get('plan_seconds', 0.0)):.1f} s"
+    made = _Said(surface.attrs)
+    words["created"] = f"{made['created']} by lossnav {made['lossnav_version']}"
     return words
+
+
+class _Unknown(str):
+    """What a surface does not say, in whatever format."""
+
+    def __format__(self, how: str) -> str:
+        return str(self)
+
+
+class _Said(dict[str, Any]):
+    """Attributes; what they lack, or do not know, is unknown."""
+
+    def __missing__(self, key: str) -> Any:
+        return _Unknown("unknown")
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        return self.__missing__(key) if value is None else value
 
 
 def spectrum_words(spectrum: Any) -> dict[str, str]:
