@@ -93,12 +93,17 @@ class Lease:
                 raise _busy(self._place, there)
             number = max([*numbers, least]) + 1
             try:
-                with self._keys.alone(LEASE, wait=False):
-                    taken = self._keys.create(_key(number), group_document(self._record()))
+                with self._keys.alone(LEASE, wait=False):  # a list of names may have been read while they changed
+                    unchanged = _numbers(self._keys) == numbers
+                    taken = unchanged and self._keys.create(_key(number), group_document(self._record()))
             except BlockingIOError:  # somebody is in the middle of a write, though perhaps stopped there
                 if tries >= _LOOKS and there is not None:
                     raise _busy(self._place, there) from None
                 _wait(_MOMENT)
+                continue
+            if taken and _numbers(self._keys)[-1:] != [number]:  # an object store, where nobody is alone
+                with suppress(OSError):
+                    self._keys.remove(f"{LEASE}/{number:08d}")
                 continue
             if taken:
                 for other in numbers:

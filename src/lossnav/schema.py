@@ -160,7 +160,8 @@ _recipe = by_kind(
         "moment": record(moment=text, step=anything),
     },
     record(
-        norm_=number, norms_=map_of(number), index_=count, n_=count, seed_=maybe(whole), exclude_=anything, times_=number
+        norm_=number, norms_=map_of(number), index_=count, n_=count, seed_=maybe(whole), exclude_=anything,
+        times_=number,
     ),
 )  # fmt: skip
 

@@ -249,7 +249,7 @@ class _UnevenError(StoreError, ValueError):
 
 
 def require_coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> None:
-    """Raise where coordinates are not finite, beyond all bounds, or of a grid not increasing."""
+    """Raise where coordinates are not finite, beyond all bounds, or of a grid not increasing; seeds have no order."""
     for dim in dims:
         if dim not in dataset.coords:
             raise NotASurfaceError(f"It has no coordinate {dim!r}. {_ANEW}")
@@ -260,7 +260,7 @@ def require_coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> None:
             or not (np.abs(values.astype(np.float64)) <= LARGEST).all()
         ):
             raise NotASurfaceError(f"Its coordinate {dim!r} has values that are no numbers up to {LARGEST:g}. {_ANEW}")
-        if dataset[dim].dims == (dim,) and not (np.diff(values) > 0).all():
+        if dim != "seed" and dataset[dim].dims == (dim,) and not (np.diff(values) > 0).all():
             raise NotASurfaceError(f"Its coordinate {dim!r} does not increase along its axis. {_ANEW}")
 
 

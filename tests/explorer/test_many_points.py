@@ -21,7 +21,7 @@ def surface_of(count, k=2, seed=0):
     losses[5], status[5] = np.nan, surfaces.FAILED
     accuracy = np.where(status == surfaces.FAILED, np.nan, np.exp(-losses))
     rows = surfaces.Rows(points, status, {"loss": losses, "accuracy": accuracy})
-    attributes = {"chart": {"dims": dims}, "objective": {}, "sampler": {}, "engine": {}, "center": {}}
+    attributes = {"chart": {"dims": dims}, "objective": {}, "sampler": {"kind": "Points"}, "engine": {}, "center": {}}
     return surfaces.assemble_table(dims, None, rows, attributes)
 
 
