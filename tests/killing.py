@@ -18,7 +18,7 @@ SAMPLERS = {
 
 def problem(log=None, seconds=0.0):
     """A valley with a region where it is infinite."""
-    held = [log, seconds]  # in a list: no part of what the objective is known by
+    held = [None, seconds]  # in a list: no part of what the objective is known by
 
     def valley(p):
         x = p["x"]
@@ -30,6 +30,7 @@ def problem(log=None, seconds=0.0):
         return value / 0 if x[0] + x[1] > 1.6 else value
 
     objective = ln.Objective.from_function(valley, {"x": torch.zeros(2, dtype=torch.float64)})
+    held[0] = log  # from here on: an objective is tried as it is made
     e1, e2 = torch.eye(2, dtype=torch.float64)
     return objective, ln.Plane(objective.params, {"x": e1}, {"x": e2})
 

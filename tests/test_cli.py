@@ -28,7 +28,7 @@ calls = []
 
 def bowl(p):
     if "SAY_POINTS" in os.environ:
-        os.write(1, b"point\n")
+        os.write(1, b"point\\n")
     time.sleep(0.05)
     return (p["x"] ** 2).sum()
 
