@@ -58,6 +58,7 @@ def is_part_of(surface, whole):
     return mine.items() <= all_of_them.items()
 
 
+@pytest.mark.slow
 def test_one_flipped_bit_of_a_chunk_is_named_and_resumed(finished, tmp_path):
     sound, sampler, made = finished
     dice = random.Random(1)

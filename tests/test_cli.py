@@ -221,6 +221,7 @@ def test_a_dry_run_counts_seeds_and_control(project, monkeypatch):
     assert "with all the data" in next(line for line in both.stdout.splitlines() if line.startswith("a point"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("after", "words", "samples"), [("40:6", "of all the data", 40), ("10:8", "not corrected", 10)]
 )
@@ -306,6 +307,7 @@ def test_what_is_wrong_is_said_on_stderr_with_its_code(project, monkeypatch, arg
     assert not done.stdout
 
 
+@pytest.mark.slow
 def test_a_plan_by_name_is_used_and_said(trained, tmp_path):
     checkpoint = trained / "model.safetensors"
     run = ("evaluate", "zoo:notebook-digits", "--checkpoint", checkpoint, "--grid", 3)

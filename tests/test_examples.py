@@ -25,6 +25,7 @@ def run(name, *arguments, cwd):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_first_surface(tmp_path):
     said = run("first_surface.py", "9", cwd=tmp_path)
     assert "'lowest'" in said

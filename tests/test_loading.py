@@ -242,6 +242,7 @@ def test_a_pass_that_fails_says_so_each_time():
             listed(reader)
 
 
+@pytest.mark.slow
 def test_the_users_loader_is_as_it_was():
     loader = LOADERS["sampler with a generator"](Rows(), num_workers=1, persistent_workers=True)
     before, state = dict(vars(loader)), loader.sampler.generator.get_state()

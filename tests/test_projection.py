@@ -113,6 +113,7 @@ def stored(run, trained, tmp_path):
     return tmp_path / "run.zarr", surface
 
 
+@pytest.mark.slow
 def test_a_path_lies_beside_its_surface(run, trained, stored):
     objective, plane = trained
     place, surface = stored
@@ -130,6 +131,7 @@ def test_a_path_lies_beside_its_surface(run, trained, stored):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_the_same_call_goes_on(run, trained, stored, monkeypatch):
     objective, plane = trained
     place, _ = stored

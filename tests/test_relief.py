@@ -40,6 +40,7 @@ def test_a_saddle_is_half_of_each():
     assert least <= found.falling <= most  # on the diagonals it is level
 
 
+@pytest.mark.slow
 def test_a_well_beside_the_bowl_is_one_pit_of_its_depth():
     """Along the way between (0, 0) and a well at (0.6, 0) the loss is 0, rises to its top, and falls to 0.2."""
 

@@ -174,6 +174,7 @@ def test_ignored_signals_stay_ignored(stored):
     assert done.returncode == 0 and done.stderr == "" and "loss" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a disk that is always full")
 @pytest.mark.parametrize("arguments", [["info", "run.zarr"], ["info", "run.zarr", "--json"], ["--help"]])
 def test_a_full_disk_behind_stdout_is_said(arguments, stored):

@@ -235,6 +235,7 @@ ln.curvature.on_chart(objective, plane, grid, store=sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_has_kept_its_points(tmp_path):
     store = tmp_path / "run.zarr"
     process = subprocess.run([sys.executable, "-c", KILLED, str(store)], check=False)

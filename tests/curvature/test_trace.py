@@ -58,6 +58,7 @@ def test_a_tolerance_ends_it(matrix):
     assert trace(quadratic(matrix), products=500, tolerance=0.1).products < 500
 
 
+@pytest.mark.slow
 def test_the_trace_of_a_network_and_of_its_blocks():
     model, (x, y) = conv_net(), images()
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH)

@@ -20,7 +20,7 @@ from lossnav.engines.ray import _pickled, _Worker
 from lossnav.specs import load_objective
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 LINE = {"x": torch.tensor([1.0, 0.0])}
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -171,7 +171,7 @@ def test_what_cannot_be_sent_is_said():
 # ---------------------------------------------------------------------- the same values
 
 
-@pytest.mark.parametrize("sampler", ["grid", pytest.param("adaptive", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sampler", ["grid", "adaptive"])
 def test_equal_to_local_bit_for_bit(cluster, digits_objective, sampler):
     objective = digits_objective
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))

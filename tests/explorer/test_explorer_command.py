@@ -53,6 +53,7 @@ def model(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_and_keeps_all(model):
     running = Running("model.py:objective", "--seed", 3, folder=model)
     with Browser(running) as page:
@@ -161,6 +162,7 @@ def test_ctrl_c_ends_it_whatever_runs(tmp_path, runs, number, how):
     assert ln.open(tmp_path / "run.zarr").attrs["sampler"]["kind"] == "Explorer"
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_it_has_lost_nothing_that_was_shown(model):
     running = Running("model.py:objective", "-o", "run.zarr", folder=model)
     shown = []

@@ -30,6 +30,7 @@ def many(tmp_path):
     return ln.save(surface_of(1500), tmp_path / "many.zarr")
 
 
+@pytest.mark.slow
 def test_a_page_has_points_first_and_then_finely_what_lies_between(many):
     surface = ln.open(many)
     fine = surface.lossnav.to_grid(201)

@@ -56,6 +56,7 @@ def test_the_interval_is_honest_of_skewed_rises_too(spectrum):
     assert 0.93 <= np.mean((intervals[:, 0] <= wanted) & (wanted <= intervals[:, 1])) <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("antithetic", [True, False])
 def test_the_interval_is_honest(antithetic):
     matrix = symmetric(SPECTRUM)
@@ -67,6 +68,7 @@ def test_the_interval_is_honest(antithetic):
     assert sum(f.interval[1] - f.interval[0] for f in found) < 50 * wanted  # and says something
 
 
+@pytest.mark.slow
 def test_the_noise_that_is_borne():
     matrix = symmetric(SPECTRUM)
     bowl = quadratic(matrix, CENTER, 0.1 * torch.ones(40), floor=2.0)

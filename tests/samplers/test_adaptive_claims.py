@@ -92,6 +92,7 @@ def test_steep_steps_on_a_line():
     assert false <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [0.3, 0.5, 0.7])
 def test_cusps_on_a_line(power):
     random, false = np.random.default_rng(17), 0
