@@ -9,6 +9,7 @@ import enum
 import functools
 import os
 import pathlib
+import pickle
 import re
 import types
 import zipfile
@@ -140,7 +141,7 @@ def typed(message, path, part=None):
         exec(allow[1], {})
         losses.append(loss(path))
         torch.serialization.clear_safe_globals()
-    if save := re.search(r"(torch\.save\(.*, 'weights\.pt'\))\.$", message):
+    if save := re.search(r"((?:import pickle; )?torch\.save\(.*, 'weights\.pt'\))\.$", message):
         exec(save[1], {"torch": torch})
         losses.append(loss("weights.pt"))
     if read := re.search(r"objective\.at\((.*)\)\.$", message):
@@ -209,6 +210,48 @@ def test_files_of_another_system_or_numpy(thing, old, new, tmp_path, monkeypatch
     (allow,) = re.findall(r"allow what it holds: (.*?\]\));", str(caught.value))
     exec(allow, {})
     assert loss_at(path) == pytest.approx(truth(network()), rel=1e-6)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("thing", [None, "Namespace", "np.float64", "dataclass"])
+def test_what_pickle_alone_wrote(protocol, thing, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("raw.pkl", "raw.pt", "raw"):
+        state = network().state_dict()
+        content = state if thing is None else {"model": state, "thing": OBJECTS[thing]()}
+        pathlib.Path(name).write_bytes(pickle.dumps(content, protocol=protocol))
+        with pytest.raises(errors.UnsafeCheckpointError, match="nothing was executed") as caught:
+            loss_at(name)
+        assert typed(str(caught.value), name) == pytest.approx([truth(network())], rel=1e-6), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "write", [torch.save, lambda content, path: pathlib.Path(path).write_bytes(pickle.dumps(content))]
+)
+@pytest.mark.parametrize("where", ["alone", "under model", "beside a word", "under a name of its own"])
+def test_arrays_by_names(where, write, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arrays = {name: tensor.numpy() for name, tensor in network().state_dict().items()}
+    write(
+        {
+            "alone": arrays,
+            "under model": {"model": arrays, "epoch": 3},
+            "beside a word": {**arrays, "word": "a"},
+            "under a name of its own": {"epoch": 1, "w": arrays},
+        }[where],
+        "a.pt",
+    )
+    with pytest.raises(errors.UnsafeCheckpointError, match="make tensors of its arrays") as caught:
+        loss_at("a.pt")
+    assert typed(str(caught.value), "a.pt") == pytest.approx([truth(network())], rel=1e-6), str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"I1\n.", b"words of a readme", b"(lp0\n.", b"\x80\x04N."])
+def test_other_files_are_no_pickled_weights(content, tmp_path):
+    (tmp_path / "a.pkl").write_bytes(content)
+    with pytest.raises(errors.CheckpointError) as caught:
+        loss_at(tmp_path / "a.pkl")
+    assert "save its weights once" not in str(caught.value)
 
 
 @pytest.mark.parametrize("options", [{"pickle_protocol": 4}, {"_use_new_zipfile_serialization": False}])

@@ -13,7 +13,7 @@ import pickletools
 import re
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _TORCH_READS = re.compile(  # by itself
     r"collections\.(OrderedDict|Counter)|_codecs\.encode|builtins\.(bytearray|set|complex)"
 )
 _TENSOR = re.compile(r"torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter)")
+_ARRAY = re.compile(r"numpy\._?core\.multiarray\._reconstruct")
 _VALUES = re.compile(  # that hold values and do nothing, and that torch makes once they are allowed
     r"argparse\.Namespace|types\.SimpleNamespace|builtins\.(frozenset|range|slice)|"
     r"datetime\.(datetime|date|time|timedelta|timezone)|pathlib\.(_local\.)?Pure(Posix|Windows)?Path|"
@@ -179,15 +180,22 @@ def refusal(source: Path, error: Exception) -> str:
             f"{source} is {why} that torch does not read from an untrusted file ({_first_line(error)}); it was refused "
             f"and nothing was executed. Where you trust the file, {line}."
         )
+    line = _line(source, inside)
+    if line and _is_bare(source) and not any(_is_harmful(kind) for kind in kinds):
+        return (
+            f"{source} is a pickle that torch.save did not write, so it is not read from an untrusted file; it was "
+            f"refused and nothing was executed. Where you trust the file, {line}."
+        )
     what = f"holds {', '.join(kinds[:5])}{', …' if len(kinds) > 5 else ''} beside tensors" if kinds else "is a pickle"
     refused = f"{source} {what}, which could run code when opened; it was refused and nothing was executed. "
     if inside.content is None or any(_is_harmful(kind) for kind in kinds):
         return refused + f"Do not open it unless you know who made it; {again}"
     trusting = "Where you trust the file, "
     where = "in the program that defines them, " if any(kind.startswith("__main__.") for kind in kinds) else ""
-    line = _line(source, inside)
     if _model_in(inside.content) is not None:
         return refused + f"It seems to hold a whole model that was pickled. {trusting}{where}{line}."
+    if _holds_arrays_alone(inside.content):
+        return refused + f"It holds arrays of NumPy and no tensors. {trusting}{line}."
     allowed = _allowing(inside)
     if allowed and line:
         return refused + f"{trusting}allow what it holds: {allowed}; or {line}."
@@ -268,6 +276,14 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, _Inert) and _TENSOR.fullmatch(value.path) is not None
 
 
+def _is_array(value: Any) -> bool:
+    """Whether it is an array of NumPy, of one dimension or more."""
+    return isinstance(value, _Inert) and _ARRAY.fullmatch(value.path) is not None
+
+
+IsLeaf = Callable[[Any], bool]
+
+
 def _is_bare(source: Path) -> bool:
     """Whether pickle alone wrote a file: torch's older format begins with a number of its own."""
     with source.open("rb") as file:
@@ -314,6 +330,15 @@ def _line(source: Path, inside: Inside) -> str:
         loaded, imports = f"pickle.load(open({str(source)!r}, 'rb'))", "import pickle; "
     if (place := _model_in(inside.content)) is not None:
         return f"save its weights once: {imports}torch.save({loaded}{place}.state_dict(), 'weights.pt')"
+    if _holds_arrays_alone(inside.content):
+        place, level = _state_in(inside.content, _is_array)
+        arrays = (
+            ""
+            if all(map(_is_array, level.values()))
+            else f" if name in {[name for name, value in level.items() if _is_array(value)]}"
+        )
+        made = f"{{name: torch.as_tensor(value) for name, value in {loaded}{place}.items(){arrays}}}"
+        return f"make tensors of its arrays once: {imports}torch.save({made}, 'weights.pt')"
     if not _count(inside.content):
         return ""
     place, level = _state_in(inside.content)
@@ -329,11 +354,11 @@ def _line(source: Path, inside: Inside) -> str:
     return f"save its weights once: {imports}torch.save({kept}, 'weights.pt')"
 
 
-def _state_in(content: Any) -> tuple[str, Mapping[Any, Any]]:
+def _state_in(content: Any, is_leaf: IsLeaf = _is_tensor) -> tuple[str, Mapping[Any, Any]]:
     """The level with the state dict, or the several, that a file holds; and where it lies as Python."""
     place, level = "", _entries(content)
-    while not any(map(_is_tensor, level.values())):
-        inner = [name for name, value in level.items() if _count(value)]
+    while not any(map(is_leaf, level.values())):
+        inner = [name for name, value in level.items() if _count(value, is_leaf)]
         usual = [name for name in inner if _is_usual(name)]
         if len(usual) != 1 and len(inner) != 1:
             break
@@ -342,18 +367,23 @@ def _state_in(content: Any) -> tuple[str, Mapping[Any, Any]]:
     return place, level
 
 
+def _holds_arrays_alone(content: Any) -> bool:
+    """Whether one level of it is arrays by names, and tensors are nowhere."""
+    return not _count(content) and any(map(_is_array, _state_in(content, _is_array)[1].values()))
+
+
 def _entries(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else getattr(value, "entries", {})
 
 
-def _count(value: Any, deep: int = 0) -> int:
-    """How many tensors lie below, but for the state of an optimiser."""
-    if _is_tensor(value):
+def _count(value: Any, is_leaf: IsLeaf = _is_tensor, deep: int = 0) -> int:
+    """How many tensors, or other leaves, lie below, but for the state of an optimiser."""
+    if is_leaf(value):
         return 1
     inner = _entries(value)
     if deep > _DEEPEST or ("param_groups" in inner and "state" in inner):
         return 0
-    return sum(_count(part, deep + 1) for name, part in inner.items() if not is_training_state(str(name)))
+    return sum(_count(part, is_leaf, deep + 1) for name, part in inner.items() if not is_training_state(str(name)))
 
 
 def _first_line(error: Exception) -> str:

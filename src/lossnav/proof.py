@@ -251,11 +251,12 @@ def _require_no_state_outside(
         outside.restore()
     if found is None or _agree(case, *found):
         return
+    keeper = "the model" if name is None else "an object with __call__"  # which a bare function is not
     raise ObjectiveError(
         f"{name or type(case.model).__name__} keeps state outside of itself, in {changed[0].title}: at the same "
         f"weights its {what} on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
-        "evaluated. What one point leaves there the next one would find. Keep it in an attribute of the model, which "
-        "every point begins with as it is now, or compute it anew in each call."
+        f"evaluated. What one point leaves there the next one would find. Keep it in an attribute of {keeper}, "
+        "which every point begins with as it is now, or compute it anew in each call."
     )
 
 

@@ -109,6 +109,22 @@ def test_nor_of_a_network(activation, trained):
             assert value == of_kind[1.0, 0.0], key
 
 
+@pytest.mark.parametrize("seed", [0, 5])
+@pytest.mark.parametrize("b", [0.0, 100.0, -1000.0])
+def test_what_digits_hide_beside_a_constant_is_no_kink(seed, b):
+    """A smooth network in single precision, with a weak negative curvature out of the picture's directions."""
+    x, y = (part.float() if part.is_floating_point() else part for part in clusters(300))
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    train(Shifted(net, 1.0, 0.0), (x, y), 60)
+    objective = ln.Objective(Shifted(net, 1.0, b).eval(), None, (x, y), reduction="none", batch_size=100)
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=seed))
+    surface = ln.evaluate(objective, plane, ln.Grid(alpha=(-0.5, 0.5, 9), beta=(-0.5, 0.5, 9)), progress=False)
+    saddle = ln.report(surface, objective=objective, probes=4, limit=200, progress=False)["saddle"]
+    assert saddle.values["lambda_min"] < 0 and saddle.level != "ok"
+    assert "has a kink" not in saddle.said, saddle.said
+
+
 @pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")
 @pytest.mark.parametrize("b", [0.0, 50.0, -3.0])
 def test_a_loss_of_its_batch_is_seen_under_any_constant(b):

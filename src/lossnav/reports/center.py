@@ -394,7 +394,8 @@ def _finer(known: Mapping[str, Any], found: Fit) -> str:
     if off <= thresholds.SURE * found.error + thresholds.OTHERWISE * size:
         return ""
     curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys(values[[0, -1]].tolist()))
-    return f" At the very centre its Hessian has {curves}: the loss has a kink there, or ripples between the points."
+    how = "otherwise than between the points: more narrowly than they lie, with a kink, or with ripples"
+    return f" At the very centre its Hessian has {curves}: it bends there {how}."
 
 
 def _seems(low: float, high: float, error: float, what: str, where: str) -> tuple[bool | None, str]:
