@@ -1,6 +1,8 @@
 """Weights of the same names and shapes may belong to another function: a line does not lead there in silence."""
 
 import copy
+import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -77,3 +79,64 @@ def test_at_the_end_of_the_line_lies_the_other_network():
     inputs, targets = data()
     truth = nn.functional.cross_entropy(other(inputs), targets).item()
     assert objective.evaluate(line((1.0,)))["loss"] == pytest.approx(truth, rel=1e-5)
+
+
+def drawn(objective, chart):
+    return ln.evaluate(objective, chart, ln.Grid(**dict.fromkeys(chart.dims, (0, 1, 2))), progress=False)
+
+
+CHARTS = {
+    "line of modules": lambda a, b, c: ln.Line(a, ln.directions.between(a, b)),
+    "to the other": lambda a, b, c: ln.Line(c, ln.directions.between(c, b)),
+    "plane of modules": lambda a, b, c: ln.Plane(a, *ln.directions.through(a, c, b)),
+}
+
+
+@pytest.mark.parametrize("how", [{"activation": nn.Tanh()}, {"eps": 0.5}, {"scale": 2.0}])
+@pytest.mark.parametrize("chart", CHARTS)
+def test_modules_alone_are_held_to_the_objective_that_meets_them(chart, how):
+    """Nothing says which function is meant until then."""
+    a, b, c = net(0), net(1), net(2)
+    objective = ln.Objective(net(5), "cross_entropy", data())
+    drawn(objective, CHARTS[chart](a, b, c))
+    other = net(1, **how)
+    led_there = CHARTS[chart](a, other, c)
+    with pytest.raises(StructureMismatchError, match="another function than"):
+        drawn(objective, led_there)
+    assert other.scale  # it was kept until here
+
+
+def test_what_is_held_to_it_can_be_sent():
+    line = ln.Line(net(0), ln.directions.between(net(0), net(1)))
+    sent = pickle.loads(pickle.dumps(line))
+    assert torch.equal(sent((1.0,))["last.weight"], line((1.0,))["last.weight"])
+
+
+class Wrapper(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+WRAPPERS = {
+    "DataParallel": nn.DataParallel,
+    "AveragedModel": torch.optim.swa_utils.AveragedModel,
+    "one's own": Wrapper,
+    "compile": torch.compile,
+    "double": lambda model: model.double(),
+    "bfloat16": lambda model: model.bfloat16(),
+}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_wrapped_or_in_other_numbers_it_is_the_same_function_or_not(wrapper, alone):
+    wrap, objective = WRAPPERS[wrapper], ln.Objective(net(), "cross_entropy", data())
+    start = wrap(net(3)) if alone else objective
+    for how, fails in (({}, False), ({"activation": nn.Tanh()}, True), ({"scale": 3.0}, True)):
+        end = wrap(net(1, **how))
+        with pytest.raises(StructureMismatchError, match="another function than") if fails else nullcontext():
+            drawn(objective, ln.Line(net(3) if alone else objective, ln.directions.between(start, end)))

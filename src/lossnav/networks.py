@@ -8,6 +8,7 @@ end.
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -26,6 +27,31 @@ from lossnav.params import Checkpoint, Params
 from lossnav.values import peculiarity, resolved
 
 End = Objective | nn.Module | str | os.PathLike[str] | Mapping[str, Tensor]
+
+
+class Code:
+    """The module that weights are of, as long as the user keeps it; another process does not know it."""
+
+    def __init__(self, module: nn.Module | None = None) -> None:
+        self._module = None if module is None else weakref.ref(module)
+        self._held_to: weakref.ref[Objective] | None = None
+
+    def __reduce__(self) -> tuple[type[Code], tuple[()]]:
+        return Code, ()
+
+    def require_same_function(self, objective: Objective) -> None:
+        """Hold the module to the network of an objective, once (see `Objective.require_same_function`).
+
+        Raises
+        ------
+        StructureMismatchError
+            If it is another function.
+        """
+        module = None if self._module is None else self._module()
+        if module is None or (self._held_to is not None and self._held_to() is objective):
+            return
+        objective.require_same_function(module)
+        self._held_to = weakref.ref(objective)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +77,8 @@ class Network:
         Of its file; empty where it is in none.
     extra : mapping of str to object
         The extra state of its modules, as far as it is known.
+    code : Code
+        Of a module.
     """
 
     params: Params
@@ -62,6 +90,7 @@ class Network:
     in_file: bool = False
     path: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    code: Code = field(default_factory=Code)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -171,7 +200,7 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
     if isinstance(end, nn.Module):
         parts = checkpoints.anatomy_of(end)
         buffers = algebra.copy(parts.buffers)  # training goes on with the module's own
-        return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra)
+        return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra, code=Code(end))
     if isinstance(end, str | os.PathLike):
         source = f"The checkpoint {os.fspath(end)}"
         path = os.fspath(end) if is_url(end) else os.path.abspath(os.path.expanduser(end))
@@ -219,9 +248,11 @@ def together(*ends: End | Network) -> list[Network]:
     if anatomy is None:
         return [networks[0], *(network.named_as(networks[0]) for network in networks[1:])]
     first = next((end for end in ends if isinstance(end, Objective)), None)
-    for end in ends:
-        if first is not None and end is not first and isinstance(end, Objective | nn.Module):
-            first.require_same_function(end)
+    if first is not None:
+        for end, network in zip(ends, networks, strict=True):
+            network.code.require_same_function(first)
+            if end is not first and isinstance(end, Objective):
+                first.require_same_function(end)
     found = []
     for network in networks:
         sorted_ = network if network.decides else network.sorted_by(anatomy)

@@ -861,9 +861,8 @@ class Objective:
             part = few_of(self.batches.peek())
         params, model = self.params | self._held, other._pass if isinstance(other, Objective) else other
         if isinstance(model, nn.Module):
-            own = {name: parameter.dtype for name, parameter in model.named_parameters()}
-            if any(own.get(name, tensor.dtype) != tensor.dtype for name, tensor in params.items()):
-                return  # it computes in other numbers
+            if (model := _of_same_names(model, params)) is None:
+                return
             passes = make_passes(model, self._step, self.bn, self.device, self.mode == "train")
         elif model is self._pass or isinstance(model, FunctionPasses) or other.device != self.device:
             return
@@ -1209,6 +1208,21 @@ class Objective:
             except Exception:  # parts of a batch may be none: a model that takes batches of one size
                 return []
         return []
+
+
+def _of_same_names(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
+    """What of a module has parameters of these names and dtypes; None where nothing has.
+
+    Wrappers put names before those of what they wrap. A module that computes in other numbers is copied.
+    """
+    for part in module.modules():
+        own = dict(part.named_parameters(remove_duplicate=False))
+        if all(name in own and own[name].shape == tensor.shape for name, tensor in params.items()):
+            if all(own[name].dtype == tensor.dtype for name, tensor in params.items()):
+                return part
+            dtypes = {tensor.dtype for tensor in params.values()}
+            return copy.deepcopy(part).to(dtypes.pop()) if len(dtypes) == 1 else None
+    return None
 
 
 def _measure(

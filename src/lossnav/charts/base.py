@@ -172,7 +172,7 @@ class Chart(ABC):
         ------
         StructureMismatchError, CheckpointMismatchError
             If a checkpoint does not fit the model, lacks buffers that it has, or differs in parameters that the
-            objective holds still; the second of a file.
+            objective holds still, or a module is another function with the same weights; the second of a file.
         """
         chart, anatomy = self, objective.anatomy
         points = [point for direction in self.directions for point in points_of(direction)]
@@ -183,6 +183,7 @@ class Chart(ABC):
             points = [point for direction in chart.directions for point in points_of(direction)]
         for network in (chart._network, *points):
             network.require_held(anatomy)
+            network.code.require_same_function(objective)
         for point in points:
             point.require_buffers(anatomy)
         files = {network.fingerprint: network.path for network in (chart._network, *points) if network.path}
