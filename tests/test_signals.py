@@ -51,7 +51,6 @@ def assert_stopped(done, number):
 MODULES = (
     "lossnav.cli.command",
     "typer",
-    "rich",
     "lossnav.errors",
     "numpy",
     "xarray",

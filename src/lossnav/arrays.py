@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from lossnav.keys import DIGEST, DOCUMENT, Keys, digest_of, document
+from lossnav.keys import DIGEST, DOCUMENT, Keys, digest_of, document, keys_of
 
 WRITTEN = "written"  # an attribute: of an array true, of a group its arrays; what of them is missing was lost
 
@@ -99,12 +99,26 @@ def is_like(array: zarr.Array[Any], values: NDArray[Any]) -> bool:
 # ---------------------------------------------------------------------- documents
 
 
-def seal(node: zarr.Array[Any] | zarr.Group, attributes: Mapping[str, Any]) -> None:
-    """Put the attributes of an array or a group, with a digest of them and of all else that its document says."""
+def _said_of(node: zarr.Array[Any] | zarr.Group) -> dict[str, Any]:
+    """What the document of an array or a group says."""
     from zarr.core.buffer import default_buffer_prototype
 
-    buffers = node.metadata.to_buffer_dict(default_buffer_prototype())
-    said = json.loads(buffers["zarr.json"].to_bytes())
+    said: dict[str, Any] = json.loads(node.metadata.to_buffer_dict(default_buffer_prototype())[DOCUMENT].to_bytes())
+    return said
+
+
+def resized(array: zarr.Array[Any], shape: Sequence[int]) -> zarr.Array[Any]:
+    """The array with another shape: its document and the digest in it change in one step; no chunk is removed."""
+    said = _said_of(array)
+    said["shape"] = list(shape)
+    said["attributes"][DIGEST] = digest_of(said)
+    keys_of(array.store_path, writing=True).write(DOCUMENT, json.dumps(said, indent=2).encode())
+    return zarr.open_array(array.store_path, mode="r+")
+
+
+def seal(node: zarr.Array[Any] | zarr.Group, attributes: Mapping[str, Any]) -> None:
+    """Put the attributes of an array or a group, with a digest of them and of all else that its document says."""
+    said = _said_of(node)
     said["attributes"] = json.loads(json.dumps({key: value for key, value in attributes.items() if key != DIGEST}))
     if dict(node.attrs) != (new := said["attributes"] | {DIGEST: digest_of(said)}):
         node.attrs.put(new)

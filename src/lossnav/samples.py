@@ -15,7 +15,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from lossnav.arrays import CODECS, seal
+from lossnav.arrays import CODECS, resized, seal
 
 LOSS, WEIGHT, DIM = "sample_loss", "sample_weight", "sample"  # variables of a surface, and their dim
 VARIABLES = (LOSS, WEIGHT)
@@ -126,8 +126,7 @@ class SampleStore:
         self.flush()
         array = self._root.get(LOSS)
         if isinstance(array, zarr.Array) and self._shape is None and array.shape[0] != rows:
-            array.resize((rows, *array.shape[1:]))
-            seal(array, dict(array.attrs))
+            resized(array, (rows, *array.shape[1:]))
 
     def _block(
         self, array: zarr.Array[Any], at: tuple[slice, ...], places: Sequence[tuple[int, ...]]
@@ -160,8 +159,7 @@ class SampleStore:
             )
             seal(array, {})
         if self._shape is None and array.shape[0] < self._rows:
-            array.resize((self._rows, *array.shape[1:]))
-            seal(array, dict(array.attrs))
+            return resized(array, (self._rows, *array.shape[1:]))
         return array
 
     def _write_weights(self, n: int) -> None:

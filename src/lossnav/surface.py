@@ -932,7 +932,8 @@ def _axes_of(root: Any, documents: Documents) -> dict[str, NDArray[np.float64]] 
             if said.get("dimension_names") != [dim]:
                 return None
             values, lost = arrays.read(array_of(root, dim))
-            axes[dim] = _axis_again(header, dim, len(values)) if lost else np.asarray(values, np.float64)
+            known = not lost and np.isfinite(values).all()  # killed while it was begun, an axis is not yet written
+            axes[dim] = np.asarray(values, np.float64) if known else _axis_again(header, dim, len(values))
         elif len(ends := header.get("sampler", {}).get("axes", {}).get(dim, ())) == 3:  # it was being replaced
             axes[dim] = _axis_again(header, dim, int(ends[2]))
         else:
