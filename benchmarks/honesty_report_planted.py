@@ -437,6 +437,9 @@ def _noise_in_eval_mode(random: Random) -> tuple[Any, Truth]:
 class _Whitened(nn.Module):
     """A normaliser with statistics of its own names."""
 
+    location: Tensor
+    spread: Tensor
+
     def __init__(self, data: Tensor) -> None:
         super().__init__()
         self.register_buffer("location", data.mean(0))

@@ -136,6 +136,7 @@ def test_a_plane_and_a_volume_through_checkpoints(project, net):
     assert ln.open(project / "volume.zarr").sizes == {"alpha": 3, "beta": 3, "gamma": 3}
 
 
+@pytest.mark.slow
 def test_a_line_is_gone_on_with_from_its_store_alone(project, net):
     command = ("evaluate", "net.py:slow", "--checkpoint", "a.pt", "--to", "b.pt", "--grid", 21, "--plan", "plain")
     done = lossnav_process(*command, cwd=project, STOP_AFTER="12")
@@ -222,6 +223,7 @@ def test_a_volume_of_random_directions(project):
     assert json.loads(dry.stdout)["points"] == 21**3
 
 
+@pytest.mark.slow
 def test_the_plane_of_a_training_run_and_the_run_on_it(project, net):
     model = net.network(1).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

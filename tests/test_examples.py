@@ -124,6 +124,7 @@ def test_the_readmes_script_runs(tmp_path, monkeypatch):
     assert ln.open("run.zarr").sizes == {"alpha": 5, "beta": 5}
 
 
+@pytest.mark.slow
 def test_the_tutorials_script_runs(tmp_path, monkeypatch):
     script = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "first-surface.md").read_text(), re.S)
     monkeypatch.chdir(tmp_path)

@@ -219,6 +219,7 @@ def test_passes_that_overlap_have_workers_of_their_own(tmp_path):
     assert Started(tmp_path).count == 2
 
 
+@pytest.mark.slow
 def test_a_pass_that_is_left_early_is_begun_anew(tmp_path):
     reader = without_restarts(DataLoader(Rows(), batch_size=4, num_workers=2, worker_init_fn=Started(tmp_path)))
     for _ in range(3):
@@ -254,6 +255,7 @@ def test_the_users_loader_is_as_it_was():
     assert loader.dataset.own.bit_generator.state == own and loader.dataset.calls == 0
 
 
+@pytest.mark.slow
 def test_a_reader_can_be_sent_to_another_process():
     reader = without_restarts(DataLoader(Rows(), batch_size=4, num_workers=1))
     listed(reader)

@@ -23,6 +23,7 @@ def problem():
     return objective, values.numpy(), vectors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bn", ["recompute", "batch"])
 def test_batch_norm_in_the_other_policies(bn):
     model, (x, y) = conv_net(), images()

@@ -60,6 +60,7 @@ def test_every_number_equals_the_dense_hessians(bn):
     assert np.allclose(found.loss, surface.loss, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_a_curvature_dataset_is(tmp_path):
     objective, plane, _ = make()
     store = tmp_path / "run.zarr"
@@ -114,6 +115,7 @@ def test_points_are_taken_neighbour_after_neighbour():
         assert Snake(grid).describe() == grid.describe()
 
 
+@pytest.mark.slow
 def test_a_warm_start_costs_no_products():
     objective, line, _ = make(chart=ln.Line, n=1)
     found = ln.curvature.on_chart(objective, line, ln.Grid(alpha=(0, 0.05, 6)))

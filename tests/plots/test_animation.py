@@ -149,6 +149,7 @@ def test_a_film_that_was_stopped_leaves_nothing(dish, path, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="no ffmpeg: apt-get install ffmpeg")
 def test_mp4(dish, path, tmp_path, monkeypatch):
     monkeypatch.setitem(animation._DPI, ".mp4", 61)  # 305 x 317: sizes that are not even
