@@ -861,9 +861,9 @@ class Objective:
             part = few_of(self.batches.peek())
         params, model = self.params | self._held, other._pass if isinstance(other, Objective) else other
         if isinstance(model, nn.Module):
-            if (same := _of_same_names(model, params)) is None:
+            if (alike := _of_same_names(model, params)) is None:
                 return
-            passes = make_passes(same, self._step, self.bn, self.device, self.mode == "train")
+            passes = make_passes(alike, self._step, self.bn, self.device, self.mode == "train")
         elif model is self._pass or isinstance(model, FunctionPasses) or other.device != self.device:
             return
         else:
