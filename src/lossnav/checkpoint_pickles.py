@@ -173,14 +173,13 @@ def refusal(source: Path, error: Exception) -> str:
     inside = look_into(source)
     kinds = inside.kinds or re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
     again = "save the weights alone: model.state_dict(), best as .safetensors."
+    line = _line(source, inside)
     if not kinds and inside.content is not None:
         why = f"a pickle of protocol {inside.protocol}" if inside.protocol != _OLD_PROTOCOL else "a pickle of a kind"
-        line = _line(source, inside) or "save the weights alone: model.state_dict(), best as .safetensors"
         return (
             f"{source} is {why} that torch does not read from an untrusted file ({_first_line(error)}); it was refused "
-            f"and nothing was executed. Where you trust the file, {line}."
+            f"and nothing was executed. Where you trust the file, {line or again.rstrip('.')}."
         )
-    line = _line(source, inside)
     if line and _is_bare(source) and not any(_is_harmful(kind) for kind in kinds):
         return (
             f"{source} is a pickle that torch.save did not write, so it is not read from an untrusted file; it was "

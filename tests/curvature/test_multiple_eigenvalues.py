@@ -163,3 +163,17 @@ def test_ctrl_c_while_looking_for_more_keeps_what_is_known():
     assert pairs.products == 6
     assert not pairs.converged
     assert (np.abs(pairs.values - [-3, -3, 5, 5]) <= pairs.errors).all()
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_products_are_counted_across_restarts_up_to_one_that_is_not_finite(monkeypatch, k):
+    monkeypatch.setattr(module, "_MEMORY", 0)
+    values, calls = torch.linspace(1.0, 2.0, 400, dtype=torch.float64), []
+
+    def product(vector):
+        calls.append(1)
+        return values * vector if len(calls) < 40 else vector / 0
+
+    start = torch.randn(400, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = lanczos(product, start, smallest=k, largest=k, tolerance=1e-14, limit=300)
+    assert found.products == len(calls) == 40 and np.isnan(found.values).all()

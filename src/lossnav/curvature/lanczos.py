@@ -133,7 +133,7 @@ def lanczos(
     space = _Krylov(basis, fresh, _least(wanted, d, chance), smallest, largest)
     converged = space.grow(product, start, None, sure, limit, stop)
     if not space.finite:
-        return _nothing(smallest + largest, basis, space.n)
+        return _nothing(smallest + largest, basis, space.products)
     ends, products, radius = sought(space), space.products, space.radius
     values, errors = space.values[ends], space.errors
     if space.n == d or alone or space.n < smallest + largest:
@@ -158,9 +158,7 @@ def lanczos(
         low, high = (max([side.count for side in looking if side.sign == sign], default=0) for sign in (-1, 1))
         beside = d - len(known.values)
         space = _Krylov(basis[: min(rows, beside)], fresh, _least(len(looking), beside), low, high)
-
         settled = _all_settled(looking, known, goal_of, radius)
-
         begun = torch.randn(d, dtype=torch.float64, generator=fresh).to(start.device)
         space.grow(product, begun, known, settled, limit - products, stop)
         products += space.products
