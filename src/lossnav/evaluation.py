@@ -577,8 +577,9 @@ class _Run:
             store.require_same_plan(self.attributes())
             if store.earlier is not None:
                 self._know(store.earlier, stored=True)
-                self.created = {"created": store.earlier.attrs["created"]}
-                self._before = {key: store.earlier.attrs[key] for key in ("engine", "seconds", "points_per_second")}
+                said = store.earlier.attrs
+                self.created = {key: said[key] for key in ("created",) if key in said}
+                self._before = {key: said[key] for key in ("engine", "seconds", "points_per_second") if key in said}
 
     def _require_same(self, earlier: xr.Dataset) -> None:
         """Refuse a surface whose points are not measurements of this objective on this chart."""
@@ -622,6 +623,8 @@ class _Run:
                 self.plain, probe_points(self.sampler, self.plain.objective.seed), self.sampler.total
             )
             self._before = {}
+            if self.store is not None:  # before the points that it computes: else who is killed leaves them without
+                self.store.describe({"engine": surfaces.jsonable(self.engine.describe())})
         return self.function
 
     def steps(self, bar: Progress) -> Iterator[bool]:

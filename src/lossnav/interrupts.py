@@ -35,7 +35,7 @@ class StopRequests:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise _interrupt(number)
         self.signal = number
 
     def __exit__(
@@ -79,9 +79,7 @@ class EndAtOnce:
         self._signal = number
         if self._over or _imports(frame):
             self._end()
-        interrupt = KeyboardInterrupt()
-        interrupt.signal = number  # type: ignore[attr-defined]
-        raise interrupt
+        raise _interrupt(number)
 
     def _end(self) -> None:
         if not self._over:
@@ -94,6 +92,13 @@ class EndAtOnce:
         self._over = True
         if self._signal and not (isinstance(error, SystemExit) and error.code in (0, 128 + self._signal)):
             raise SystemExit(128 + self._signal) from None  # what became of the interrupt on its way here
+
+
+def _interrupt(number: int) -> KeyboardInterrupt:
+    """What a signal raises; it says which, for the exit code."""
+    interrupt = KeyboardInterrupt()
+    interrupt.signal = number  # type: ignore[attr-defined]
+    return interrupt
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

@@ -239,7 +239,19 @@ _outcome_of_a_run: dict[str, Kind] = {
     "seconds_": number, "points_per_second_": number,
 }  # fmt: skip
 
-_ensemble = record(seeds=list_of(count, 1), charts=list_of(_chart, 1), each=list_of(record(**_outcome_of_a_run), 1))
+_of_seeds = record(seeds=list_of(count, 1), charts=list_of(_chart, 1), each=list_of(record(**_outcome_of_a_run), 1))
+
+
+def _ensemble(value: Any, where: str) -> None:
+    """Seeds, each once, with a chart and an outcome each."""
+    _of_seeds(value, where)
+    seeds = value["seeds"]
+    for key in ("charts", "each"):
+        if len(value[key]) != len(seeds):
+            raise WrongError(f"{where}.{key}", f"one for each of {len(seeds)} seeds", len(value[key]))
+    if len(set(seeds)) < len(seeds):
+        raise WrongError(f"{where}.seeds", "seeds of which each is there once", seeds)
+
 
 _curvature = record(
     parameters_=maybe(count), excluded_=maybe(_texts), method_=maybe(text), seed_=maybe(whole),

@@ -152,6 +152,11 @@ class Store:
             before = None if self._samples is None else self._samples.flush
             self._journal = Journal(self._root, self._lease.number, before, self._lease.writing)
 
+    def describe(self, attributes: Mapping[str, Any]) -> None:
+        """Say of the run what is known only now."""
+        with self._telling(), self._lease.writing():
+            arrays.seal(self._root, {**self._root.attrs, **attributes})
+
     def _clear(self, attributes: Mapping[str, Any]) -> None:
         """Remove what is there, but for the lease, and put a group there with such attributes."""
         keys = keys_of(self.place, writing=True)

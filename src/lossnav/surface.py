@@ -287,6 +287,12 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     every = dataset.data_vars.items()
     if any(variable.dims not in allowed.get(str(name), (dims, (*dims, *_MATRIX))) for name, variable in every):
         raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
+    if "seed" in dims:
+        seeds = dataset.attrs.get("ensemble", {}).get("seeds", ())
+        if "seed" not in dataset.coords or not {*dataset["seed"].values.tolist()} <= {*seeds}:
+            raise NotASurfaceError(
+                "The seeds of this surface are not those that its attributes name. It was damaged; evaluate it anew."
+            )
     return dataset
 
 

@@ -1,25 +1,20 @@
 """Damaged and hostile stores: one clear error and exit code 1, before anything is allocated; no traceback, no hang."""
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
+from benchmarks import chaos_mutations
 from typer.testing import CliRunner
 
 import lossnav as ln
 import two_writers
 from lossnav import errors, keys
 from lossnav.cli import app
-
-sys.path.insert(0, str(Path(__file__).parent))
-import mutated_stores
 
 
 @pytest.fixture(scope="module")
@@ -144,25 +139,9 @@ def test_long_names_of_stores(sound, tmp_path):
         ln.open(tmp_path / ("x" * 300 + ".zarr"))
 
 
-@pytest.mark.slow
-def test_mutated_stores(tmp_path):
-    """A bounded part of `python -m benchmarks.chaos`, in a process of its own with a bound on its memory."""
-    mutated_stores.make_stores(tmp_path / "sound")
-    root = Path(ln.__file__).parent.parent
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    done = subprocess.run(
-        [sys.executable, mutated_stores.__file__, str(tmp_path), "1000", "1012"],
-        capture_output=True, text=True, env=environment, check=False,
-    )  # fmt: skip
-    records = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(records) == 12, done.stderr[-2000:]
-    faults = [(r["seed"], r["mutation"], v) for r in records for v in r["visits"] if v["outcome"] not in ("refused",)]
-    assert not faults, faults[0]
-
-
 def test_mutations_are_drawn_by_their_seed(sound, tmp_path):
     said = []
     for i in range(2):
         copy = Path(shutil.copytree(sound, tmp_path / f"{i}" / "run.zarr"))
-        said.append([mutated_stores.mutate(copy, random.Random(seed)) for seed in range(8)])
+        said.append([chaos_mutations.mutate(copy, random.Random(seed)) for seed in range(8)])
     assert said[0] == said[1]

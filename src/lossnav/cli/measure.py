@@ -135,7 +135,7 @@ def report(
     moved = {name: None if value is None else str(value) for name, value in elsewhere.items()}
     objective = None
     if measure:
-        objective = objective_of(open_surface(surface).attrs["objective"], surface, trusted_by(trust), **moved)
+        objective = objective_of(open_surface(surface).attrs.get("objective", {}), surface, trusted_by(trust), **moved)
     elif any(moved.values()) or trust:
         raise OptionError(
             "--spec, --trust, --checkpoint, --data-root and --device say what to measure with. Add --measure."

@@ -134,7 +134,9 @@ def summary_words(surface: Any) -> dict[str, str]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
     if "control_variate" in surface.attrs:
         words["residual error"] = f"{float(surface.attrs['control_variate']['residual_error']):.2g} relative"
-    words["seconds"] = f"{found['seconds']:.1f} ({float(found['points_per_second']):.3g} points/s)"
+    if "seconds" in found:
+        rate = f" ({float(found['points_per_second']):.3g} points/s)" if "points_per_second" in found else ""
+        words["seconds"] = f"{float(found['seconds']):.1f}{rate}"
     return words
 
 

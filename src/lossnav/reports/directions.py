@@ -121,7 +121,7 @@ def _in_one_tensor(subject: Subject) -> Finding:
 
 def _tensors(subject: Subject) -> int:
     """Tensors of the chart, as far as the recipes and what stays still name them."""
-    still = (subject.attrs.get("still") or {}).get("of", {})
+    still = (subject.attrs.get("still") or {}).get("of") or {}
     named = {name for recipe in subject.recipes for key in ("norms", "excluded") for name in recipe.get(key, ())}
     return len(named | set(still))
 

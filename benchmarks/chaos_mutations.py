@@ -1,8 +1,7 @@
-"""Stores that somebody damaged, or made to do harm: how they are made, and what the public commands do with them.
+"""Stores that somebody damaged, or made to do harm: how they are made.
 
-Everything is drawn by a seed. `make_stores` makes sound ones, `mutate` changes one, `visit` brings it through every
-command in this process, with a bound on memory and on time. A command may refuse in one sentence (exit code 1, 2 or 3);
-it may not show a traceback, hang, or take more than a gigabyte.
+Everything is drawn by a seed. `make_stores` makes sound ones, `mutate` changes one as anybody might who wants to do
+harm and knows the format, `damage` as a disk does. What would run if a store's code were run leaves a mark (`mark_of`).
 """
 
 from __future__ import annotations
@@ -10,19 +9,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import os
+import pickle
 import random
 import shutil
-import signal
-import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 MOST_CALLS = 2000  # of the model, where a command computes
-SECONDS = 10  # a command may take
-BYTES = 2**30  # it may take beyond what the process has
 
 HOSTILE: list[Any] = [
     None, True, False, 0, -1, 1, 3, 2**31, 10**9, 10**18, 10**30, 0.5, -0.0, 1e-320, 1e308, -1e308, float("nan"),
@@ -33,20 +27,17 @@ HOSTILE: list[Any] = [
 ]  # fmt: skip
 
 
-_CALLS = [0]
+_CALLS = [0]  # of the model's forward pass
+_JOB = """
+
+def objective():
+    return make_objective()[0]
+"""
 
 
-class Visit(NamedTuple):
-    """What came of a command: "fine", "refused", or what is a fault."""
-
-    command: str
-    outcome: str
-    detail: str = ""
-
-    @property
-    def is_fault(self) -> bool:
-        """Whether it is none of what a command may do."""
-        return self.outcome not in ("fine", "refused")
+def count_calls(on: bool) -> None:
+    """Begin to count the model's forward passes, or stop."""
+    _CALLS[0] = 0 if on else -(10**9)
 
 
 # ---------------------------------------------------------------------- sound ones
@@ -82,10 +73,11 @@ def make_stores(folder: Path) -> list[Path]:
     import torch
 
     import lossnav as ln
+    from lossnav.specs import load_objective
     from lossnav.store import Store
 
     folder.mkdir(parents=True, exist_ok=True)
-    _CALLS[0] = -(10**9)
+    count_calls(False)
     objective, model, x = make_objective()
     quiet: dict[str, Any] = {"progress": False}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -93,11 +85,10 @@ def make_stores(folder: Path) -> list[Path]:
         for epoch in range(12):
             optimizer.zero_grad()
             loss = torch.nn.functional.mse_loss(model(x), x.sin())
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             trajectory.step(epoch=epoch, loss=loss)
     trajectory = ln.Trajectory.open(folder / "run.trajectory")
-    _CALLS[0] = -(10**9)
     after = ln.Objective(model, "mse", (x, x.sin()), batch_size=6)
     plane = ln.Plane(after.params, *ln.directions.pca(trajectory, n=2))
     made = [folder / "pca.zarr"]
@@ -134,6 +125,11 @@ def make_stores(folder: Path) -> list[Path]:
     store.close()
     made.append(folder / "interpolated.zarr")
     ln.save(ln.open(folder / "points.zarr").lossnav.to_grid(9), made[-1])
+    made.append(folder / "named.zarr")
+    (folder / "job.py").write_text("from benchmarks.chaos_mutations import make_objective\n" + _JOB)
+    named = load_objective(f"{folder / 'job.py'}:objective")
+    chart = ln.Line(named.params, *ln.directions.random(named, n=1, seed=3))
+    ln.evaluate(named, chart, ln.Grid(alpha=(-1, 1, 9)), store=made[-1], save_directions=True, **quiet)
     return made
 
 
@@ -143,6 +139,10 @@ def make_stores(folder: Path) -> list[Path]:
 def mutate(store: Path, dice: random.Random) -> str:
     """Change a store in one to three ways, and say which."""
     names = [dice.choice(sorted(WAYS)) for _ in range(dice.choice([1, 1, 1, 2, 3]))]
+    return _changed(store, names, dice)
+
+
+def _changed(store: Path, names: list[str], dice: random.Random) -> str:
     names.sort(key=lambda name: name == "linked")  # what follows a link to a device never ends
     said = []
     for name in names:
@@ -370,14 +370,14 @@ def wrong_values(store: Path, dice: random.Random) -> str:
     root = zarr.open_group(store, mode="r+")
     name = dice.choice(sorted(root.array_keys()))
     array = root[name]
-    values = array[...]  # type: ignore[index]
+    values: Any = array[...]  # type: ignore[index]
     value = dice.choice([float("nan"), float("inf"), 1e308, -1e308, 0.0, 1e-320, 7.0, 250.0])
-    if values.dtype.kind in "ui":  # type: ignore[union-attr]
+    if values.dtype.kind in "ui":
         value = dice.choice([0, 1, 2, 3, 4, 255])
     if dice.random() < 0.5:
-        values[...] = value  # type: ignore[index]
+        values[...] = value
     else:
-        values.reshape(-1)[dice.randrange(values.size)] = value  # type: ignore[union-attr]
+        values.reshape(-1)[dice.randrange(values.size)] = value
     array[...] = values  # type: ignore[index]
     return f"{name}: {value}"
 
@@ -422,143 +422,107 @@ def bomb(store: Path, dice: random.Random) -> str:
     return path.relative_to(store).as_posix()
 
 
+# ---------------------------------------------------------------------- what would run if it were let
+
+
+def mark_of(store: Path) -> Path:
+    """The file that is there once code of a store was run."""
+    return store.parent / "executed"
+
+
+class _Running:
+    """Unpickled, it leaves the mark."""
+
+    def __init__(self, store: Path) -> None:
+        self._mark = mark_of(store)
+
+    def __reduce__(self) -> Any:
+        return open, (str(self._mark), "w")
+
+
+def names_code(store: Path, dice: random.Random) -> str:
+    """The store says that its objective is made by code that came with it, that lies elsewhere, or is the system's."""
+    code = f"open({str(mark_of(store))!r}, 'w')\nfrom benchmarks.chaos_mutations import make_objective\n{_JOB}"
+    inside, outside = store / "job.py", store.parent.parent / "outside" / "job.py"
+    package = store / "package" / "__init__.py"
+    for path in (inside, outside, package):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(code)
+    link = store.parent / f"linked-{store.stem}.py"
+    link.unlink(missing_ok=True)
+    link.symlink_to(inside)
+    spec = dice.choice([
+        f"{inside}:objective", f"{outside}:objective", f"{link}:objective", f"{store.name}/job.py:objective",
+        f"{store.parent}/x/../{store.name}/job.py:objective", f"{store.name}.job:objective", "os:abort",
+        "job:objective\x00", f"{package.parent}:objective", "antigravity:geohash", "zoo:../job.py",
+        f"{inside}:__init__",
+    ])  # fmt: skip
+    said = json.loads((store / "zarr.json").read_text())
+    said["attributes"]["objective"]["origin"] = {"spec": spec, "checkpoint": None, "data_root": None}
+    _write(store / "zarr.json", said, dice)
+    return spec.replace(str(store.parent), "...").replace(str(store.parent.parent), "...")
+
+
+def pickled(store: Path, dice: random.Random) -> str:
+    """A pickle in place of a file."""
+    path = dice.choice(_files(store))
+    path.write_bytes(pickle.dumps(_Running(store)))
+    return path.relative_to(store).as_posix()
+
+
+def pickling_codec(store: Path, dice: random.Random) -> str:
+    """An array that says that it is unpickled to be read."""
+    import zlib
+
+    path = dice.choice(_array_documents(store))
+    said = json.loads(path.read_text())
+    name = dice.choice(["numcodecs.pickle", "pickle", "numcodecs.json2", "os.system", "numcodecs.zlib"])
+    said["codecs"] = [{"name": name, "configuration": {"protocol": 5, "id": "pickle"}}]
+    said["data_type"] = dice.choice([said["data_type"], "object", {"name": "numpy.object", "configuration": {}}])
+    _write(path, said, dice)
+    whole = pickle.dumps(_Running(store))
+    for chunk in (path.parent / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(zlib.compress(whole) if name == "numcodecs.zlib" else whole)
+    return f"{path.parent.name}: {name}"
+
+
+def hostile_checkpoint(store: Path, dice: random.Random) -> str:
+    """Weights, directions and points of the chart that are pickles."""
+    import torch
+
+    from lossnav.files import beside
+
+    weights = store / "weights.pt"
+    if dice.random() < 0.5:
+        torch.save({"w": _Running(store)}, weights)
+    else:
+        weights.write_bytes(pickle.dumps(_Running(store)))
+    shutil.copy(weights, beside(store))
+    said = json.loads((store / "zarr.json").read_text())
+    attributes = said["attributes"]
+    if isinstance(attributes["objective"].get("origin"), dict):
+        attributes["objective"]["origin"]["checkpoint"] = str(weights)
+    recipe = {"kind": "through", "points": [str(weights)], "checkpoint": str(weights), "path": str(weights)}
+    if dice.random() < 0.5:
+        attributes["chart"]["directions"] = [recipe] * len(attributes["chart"]["dims"])
+    _write(store / "zarr.json", said, dice)
+    return "weights.pt"
+
+
 WAYS: dict[str, Callable[[Path, random.Random], str]] = {
     function.__name__: function
     for function in (
         value_in_a_document, value_in_the_attributes, value_of_one_part, dropped, dropped_attribute, scaled_number,
         truncated, flipped, garbage, nested, removed, removed_folder, folder_for_a_file, linked, huge, other_type,
         endless_journal, wrong_journal, wrong_values, long_name, another_schema, another_kind, bomb,
+        names_code, pickled, pickling_codec, hostile_checkpoint,
     )
 }  # fmt: skip
 
-
-# ---------------------------------------------------------------------- what is done with them
-
-
-def commands(store: Path, out: Path) -> dict[str, list[str]]:
-    """What a user may type."""
-    surface = str(store)
-    return {
-        "info": ["info", surface],
-        "info --json": ["info", surface, "--json"],
-        "info --verify": ["info", surface, "--verify"],
-        "report": ["report", surface],
-        "contour": ["plot", "contour", surface, "-o", str(out / "contour.png")],
-        "heatmap": ["plot", "heatmap", surface, "-o", str(out / "heatmap.svg")],
-        "line": ["plot", "line", surface, "-o", str(out / "line.html")],
-        "surface": ["plot", "surface", surface, "-o", str(out / "surface.html")],
-        "trajectory": ["plot", "contour", surface, "-o", str(out / "path.svg"), "--trajectory"],
-        "spectrum": ["plot", "spectrum", surface, "-o", str(out / "spectrum.svg")],
-        "csv": ["export", surface, str(out / "surface.csv")],
-        "vti": ["export", surface, str(out / "surface.vti")],
-        "glb": ["export", surface, str(out / "surface.glb")],
-        "resume": ["resume", surface],
-    }
+OF_A_DISK = ("truncated", "flipped", "garbage", "removed", "removed_folder", "folder_for_a_file", "linked")
 
 
-class _TooLong(BaseException):
-    pass
-
-
-def _ring(number: int, frame: Any) -> None:
-    raise _TooLong
-
-
-def bound_memory() -> None:
-    """Give this process so much memory beyond what it has."""
-    import resource
-
-    with contextlib.suppress(OSError), open("/proc/self/status") as file:
-        has = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
-        resource.setrlimit(resource.RLIMIT_DATA, (has + BYTES, has + BYTES))
-
-
-def visit(store: Path, out: Path, only: set[str] | None = None) -> Iterator[Visit]:
-    """Bring a store through every command; yield what came of each."""
-    from typer.testing import CliRunner
-
-    from lossnav.cli import app
-
-    runner = CliRunner()
-
-    def open_(name: str) -> Callable[[], None]:
-        def run() -> None:
-            import lossnav as ln
-            from lossnav.explorer.session import open_session
-
-            ln.open(store) if name == "open" else open_session(store)
-
-        return run
-
-    def go_on() -> None:
-        import lossnav as ln
-
-        _CALLS[0] = 0
-        with contextlib.suppress(KeyboardInterrupt):
-            ln.resume(store, make_objective()[0], progress=False)
-        _CALLS[0] = -(10**9)
-
-    runs: dict[str, Callable[[], Any]] = {"open": open_("open"), "explore": open_("explore")}
-    for name, arguments in commands(store, out).items():
-        runs[name] = lambda arguments=arguments: runner.invoke(app, arguments)
-    runs["go on"] = go_on
-    for name, run in runs.items():
-        if only is None or name in only:
-            yield Visit(name, *_outcome(run))
-
-
-def _outcome(run: Callable[[], Any]) -> tuple[str, str]:
-    import warnings
-
-    from lossnav.errors import LossnavError
-
-    signal.signal(signal.SIGALRM, _ring)
-    signal.alarm(SECONDS)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = run()
-        error = None if result is None else result.exception
-        if error is None or (isinstance(error, SystemExit) and result.exit_code in (0, 1, 2, 3)):
-            said = "" if result is None else (result.stderr or "")
-            if "Traceback" in said:
-                return "traceback", said[-2000:]
-            return ("fine", "") if error is None or not result.exit_code else ("refused", said.strip()[:300])
-    except LossnavError as refused:
-        return "refused", str(refused)[:300]
-    except BaseException as raised:
-        error = raised
-    finally:
-        signal.alarm(0)
-    kind = {_TooLong: "hang", MemoryError: "memory"}.get(type(error), "traceback")
-    return kind, "".join(traceback.format_exception(error))[-2500:]
-
-
-def main(folder: str, first: int, last: int) -> None:
-    """Visit the stores of some seeds; a line of JSON a store. Run in a process of its own."""
-    base = Path(folder)
-    sound = sorted(path for path in (base / "sound").glob("*.zarr"))
-    out = base / "out"
-    for store in sound:  # what is imported counts for no store
-        for _ in visit(store, out):
-            pass
-    shutil.rmtree(base / "again", ignore_errors=True)
-    make_stores(base / "again")  # and what is imported later
-    bound_memory()
-    for seed in range(first, last):
-        dice = random.Random(seed)
-        copy = base / f"mutated-{os.getpid()}.zarr"
-        shutil.rmtree(copy, ignore_errors=True)
-        chosen = dice.choice(sound)
-        shutil.copytree(chosen, copy, symlinks=True)
-        said = mutate(copy, dice)
-        shutil.rmtree(out, ignore_errors=True)
-        out.mkdir()
-        found = [each._asdict() for each in visit(copy, out) if each.outcome != "fine"]
-        sys.stdout.write(json.dumps({"seed": seed, "store": chosen.name, "mutation": said, "visits": found}) + "\n")
-        sys.stdout.flush()
-    shutil.rmtree(copy, ignore_errors=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+def damage(store: Path, dice: random.Random) -> str:
+    """Damage a store as a disk does, which knows of no digest."""
+    return _changed(store, [dice.choice(OF_A_DISK)], dice)

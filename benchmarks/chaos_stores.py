@@ -1,0 +1,223 @@
+"""Stores that are damaged or hostile, through every command: refused in a sentence or drawn, and never believed.
+
+A third are damaged as a disk does it, the others changed by one who knows the format (`chaos_mutations`). For each a
+process is forked, with a bound on its memory, in which every command is called one after the other, the public calls
+of Python among them; one command more, drawn, is a process to itself, now and then ``python -m lossnav``. *Wrong*:
+after a disk's damage a point has other values than it had. *Lost*: `resume` takes away what could still be read.
+*Executed*: what a store names, or holds as a pickle, left its mark.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import random
+import shutil
+import signal
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import chaos_mutations
+from benchmarks.chaos_commands import BYTES, SECONDS, Commands, Tally
+
+COUNT, QUICK = 300, 2
+_FAULTS = {"hang": "hangs", "memory": "above", "traceback": "tracebacks"}
+
+
+class Visit(NamedTuple):
+    """What came of a command: "fine", "refused", or what is a fault."""
+
+    command: str
+    outcome: str
+    detail: str = ""
+
+
+def run(seed: int, count: int, folder: Path, commands: Commands) -> Tally:
+    """So many mutated stores."""
+    tally, base = Tally(), folder / "project"
+    base.mkdir()
+    (base / "pyproject.toml").write_text("")  # a project, to which all that lies in the stores would belong
+    made = commands.run(target=make, arguments={"folder": str(base / "sound")}, seconds=120)
+    if made.code:
+        raise RuntimeError(made.err)
+    sound = sorted(path.name for path in (base / "sound").glob("*.zarr"))
+    for number in range(count):
+        dice = random.Random(f"{seed} stores {number}")
+        chosen, of_a_disk = dice.choice(sound), dice.random() < 1 / 3
+        shutil.rmtree(base / "mutated.zarr", ignore_errors=True)
+        shutil.copytree(base / "sound" / chosen, base / "mutated.zarr", symlinks=True)
+        kept = base / "sound" / chosen.replace(".zarr", ".directions.safetensors")
+        if kept.exists():
+            shutil.copy(kept, base / "mutated.directions.safetensors")
+        done = (chaos_mutations.damage if of_a_disk else chaos_mutations.mutate)(base / "mutated.zarr", dice)
+        with tally.attempt(f"store {number} ({chosen}: {done})") as attempt:
+            alone = base / "alone.zarr"
+            shutil.rmtree(alone, ignore_errors=True)
+            shutil.copytree(base / "mutated.zarr", alone, symlinks=True)
+            arguments: dict[str, Any] = {"base": str(base), "chosen": chosen, "of_a_disk": of_a_disk}
+            visited = commands.start(cwd=base, target=visit_all, arguments=arguments).wait(SECONDS * 20)
+            attempt.ended(visited, [0])
+            for line in visited.out.splitlines():
+                visit = Visit(*json.loads(line))
+                tally.said[visit.outcome] += 1
+                if visit.outcome not in ("fine", "refused"):
+                    attempt.fault(_FAULTS.get(visit.outcome, visit.outcome), f"{visit.command}\n{visit.detail}")
+            name = dice.choice(sorted(calls := typed(alone, base / "out")))
+            own = dice.random() < 0.05
+            attempt.ended(commands.run(*calls[name], cwd=base, own=own), [0, 1, 2, 3])
+            mark = chaos_mutations.mark_of(base / "mutated.zarr")
+            attempt.require(not mark.exists(), "executed", "code of the store was run")
+            mark.unlink(missing_ok=True)
+    return tally
+
+
+def make(folder: str) -> None:
+    """Make the sound ones, in a process of its own."""
+    chaos_mutations.make_stores(Path(folder))
+
+
+def typed(store: Path, out: Path) -> dict[str, list[str]]:
+    """What a user may type."""
+    surface = str(store)
+    return {
+        "info": ["info", surface],
+        "info --json": ["info", surface, "--json"],
+        "info --verify": ["info", surface, "--verify"],
+        "report": ["report", surface],
+        "report --measure": ["report", surface, "--measure"],
+        "contour": ["plot", "contour", surface, "-o", str(out / "contour.png")],
+        "heatmap": ["plot", "heatmap", surface, "-o", str(out / "heatmap.svg")],
+        "line": ["plot", "line", surface, "-o", str(out / "line.html")],
+        "surface": ["plot", "surface", surface, "-o", str(out / "surface.html")],
+        "trajectory": ["plot", "contour", surface, "-o", str(out / "path.svg"), "--trajectory"],
+        "spectrum": ["plot", "spectrum", surface, "-o", str(out / "spectrum.svg")],
+        "csv": ["export", surface, str(out / "surface.csv")],
+        "vti": ["export", surface, str(out / "surface.vti")],
+        "glb": ["export", surface, str(out / "surface.glb")],
+        "resume": ["resume", surface],
+        "resume --trust": ["resume", surface, "--trust"],
+    }
+
+
+# ---------------------------------------------------------------------- in the forked process
+
+
+def visit_all(base: str, chosen: str, of_a_disk: bool) -> None:
+    """Bring the mutated store through every command, and say on stdout what came of each."""
+    store, out, sound = Path(base) / "mutated.zarr", Path(base) / "out", Path(base) / "sound" / chosen
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir()
+    whole, before = rows_in(sound), rows_in(store) if of_a_disk else {}
+    bound_memory()
+    visits = [] if before.items() <= whole.items() else [Visit("open", "wrong", f"{len(before)} points")]
+    for visit in visits:
+        print(json.dumps(visit), flush=True)
+    for visit in visit_each(store, out):
+        print(json.dumps(visit), flush=True)
+    if of_a_disk:
+        after = rows_in(store)
+        if not before.items() <= after.items():
+            print(json.dumps(Visit("go on", "lost", f"{len(before)} points fell to {len(after)}")), flush=True)
+        if not after.items() <= whole.items():
+            print(json.dumps(Visit("go on", "wrong", f"{len(after)} points")), flush=True)
+
+
+def rows_in(store: Path) -> dict[tuple[float, ...], Any]:
+    """Points that a store says were measured, with their values; none where it is refused."""
+    import warnings
+
+    import numpy as np
+
+    import lossnav as ln
+    from lossnav.surface import rows_of
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rows = list(rows_of(ln.open(store)))
+    except ln.errors.LossnavError:
+        return {}
+    return {
+        row.point: (row.status, {name: np.float64(value).tobytes() for name, value in row.values.items()})
+        for row in rows  # by their bits: a NaN is the same as itself
+    }
+
+
+def bound_memory() -> None:
+    """Give this process a gigabyte beyond what it has."""
+    import resource
+
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+        has = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (has + BYTES, has + BYTES))
+
+
+def visit_each(store: Path, out: Path, only: Collection[str] = ()) -> Iterator[Visit]:
+    """Bring a store through every command of the command line and the calls of Python, or through some."""
+    from typer.testing import CliRunner
+
+    from lossnav.cli import app
+
+    runner = CliRunner()
+
+    def opening(name: str) -> Callable[[], None]:
+        def run() -> None:
+            import lossnav as ln
+            from lossnav.explorer.session import open_session
+
+            ln.open(store) if name == "open" else open_session(store)
+
+        return run
+
+    def go_on() -> None:
+        import lossnav as ln
+
+        chaos_mutations.count_calls(True)
+        with contextlib.suppress(KeyboardInterrupt):
+            ln.resume(store, chaos_mutations.make_objective()[0], progress=False)
+        chaos_mutations.count_calls(False)
+
+    runs: dict[str, Callable[[], Any]] = {"open": opening("open"), "explore": opening("explore")}
+    for name, arguments in typed(store, out).items():
+        runs[name] = lambda arguments=arguments: runner.invoke(app, arguments)  # type: ignore[misc]
+    runs["go on"] = go_on
+    for name, run in runs.items():
+        if not only or name in only:
+            yield Visit(name, *_outcome(run))
+
+
+class _TooLong(BaseException):
+    pass
+
+
+def _ring(number: int, frame: Any) -> None:
+    raise _TooLong
+
+
+def _outcome(run: Callable[[], Any]) -> tuple[str, str]:
+    import warnings
+
+    from lossnav.errors import LossnavError
+
+    signal.signal(signal.SIGALRM, _ring)
+    signal.alarm(int(SECONDS))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = run()
+        error = None if result is None else result.exception
+        if error is None or (isinstance(error, SystemExit) and result.exit_code in (0, 1, 2, 3)):
+            said = "" if result is None else (result.stderr or "")
+            if "Traceback" in said:
+                return "traceback", said[-2000:]
+            return ("fine", "") if error is None or not result.exit_code else ("refused", said.strip()[:300])
+    except LossnavError as refused:
+        return "refused", str(refused)[:300]
+    except BaseException as raised:
+        error = raised
+    finally:
+        signal.alarm(0)
+    kind = {_TooLong: "hang", MemoryError: "memory"}.get(type(error), "traceback")
+    return kind, "".join(traceback.format_exception(error))[-2500:]
