@@ -11,8 +11,6 @@ import itertools
 import json
 import math
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -31,9 +29,10 @@ from lossnav.errors import (
     NotASurfaceError,
     OptionError,
     SchemaTooNewError,
+    StoreBusyError,
     StoreError,
 )
-from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
+from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, replacing, require_writable
 from lossnav.journal import Row, Rows, is_same, joined
 from lossnav.lease import require_free
 from lossnav.nouns import no_surface
@@ -742,20 +741,16 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     """
     require_model(validate(dataset).attrs, SURFACE)
     target = require_writable(path, overwrite, kind="surface")
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=target.parent))
     try:
-        write_dataset(dataset, scratch / "data")
-        require_free(target)
-        swap_in(scratch / "data", target, scratch / "old")
-    except OSError as error:
-        failure = StoreError(
-            f"{target} could not be written: {error.strerror or error}. Make room and save again: the surface is in "
-            "the .surface of this error, ln.save(error.surface, path)."
-        )
+        with replacing(target, folder=True) as new:
+            write_dataset(dataset, new)
+            require_free(target)
+    except StoreBusyError:
+        raise
+    except StoreError as error:
+        failure = StoreError(f"{error} The surface is in the .surface of this error: ln.save(error.surface, path).")
         failure.surface = dataset
         raise failure from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
