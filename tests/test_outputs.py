@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import xarray as xr
 
 import lossnav as ln
-from lossnav import errors, files
+from lossnav import errors, files, groups
 from lossnav.explorer.export import write_html
 from lossnav.plots.page import Section, write_page
 
@@ -288,3 +289,26 @@ def test_a_stored_surface_is_replaced_whole(surface, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "rmtree", kill)  # after the two changed places
     assert ended(lambda: ln.save(surface.isel(alpha=slice(5)), target, overwrite=True)) == -9
     assert ln.open(target).sizes["alpha"] == 5
+
+
+def test_a_group_of_a_store_is_replaced_whole(store, surface, tmp_path):
+    """A spectrum, a report, a training run beside a surface."""
+    target = ln.save(surface, tmp_path / "a.zarr")
+    old, new = (surface[["loss"]].isel(alpha=slice(n)).assign_attrs(n=n) for n in (4, 5))
+    groups.save_group(old, target, "spectrum")
+    for fault in (no_file_above(150), dying_at_rename()):
+        with fault, pytest.raises(errors.StoreError, match="spectrum could not be written") as caught:
+            groups.save_group(new, target, "spectrum")
+        assert caught.value.surface is new
+        assert ln.open(target).equals(surface) and os.listdir(tmp_path) == ["a.zarr"]
+        assert xr.open_zarr(target, group="spectrum", consolidated=False).sizes["alpha"] == 4
+    groups.save_group(new, target, "spectrum")
+    assert xr.open_zarr(target, group="spectrum", consolidated=False).sizes["alpha"] == 5
+    assert os.listdir(tmp_path) == ["a.zarr"] and not any(map(files.is_scratch, os.listdir(target)))
+
+
+@contextmanager
+def dying_at_rename():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "swap_in", full)
+        yield

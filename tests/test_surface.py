@@ -162,7 +162,7 @@ def test_a_failed_swap_puts_the_old_surface_back(surface, tmp_path, monkeypatch)
     rename = Path.rename
 
     def flaky(self, target):
-        if self.name == "data":
+        if self.parent.name == "new":  # where `replacing` has it made
             raise OSError(errno.EIO, "I/O error")
         return rename(self, target)
 

@@ -18,7 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from lossnav.keys import DIGEST, DOCUMENT, Keys, digest_of, document, keys_of
+from lossnav.keys import DIGEST, DOCUMENT, Keys, digest_of, document, keys_of, require_short
 
 WRITTEN = "written"  # an attribute: of an array true, of a group its arrays; what of them is missing was lost
 
@@ -121,6 +121,7 @@ def seal(node: zarr.Array[Any] | zarr.Group, attributes: Mapping[str, Any]) -> N
     said = _said_of(node)
     said["attributes"] = json.loads(json.dumps({key: value for key, value in attributes.items() if key != DIGEST}))
     if dict(node.attrs) != (new := said["attributes"] | {DIGEST: digest_of(said)}):
+        require_short(said)
         node.attrs.put(new)
 
 

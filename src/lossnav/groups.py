@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,9 @@ from lossnav.files import (
     is_local,
     is_there,
     name_of,
+    not_written,
+    replacing,
     require_writable,
-    swap_in,
 )
 from lossnav.schema import REPORT, anything
 from lossnav.schema import SPECTRUM as SPECTRUM_MODEL
@@ -56,27 +55,22 @@ def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
         If it cannot be written; `.surface` of the error holds the dataset.
     """
     place = as_path(place)
-    scratch: Path | None = None
     try:
         if not is_local(place):
             write_dataset(dataset, place, name, mode="w")
             return
         store = Path(place).expanduser()
         target = store / name if name else store
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=store.parent))
-        write_dataset(dataset, scratch / "new")
-        swap_in(scratch / "new", target, scratch / "old")
+        with replacing(target, folder=True, within=store.parent) as new:
+            write_dataset(dataset, new)
     except Exception as error:
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        failure = StoreError(
-            f"{f'The group {name} of ' if name else ''}{name_of(place)} could not be written: {reason}. Make room and "
-            "make the same call again; what was computed is in the .surface of this error."
-        )
+        shown = f"{f'The group {name} of ' if name else ''}{name_of(place)}"
+        if not isinstance(error, StoreError):  # from an object store
+            system = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
+            error = not_written(shown, system)
+        failure = StoreError(f"{error} The same call goes on; what was computed is in the .surface of this error.")
         failure.surface = dataset
         raise failure from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def open_group(place: Place, name: str) -> xr.Dataset | None:

@@ -9,8 +9,9 @@ each is predicted from the others (Rippa 1999).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from functools import cached_property
 
 import numpy as np
@@ -57,15 +58,38 @@ class Interpolant:
         low, high = (places.min(0), places.max(0)) if len(places) else (np.zeros(1), np.ones(1))
         self._middle, self._half = (low + high) / 2, np.where(high > low, (high - low) / 2, 1.0) / _crowding(places)
         finite = np.isfinite(losses)
-        places, losses = places[finite], losses[finite]
-        self.log = bool((losses > 0).all()) if log is None else log
-        heights = np.log(losses) if self.log else losses
+        places = places[finite]
+        self._which: NDArray[np.intp] | None = None  # of fewer points each one is
         if len(places):
             which = distinct(places, _ONE_PLACE)
-            _, first, count = np.unique(which, return_index=True, return_counts=True)
+            _, first = np.unique(which, return_index=True)
             if len(first) < len(places):
-                places, heights = places[first], np.bincount(which, heights) / count
-        self.points, self._heights = places, heights
+                places, self._which = places[first], which
+        self.points = places
+        self._take(losses[finite], log)
+
+    def _take(self, losses: Array, log: bool | None) -> None:
+        """Take the finite losses."""
+        self.log = bool((losses > 0).all()) if log is None else log
+        heights = np.log(losses) if self.log else losses
+        if self._which is not None:
+            heights = np.bincount(self._which, heights) / np.bincount(self._which)
+        self._heights = heights
+
+    def of(self, values: ArrayLike) -> Interpolant:
+        """An interpolant of another variable that is finite at the same points.
+
+        Examples
+        --------
+        >>> points = np.linspace(-1, 1, 9)[:, None]
+        >>> losses = Interpolant(points, (points**2).sum(1), log=False)
+        >>> float(losses.of(1 - 2 * points[:, 0])([[0.25]])[0].round(6))
+        0.5
+        """
+        other, values = copy(self), np.asarray(values, np.float64)
+        other.__dict__.pop("_spline", None)
+        other._take(values[np.isfinite(values)], None)
+        return other
 
     def heights(self, where: ArrayLike) -> Array:
         """The logarithm of the loss, or the loss itself, at places of shape (n, k): shape (n,)."""
@@ -275,6 +299,23 @@ class Interpolant:
         count, k = self._places.shape
         neighbors = _NEIGHBORS // 2 if count > _MANY and k <= 2 else _NEIGHBORS
         return LocalSpline(self._places, self._heights, kernel, neighbors, self._tree)
+
+
+def interpolants(points: Array, columns: Mapping[str, Array]) -> dict[str, Interpolant]:
+    """An interpolant of each of several variables; those that are finite at the same points share what takes long.
+
+    Parameters
+    ----------
+    points : array of shape (m, k)
+    columns : mapping of str to array of shape (m,)
+    """
+    made: dict[str, Interpolant] = {}
+    first: dict[bytes, Interpolant] = {}  # by the points that it is finite at
+    for name, values in columns.items():
+        mask = np.isfinite(values).tobytes()
+        made[name] = first[mask].of(values) if mask in first else Interpolant(points, values)
+        first.setdefault(mask, made[name])
+    return made
 
 
 def together(interpolants: Sequence[Interpolant], where: ArrayLike) -> list[Array]:

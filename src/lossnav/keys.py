@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from lossnav.errors import StoreError
 from lossnav.files import Place, as_path, is_local
 
 DOCUMENT = "zarr.json"  # what says of a key's folder that it is a group or an array
@@ -75,11 +76,29 @@ def document(keys: Keys, at: str = "") -> dict[str, Any] | None:
 
 
 def group_document(attributes: Mapping[str, Any]) -> bytes:
-    """The document of a group with such attributes, and its digest among them."""
+    """The document of a group with such attributes, and its digest among them.
+
+    Raises
+    ------
+    StoreError
+        If it were too long to be read again.
+    """
     said = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
     said = json.loads(json.dumps(said))
     said["attributes"][DIGEST] = digest_of(said)
+    require_short(said)
     return json.dumps(said, indent=2).encode()
+
+
+def require_short(said: Mapping[str, Any]) -> None:
+    """Raise a StoreError where a document would be longer than what is read: nothing is written that does not open."""
+    if len(json.dumps(said)) > _LONGEST / 16 and (length := len(json.dumps(said, indent=2))) > _LONGEST:
+        attributes = said.get("attributes", {})
+        most = max(attributes, key=lambda key: len(json.dumps(attributes[key])))
+        raise StoreError(
+            f"The attributes of the surface would be {length / 1e6:.0f} MB long, most of it {most!r}, and no more than "
+            f"{_LONGEST / 1e6:.0f} MB are read. Keep less in them: fewer seeds in one ensemble, say."
+        )
 
 
 def digest_of(said: Mapping[str, Any]) -> str:

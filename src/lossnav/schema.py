@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from lossnav.coordinates import unpacked
+
 Kind = Callable[[Any, str], None]  # raises WrongError; the second argument says where the value stands
 
 NAME = 255  # characters of a name: a metric, a dim; file systems hold no longer one
@@ -73,6 +75,31 @@ def coordinate(value: Any, where: str) -> None:
     """A finite number whose square is finite."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST:
         raise WrongError(where, f"a number up to {LARGEST:g}", value)
+
+
+def packed_or(kind: Kind) -> Kind:
+    """A list of a kind, or a text that many numbers were put into (`lossnav.coordinates.packed`)."""
+
+    def check(value: Any, where: str) -> None:
+        if not isinstance(value, str):
+            return kind(value, where)
+        try:
+            unpacked(value)
+        except ValueError:
+            raise WrongError(where, "a list, or Base64 of numbers of eight bytes", value) from None
+
+    return check
+
+
+def bounded(kind: Kind) -> Kind:
+    """The same where all numbers are coordinates."""
+
+    def check(value: Any, where: str) -> None:
+        packed_or(kind)(value, where)
+        if isinstance(value, str) and not (abs(unpacked(value)) <= LARGEST).all():
+            raise WrongError(where, f"made of numbers up to {LARGEST:g}", value)
+
+    return check
 
 
 def anything(value: Any, where: str) -> None:
@@ -138,6 +165,7 @@ def by_kind(kinds: Mapping[str, Kind], every: Kind) -> Kind:
 # ---------------------------------------------------------------------- attributes
 
 _maps, _texts, _names = map_of(anything), list_of(text), list_of(name)
+_coordinates = bounded(list_of(list_of(coordinate)))
 
 _recipe = by_kind(
     {
@@ -188,7 +216,8 @@ _outcome = record(
     noise_places_=count, noise_non_finite_=count, noise_at_=list_of(list_of(coordinate)),
 )  # fmt: skip
 _sampler = record(
-    kind=name, axes_=map_of(_ends), coordinates_=map_of(list_of(coordinate, 1)), places_=list_of(list_of(coordinate)),
+    kind=name, axes_=map_of(_ends), coordinates_=map_of(list_of(coordinate, 1)), places_=_coordinates,
+    places_hash_=text,
     auto_=map_of(record(reach=number, rise_=number, found_=number, capped_=boolean, floored_=boolean, points_=count)),
     tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=maybe(whole), outcome_=_outcome,
 )  # fmt: skip
@@ -226,8 +255,8 @@ _engine = record(
 )  # fmt: skip
 
 _interpolation = record(
-    method_=text, points_=count, holes_=count, dims_=_names, measured_=list_of(list_of(coordinate)),
-    values_=map_of(list_of(number)), left_out_error_=number, left_out_error_p99_=number,
+    method_=text, points_=count, holes_=count, dims_=_names, measured_=_coordinates,
+    values_=map_of(packed_or(list_of(number))), left_out_error_=number, left_out_error_p99_=number,
 )  # fmt: skip
 
 _outcome_of_a_run: dict[str, Kind] = {

@@ -136,7 +136,6 @@ class Store:
     def begin(self, header: xr.Dataset, keep_samples: bool = False) -> None:
         """Make the store, with a surface in which nothing is evaluated; what is gone on from stays as it is."""
         with self._telling(), self._lease.writing():
-            self._begun = True
             if self.earlier is None:
                 self._clear(header.attrs)
             self._root = zarr.open_group(self.place, mode="r+")
@@ -159,11 +158,12 @@ class Store:
 
     def _clear(self, attributes: Mapping[str, Any]) -> None:
         """Remove what is there, but for the lease, and put a group there with such attributes."""
-        keys = keys_of(self.place, writing=True)
+        keys, document = keys_of(self.place, writing=True), group_document(attributes)
+        self._begun = True
         for name in sorted(keys.names(""), key=lambda name: name == DOCUMENT):  # till the last it is a surface of ours
             if name not in (LEASE, DOCUMENT):
                 keys.remove(name)
-        keys.write(DOCUMENT, group_document(attributes))
+        keys.write(DOCUMENT, document)
 
     def append(self, row: Row, samples: SampleLosses | None = None) -> None:
         """Keep a point that was measured."""

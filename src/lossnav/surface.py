@@ -11,13 +11,11 @@ import itertools
 import json
 import math
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -25,15 +23,16 @@ from numpy.typing import NDArray
 
 from lossnav import __version__, arrays, journal
 from lossnav import samples as kept
-from lossnav.coordinates import mesh, nearest
+from lossnav.coordinates import mesh, nearest, packed
 from lossnav.errors import (
     DamagedStoreWarning,
     NotASurfaceError,
     OptionError,
     SchemaTooNewError,
+    StoreBusyError,
     StoreError,
 )
-from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, require_writable, swap_in
+from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, replacing, require_writable
 from lossnav.journal import Row, Rows, is_same, joined
 from lossnav.lease import require_free
 from lossnav.nouns import no_surface
@@ -52,6 +51,9 @@ from lossnav.stored import (
     require_sound,
     write_dataset,
 )
+
+if TYPE_CHECKING:
+    from lossnav.interpolation import Interpolant
 
 SCHEMA_VERSION = 1
 
@@ -589,7 +591,31 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     OptionError
         If n is below 2, no point was evaluated, or all points have one value of a coordinate.
     """
-    from lossnav.interpolation import DIRECT, Interpolant, together
+    from lossnav.interpolation import DIRECT
+
+    made, loss, points, columns = _interpolated(dataset, n)
+    errors = loss.left_out(_LEFT_OUT)
+    errors = errors[np.isfinite(errors)]
+    off = {
+        "left_out_error": float(errors.max()) if len(errors) else math.nan,
+        "left_out_error_p99": _largest_but_one_per_cent(errors, len(loss.points) > DIRECT),
+        "left_out_points": len(errors),
+    }
+    there = {"measured": packed(points), "values": {name: packed(values) for name, values in columns.items()}}
+    made.attrs["interpolation"] |= jsonable(off) | there
+    return validate(made)
+
+
+def between(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
+    """What `resample` gives, without how far off it may be, and without the points: for who has them and draws more."""
+    return validate(_interpolated(dataset, n)[0])
+
+
+def _interpolated(
+    dataset: xr.Dataset, n: int | None
+) -> tuple[xr.Dataset, Interpolant, NDArray[np.float64], dict[str, NDArray[np.float64]]]:
+    """What `between` gives, with the interpolated loss, the points that have one, and their values."""
+    from lossnav.interpolation import interpolants, together
 
     dataset = without_samples(validate(dataset))
     if "seed" in dataset.dims:
@@ -624,7 +650,7 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
         for name in dataset.data_vars
         if name not in ("status", "interpolated") and dataset[name].dims == dataset["loss"].dims
     }
-    fields = {name: Interpolant(points, values) for name, values in columns.items()}
+    fields = interpolants(points, columns)
     loss = fields["loss"]
     beyond = ~loss.reaches(places)
     asked = ~measured & ~beyond  # elsewhere nothing is interpolated
@@ -644,26 +670,17 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     variables["status"] = (dims, became.reshape(shape), dataset["status"].attrs)
     meaning = {"long_name": "whether the value was interpolated (1) or measured (0)", "units": "1"}
     variables["interpolated"] = (dims, (~measured).astype(np.uint8).reshape(shape), meaning)
-    errors = loss.left_out(_LEFT_OUT)
-    errors = errors[np.isfinite(errors)]
+    coords = {dim: (dim, axis, dataset[dim].attrs) for dim, axis in zip(dims, axes, strict=True)}
+    others = {name: coord for name, coord in dataset.coords.items() if name not in dims and coord.ndim == 0}
     ok = status == OK
     said = {
         "method": f"polyharmonic spline of {'log-loss' if loss.log else 'the loss'}",
         "points": len(points),
         "holes": int((~ok).sum()),
-        "left_out_error": float(errors.max()) if len(errors) else math.nan,
-        "left_out_error_p99": _largest_but_one_per_cent(errors, len(loss.points) > DIRECT),
-        "left_out_points": len(errors),
-    }
-    said = jsonable(said) | {
         "dims": dims,
-        "measured": _listed(points[ok]),
-        "values": {name: _listed(values[ok]) for name, values in columns.items()},
     }
-    coords = {dim: (dim, axis, dataset[dim].attrs) for dim, axis in zip(dims, axes, strict=True)}
-    others = {name: coord for name, coord in dataset.coords.items() if name not in dims and coord.ndim == 0}
     made = xr.Dataset(variables, coords=coords | others, attrs=dataset.attrs | {"interpolation": said})
-    return validate(made)
+    return made, loss, points[ok], {name: values[ok] for name, values in columns.items()}
 
 
 def _largest_but_one_per_cent(errors: NDArray[np.float64], sampled: bool) -> float:
@@ -678,11 +695,6 @@ def _largest_but_one_per_cent(errors: NDArray[np.float64], sampled: bool) -> flo
     n = len(errors)
     rank = math.ceil(0.99 * n + 1.645 * math.sqrt(0.0099 * n) + 1)
     return float(np.sort(errors)[min(rank, n) - 1])
-
-
-def _listed(values: NDArray[np.float64]) -> list[Any]:
-    """Numbers as `jsonable` has them, without a look at each where all are finite."""
-    return values.tolist() if np.isfinite(values).all() else list(jsonable(values.tolist()))
 
 
 def _beside_holes(
@@ -735,20 +747,16 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     """
     require_model(validate(dataset).attrs, SURFACE)
     target = require_writable(path, overwrite, kind="surface")
-    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name[:50]}.", dir=target.parent))
     try:
-        write_dataset(dataset, scratch / "data")
-        require_free(target)
-        swap_in(scratch / "data", target, scratch / "old")
-    except OSError as error:
-        failure = StoreError(
-            f"{target} could not be written: {error.strerror or error}. Make room and save again: the surface is in "
-            "the .surface of this error, ln.save(error.surface, path)."
-        )
+        with replacing(target, folder=True) as new:
+            write_dataset(dataset, new)
+            require_free(target)
+    except StoreBusyError:
+        raise
+    except StoreError as error:
+        failure = StoreError(f"{error} The surface is in the .surface of this error: ln.save(error.surface, path).")
         failure.surface = dataset
         raise failure from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 

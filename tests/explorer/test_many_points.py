@@ -64,6 +64,15 @@ def test_few_points_and_grids_come_whole():
     assert Place(0, surface_of(300).lossnav.to_grid(50)).first_frames() is None
 
 
+def test_a_stored_grid_of_many_points_marks_them():
+    surface = surface_of(1500)
+    ok = surface["status"].values == surfaces.OK
+    points = np.stack([surface["alpha"].values, surface["beta"].values], axis=1)[ok]
+    header, _ = unframe(Place(0, surface.lossnav.to_grid(50)).frames()[0])
+    assert header["measured"] == points.tolist()
+    assert unframe(Place(0, surface).frames()[0])[0]["measured"] is None  # which has a frame of points
+
+
 def test_a_store_is_read_once_and_nothing_is_made_of_each_point(many, monkeypatch):
     read, opened = [], surfaces.open_surface
     monkeypatch.setattr(surfaces, "open_surface", lambda place: read.append(str(place)) or opened(place))

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossnav import __version__
 from lossnav import surface as surfaces
+from lossnav.coordinates import unpacked
 from lossnav.errors import LossnavError, NotATrajectoryError, OptionError, StoreError
 from lossnav.explorer import wire
 from lossnav.explorer.lattice import Array, Lattice
@@ -220,8 +221,7 @@ class Place:
     def _stored_frames(self, sides: Mapping[int, int]) -> Iterator[bytes]:
         surface, interpolated = self.surface, not self.surface.lossnav.is_grid
         if interpolated:
-            drawn = surface.lossnav.to_grid(sides[len(self.dims)])
-            drawn.attrs["interpolation"]["measured"] = None  # a frame of its own has the points
+            drawn = surfaces.between(surface, sides[len(self.dims)])  # a frame of its own has the points
             yield self._grid_of(drawn, interpolated=True)
             yield self._points_frame()
         else:
@@ -230,7 +230,8 @@ class Place:
     def _grid_of(self, surface: xr.Dataset, interpolated: bool) -> bytes:
         axes = [surface[dim].values.astype(np.float64) for dim in self.dims]
         values = {name: surface[name].values for name in [*self.names, "status"] if name in surface}
-        measured = surface.attrs.get("interpolation", {}).get("measured")
+        said = surface.attrs.get("interpolation", {})
+        measured = unpacked(said["measured"], len(said["dims"])).tolist() if "measured" in said else None
         return self._grid(axes, values, interpolated=interpolated, measured=measured)
 
     def _grid(self, axes: Sequence[Array], values: Mapping[str, NDArray[Any]], **header: Any) -> bytes:

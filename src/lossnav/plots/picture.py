@@ -12,6 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from lossnav.coordinates import unpacked
 from lossnav.errors import OptionError
 from lossnav.surface import FAILED, NOT_EVALUATED, OK, of_one_seed, points_of, validate
 
@@ -233,14 +234,14 @@ def _measured(
             return points_of(dataset)[ok], dataset[variable].values.reshape(-1)[ok].astype(np.float64)
     places, values = [], []
     for said in parts:
-        at = np.asarray(said["measured"], np.float64).reshape(-1, len(said["dims"]))
+        at = unpacked(said["measured"], len(said["dims"]))
         columns = dict(zip(said["dims"], at.T, strict=True))
         on_it = np.ones(len(at), bool)
         for dim in set(columns) - set(dims):  # a slice: points beside it are not on the picture
             on_it &= np.isclose(columns[dim], float(dataset[dim]), rtol=1e-9, atol=1e-9)
         places.append(np.stack([columns[dim] for dim in dims], axis=1)[on_it])
-        known = said["values"].get(variable, [math.nan] * len(at))
-        values.append(np.array([float(value) for value in known])[on_it])
+        known = unpacked(said["values"][variable]) if variable in said["values"] else np.full(len(at), math.nan)
+        values.append(known[on_it])
     return (np.concatenate(places), np.concatenate(values)) if parts else (None, None)
 
 

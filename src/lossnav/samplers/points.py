@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lossnav.coordinates import distinct
+from lossnav.coordinates import distinct, packed, unpacked
 from lossnav.errors import SamplerError
 from lossnav.nouns import described
 from lossnav.samplers.base import Losses, Sampler
 from lossnav.samplers.base import Points as Coordinates
 
 _ONE_PLACE = 1e-12  # of the range: 0.3 and 0.1 + 0.2 are no two points
+_MOST = 2**21  # numbers that are written down: attributes are read into memory whole
 
 
 class Points(Sampler):
@@ -70,14 +72,36 @@ class Points(Sampler):
         yield self.places
 
     def describe(self) -> dict[str, Any]:
-        """Kind, number of points, the box around them, and the points."""
+        """Kind, number of points, the box around them, and the points; of very many a hash of them alone."""
         axes = dict(zip(self.dims, self.box.tolist(), strict=True))
-        return {"kind": "Points", "points": self.total, "axes": axes, "places": self.places.tolist()}
+        said = {"kind": "Points", "points": self.total, "axes": axes}
+        if self.places.size > _MOST:
+            return said | {"places_hash": hashlib.sha256(self.places.astype("<f8").tobytes()).hexdigest()[:16]}
+        return said | {"places": packed(self.places)}
 
     @classmethod
     def again(cls, description: dict[str, Any]) -> Points:
-        """Make the sampler that describes itself so."""
-        return cls(description["places"], tuple(description["axes"]))
+        """Make the sampler that describes itself so.
+
+        Raises
+        ------
+        SamplerError
+            If there were too many points to be written down, or what was written is no list of points.
+        """
+        dims = tuple(description["axes"])
+        if "places" not in description:
+            raise SamplerError(
+                f"The {description['points']:,} points were too many to be kept in the attributes of the surface. Make "
+                "the same call of ln.evaluate again, with the same points: it goes on from there."
+            )
+        try:
+            places = unpacked(description["places"], len(dims))
+        except (TypeError, ValueError) as error:
+            raise SamplerError(
+                f"The points in the attributes of the surface are none of {len(dims)} coordinates: {error}. Make the "
+                "same call of ln.evaluate again."
+            ) from None
+        return cls(places, dims)
 
     def __repr__(self) -> str:
         return f"Points({self.total} points, dims={self.dims})"
