@@ -161,7 +161,7 @@ class Commands:
         self,
         *argv: Any,
         cwd: Path | None = None,
-        plan: dict[str, Any] | None = None,
+        plan: dict[str, Any] | list[dict[str, Any]] | None = None,
         own: bool = False,
         target: Callable[..., Any] | None = None,
         arguments: dict[str, Any] | None = None,
@@ -177,7 +177,7 @@ class Commands:
             What follows ``lossnav``.
         cwd : path, optional
             Where.
-        plan : dict, optional
+        plan : dict or list of dict, optional
             What befalls it; see `chaos_events.arm`.
         own : bool
             Whether it is ``python -m lossnav``, and no fork.
@@ -193,9 +193,11 @@ class Commands:
         self._number += 1
         place = self.folder / f"{self._number:06d}"
         place.mkdir()
-        called = target or setup
+        for name in ("out", "err"):
+            (place / name).touch()
+        called, plans = target or setup, [plan] if isinstance(plan, dict) else plan
         request = {
-            "id": self._number, "argv": [str(part) for part in argv], "cwd": str(cwd or self.folder), "plan": plan,
+            "id": self._number, "argv": [str(part) for part in argv], "cwd": str(cwd or self.folder), "plan": plans,
             "own": own, "place": str(place), "environment": environment or {}, "limits": limits or {},
             "call": None if called is None else f"{called.__module__}:{called.__qualname__}",
             "arguments": arguments or {}, "instead": target is not None,
@@ -238,12 +240,14 @@ class Command:
         self._ended: Ended | None = None
 
     def wait(self, seconds: float = SECONDS) -> Ended:
-        """Wait until it has ended; what takes longer is killed and is a hang."""
+        """Wait until it has ended; what takes longer is killed and is a hang, but for what it waited for a processor."""
         if self._ended is None:
             seconds += STARTING if self._own else 0.0
-            answer, hang = self._commands._answer(self._number, seconds), False
+            began, left, hang = time.monotonic(), seconds, False
+            while (answer := self._commands._answer(self._number, left)) is None and not hang:
+                left = seconds - (time.monotonic() - began - waiting(self.pid))
+                hang = left <= 0.1
             if answer is None:
-                hang = True
                 self.signal(signal.SIGKILL)
                 answer = self._commands._answer(self._number, None)
             assert answer is not None
@@ -263,6 +267,20 @@ class Command:
         self._commands._answers[self._number].insert(0, answer)
         return False
 
+    def until_stopped(self) -> None:
+        """Wait until SIGSTOP has come to it."""
+        while "T (stopped)" not in Path(f"/proc/{self.pid}/status").read_text():
+            pass
+
+    def line(self, seconds: float = SECONDS + STARTING) -> str:
+        """Wait for a first line on stdout; empty where it ended without, or said nothing for so long."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and "\n" not in self.out():
+            if (answer := self._commands._answer(self._number, 0.02)) is not None:
+                self._commands._answers[self._number].insert(0, answer)
+                break
+        return self.out().partition("\n")[0]
+
     def err(self) -> str:
         """What it said on stderr so far."""
         return (self.place / "err").read_text(errors="replace")
@@ -275,6 +293,16 @@ class Command:
         """Send a signal to its process."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
+
+
+def waiting(pid: int) -> float:
+    """Seconds that a process could have run and the machine had no processor for it: of its longest waiting thread."""
+    waited = 0
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                waited = max(waited, int((thread / "schedstat").read_text().split()[1]))
+    return waited / 1e9
 
 
 class Gate:
@@ -374,11 +402,11 @@ def _child(request: dict[str, Any]) -> None:
             module, _, name = request["call"].partition(":")
             call = getattr(importlib.import_module(module), name)
             if request["instead"]:
-                arming(request["plan"])
+                _arm(request["plan"])
                 code = call(**request["arguments"]) or 0
                 return
             call(**request["arguments"])
-        arming(request["plan"])
+        _arm(request["plan"])
         from lossnav.cli import main
 
         main()
@@ -396,9 +424,8 @@ def _child(request: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def arming(plan: dict[str, Any] | None) -> None:
-    """Let befall what is planned."""
-    if plan is not None:
+def _arm(plans: list[dict[str, Any]] | None) -> None:
+    for plan in plans or ():
         chaos_events.arm(plan)
 
 
@@ -408,7 +435,7 @@ def _exec(request: dict[str, Any]) -> None:
     if request["plan"] is not None:
         site = Path(request["place"]) / "site"
         site.mkdir()
-        armed = f"\nimport json, os\narm(json.loads({json.dumps(request['plan'])!r}))\n"
+        armed = f"\nimport json\nfor plan in json.loads({json.dumps(request['plan'])!r}):\n    arm(plan)\n"
         (site / "sitecustomize.py").write_text(Path(chaos_events.__file__).read_text() + armed)
         environment["PYTHONPATH"] = os.pathsep.join([str(site), environment["PYTHONPATH"]])
     os.execve(sys.executable, [sys.executable, "-m", "lossnav", *request["argv"]], environment)

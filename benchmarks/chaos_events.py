@@ -22,6 +22,7 @@ _MAKING = {"open", "os.link", "os.mkdir", "os.rename", "os.symlink"}  # for whic
 _MODES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _ALL = ("open", "import", "exec", "os.", "shutil.", "tempfile.", "socket.")  # of a plan that counts all that happens
 _SHIFT = [0.0]  # seconds by which the clock is wrong
+_SHIFTED: list[bool] = []
 
 
 def arm(plan: dict[str, Any]) -> None:
@@ -88,6 +89,9 @@ def _is_under(path: Any, under: str) -> bool:
 
 def _shift_clocks() -> None:
     """Let the clocks of the day be wrong by `_SHIFT`; that which only rises is right, as it is on a real machine."""
+    if _SHIFTED:
+        return
+    _SHIFTED.append(True)
     now, now_ns = time.time, time.time_ns
     time.time = lambda: now() + _SHIFT[0]
     time.time_ns = lambda: now_ns() + int(_SHIFT[0] * 1e9)

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import signal
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import chaos_mutations
-from benchmarks.chaos_commands import BYTES, SECONDS, Commands, Tally
+from benchmarks.chaos_commands import BYTES, SECONDS, Commands, Tally, waiting
 
 COUNT, QUICK = 300, 2
 _FAULTS = {"hang": "hangs", "memory": "above", "traceback": "tracebacks"}
@@ -93,9 +95,9 @@ def typed(store: Path, out: Path) -> dict[str, list[str]]:
         "surface": ["plot", "surface", surface, "-o", str(out / "surface.html")],
         "trajectory": ["plot", "contour", surface, "-o", str(out / "path.svg"), "--trajectory"],
         "spectrum": ["plot", "spectrum", surface, "-o", str(out / "spectrum.svg")],
-        "csv": ["export", surface, str(out / "surface.csv")],
-        "vti": ["export", surface, str(out / "surface.vti")],
-        "glb": ["export", surface, str(out / "surface.glb")],
+        "csv": ["export", surface, "-o", str(out / "surface.csv")],
+        "vti": ["export", surface, "-o", str(out / "surface.vti")],
+        "glb": ["export", surface, "-o", str(out / "surface.glb")],
         "resume": ["resume", surface],
         "resume --trust": ["resume", surface, "--trust"],
     }
@@ -192,8 +194,14 @@ class _TooLong(BaseException):
     pass
 
 
+_BEGAN = [0.0, 0.0]  # when a command began, and how long the process had waited for a processor by then
+
+
 def _ring(number: int, frame: Any) -> None:
-    raise _TooLong
+    left = SECONDS - (time.monotonic() - _BEGAN[0]) + waiting(os.getpid()) - _BEGAN[1]
+    if left < 0.1:
+        raise _TooLong
+    signal.setitimer(signal.ITIMER_REAL, left)
 
 
 def _outcome(run: Callable[[], Any]) -> tuple[str, str]:
@@ -202,7 +210,8 @@ def _outcome(run: Callable[[], Any]) -> tuple[str, str]:
     from lossnav.errors import LossnavError
 
     signal.signal(signal.SIGALRM, _ring)
-    signal.alarm(int(SECONDS))
+    _BEGAN[:] = [time.monotonic(), waiting(os.getpid())]
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -218,6 +227,6 @@ def _outcome(run: Callable[[], Any]) -> tuple[str, str]:
     except BaseException as raised:
         error = raised
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
     kind = {_TooLong: "hang", MemoryError: "memory"}.get(type(error), "traceback")
     return kind, "".join(traceback.format_exception(error))[-2500:]

@@ -24,7 +24,7 @@ from benchmarks.common import machine, options, report
 THREADS = 8
 
 
-def _networks() -> dict[str, Callable[[], ln.Objective]]:
+def networks() -> dict[str, Callable[[], ln.Objective]]:
     generator = torch.Generator().manual_seed(0)
     x, images = torch.randn(512, 64, generator=generator), torch.randn(128, 3, 16, 16, generator=generator)
     y, classes = (torch.randint(0, 10, (n,), generator=generator) for n in (512, 128))
@@ -43,7 +43,7 @@ def _networks() -> dict[str, Callable[[], ln.Objective]]:
     }
 
 
-def _rate(calls: Sequence[Callable[[], Any]], threads: int, found: list[tuple[int, Any]], seed: int) -> float:
+def rate(calls: Sequence[Callable[[], Any]], threads: int, found: list[tuple[int, Any]], seed: int) -> float:
     """All calls by each of so many threads at once: calls a second; the results with their numbers."""
     start = threading.Barrier(threads + 1)
 
@@ -75,13 +75,13 @@ def _held(objective: ln.Objective, points: int, rounds: int) -> tuple[float, int
     asked = wrong = 0
     for number in range(rounds):
         found: list[tuple[int, Any]] = []
-        one = _rate(calls, 1, found, number)
-        ratios.append(_rate(calls, THREADS, found, number) / one)
+        one = rate(calls, 1, found, number)
+        ratios.append(rate(calls, THREADS, found, number) / one)
         asked, wrong = asked + len(found), wrong + sum(value != truth[i] for i, value in found)
     grid = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
     reference = ln.evaluate(objective, plane, grid, engine=ln.Local(plan="plain"), progress=False)["loss"].values
     surfaces: list[tuple[int, Any]] = []
-    _rate([lambda: ln.evaluate(objective, plane, grid, progress=False)], THREADS if rounds > 1 else 2, surfaces, 0)
+    rate([lambda: ln.evaluate(objective, plane, grid, progress=False)], THREADS if rounds > 1 else 2, surfaces, 0)
     for _, surface in surfaces:
         allowed = 1e-7 + 2 * surface.attrs["engine"].get("plan_error", 0.0)
         off = np.abs(surface["loss"].values - reference)
@@ -94,7 +94,7 @@ def main() -> None:
     points, rounds = (4, 1) if chosen.quick else (12, chosen.rounds or 5)
     result: dict[str, Any] = {}
     counted = np.zeros(2, int)
-    for name, make in _networks().items():
+    for name, make in networks().items():
         result[f"{name}: points a second, {THREADS} threads / 1"], *counts = _held(make(), points, rounds)
         counted += counts
     asked, wrong = counted.tolist()

@@ -26,6 +26,8 @@
     │   ├── StoreBusyError            another run is writing there
     │   ├── StoreTakenOverError       another run has taken the store over; nothing more is written
     │   ├── NotASurfaceError          the file is no surface of ours
+    │   ├── MissingAttributeError     a store does not say something of itself that is needed
+    │   ├── MissingAttributeError     a store does not say something of itself that is needed
     │   ├── NotATrajectoryError       the folder is no recorded trajectory of ours
     │   ├── NotASpectrumError         the folder holds no spectrum of ours
     │   ├── MissingSnapshotError      a trajectory has no such snapshot, or it is gone
@@ -155,6 +157,13 @@ class StoreTakenOverError(StoreError):
 
 class NotASurfaceError(StoreError, ValueError):
     """A file or dataset is not a surface of ours."""
+
+
+class MissingAttributeError(StoreError, KeyError):
+    """A store does not say something of itself that is needed."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class NotATrajectoryError(StoreError, ValueError):

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossnav.errors import StoreError
+from lossnav.errors import MissingAttributeError, StoreError
 from lossnav.files import Place, as_path, is_local
 
 DOCUMENT = "zarr.json"  # what says of a key's folder that it is a group or an array
@@ -106,6 +106,25 @@ def digest_of(said: Mapping[str, Any]) -> str:
     attributes = {key: value for key, value in said.get("attributes", {}).items() if key != DIGEST}
     text = json.dumps({**said, "attributes": attributes}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Said(dict[str, Any]):
+    """What a document says, part in part; where it does not say what is asked for, that is an error of ours."""
+
+    def __missing__(self, key: str) -> Any:
+        raise MissingAttributeError(
+            f"This store does not say its {key!r}, among its attributes {', '.join(map(str, list(self)[:6]))}, ...: it "
+            "was damaged, or made by something else. Make it anew, under another name or with --overwrite."
+        )
+
+
+def as_said(value: Any) -> Any:
+    """A value of JSON in which mappings are `Said`."""
+    if isinstance(value, dict):
+        return Said({key: as_said(part) for key, part in value.items()})
+    if isinstance(value, list) and value and isinstance(value[0], dict | list):
+        return [as_said(part) for part in value]
+    return value
 
 
 def is_whole(said: Mapping[str, Any]) -> bool | None:

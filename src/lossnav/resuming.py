@@ -12,6 +12,7 @@ from lossnav.charts.saved import open_chart, require_same
 from lossnav.errors import ChartError, CheckpointError, DirectionError, NotATrajectoryError, OptionError
 from lossnav.evaluation import evaluate
 from lossnav.files import Place, beside, is_local, is_there_file, is_url, name_of
+from lossnav.keys import Said
 from lossnav.specs import rebuild
 from lossnav.surface import open_surface, put_together
 from lossnav.trust import Asked, require_trust
@@ -76,7 +77,7 @@ def resume(
     >>> surface = ln.resume("run.zarr", spec="my_project.py:objective")  # doctest: +SKIP
     """
     surface = open_surface(store)
-    said = surface.attrs
+    said = Said(surface.attrs)
     if made_by := put_together(said):
         raise OptionError(
             f"{name_of(store)} is no measurement of one run: it has {made_by} in its attributes. Run it anew."

@@ -102,6 +102,17 @@ def bounded(kind: Kind) -> Kind:
     return check
 
 
+def finite(value: Any, where: str) -> None:
+    """A number that is one: neither infinite nor none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1.7e308:
+        raise WrongError(where, "a finite number", value)
+
+
+def texts(value: Any, where: str) -> None:
+    """A string, or a list of strings."""
+    list_of(text)([value] if isinstance(value, str) else value, where)
+
+
 def anything(value: Any, where: str) -> None:
     """Any value of JSON."""
 
@@ -188,7 +199,7 @@ _recipe = by_kind(
         "moment": record(moment=text, step=anything),
     },
     record(
-        norm_=number, norms_=map_of(number), index_=count, n_=count, seed_=maybe(whole), exclude_=anything,
+        norm_=finite, norms_=map_of(finite), index_=count, n_=count, seed_=maybe(whole), exclude_=maybe(texts),
         times_=number,
     ),
 )  # fmt: skip
@@ -197,10 +208,18 @@ _buffers = record(
     points=list_of(record(at=list_of(coordinate), fingerprint_=maybe(text))), others=anything, names_=_texts
 )
 
-_chart = record(
+_parts_of_a_chart = record(
     kind_=name, dims=list_of(name, 1, 64), directions_=list_of(_recipe, 0, 64), affine_=boolean, center_=maybe(text),
     center_norm_=number, cosines_=map_of(number), buffers_=maybe(_buffers),
 )  # fmt: skip
+
+
+def _chart(value: Any, where: str) -> None:
+    """A chart; one that is affine has a direction for each coordinate."""
+    _parts_of_a_chart(value, where)
+    directions = value.get("directions")
+    if value.get("affine") and directions and len(directions) != len(value["dims"]):
+        raise WrongError(f"{where}.directions", f"one for each of {len(value['dims'])} coordinates", len(directions))
 
 
 def _ends(value: Any, where: str) -> None:

@@ -19,7 +19,7 @@ from lossnav import arrays, journal
 from lossnav import samples as kept
 from lossnav.errors import NotASurfaceError, StoreError
 from lossnav.files import LEASE, Place, is_local, name_of
-from lossnav.keys import DOCUMENT, Keys, document, is_whole, keys_of
+from lossnav.keys import DOCUMENT, Keys, as_said, document, is_whole, keys_of
 from lossnav.schema import LARGEST, MOST_VALUES, SPARSE, Kind, WrongError, check_array
 
 _MOST_FILES = 100_000  # that are looked at before a store is opened
@@ -68,7 +68,7 @@ def documents_of(place: Place, under: str = "") -> Documents | None:
     damaged = [name or "the attributes" for name, sound in whole.items() if sound is False]
     written = attributes.get(arrays.WRITTEN)
     damaged += [str(name) for name in (written if isinstance(written, list) else ()) if str(name) not in found]
-    return Documents(arrays.unsealed(attributes), found, None not in whole.values(), damaged)
+    return Documents(as_said(arrays.unsealed(attributes)), found, None not in whole.values(), damaged)
 
 
 def require_sound(documents: Documents, model: Kind, place: Place, under: str = "") -> None:

@@ -34,6 +34,7 @@ from lossnav.errors import (
 )
 from lossnav.files import SURFACE_SCHEMA, Place, as_path, is_local, is_there, name_of, replacing, require_writable
 from lossnav.journal import Row, Rows, is_same, joined
+from lossnav.keys import Said
 from lossnav.lease import require_free
 from lossnav.nouns import no_surface
 from lossnav.samplers import Grid
@@ -993,9 +994,10 @@ def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in attributes.get(part, {}).items()
         if key not in left_out
     }
-    items["objective.device"] = str(attributes["objective"]["device"]).partition(":")[0]
-    items["engine.precision"] = attributes["engine"]["precision"]
-    return items | {name: attributes[name] for name in ("lossnav_version", "torch_version")}
+    said = Said(attributes)
+    items["objective.device"] = str(said["objective"]["device"]).partition(":")[0]
+    items["engine.precision"] = said["engine"]["precision"]
+    return items | {name: said[name] for name in ("lossnav_version", "torch_version")}
 
 
 def plan_hash(attributes: Mapping[str, Any]) -> str:

@@ -147,6 +147,8 @@ class Grid(Sampler):
     @classmethod
     def again(cls, description: dict[str, Any]) -> Grid:
         """Make the grid that describes itself so."""
+        if short := [name for name, ends in description["axes"].items() if len(ends) != 3]:
+            raise SamplerError(f"The grid does not say how many points it has along {short[0]}. Call evaluate again.")
         axes = {name: (low, high, int(n)) for name, (low, high, n) in description["axes"].items()}
         made = cls(**(axes | description.get("coordinates", {})))
         made._found = description.get("auto", {})
