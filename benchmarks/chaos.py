@@ -3,8 +3,8 @@
 Each part draws attempts from the seed and makes them through the public commands: ``lossnav ...`` in processes that are
 forked from one that has lossnav imported, in processes of their own, and public calls of Python. Counted are attempts,
 those that survived, and what must be 0: points that were *lost*, values that are *wrong*, code of a store that was
-*executed*, *tracebacks*, *hangs* (of what answers, more than 10 s, not counting when it waited for a processor), and processes *above* 1 GB. The exit code is 1
-where one of these is not 0.
+*executed*, *tracebacks*, *hangs* (of what answers, more than 10 s, not counting when it waited for a processor), and
+processes *above* 1 GB. The exit code is 1 where one of these is not 0.
 
     python -m benchmarks.chaos --seed S [--only stores,kills,...] [--quick] [--json]
 """
@@ -23,16 +23,8 @@ from typing import Any
 from benchmarks.chaos_commands import ZERO, Commands
 from benchmarks.common import machine
 
-PARTS = (
-    "stores",
-    "kills",
-    "writers",
-    "threads",
-    "messages",
-    "signals",
-    "disks",
-    "clocks",
-)  # benchmarks/chaos_NAME.py has run(seed, count, folder, commands), COUNT and QUICK
+# benchmarks/chaos_NAME.py has run(seed, count, folder, commands), COUNT and QUICK
+PARTS = ("stores", "kills", "writers", "threads", "messages", "signals", "disks", "clocks")
 
 
 def main() -> None:

@@ -240,7 +240,7 @@ class Command:
         self._ended: Ended | None = None
 
     def wait(self, seconds: float = SECONDS) -> Ended:
-        """Wait until it has ended; what takes longer is killed and is a hang, but for what it waited for a processor."""
+        """Wait until it has ended; what takes longer is killed and is a hang, but for want of a processor."""
         if self._ended is None:
             seconds += STARTING if self._own else 0.0
             began, left, hang = time.monotonic(), seconds, False
