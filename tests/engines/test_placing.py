@@ -34,11 +34,7 @@ class State:
 class Private:
     """A private cluster whose workers die or live."""
 
-    dead, words = False, None
-
-    def require_alive(self):
-        if self.dead:
-            raise ClusterError("has died")
+    words = None
 
     def dead_starts(self):
         return self.words
@@ -94,13 +90,6 @@ def test_a_worker_that_dies_while_it_starts_is_an_error_at_the_next_look(private
     private.private.words = "ImportError: libfoo.so.1"
     clock.now += 4
     with pytest.raises(ClusterError, match="died while they started.*ImportError: libfoo.so.1"):
-        placing.waiting()
-
-
-def test_a_private_cluster_that_dies_is_an_error_at_once(private):
-    placing = Placing(private, 1, 0, Clock())
-    private.private.dead = True
-    with pytest.raises(ClusterError, match="has died"):
         placing.waiting()
 
 

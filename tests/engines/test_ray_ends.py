@@ -117,6 +117,20 @@ def test_a_signal_while_it_starts_ends_it(tmp_path, number):
     assert ln.open(tmp_path / "run.zarr").lossnav.counts["ok"] == 0
 
 
+def test_a_cluster_that_dies_during_a_run_is_an_error_and_what_is_done_is_kept(tmp_path):
+    driver = start(tmp_path, 4001)
+    wait_for(lambda: works(driver, tmp_path) and len(list((tmp_path / "run.zarr").rglob("*"))) > 20)
+    below = descendants(driver.pid)
+    (keeper,) = [pid for pid in below if any("keeper.py" in name for name in names([pid]))]
+    os.kill(keeper, signal.SIGKILL)
+    _, errors = driver.communicate(timeout=300)
+    assert driver.returncode == 1 and "Traceback" not in errors
+    assert "private Ray cluster of this run has died" in errors
+    wait_for(lambda: not any(map(lives, below)))
+    counts = ln.open(tmp_path / "run.zarr").lossnav.counts
+    assert counts["failed"] == 0
+
+
 CRASH = """
 import os, sys
 if any(text.endswith("default_worker.py") for text in sys.orig_argv):

@@ -51,8 +51,6 @@ class Placing:
         """
         now = self._clock()
         seconds = now - self._since
-        if self._cluster.private is not None:
-            self._cluster.private.require_alive()
         if now - self._looked > _LOOK_SECONDS:
             self._looked = now
             self._ask(seconds)

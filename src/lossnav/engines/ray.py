@@ -305,7 +305,9 @@ class Ray(Engine):
 
     def _look(self) -> None:
         """Now and then, hire whom the cluster has room for; give up where nobody finds a place."""
-        assert self._placing is not None
+        assert self._placing is not None and self._cluster is not None
+        if self._cluster.private is not None:
+            self._cluster.private.require_alive()  # Ray would end this process after a minute without it
         if any(hired.place is None for hired in self._crew):
             self._placing.placed()
             if not any(hired.ready for hired in self._crew):
