@@ -1,6 +1,7 @@
 """A store is data: code it names is run only where the user gives it again, or says yes, and never out of a store."""
 
 import os
+import pickle
 import pty
 import shutil
 import subprocess
@@ -66,7 +67,7 @@ def names(store, spec):
     group = zarr.open_group(store)
     said = dict(group.attrs["objective"])
     group.attrs["objective"] = said | {"origin": said["origin"] | {"spec": spec}}
-    del group.attrs["digest"]  # as of a store from before there were any
+    group.attrs.pop("digest", None)  # as of a store from before there were any
 
 
 def lossnav(*arguments):
@@ -202,3 +203,62 @@ def test_at_a_terminal_the_path_is_shown_and_asked_for(project, answer, code, ma
     assert process.wait() == code
     assert ran(project) == marks
     os.close(ours)
+
+
+class BuildsBySpec(ln.Local):
+    """Plays `Ray(build="spec")` and its worker in one process: what is sent is pickled, and built from its SPEC."""
+
+    def __init__(self):
+        super().__init__(plan="plain")
+        self.sent = []
+
+    def prepare(self, function, probes, total):
+        self.sent.append(pickle.dumps(function.by_spec()))
+        forget(Path.cwd().parent)  # the worker is another process
+        return super().prepare(pickle.loads(self.sent[-1])(), probes, total)
+
+
+def unfinished():
+    """Let one point of the run be evaluated again."""
+    group = zarr.open_group("run.zarr")
+    group["status"][2] = 0
+    group.attrs.pop("digest", None)
+
+
+def hostile(tmp_path, place="evil.py"):
+    """Let the store name another file, which gives the same objective and leaves marks of its own."""
+    Path(place).write_text(PROJECT.format(mark=str(tmp_path / "ran.evil")))
+    names("run.zarr", f"{place}:objective")
+
+
+def test_workers_that_build_by_spec_are_sent_nothing_before_the_user_says_yes(project):
+    hostile(project)
+    engine = BuildsBySpec()
+    for trust in (False, lambda shown: False):
+        with pytest.raises(UntrustedCodeError, match=r"evil\.py:objective"):
+            ln.resume("run.zarr", trust=trust, engine=engine, progress=False)
+    hostile(project, "run.zarr/evil.py")
+    with pytest.raises(UntrustedCodeError, match="lies in a store"):
+        ln.resume("run.zarr", trust=True, engine=engine, progress=False)
+    assert engine.sent == [] and ran(project) == []
+
+
+def test_workers_build_the_spec_that_the_user_gave_and_not_the_one_of_the_store(project):
+    for word in ({"spec": "job.py:objective"}, {"objective": load_objective("job.py:objective")}):
+        unfinished()
+        hostile(project)
+        engine = BuildsBySpec()
+        surface = ln.resume("run.zarr", engine=engine, progress=False, **word)
+        assert bool((surface["status"] == 1).all())
+        assert len(engine.sent) == 1 and b"evil" not in engine.sent[0] and b"job.py" in engine.sent[0]
+        assert "ran.evil" not in ran(project)
+
+
+def test_ray_is_not_reached_for_code_that_is_not_trusted(project, monkeypatch):
+    ray = pytest.importorskip("ray", reason="ray is not installed")
+    hostile(project)
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("a cluster was started"))
+    with pytest.raises(UntrustedCodeError):
+        ln.resume("run.zarr", engine=ln.Ray(build="spec"), progress=False)
+    done = lossnav("resume", "run.zarr", "--engine", "ray")
+    assert done.exit_code == 2 and "evil.py:objective" in done.stderr and ran(project) == []
