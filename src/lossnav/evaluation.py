@@ -531,6 +531,19 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[O
     return objective, chart
 
 
+def plan_attributes(
+    objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None = None
+) -> dict[str, Any]:
+    """What a surface would say of its plan (`lossnav.surface.plan_of`), without anything being evaluated.
+
+    The sampler is one that leaves nothing open (`Sampler.settle`).
+    """
+    objective, chart = require_fit(objective, chart, sampler)
+    made = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+    versions = {"lossnav_version": __version__, "torch_version": torch.__version__}
+    return surfaces.jsonable({**made, "engine": (engine or Local()).describe(), **versions})  # type: ignore[no-any-return]
+
+
 class _Run:
     """One evaluation under way: what was asked, what came back."""
 
