@@ -106,3 +106,44 @@ def points_in(log):
         lines = file.read().split("\n")[:-1]  # one that is being written is not whole
         return [tuple(float.fromhex(number) for number in line.split()) for line in lines]
     return []
+
+
+def ensemble(kind, store, log=None, overwrite=False, seeds=range(7), scale=1.0):
+    """An ensemble whose finished seeds are put together three at a time."""
+    from lossnav import ensembles
+
+    ensembles._BLOCK = 3
+    objective, plane = problem(log)
+    e1 = {"x": torch.tensor([1.0, 0.0], dtype=torch.float64)}
+
+    def line(seed):
+        turned = torch.tensor([1.0, scale * seed], dtype=torch.float64) / (1 + seed)
+        return ln.Line(plane.center, {"x": turned} if seed else e1)
+
+    sampler = {"grid": ln.Grid(alpha=(-2, 2, 9)), "adaptive": ln.Adaptive(alpha=(-2, 2), tolerance=0.01)}[kind]
+    options = {"store": store, "overwrite": overwrite, "check": False, "progress": False}
+    return ln.ensemble(objective, line, sampler, seeds, **options)
+
+
+def ensemble_until(kind, store, log, number):
+    """The same, ended as by a kill before the so-many-th write or removal of the ensemble's own, or chart."""
+    from lossnav import ensembles
+    from lossnav.parts import Parts
+
+    os.environ["OMP_NUM_THREADS"] = "1"
+    count = [0]
+
+    def ending(step):
+        def stepped(*arguments, **options):
+            count[0] += 1
+            if count[0] == number:
+                os._exit(9)
+            return step(*arguments, **options)
+
+        return stepped
+
+    ensembles.save_surface, Parts.remove = ending(ensembles.save_surface), ending(Parts.remove)
+    ensembles.evaluate = ending(ensembles.evaluate)
+    with open(log, "ab") as file:
+        ensemble(kind, store, file.fileno())
+    os._exit(0)

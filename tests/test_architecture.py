@@ -24,7 +24,7 @@ COMPUTING = (
 )  # fmt: skip
 JOINING = ("curvature/chart.py", "curvature/spectra.py")  # these know both worlds, as evaluation does
 OWNERS = {  # who may import an optional or heavy package at all
-    "ray": {"engines/cluster.py", "engines/ray.py"},
+    "ray": {"engines/cluster.py", "engines/keeper.py", "engines/ray.py"},
     "plotly": {"plots"},
     "matplotlib": {"plots"},
     "starlette": {"explorer"},

@@ -531,6 +531,19 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[O
     return objective, chart
 
 
+def plan_attributes(
+    objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None = None
+) -> dict[str, Any]:
+    """What a surface would say of its plan (`lossnav.surface.plan_of`), without anything being evaluated.
+
+    The sampler is one that leaves nothing open (`Sampler.settle`).
+    """
+    objective, chart = require_fit(objective, chart, sampler)
+    made = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+    versions = {"lossnav_version": __version__, "torch_version": torch.__version__}
+    return surfaces.jsonable({**made, "engine": (engine or Local()).describe(), **versions})  # type: ignore[no-any-return]
+
+
 class _Run:
     """One evaluation under way: what was asked, what came back."""
 
@@ -683,12 +696,28 @@ class _Run:
         """What the engine finds at the points that are not known."""
         new = np.flatnonzero(numbers < 0)
         if len(new) and self.stop.signal is None:
-            if self.function is None:
-                with bar.phase("planning"):
-                    self.prepare()
-            for outcome in self.engine.run(self.prepare(), points[new]):
-                self.computed += 1
-                yield outcome._replace(number=int(new[outcome.number]))
+            with self._heard(bar):
+                if self.function is None:
+                    with bar.phase("planning"):
+                        self.prepare()
+                for outcome in self.engine.run(self.prepare(), points[new]):
+                    self.computed += 1
+                    yield outcome._replace(number=int(new[outcome.number]))
+
+    @contextmanager
+    def _heard(self, bar: Progress) -> Iterator[None]:
+        """Show what the engine waits for; end the wait where a signal came, since no point is under way."""
+
+        def on_wait(words: str) -> None:
+            bar.wait(words)
+            if self.stop.signal is not None:
+                raise KeyboardInterrupt
+
+        self.engine.on_wait = on_wait
+        try:
+            yield
+        finally:
+            del self.engine.on_wait
 
     def _keep(self, point: Point, outcome: Outcome) -> None:
         """Keep a point that is in no store yet."""

@@ -77,48 +77,6 @@ def _not_writable(place: Path, error: OSError) -> OutputNotWritableError:
     return OutputNotWritableError(f"{place} cannot be written: {error.strerror or error}. {remedy}.")
 
 
-class Parts:
-    """The stores of several runs that one result is put together from: in a folder beside it, until it is whole.
-
-    ``band.zarr`` has ``band.parts``. Where that is there, the runs in it are gone on from.
-
-    Parameters
-    ----------
-    target : path
-        Of the result.
-    overwrite : bool
-
-    Attributes
-    ----------
-    target : Path
-    overwrite : bool
-        Whether the result may be replaced: also where it is one of a call that was stopped.
-
-    Raises
-    ------
-    OutputExistsError, OutputNotWritableError
-        See `require_writable`.
-    """
-
-    def __init__(self, target: str | os.PathLike[str], overwrite: bool) -> None:
-        self._anew, self._stores = overwrite, dict[str, Path]()
-        self._folder = Path(target).expanduser().with_suffix(".parts")
-        self.overwrite = overwrite or self._folder.is_dir()
-        self.target = require_writable(target, self.overwrite, kind="surface")
-
-    def options(self, name: str) -> dict[str, Any]:
-        """What `evaluate` takes to keep a run here."""
-        self._stores[name] = self._folder / f"{name}.zarr"
-        return {"store": self._stores[name], "overwrite": self._anew}
-
-    def discard(self) -> None:
-        """Remove the stores: what was put together of them is written."""
-        for store in self._stores.values():
-            shutil.rmtree(store, ignore_errors=True)
-        with suppress(OSError):  # there is something else in it
-            self._folder.rmdir()
-
-
 @contextmanager
 def replacing(
     target: str | os.PathLike[str], *, folder: bool = False, within: Path | None = None, durable: bool = True

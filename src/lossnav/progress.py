@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 _PATIENCE = 1.0  # seconds before a bar appears: shorter work than this needs none
 _LINE_EVERY = 10.0  # seconds between lines where stderr is a file
+_WAIT_EVERY = 30.0  # the same, while nothing is done but to wait
 _RECENT = 20.0  # seconds of work by which the rest is reckoned: later points may cost more than coarse ones
 _RECENT_STEP = 0.1  # between two looks that are remembered
 
@@ -74,7 +75,7 @@ class Progress:
         self._begin()
 
     def _begin(self) -> None:
-        self._started = self._last_line = self._clock()
+        self._started = self._last_line = self._last_wait = self._clock()
         self._beside = 0.0  # seconds of phases
         self._looks: deque[tuple[float, int]] = deque([(0.0, 0)])  # seconds of work, and units that took time
 
@@ -126,7 +127,7 @@ class Progress:
     @contextmanager
     def phase(self, words: str) -> Iterator[None]:
         """Name work that is none of the units, such as planning: it is shown where it lasts, and slows no rate."""
-        started = self._clock()
+        started = self._last_wait = self._clock()
         timer = self._later(_PATIENCE, lambda: self._show_phase(words)) if self._show else None
         if timer is not None:
             timer.daemon = True
@@ -146,6 +147,16 @@ class Progress:
         with self._lock:
             self._bar = self._bar or self._start_bar()
             self._bar.update(self._bar.task_ids[0], description=f"{self.description}: {words} …")
+
+    def wait(self, words: str) -> None:
+        """Say what a phase waits for: in the bar, or in a log file by a line every half minute."""
+        if self._terminal:
+            with self._lock:
+                if self._bar is not None:
+                    self._bar.update(self._bar.task_ids[0], description=f"{self.description}: {words} …")
+        elif self._clock() - self._last_wait >= _WAIT_EVERY:
+            self._last_wait = self._clock()
+            self.say(f"{self.description}: {words} …")
 
     def _draw(self) -> None:
         if self._bar is not None:

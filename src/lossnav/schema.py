@@ -284,7 +284,8 @@ _outcome_of_a_run: dict[str, Kind] = {
         points=count, outside=count, residual_error=number, relative_=boolean, largest=number, correction_=number
     ),
     "interpolation_": _interpolation, "interrupted_": boolean, "finished_": boolean, "failures_": _texts,
-    "seconds_": number, "points_per_second_": number,
+    "seconds_": number, "points_per_second_": number, "foreign_buffers_": _texts, "checkpoints_": map_of(text),
+    "still_": maybe(record(entries=count, of=maybe(map_of(list_of(count, 2, 2))))),
 }  # fmt: skip
 
 _of_seeds = record(seeds=list_of(count, 1), charts=list_of(_chart, 1), each=list_of(record(**_outcome_of_a_run), 1))
@@ -317,9 +318,8 @@ _explorer = record(
 
 SURFACE = record(
     schema=text, schema_version=count, lossnav_version_=text, created_=text, torch_version_=text, torch_threads_=count,
-    objective_=_objective, chart=_chart, keep_samples_=boolean, foreign_buffers_=_texts, checkpoints_=map_of(text),
-    still_=maybe(record(entries=count, of=maybe(map_of(list_of(count, 2, 2))))), curvature_=_curvature,
-    explorer_=_explorer, ensemble_=_ensemble, **_outcome_of_a_run,
+    objective_=_objective, chart=_chart, keep_samples_=boolean, curvature_=_curvature, explorer_=_explorer,
+    ensemble_=_ensemble, **_outcome_of_a_run,
 )  # fmt: skip
 
 TRAJECTORY = record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
 import xarray as xr
@@ -11,7 +12,7 @@ import xarray as xr
 from lossnav.corrections import control_variate
 from lossnav.errors import Interrupted, OptionError
 from lossnav.evaluation import evaluate
-from lossnav.files import Parts
+from lossnav.parts import Parts
 from lossnav.samplers import Grid
 from lossnav.surface import save_surface
 
@@ -88,33 +89,33 @@ def evaluate_subset(
         part = objective.subset(subset, seed)
         return evaluate(part, chart, grid, store=store, overwrite=overwrite, **options)
     coarse = coarse_grid(grid, control)
-    parts = None if store is None else Parts(store, overwrite)
-    made = []
-    runs = (("whole", objective, coarse, "all the data"), ("subset", None, grid, "the subset, not corrected,"))
-    for name, whole, points, words in runs:
-        kept = {} if parts is None else parts.options(name)
+    with nullcontext() if store is None else Parts(store, overwrite) as parts:
+        made = []
+        runs = (("whole", objective, coarse, "all the data"), ("subset", None, grid, "the subset, not corrected,"))
+        for name, whole, points, words in runs:
+            kept = {} if parts is None else parts.options(name)
+            try:
+                made.append(evaluate(whole or objective.subset(subset, seed), chart, points, **kept, **options))
+            except Interrupted as error:
+                if parts is not None:
+                    save_surface(error.surface, parts.target, overwrite=parts.overwrite)
+                done = int((error.surface["status"] != 0).sum())
+                where = "is in the .surface of this exception." if parts is None else f"is saved in {store}; "
+                said = f"Stopped. The surface of {words} as far as it got, {done:,} points, {where}"
+                said += "" if parts is None else "the same call goes on."
+                raise Interrupted(said, error.surface, error.signal) from error
+        full, few = made
         try:
-            made.append(evaluate(whole or objective.subset(subset, seed), chart, points, **kept, **options))
-        except Interrupted as error:
-            if parts is not None:
-                save_surface(error.surface, parts.target, overwrite=parts.overwrite)
-            done = int((error.surface["status"] != 0).sum())
-            where = "is in the .surface of this exception." if parts is None else f"is saved in {store}; "
-            said = f"Stopped. The surface of {words} as far as it got, {done:,} points, {where}"
-            said += "" if parts is None else "the same call goes on."
-            raise Interrupted(said, error.surface, error.signal) from error
-    full, few = made
-    try:
-        surface = control_variate(few, full)
-    except OptionError as error:
-        if parts is None:
-            raise
-        save_surface(few, parts.target, overwrite=parts.overwrite)
-        raise OptionError(f"{error} The surface of the subset, not corrected, is saved in {store}.") from error
-    if parts is not None:
-        save_surface(surface, parts.target, overwrite=parts.overwrite)
-        parts.discard()
-    return surface
+            surface = control_variate(few, full)
+        except OptionError as error:
+            if parts is None:
+                raise
+            save_surface(few, parts.target, overwrite=parts.overwrite)
+            raise OptionError(f"{error} The surface of the subset, not corrected, is saved in {store}.") from error
+        if parts is not None:
+            save_surface(surface, parts.target, overwrite=parts.overwrite)
+            parts.discard()
+        return surface
 
 
 def coarse_grid(grid: Grid, control: int | Grid) -> Grid:

@@ -386,7 +386,7 @@ class SurfaceAccessor:
         """
         if "seed" not in self._dataset.dims:
             raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
-        seeds = [int(each) for each in self._dataset["seed"]]
+        seeds = self._dataset["seed"].values.tolist()
         if seed not in seeds:
             raise OptionError(f"There is no seed {seed}. Use one of {', '.join(map(str, seeds))}.")
         return of_one_seed(self._dataset.sel(seed=seed)).drop_vars("seed")
@@ -414,7 +414,7 @@ class SurfaceAccessor:
         worst = status.where(status != NOT_EVALUATED, FAILED + 1).max("seed")
         made["status"] = worst.where(worst <= FAILED, NOT_EVALUATED).astype(np.uint8)
         made["status"].attrs = status.attrs
-        made.attrs = _of_seeds(dataset.attrs, [int(seed) for seed in dataset["seed"]])
+        made.attrs = _of_seeds(dataset.attrs, dataset["seed"].values.tolist())
         return validate(made.drop_vars("seed", errors="ignore"))
 
     def to_grid(self, n: int | None = None) -> xr.Dataset:
@@ -460,7 +460,9 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
 
 
 FAILURES_KEPT = 20
+_OF_CHARTS = ("still", "foreign_buffers", "checkpoints")  # in ensembles of before they were those of the first seed
 _OF_EACH = (  # attributes that an ensemble keeps of every seed, beside its chart
+    *_OF_CHARTS,
     "plan_hash", "sampler", "engine", "center", "sampling", "control_variate", "interpolation", "interrupted",
     "finished", "failures", "seconds", "points_per_second",
 )  # fmt: skip
@@ -487,6 +489,32 @@ def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Datas
     return validate(made)
 
 
+def add_seeds(surface: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
+    """Put the seeds of one ensemble after those of another.
+
+    Raises
+    ------
+    OptionError
+        If their coordinates differ.
+    """
+    if surface["loss"].dims != more["loss"].dims or any(
+        not more[dim].equals(surface[dim]) for dim in more["loss"].dims if dim != "seed"
+    ):
+        raise OptionError("The seeds have different ranges or points. Give all of them one sampler with the same ends.")
+    made = xr.concat([surface, more], "seed", combine_attrs="override", join="exact")
+    parts = [part.attrs["ensemble"] for part in (surface, more)]
+    ensemble = {key: [*parts[0][key], *parts[1][key]] for key in ("seeds", "charts", "each")}
+    made.attrs = _of_seeds(surface.attrs | {"ensemble": ensemble}, ensemble["seeds"])
+    return validate(made)
+
+
+def of_seeds(surface: xr.Dataset, seeds: Sequence[int]) -> xr.Dataset:
+    """An ensemble of some of the seeds of another."""
+    made = surface.sel(seed=list(seeds))
+    made.attrs = _of_seeds(surface.attrs, seeds)
+    return validate(made)
+
+
 def _of_seeds(attributes: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
     """Attributes of some seeds of an ensemble together: counts are added, of errors the worst is said."""
     ensemble = attributes["ensemble"]
@@ -502,6 +530,8 @@ def _of_seeds(attributes: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, 
         seconds * float(said.get("points_per_second", 0)) for seconds, said in zip(spent, each, strict=True) if seconds
     )
     made: dict[str, Any] = {key: value for key, value in attributes.items() if key not in _OF_EACH}
+    about = each[0] if "still" in each[0] else attributes
+    made |= {key: about[key] for key in _OF_CHARTS if key in about}
     made |= {
         "chart": charts[0],
         "ensemble": {"seeds": list(seeds), "charts": charts, "each": each},
@@ -553,8 +583,10 @@ def of_one_seed(dataset: xr.Dataset) -> xr.Dataset:
         return dataset
     i = ensemble["seeds"].index(int(dataset["seed"]))
     made = dataset.copy()
-    common = {key: value for key, value in dataset.attrs.items() if key not in (*_OF_EACH, "ensemble")}
-    made.attrs = common | {"chart": ensemble["charts"][i]} | ensemble["each"][i]
+    said = ensemble["each"][i]
+    own = {"ensemble", *_OF_EACH} - (set() if "still" in said else set(_OF_CHARTS))
+    common = {key: value for key, value in dataset.attrs.items() if key not in own}
+    made.attrs = common | {"chart": ensemble["charts"][i]} | said
     return made
 
 

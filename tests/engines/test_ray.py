@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import lossnav as ln
 from lossnav import cli
 from lossnav.acceleration import Plan, PointFunction
+from lossnav.engines import placing
 from lossnav.engines import ray as ray_engine
 from lossnav.engines.ray import _pickled, _Worker
 from lossnav.specs import load_objective
@@ -339,11 +340,13 @@ def test_a_cluster_that_others_hold(cluster, monkeypatch):
         def ready(self):
             return True
 
-    monkeypatch.setattr(ray_engine, "_PLACING_SECONDS", 2.0)
+    monkeypatch.setattr(placing, "_HELD_SECONDS", 2.0)
     other = ray.remote(Holds).options(num_cpus=2).remote()
     try:
         assert ray.get(other.ready.remote())
-        with pytest.raises(ln.errors.ClusterError, match="No worker found a place within 2 s"):
+        with pytest.raises(
+            ln.errors.ClusterError, match="A worker needs 1 CPUs.*no node.*0 of 2 CPUs are free, others hold"
+        ):
             ln.Ray().prepare(len, np.zeros((1, 1)), 1)
     finally:
         ray.kill(other)

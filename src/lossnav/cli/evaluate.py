@@ -122,8 +122,9 @@ def evaluate(
     from lossnav.ensembles import ensemble
     from lossnav.evaluation import estimate
     from lossnav.evaluation import evaluate as run
-    from lossnav.files import Parts, is_url, require_writable
+    from lossnav.files import is_url, require_writable
     from lossnav.live import TerminalMap
+    from lossnav.parts import Parts
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs import load_objective
     from lossnav.subsets import coarse_grid, evaluate_subset

@@ -33,7 +33,17 @@ class Outcome(NamedTuple):
 
 
 class Engine(ABC):
-    """Runs a function at points."""
+    """Runs a function at points.
+
+    Attributes
+    ----------
+    on_wait : callable
+        Called about twice a second with what is waited for, where no point can be computed yet (machines that start);
+        what it raises ends the wait, and comes out of `prepare` or `run`. `evaluate` sets it to show the words and to
+        hear Ctrl-C.
+    """
+
+    on_wait: Callable[[str], None] = staticmethod(lambda words: None)
 
     @property
     def concurrency(self) -> int:

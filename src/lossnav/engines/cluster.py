@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
+from lossnav.engines.private_cluster import PrivateCluster, Wait
 from lossnav.errors import ClusterError, MissingExtraError, OptionError
 
 _REACH_SECONDS = 5.0  # Ray itself tries for two minutes and then ends the process
@@ -37,6 +38,13 @@ class Cluster:
         "local" starts a private one on this machine, "auto" looks for the one this machine belongs to, or host:port.
     cpus : int, optional
         That a private cluster is to hold. Default: all of this machine.
+    wait : callable, optional
+        Called about twice a second while a private one starts, with what is waited for; what it raises ends the start.
+
+    Attributes
+    ----------
+    private : PrivateCluster or None
+        Where it was started here: nobody else uses it.
 
     Raises
     ------
@@ -46,21 +54,29 @@ class Cluster:
         If the cluster cannot be reached, or this machine has fewer CPUs.
     """
 
-    def __init__(self, address: str, cpus: int | None = None) -> None:
+    def __init__(self, address: str, cpus: int | None = None, wait: Wait = lambda words: None) -> None:
         self.ray: Any = ray_module()
+        self.private: PrivateCluster | None = None
         self._ours = not self.ray.is_initialized()
         if not self._ours:
             return
         if address == "local":
-            self._connect(address, num_cpus=_enough_cpus(cpus), include_dashboard=False)
+            self.private = PrivateCluster(_enough_cpus(cpus), wait)
+            try:
+                self._connect(self.private.address, self.private.environment)
+            except BaseException:
+                self.private.close()
+                raise
         else:
             _require_reachable(_resolve(address))
-            self._connect(address)
+            self._connect(address, {})
 
-    def _connect(self, address: str, **options: Any) -> None:
-        with _undisturbed():
+    def _connect(self, address: str, environment: dict[str, str]) -> None:
+        with _undisturbed(environment):
+            if environment:
+                _read_settings()  # they are in force until the cluster is left
             try:
-                self.ray.init(address=address, log_to_driver=False, configure_logging=False, **options)
+                self.ray.init(address=address, log_to_driver=False, configure_logging=False)
             except Exception as error:
                 raise ClusterError(
                     f"Ray at {address} gave no connection: {type(error).__name__}: {error}. Check the address, and "
@@ -94,24 +110,57 @@ class Cluster:
 
     def room(self, cpus: int, gpus: float) -> int:
         """Count the workers that fit into the cluster, were it empty."""
-        count = 0
-        for node in self._nodes():
-            fitting = node.get("CPU", 0) / cpus
-            if gpus:
-                fitting = min(fitting, node.get("GPU", 0) / gpus + 1e-9)  # ten tenths are one
-            count += int(fitting)
-        return count
+        return _fitting(self._nodes(), cpus, gpus)
+
+    def free_room(self, cpus: int, gpus: float) -> int:
+        """Count the workers that fit into what nobody holds at the moment."""
+        return _fitting(self._free(), cpus, gpus)
+
+    def describe_free(self) -> str:
+        """Say what is free of what there is."""
+        free, there = self._free(), self._nodes()
+        counts = (
+            f"{sum(node.get(kind, 0) for node in free):g} of {sum(node.get(kind, 0) for node in there):g} {kind}s"
+            for kind in ("CPU", "GPU")
+            if kind == "CPU" or any(node.get(kind, 0) for node in there)
+        )
+        return " and ".join(counts)
 
     def _nodes(self) -> list[dict[str, float]]:
         """What each living node holds."""
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
+    def _free(self) -> list[dict[str, float]]:
+        """What is free on each living node; on all of them together where Ray does not tell more."""
+        state: Any = getattr(getattr(self.ray, "_private", None), "state", None)
+        if hasattr(state, "available_resources_per_node"):
+            return list(state.available_resources_per_node().values())
+        return [self.ray.available_resources()]
+
     def close(self) -> None:
-        """Leave the cluster; a private one ends."""
-        if self._ours and self.ray.is_initialized():
-            with _undisturbed():
-                self.ray.shutdown()
-            self._mute(False)
+        """Leave the cluster; a private one ends, with every process of it."""
+        environment = self.private.environment if self.private is not None else {}
+        try:
+            if self._ours and self.ray.is_initialized():
+                with _undisturbed(environment):
+                    self.ray.shutdown()
+                self._mute(False)
+                if environment:
+                    _read_settings()
+        finally:
+            if self.private is not None:
+                self.private.close()
+
+
+def _fitting(nodes: list[dict[str, float]], cpus: int, gpus: float) -> int:
+    """Count the workers that fit into nodes."""
+    count = 0
+    for node in nodes:
+        fitting = node.get("CPU", 0) / cpus
+        if gpus:
+            fitting = min(fitting, node.get("GPU", 0) / gpus + 1e-9)  # ten tenths are one
+        count += int(fitting)
+    return count
 
 
 def _enough_cpus(asked: int | None) -> int:
@@ -160,22 +209,36 @@ def _require_reachable(address: str) -> None:
 
 
 @contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let Ray start or end with the signal handlers of this process, its log level and its environment kept.
+def _undisturbed(environment: dict[str, str]) -> Iterator[None]:
+    """Let Ray connect or leave in an environment; signal handlers, log level and environment of this process are kept.
 
     Ray takes SIGTERM for itself; a run of ours has its own handlers (see `interrupts`).
     """
     in_main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)} if in_main else {}
-    logger, added = logging.getLogger("ray"), {name: value for name, value in _QUIET.items() if name not in os.environ}
+    logger, before = logging.getLogger("ray"), _settings()
     level = logger.level
     logger.setLevel(logging.ERROR)
-    os.environ.update(added)
+    os.environ.update(_QUIET | before | environment)
     try:
         yield
     finally:
-        for name in added:
-            os.environ.pop(name, None)
+        for name in _settings().keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
         logger.setLevel(level)
         for number, handler in handlers.items():
             signal.signal(number, handler)
+
+
+def _settings() -> dict[str, str]:
+    """The variables of the environment that Ray reads or sets."""
+    return {name: value for name, value in os.environ.items() if name.startswith("RAY_") or name == "PYTHONBREAKPOINT"}
+
+
+def _read_settings() -> None:
+    """Let Ray read its variables again; by itself it does so when it is imported."""
+    inner: Any = getattr(ray_module(), "_raylet", None)
+    config: Any = getattr(inner, "Config", None)
+    if hasattr(config, "initialize"):
+        config.initialize("")

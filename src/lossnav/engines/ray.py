@@ -24,12 +24,12 @@ from lossnav.acceleration.plan import Plan, Precision
 from lossnav.engines.base import Engine, Outcome, PointFunction
 from lossnav.engines.cluster import Cluster, ray_module
 from lossnav.engines.local import Local
+from lossnav.engines.placing import Placing
 from lossnav.engines.tiles import DEATHS, Tile, Tiles
 from lossnav.errors import ClusterError, LossnavWarning, OptionError
 
 _TICK = 0.5  # seconds between looks at signals where nothing comes back
 _LOOK_SECONDS = 3.0  # between looks at whether the cluster has room for more workers
-_PLACING_SECONDS = 60.0  # without a single worker, after which a run gives up
 _FETCH_SECONDS = 30.0  # for a result that is there
 SHORT_TILE = 1.0  # seconds; a worker of longer ones needs no second tile to bridge the way
 _FAILED_STARTS = 3  # in a row, after which no more workers are started
@@ -57,7 +57,8 @@ class Ray(Engine):
     workers : int, optional
         Default: as many as the cluster has room for, also later.
     address : str
-        "local": a private cluster on this machine, for this run. "auto": the cluster that this machine belongs to.
+        "local": a private cluster on this machine, for this run. It is waited for as long as it starts, and none of
+        its processes outlives this one, however this one ends. "auto": the cluster that this machine belongs to.
         Or host:port of its head. A connection that this process has already (``ray.init``) is used in any case, and
         left open.
     cpus_per_worker : int
@@ -113,6 +114,7 @@ class Ray(Engine):
         self.workers, self.address, self.tile, self.in_flight = workers, address, tile, in_flight
         self.cpus_per_worker, self.gpus_per_worker = cpus_per_worker, gpus_per_worker
         self._cluster: Cluster | None = None
+        self._placing: Placing | None = None
         self._function: PointFunction | None = None
         self._task: tuple[Any, ...] = ()  # arguments of `_Worker.build`
         self._crew: list[_Hired] = []
@@ -126,7 +128,7 @@ class Ray(Engine):
         self._events: list[str] = []
         self._deaths = self._lost = self._failed_starts = self._halvings = self._most = self._largest = 0
         self._seconds = math.nan  # a point, by the last tiles
-        self._placed = self._looked = time.monotonic()
+        self._looked = time.monotonic()
 
     # ------------------------------------------------------------------ the engine
 
@@ -136,7 +138,8 @@ class Ray(Engine):
         Raises
         ------
         ClusterError
-            If the cluster cannot be reached, holds less than asked for, or a worker cannot build the function.
+            If the cluster cannot be reached, holds less than asked for, or a worker cannot build the function or dies
+            while it starts; on a cluster of others also if they hold all of it for a minute.
         OptionError
             If it is to be built from a SPEC and has none.
         """
@@ -147,12 +150,13 @@ class Ray(Engine):
             raise OptionError("build='spec' is for objectives on charts. Use build='send' for other functions.")
         sent = _pickled(function.by_spec() if self.build == "spec" else function)  # type: ignore[attr-defined]
         try:
-            self._cluster = Cluster(self.address, self.workers and self.workers * self.cpus_per_worker)
+            cpus = self.workers and self.workers * self.cpus_per_worker
+            self._cluster = Cluster(self.address, cpus, lambda words: self.on_wait(words))
             self._cluster.require(self.workers, self.cpus_per_worker, self.gpus_per_worker)
             payload = self._cluster.ray.put(sent)
             self._task = (payload, self.build == "spec", probes, total, self.plan, self.precision, self.cpus_per_worker)
             self._function = function
-            self._placed = time.monotonic()
+            self._placing = Placing(self._cluster, self.cpus_per_worker, self.gpus_per_worker)
             self._hire()
             while not any(hired.ready for hired in self._crew):
                 for hired in self._answering():
@@ -301,14 +305,16 @@ class Ray(Engine):
 
     def _look(self) -> None:
         """Now and then, hire whom the cluster has room for; give up where nobody finds a place."""
-        now = time.monotonic()
+        assert self._placing is not None and self._cluster is not None
+        if self._cluster.private is not None:
+            self._cluster.private.require_alive()  # Ray would end this process after a minute without it
         if any(hired.place is None for hired in self._crew):
-            self._placed = now
-        elif now - self._placed > _PLACING_SECONDS:
-            raise ClusterError(
-                f"No worker found a place within {_PLACING_SECONDS:.0f} s: others hold the cluster, or its nodes are "
-                "gone. Look with: ray status. Ask for less (cpus_per_worker=, gpus_per_worker=), or come again."
-            )
+            self._placing.placed()
+            if not any(hired.ready for hired in self._crew):
+                self.on_wait("a worker reads the objective and plans")
+        else:
+            self.on_wait(self._placing.waiting())
+        now = time.monotonic()
         if now - self._looked > _LOOK_SECONDS and not self._stopped:
             self._hire()
 
