@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,8 +36,6 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for row in _rows(asked.only.split(","), asked.seed, asked.quick):
         rows.append(row)
-        for fault in row["faults"]:
-            print(f"{row['part']}: {fault}", file=sys.stderr, flush=True)
         if not asked.json:
             print(_line(row), flush=True)
     if asked.json:

@@ -56,6 +56,7 @@ class Attempt:
         self.sound = False
         self._tally.counts[kind] += number
         self._tally.faults.append(f"{kind}: {self.name}: {detail}")
+        print(self._tally.faults[-1], file=sys.stderr, flush=True)  # a run of an hour that is ended early has said it
 
     def require(self, holds: bool, kind: str, detail: str) -> None:
         """Count something that should not be, where it is."""

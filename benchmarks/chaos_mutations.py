@@ -443,7 +443,7 @@ class _Running:
 def names_code(store: Path, dice: random.Random) -> str:
     """The store says that its objective is made by code that came with it, that lies elsewhere, or is the system's."""
     code = f"open({str(mark_of(store))!r}, 'w')\nfrom benchmarks.chaos_mutations import make_objective\n{_JOB}"
-    inside, outside = store / "job.py", store.parent.parent / "outside" / "job.py"
+    inside, outside = store / "job.py", store.parent.parent.parent / "outside" / "job.py"
     package = store / "package" / "__init__.py"
     for path in (inside, outside, package):
         path.parent.mkdir(exist_ok=True)
@@ -460,7 +460,7 @@ def names_code(store: Path, dice: random.Random) -> str:
     said = json.loads((store / "zarr.json").read_text())
     said["attributes"]["objective"]["origin"] = {"spec": spec, "checkpoint": None, "data_root": None}
     _write(store / "zarr.json", said, dice)
-    return spec.replace(str(store.parent), "...").replace(str(store.parent.parent), "...")
+    return spec.replace(str(store.parent), "...").replace(str(outside.parent), "outside")
 
 
 def pickled(store: Path, dice: random.Random) -> str:

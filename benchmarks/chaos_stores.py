@@ -1,8 +1,8 @@
 """Stores that are damaged or hostile, through every command: refused in a sentence or drawn, and never believed.
 
-A third are damaged as a disk does it, the others changed by one who knows the format (`chaos_mutations`). For each a
-process is forked, with a bound on its memory, in which every command is called one after the other, the public calls
-of Python among them; one command more, drawn, is a process to itself, now and then ``python -m lossnav``. *Wrong*:
+A third are damaged as a disk does it, the others changed by one who knows the format (`chaos_mutations`). Every command
+is called for each, and the public calls of Python, a few stores to a process that has a bound on its memory; for a
+third of them one command more, drawn, is a process to itself, now and then ``python -m lossnav``. *Wrong*:
 after a disk's damage a point has other values than it had. *Lost*: `resume` takes away what could still be read.
 *Executed*: what a store names, or holds as a pickle, left its mark.
 """
@@ -25,6 +25,7 @@ from benchmarks import chaos_mutations
 from benchmarks.chaos_commands import BYTES, SECONDS, Commands, Tally, waiting
 
 COUNT, QUICK = 300, 2
+_TOGETHER = 15  # stores that a process visits one after the other
 _FAULTS = {"hang": "hangs", "memory": "above", "traceback": "tracebacks"}
 
 
@@ -45,34 +46,62 @@ def run(seed: int, count: int, folder: Path, commands: Commands) -> Tally:
     if made.code:
         raise RuntimeError(made.err)
     sound = sorted(path.name for path in (base / "sound").glob("*.zarr"))
-    for number in range(count):
-        dice = random.Random(f"{seed} stores {number}")
-        chosen, of_a_disk = dice.choice(sound), dice.random() < 1 / 3
-        shutil.rmtree(base / "mutated.zarr", ignore_errors=True)
-        shutil.copytree(base / "sound" / chosen, base / "mutated.zarr", symlinks=True)
-        kept = base / "sound" / chosen.replace(".zarr", ".directions.safetensors")
-        if kept.exists():
-            shutil.copy(kept, base / "mutated.directions.safetensors")
-        done = (chaos_mutations.damage if of_a_disk else chaos_mutations.mutate)(base / "mutated.zarr", dice)
-        with tally.attempt(f"store {number} ({chosen}: {done})") as attempt:
-            alone = base / "alone.zarr"
-            shutil.rmtree(alone, ignore_errors=True)
-            shutil.copytree(base / "mutated.zarr", alone, symlinks=True)
-            arguments: dict[str, Any] = {"base": str(base), "chosen": chosen, "of_a_disk": of_a_disk}
-            visited = commands.start(cwd=base, target=visit_all, arguments=arguments).wait(SECONDS * 20)
-            attempt.ended(visited, [0])
-            for line in visited.out.splitlines():
-                visit = Visit(*json.loads(line))
-                tally.said[visit.outcome] += 1
-                if visit.outcome not in ("fine", "refused"):
-                    attempt.fault(_FAULTS.get(visit.outcome, visit.outcome), f"{visit.command}\n{visit.detail}")
-            name = dice.choice(sorted(calls := typed(alone, base / "out")))
-            own = dice.random() < 0.05
-            attempt.ended(commands.run(*calls[name], cwd=base, own=own), [0, 1, 2, 3])
-            mark = chaos_mutations.mark_of(base / "mutated.zarr")
-            attempt.require(not mark.exists(), "executed", "code of the store was run")
-            mark.unlink(missing_ok=True)
+    for first in range(0, count, _TOGETHER):
+        stores = [Mutated(seed, number, base, sound) for number in range(first, min(count, first + _TOGETHER))]
+        visits = _visits(stores, base, tally, commands)
+        for store in stores:
+            with tally.attempt(f"store {store.number} ({store.chosen}: {store.said})") as attempt:
+                for visit in visits[store.number]:
+                    tally.said[visit.outcome] += 1
+                    if visit.outcome not in ("fine", "refused"):
+                        attempt.fault(_FAULTS.get(visit.outcome, visit.outcome), f"{visit.command}\n{visit.detail}")
+                if store.dice.random() < 0.3:
+                    calls = typed(store.alone, store.place / "out")
+                    own, argv = store.dice.random() < 0.15, calls[store.dice.choice(sorted(calls))]
+                    attempt.ended(commands.run(*argv, cwd=store.place, own=own), [0, 1, 2, 3])
+                mark = chaos_mutations.mark_of(store.path)
+                attempt.require(not mark.exists(), "executed", "code of the store was run")
+            shutil.rmtree(store.place)
     return tally
+
+
+class Mutated:
+    """A store that is mutated as its number says, in a folder of its own; and the same once more."""
+
+    def __init__(self, seed: int, number: int, base: Path, sound: list[str]) -> None:
+        self.number, self.place = number, base / f"{number}"
+        self.path, self.alone = self.place / "mutated.zarr", self.place / "alone.zarr"
+        self.dice = random.Random(f"{seed} stores {number}")
+        self.chosen, self.of_a_disk = self.dice.choice(sound), self.dice.random() < 1 / 3
+        shutil.copytree(base / "sound" / self.chosen, self.path, symlinks=True)
+        kept = base / "sound" / self.chosen.replace(".zarr", ".directions.safetensors")
+        if kept.exists():
+            shutil.copy(kept, self.place / "mutated.directions.safetensors")
+        self.said = (chaos_mutations.damage if self.of_a_disk else chaos_mutations.mutate)(self.path, self.dice)
+        shutil.copytree(self.path, self.alone, symlinks=True)
+
+
+def _visits(stores: list[Mutated], base: Path, tally: Tally, commands: Commands) -> dict[int, list[Visit]]:
+    """What came of every command for these stores, by their numbers; one that ends the process has that as a visit."""
+    found: dict[int, list[Visit]] = {store.number: [] for store in stores}
+    left = [(store.number, store.chosen, store.of_a_disk) for store in stores]
+    while left:
+        arguments = {"base": str(base), "stores": left}
+        ended = commands.run(cwd=base, target=visit_all, arguments=arguments, seconds=20 * SECONDS * len(left))
+        tally.said["forked"] += 1
+        tally.peak = max(tally.peak, ended.peak)
+        done: set[int] = set()
+        for line in ended.out.splitlines():
+            number, *visit = json.loads(line)
+            if visit:
+                found[number].append(Visit(*visit))
+            else:
+                done.add(number)
+        left = [store for store in left if store[0] not in done]
+        if ended.code or ended.hang:
+            kind = "hang" if ended.hang else "memory" if ended.peak > BYTES else "traceback"
+            found[left.pop(0)[0] if left else stores[-1].number].append(Visit("all", kind, ended.err[-2000:]))
+    return found
 
 
 def make(folder: str) -> None:
@@ -106,24 +135,30 @@ def typed(store: Path, out: Path) -> dict[str, list[str]]:
 # ---------------------------------------------------------------------- in the forked process
 
 
-def visit_all(base: str, chosen: str, of_a_disk: bool) -> None:
-    """Bring the mutated store through every command, and say on stdout what came of each."""
-    store, out, sound = Path(base) / "mutated.zarr", Path(base) / "out", Path(base) / "sound" / chosen
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir()
-    whole, before = rows_in(sound), rows_in(store) if of_a_disk else {}
+def visit_all(base: str, stores: list[tuple[int, str, bool]]) -> None:
+    """Bring mutated stores through every command, and say on stdout what came of each, and which of them are done."""
     bound_memory()
-    visits = [] if before.items() <= whole.items() else [Visit("open", "wrong", f"{len(before)} points")]
-    for visit in visits:
-        print(json.dumps(visit), flush=True)
-    for visit in visit_each(store, out):
-        print(json.dumps(visit), flush=True)
+    for number, chosen, of_a_disk in stores:
+        place = Path(base) / f"{number}"
+        os.chdir(place)
+        for visit in _visit(place, Path(base) / "sound" / chosen, of_a_disk):
+            print(json.dumps([number, *visit]), flush=True)
+        print(json.dumps([number]), flush=True)
+
+
+def _visit(place: Path, sound: Path, of_a_disk: bool) -> Iterator[Visit]:
+    store, out = place / "mutated.zarr", place / "out"
+    out.mkdir()
+    whole, before = (rows_in(sound), rows_in(store)) if of_a_disk else ({}, {})
+    if not before.items() <= whole.items():
+        yield Visit("open", "wrong", f"{len(before)} points")
+    yield from visit_each(store, out)
     if of_a_disk:
         after = rows_in(store)
         if not before.items() <= after.items():
-            print(json.dumps(Visit("go on", "lost", f"{len(before)} points fell to {len(after)}")), flush=True)
+            yield Visit("go on", "lost", f"{len(before)} points fell to {len(after)}")
         if not after.items() <= whole.items():
-            print(json.dumps(Visit("go on", "wrong", f"{len(after)} points")), flush=True)
+            yield Visit("go on", "wrong", f"{len(after)} points")
 
 
 def rows_in(store: Path) -> dict[tuple[float, ...], Any]:

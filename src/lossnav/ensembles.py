@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def ensemble(
             if not run.take(seed):
                 break
         joined = run.joined(chosen)
-        if parts:
+        if parts and not (run.stopped is not None and not parts.anew and _holds(parts.target, joined)):
             save_surface(joined, parts.target, overwrite=parts.overwrite)
             if run.stopped is None:
                 run.discard(chosen)
@@ -151,6 +152,23 @@ def ensemble(
             f"Stopped after {complete} of {len(chosen)} seeds. {what} {where}.", joined, run.stopped.signal
         )
     return joined
+
+
+def _holds(target: Path, joined: xr.Dataset) -> bool:
+    """Whether a result that is there has all that a call found which was stopped: it was killed once it was whole."""
+    try:
+        there = open_surface(target)
+    except StoreError:
+        return False
+    if "seed" not in there.dims or "seed" not in joined.dims:
+        return "seed" in there.dims
+    seeds = joined["seed"].values
+    if not np.isin(seeds, there["seed"].values).all():
+        return False
+    known = there.sel(seed=seeds)
+    if known.sizes != joined.sizes:
+        return False
+    return bool(((known["status"].values != NOT_EVALUATED) | (joined["status"].values == NOT_EVALUATED)).all())
 
 
 class _Ensemble:

@@ -1,6 +1,7 @@
 """Bounded parts of `python -m benchmarks.chaos`: the same functions with small counts, and proof that they can fail."""
 
 import importlib
+import os
 
 import pytest
 from benchmarks import chaos, chaos_jobs
@@ -91,3 +92,74 @@ def test_code_that_runs_leaves_its_mark(tmp_path):
 
     pickle.loads(pickle.dumps(chaos_mutations._Running(tmp_path / "run.zarr")))
     assert mark_of(tmp_path / "run.zarr").exists()
+
+
+def test_a_whole_ensemble_is_not_replaced_by_one_that_was_stopped(tmp_path, monkeypatch):
+    """Killed once it was whole, with some of its parts removed; then made again, and stopped."""
+    import signal
+
+    import killing
+    import lossnav as ln
+    from lossnav import parts
+
+    objective, _ = killing.regression()
+    lines = lambda seed: ln.Line(objective.params, *ln.directions.random(objective, n=1, seed=seed))  # noqa: E731
+    call = (objective, lines, ln.Grid(alpha=(-1, 1, 5)), range(3))
+    store, removed = tmp_path / "e.zarr", []
+
+    class Killed(BaseException):
+        pass
+
+    def dying(self, name):
+        if removed:
+            raise Killed
+        removed.append(name)
+        kept(self, name)
+
+    kept = parts.Parts.remove
+    with monkeypatch.context() as patch:
+        patch.setattr(parts.Parts, "remove", dying)
+        with pytest.raises(Killed):
+            ln.ensemble(*call, store=store, progress=False)
+    whole = ln.open(store)
+    assert removed == ["seed-0"]
+    assert whole.sizes["seed"] == 3
+
+    def stop(surface):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(ln.Interrupted):
+        ln.ensemble(*call, store=store, progress=False, on_update=stop)
+    assert ln.open(store).equals(whole)
+    again = ln.ensemble(*call, store=store, progress=False)
+    assert again.equals(whole)
+    assert not store.with_suffix(".parts").exists()
+
+
+def test_a_run_that_dies_after_its_last_point_knows_its_plan(tmp_path, monkeypatch):
+    import killing
+    import lossnav as ln
+    from lossnav.store import Store
+
+    objective, plane = killing.regression()
+    grid, store = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), tmp_path / "run.zarr"
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "finish", lambda self, surface: surface)  # killed before the fold
+        made = ln.evaluate(objective, plane, grid, store=store, progress=False)
+    assert "plan_probes" in made.attrs["engine"]
+    again = ln.evaluate(objective, plane, grid, store=store, progress=False)  # computes nothing
+    assert again.attrs["engine"] == made.attrs["engine"]
+
+
+@pytest.mark.parametrize("number", [2, 15])
+def test_the_second_signal_says_which_it_was(number):
+    import signal
+
+    from lossnav.interrupts import StopRequests
+
+    with StopRequests() as stop:
+        signal.raise_signal(number)
+        assert stop.signal == number
+        with pytest.raises(KeyboardInterrupt) as raised:
+            signal.raise_signal(number)
+        assert raised.value.signal == number

@@ -1,6 +1,9 @@
 """Damaged and hostile stores: one clear error and exit code 1, before anything is allocated; no traceback, no hang."""
 
+import contextlib
+import copy
 import json
+import pickle
 import random
 import shutil
 from pathlib import Path
@@ -11,6 +14,7 @@ import zarr
 from benchmarks import chaos_mutations
 from typer.testing import CliRunner
 
+import killing
 import lossnav as ln
 import two_writers
 from lossnav import errors, keys
@@ -99,6 +103,14 @@ def test_an_axis_increases(store):
         ({"attributes__chart": []}, "chart is .* and must be a mapping"),
         ({"attributes__chart__dims": ["x" * 300, "beta"]}, "name of up to 255"),
         ({"attributes__chart__directions": [{"kind": "pca"}]}, 'must be a mapping with "explained"'),
+        (
+            {"attributes__chart__directions": [{"kind": "given", "norm": "nan"}] * 2},
+            "norm is 'nan', and must be a finite",
+        ),
+        (
+            {"attributes__chart__directions": [{"kind": "given"}]},
+            "chart.directions is 1, and must be one for each of 2",
+        ),
         ({"attributes__sampler__axes__alpha": [-1, 1, 10**9]}, "number of points up to"),
         ({"attributes__engine": "fast"}, "engine is 'fast'"),
         ({"attributes__center": {"loss": "high"}}, "center.loss is 'high'"),
@@ -137,6 +149,66 @@ def test_long_names_of_stores(sound, tmp_path):
         ln.save(surface, tmp_path / ("x" * 300 + ".zarr"))
     with pytest.raises(errors.StoreError):
         ln.open(tmp_path / ("x" * 300 + ".zarr"))
+
+
+@pytest.mark.slow
+def test_what_a_store_does_not_say_is_an_error_of_ours(store):
+    """Whatever is dropped from its attributes: info, report and resume say so in a sentence, or do without."""
+    whole = json.loads((store / "zarr.json").read_text())
+    places = [at for at in chaos_mutations._places(whole["attributes"]) if not isinstance(at[-1], int)]
+    assert len(places) > 60
+    for at in places:
+        said = json.loads(json.dumps(whole))
+        inner = said["attributes"]
+        for key in at[:-1]:
+            inner = inner[key]
+        del inner[at[-1]]
+        said["attributes"][keys.DIGEST] = keys.digest_of(said)
+        (store / "zarr.json").write_text(json.dumps(said))
+        for command in (["info", str(store)], ["report", str(store)]):
+            done = CliRunner().invoke(app, command)
+            assert done.exit_code in (0, 1) and isinstance(done.exception, SystemExit | None), (at, done.exception)
+        with contextlib.suppress(errors.LossnavError):
+            ln.resume(store, two_writers.problem()[0], progress=False)
+        (store / "zarr.json").write_text(json.dumps(whole))
+
+
+def test_what_is_read_from_a_document_says_what_it_lacks(store):
+    said = ln.open(store).attrs["chart"]
+    with pytest.raises(errors.MissingAttributeError, match="does not say its 'nothing'"):
+        said["nothing"]
+    with pytest.raises(errors.MissingAttributeError):
+        said["directions"][0]["nothing"]
+    assert said.get("nothing") is None
+    assert "nothing" not in said
+    again = pickle.loads(pickle.dumps(copy.deepcopy(said)))
+    assert again == said == json.loads(json.dumps(said))
+
+
+def test_directions_that_were_kept_and_damaged(store):
+    from lossnav.files import beside
+
+    for content in (b"", b"no safetensors", b"\x80\x05]\x94.", b"\xff" * 64, (2).to_bytes(8, "little") + b"{}"):
+        Path(beside(store)).write_bytes(content)
+        with pytest.raises(errors.ChartError, match="kept in .*(cannot be read|lack tensors)|differs"):
+            ln.resume(store, two_writers.problem()[0], progress=False)
+
+
+def test_an_ensemble_holds_together(tmp_path):
+    objective, _ = killing.regression()
+    lines = lambda seed: ln.Line(objective.params, *ln.directions.random(objective, n=1, seed=seed))  # noqa: E731
+    store = tmp_path / "ensemble.zarr"
+    ln.ensemble(objective, lines, ln.Grid(alpha=(-1, 1, 5)), range(3), store=store, progress=False)
+    whole = json.loads((store / "zarr.json").read_text())["attributes"]["ensemble"]
+    for changed, words in (
+        (whole | {"each": whole["each"][1:]}, r"ensemble\.each is 2, and must be one for each of 3"),
+        (whole | {"charts": whole["charts"] * 2}, r"ensemble\.charts is 6"),
+        (whole | {"seeds": [0, 1, 1]}, "each is there once"),
+        (whole | {"seeds": [0, 1, 7]}, "seeds of this surface are not those"),
+    ):
+        change(store / "zarr.json", attributes__ensemble=changed)
+        with pytest.raises(errors.NotASurfaceError, match=words):
+            ln.open(store)
 
 
 def test_mutations_are_drawn_by_their_seed(sound, tmp_path):

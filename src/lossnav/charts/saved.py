@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from lossnav import charts as kinds
 from lossnav import checkpoints, directions
@@ -19,7 +19,7 @@ from lossnav import params as algebra
 from lossnav.charts.anchors import Anchors
 from lossnav.charts.base import Chart
 from lossnav.directions import Direction
-from lossnav.errors import ChartError
+from lossnav.errors import ChartError, CheckpointError
 from lossnav.files import is_there_file, is_url, not_written
 from lossnav.lazy import LazyDirection
 from lossnav.networks import Network, network_of
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lossnav.objective import Objective
 
 _CENTER, _BUFFERS = "center", "buffers-"
+_LEAVE = "Remove the file to have them made again of their recipes, or evaluate anew with save_directions=True."
 
 
 def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
@@ -104,7 +105,12 @@ def open_chart(
         raise ChartError(f"{description['kind']!r} is no chart of ours. Make the chart yourself.")
     recipes = description["directions"]
     if kept is not None and is_there_file(kept):
-        tensors, names = _read(kept)
+        try:
+            tensors, names = _read(kept)
+        except (SafetensorError, ValueError, OSError, CheckpointError) as error:
+            raise ChartError(f"The directions that were kept in {kept} cannot be read: {error}. {_LEAVE}") from error
+        if not isinstance(names, list) or any(f"{_CENTER}/{name}" not in tensors for name in names):
+            raise ChartError(f"The directions that were kept in {kept} lack tensors of the centre. {_LEAVE}")
         center = {name: tensors[f"{_CENTER}/{name}"] for name in names}
         zeros = {name: algebra.hollow(tensor) for name, tensor in center.items()}
         made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
