@@ -133,7 +133,7 @@ class Commands:
         self.folder = folder / "commands"
         self.folder.mkdir(parents=True, exist_ok=True)
         root, source = Path(__file__).parent.parent, Path(lossnav.__file__).parent.parent
-        paths = os.pathsep.join([str(source), *filter(None, [os.environ.get("PYTHONPATH")])])
+        paths = os.pathsep.join([str(source), str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
         quiet = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "NO_COLOR": "1", "COLUMNS": "100"}
         self._server = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.chaos_commands"], cwd=root, env=os.environ | quiet,

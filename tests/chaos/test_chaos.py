@@ -144,7 +144,7 @@ def test_a_run_that_dies_after_its_last_point_knows_its_plan(tmp_path, monkeypat
     objective, plane = killing.regression()
     grid, store = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), tmp_path / "run.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "finish", lambda self, surface: surface)  # killed before the fold
+        patch.setattr(Store, "finish", lambda self, surface: (self.flush(), surface)[1])  # killed before the fold
         made = ln.evaluate(objective, plane, grid, store=store, progress=False)
     assert "plan_probes" in made.attrs["engine"]
     again = ln.evaluate(objective, plane, grid, store=store, progress=False)  # computes nothing

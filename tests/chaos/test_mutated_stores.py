@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import os
 import pickle
 import random
 import shutil
@@ -217,3 +218,17 @@ def test_mutations_are_drawn_by_their_seed(sound, tmp_path):
         copy = Path(shutil.copytree(sound, tmp_path / f"{i}" / "run.zarr"))
         said.append([chaos_mutations.mutate(copy, random.Random(seed)) for seed in range(8)])
     assert said[0] == said[1]
+
+
+def test_a_file_that_goes_while_it_is_looked_for_is_none(store, monkeypatch):
+    """A writer's scratch file has its name by the time a reader looks: readers are not in the way, nor refused."""
+    whole, walk = ln.open(store), os.walk
+
+    def listed(folder, *options, **more):
+        for at, folders, files in walk(folder, *options, **more):
+            yield at, folders, [*files, "zarr.0123.partial"]
+
+    monkeypatch.setattr(os, "walk", listed)
+    assert ln.open(store).identical(whole)
+    (store / "loss" / "zarr.0123.partial").symlink_to("nowhere")
+    require_refused(store, "cannot be read")
