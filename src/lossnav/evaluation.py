@@ -717,7 +717,7 @@ class _Run:
         try:
             yield
         finally:
-            del self.engine.on_wait
+            vars(self.engine).pop("on_wait", None)  # of an engine that two threads use, one is first
 
     def _keep(self, point: Point, outcome: Outcome) -> None:
         """Keep a point that is in no store yet."""

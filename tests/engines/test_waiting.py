@@ -2,9 +2,13 @@
 
 import os
 import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import lossnav as ln
 from lossnav.progress import Progress
@@ -98,3 +102,32 @@ def test_nothing_is_said_where_nobody_looks(capsys, show):
         clock.now = 1000
         bar.wait("a worker starts, 1000 s")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("plan", ["plain", "auto"])
+def test_one_engine_serves_several_threads(plan):
+    """Each run sets and takes away what it hears; none takes away another's, and all get their values."""
+    engine, both = ln.Local(plan=plan), threading.Barrier(4)
+
+    class Together(ln.Grid):
+        def rounds(self):
+            both.wait()  # all have begun before one ends
+            yield from super().rounds()
+
+    def run(number):
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        with torch.no_grad():
+            for i, weight in enumerate(model.parameters()):
+                weight.copy_(torch.linspace(-1, 1, weight.numel()).reshape(weight.shape) * (i + 1))
+        x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
+        objective = ln.Objective(model, "cross_entropy", (x, torch.tensor([0, 1, 1, 0])))
+        line = ln.Line(objective.params, *ln.directions.random(objective, n=1, seed=3))
+        sampler = Together(alpha=(-1, 1, 9 + number))  # each run is another one
+        return ln.evaluate(objective, line, sampler, engine=engine, progress=False), objective, line
+
+    with ThreadPoolExecutor(4) as pool:
+        for surface, objective, line in pool.map(run, range(4)):
+            alone = ln.evaluate(objective, line, ln.Grid(alpha=surface["alpha"].values), engine=ln.Local(plan=plan))
+            assert np.allclose(surface["loss"], alone["loss"], rtol=1e-6)
+            assert surface.attrs["engine"]["plan"] == alone.attrs["engine"]["plan"]
+    assert "on_wait" not in vars(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -11,6 +12,16 @@ from numpy.typing import NDArray
 from lossnav.acceleration.plan import PRECISIONS, Plan, Precision
 from lossnav.engines.base import Engine, Outcome, PointFunction
 from lossnav.errors import OptionError
+
+
+class _Run(threading.local):
+    """What belongs to the run of a thread: several may use one engine."""
+
+    function: Any = None
+    stopped = False
+
+    def __reduce__(self) -> tuple[type[_Run], tuple[()]]:
+        return _Run, ()  # a copy has no run yet
 
 
 class Local(Engine):
@@ -44,23 +55,22 @@ class Local(Engine):
         if plan == "plain" and precision != "native":
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
-        self._function: Any = None
-        self._stopped = False
+        self._run = _Run()
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
         """Find a plan for a function that knows faster ways, and prove it at the probe points."""
-        self._function = None
+        self._run.function = None
         accelerate = getattr(function, "accelerate", None)
         if accelerate is None or self.plan == "plain":
             return function
         prepared: PointFunction = accelerate(probes, total, self.precision, self.plan)
-        self._function = prepared
+        self._run.function = prepared
         return prepared
 
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
         """Yield the outcome of every point, in the order given."""
-        number, self._stopped = 0, False
-        while number < len(points) and not self._stopped:
+        number, self._run.stopped = 0, False
+        while number < len(points) and not self._run.stopped:
             together = getattr(function, "points_at_once", 1)
             if together > 1:
                 try:
@@ -81,10 +91,10 @@ class Local(Engine):
 
     def stop(self) -> None:
         """Begin no other point."""
-        self._stopped = True
+        self._run.stopped = True
 
     def describe(self) -> dict[str, Any]:
         """Kind, and the plan of the last run with its error."""
         asked = "given" if isinstance(self.plan, Plan) else self.plan
         said = {"kind": "Local", "asked": asked, "plan": "plain", "precision": self.precision}
-        return said | (self._function.describe() if self._function is not None else {})
+        return said | (self._run.function.describe() if self._run.function is not None else {})
