@@ -131,3 +131,5 @@ def test_one_engine_serves_several_threads(plan):
             assert np.allclose(surface["loss"], alone["loss"], rtol=1e-6)
             assert surface.attrs["engine"]["plan"] == alone.attrs["engine"]["plan"]
     assert "on_wait" not in vars(engine)
+    with ThreadPoolExecutor(1) as pool:  # that has prepared nothing itself tells of what was prepared last
+        assert pool.submit(engine.describe).result()["plan"] == surface.attrs["engine"]["plan"]

@@ -18,6 +18,7 @@ class _Run(threading.local):
     """What belongs to the run of a thread: several may use one engine."""
 
     function: Any = None
+    prepared = False
     stopped = False
 
     def __reduce__(self) -> tuple[type[_Run], tuple[()]]:
@@ -56,15 +57,16 @@ class Local(Engine):
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
         self._run = _Run()
+        self._last: Any = None  # for a thread that tells of what another prepared
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
         """Find a plan for a function that knows faster ways, and prove it at the probe points."""
-        self._run.function = None
+        self._run.prepared, self._run.function, self._last = True, None, None
         accelerate = getattr(function, "accelerate", None)
         if accelerate is None or self.plan == "plain":
             return function
         prepared: PointFunction = accelerate(probes, total, self.precision, self.plan)
-        self._run.function = prepared
+        self._run.function = self._last = prepared
         return prepared
 
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
@@ -97,4 +99,5 @@ class Local(Engine):
         """Kind, and the plan of the last run with its error."""
         asked = "given" if isinstance(self.plan, Plan) else self.plan
         said = {"kind": "Local", "asked": asked, "plan": "plain", "precision": self.precision}
-        return said | (self._run.function.describe() if self._run.function is not None else {})
+        function = self._run.function if self._run.prepared else self._last
+        return said | (function.describe() if function is not None else {})
