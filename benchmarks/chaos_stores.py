@@ -141,7 +141,8 @@ def visit_all(base: str, stores: list[tuple[int, str, bool]]) -> None:
     for number, chosen, of_a_disk in stores:
         place = Path(base) / f"{number}"
         os.chdir(place)
-        for visit in _visit(place, Path(base) / "sound" / chosen, of_a_disk):
+        finished = Path(base) / "sound" / ("line.zarr" if chosen == "killed.zarr" else chosen)
+        for visit in _visit(place, finished, of_a_disk):
             print(json.dumps([number, *visit]), flush=True)
         print(json.dumps([number]), flush=True)
 
