@@ -64,7 +64,7 @@ class Store:
         there = is_there(place)
         if is_local(place):
             self.place = require_writable(place, overwrite=True, kind="surface")
-        self._begun = there
+        self._begun, self._ready = there, False
         with self._telling():
             self._lease = Lease(self.place, _last_writer(self.place) if there else 0)
         try:
@@ -150,6 +150,7 @@ class Store:
                     self._samples.add(self._place(row.point), None)
             before = None if self._samples is None else self._samples.flush
             self._journal = Journal(self._root, self._lease.number, before, self._lease.writing)
+            self._ready = True
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
         """Say of the run what is known only now."""
@@ -197,6 +198,9 @@ class Store:
         xarray.Dataset
             What is there now: the surface with whatever else was measured in this store, and the samples kept there.
         """
+        if not self._ready:  # stopped while it was begun: nothing was appended, and what was there is there
+            self.close()
+            return surface if self.earlier is None else self.earlier
         with self._telling(), self._lease.writing():
             self._journal.flush()
             k = len(surface.attrs["chart"]["dims"])

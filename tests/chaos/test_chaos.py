@@ -163,3 +163,27 @@ def test_the_second_signal_says_which_it_was(number):
         with pytest.raises(KeyboardInterrupt) as raised:
             signal.raise_signal(number)
         assert raised.value.signal == number
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_run_that_is_stopped_while_its_store_is_begun(earlier, tmp_path, monkeypatch):
+    """By a second Ctrl-C: it ends as one that was stopped, and the same call goes on."""
+    import killing
+    import lossnav as ln
+    from lossnav import store as stores
+
+    objective, plane = killing.regression()
+    grid, place = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), tmp_path / "run.zarr"
+    whole = ln.evaluate(objective, plane, grid, progress=False)
+    if earlier:
+        ln.evaluate(objective, plane, grid, store=place, progress=False)
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "Journal", stopped)
+        with pytest.raises(ln.Interrupted) as told:
+            ln.evaluate(objective, plane, grid, store=place, progress=False)
+    assert int((told.value.surface["status"] == 1).sum()) == (25 if earlier else 0)
+    assert ln.evaluate(objective, plane, grid, store=place, progress=False)["loss"].equals(whole["loss"])
