@@ -28,7 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from lossnav.errors import StoreBusyError, StoreTakenOverError
+from lossnav.errors import StoreBusyError, StoreError, StoreTakenOverError
 from lossnav.files import LEASE, Place, name_of
 from lossnav.keys import DIGEST, Keys, document, group_document, is_whole, keys_of
 
@@ -37,6 +37,7 @@ _LOOKS = 12  # at a heartbeat, a beat apart, before it is held for still
 _RECORD = {  # of a lease: what it says, and of what type
     "host": str, "process": int, "process_started": str, "since": str, "token": str, "beat": int, "released": bool,
 }  # fmt: skip
+_MOST = 10**8  # of a number
 _MOMENT = 0.05  # seconds until another one's write is over, most often
 _wait = time.sleep
 
@@ -92,6 +93,11 @@ class Lease:
             if there is not None and not mine and not there["released"] and _is_alive(self._keys, numbers[-1], there):
                 raise _busy(self._place, there)
             number = max([*numbers, least]) + 1
+            if number >= _MOST:  # no name of eight digits, and so none that would be seen
+                raise StoreError(
+                    f"{self._place} names a writer {number - 1:,}, and no run was written to so often: it was damaged, "
+                    "or made to do harm. Choose another store, or remove it."
+                )
             try:
                 with self._keys.alone(LEASE, wait=False):  # a list of names may have been read while they changed
                     unchanged = _numbers(self._keys) == numbers

@@ -21,12 +21,13 @@ import two_writers
 from lossnav import errors, keys
 from lossnav.cli import app
 
+GRID = ln.Grid(alpha=(-1, 1, 7), beta=(-1, 1, 6))
+
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     store = tmp_path_factory.mktemp("sound") / "run.zarr"
-    grid = ln.Grid(alpha=(-1, 1, 7), beta=(-1, 1, 6))
-    ln.evaluate(*two_writers.problem(), grid, store=store, check=False, progress=False)
+    ln.evaluate(*two_writers.problem(), GRID, store=store, check=False, progress=False)
     return store
 
 
@@ -81,6 +82,20 @@ def test_a_journal_of_a_fill_value_ends(store):
             fill_value=fill, attributes={"columns": columns},
         )  # fmt: skip
     assert ln.open(store).lossnav.counts["ok"] == 42  # no tile was written
+
+
+@pytest.mark.parametrize("name", ["journal/99999999-0001", "lease/99999999"])
+def test_numbers_of_writers_end(store, name):
+    """The next number had nine digits, was never seen, and was sought for without end."""
+    group, _, last = name.partition("/")
+    if group == "journal":
+        root = zarr.open_group(store, mode="r+").require_group(group)
+        root.create_array(last, shape=(4, 4), chunks=(4, 4), dtype="float64")
+    else:
+        there = next(path for path in (store / "lease").iterdir() if path.is_dir())
+        shutil.copytree(there, store / name)
+    with pytest.raises(errors.StoreError, match="names a writer 99,999,999"):
+        ln.evaluate(*two_writers.problem(), GRID, store=store, check=False, progress=False)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e200])
@@ -171,6 +186,8 @@ def test_what_a_store_does_not_say_is_an_error_of_ours(store):
             assert done.exit_code in (0, 1) and isinstance(done.exception, SystemExit | None), (at, done.exception)
         with contextlib.suppress(errors.LossnavError):
             ln.resume(store, two_writers.problem()[0], progress=False)
+        with contextlib.suppress(errors.LossnavError):
+            ln.evaluate(*two_writers.problem(), GRID, store=store, check=False, progress=False)
         (store / "zarr.json").write_text(json.dumps(whole))
 
 
