@@ -332,8 +332,11 @@ def is_there(place: Place) -> bool:
 
 
 def _is_bare(path: Path) -> bool:
-    """Whether this is an empty folder, as a run leaves that was killed before it wrote anything but its lease."""
-    return path.is_dir() and all(inside.name == LEASE for inside in path.iterdir())
+    """Whether this is an empty folder, as a run leaves that was killed before it wrote anything but its lease.
+
+    What a write leaves that was cut short, ``.….partial``, is nothing either.
+    """
+    return path.is_dir() and all(inside.name == LEASE or inside.name.endswith(_SUFFIX) for inside in path.iterdir())
 
 
 def is_trajectory(path: Path) -> bool:

@@ -187,3 +187,28 @@ def test_a_run_that_is_stopped_while_its_store_is_begun(earlier, tmp_path, monke
             ln.evaluate(objective, plane, grid, store=place, progress=False)
     assert int((told.value.surface["status"] == 1).sum()) == (25 if earlier else 0)
     assert ln.evaluate(objective, plane, grid, store=place, progress=False)["loss"].equals(whole["loss"])
+
+
+def test_what_a_first_write_left_that_was_cut_short_is_no_result(tmp_path):
+    """A run, or a recording, that was killed before its first document was written is begun again."""
+    import torch
+
+    import killing
+    import lossnav as ln
+
+    objective, plane = killing.regression()
+    for left in (".lossnav-0123.partial", ".x0y1z2.partial", "zarr.json.0123.partial"):
+        folders = [tmp_path / f"{left}-{kind}" for kind in ("surface", "trajectory")]
+        for folder in folders:
+            folder.mkdir()
+            (folder / left).mkdir() if left.startswith(".lossnav") else (folder / left).touch()
+        made = ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), store=folders[0])
+        assert ln.open(folders[0]).equals(made)
+        with ln.Trajectory(torch.nn.Linear(2, 1), store=folders[1], resume=True) as recorder:
+            recorder.step()
+        assert len(ln.Trajectory.open(folders[1])) == 2
+        (folders[0] / "zarr.json").unlink()
+        (folders[1] / "trajectory.json").write_text("{}")
+        for folder in folders:  # but whatever else lies there is the user's
+            with pytest.raises(ln.errors.OutputExistsError):
+                ln.Trajectory(torch.nn.Linear(2, 1), store=folder, resume=True)
