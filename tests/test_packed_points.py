@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import killing
 import lossnav as ln
 import two_writers
 from lossnav import errors, keys
@@ -133,6 +134,68 @@ def test_numbers_that_make_no_points_are_refused():
     said = ln.Points(MANY).describe() | {"places": packed(np.zeros(2001))}
     with pytest.raises(errors.SamplerError, match="none of 2 coordinates"):
         ln.Points.again(said)
+
+
+# ---------------------------------------------------------------------- a run that is finished
+
+
+def adaptive(**options):
+    return ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), **{"start": 6, "tolerance": 1e-3, "max_points": 60, **options})
+
+
+@pytest.mark.parametrize("keep_samples", [False, True])
+def test_a_finished_run_is_not_asked_for_again(tmp_path, monkeypatch, keep_samples):
+    store, problem = tmp_path / "run.zarr", killing.regression if keep_samples else two_writers.problem
+    options = {"store": store, "check": False, "progress": False, "keep_samples": keep_samples}
+    made = ln.evaluate(*problem(), adaptive(), **options)
+    asked = []
+    rounds = ln.Adaptive.rounds
+    monkeypatch.setattr(ln.Adaptive, "rounds", lambda sampler: asked.append(sampler) or rounds(sampler))
+    again = ln.evaluate(*problem(), adaptive(), **options)
+    assert not asked
+    assert again.identical(made) and ln.open(store).identical(made)
+    more = ln.evaluate(*problem(), adaptive(max_points=90), **options)
+    assert len(asked) == 1 and more.sizes["point"] > made.sizes["point"]
+    assert more.attrs["sampler"]["max_points"] == 90
+    ln.evaluate(*problem(), adaptive(max_points=90, tolerance=1e-2), **options)
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("left", ["stopped", "failed"])
+def test_what_is_left_of_a_run_is_asked_for(tmp_path, left):
+    store, calls = tmp_path / "run.zarr", []
+    if left == "stopped":
+        stopped_run(store, adaptive(), 40)
+    else:
+        ln.evaluate(*two_writers.problem(), adaptive(), store=store, check=False, progress=False)
+        surface = ln.open(store)
+        surface["status"].values[7] = surfaces.FAILED
+        ln.save(surface, store, overwrite=True)
+    objective, chart = two_writers.problem(calls.append)
+    calls.clear()
+    made = ln.evaluate(objective, chart, adaptive(), store=store, check=False, progress=False)
+    whole = ln.evaluate(*two_writers.problem(), adaptive(), check=False, progress=False)
+    assert calls and rows_of(made) == rows_of(whole)
+    assert made.attrs["sampler"] == surfaces.jsonable(whole.attrs["sampler"])
+
+
+def test_a_sampler_that_says_less_than_it_asks_is_asked(tmp_path):
+    class Mine(ln.Sampler):
+        dims = ("alpha", "beta")
+
+        def __init__(self, count):
+            self.count = count
+
+        def rounds(self):
+            yield MANY[: self.count]
+
+        def describe(self):
+            return {"kind": "Mine"}
+
+    store = tmp_path / "run.zarr"
+    for count in (5, 9):
+        made = ln.evaluate(*two_writers.problem(), Mine(count), store=store, check=False, progress=False)
+        np.testing.assert_array_equal(np.sort(made["loss"].values), np.sort(two_writers.truth(MANY[:count])))
 
 
 # ---------------------------------------------------------------------- what is too long

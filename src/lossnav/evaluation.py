@@ -6,7 +6,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -583,6 +583,7 @@ class _Run:
         self.store = store
         self._stored = np.empty(0, bool)  # which of those that are known lie in the store
         self._before: dict[str, Any] = {}  # what the earlier run says of its work, while nothing new was computed
+        self._asked: Generator[NDArray[np.float64], NDArray[np.float64], dict[str, Any] | None] | None = None
         if resumed is not None:
             self._require_same(resumed)
             self._know(resumed)
@@ -593,6 +594,8 @@ class _Run:
                 said = store.earlier.attrs
                 self.created = {key: said[key] for key in ("created",) if key in said}
                 self._before = {key: said[key] for key in ("engine", "seconds", "points_per_second") if key in said}
+                if resumed is None and self._is_whole(store.earlier):
+                    self._asked = _again(self.known.points, said["sampler"].get("outcome"))
 
     def _require_same(self, earlier: xr.Dataset) -> None:
         """Refuse a surface whose points are not measurements of this objective on this chart."""
@@ -629,6 +632,16 @@ class _Run:
         self.seconds = float(earlier.attrs.get("seconds", 0.0))
         self.computed = len(rows)
 
+    def _is_whole(self, earlier: xr.Dataset) -> bool:
+        """Whether this sampler's run is finished, and nothing is to be tried again: it would ask for what is there.
+
+        Only of samplers that can be made again from their descriptions: those say all that their points depend on.
+        """
+        asked = {key: value for key, value in earlier.attrs.get("sampler", {}).items() if key != "outcome"}
+        same = "again" in vars(type(self.sampler)) and asked == surfaces.jsonable(self.sampler.describe())
+        done = np.isin(earlier["status"].values, (surfaces.OK, surfaces.NON_FINITE)).all()
+        return bool(same and done and earlier.attrs.get("finished"))
+
     def prepare(self) -> engine_base.PointFunction:
         """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
         if self.function is None:
@@ -644,7 +657,7 @@ class _Run:
         """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
         if self.store is not None:
             self.store.begin(self.surface(), self.samples is not None)
-        asking = self.sampler.rounds()
+        asking = self.sampler.rounds() if self._asked is None else self._asked
         losses: NDArray[np.float64] | None = None
         stopping = False
         clock = time.perf_counter()
@@ -814,6 +827,14 @@ class _Run:
         }
         made |= self._before
         return made | {"plan_hash": surfaces.plan_hash(made)}
+
+
+def _again(
+    points: NDArray[np.float64], outcome: dict[str, Any] | None
+) -> Generator[NDArray[np.float64], NDArray[np.float64], dict[str, Any] | None]:
+    """What a sampler asked for, all at once, and what it said at its end: to ask again takes Adaptive long."""
+    yield points
+    return outcome
 
 
 class _Samples:
