@@ -18,6 +18,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -194,11 +195,14 @@ def bound_memory() -> None:
 
 def visit_each(store: Path, out: Path, only: Collection[str] = ()) -> Iterator[Visit]:
     """Bring a store through every command of the command line and the calls of Python, or through some."""
-    from typer.testing import CliRunner
+    from typer import testing
 
     from lossnav.cli import app
 
-    runner = CliRunner()
+    runner_of: Any = testing
+    if not hasattr(runner_of._get_command, "cache_info"):  # it makes the command for each call anew: most of the time
+        runner_of._get_command = cache(runner_of._get_command)
+    runner = testing.CliRunner()
 
     def opening(name: str) -> Callable[[], None]:
         def run() -> None:

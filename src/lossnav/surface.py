@@ -848,6 +848,11 @@ def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset
     header, damaged = documents.attributes, list[str]()
     dims = [str(dim) for dim in header["chart"]["dims"]]
     journaled = any(map(len, journal.tables(root, len(dims), damaged)))
+    if journaled and "ensemble" in header:
+        raise StoreError(
+            "It is of several seeds, and has rows of a run in its journal, which are of none of them. It was damaged, "
+            "or two stores were put together. Remove the folder journal from it."
+        )
     try:
         dataset = None if superseded else arrays_of(root, documents, damaged)
     except StoreError:

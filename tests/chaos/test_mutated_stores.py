@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import killing
 import lossnav as ln
 import two_writers
-from lossnav import errors, keys
+from lossnav import errors, journal, keys
 from lossnav.cli import app
 
 GRID = ln.Grid(alpha=(-1, 1, 7), beta=(-1, 1, 6))
@@ -218,6 +218,12 @@ def test_an_ensemble_holds_together(tmp_path):
     store = tmp_path / "ensemble.zarr"
     ln.ensemble(objective, lines, ln.Grid(alpha=(-1, 1, 5)), range(3), store=store, progress=False)
     whole = json.loads((store / "zarr.json").read_text())["attributes"]["ensemble"]
+    writer = journal.Journal(zarr.open_group(store, mode="r+"))
+    writer.append(journal.Row((0.5,), 1, {"loss": 2.0}))
+    writer.flush()
+    with pytest.raises(errors.NotASurfaceError, match="of several seeds, and has rows of a run in its journal"):
+        ln.open(store)
+    shutil.rmtree(store / "journal")
     for changed, words in (
         (whole | {"each": whole["each"][1:]}, r"ensemble\.each is 2, and must be one for each of 3"),
         (whole | {"charts": whole["charts"] * 2}, r"ensemble\.charts is 6"),
