@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 from typer.testing import CliRunner
@@ -200,3 +201,15 @@ def test_the_documents_are_those_that_zarr_reads(finished):
     plain = xr.open_zarr(store, consolidated=False).load()
     assert plain["loss"].equals(made["loss"])
     assert keys.DIGEST in zarr.open_group(store, mode="r").attrs
+
+
+def test_a_digest_that_lost_its_name_is_damage(tmp_path):
+    objective = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    line = ln.Line(objective.params, {"x": torch.tensor([1.0, 0.0])})
+    for array in ("loss", "alpha"):
+        place = tmp_path / f"{array}.zarr"
+        ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 5)), store=place, progress=False)
+        document = place / array / "zarr.json"
+        document.write_bytes(document.read_bytes().replace(b'"digest"', b'"digdst"'))
+        with pytest.raises(errors.StoreError, match=f"{array}.*was damaged"):
+            ln.open(place)

@@ -216,9 +216,49 @@ def test_other_seeds_that_are_there_stay(tmp_path, blocks_of_three):
     objective, line, _ = hills(places.append)
     few = ln.ensemble(objective, line, GRID, [5, 2, 0], store=store, check=False, progress=False)
     assert few["seed"].values.tolist() == [5, 2, 0] and not places
+    with pytest.raises(errors.OutputExistsError):  # it was asked for, and is whole
+        ln.ensemble(objective, line, GRID, range(8), store=store, check=False, progress=False)
+    store.rename(tmp_path / "few.zarr")
     whole = ln.ensemble(objective, line, GRID, range(8), store=store, check=False, progress=False)
     same(whole, ln.ensemble(objective, line, GRID, range(8), check=False, progress=False))
-    assert [path.name for path in tmp_path.iterdir()] == ["band.zarr"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["band.zarr", "few.zarr"]
+
+
+def test_what_another_call_wrote_is_not_replaced(tmp_path):
+    """Whatever lies beside it: only what a stopped call of the same name put together is."""
+    store, places = tmp_path / "band.zarr", []
+    stopped(store, after=2)
+    shutil.rmtree(store, ignore_errors=True)
+    objective, line, _ = hills(places.append)
+    ln.evaluate(objective, line(77), ln.Points([[0.5], [0.25]], ("alpha",)), store=store, check=False, progress=False)
+    for seeds in (range(8), [9]):
+        with pytest.raises(errors.OutputExistsError):
+            ln.ensemble(objective, line, GRID, seeds, store=store, check=False, progress=False)
+    assert ln.open(store).sizes == {"point": 2}
+    whole = ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False, overwrite=True)
+    same(ln.open(store), whole)
+
+
+def test_names_with_dots_share_nothing(tmp_path):
+    objective, line, _ = hills([].append)
+    first = ln.ensemble(objective, line, GRID, range(3), store=tmp_path / "run.1", check=False, progress=False)
+    stopped(tmp_path / "run.2", after=2)
+    with pytest.raises(errors.OutputExistsError):
+        ln.ensemble(objective, line, GRID, [5], store=tmp_path / "run.1", check=False, progress=False)
+    same(ln.open(tmp_path / "run.1"), first)
+
+
+def test_ctrl_c_while_a_chart_is_made_keeps_the_seeds_before():
+    objective, line, _ = hills([].append)
+
+    def chart(seed):
+        if seed == 2:
+            raise KeyboardInterrupt
+        return line(seed)
+
+    with pytest.raises(ln.Interrupted) as caught:
+        ln.ensemble(objective, chart, GRID, range(4), check=False, progress=False)
+    assert caught.value.surface["seed"].values.tolist() == [0, 1]
 
 
 # ---------------------------------------------------------------------- points that raise

@@ -67,7 +67,8 @@ def names(store, spec):
     group = zarr.open_group(store)
     said = dict(group.attrs["objective"])
     group.attrs["objective"] = said | {"origin": said["origin"] | {"spec": spec}}
-    group.attrs.pop("digest", None)  # as of a store from before there were any
+    for name in ("digest", "written"):  # as of a store from before there were any
+        group.attrs.pop(name, None)
 
 
 def lossnav(*arguments):
@@ -104,6 +105,27 @@ def test_the_library_asks_for_the_same_word(project):
     assert bool((ln.resume("run.zarr", trust=True, progress=False)["status"] == 1).all())
     forget(project)
     assert bool((ln.resume("run.zarr", spec="job.py:objective", progress=False)["status"] == 1).all())
+
+
+@pytest.mark.parametrize(
+    ("document", "is_ours"),
+    [
+        ("trajectory.json", '{"schema": "lossnav.trajectory"}'),
+        ("session.json", '{"schema": "lossnav.explorer", "bookmarks": []}'),
+        ("session.json", "damaged"),
+        ("lease/zarr.json", "{}"),  # the folder of an ensemble's parts
+        ("session.json", None),
+    ],
+)
+def test_code_in_other_stores_of_ours_is_never_run(project, document, is_ours):
+    place = Path("there") / document
+    place.parent.mkdir(parents=True)
+    place.write_text(is_ours or '{"cookie": 1}')  # the last one is a file of the user's that is called so too
+    shutil.copy("job.py", "there/job.py")
+    names("run.zarr", "there/job.py:objective")
+    done = lossnav("resume", "run.zarr", "--trust")
+    assert (ran(project) == []) == (is_ours is not None)
+    assert done.exit_code == (0 if is_ours is None else 2), done.stderr
 
 
 @pytest.mark.parametrize("way", WAYS, ids=["resume", "report"])
@@ -222,7 +244,8 @@ def unfinished():
     """Let one point of the run be evaluated again."""
     group = zarr.open_group("run.zarr")
     group["status"][2] = 0
-    group.attrs.pop("digest", None)
+    for name in ("digest", "written"):
+        group.attrs.pop(name, None)
 
 
 def hostile(tmp_path, place="evil.py"):

@@ -1,7 +1,9 @@
 """Several threads, and processes, on one objective: each call gives what it gives alone; the world stays as it was."""
 
 import multiprocessing
+import os
 import pickle
+import queue
 import threading
 import warnings
 
@@ -11,7 +13,7 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav import turns
+from lossnav import errors, turns
 from lossnav.errors import LossnavWarning, ObjectiveError
 
 pytestmark = pytest.mark.filterwarnings("ignore::lossnav.errors.LossnavWarning")  # of queues and copies
@@ -245,3 +247,42 @@ def test_a_new_process_is_given_an_objective():
     there.close()
     assert here.recv() == objective.evaluate(objective.params)
     child.join()
+
+
+def test_a_fork_that_a_point_waits_for_goes_on(monkeypatch):
+    """Data whose reader forks from a thread of its own: the pass waits for the thread, and the fork for the pass."""
+    monkeypatch.setattr(turns, "_FORK_SECONDS", 0.01)
+    x, y = torch.linspace(-1, 1, 32).reshape(16, 2), torch.arange(16) % 2
+    codes = []
+
+    class Data:
+        def __len__(self):
+            return 4
+
+        def __iter__(self):
+            batches = queue.Queue()
+
+            def feed():
+                number = os.fork()
+                if not number:
+                    try:
+                        with turns.alone():
+                            os._exit(0)
+                    except errors.ForkedInAPointError:
+                        os._exit(7)
+                codes.append(os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]))
+                for i in range(4):
+                    batches.put((x[4 * i : 4 * i + 4], y[4 * i : 4 * i + 4]))
+                batches.put(None)
+
+            threading.Thread(target=feed).start()
+            while (batch := batches.get()) is not None:
+                yield batch
+
+    model = nn.Linear(2, 2)
+    objective = ln.Objective(model, "cross_entropy", Data())
+    truth = torch.nn.functional.cross_entropy(model(x), y).item()
+    assert objective.evaluate(objective.params)["loss"] == pytest.approx(truth, rel=1e-6)
+    assert codes and set(codes) <= {0, 7} and 7 in codes  # what was forked in a point says so and computes nothing
+    with turns.alone():  # this process is as before
+        pass

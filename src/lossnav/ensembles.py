@@ -132,7 +132,7 @@ def ensemble(
                 break
         joined = run.joined(chosen)
         if parts and not (run.stopped is not None and not parts.anew and _holds(parts.target, joined)):
-            save_surface(joined, parts.target, overwrite=parts.overwrite)
+            parts.save(joined)
             if run.stopped is None:
                 run.discard(chosen)
     if run.failed:
@@ -199,10 +199,13 @@ class _Ensemble:
 
     def take(self, seed: int) -> bool:
         """Evaluate a seed, or take it from where it is finished; say whether to go on with the next."""
-        chart = self._chart_of(seed)
+        chart: Chart | None = None
         try:
+            chart = self._chart_of(seed)
             self.surfaces[seed] = self._surface(seed, chart)
         except EvaluationError as error:
+            if chart is None:  # the user's own function raised it
+                raise
             self.failed[seed] = chart, error
             if self._parts is not None:
                 self._parts.remove(_name(seed))  # it has no value, and is tried again in any case

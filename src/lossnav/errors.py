@@ -13,6 +13,7 @@
     │   ├── LossShapeError            the loss did not return what it promised
     │   ├── NonFiniteCenterError      the loss at the centre is NaN or infinite
     │   ├── NotDeterministicError     two passes at one point disagree
+    │   ├── ForkedInAPointError       a process was forked in the middle of a point
     │   └── DeviceError               the device asked for is not there
     ├── EvaluationError               every point failed
     ├── ClusterError                  a cluster cannot be reached, holds too little, or its workers cannot work
@@ -26,7 +27,6 @@
     │   ├── StoreBusyError            another run is writing there
     │   ├── StoreTakenOverError       another run has taken the store over; nothing more is written
     │   ├── NotASurfaceError          the file is no surface of ours
-    │   ├── MissingAttributeError     a store does not say something of itself that is needed
     │   ├── MissingAttributeError     a store does not say something of itself that is needed
     │   ├── NotATrajectoryError       the folder is no recorded trajectory of ours
     │   ├── NotASpectrumError         the folder holds no spectrum of ours
@@ -97,6 +97,10 @@ class NonFiniteCenterError(ObjectiveError, ValueError):
 
 class NotDeterministicError(ObjectiveError):
     """Two passes over the data at the same point disagree."""
+
+
+class ForkedInAPointError(ObjectiveError):
+    """A process was forked in the middle of a point, and has half of what was under way."""
 
 
 class DeviceError(ObjectiveError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from contextlib import suppress
@@ -9,17 +11,24 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lossnav.files import LEASE, require_writable
+import numpy as np
+import xarray as xr
+
+from lossnav.errors import StoreError
+from lossnav.files import LEASE, require_writable, write_whole
 from lossnav.lease import Lease
+from lossnav.surface import open_surface, save_surface
 
 _GOING = ".partial"  # ends the name of a run that is being removed
+_WRITTEN = "written.json"  # digests of the results that this call has written, or is writing
 
 
 class Parts:
     """The stores of several runs that one result is put together from: in a folder beside it, until it is whole.
 
-    ``band.zarr`` has ``band.parts``. Where that is there, the runs in it are gone on from. Within a ``with`` statement
-    no other process can write there.
+    ``band.zarr`` has ``band.parts``. Where that is there, the runs in it are gone on from, and the result that a call
+    which was stopped put together of them is replaced; no other is. Within a ``with`` statement no other process can
+    write there.
 
     Parameters
     ----------
@@ -31,7 +40,7 @@ class Parts:
     ----------
     target, folder : Path
     overwrite : bool
-        Whether the result may be replaced: also where it is one of a call that was stopped.
+        Whether the result may be replaced: also where a call that was stopped wrote it.
     anew : bool
         Whether what is in the folder counts for nothing.
 
@@ -45,8 +54,9 @@ class Parts:
 
     def __init__(self, target: str | os.PathLike[str], overwrite: bool) -> None:
         self.anew, self._names = overwrite, list[str]()
-        self.folder = Path(target).expanduser().with_suffix(".parts")
-        self.overwrite = overwrite or self.folder.is_dir()
+        place = Path(target).expanduser()
+        self.folder = place.with_name(place.name.removesuffix(".zarr") + ".parts")
+        self.overwrite = overwrite or self._wrote(place)
         self.target = require_writable(target, self.overwrite, kind="surface")
 
     def __enter__(self) -> Parts:
@@ -63,6 +73,29 @@ class Parts:
         if nothing:
             with suppress(OSError):
                 self.folder.rmdir()
+
+    def save(self, surface: xr.Dataset) -> None:
+        """Write the result, or what there is of it; that it is ours is noted before, whenever this ends."""
+        before = [digest for digest in self._digests() if self.overwrite and not self.anew]
+        write_whole(self.folder / _WRITTEN, json.dumps([*before[-1:], digest_of(surface)]))
+        save_surface(surface, self.target, overwrite=self.overwrite)
+        self.overwrite = True
+
+    def _wrote(self, target: Path) -> bool:
+        """Whether a call that used this folder wrote what is there."""
+        if not (digests := self._digests()) or not target.is_dir():
+            return False
+        try:
+            return digest_of(open_surface(target)) in digests
+        except StoreError:
+            return False
+
+    def _digests(self) -> list[str]:
+        try:
+            found = json.loads((self.folder / _WRITTEN).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [str(digest) for digest in found] if isinstance(found, list) else []
 
     def options(self, name: str) -> dict[str, Any]:
         """What `evaluate` takes to keep a run here."""
@@ -84,3 +117,13 @@ class Parts:
         """Remove all runs of this call: what was put together of them is written."""
         for name in self._names:
             self.remove(name)
+        (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is one like any other
+
+
+def digest_of(surface: xr.Dataset) -> str:
+    """Of the values of a surface, as they come back from a store."""
+    found = hashlib.sha256()
+    for name, variable in sorted(surface.variables.items(), key=lambda item: str(item[0])):
+        values = np.ascontiguousarray(variable.values)
+        found.update(f"{name} {variable.dims} {values.dtype.str} {values.shape}".encode() + values.tobytes())
+    return found.hexdigest()[:32]

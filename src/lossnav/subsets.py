@@ -14,7 +14,6 @@ from lossnav.errors import Interrupted, OptionError
 from lossnav.evaluation import evaluate
 from lossnav.parts import Parts
 from lossnav.samplers import Grid
-from lossnav.surface import save_surface
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart
@@ -98,7 +97,7 @@ def evaluate_subset(
                 made.append(evaluate(whole or objective.subset(subset, seed), chart, points, **kept, **options))
             except Interrupted as error:
                 if parts is not None:
-                    save_surface(error.surface, parts.target, overwrite=parts.overwrite)
+                    parts.save(error.surface)
                 done = int((error.surface["status"] != 0).sum())
                 where = "is in the .surface of this exception." if parts is None else f"is saved in {store}; "
                 said = f"Stopped. The surface of {words} as far as it got, {done:,} points, {where}"
@@ -110,10 +109,10 @@ def evaluate_subset(
         except OptionError as error:
             if parts is None:
                 raise
-            save_surface(few, parts.target, overwrite=parts.overwrite)
+            parts.save(few)
             raise OptionError(f"{error} The surface of the subset, not corrected, is saved in {store}.") from error
         if parts is not None:
-            save_surface(surface, parts.target, overwrite=parts.overwrite)
+            parts.save(surface)
             parts.discard()
         return surface
 

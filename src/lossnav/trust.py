@@ -7,16 +7,18 @@ files of the user's own project, never for one that came with a store. Nothing h
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
 from lossnav.errors import SpecError, UntrustedCodeError
-from lossnav.files import Place, as_path, is_local, name_of
+from lossnav.files import LEASE, TRAJECTORY_HEADER, Place, as_path, is_local, name_of
 
 _OF_A_PROJECT = (".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg")
-_OF_A_STORE = ("zarr.json", ".zgroup", ".zattrs")
+_OF_A_STORE = ("zarr.json", ".zgroup", ".zattrs", f"{LEASE}/zarr.json")
+_OF_OURS = (TRAJECTORY_HEADER, "session.json")  # whose schema is one of ours: others have files of these names too
 
 Asked = Callable[[str], bool]  # given "file:name" as it is shown; whether the user says yes
 
@@ -99,4 +101,18 @@ def is_in_a_store(file: Path, store: Place) -> bool:
     """Whether a file lies in this store, or in any other."""
     if is_local(store) and file.is_relative_to(Path(as_path(store)).resolve()):
         return True
-    return any((folder / name).exists() for folder in file.parents for name in _OF_A_STORE)
+    return any(
+        any((folder / name).exists() for name in _OF_A_STORE) or any(_is_ours(folder / name) for name in _OF_OURS)
+        for folder in file.parents
+    )
+
+
+def _is_ours(document: Path) -> bool:
+    """Whether a document says that it is a recorded trajectory, or an explored session; one that is damaged may be."""
+    try:
+        if not document.exists():
+            return False
+        said = json.loads(document.read_bytes())
+    except (OSError, ValueError):
+        return True
+    return isinstance(said, dict) and str(said.get("schema", "")).startswith("lossnav.")

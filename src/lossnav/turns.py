@@ -17,22 +17,48 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from lossnav.errors import ForkedInAPointError
+
+_FORK_SECONDS = 10.0  # a fork waits for the point under way; that may wait for the thread that forks: data it reads
+
 _alone = threading.RLock()
+_fork = threading.local()
+_torn = False  # whether this process began in the middle of a point
 
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside, no other thread of this process is inside; a thread that is may enter again."""
+    """Inside, no other thread of this process is inside; a thread that is may enter again.
+
+    Raises
+    ------
+    ForkedInAPointError
+        In a process that was forked in the middle of a point: what it has may be half of one.
+    """
+    if _torn:
+        raise ForkedInAPointError(
+            "This process was forked while a point was computed, and its copy of the objective may be half-way. Make "
+            "the objective in this process, after a start by spawn: multiprocessing.get_context('spawn')."
+        )
     with _alone:
         yield
 
 
-def _new() -> None:
-    global _alone
-    _alone = threading.RLock()
+def _before() -> None:
+    _fork.waited = _alone.acquire(timeout=_FORK_SECONDS)
 
 
-os.register_at_fork(before=lambda: _alone.acquire(), after_in_parent=lambda: _alone.release(), after_in_child=_new)
+def _after_in_parent() -> None:
+    if _fork.waited:
+        _alone.release()
+
+
+def _after_in_child() -> None:
+    global _alone, _torn
+    _alone, _torn = threading.RLock(), _torn or not _fork.waited
+
+
+os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
 
 
 _hidden: ContextVar[tuple[type[Warning], ...]] = ContextVar("hidden", default=())

@@ -338,6 +338,19 @@ def test_another_objective_or_chart_is_refused(clean):
         ln.report(surface, objective=objective, probes=1)
 
 
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_store_that_holds_a_spectrum_is_reported(clean, tmp_path, measured):
+    """As `lossnav evaluate`, `lossnav curvature` and `lossnav report --measure` leave it."""
+    objective, plane, _ = clean
+    ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9)), store=tmp_path / "a.zarr")
+    found = ln.curvature.spectrum(objective, top=2, store=tmp_path / "a.zarr")
+    options = {"objective": objective, "chart": plane} if measured else {}
+    said = ln.report(tmp_path / "a.zarr", **options)["saddle"]
+    smallest = found["eigenvalue"].values[found["end"].values == "smallest"].min()
+    assert said.values["lambda_min"] == pytest.approx(smallest, abs=0 if not measured else 1)
+    assert said.level != "unknown"
+
+
 def test_a_stored_spectrum_counts(clean, monkeypatch):
     import xarray as xr
 

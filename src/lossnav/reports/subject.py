@@ -361,7 +361,7 @@ class Subject:
             return {}  # of another network, or of another of its points
         found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters", "excluded")}
         if "eigenvalue" in self.spectrum:
-            ends = self.spectrum["end"].values.astype(str)
+            ends = np.array([str(end) for end in self.spectrum["end"].values])
             values, errors = (self.spectrum[name].values for name in ("eigenvalue", "eigenvalue_error"))
             for end, name, pick in (("smallest", "lambda_min", np.argmin), ("largest", "lambda_max", np.argmax)):
                 of_end = np.flatnonzero(ends == end)
