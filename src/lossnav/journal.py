@@ -9,6 +9,7 @@ is told by no clock. No torch.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -270,11 +271,60 @@ def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = N
 
 def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Iterator[tuple[Rows, int]]:
     """Each with how many rows it has where it holds all that was known, else with -1."""
+    taken = {_whole(str(name)): "ours" for name in (*_dims(root), *_OURS)}  # names, and of what shape the values are
     for _, array in sorted(_arrays(root, damaged).items(), key=lambda pair: _order(pair[0])):
         table = _table(array, k, damaged)
-        if table is not None:
+        if table is not None and _fit(table.values, taken):
             whole = array.attrs.get("whole")
             yield table, whole if isinstance(whole, int) else -1
+
+
+_OURS = (
+    "status",
+    "point",
+    "seed",
+    "row",
+    "column",
+    "sample",
+    "sample_loss",
+    "sample_weight",
+)  # no values are called so
+_ENTRY = re.compile(r"([^\[\]]+)\[(\d{1,4}), (\d{1,4})\]")
+
+
+def _dims(root: zarr.Group) -> Iterable[Any]:
+    """The coordinates of the run; none where its attributes do not say them."""
+    chart = root.attrs.get("chart")
+    dims = chart.get("dims") if isinstance(chart, Mapping) else None
+    return dims if isinstance(dims, list) else ()
+
+
+def _whole(name: str) -> str:
+    """What a column is of: itself, or the matrix of which it is an entry."""
+    return name.partition("[")[0]
+
+
+def _fit(names: Iterable[str], taken: dict[str, str]) -> bool:
+    """Whether columns can be values of one run: whole square matrices, and each name of one shape; which they take."""
+    shapes: dict[str, str] = {}
+    entries: dict[str, set[tuple[int, int]]] = {}
+    for name in names:
+        found = _ENTRY.fullmatch(name)
+        if ("[" in name or "]" in name) and found is None:
+            return False
+        if found is not None:
+            entries.setdefault(found[1], set()).add((int(found[2]), int(found[3])))
+        kind = "value" if found is None else "matrix"
+        if shapes.setdefault(_whole(name), kind) != kind:
+            return False
+    for places in entries.values():
+        side = 1 + max(max(place) for place in places)
+        if len(places) != side * side:
+            return False
+    if any(taken.get(name, kind) != kind for name, kind in shapes.items()):
+        return False
+    taken |= shapes
+    return True
 
 
 def _arrays(root: zarr.Group, damaged: list[str] | None) -> dict[str, zarr.Array[Any]]:

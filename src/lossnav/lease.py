@@ -37,6 +37,7 @@ _LOOKS = 12  # at a heartbeat, a beat apart, before it is held for still
 _RECORD = {  # of a lease: what it says, and of what type
     "host": str, "process": int, "process_started": str, "since": str, "token": str, "beat": int, "released": bool,
 }  # fmt: skip
+_PATIENCE = 20 * _LOOKS  # such moments, where nobody says who writes
 _MOST = 10**8  # of a number
 _MOMENT = 0.05  # seconds until another one's write is over, most often
 _wait = time.sleep
@@ -105,8 +106,15 @@ class Lease:
             except BlockingIOError:  # somebody is in the middle of a write, though perhaps stopped there
                 if tries >= _LOOKS and there is not None:
                     raise _busy(self._place, there) from None
+                if tries >= _PATIENCE:
+                    raise StoreBusyError(
+                        f"Another process has begun to write to {self._place}, and does not go on. Wait, or end it, or "
+                        "choose another store."
+                    ) from None
                 _wait(_MOMENT)
                 continue
+            if unchanged and not taken:  # something is there that is no lease, or another one's by now: that is seen
+                least = number
             if taken and _numbers(self._keys)[-1:] != [number]:  # an object store, where nobody is alone
                 with suppress(OSError):
                     self._keys.remove(f"{LEASE}/{number:08d}")

@@ -84,6 +84,31 @@ def test_a_journal_of_a_fill_value_ends(store):
     assert ln.open(store).lossnav.counts["ok"] == 42  # no tile was written
 
 
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["a["], ["a[x]"], ["a[9999999, 1]"], ["a[0, 0]", "a[0, 1]"], ["a[0, 0]", "a"], ["a]"], ["loss[0, 0]"],
+        ["alpha"], ["status"], ["sample_loss"], ["[0, 0]"], ["a[-1, 0]"], ["a[0, 0][0, 0]"],
+    ],
+)  # fmt: skip
+def test_columns_of_a_journal_are_values_of_a_run(store, columns):
+    """An array of other columns is none of this run's; one of a value more is."""
+    whole = ln.open(store)
+    root = zarr.open_group(store, mode="r+")
+    names = ["status", "coordinate 0", "coordinate 1", *dict.fromkeys(["loss", *columns])]
+    for number, named in ((98, names), (99, ["status", "coordinate 0", "coordinate 1", "loss", "more"])):
+        array = root.require_group("journal").create_array(
+            f"{number:08d}-0001", shape=(8, len(named)), chunks=(8, len(named)), dtype="float64",
+            fill_value=float("nan"), attributes={"columns": named},
+        )  # fmt: skip
+        array[0] = [1, -1.0, -1.0, *[float(number)] * (len(named) - 3)]
+    found = ln.open(store)
+    assert set(found.data_vars) == {*whole.data_vars, "more"}
+    assert float(found["loss"][0, 0]) == 99.0
+    again = ln.evaluate(*two_writers.problem(), GRID, store=store, check=False, progress=False)
+    assert set(again.data_vars) == {*whole.data_vars, "more"}
+
+
 @pytest.mark.parametrize("name", ["journal/99999999-0001", "lease/99999999"])
 def test_numbers_of_writers_end(store, name):
     """The next number had nine digits, was never seen, and was sought for without end."""
@@ -96,6 +121,39 @@ def test_numbers_of_writers_end(store, name):
         shutil.copytree(there, store / name)
     with pytest.raises(errors.StoreError, match="names a writer 99,999,999"):
         ln.evaluate(*two_writers.problem(), GRID, store=store, check=False, progress=False)
+
+
+@pytest.mark.parametrize("kind", ["folder", "garbage", "empty", "nothing"])
+def test_a_lease_that_cannot_be_read_is_passed_over(store, kind):
+    """A folder in its place was tried for without end."""
+    (document,) = (store / "lease").glob("*/zarr.json")
+    document.unlink()
+    if kind == "folder":
+        document.mkdir()
+    elif kind != "nothing":
+        document.write_bytes(b"" if kind == "empty" else b"{}")
+    whole = ln.open(store)
+    for _ in range(2):
+        again = ln.evaluate(*two_writers.problem(), GRID, store=store, check=False, progress=False)
+        assert again["loss"].equals(whole["loss"])
+
+
+def test_one_that_is_stopped_while_it_takes_the_lease(tmp_path, monkeypatch):
+    """Nobody says yet who writes; it is waited for, but not without end."""
+    import fcntl
+
+    from lossnav import lease
+
+    waits = []
+    monkeypatch.setattr(lease, "_wait", waits.append)
+    (tmp_path / "run.zarr" / "lease").mkdir(parents=True)
+    held = os.open(tmp_path / "run.zarr" / "lease", os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    with pytest.raises(errors.StoreBusyError, match="has begun to write to"):
+        lease.Lease(tmp_path / "run.zarr")
+    os.close(held)
+    assert len(waits) == lease._PATIENCE
+    lease.Lease(tmp_path / "run.zarr").release()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e200])
