@@ -33,7 +33,7 @@ def run(seed: int, count: int, folder: Path, commands: Commands) -> Tally:
     results = make(place, commands)
     whole: dict[str, Whole] = {}
     mounts = can_mount(folder)
-    tally.figures["tmpfs"] = "yes" if mounts else "cannot be mounted here"
+    tally.figures["disks of their own"] = "yes" if mounts else "cannot be mounted here"
     for number in range(count):
         dice = random.Random(f"{seed} disks {number}")
         way = dice.choice(["tmpfs" if mounts else "no room", "limit", "no room"])
@@ -75,7 +75,10 @@ def can_mount(folder: Path) -> bool:
     return False
 
 
-def _resized(place: Path, size: int) -> None:
+def _resized(place: Path, room: int) -> None:
+    """Leave so much room on a disk of its own, beside what it holds."""
+    now = os.statvfs(place)
+    size = room + now.f_bsize * (now.f_blocks - now.f_bfree)
     subprocess.run(["mount", "-o", f"remount,size={size}", place], check=True)
 
 

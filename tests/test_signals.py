@@ -136,6 +136,25 @@ def test_a_signal_while_a_file_is_written_leaves_nothing_of_it(number, stored):
     assert sorted(os.listdir(stored)) == ["a.csv", "run.zarr", "site"]
 
 
+WHILE_REMOVING = """
+import os, shutil, signal
+kept, sent = shutil.rmtree, []
+def rmtree(path, *more, **options):
+    if not sent:
+        sent.append(path)
+        os.kill(os.getpid(), int(os.environ["SIGNAL"]))
+    kept(path, *more, **options)
+shutil.rmtree = rmtree
+"""
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_while_what_was_written_beside_it_is_removed(number, stored):
+    done = run(stored, "export", "run.zarr", "-o", "a.csv", number=number, site=WHILE_REMOVING)
+    assert_stopped(done, number)
+    assert sorted(os.listdir(stored)) == ["a.csv", "run.zarr", "site"]
+
+
 WHERE_NOTHING_CAN_BE_RAISED = """
 import builtins, os, signal
 class Dropped:

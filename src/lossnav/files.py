@@ -174,9 +174,14 @@ def _scratch(parent: Path) -> Iterator[Path]:
     try:
         yield scratch
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if held is not None:
-            os.close(held)
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+        except BaseException:  # a signal came in the middle of it
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+        finally:
+            if held is not None:
+                os.close(held)
 
 
 _PREFIX, _SUFFIX = ".lossnav-", ".partial"
