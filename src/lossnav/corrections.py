@@ -57,7 +57,9 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     --------
     >>> import torch, lossnav as ln
     >>> x = torch.linspace(-1, 1, 200).reshape(-1, 1)
-    >>> objective = ln.Objective(torch.nn.Linear(1, 1), "mse", (x, x**2))
+    >>> model = torch.nn.Linear(1, 1)
+    >>> _ = model.load_state_dict({"weight": torch.tensor([[0.5]]), "bias": torch.tensor([0.2])})
+    >>> objective = ln.Objective(model, "mse", (x, x**2))
     >>> line = ln.Line(objective.params, ln.directions.random(objective, seed=0, exclude=())[0])
     >>> few = ln.evaluate(objective.subset(40), line, ln.Grid(alpha=(-1, 1, 17)))
     >>> whole = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 9)))
