@@ -24,8 +24,6 @@ _YEARS = 10 * 365 * 86400.0
 
 def run(seed: int, count: int, folder: Path, commands: Commands) -> Tally:
     """So many runs whose clocks jump."""
-    import lossnav as ln
-
     tally, place = Tally(), chaos_jobs.project(folder / "project")
     whole, store = Whole("grid", place, commands), place / "run.zarr"
     call = ["evaluate", *whole.argv, "-o", store]
@@ -50,14 +48,7 @@ def run(seed: int, count: int, folder: Path, commands: Commands) -> Tally:
                 attempt.ended(done, [0, -9, *([3] if worn else [])])
                 tally.said["jumps"] += 2
                 tally.said["killed"] += done.code == -9
-                try:
-                    now = chaos_jobs.measured(store)
-                except ln.errors.StoreError as error:
-                    attempt.fault("lost", f"the store does not open: {error}")
-                    now = before
-                gone = before.items() - now.items()
-                attempt.require(not gone, "lost", f"{len(gone)} of {len(before)} points that were measured")
-                before = now
+                before = chaos_jobs.none_lost(attempt, store, before)
                 for path in store.rglob("*"):
                     os.utime(path, (then := dice.uniform(0, 3e9), then))
             attempt.ended(commands.run(*call, cwd=place), [0])

@@ -96,7 +96,6 @@ def _store(
     attempt: Attempt, dice: random.Random, whole: Whole, place: Path, target: Path, way: str, tally: Tally,
     commands: Commands,
 ) -> None:  # fmt: skip
-    import lossnav as ln
 
     store, rows = target / "run.zarr", dice.choice([1, 8, 40])
     call = ["evaluate", *whole.argv, "-o", store]
@@ -108,14 +107,7 @@ def _store(
         tally.said["refused"] += done.code == 1
         if done.code == 1:
             attempt.require("Error: " in done.err, "wrong", f"no error of ours: {done.err[-300:]}")
-        try:
-            now = chaos_jobs.measured(store)
-        except ln.errors.StoreError as error:
-            attempt.fault("lost", f"the store does not open: {error}")
-            now = before
-        gone = before.items() - now.items()
-        attempt.require(not gone, "lost", f"{len(gone)} of {len(before)} points")
-        before = now
+        before = chaos_jobs.none_lost(attempt, store, before)
     if way == "tmpfs":
         _resized(target, _ROOM)
     attempt.ended(commands.run(*call, cwd=place), [0])

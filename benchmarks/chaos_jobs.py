@@ -103,6 +103,20 @@ def measured(store: Path) -> Measured:
     return {row.point: _bits(row) for row in rows_of(surface) if row.status != 3}
 
 
+def none_lost(attempt: Attempt, store: Path, before: Measured) -> Measured:
+    """Require that a store has what it had measured before, to the bit; return what it has now."""
+    import lossnav as ln
+
+    try:
+        now = measured(store)
+    except ln.errors.StoreError as error:
+        attempt.fault("lost", f"the store does not open: {error}")
+        now = before
+    gone = before.items() - now.items()
+    attempt.require(not gone, "lost", f"{len(gone)} of {len(before)} points that were measured")
+    return now
+
+
 def _bits(row: Any) -> tuple[Any, ...]:
     values = ((name, np.float64(value).tobytes()) for name, value in sorted(row.values.items()) if value == value)
     return (row.status, *values)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from pathlib import Path
 
 import torch
 from zarr.storage import LocalStore
@@ -147,3 +148,11 @@ def ensemble_until(kind, store, log, number):
     with open(log, "ab") as file:
         ensemble(kind, store, file.fileno())
     os._exit(0)
+
+
+def lives(pid):
+    """Whether a process runs: one that has ended and is not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -18,9 +18,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
-from lossnav.keys import DIGEST, DOCUMENT, Keys, digest_of, document, keys_of, require_short
-
-WRITTEN = "written"  # an attribute: of an array true, of a group its arrays; what of them is missing was lost
+from lossnav.keys import DIGEST, DOCUMENT, WRITTEN, Keys, digest_of, document, keys_of, require_short
 
 TILE = 64  # points along each side of a chunk
 LONG = 4096  # of an array with one dim

@@ -279,16 +279,9 @@ def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Itera
             yield table, whole if isinstance(whole, int) else -1
 
 
-_OURS = (
-    "status",
-    "point",
-    "seed",
-    "row",
-    "column",
-    "sample",
-    "sample_loss",
-    "sample_weight",
-)  # no values are called so
+_OURS = (  # no values are called so
+    "status", "point", "seed", "row", "column", "sample", "sample_loss", "sample_weight",
+)  # fmt: skip
 _ENTRY = re.compile(r"([^\[\]]+)\[(\d{1,4}), (\d{1,4})\]")
 
 

@@ -16,9 +16,9 @@ from typing import Any, Protocol
 from lossnav.errors import MissingAttributeError, StoreError
 from lossnav.files import Place, as_path, is_local
 
-_WRITTEN = "written"  # beside a digest, in every document that has one
 DOCUMENT = "zarr.json"  # what says of a key's folder that it is a group or an array
 DIGEST = "digest"  # an attribute: of all that the document of a group or an array says besides
+WRITTEN = "written"  # beside a digest: of an array true, of a group its arrays; what of them is missing was lost
 
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)  # a link to itself among them
 _LONGEST = 2**25  # bytes of a document: what it says is read into memory
@@ -132,7 +132,7 @@ def is_whole(said: Mapping[str, Any]) -> bool | None:
     """Whether a document says what was written; None where it has no digest."""
     attributes = said.get("attributes")
     if not isinstance(attributes, Mapping) or DIGEST not in attributes:
-        return False if isinstance(attributes, Mapping) and attributes.get(_WRITTEN) else None
+        return False if isinstance(attributes, Mapping) and attributes.get(WRITTEN) else None
     return bool(attributes[DIGEST] == digest_of(said))
 
 

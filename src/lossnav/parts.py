@@ -76,8 +76,8 @@ class Parts:
 
     def save(self, surface: xr.Dataset) -> None:
         """Write the result, or what there is of it; that it is ours is noted before, whenever this ends."""
-        before = [digest for digest in self._digests() if self.overwrite and not self.anew]
-        write_whole(self.folder / _WRITTEN, json.dumps([*before[-1:], digest_of(surface)]))
+        before = self._digests()[-1:] if self.overwrite else []
+        write_whole(self.folder / _WRITTEN, json.dumps([*before, _digest(surface)]))
         save_surface(surface, self.target, overwrite=self.overwrite)
         self.overwrite = True
 
@@ -86,7 +86,7 @@ class Parts:
         if not (digests := self._digests()) or not target.is_dir():
             return False
         try:
-            return digest_of(open_surface(target)) in digests
+            return _digest(open_surface(target)) in digests
         except StoreError:
             return False
 
@@ -120,7 +120,7 @@ class Parts:
         (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is one like any other
 
 
-def digest_of(surface: xr.Dataset) -> str:
+def _digest(surface: xr.Dataset) -> str:
     """Of the values of a surface, as they come back from a store."""
     found = hashlib.sha256()
     for name, variable in sorted(surface.variables.items(), key=lambda item: str(item[0])):

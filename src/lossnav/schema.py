@@ -77,27 +77,18 @@ def coordinate(value: Any, where: str) -> None:
         raise WrongError(where, f"a number up to {LARGEST:g}", value)
 
 
-def packed_or(kind: Kind) -> Kind:
-    """A list of a kind, or a text that many numbers were put into (`lossnav.coordinates.packed`)."""
+def packed_or(kind: Kind, most: float | None = None) -> Kind:
+    """A list of a kind, or a text that many numbers, none above `most`, were put into (`coordinates.packed`)."""
 
     def check(value: Any, where: str) -> None:
         if not isinstance(value, str):
             return kind(value, where)
         try:
-            unpacked(value)
+            numbers = unpacked(value)
         except ValueError:
             raise WrongError(where, "a list, or Base64 of numbers of eight bytes", value) from None
-
-    return check
-
-
-def bounded(kind: Kind) -> Kind:
-    """The same where all numbers are coordinates."""
-
-    def check(value: Any, where: str) -> None:
-        packed_or(kind)(value, where)
-        if isinstance(value, str) and not (abs(unpacked(value)) <= LARGEST).all():
-            raise WrongError(where, f"made of numbers up to {LARGEST:g}", value)
+        if most is not None and not (abs(numbers) <= most).all():
+            raise WrongError(where, f"made of numbers up to {most:g}", value)
 
     return check
 
@@ -176,7 +167,7 @@ def by_kind(kinds: Mapping[str, Kind], every: Kind) -> Kind:
 # ---------------------------------------------------------------------- attributes
 
 _maps, _texts, _names = map_of(anything), list_of(text), list_of(name)
-_coordinates = bounded(list_of(list_of(coordinate)))
+_coordinates = packed_or(list_of(list_of(coordinate)), LARGEST)
 
 _recipe = by_kind(
     {

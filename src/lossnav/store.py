@@ -26,7 +26,7 @@ from lossnav import surface as surfaces
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
 from lossnav.files import LEASE, Place, as_path, is_local, is_there, name_of, require_writable
 from lossnav.journal import GROUP, Journal, Row, Rows, is_same
-from lossnav.keys import DOCUMENT, group_document, keys_of
+from lossnav.keys import DOCUMENT, WRITTEN, group_document, keys_of
 from lossnav.lease import Lease
 from lossnav.samples import LOSS, VARIABLES, SampleLosses, SampleStore
 
@@ -247,7 +247,7 @@ class Store:
     def _seal(self, surface: xr.Dataset, begun: bool = False) -> None:
         """Write the attributes, which at the end say what arrays were written."""
         names = sorted(str(name) for name in surface.variables if name not in VARIABLES)
-        arrays.seal(self._root, {**surface.attrs, **({} if begun else {arrays.WRITTEN: names})})
+        arrays.seal(self._root, {**surface.attrs, **({} if begun else {WRITTEN: names})})
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -20,7 +20,7 @@ from lossnav import arrays, journal
 from lossnav import samples as kept
 from lossnav.errors import NotASurfaceError, StoreError
 from lossnav.files import LEASE, Place, is_local, name_of
-from lossnav.keys import DOCUMENT, Keys, as_said, document, is_whole, keys_of
+from lossnav.keys import DOCUMENT, WRITTEN, Keys, as_said, document, is_whole, keys_of
 from lossnav.schema import LARGEST, MOST_VALUES, SPARSE, Kind, WrongError, check_array
 
 _MOST_FILES = 100_000  # that are looked at before a store is opened
@@ -67,7 +67,7 @@ def documents_of(place: Place, under: str = "") -> Documents | None:
     if not isinstance(attributes, dict):
         raise StoreError(f"Its attributes are no mapping. {_ANEW}")
     damaged = [name or "the attributes" for name, sound in whole.items() if sound is False]
-    written = attributes.get(arrays.WRITTEN)
+    written = attributes.get(WRITTEN)
     damaged += [str(name) for name in (written if isinstance(written, list) else ()) if str(name) not in found]
     return Documents(as_said(arrays.unsealed(attributes)), found, None not in whole.values(), damaged)
 
@@ -288,8 +288,8 @@ def write_dataset(dataset: xr.Dataset, place: Place, group: str | None = None, m
     for name in encoding:
         array = root[name]
         assert isinstance(array, zarr.Array)
-        arrays.seal(array, {**array.attrs, **({} if name == kept.LOSS else {arrays.WRITTEN: True})})
-    arrays.seal(root, {**root.attrs, arrays.WRITTEN: sorted(encoding)})
+        arrays.seal(array, {**array.attrs, **({} if name == kept.LOSS else {WRITTEN: True})})
+    arrays.seal(root, {**root.attrs, WRITTEN: sorted(encoding)})
 
 
 class LazyArray(BackendArray):
@@ -362,7 +362,7 @@ def verify(place: Place) -> Verification:
             damaged.append(where)
             continue
         if said.get("node_type") == "group":
-            written = said.get("attributes", {}).get(arrays.WRITTEN) if whole else None
+            written = said.get("attributes", {}).get(WRITTEN) if whole else None
             names = keys.names(at)
             if not (superseded and not at):
                 damaged += [f"{at}/{name}, which is gone".lstrip("/") for name in written or () if name not in names]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from killing import lives
 from lossnav.engines import private_cluster
 from lossnav.engines.private_cluster import PrivateCluster
 from lossnav.errors import ClusterError
@@ -94,13 +95,6 @@ def pretend(folder, monkeypatch):
 
 def pids(folder):
     return [int(text) for text in (folder / "pids").read_text().split()]
-
-
-def lives(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def wait_for(condition):

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import lossnav as ln
+from killing import lives
 from lossnav.engines.keeper import descendants
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
@@ -65,13 +66,6 @@ def works(driver, folder):
     """Whether a worker is at points: the driver itself evaluates the centre."""
     assert driver.poll() is None, driver.communicate()
     return len({int(path.name) for path in (folder / "marks").iterdir()} - {driver.pid}) > 0
-
-
-def lives(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def names(pids):
