@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -45,8 +46,6 @@ def chunk_files(store):
 
 def opened(store):
     """A store, and the names of what is damaged there."""
-    import warnings
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         surface = ln.open(store)
@@ -83,6 +82,22 @@ def test_one_flipped_bit_of_a_chunk_is_named_and_resumed(finished, tmp_path):
         assert {row.point: row for row in rows_of(again)} == {row.point: row for row in rows_of(made)}
         assert stored.verify(store).damaged == []
         assert opened(store)[1] == []
+
+
+@pytest.mark.parametrize("kept_as", ["store", "copy"])
+def test_points_whose_coordinates_are_lost_are_asked_for_again(finished, tmp_path, kept_as):
+    sound, sampler, made = finished
+    store = shutil.copytree(sound, tmp_path / "run.zarr")
+    flip(chunk_files(store / "beta")[0], random.Random(3))
+    if kept_as == "copy":  # which is not damaged, and holds less
+        surface, _ = opened(store)
+        store = ln.save(surface, tmp_path / "copy.zarr")
+    assert not opened(store)[0].attrs["finished"]
+    with warnings.catch_warnings(action="ignore", category=errors.DamagedStoreWarning):
+        again = ln.evaluate(*two_writers.problem(), sampler, store=store, check=False, progress=False)
+    assert {row.point: row for row in rows_of(again)} == {row.point: row for row in rows_of(made)}
+    assert again.attrs["finished"]
+    assert opened(store)[0].equals(again)
 
 
 def test_damage_is_as_large_as_a_tile(finished, tmp_path):

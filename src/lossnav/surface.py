@@ -833,6 +833,7 @@ def open_surface(path: Place) -> xr.Dataset:
         kind = type(error) if isinstance(error, NotASurfaceError | SchemaTooNewError) else NotASurfaceError
         raise kind(str(error) if str(error).startswith(name_of(source)) else f"{name_of(source)}: {error}") from None
     if damaged:
+        dataset.attrs["finished"] = False  # what is not there any more is to be asked for again
         shown = "; ".join(damaged[:4]) + (f"; and {len(damaged) - 4} more" if len(damaged) > 4 else "")
         warnings.warn(
             f"{name_of(source)} is damaged: {shown}. The points that lie there are taken as not evaluated; the same "
