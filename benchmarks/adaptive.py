@@ -36,7 +36,7 @@ from torch.func import functional_call
 import lossnav as ln
 from benchmarks import workloads
 from benchmarks.common import machine, options, report
-from lossnav.coordinates import mesh
+from lossnav._utils.geometry import mesh
 
 Array = NDArray[np.float64]
 

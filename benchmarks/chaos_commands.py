@@ -33,7 +33,7 @@ ZERO = ("lost", "wrong", "executed", "tracebacks", "hangs", "above")
 SECONDS, STARTING = 10.0, 50.0  # that a command may take; and more if Python and torch are loaded first
 BYTES = 2**30  # that it may hold
 _TRACEBACK = "Traceback (most recent call last)"
-_LEFT_OUT = ("lossnav.__main__", "lossnav.engines.ray", "lossnav.engines.cluster", "lossnav.recording")
+_LEFT_OUT = ("lossnav.__main__", "lossnav.engines.ray", "lossnav.engines.cluster", "lossnav.trajectory.callbacks")
 _BESIDE = (
     "matplotlib.backends.backend_agg", "matplotlib.backends.backend_svg", "plotly.graph_objects", "plotly.io",
     "uvicorn", "websockets.sync.client", "numcodecs", "xarray.backends",

@@ -91,7 +91,7 @@ Measured = dict[tuple[float, ...], tuple[Any, ...]]
 def measured(store: Path) -> Measured:
     """Points that a store has measured, with the bits of their values; none where there is no store yet."""
     import lossnav as ln
-    from lossnav.surface import rows_of
+    from lossnav.surface.assemble import rows_of
 
     if not (store / "zarr.json").exists():
         return {}

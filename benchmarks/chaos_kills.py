@@ -91,7 +91,7 @@ def _plane() -> Any:
 
 def tile_of(rows: int | None) -> None:
     """Let the journal have so many rows to a tile, in this process."""
-    from lossnav import journal
+    from lossnav.storage import journal
 
     if rows is not None:
         journal._ROWS = rows

@@ -26,7 +26,7 @@ from websockets.sync.client import ClientConnection, connect
 import lossnav as ln
 from benchmarks import chaos_jobs
 from benchmarks.chaos_commands import STARTING, Attempt, Command, Commands, Tally, waiting
-from lossnav.explorer import wire
+from lossnav.explorer.server import wire
 
 COUNT, QUICK = 2400, 60
 OUTCOMES = ("sent", "refused", "closed", "errors", "hangs", "disconnects")

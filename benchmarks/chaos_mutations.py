@@ -73,8 +73,8 @@ def make_stores(folder: Path) -> list[Path]:
     import torch
 
     import lossnav as ln
-    from lossnav.specs import load_objective
-    from lossnav.store import Store
+    from lossnav.specs.objective_of import load_objective
+    from lossnav.surface.run_store import Store
 
     folder.mkdir(parents=True, exist_ok=True)
     count_calls(False)
@@ -110,7 +110,7 @@ def make_stores(folder: Path) -> list[Path]:
     ln.ensemble(objective, lines, ln.Grid(alpha=(-1, 1, 5)), range(3), store=made[-1], **quiet)
     made.append(folder / "killed.zarr")
     surface = ln.open(folder / "line.zarr")
-    from lossnav.surface import rows_of
+    from lossnav.surface.assemble import rows_of
 
     rows = list(rows_of(surface))
     header = surface.copy(deep=True)
@@ -174,7 +174,7 @@ def _places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 def _write(path: Path, said: Any, dice: random.Random) -> None:
     """Write a document; most often as somebody would who knows of the digest."""
-    from lossnav import keys
+    from lossnav.storage import keys
 
     if dice.random() < 0.8 and isinstance(said, dict) and isinstance(said.get("attributes"), dict):
         with contextlib.suppress(ValueError, TypeError):
@@ -491,7 +491,7 @@ def hostile_checkpoint(store: Path, dice: random.Random) -> str:
     """Weights, directions and points of the chart that are pickles."""
     import torch
 
-    from lossnav.files import beside
+    from lossnav._utils.paths import beside
 
     weights = store / "weights.pt"
     if dice.random() < 0.5:

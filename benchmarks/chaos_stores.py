@@ -170,7 +170,7 @@ def rows_in(store: Path) -> dict[tuple[float, ...], Any]:
     import numpy as np
 
     import lossnav as ln
-    from lossnav.surface import rows_of
+    from lossnav.surface.assemble import rows_of
 
     try:
         with warnings.catch_warnings():
@@ -207,7 +207,7 @@ def visit_each(store: Path, out: Path, only: Collection[str] = ()) -> Iterator[V
     def opening(name: str) -> Callable[[], None]:
         def run() -> None:
             import lossnav as ln
-            from lossnav.explorer.session import open_session
+            from lossnav.explorer.stored.session import open_session
 
             ln.open(store) if name == "open" else open_session(store)
 

@@ -41,7 +41,7 @@ def run(seed: int, count: int, folder: Path, commands: Commands) -> Tally:
 
 def impatient(rows: int) -> None:
     """Tiles of so many rows, and no time passes while another's heart is watched, in this process."""
-    from lossnav import lease
+    from lossnav.storage import lease
 
     tile_of(rows)
     lease._wait = lambda seconds: None

@@ -25,7 +25,7 @@ from benchmarks import workloads
 from benchmarks.common import machine, options, paired, ratio, report
 from lossnav.acceleration import PointFunction
 from lossnav.engines.cluster import Cluster
-from lossnav.evaluation import probe_points
+from lossnav.evaluation.center import probe_points
 
 WORKERS = 2
 SAMPLES, POINTS = (250, 40), (60, 8)  # full, quick: of the data; points a round

@@ -156,7 +156,7 @@ def chart(work: Workload) -> dict[str, Any]:
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
     grid = ln.Grid(alpha=[i * STEP for i in range(POINTS)], beta=[0.0, STEP])
     started = time.perf_counter()
-    found = ln.curvature.on_chart(objective, plane, grid, tolerance=WARM_TOLERANCE, progress=False)
+    found = ln.evaluate_curvature(objective, plane, grid, tolerance=WARM_TOLERANCE, progress=False)
     result["chart: products"] = found["products"].values.tolist()
     result["chart: seconds a point"] = (time.perf_counter() - started) / found["loss"].size
     return result

@@ -24,7 +24,7 @@ import lossnav as ln
 from benchmarks import peers, workloads
 from benchmarks.common import machine, options, paired, report
 from lossnav.acceleration import PointFunction
-from lossnav.evaluation import probe_points
+from lossnav.evaluation.center import probe_points
 
 PLANE = 51 * 51
 SIZES = {"cnn": (1000, 200), "resnet56": (1000, 25), "mlp": (10_000, 1000), "gpt": (64, 8)}  # samples: full, quick

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lossnav as ln
 from benchmarks.common import machine, options, report
-from lossnav import evaluation
+from lossnav.evaluation import estimate as estimating
 
 Case = tuple[ln.Objective, Any, Any, Any]  # objective, chart, sampler, engine
 
@@ -153,7 +153,7 @@ def main() -> None:
     result: dict[str, Any] = {"machine": machine(), "seconds of": "the processor" if chosen.cpu else "the clock"}
     clock = time.process_time if chosen.cpu else time.perf_counter
     if chosen.cpu:  # by which the estimate is made too
-        evaluation.time = SimpleNamespace(perf_counter=clock)  # type: ignore[assignment,attr-defined]
+        estimating.time = SimpleNamespace(perf_counter=clock)  # type: ignore[assignment,attr-defined]
     for name in chosen.only.split(","):
         rounds = [measure(name, chosen.quick, clock) for _ in range(chosen.rounds or 1)]
         for key in rounds[0]:

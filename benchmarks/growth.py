@@ -38,7 +38,7 @@ MANY = {False: (100_000, 300_000, 1_000_000), True: (1_000, 3_000, 10_000)}  # o
 
 def made(n: int, shape: str) -> Any:
     """A surface of about n points."""
-    from lossnav import surface as surfaces
+    from lossnav.surface import assemble
 
     side = round(math.sqrt(n))
     axis = np.linspace(-1, 1, side)
@@ -51,7 +51,7 @@ def made(n: int, shape: str) -> Any:
     chart = {"kind": "Plane", "dims": ["alpha", "beta"], "directions": [{"kind": "random", "normalize": "filter"}] * 2}
     attributes = {"chart": chart, "objective": {"model": "Bowl", "loss": "cross_entropy", "samples": 100}}
     axes = {"alpha": axis, "beta": axis} if shape == "grid" else None
-    return surfaces.assemble(["alpha", "beta"], axes, points, rows, [1] * len(rows), attributes)
+    return assemble.assemble(["alpha", "beta"], axes, points, rows, [1] * len(rows), attributes)
 
 
 def problem() -> tuple[Any, Any]:
@@ -117,7 +117,7 @@ def drawing(n: int, shape: str, folder: Path) -> dict[str, float]:
 
 def exploring(n: int, shape: str, folder: Path) -> dict[str, float]:
     """Open a stored surface in the explorer, up to the first frames that a page is sent, and all of them."""
-    from lossnav.explorer.session import open_session
+    from lossnav.explorer.stored.session import open_session
 
     place = folder / f"explored-{shape}-{n}.zarr"
     ln.save(made(n, shape), place, overwrite=True)

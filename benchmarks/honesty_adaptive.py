@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lossnav as ln
-from lossnav.interpolation import Interpolant
+from lossnav._utils.interpolation import Interpolant
 
 Array = NDArray[np.float64]
 Function = Callable[[Array], Array]  # places (m, k) -> losses (m,)

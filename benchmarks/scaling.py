@@ -28,9 +28,9 @@ import zarr
 
 import lossnav as ln
 from benchmarks.common import machine, options, report
-from lossnav import journal
 from lossnav.engines.ray import SHORT_TILE, _Hired
 from lossnav.engines.tiles import TILE_SECONDS, Tiles, tile_seconds
+from lossnav.storage import journal
 
 _NEW = -1  # in the place of a tile: a worker in the place of one that died
 

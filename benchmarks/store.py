@@ -22,7 +22,7 @@ import zarr
 import lossnav as ln
 from benchmarks import workloads
 from benchmarks.common import machine, options, paired, report
-from lossnav import journal
+from lossnav.storage import journal
 
 SIDES = {"cnn": (51, 11), "resnet56": (5, 3)}  # of the plane: full, quick
 SAMPLES = {"cnn": (1000, 100), "resnet56": (1000, 10)}
@@ -56,7 +56,7 @@ def parts(folder: Path, quick: bool) -> dict[str, float]:
     e1, e2 = torch.eye(2)
     plane = ln.Plane(bowl.params, {"x": e1}, {"x": e2})
     surface = ln.evaluate(bowl, plane, ln.Grid(alpha=(-1, 1, 51), beta=(-1, 1, 51)), progress=False)
-    from lossnav.store import Store
+    from lossnav.surface.run_store import Store
 
     timed: dict[str, list[float]] = {"begin": [], "finish": [], "open": []}
     for i in range(3 if quick else 15):

@@ -16,7 +16,7 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 import lossnav as ln
-from lossnav import surface as surfaces
+from lossnav.surface import assemble
 
 settings.register_profile("no deadline", deadline=None)  # the first call of a test may import much
 settings.load_profile("no deadline")
@@ -42,7 +42,7 @@ def made(values, dims=("alpha", "beta"), se=None, status=None, ends=(-1, 2), **a
     codes = [1 if np.isfinite(v) else 2 for v in flat] if status is None else np.asarray(status).reshape(-1)
     chart = {"kind": "Plane", "dims": list(dims), "directions": [{"kind": "random", "normalize": "filter"}] * len(dims)}
     objective = {"model": "Net", "loss": "cross_entropy", "samples": 100}
-    return surfaces.assemble(dims, axes, points, rows, codes, {"chart": chart, "objective": objective, **attrs})
+    return assemble.assemble(dims, axes, points, rows, codes, {"chart": chart, "objective": objective, **attrs})
 
 
 class Everything(nn.Module):

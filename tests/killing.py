@@ -9,7 +9,7 @@ import torch
 from zarr.storage import LocalStore
 
 import lossnav as ln
-from lossnav import journal
+from lossnav.storage import journal
 
 SAMPLERS = {
     "grid": ln.Grid(alpha=(-1, 1, 13), beta=(-1, 1, 9)),
@@ -111,7 +111,7 @@ def points_in(log):
 
 def ensemble(kind, store, log=None, overwrite=False, seeds=range(7), scale=1.0):
     """An ensemble whose finished seeds are put together three at a time."""
-    from lossnav import ensembles
+    from lossnav.evaluation import ensemble as ensembles
 
     ensembles._BLOCK = 3
     objective, plane = problem(log)
@@ -128,8 +128,8 @@ def ensemble(kind, store, log=None, overwrite=False, seeds=range(7), scale=1.0):
 
 def ensemble_until(kind, store, log, number):
     """The same, ended as by a kill before the so-many-th write or removal of the ensemble's own, or chart."""
-    from lossnav import ensembles
-    from lossnav.parts import Parts
+    from lossnav.evaluation import ensemble as ensembles
+    from lossnav.surface.parts import Parts
 
     os.environ["OMP_NUM_THREADS"] = "1"
     count = [0]

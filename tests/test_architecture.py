@@ -1,4 +1,4 @@
-"""Who may import whom. One test a rule of the design."""
+"""Who may import whom: one table, the rows of the house, and what follows from it."""
 
 import ast
 import importlib
@@ -12,161 +12,225 @@ import pytest
 import lossnav
 
 SOURCE = Path(lossnav.__file__).parent
-VIEWING = tuple(  # of the explorer: what a stored surface is shown with
-    f"explorer/{name}.py"
-    for name in ("__init__", "app", "code", "desk", "export", "lattice", "security", "server", "session", "wire")
+
+# A row may import the rows above it, never one below or beside it; imports inside functions count.
+HOUSE = (
+    ("errors", "params", "_version"),  # the ground
+    ("_utils", "engines"),  # what knows no noun; "run this function at these points"
+    ("storage",),
+    ("samplers",),
+    ("surface",),
+    ("checkpoints",),
+    ("objective",),
+    ("curvature", "trajectory", "zoo"),
+    ("directions",),
+    ("specs",),
+    ("charts",),
+    ("acceleration", "sharpness_measures"),
+    ("evaluation",),
+    ("reports",),
+    ("plots",),
+    ("explorer", "exports"),
+    ("reproductions",),
+    ("cli",),
+)
+ROW = {name: i for i, row in enumerate(HOUSE) for name in row}
+FACE = ("", "__main__")  # know all, and nobody knows them
+WITHOUT_TORCH = ("samplers", "storage", "surface", "reports", "plots", "exports", "explorer", "cli")
+BUT = ("reports/measuring", "explorer/live")  # these are for what is not stored
+WITHOUT_DATASETS = (
+    "objective",
+    "directions",
+    "trajectory",
+    "charts",
+    "acceleration",
+    "sharpness_measures",
+    "curvature",
 )
 HEAVY = {"torch", "ray", "matplotlib", "xarray", "plotly", "pandas", "zarr", "sklearn"}
-PLOTTING = {"matplotlib", "plotly"}
-COMPUTING = (
-    "objective.py", "calling.py", "measures.py", "directions.py", "components.py", "trajectory.py", "charts",
-    "acceleration", "flatness",
-)  # fmt: skip
-JOINING = ("curvature/chart.py", "curvature/spectra.py")  # these know both worlds, as evaluation does
 OWNERS = {  # who may import an optional or heavy package at all
     "ray": {"engines/cluster.py", "engines/keeper.py", "engines/ray.py"},
     "plotly": {"plots"},
     "matplotlib": {"plots"},
     "starlette": {"explorer"},
-    "uvicorn": {"explorer/server.py"},
-    "websockets": {"explorer/server.py"},
-    "gudhi": {"topology.py"},
+    "uvicorn": {"explorer/server/server.py"},
+    "websockets": {"explorer/server/server.py"},
     "sklearn": {"zoo/data.py"},
-    "lightning": {"recording.py"},
-    "transformers": {"recording.py"},
+    "lightning": {"trajectory/callbacks.py"},
+    "transformers": {"trajectory/callbacks.py"},
     "datasets": {"zoo/data.py"},
     "pyarrow": {"zoo/data.py"},
     "typer": {"cli"},
-    "rich": {"progress.py", "live.py"},
+    "rich": {"_utils/progress.py", "cli/terminal_map.py"},
 }
 
 
-@cache
-def modules():
-    return sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
+# ---------------------------------------------------------------------- reading the sources
 
 
 @cache
-def imports(path, everywhere=False):
-    """Names imported by a file: at its top level, or anywhere in it; not those for the type checker alone."""
-    tree = ast.parse((SOURCE / path).read_text())
+def sources():
+    return {path.relative_to(SOURCE).as_posix(): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def module_of(path):
+    return path.removesuffix(".py").removesuffix("__init__").rstrip("/").replace("/", ".")
+
+
+@cache
+def imports(text, everywhere=True):
+    """Pairs of a module and a name (or none) that a text imports; not those for the type checker alone."""
+    tree = ast.parse(text)
     skipped = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
-    inside_functions = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        if (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
+        or (not everywhere and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
         for inner in ast.walk(node)
     }
     found = set()
     for node in ast.walk(tree):
-        if id(node) in skipped or (id(node) in inside_functions and not everywhere):
+        if id(node) in skipped:
             continue
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-            if node.module.partition(".")[0] == "lossnav":
-                found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            found |= {(alias.name, None) for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            found |= {(node.module, alias.name) for alias in node.names}
+    return frozenset(found)
 
 
-def roots(names):
-    return {name.partition(".")[0] for name in names}
+def packages(text, everywhere=True):
+    return {module.partition(".")[0] for module, _ in imports(text, everywhere)}
+
+
+def ours(path, text, known):
+    """Modules of ours that a file imports, as ``charts.base``, with the names it takes from them."""
+    for module, name in imports(text):
+        if module.partition(".")[0] == "lossnav":
+            base = module[8:]
+            whole = f"{base}.{name}".lstrip(".")
+            yield (whole, None) if name and whole in known else (base, name)
 
 
 def belongs(path, places):
     return any(path == place or path.startswith(f"{place}/") for place in places)
 
 
-def ours(names, *parts):
-    return {name for name in names if any(name == f"lossnav.{p}" or name.startswith(f"lossnav.{p}.") for p in parts)}
+# ---------------------------------------------------------------------- the table
 
 
-@pytest.mark.parametrize("path", ["errors.py", "params.py"])
-def test_errors_and_params_import_nothing_of_ours(path):
-    assert "lossnav" not in roots(imports(path, everywhere=True))
+def broken(files):
+    """What in some sources, text by path, is against the table."""
+    known = {module_of(path) for path in sources()} | {module_of(path) for path in files}
+    for path, text in files.items():
+        mine = module_of(path).partition(".")[0]
+        if mine in FACE:
+            continue
+        for module, name in ours(path, text, known):
+            other = module.partition(".")[0]
+            if other == "":
+                yield f"{path} imports the face of the package ({name})"
+            elif other not in ROW or mine not in ROW:
+                yield f"{path}: {mine} or {other} is not in the table"
+            elif other != mine and ROW[other] >= ROW[mine]:
+                yield f"{path} imports {module}, which is not above it"
+            private = [part for part in (*module.split(".")[1:], name or "") if part.startswith("_")]
+            if other != mine and private and name != "__version__":
+                yield f"{path} imports {module}.{name or ''}, which is private"
+
+
+def circles(files):
+    """Modules that import each other, round about, in some sources."""
+    known = {module_of(path) for path in files}
+    graph = {
+        module_of(path): {module for module, _ in ours(path, text, known) if module in known}
+        for path, text in files.items()
+    }
+    done, found = set(), []
+
+    def visit(module, above):
+        if module in above:
+            found.append([*above[above.index(module) :], module])
+        elif module not in done:
+            for other in sorted(graph[module]):
+                visit(other, [*above, module])
+            done.add(module)
+
+    for module in graph:
+        if module not in FACE:
+            visit(module, [])
+    return found
+
+
+def test_every_import_is_of_a_row_above():
+    assert list(broken(sources())) == []
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "line"),
     [
-        p
-        for p in modules()
-        if belongs(p, ("surface.py", "groups.py", "topology.py", "plots", "exports", "files.py", "relief.py", *VIEWING))
-        or (belongs(p, ("reports",)) and not belongs(p, ("reports/measuring",)))  # which is for what is not stored
+        ("samplers/new.py", "from lossnav.objective import Objective"),  # below
+        ("samplers/new.py", "def f():\n    from lossnav.objective import Objective"),  # inside a function
+        ("exports/new.py", "from lossnav.explorer import explore"),  # beside
+        ("charts/new.py", "import lossnav"),  # the face
+        ("charts/new.py", "from lossnav import Objective"),
+        ("charts/new.py", "from lossnav.directions._random import random"),  # a private module
+        ("charts/new.py", "from lossnav.objective.truth import _fresh"),  # a private name
+        ("elsewhere/new.py", "from lossnav.errors import LossnavError"),  # a folder without a row
     ],
 )
-def test_the_viewing_side_never_imports_torch(path):
-    assert "torch" not in roots(imports(path, everywhere=True))
+def test_the_table_is_held(path, line):
+    assert list(broken({path: line}))
+    assert not list(broken({"charts/new.py": "from lossnav.objective.objective import Objective"}))
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    assert circles(sources()) == []
+    assert circles({"a.py": "from lossnav import b", "b.py": "def f():\n    from lossnav.a import x"})
+
+
+def test_the_root_is_short_and_every_folder_has_a_row():
+    assert len([path for path in SOURCE.iterdir() if path.is_file()]) <= 8
+    folders = {path.name for path in SOURCE.iterdir() if any(path.rglob("*.py"))}
+    files = {path.stem for path in SOURCE.glob("*.py")} - {"__init__", "__main__"}
+    assert folders | files == set(ROW)
+
+
+# ---------------------------------------------------------------------- what packages are free of
 
 
 @pytest.mark.parametrize(
-    "path",
-    [p for p in modules() if belongs(p, COMPUTING) or (belongs(p, ("curvature",)) and p not in JOINING)],
+    "path", [path for path in sources() if belongs(path, WITHOUT_TORCH) and not belongs(path, BUT)]
 )
-def test_the_computing_side_never_imports_xarray_or_plots(path):
-    names = imports(path, everywhere=True)
-    assert not roots(names) & {"xarray", *PLOTTING}
-    assert not ours(names, "surface", "plots")
+def test_what_is_stored_is_seen_without_torch(path):
+    assert "torch" not in packages(sources()[path])
+    if belongs(path, ("cli",)) and path != "cli/terminal_map.py":  # which draws numbers
+        assert not packages(sources()[path]) & {"numpy", "scipy"}
 
 
-def test_what_looks_at_a_stored_surface_imports_nothing_that_computes():
-    for path in VIEWING:
-        names = ours(
-            imports(path), "objective", "charts", "engines", "evaluation", "acceleration", "curvature", "directions"
-        )
-        live = ours(
-            imports(path), *(f"explorer.{name}" for name in ("live", "ground", "starting", "travel", "ball", "probing"))
-        )
-        assert not names | live, path
+@pytest.mark.parametrize("path", [path for path in sources() if belongs(path, WITHOUT_DATASETS)])
+def test_what_computes_knows_neither_datasets_nor_pictures(path):
+    assert not packages(sources()[path]) & {"xarray", "matplotlib", "plotly"}
 
 
-@pytest.mark.parametrize("path", [p for p in modules() if belongs(p, ("samplers",))])
-def test_samplers_know_coordinates_only(path):
-    names = imports(path, everywhere=True)
-    assert "torch" not in roots(names)
-    assert not ours(names, "params", "objective", "charts", "directions", "engines", "surface", "evaluation")
-
-
-@pytest.mark.parametrize("path", [p for p in modules() if belongs(p, ("engines",))])
-def test_engines_know_functions_and_points_only(path):
-    assert not ours(imports(path, everywhere=True), "charts", "directions", "samplers", "surface", "evaluation")
-
-
-def test_only_evaluation_knows_all_four():
-    four = ("charts", "samplers", "engines", "objective")
-    knows_all = [
-        path
-        for path in modules()
-        if all(ours(imports(path, everywhere=True), noun) for noun in four) and path != "__init__.py"
-    ]
-    assert knows_all == ["evaluation.py"]
+@pytest.mark.parametrize(
+    "path", [path for path in sources() if belongs(path, ("explorer",)) and not belongs(path, BUT)]
+)
+def test_what_shows_a_stored_surface_loads_nothing_that_computes(path):
+    computing = {"objective", "charts", "engines", "evaluation", "acceleration", "curvature", "directions"}
+    loaded = {module for module, _ in imports(sources()[path], everywhere=False)}
+    assert not {module.split(".")[1] for module in loaded if module.startswith("lossnav.")} & computing
+    assert not any(module.startswith("lossnav.explorer.live") for module in loaded)
 
 
 @pytest.mark.parametrize("package", OWNERS)
 def test_optional_packages_are_imported_by_their_owner_alone(package):
-    users = [path for path in modules() if package in roots(imports(path, everywhere=True))]
+    users = [path for path, text in sources().items() if package in packages(text)]
     assert all(belongs(path, OWNERS[package]) for path in users), users
     if package not in ("typer", "rich"):
-        at_the_top = [path for path in modules() if package in roots(imports(path))]
+        at_the_top = [path for path, text in sources().items() if package in packages(text, everywhere=False)]
         assert not at_the_top, f"{package} is imported before it is used"
-
-
-@pytest.mark.parametrize(
-    "path", [p for p in modules() if p != "__main__.py" and not p.startswith(("cli/", "explorer"))]
-)
-def test_cli_and_explorer_are_leaves(path):
-    assert not ours(imports(path, everywhere=True), "cli", "explorer")
-
-
-def test_the_cli_contains_no_numerics():
-    for path in (p for p in modules() if belongs(p, ("cli",))):
-        assert not roots(imports(path, everywhere=True)) & {"torch", "numpy", "scipy", "xarray"}, path
 
 
 @pytest.mark.parametrize(
@@ -182,7 +246,10 @@ def test_nothing_depends_on_what_replaces_torch():
     text = (SOURCE.parent.parent / "pyproject.toml").read_text()
     for package in ("torchvision", "timm", "backpack", "curvlinops"):
         assert package not in text.lower()
-        assert not [path for path in modules() if package in roots(imports(path, everywhere=True))]
+        assert not [path for path, source in sources().items() if package in packages(source)]
+
+
+# ---------------------------------------------------------------------- the face
 
 
 def test_every_public_name_is_there_and_documented():

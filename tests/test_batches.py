@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from lossnav.batches import Batches, default_batch_size, map_tensors, tensors
 from lossnav.errors import DataError
+from lossnav.objective.batches import Batches, default_batch_size, map_tensors, tensors
 
 CPU = torch.device("cpu")
 X, Y = torch.arange(12.0).reshape(6, 2), torch.arange(6)

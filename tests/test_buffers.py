@@ -16,7 +16,7 @@ from lossnav.cli import app
 from lossnav.curvature import Hessian
 from lossnav.errors import CheckpointMismatchError, LossnavWarning, OptionError, StructureMismatchError
 from lossnav.params import Checkpoint
-from lossnav.specs import load_objective
+from lossnav.specs.objective_of import load_objective
 from networks_with_buffers import KINDS, data, plain_loss, trained
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lossnav as ln
 from lossnav.acceleration import planner as planning
-from lossnav.calling import call_with
+from lossnav.objective.functional import call_with
 
 
 class Twice(nn.Module):

@@ -10,7 +10,7 @@ import torch
 
 import lossnav as ln
 from lossnav.errors import DeviceError, DirectionError, LossnavWarning, StructureMismatchError
-from lossnav.resuming import chart_of
+from lossnav.evaluation.resume import chart_of
 from networks_with_buffers import plain_loss, trained
 from test_buffers import objective_of
 

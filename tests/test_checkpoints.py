@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 from torch import nn
 
-import lossnav as ln
 from lossnav import checkpoints, errors
+from lossnav.checkpoints import weights
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_weights_of_another_model_leave_this_one_untouched(model, tmp_path):
         checkpoints.load_into(model, path)
     assert same(model.state_dict(), before)
     with pytest.raises(errors.CheckpointMismatchError, match='"extra" .* is not in the model'):
-        checkpoints.fit({**model.state_dict(), "extra": torch.zeros(1)}, model.state_dict())
+        weights.fit({**model.state_dict(), "extra": torch.zeros(1)}, model.state_dict())
 
 
 def test_files_that_are_no_checkpoints(tmp_path):
@@ -123,7 +123,7 @@ def test_what_exists_is_kept_and_a_full_disk_leaves_it(model, tmp_path, monkeypa
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(weights, "save_file", full)
     with pytest.raises(errors.StoreError, match="No space left"):
         checkpoints.save(model, path, overwrite=True)
     assert path.read_bytes() == before
@@ -136,4 +136,3 @@ def test_the_public_resnet_checkpoint_opens():
     state = checkpoints.load(shared_data("resnet56-cifar10.th"))
     assert sum(t.numel() for name, t in state.items() if "running" not in name and "num_batches" not in name) > 850_000
     assert all(name.startswith("module.") for name in state)
-    assert ln.checkpoints is checkpoints

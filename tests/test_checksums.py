@@ -15,10 +15,11 @@ from typer.testing import CliRunner
 import killing
 import lossnav as ln
 import two_writers
-from lossnav import errors, journal, keys, stored
+from lossnav import errors
 from lossnav.cli import app
-from lossnav.store import Store
-from lossnav.surface import rows_of
+from lossnav.storage import journal, keys, reading
+from lossnav.surface.assemble import rows_of
+from lossnav.surface.run_store import Store
 
 GRID = ln.Grid(alpha=(-1, 1, 70), beta=np.sort(np.random.default_rng(0).uniform(-1, 1, 66)))
 SAMPLERS = {"grid": GRID, "points": ln.Points(np.random.default_rng(0).uniform(-1, 1, (60, 2)))}
@@ -80,7 +81,7 @@ def test_one_flipped_bit_of_a_chunk_is_named_and_resumed(finished, tmp_path):
         with pytest.warns(errors.DamagedStoreWarning):
             again = ln.evaluate(*two_writers.problem(), sampler, store=store, check=False, progress=False)
         assert {row.point: row for row in rows_of(again)} == {row.point: row for row in rows_of(made)}
-        assert stored.verify(store).damaged == []
+        assert reading.verify(store).damaged == []
         assert opened(store)[1] == []
 
 
@@ -123,7 +124,7 @@ def test_a_chunk_that_is_gone_is_no_measurement(finished, tmp_path, name):
     surface, said = opened(store)
     assert f"{name}[" in said[0]
     assert is_part_of(surface, made)
-    assert stored.verify(store).damaged
+    assert reading.verify(store).damaged
 
 
 def test_one_flipped_bit_of_a_document_is_refused(finished, tmp_path):
@@ -159,7 +160,7 @@ def test_a_flipped_bit_of_a_journal_costs_a_tile(tmp_path, monkeypatch):
 
 def test_a_sound_store_is_verified(finished):
     store, _, _ = finished
-    found = stored.verify(store)
+    found = reading.verify(store)
     assert found.damaged == []
     assert found.unchecked == 0
     said = CliRunner().invoke(app, ["info", str(store), "--verify", "--json"])
@@ -174,7 +175,7 @@ def test_a_store_of_before_there_were_checksums_opens_and_goes_on(finished, tmp_
     surface, said = opened(store)
     assert said == []
     assert surface.equals(made)
-    found = stored.verify(store)
+    found = reading.verify(store)
     assert found.checked == 0
     assert found.unchecked > 5
     assert "have no checksum" in CliRunner().invoke(app, ["info", str(store), "--verify"]).stdout
@@ -183,7 +184,7 @@ def test_a_store_of_before_there_were_checksums_opens_and_goes_on(finished, tmp_
 
 
 def test_what_lies_beside_a_surface_has_checksums_too(tmp_path):
-    from lossnav.groups import open_trajectory, save_group
+    from lossnav.surface.groups import open_trajectory, save_group
 
     path = xr.Dataset(
         {"loss": ("snapshot", [1.0, 2.0]), "status": ("snapshot", np.ones(2, np.uint8))},
@@ -194,19 +195,19 @@ def test_what_lies_beside_a_surface_has_checksums_too(tmp_path):
     ln.evaluate(*killing.problem(), ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), store=store, check=False)
     save_group(path, store, "trajectory")
     assert open_trajectory(store).equals(path)
-    assert stored.verify(store).unchecked == 0
+    assert reading.verify(store).unchecked == 0
     flip(chunk_files(store / "trajectory" / "loss")[0], random.Random(0))
     with pytest.raises(errors.NotATrajectoryError, match=r"loss\[0:2\] is damaged"):
         open_trajectory(store)
-    assert stored.verify(store).damaged == ["trajectory/loss[0:2]"]
+    assert reading.verify(store).damaged == ["trajectory/loss[0:2]"]
 
 
 def test_samples_have_checksums(tmp_path):
     store = tmp_path / "run.zarr"
     ln.evaluate(*killing.regression(), ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)), store=store, keep_samples=True)
-    assert stored.verify(store).unchecked == 0
+    assert reading.verify(store).unchecked == 0
     flip(chunk_files(store / "sample_loss")[0], random.Random(0))
-    assert stored.verify(store).damaged == ["sample_loss[0:3, 0:3, 0:37]"]
+    assert reading.verify(store).damaged == ["sample_loss[0:3, 0:3, 0:37]"]
     with pytest.raises(errors.StoreError, match="sample_loss"):
         ln.open(store)["sample_loss"].load()
 

@@ -206,7 +206,7 @@ def test_an_automatic_range_is_one_for_all_seeds(project):
 
 
 def test_a_dry_run_counts_seeds_and_control(project, monkeypatch):
-    monkeypatch.setattr("lossnav.evaluation._seconds_per_point", lambda *_: 0.01)  # not for a clock to decide
+    monkeypatch.setattr("lossnav.evaluation.estimate._seconds_per_point", lambda *_: 0.01)  # not for a clock to decide
     run = ("evaluate", "project.py:quick", "--chart", "line", "--normalize", "none", "--exclude", "", "--dry-run")
     one, many = (lossnav(*run, "--grid", 2001, "--seeds", n, cwd=project) for n in (1, 50))
     assert many.returncode == 0, many.stderr

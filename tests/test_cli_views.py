@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossnav as ln
-from lossnav import subsets, views
-from lossnav.groups import open_group
+from lossnav.evaluation import subset, views
+from lossnav.surface.groups import open_group
 from test_cli import lossnav, lossnav_process
 
 PROJECT = """
@@ -271,7 +271,7 @@ def test_the_plane_of_a_training_run_and_the_run_on_it(project, net):
 
 
 def _path(store):
-    from lossnav.groups import open_trajectory
+    from lossnav.surface.groups import open_trajectory
 
     return open_trajectory(str(store))
 
@@ -401,13 +401,13 @@ def test_a_subset_with_control_is_one_call(net, tmp_path):
 )
 def test_grids_that_do_not_fit(axes, control, words):
     with pytest.raises(ln.errors.OptionError, match=words):
-        subsets.coarse_grid(ln.Grid(**axes), control)
+        subset.coarse_grid(ln.Grid(**axes), control)
     with pytest.raises(ln.errors.OptionError, match="this is a Adaptive|this is an Adaptive"):
-        subsets.coarse_grid(ln.Adaptive(**dict.fromkeys(axes, (-1, 1))), control)
+        subset.coarse_grid(ln.Adaptive(**dict.fromkeys(axes, (-1, 1))), control)
 
 
 def test_a_module_is_not_disturbed_by_the_device_of_a_command():
-    from lossnav.objective import by_default_on
+    from lossnav.objective.modes import by_default_on
 
     data = (torch.ones(4, 1), torch.ones(4, 1))
     with by_default_on("cpu:0"):

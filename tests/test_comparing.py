@@ -9,7 +9,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.comparing import Column, Shaken, column, depends_on_batches, explained, join
+from lossnav.objective.comparing import Column, Shaken, column, depends_on_batches, explained, join
 from networks_that_mix import Attending, BatchStatistics, Centred, Net
 
 pytestmark = pytest.mark.filterwarnings(  # said when such an objective is made; here of its other batches

@@ -8,7 +8,10 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav import components, errors, surface, trajectory
+from lossnav import errors
+from lossnav.directions import gram_pca
+from lossnav.surface import variables
+from lossnav.trajectory import trajectory
 
 
 def dense(run, names=None):
@@ -102,7 +105,7 @@ def test_what_is_said_of_components(run):
     }  # fmt: skip
     assert "a random walk" in str(found)
     assert f"{found.explained[0]:.1%}" in str(found)
-    assert surface.direction_words(d1.recipe).startswith("component 1: ")
+    assert variables.direction_words(d1.recipe).startswith("component 1: ")
 
 
 def test_half_precision_recordings_give_nearly_the_same(everything, tmp_path):
@@ -159,9 +162,9 @@ def test_paths_without_directions(tmp_path):
 
 def test_the_limit_of_equal_steps():
     k = np.arange(1, 6)
-    about_mean = components.random_walk(np.full(1000, 0.7), "mean")
+    about_mean = gram_pca.random_walk(np.full(1000, 0.7), "mean")
     np.testing.assert_allclose(about_mean[:5], 6 / (np.pi**2 * k**2), rtol=3e-3)
-    about_end = components.random_walk(np.full(1000, 0.7), "final")
+    about_end = gram_pca.random_walk(np.full(1000, 0.7), "final")
     np.testing.assert_allclose(about_end[:5], 8 / (np.pi**2 * (2 * k - 1) ** 2), rtol=5e-3)
     assert about_mean.sum() == pytest.approx(1)
     assert about_end.sum() == pytest.approx(1)
@@ -179,7 +182,7 @@ def test_a_simulated_walk_with_uneven_steps_matches(tmp_path, center):
             model.weight.add_(torch.from_numpy(length * step / np.linalg.norm(step)).float())
             recorder.step()
     found = ln.directions.pca(recorder, n=3, center=center)
-    np.testing.assert_allclose(found.random_walk, components.random_walk(lengths, center)[:3], rtol=1e-4)
+    np.testing.assert_allclose(found.random_walk, gram_pca.random_walk(lengths, center)[:3], rtol=1e-4)
     np.testing.assert_allclose(found.explained, found.random_walk, rtol=0.03)
     assert found.norm_drift < 0.05
 

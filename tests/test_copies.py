@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossnav as ln
-from lossnav import contents
 from lossnav.errors import ObjectiveError
+from lossnav.objective import contents as contents_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")
 
@@ -309,12 +309,12 @@ def test_nothing_of_what_is_copied_is_written_to():
     model = _patched_twice()
     function = model.forward.__func__
     cells = [cell.cell_contents for cell in function.__closure__]
-    made = contents.copied(model, {})
+    made = contents_module.copied(model, {})
     assert model.forward.__func__ is function
     assert all(a is b.cell_contents for a, b in zip(cells, function.__closure__, strict=True))
     assert made.forward.__func__ is not function and made.forward.__self__ is made
     mine = {id(module) for module in model.modules()}
-    assert not any(id(part) in mine for part in contents.reachable(made))
+    assert not any(id(part) in mine for part in contents_module.reachable(made))
 
 
 def test_what_is_kept_alive_while_copying_is_no_copy_of_anything():
@@ -323,7 +323,7 @@ def test_what_is_kept_alive_while_copying_is_no_copy_of_anything():
     def loss(outputs, targets, m=model, *, layers=tuple(model)):
         return m(outputs) + len(layers)
 
-    made = contents.copied(loss, memo)
+    made = contents_module.copied(loss, memo)
     assert made is not loss and made.__defaults__[0] is memo[id(model)]
     lists = [key for key, value in memo.items() if isinstance(value, list) and value]
     assert lists == [id(memo)]  # the id of a living object

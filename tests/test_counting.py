@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.counting import count_samples
+from lossnav.objective.counting import count_samples
 
 
 def zeros(*shape):

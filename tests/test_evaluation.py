@@ -417,10 +417,10 @@ SAMPLERS = {
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_an_estimate_is_of_points_like_those_of_the_run(monkeypatch, name):
     """At the centre nothing is added, so it says nothing about what a point costs."""
-    from lossnav import evaluation
+    from lossnav.evaluation import estimate
 
     (work, loss), sampler = working(), SAMPLERS[name]
-    monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: work.now))
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: work.now))
     objective = ln.Objective.from_function(loss, {"x": torch.zeros(2)})
     directions = [{"x": torch.tensor([1.0, 0.0])}, {"x": torch.tensor([0.0, 1.0])}]
     plane = ln.Plane(objective.params, *directions)
@@ -437,7 +437,7 @@ def test_an_estimate_is_of_points_like_those_of_the_run(monkeypatch, name):
 @pytest.mark.parametrize("together", [1, 4])
 def test_an_estimate_counts_workers_and_what_the_planning_takes(monkeypatch, together):
     """Of an engine that computes several points in the time of one, and plans for a minute."""
-    from lossnav import evaluation
+    from lossnav.evaluation import estimate
 
     work, loss = working()
 
@@ -454,7 +454,7 @@ def test_an_estimate_counts_workers_and_what_the_planning_takes(monkeypatch, tog
                 yield from super().run(function, points[start : start + together])
                 work.now = before + 21.0
 
-    monkeypatch.setattr(evaluation, "time", SimpleNamespace(perf_counter=lambda: work.now))
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: work.now))
     objective = ln.Objective.from_function(loss, {"x": torch.zeros(2)})
     plane = ln.Plane(objective.params, {"x": torch.tensor([1.0, 0.0])}, {"x": torch.tensor([0.0, 1.0])})
     grid = ln.Grid(alpha=(-1, 1, 20), beta=(-1, 1, 20))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lossnav as ln
-from lossnav.interpolation import Interpolant
+from lossnav._utils.interpolation import Interpolant
 
 
 def bowl(places):
@@ -57,7 +57,7 @@ def test_a_grid_that_is_dense_along_one_coordinate_only(n):
 
 
 def test_a_system_that_has_no_solution_is_replaced(monkeypatch):
-    import lossnav.interpolation as module
+    import lossnav._utils.interpolation as module
 
     class Singular(module.LocalSpline):
         def through(self, places, near):

@@ -15,9 +15,10 @@ from torch import nn
 
 import lossnav as ln
 from conftest import ROOT
-from lossnav import draws, errors
-from lossnav import lazy as lazily
+from lossnav import errors
 from lossnav import params as algebra
+from lossnav.directions import counter_based
+from lossnav.directions import lazy as lazily
 
 CHARTS = {1: ln.Line, 2: ln.Plane, 3: ln.Volume}
 POINTS = ([0.3, -0.2, 0.7], [1.0, 0.0, 0.0], [0.0, -1.5, 0.0])
@@ -41,8 +42,8 @@ def of_tensors(shapes, dtype=torch.float32):
 @pytest.fixture(params=[torch.bfloat16, torch.float32, torch.float64])
 def large(request, monkeypatch):
     """Many slices, without the time that large ones take."""
-    monkeypatch.setattr(draws, "_SLICE", 2**12)
-    monkeypatch.setattr(draws, "_PIECE", 2**8)
+    monkeypatch.setattr(counter_based, "_SLICE", 2**12)
+    monkeypatch.setattr(counter_based, "_PIECE", 2**8)
     found = of_tensors(SHAPES, request.param)
     found.params["conv"] = found.params["conv"].to(memory_format=torch.channels_last)
     return found
@@ -200,17 +201,23 @@ def test_directions_are_what_they_were_before_there_were_slices():
 )
 def test_slices_cut_every_weight_once_and_in_order(shape):
     entries = torch.arange(math.prod(shape), dtype=torch.int32).reshape(shape)
-    found = [draws.block(entries, piece) for part in draws.slices(entries.shape) for piece in draws.pieces(part)]
+    found = [
+        counter_based.block(entries, piece)
+        for part in counter_based.slices(entries.shape)
+        for piece in counter_based.pieces(part)
+    ]
     assert all(0 < part.numel() <= 2**14 for part in found)
     joined = torch.cat([part.reshape(-1) for part in found]) if found else entries.reshape(-1)
     assert torch.equal(joined, entries.reshape(-1))
-    assert [part.number for part in draws.slices(entries.shape)] == list(range(len(draws.slices(entries.shape))))
+    assert [part.number for part in counter_based.slices(entries.shape)] == list(
+        range(len(counter_based.slices(entries.shape)))
+    )
 
 
 def test_a_slice_is_made_alone():
     objective = of_tensors({"w": (3000, 1000)})
     (d, _) = ln.directions.random(objective, 2, lazy=True)
-    whole, part = d["w"], draws.slices(d["w"].shape)[1]
+    whole, part = d["w"], counter_based.slices(d["w"].shape)[1]
     made = torch.cat([made[0] for made in d.family.draws.pieces("w", part, [0])])
     assert torch.equal(made, whole[part.rows])
 
@@ -227,8 +234,8 @@ def test_filters_of_two_entries_are_orthogonal_also_where_draws_are_nearly_paral
 
 @pytest.mark.parametrize("name", ["groups", "one group", "GPT-2"])
 def test_filters_along_the_second_axis(name, monkeypatch):
-    monkeypatch.setattr(draws, "_SLICE", 2**12)
-    monkeypatch.setattr(draws, "_PIECE", 2**8)
+    monkeypatch.setattr(counter_based, "_SLICE", 2**12)
+    monkeypatch.setattr(counter_based, "_PIECE", 2**8)
     module = {
         "groups": nn.ConvTranspose2d(6, 12, 3, groups=3, bias=False),
         "one group": nn.ConvTranspose1d(70, 90, 20, bias=False),

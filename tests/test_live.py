@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import lossnav as ln
-from lossnav.live import TerminalMap, draw
+from lossnav.cli.terminal_map import TerminalMap, draw
 
 
 def surface(dims, sampler, function=lambda x: 1 + (x**2).sum()):

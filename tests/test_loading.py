@@ -28,8 +28,8 @@ from torch.utils.data import (
 )
 
 import lossnav as ln
-from lossnav.batches import Batches
-from lossnav.loading import Reader, without_restarts
+from lossnav.objective.batches import Batches
+from lossnav.objective.loading import Reader, without_restarts
 
 CPU = torch.device("cpu")
 

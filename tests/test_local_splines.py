@@ -8,10 +8,10 @@ from scipy.interpolate import RBFInterpolator
 from scipy.spatial import Delaunay, cKDTree
 
 import lossnav as ln
-from lossnav import surface as surfaces
-from lossnav.coordinates import distinct, unpacked
-from lossnav.interpolation import Interpolant, together
-from lossnav.local_splines import LocalSpline
+from lossnav._utils.geometry import distinct, unpacked
+from lossnav._utils.interpolation import Interpolant, together
+from lossnav._utils.local_splines import LocalSpline
+from lossnav.surface import assemble, resample, variables, zarr_io
 
 DEGREES = {"quintic": 2, "cubic": 1, "linear": 0}
 
@@ -62,13 +62,13 @@ def test_pictures_of_scattered_points_have_the_old_values(k, count):
     if k == 1:
         points = (np.linspace(-1, 1, count) + rng.uniform(-0.2, 0.2, count) / count)[:, None]
     losses, status = losses_of(points), np.ones(count, np.uint8)
-    losses[5:8], status[5:8] = np.inf, surfaces.NON_FINITE
-    losses[8:11], status[8:11] = np.nan, surfaces.FAILED
-    accuracy = np.where(status == surfaces.FAILED, np.nan, np.exp(-losses))
+    losses[5:8], status[5:8] = np.inf, variables.NON_FINITE
+    losses[8:11], status[8:11] = np.nan, variables.FAILED
+    accuracy = np.where(status == variables.FAILED, np.nan, np.exp(-losses))
     dims = ["alpha", "beta", "gamma"][:k]
-    rows = surfaces.Rows(points, status, {"loss": losses, "accuracy": accuracy})
+    rows = zarr_io.Rows(points, status, {"loss": losses, "accuracy": accuracy})
     attributes = {"chart": {"dims": dims}, "objective": {}, "sampler": {}, "engine": {}, "center": {}}
-    grid = surfaces.assemble_table(dims, None, rows, attributes).lossnav.to_grid(17 if k < 3 else 9)
+    grid = assemble.assemble_table(dims, None, rows, attributes).lossnav.to_grid(17 if k < 3 else 9)
     places = np.stack(np.meshgrid(*[grid[dim].values for dim in dims], indexing="ij"), -1).reshape(-1, k)
     for name, values, invert in (("loss", np.log(losses), np.exp), ("accuracy", accuracy, lambda x: x)):
         finite = np.isfinite(values)
@@ -76,7 +76,7 @@ def test_pictures_of_scattered_points_have_the_old_values(k, count):
         if name == "accuracy":
             expected = np.clip(expected, np.nanmin(accuracy[status == 1]), np.nanmax(accuracy))
         found = grid[name].values.reshape(-1)
-        here = (grid["status"].values.reshape(-1) == surfaces.OK) & (grid["interpolated"].values.reshape(-1) == 1)
+        here = (grid["status"].values.reshape(-1) == variables.OK) & (grid["interpolated"].values.reshape(-1) == 1)
         inside = here & (Delaunay(points[finite]).find_simplex(places) >= 0 if k > 1 else True)
         assert inside.sum() > 0.5 * len(places) if k < 3 else inside.sum() > 250
         np.testing.assert_allclose(found[inside & np.isfinite(found)], expected[inside & np.isfinite(found)], rtol=1e-5)
@@ -158,7 +158,7 @@ def test_holes_beside_a_place_are_those_of_its_cells():
             after = min(max(int(np.searchsorted(axis, x)), 1), len(axis) - 1) if len(axis) > 1 else 0
             ends.append([near] if abs(axis[near] - x) <= 1e-9 * np.ptp(axis) or len(axis) == 1 else [after - 1, after])
         expected[np.ix_(*ends)] = number
-    assert (surfaces._beside_holes(axes, points, bad) == expected.reshape(-1)).all()
+    assert (resample._beside_holes(axes, points, bad) == expected.reshape(-1)).all()
 
 
 def test_errors_of_a_sample_of_points_are_those_of_all_and_their_limit_holds():
@@ -172,7 +172,7 @@ def test_errors_of_a_sample_of_points_are_those_of_all_and_their_limit_holds():
     errors = everywhere[np.isfinite(everywhere)]
     true = np.quantile(errors, 0.99)
     samples = [rng.choice(errors, 1000, replace=False) for _ in range(500)]
-    held = [surfaces._largest_but_one_per_cent(sample, sampled=True) >= true for sample in samples]
+    held = [resample._largest_but_one_per_cent(sample, sampled=True) >= true for sample in samples]
     assert np.mean(held) > 0.93
     # each from the four fifths that it is not in, by SciPy
     fold = rng.permutation(4000)  # of another seed: nearly the same error
@@ -185,9 +185,9 @@ def test_errors_of_a_sample_of_points_are_those_of_all_and_their_limit_holds():
 
 def test_a_picture_says_how_many_points_were_left_out_in_turn():
     points = np.random.default_rng(6).uniform(-1, 1, (2500, 2))
-    rows = surfaces.Rows(points, np.ones(2500, np.uint8), {"loss": losses_of(points)})
+    rows = zarr_io.Rows(points, np.ones(2500, np.uint8), {"loss": losses_of(points)})
     attributes = {"chart": {"dims": ["alpha", "beta"]}, "objective": {}, "sampler": {}, "engine": {}, "center": {}}
-    made = surfaces.assemble_table(["alpha", "beta"], None, rows, attributes)
+    made = assemble.assemble_table(["alpha", "beta"], None, rows, attributes)
     said = made.lossnav.to_grid(9).attrs["interpolation"]
     assert said["left_out_points"] == 1000
     assert 0 < said["left_out_error_p99"] <= said["left_out_error"]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav import components
+from lossnav.directions import gram_pca
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def dense(run, names):
 
 def test_rows_are_the_snapshots_in_blocks(run, monkeypatch):
     names = list(run.structure)
-    monkeypatch.setattr("lossnav.trajectory._BLOCK", 8 * 20 * 7)
+    monkeypatch.setattr("lossnav.trajectory.trajectory._BLOCK", 8 * 20 * 7)
     blocks = list(run.rows(names))
     assert len(blocks) > 3
     np.testing.assert_array_equal(np.concatenate(blocks), dense(run, names))
@@ -43,7 +43,7 @@ def test_rows_are_the_snapshots_in_blocks(run, monkeypatch):
 @pytest.mark.parametrize("center", ["final", "mean"])
 @pytest.mark.parametrize("exclude", [(), ("bias",)])
 def test_components_by_rows_are_those_of_a_dense_svd(run, monkeypatch, dense_up_to, center, exclude):
-    monkeypatch.setattr(components, "DENSE", dense_up_to)
+    monkeypatch.setattr(gram_pca, "DENSE", dense_up_to)
     found = ln.directions.pca(run, n=2, center=center, exclude=exclude)
     names = [name for name in run.structure if not (exclude and run.roles[name] == "bias")]
     X = dense(run, names)
@@ -62,21 +62,21 @@ def test_components_by_rows_are_those_of_a_dense_svd(run, monkeypatch, dense_up_
     assert found.norm_drift == pytest.approx(drift, rel=1e-9)
     steps = np.linalg.norm(np.diff(X, axis=0), axis=1)
     monkeypatch.undo()
-    np.testing.assert_allclose(found.random_walk, components.random_walk(steps, center)[:2], rtol=1e-9)
+    np.testing.assert_allclose(found.random_walk, gram_pca.random_walk(steps, center)[:2], rtol=1e-9)
 
 
 @pytest.mark.parametrize("center", ["final", "mean"])
 def test_a_long_random_walk_has_the_shares_of_its_matrix(monkeypatch, center):
     steps = np.random.default_rng(0).exponential(size=300)
     steps[40:50] = 0  # snapshots between which nothing moved
-    expected = components.random_walk(steps, center)[:4]
-    monkeypatch.setattr(components, "DENSE", 10)
-    np.testing.assert_allclose(components.random_walk(steps, center, 4), expected, rtol=1e-10)
+    expected = gram_pca.random_walk(steps, center)[:4]
+    monkeypatch.setattr(gram_pca, "DENSE", 10)
+    np.testing.assert_allclose(gram_pca.random_walk(steps, center, 4), expected, rtol=1e-10)
 
 
 @pytest.mark.parametrize("dense_up_to", [3, 40])
 def test_what_cannot_be_found_by_rows_is_said_as_ever(run, tmp_path, monkeypatch, dense_up_to):
-    monkeypatch.setattr(components, "DENSE", dense_up_to)
+    monkeypatch.setattr(gram_pca, "DENSE", dense_up_to)
     model = nn.Linear(12, 1, bias=False)
     with ln.Trajectory(model, store=tmp_path / "straight") as straight, torch.no_grad():
         for _ in range(50):
@@ -95,7 +95,7 @@ def test_what_cannot_be_found_by_rows_is_said_as_ever(run, tmp_path, monkeypatch
 
 
 def test_a_model_smaller_than_the_directions_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(components, "DENSE", 5)
+    monkeypatch.setattr(gram_pca, "DENSE", 5)
     model = nn.Linear(2, 1, bias=False)
     with ln.Trajectory(model, store=tmp_path / "small") as small, torch.no_grad():
         for _ in range(10):

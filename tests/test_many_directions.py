@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav import draws, errors
-from lossnav.directions import random
+from lossnav import errors
+from lossnav.directions import counter_based
+from lossnav.directions.drawn import random
 from lossnav.params import to_filters
 
 
@@ -80,7 +81,7 @@ def test_as_many_as_there_is_room_for(objective):
 def test_work_grows_with_the_number_where_nothing_is_made_orthogonal(objective, monkeypatch):
     """Counted, not timed: entries that are drawn."""
     counts = {}
-    plain = draws.Draws._draw
+    plain = counter_based.Draws._draw
     for n in (20, 200):
         drawn = []
 
@@ -89,7 +90,7 @@ def test_work_grows_with_the_number_where_nothing_is_made_orthogonal(objective, 
             drawn.append(made.numel())
             return made
 
-        monkeypatch.setattr(draws.Draws, "_draw", counting)
+        monkeypatch.setattr(counter_based.Draws, "_draw", counting)
         random(objective, n, orthogonal=False)
         counts[n] = sum(drawn)
     assert counts[200] == 10 * counts[20]
@@ -119,9 +120,9 @@ def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
 def test_threads_end_at_their_next_piece_after_ctrl_c(monkeypatch):
     """A thread that is under way hears of it: it does not draw the rest of its slice."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(draws, "_PIECE", 16)
+    monkeypatch.setattr(counter_based, "_PIECE", 16)
     params = {name: torch.ones(4, 4096) for name in "ab"}
-    begun, plain = threading.Event(), draws.Draws._draw
+    begun, plain = threading.Event(), counter_based.Draws._draw
     pieces = []
 
     def interrupted(self, generator, piece):
@@ -131,10 +132,10 @@ def test_threads_end_at_their_next_piece_after_ctrl_c(monkeypatch):
             _thread.interrupt_main()
         return plain(self, generator, piece)
 
-    monkeypatch.setattr(draws.Draws, "_draw", interrupted)
+    monkeypatch.setattr(counter_based.Draws, "_draw", interrupted)
     options = {"seed": 0, "distribution": "normal", "normalize": "filter", "orthogonal": True, "transposed": {}}
     with pytest.raises(KeyboardInterrupt):
-        draws.Draws(params, 4, **options)
+        counter_based.Draws(params, 4, **options)
     assert len(pieces) < 2 * 4 * 4 * 4096 // 16
 
 

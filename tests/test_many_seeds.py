@@ -12,9 +12,11 @@ import xarray as xr
 
 import killing
 import lossnav as ln
-from lossnav import ensembles, errors
-from lossnav import surface as surfaces
-from lossnav.lease import Lease
+from lossnav import errors
+from lossnav._utils import jsonable
+from lossnav.evaluation import ensemble
+from lossnav.storage.lease import Lease
+from lossnav.surface import seeds as seeds_module
 
 GRID = ln.Grid(alpha=(-2, 2, 9))
 OF_THE_CLOCK = ("seconds", "points_per_second", "created", "plan_seconds", "plan_compiling_seconds", "draws")
@@ -23,13 +25,15 @@ OF_THE_CLOCK = ("seconds", "points_per_second", "created", "plan_seconds", "plan
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killing", "lossnav.evaluation", "lossnav.store", "lossnav.ensembles"])
+    context.set_forkserver_preload(
+        ["killing", "lossnav.evaluation", "lossnav.surface.run_store", "lossnav.evaluation.ensemble"]
+    )
     return context
 
 
 @pytest.fixture
 def blocks_of_three(monkeypatch):
-    monkeypatch.setattr(ensembles, "_BLOCK", 3)
+    monkeypatch.setattr(ensemble, "_BLOCK", 3)
 
 
 def timeless(value):
@@ -45,7 +49,7 @@ def same(a, b):
     for name in a.variables:
         assert a[name].dtype == b[name].dtype and a[name].dims == b[name].dims
         assert a[name].values.tobytes() == b[name].values.tobytes(), name
-    assert timeless(surfaces.jsonable(a.attrs)) == timeless(surfaces.jsonable(b.attrs))
+    assert timeless(jsonable.jsonable(a.attrs)) == timeless(jsonable.jsonable(b.attrs))
 
 
 def hills(at=None):
@@ -96,7 +100,7 @@ def test_files_do_not_grow_with_the_seeds(tmp_path, blocks_of_three):
 @pytest.mark.parametrize("sampler", [GRID, ln.Adaptive(alpha=(-2, 2), tolerance=0.01)], ids=["grid", "adaptive"])
 @pytest.mark.parametrize("block", [1, 3])
 def test_however_seeds_are_put_together_they_are_the_same(tmp_path, monkeypatch, sampler, block):
-    monkeypatch.setattr(ensembles, "_BLOCK", block)
+    monkeypatch.setattr(ensemble, "_BLOCK", block)
     objective, line, _ = hills()
     seeds = [4, 0, 2, 1, 9, 7, 3]
     made = ln.ensemble(objective, line, sampler, seeds, store=tmp_path / "band.zarr", check=False, progress=False)
@@ -382,12 +386,14 @@ def test_between_two_seeds_nobody_else_comes_in(tmp_path, blocks_of_three):
 def test_seeds_after_seeds_are_as_all_at_once():
     objective, line, _ = hills()
     each = [ln.evaluate(objective, line(seed), GRID, check=False) for seed in range(5)]
-    whole = surfaces.join_seeds(each, range(5))
-    made = surfaces.add_seeds(surfaces.join_seeds(each[:2], range(2)), surfaces.join_seeds(each[2:], range(2, 5)))
+    whole = seeds_module.join_seeds(each, range(5))
+    made = seeds_module.add_seeds(
+        seeds_module.join_seeds(each[:2], range(2)), seeds_module.join_seeds(each[2:], range(2, 5))
+    )
     xr.testing.assert_identical(made, whole)
-    same(surfaces.of_seeds(whole, [3, 1]), surfaces.join_seeds([each[3], each[1]], [3, 1]))
+    same(seeds_module.of_seeds(whole, [3, 1]), seeds_module.join_seeds([each[3], each[1]], [3, 1]))
     assert [whole.lossnav.seed(seed).attrs["still"] for seed in range(2)] == [each[i].attrs["still"] for i in range(2)]
     assert each[0].attrs["still"] != each[1].attrs["still"]
-    other = surfaces.join_seeds([ln.evaluate(objective, line(5), ln.Grid(alpha=(-1, 2, 9)), check=False)], [5])
+    other = seeds_module.join_seeds([ln.evaluate(objective, line(5), ln.Grid(alpha=(-1, 2, 9)), check=False)], [5])
     with pytest.raises(errors.OptionError, match="different ranges"):
-        surfaces.add_seeds(whole, other)
+        seeds_module.add_seeds(whole, other)

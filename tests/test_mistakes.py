@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 import lossnav as ln
-from lossnav.diagnosis import explained
 from lossnav.errors import (
     ChartError,
     DataError,
@@ -34,6 +33,7 @@ from lossnav.errors import (
     SpecError,
     StructureMismatchError,
 )
+from lossnav.objective.diagnosis import explained
 
 _G = torch.Generator().manual_seed(0)
 X = torch.randn(20, 4, generator=_G)
@@ -205,7 +205,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         OptionError,
         ["Weights alone have no loss"],
     ),
-    "spectrum(surface)": (lambda: ln.curvature.spectrum(surface()), OptionError, ["a surface", "ln.Objective("]),
+    "spectrum(surface)": (lambda: ln.spectrum(surface()), OptionError, ["a surface", "ln.Objective("]),
     "sharpness(model)": (lambda: ln.sharpness(MODEL, "sam"), OptionError, ["Sequential", "ln.Objective("]),
     "evaluate(model)": (
         lambda: evaluated(MODEL, line(), ln.Grid(alpha=AXIS)),
@@ -253,7 +253,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         ["a chart", "order"],
     ),
     "stream(model)": (lambda: next(ln.stream(MODEL, line(), ln.Grid(alpha=AXIS))), OptionError, ["Sequential"]),
-    "on_chart(model)": (lambda: ln.curvature.on_chart(MODEL, line(), ln.Grid(alpha=AXIS)), OptionError, ["Sequential"]),
+    "on_chart(model)": (lambda: ln.evaluate_curvature(MODEL, line(), ln.Grid(alpha=AXIS)), OptionError, ["Sequential"]),
     "pca(list of weights)": (lambda: ln.directions.pca([{}, {}, {}]), OptionError, ["a list of 3", "ln.Trajectory"]),
     "project(model, plane)": (lambda: ln.project(MODEL, plane()), OptionError, ["Sequential", "ln.Trajectory"]),
     "Plane(params, directions)": (

@@ -6,7 +6,7 @@ import pytest
 import lossnav as ln
 import notebook_numpy as plain
 from conftest import shared_data
-from lossnav.zoo.demo import demo
+from lossnav.reproductions.demo import demo
 
 RAW = {"normalize": None, "distribution": "uniform"}
 
@@ -59,7 +59,7 @@ def test_digits_demo_equals_numpy(digits_demo):
 def test_demo_leaves_everything_in_one_folder(digits_demo):
     names = {path.name for path in digits_demo.folder.iterdir()}
     assert names >= {"index.html", "model.safetensors", "line.zarr", "bilinear.zarr", "plane.zarr", "line.png"}
-    from lossnav.zoo import demo as module
+    from lossnav.reproductions import demo as module
 
     assert names == module._FILES
     assert names >= {"plane-contour.png", "plane-heatmap.png", "plane-surface.html", "bilinear-surface.html"}
@@ -79,7 +79,7 @@ def test_demo_leaves_everything_in_one_folder(digits_demo):
 
 def test_a_folder_of_something_else_is_left_alone_and_an_unfinished_demo_is_done_anew(tmp_path):
     from lossnav import errors
-    from lossnav.zoo import demo as module
+    from lossnav.reproductions import demo as module
 
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(errors.OutputExistsError, match="no demo of ours"):

@@ -12,9 +12,11 @@ import torch
 import xarray as xr
 
 import lossnav as ln
-from lossnav import errors, files, groups
-from lossnav.explorer.export import write_html
+from lossnav import errors
+from lossnav._utils import paths
+from lossnav.explorer.stored.export_html import write_html
 from lossnav.plots.page import Section, write_page
+from lossnav.surface import groups
 
 resource = pytest.importorskip("resource")  # not on Windows
 
@@ -183,16 +185,16 @@ def test_a_killed_process_leaves_the_old_or_the_new(name, step, surface, target,
     else:
         assert target.read_bytes() == OLD
     left = set(os.listdir(target.parent)) - {name}
-    assert all(files.is_scratch(each) for each in left) and len(left) == 1
+    assert all(paths.is_scratch(each) for each in left) and len(left) == 1
     other = target.with_name("other.csv")
     assert ended(lambda: ln.export(surface, other)) == 0
     assert sorted(os.listdir(target.parent)) == sorted([name, "other.csv"])
 
 
 def test_a_write_that_goes_on_is_not_taken_for_one_of_the_dead(tmp_path):
-    with files.replacing(tmp_path / "slow.txt") as new:
+    with paths.replacing(tmp_path / "slow.txt") as new:
         new.write_text("slow")
-        assert ended(lambda: files.write_whole(tmp_path / "quick.txt", "quick")) == 0
+        assert ended(lambda: paths.write_whole(tmp_path / "quick.txt", "quick")) == 0
     assert (tmp_path / "slow.txt").read_text() == "slow"
     assert sorted(os.listdir(tmp_path)) == ["quick.txt", "slow.txt"]
 
@@ -202,7 +204,7 @@ def test_a_folder_that_was_moved_aside_is_put_back(tmp_path, monkeypatch):
     target = tmp_path / "run.zarr"
     target.mkdir()
     (target / "old").touch()
-    monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+    monkeypatch.setattr(paths, "_exchange", lambda one, other: False)
     rename = Path.rename
 
     def second(path, other):
@@ -211,7 +213,7 @@ def test_a_folder_that_was_moved_aside_is_put_back(tmp_path, monkeypatch):
         return rename(path, other)
 
     def write():
-        with files.replacing(target, folder=True) as new:
+        with paths.replacing(target, folder=True) as new:
             new.mkdir()
             (new / "new").touch()
 
@@ -219,7 +221,7 @@ def test_a_folder_that_was_moved_aside_is_put_back(tmp_path, monkeypatch):
     assert ended(write) == -9
     monkeypatch.undo()
     assert not target.exists()
-    files.write_whole(tmp_path / "other.txt", "")
+    paths.write_whole(tmp_path / "other.txt", "")
     assert os.listdir(target) == ["old"] and sorted(os.listdir(tmp_path)) == ["other.txt", "run.zarr"]
     write()
     assert os.listdir(target) == ["new"] and sorted(os.listdir(tmp_path)) == ["other.txt", "run.zarr"]
@@ -230,7 +232,7 @@ def test_what_lies_there_as_if_left_moves_nothing_out_of_its_folder(tmp_path):
     inner = tmp_path / "inner"
     (inner / ".lossnav-abc.partial" / "old").mkdir(parents=True)
     (inner / ".lossnav-abc.partial" / "target").write_text("../planted")
-    files.write_whole(inner / "a.txt", "a")
+    paths.write_whole(inner / "a.txt", "a")
     assert os.listdir(inner) == ["a.txt"] and os.listdir(tmp_path) == ["inner"]
 
 
@@ -238,7 +240,7 @@ def test_permissions_and_links_stay(tmp_path):
     real = tmp_path / "real.txt"
     before = os.umask(0o027)
     try:
-        files.write_whole(real, "1")
+        paths.write_whole(real, "1")
         assert stat.S_IMODE(real.stat().st_mode) == 0o640  # as open() makes it
         ln.checkpoints.save({"w": torch.zeros(1)}, tmp_path / "w.safetensors")
         assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o640
@@ -246,7 +248,7 @@ def test_permissions_and_links_stay(tmp_path):
         os.umask(before)
     real.chmod(0o604)
     (tmp_path / "link.txt").symlink_to(real)
-    files.write_whole(tmp_path / "link.txt", "2")
+    paths.write_whole(tmp_path / "link.txt", "2")
     assert (tmp_path / "link.txt").is_symlink() and real.read_text() == "2"
     assert stat.S_IMODE(real.stat().st_mode) == 0o604
 
@@ -268,7 +270,7 @@ def test_one_error_says_what_to_do(number, words, tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(errors.StoreError) as caught:
-        files.write_whole(tmp_path / "a.txt", "a")
+        paths.write_whole(tmp_path / "a.txt", "a")
     assert str(caught.value).endswith(words) and os.strerror(number) in str(caught.value)
     assert str(tmp_path / "a.txt") in str(caught.value)
 
@@ -304,11 +306,11 @@ def test_a_group_of_a_store_is_replaced_whole(store, surface, tmp_path):
         assert xr.open_zarr(target, group="spectrum", consolidated=False).sizes["alpha"] == 4
     groups.save_group(new, target, "spectrum")
     assert xr.open_zarr(target, group="spectrum", consolidated=False).sizes["alpha"] == 5
-    assert os.listdir(tmp_path) == ["a.zarr"] and not any(map(files.is_scratch, os.listdir(target)))
+    assert os.listdir(tmp_path) == ["a.zarr"] and not any(map(paths.is_scratch, os.listdir(target)))
 
 
 @contextmanager
 def dying_at_rename():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "swap_in", full)
+        patch.setattr(paths, "swap_in", full)
         yield

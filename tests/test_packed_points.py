@@ -11,20 +11,22 @@ from typer.testing import CliRunner
 import killing
 import lossnav as ln
 import two_writers
-from lossnav import errors, keys
-from lossnav import surface as surfaces
+from lossnav import errors
+from lossnav._utils import jsonable
+from lossnav._utils.geometry import packed, unpacked
+from lossnav._utils.interpolation import Interpolant, interpolants, together
 from lossnav.cli import app
-from lossnav.coordinates import packed, unpacked
-from lossnav.interpolation import Interpolant, interpolants, together
-from lossnav.keys import digest_of
 from lossnav.samplers import points as samplers
+from lossnav.storage import keys
+from lossnav.storage.keys import digest_of
+from lossnav.surface import assemble, resample, run_identity, variables, zarr_io
 
 MANY = np.random.default_rng(0).uniform(-1, 1, (1500, 2))
 
 
 def rows_of(surface):
     """Every point of a surface, by its bits."""
-    return {row.point: (row.status, tuple(row.values.items())) for row in surfaces.rows_of(surface)}
+    return {row.point: (row.status, tuple(row.values.items())) for row in assemble.rows_of(surface)}
 
 
 def stopped_run(store, sampler, after):
@@ -169,14 +171,14 @@ def test_what_is_left_of_a_run_is_asked_for(tmp_path, left):
     else:
         ln.evaluate(*two_writers.problem(), adaptive(), store=store, check=False, progress=False)
         surface = ln.open(store)
-        surface["status"].values[7] = surfaces.FAILED
+        surface["status"].values[7] = variables.FAILED
         ln.save(surface, store, overwrite=True)
     objective, chart = two_writers.problem(calls.append)
     calls.clear()
     made = ln.evaluate(objective, chart, adaptive(), store=store, check=False, progress=False)
     whole = ln.evaluate(*two_writers.problem(), adaptive(), check=False, progress=False)
     assert calls and rows_of(made) == rows_of(whole)
-    assert made.attrs["sampler"] == surfaces.jsonable(whole.attrs["sampler"])
+    assert made.attrs["sampler"] == jsonable.jsonable(whole.attrs["sampler"])
 
 
 def test_a_sampler_that_says_less_than_it_asks_is_asked(tmp_path):
@@ -229,21 +231,21 @@ def scattered(count, k=2):
     rng = np.random.default_rng(count)
     points = rng.uniform(-1, 1, (count, k))
     losses, status = 0.1 + (points**2).sum(1), np.ones(count, np.uint8)
-    losses[3], status[3] = np.inf, surfaces.NON_FINITE
-    losses[5], status[5] = np.nan, surfaces.FAILED
+    losses[3], status[3] = np.inf, variables.NON_FINITE
+    losses[5], status[5] = np.nan, variables.FAILED
     accuracy, margin = np.exp(-losses), points[:, 0] ** 3
     accuracy[[5, 9]] = np.nan
     dims = ["alpha", "beta", "gamma"][:k]
-    rows = surfaces.Rows(points, status, {"loss": losses, "accuracy": accuracy, "margin": margin})
+    rows = zarr_io.Rows(points, status, {"loss": losses, "accuracy": accuracy, "margin": margin})
     attributes = {"chart": {"kind": "Plane", "dims": dims}, "objective": {}, "center": {}}
     attributes |= {"sampler": {"kind": "Points"}, "engine": {"kind": "Local"}}
-    return surfaces.assemble_table(dims, None, rows, attributes)
+    return assemble.assemble_table(dims, None, rows, attributes)
 
 
 def test_a_grid_says_its_points_and_is_saved_and_opened_with_them(tmp_path):
     surface = scattered(1600)
-    ok = surface["status"].values == surfaces.OK
-    points = surfaces.points_of(surface)[ok]
+    ok = surface["status"].values == variables.OK
+    points = assemble.points_of(surface)[ok]
     grid = surface.lossnav.to_grid(15)
     there = ln.open(ln.save(grid, tmp_path / "grid.zarr"))
     assert (tmp_path / "grid.zarr" / "zarr.json").stat().st_size < 200_000
@@ -260,9 +262,9 @@ def test_marks_on_a_picture_are_the_points(name):
 
     few, many = scattered(300), scattered(1600)
     for surface in (few, many):
-        ok = surface["status"].values == surfaces.OK
+        ok = surface["status"].values == variables.OK
         at, values = _measured(surface.lossnav.to_grid(9), name)
-        np.testing.assert_array_equal(at, surfaces.points_of(surface)[ok])
+        np.testing.assert_array_equal(at, assemble.points_of(surface)[ok])
         np.testing.assert_array_equal(values, surface[name].values[ok])
 
 
@@ -270,9 +272,11 @@ def test_marks_on_a_picture_are_the_points(name):
 @pytest.mark.parametrize("k", [1, 2, 3])
 def test_what_lies_between_is_the_same_without_its_errors(count, k):
     surface = scattered(count, k)
-    whole, part = surface.lossnav.to_grid(7), surfaces.between(surface, 7)
+    whole, part = surface.lossnav.to_grid(7), resample.between(surface, 7)
     assert whole.drop_attrs(deep=False).identical(part.drop_attrs(deep=False))
-    assert "left_out_error" not in part.attrs["interpolation"] and surfaces.put_together(part.attrs) == "interpolation"
+    assert (
+        "left_out_error" not in part.attrs["interpolation"] and run_identity.put_together(part.attrs) == "interpolation"
+    )
 
 
 @pytest.mark.parametrize("count", [40, 1600])

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import lossnav as ln
-from lossnav import errors, watching
+from lossnav import errors
+from lossnav.objective import watching
 
 G = torch.Generator().manual_seed(0)
 

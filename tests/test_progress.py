@@ -5,7 +5,7 @@ import sys
 import pytest
 
 import lossnav as ln
-from lossnav.progress import Progress, track
+from lossnav._utils.progress import Progress, track
 
 
 class Clock:

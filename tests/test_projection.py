@@ -11,8 +11,9 @@ import torch
 import xarray as xr
 
 import lossnav as ln
-from lossnav import errors, projection
+from lossnav import errors
 from lossnav.engines import Outcome
+from lossnav.evaluation import trajectory
 
 
 @pytest.fixture
@@ -137,9 +138,9 @@ def test_the_same_call_goes_on(run, trained, stored, monkeypatch):
     place, _ = stored
     ln.evaluate_trajectory(objective, plane, run[:4], store=place)
     calls = []
-    whole = projection._AtSnapshot.__call__
+    whole = trajectory._AtSnapshot.__call__
     monkeypatch.setattr(
-        projection._AtSnapshot, "__call__", lambda self, point: calls.append(int(point[0])) or whole(self, point)
+        trajectory._AtSnapshot, "__call__", lambda self, point: calls.append(int(point[0])) or whole(self, point)
     )
     path = ln.evaluate_trajectory(objective, plane, run, store=place)
     assert calls == list(range(4, 11))
@@ -166,14 +167,14 @@ def test_a_path_goes_with_its_surface(run, trained, stored):
 def test_ctrl_c_keeps_what_was_computed(run, trained, stored, monkeypatch):
     objective, plane = trained
     place, _ = stored
-    whole = projection._AtSnapshot.__call__
+    whole = trajectory._AtSnapshot.__call__
 
     def interrupted(self, point):
         if point[0] == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return whole(self, point)
 
-    monkeypatch.setattr(projection._AtSnapshot, "__call__", interrupted)
+    monkeypatch.setattr(trajectory._AtSnapshot, "__call__", interrupted)
     with pytest.raises(ln.Interrupted, match="4 of 11 snapshots") as stopped:
         ln.evaluate_trajectory(objective, plane, run, store=place)
     kept = ln.open_trajectory(place)
@@ -186,14 +187,14 @@ def test_ctrl_c_keeps_what_was_computed(run, trained, stored, monkeypatch):
 
 def test_a_snapshot_that_fails_is_one_snapshot(run, trained, monkeypatch):
     objective, plane = trained
-    whole = projection._AtSnapshot.__call__
+    whole = trajectory._AtSnapshot.__call__
 
     def failing(self, point):
         if point[0] == 1:
             raise RuntimeError("out of luck")
         return whole(self, point)
 
-    monkeypatch.setattr(projection._AtSnapshot, "__call__", failing)
+    monkeypatch.setattr(trajectory._AtSnapshot, "__call__", failing)
     with pytest.warns(errors.PointsFailedWarning, match="1 of 3 snapshots"):
         path = ln.evaluate_trajectory(objective, plane, run[:3])
     assert path["status"].values.tolist() == [1, 3, 1]

@@ -6,7 +6,7 @@ import torch
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.relief import relief
+from lossnav.surface.ruggedness import relief
 
 
 def plane(function, n=41, reach=1.0, se=None):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lossnav as ln
-from lossnav import rng
+from lossnav._utils import random_state
 
 
 def draws():
@@ -20,7 +20,7 @@ def test_the_world_is_as_before_also_after_an_error(seed):
     random.seed(rng_seed), np.random.seed(rng_seed), torch.manual_seed(rng_seed)
 
     def fails():
-        with rng.preserved(seed):
+        with random_state.preserved(seed):
             draws()
             raise KeyError
 
@@ -30,11 +30,11 @@ def test_the_world_is_as_before_also_after_an_error(seed):
 
 
 def test_a_seed_makes_the_same_draws():
-    with rng.preserved(3):
+    with random_state.preserved(3):
         first = draws()
-    with rng.preserved(3):
+    with random_state.preserved(3):
         assert draws() == first
-    with rng.preserved(4):
+    with random_state.preserved(4):
         assert draws() != first
 
 
@@ -52,7 +52,7 @@ def _streamed():
         lambda o: o.subset(6),
         lambda o: ln.curvature.gradient(o),
         lambda o: ln.curvature.trace(o),
-        lambda o: ln.curvature.spectrum(o),
+        lambda o: ln.spectrum(o),
         lambda o: ln.evaluate(o, ln.Line(o.params, o.params), ln.Grid(alpha=(0, 1, 3)), progress=False),
         lambda o: o.fingerprint,
     ],

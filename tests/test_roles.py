@@ -7,7 +7,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.roles import describe_parameters
+from lossnav.objective.roles import describe_parameters
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(6, 4, 8, 8, generator=torch.Generator().manual_seed(1))

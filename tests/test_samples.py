@@ -17,9 +17,10 @@ from typer.testing import CliRunner
 
 import killing
 import lossnav as ln
-from lossnav import cli, samples
+from lossnav import cli
 from lossnav.acceleration import Plan, PointFunction
-from lossnav.surface import without_samples
+from lossnav.storage import samples
+from lossnav.surface.assemble import without_samples
 
 GRID = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 3))
 
@@ -159,7 +160,7 @@ def test_a_store_holds_what_memory_does_and_reads_it_when_asked(tmp_path, sample
 @pytest.mark.parametrize("kind", ["grid", "adaptive"])
 def test_killed_at_every_write_and_gone_on_from_it_holds_the_same_bits(tmp_path, kind):
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["killing", "lossnav.evaluation", "lossnav.store"])
+    processes.set_forkserver_preload(["killing", "lossnav.evaluation.evaluate", "lossnav.surface.run_store"])
     whole = ln.evaluate(*killing.regression(), killing.SAMPLERS[kind], keep_samples=True)
     number, exitcode = 0, 9
     while exitcode == 9:

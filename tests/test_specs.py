@@ -4,7 +4,7 @@ import pytest
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.specs import load_objective
+from lossnav.specs.objective_of import load_objective
 
 PROJECT = """
 import torch

@@ -15,8 +15,9 @@ from zarr.storage import LocalStore, MemoryStore
 
 import killing
 import lossnav as ln
-from lossnav import errors, journal
-from lossnav.charts.saved import open_chart
+from lossnav import errors
+from lossnav.charts.io import open_chart
+from lossnav.storage import journal
 
 GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 5))
 
@@ -24,7 +25,7 @@ GRID = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 5))
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["killing", "lossnav.evaluation", "lossnav.store"])
+    context.set_forkserver_preload(["killing", "lossnav.evaluation.evaluate", "lossnav.surface.run_store"])
     return context
 
 
@@ -316,7 +317,7 @@ def test_directions_of_one_call_are_drawn_together_again(objective):
 def test_another_version_is_refused(objective, plane, tmp_path, monkeypatch):
     grid = ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
     ln.evaluate(objective, plane, grid, store=tmp_path / "run.zarr")
-    monkeypatch.setattr("lossnav.evaluation.__version__", "9.9")
+    monkeypatch.setattr("lossnav.evaluation.run.__version__", "9.9")
     with pytest.raises(errors.PlanMismatchError, match=f"lossnav_version: was '{ln.__version__}', is '9.9'"):
         ln.evaluate(objective, plane, grid, store=tmp_path / "run.zarr")
 

@@ -14,7 +14,7 @@ import xarray as xr
 
 import lossnav as ln
 from lossnav import errors
-from lossnav import surface as surfaces
+from lossnav.surface import assemble, variables, zarr_io
 
 
 def test_a_surface_survives_the_disk_bit_for_bit(surface, tmp_path):
@@ -31,10 +31,10 @@ def test_a_surface_survives_the_disk_bit_for_bit(surface, tmp_path):
 def test_all_nan_and_unevaluated_survive(tmp_path):
     """A chunk that equals the fill value is not written; status tells them apart all the same."""
     points = np.array([[0.0], [1.0]])
-    nothing = surfaces.assemble(
+    nothing = assemble.assemble(
         ["alpha"], {"alpha": np.arange(4.0)}, points, [{"loss": np.nan}] * 2, [2, 2], {"chart": {"dims": ["alpha"]}}
     )
-    again = ln.open(surfaces.save_surface(nothing, tmp_path / "nan.zarr"))
+    again = ln.open(zarr_io.save_surface(nothing, tmp_path / "nan.zarr"))
     assert again.identical(nothing)
     assert again["status"].values.tolist() == [2, 2, 0, 0]
     assert not again.lossnav.complete
@@ -43,10 +43,10 @@ def test_all_nan_and_unevaluated_survive(tmp_path):
 def test_large_surfaces_are_cut_into_tiles(tmp_path):
     axes = {"alpha": np.arange(100.0), "beta": np.arange(70.0)}
     points = np.array([[3.0, 5.0]])
-    big = surfaces.assemble(
+    big = assemble.assemble(
         ["alpha", "beta"], axes, points, [{"loss": 1.0}], [1], {"chart": {"dims": ["alpha", "beta"]}}
     )
-    path = surfaces.save_surface(big, tmp_path / "big.zarr")
+    path = zarr_io.save_surface(big, tmp_path / "big.zarr")
     assert xr.open_zarr(path, consolidated=False)["loss"].encoding["chunks"] == (64, 64)
     assert ln.open(path)["loss"].sel(alpha=3, beta=5) == 1
     assert ln.open(path).lossnav.counts["not evaluated"] == 6999
@@ -65,7 +65,7 @@ def test_the_schema_document_names_everything(surface):
     text = (Path(__file__).parent.parent / "docs" / "schema.md").read_text()
     for name in (*surface.attrs, "loss", "loss_se", "status", *surface.attrs["objective"], *surface.attrs["chart"]):
         assert f"`{name}`" in text, name
-    assert f"version {surfaces.SCHEMA_VERSION}" in text
+    assert f"version {variables.SCHEMA_VERSION}" in text
 
 
 def test_the_schema_document_names_what_is_made_of_surfaces(objective):
@@ -80,10 +80,10 @@ def test_the_schema_document_names_what_is_made_of_surfaces(objective):
 
 def test_point_shape_is_a_surface_too(tmp_path):
     points = np.array([[0.0, 1.0], [0.5, 0.25]])
-    made = surfaces.assemble(
+    made = assemble.assemble(
         ["alpha", "beta"], None, points, [{"loss": 1.0}, {"loss": 2.0}], [1, 1], {"chart": {"dims": ["alpha", "beta"]}}
     )
-    again = ln.open(surfaces.save_surface(made, tmp_path / "points.zarr"))
+    again = ln.open(zarr_io.save_surface(made, tmp_path / "points.zarr"))
     assert again["loss"].dims == ("point",)
     assert again["beta"].values.tolist() == [1, 0.25]
     assert again.lossnav.summary()["highest"] == {"loss": 2.0, "at": {"alpha": 0.5, "beta": 0.25}}
@@ -120,7 +120,7 @@ def test_damaged_surfaces_are_refused(surface):
         lambda s: s.assign(extra=("other", [1.0])),
     ):
         with pytest.raises(errors.NotASurfaceError, match="damaged"):
-            surfaces.validate(damage(surface))
+            variables.validate(damage(surface))
     with pytest.raises(errors.NotASurfaceError, match="ln.evaluate"):
         ln.plot.contour(xr.Dataset())
 
@@ -167,7 +167,7 @@ def test_a_failed_swap_puts_the_old_surface_back(surface, tmp_path, monkeypatch)
         return rename(self, target)
 
     monkeypatch.setattr(Path, "rename", flaky)
-    monkeypatch.setattr("lossnav.files._exchange", lambda one, other: False)  # a system without that
+    monkeypatch.setattr("lossnav._utils.paths._exchange", lambda one, other: False)  # a system without that
     with pytest.raises(errors.StoreError, match="I/O error"):
         surface.lossnav.save(path, overwrite=True)
     assert ln.open(path).identical(surface)

@@ -315,7 +315,7 @@ def test_the_command_line_says_it(tmp_path):
     surface = ln.open(tmp_path / "a.zarr")
     said = surface.attrs["objective"]
     assert (said["mode"], said["bn"], said["origin"]["mode"]) == ("train", "batch", "train")
-    from lossnav.specs import load_objective, rebuild
+    from lossnav.specs.objective_of import load_objective, rebuild
 
     objective = load_objective(spec, mode="train")
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 3))
@@ -333,7 +333,7 @@ def test_the_command_line_says_it(tmp_path):
 
 def _ready(folder) -> None:
     """An objective that the code makes as it is imported, by its own words in eval mode."""
-    from lossnav.specs import load_objective
+    from lossnav.specs.objective_of import load_objective
 
     (folder / "other.py").write_text(SPEC.replace("seed=4", "seed=4, mode='eval'"))
     load_objective(f"{folder / 'other.py'}:ready", mode="train")

@@ -17,7 +17,9 @@ from torch import nn
 
 import killing
 import lossnav as ln
-from lossnav import checkpoints, errors, trajectory
+from lossnav import checkpoints, errors
+from lossnav.checkpoints import weights
+from lossnav.trajectory import trajectory
 
 
 def network(seed=0):
@@ -284,16 +286,16 @@ def test_a_full_disk(tmp_path, monkeypatch):
     model = network()
     recorder = ln.Trajectory(model, store=tmp_path / "run")
     recorder.step()
-    write, before = checkpoints.save_file, snapshot(model)
+    write, before = weights.save_file, snapshot(model)
 
     def full(tensors, path, **options):
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(weights, "save_file", full)
     with pytest.raises(errors.StoreError, match=r"step 2 could not be written.*No space left.*resume=True"):
         recorder.step()
-    monkeypatch.setattr(checkpoints, "save_file", write)
+    monkeypatch.setattr(weights, "save_file", write)
     assert same(snapshot(model), before)
     assert sorted(path.name for path in recorder.path.iterdir() if path.name != "lease") == [
         "step-0000000000.safetensors", "step-0000000001.safetensors", "trajectory.json",
@@ -344,7 +346,7 @@ def test_folders_that_are_no_trajectory(tmp_path, recorded):
 def test_killed_at_any_moment_every_snapshot_is_whole(tmp_path):
     dice, before = random.Random(3), []
     context = multiprocessing.get_context("forkserver")  # fork alone hangs where torch has threads
-    context.set_forkserver_preload(["killing", "lossnav.evaluation", "lossnav.store"])
+    context.set_forkserver_preload(["killing", "lossnav.evaluation.evaluate", "lossnav.surface.run_store"])
     for _ in range(6):
         process = context.Process(target=killing.record_for_ever, args=(tmp_path / "run",))
         process.start()

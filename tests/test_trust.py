@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import lossnav as ln
 from lossnav.cli import app
 from lossnav.errors import SpecError, UntrustedCodeError
-from lossnav.specs import load_objective
-from lossnav.trust import file_of, project_of
+from lossnav.specs.objective_of import load_objective
+from lossnav.specs.trust import file_of, project_of
 
 PROJECT = """
 from pathlib import Path

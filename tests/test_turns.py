@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav import errors, turns
+from lossnav import errors
+from lossnav._utils import turns
 from lossnav.errors import LossnavWarning, ObjectiveError
 
 pytestmark = pytest.mark.filterwarnings("ignore::lossnav.errors.LossnavWarning")  # of queues and copies

@@ -16,9 +16,11 @@ from zarr.storage import MemoryStore
 import killing
 import lossnav as ln
 import two_writers
-from lossnav import errors, evaluation, journal, keys, lease
-from lossnav import surface as surfaces
-from lossnav.store import Store
+from lossnav import errors
+from lossnav.evaluation import run as run_module
+from lossnav.storage import journal, keys, lease
+from lossnav.surface import assemble
+from lossnav.surface.run_store import Store
 
 SAMPLERS = {"grid": two_writers.GRID, "points": ln.Points(np.random.default_rng(0).uniform(-1, 1, (60, 2)))}
 
@@ -26,7 +28,7 @@ SAMPLERS = {"grid": two_writers.GRID, "points": ln.Points(np.random.default_rng(
 @pytest.fixture(scope="module")
 def processes():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["two_writers", "lossnav.evaluation", "lossnav.store"])
+    context.set_forkserver_preload(["two_writers", "lossnav.evaluation.evaluate", "lossnav.surface.run_store"])
     return context
 
 
@@ -260,11 +262,11 @@ def test_whose_lease_is_no_longer_held(tmp_path):
 def test_a_fold_keeps_what_lies_in_the_store(tmp_path, kind):
     """What a run folds that knows less than its store: 441 points fell to 171."""
     whole = evaluate(tmp_path / "run.zarr", SAMPLERS[kind])
-    rows = list(surfaces.rows_of(whole))[:17]
+    rows = list(assemble.rows_of(whole))[:17]
     header = whole.attrs | {"finished": False}
     axes = {dim: whole[dim].values for dim in ("alpha", "beta")} if kind == "grid" else None
     points = np.array([row.point for row in rows])
-    few = surfaces.assemble(["alpha", "beta"], axes, points, [row.values for row in rows], [1] * 17, header)
+    few = assemble.assemble(["alpha", "beta"], axes, points, [row.values for row in rows], [1] * 17, header)
     with Store(tmp_path / "run.zarr") as store:
         store.begin(few)
         found = store.finish(few)
@@ -290,7 +292,7 @@ def test_a_run_that_is_stopped_before_it_comes_to_what_is_known_loses_none_of_it
     def stopping(run, points, numbers):  # before the first of them, as a second Ctrl-C does
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(evaluation._Run, "_take_over", stopping)
+    monkeypatch.setattr(run_module._Run, "_take_over", stopping)
     with pytest.raises(ln.Interrupted):
         evaluate(store, sampler)
     assert measured(store) == before

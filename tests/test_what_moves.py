@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 import lossnav as ln
 from lossnav import errors
+from lossnav._utils.moving import select_moving
 from lossnav.cli import app
-from lossnav.directions import between, through
-from lossnav.moving import select_moving
-from lossnav.specs import load_objective
+from lossnav.directions.between_points import between, through
+from lossnav.specs.objective_of import load_objective
 
 X, Y = torch.randn(12, 4, generator=torch.Generator().manual_seed(0)), torch.arange(12) % 3
 

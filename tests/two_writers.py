@@ -6,7 +6,8 @@ import signal
 import torch
 
 import lossnav as ln
-from lossnav import errors, journal, lease
+from lossnav import errors
+from lossnav.storage import journal, lease
 
 GRID = ln.Grid(alpha=(-1, 1, 21), beta=(-1, 1, 21))
 

@@ -15,41 +15,45 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0.dev0"
+from lossnav._version import __version__
 
 if TYPE_CHECKING:
-    from lossnav import checkpoints, curvature, directions, errors, params, recording, zoo
+    from lossnav import checkpoints, curvature, directions, errors, params, zoo
     from lossnav import plots as plot
     from lossnav.acceleration import Plan
     from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
-    from lossnav.contrasts import difference
-    from lossnav.corrections import control_variate
     from lossnav.engines import Engine, Local, Ray
-    from lossnav.ensembles import ensemble
     from lossnav.errors import Interrupted, LossnavError
-    from lossnav.evaluation import estimate, evaluate, stream
+    from lossnav.evaluation.curvature import evaluate_curvature
+    from lossnav.evaluation.ensemble import ensemble
+    from lossnav.evaluation.estimate import estimate
+    from lossnav.evaluation.evaluate import evaluate, stream
+    from lossnav.evaluation.resume import resume
+    from lossnav.evaluation.spectrum import spectrum
+    from lossnav.evaluation.subset import evaluate_subset
+    from lossnav.evaluation.trajectory import evaluate_trajectory, project
     from lossnav.explorer import explore
     from lossnav.exports import export
-    from lossnav.flatness import sharpness
-    from lossnav.groups import open_spectrum, open_trajectory
-    from lossnav.intervals import interval
-    from lossnav.objective import Objective
-    from lossnav.projection import evaluate_trajectory, project
-    from lossnav.reports import report
-    from lossnav.resuming import resume
+    from lossnav.objective.objective import Objective
+    from lossnav.reports.report import report
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
-    from lossnav.subsets import evaluate_subset
-    from lossnav.surface import open_surface as open
-    from lossnav.surface import save_surface as save
-    from lossnav.trajectory import Trajectory
+    from lossnav.sharpness_measures import sharpness
+    from lossnav.surface.control_variate import control_variate
+    from lossnav.surface.difference import difference
+    from lossnav.surface.groups import open_spectrum, open_trajectory
+    from lossnav.surface.intervals import interval
+    from lossnav.surface.zarr_io import open_surface as open
+    from lossnav.surface.zarr_io import save_surface as save
+    from lossnav.trajectory import callbacks as recording
+    from lossnav.trajectory.trajectory import Trajectory
 
 # name -> (module, attribute); no attribute means the module itself. Grouped by noun.
 _LAZY: dict[str, tuple[str, str | None]] = {
     "params": ("lossnav.params", None),
-    "Objective": ("lossnav.objective", "Objective"),
+    "Objective": ("lossnav.objective.objective", "Objective"),
     "directions": ("lossnav.directions", None),
     "curvature": ("lossnav.curvature", None),
-    "sharpness": ("lossnav.flatness", "sharpness"),
+    "sharpness": ("lossnav.sharpness_measures", "sharpness"),
     "Chart": ("lossnav.charts", "Chart"),
     "Line": ("lossnav.charts", "Line"),
     "Plane": ("lossnav.charts", "Plane"),
@@ -64,24 +68,26 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Local": ("lossnav.engines", "Local"),
     "Ray": ("lossnav.engines", "Ray"),
     "Plan": ("lossnav.acceleration", "Plan"),
-    "estimate": ("lossnav.evaluation", "estimate"),
-    "evaluate": ("lossnav.evaluation", "evaluate"),
-    "stream": ("lossnav.evaluation", "stream"),
-    "resume": ("lossnav.resuming", "resume"),
-    "ensemble": ("lossnav.ensembles", "ensemble"),
-    "control_variate": ("lossnav.corrections", "control_variate"),
-    "evaluate_subset": ("lossnav.subsets", "evaluate_subset"),
-    "interval": ("lossnav.intervals", "interval"),
-    "difference": ("lossnav.contrasts", "difference"),
-    "Trajectory": ("lossnav.trajectory", "Trajectory"),
-    "project": ("lossnav.projection", "project"),
-    "evaluate_trajectory": ("lossnav.projection", "evaluate_trajectory"),
-    "open_trajectory": ("lossnav.groups", "open_trajectory"),
-    "open_spectrum": ("lossnav.groups", "open_spectrum"),
-    "recording": ("lossnav.recording", None),
-    "report": ("lossnav.reports", "report"),
-    "open": ("lossnav.surface", "open_surface"),
-    "save": ("lossnav.surface", "save_surface"),
+    "spectrum": ("lossnav.evaluation.spectrum", "spectrum"),
+    "evaluate_curvature": ("lossnav.evaluation.curvature", "evaluate_curvature"),
+    "estimate": ("lossnav.evaluation.estimate", "estimate"),
+    "evaluate": ("lossnav.evaluation.evaluate", "evaluate"),
+    "stream": ("lossnav.evaluation.evaluate", "stream"),
+    "resume": ("lossnav.evaluation.resume", "resume"),
+    "ensemble": ("lossnav.evaluation.ensemble", "ensemble"),
+    "control_variate": ("lossnav.surface.control_variate", "control_variate"),
+    "evaluate_subset": ("lossnav.evaluation.subset", "evaluate_subset"),
+    "interval": ("lossnav.surface.intervals", "interval"),
+    "difference": ("lossnav.surface.difference", "difference"),
+    "Trajectory": ("lossnav.trajectory.trajectory", "Trajectory"),
+    "project": ("lossnav.evaluation.trajectory", "project"),
+    "evaluate_trajectory": ("lossnav.evaluation.trajectory", "evaluate_trajectory"),
+    "open_trajectory": ("lossnav.surface.groups", "open_trajectory"),
+    "open_spectrum": ("lossnav.surface.groups", "open_spectrum"),
+    "recording": ("lossnav.trajectory.callbacks", None),
+    "report": ("lossnav.reports.report", "report"),
+    "open": ("lossnav.surface.zarr_io", "open_surface"),
+    "save": ("lossnav.surface.zarr_io", "save_surface"),
     "plot": ("lossnav.plots", None),
     "explore": ("lossnav.explorer", "explore"),
     "export": ("lossnav.exports", "export"),
@@ -121,6 +127,7 @@ __all__ = [
     "errors",
     "estimate",
     "evaluate",
+    "evaluate_curvature",
     "evaluate_subset",
     "evaluate_trajectory",
     "explore",
@@ -137,6 +144,7 @@ __all__ = [
     "resume",
     "save",
     "sharpness",
+    "spectrum",
     "stream",
     "zoo",
 ]

@@ -12,7 +12,7 @@ import lossnav as ln
 from lossnav import errors
 from lossnav.acceleration import Plan, PointFunction
 from lossnav.acceleration import planner as planning
-from lossnav.acceleration.fast import Fast
+from lossnav.acceleration.planned import Fast
 from lossnav.acceleration.structure import look
 
 GENERATOR = torch.Generator().manual_seed(0)

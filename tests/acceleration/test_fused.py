@@ -9,15 +9,15 @@ from torch.func import functional_call
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.acceleration import Plan, PointFunction, kernel
+from lossnav.acceleration import Plan, PointFunction, compiler, kernel
 from lossnav.acceleration import planner as planning
-from lossnav.acceleration.graph import NotReadableError, read
 from lossnav.acceleration.kernel import Kernel
-from lossnav.evaluation import probe_points
+from lossnav.acceleration.trace_graph import NotReadableError, read
+from lossnav.evaluation.center import probe_points
 
-pytestmark = pytest.mark.skipif(not kernel.can_compile(), reason="no C++ compiler")
+pytestmark = pytest.mark.skipif(not compiler.can_compile(), reason="no C++ compiler")
 
-HALF = pytest.mark.skipif("avx512_bf16" not in kernel._processor(), reason="no bfloat16 instructions")
+HALF = pytest.mark.skipif("avx512_bf16" not in compiler._processor(), reason="no bfloat16 instructions")
 GRID = ln.Grid(alpha=(-1, 1, 5), beta=(-0.5, 1, 4))
 
 
@@ -444,7 +444,7 @@ def test_without_a_compiler_the_rest_is_done(eager, monkeypatch, tmp_path, why):
     broken = tmp_path / "compiler"
     broken.write_text("#!/bin/sh\necho no such luck >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(kernel, "_compiler", lambda: None if why == "no compiler" else str(broken))
+    monkeypatch.setattr(compiler, "_compiler", lambda: None if why == "no compiler" else str(broken))
     monkeypatch.setattr(kernel.platformdirs, "user_cache_path", lambda name: tmp_path)
     fast, plain = surfaces(*problem(*ready("notebook")))
     engine = fast.attrs["engine"]
@@ -467,7 +467,7 @@ def test_a_kernel_is_compiled_once(monkeypatch, tmp_path):
     fuse(model, x)(x)
     files = list((tmp_path / "kernels").iterdir())
     assert [file.suffix for file in files] == [".so"]
-    monkeypatch.setattr(kernel, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(compiler, "_compile", lambda *_: pytest.fail("compiled again"))
     torch.testing.assert_close(fuse(model, x)(x), model(x).detach())
 
 

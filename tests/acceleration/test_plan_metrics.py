@@ -11,7 +11,7 @@ import lossnav as ln
 from lossnav import errors
 from lossnav.acceleration import Plan
 from lossnav.acceleration import planner as planning
-from lossnav.evaluation import probe_points
+from lossnav.evaluation.center import probe_points
 from networks_that_mix import Attending, BatchStatistics, Centred, Net
 
 GENERATOR = torch.Generator().manual_seed(0)

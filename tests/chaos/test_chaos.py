@@ -103,7 +103,7 @@ def test_a_whole_ensemble_is_not_replaced_by_one_that_was_stopped(tmp_path, monk
 
     import killing
     import lossnav as ln
-    from lossnav import parts
+    from lossnav.surface import parts
 
     objective, _ = killing.regression()
     lines = lambda seed: ln.Line(objective.params, *ln.directions.random(objective, n=1, seed=seed))  # noqa: E731
@@ -142,7 +142,7 @@ def test_a_whole_ensemble_is_not_replaced_by_one_that_was_stopped(tmp_path, monk
 def test_a_run_that_dies_after_its_last_point_knows_its_plan(tmp_path, monkeypatch):
     import killing
     import lossnav as ln
-    from lossnav.store import Store
+    from lossnav.surface.run_store import Store
 
     objective, plane = killing.regression()
     grid, store = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), tmp_path / "run.zarr"
@@ -158,7 +158,7 @@ def test_a_run_that_dies_after_its_last_point_knows_its_plan(tmp_path, monkeypat
 def test_the_second_signal_says_which_it_was(number):
     import signal
 
-    from lossnav.interrupts import StopRequests
+    from lossnav._utils.signals import StopRequests
 
     with StopRequests() as stop:
         signal.raise_signal(number)
@@ -173,7 +173,7 @@ def test_a_run_that_is_stopped_while_its_store_is_begun(earlier, tmp_path, monke
     """By a second Ctrl-C: it ends as one that was stopped, and the same call goes on."""
     import killing
     import lossnav as ln
-    from lossnav import store as stores
+    from lossnav.surface import run_store as stores
 
     objective, plane = killing.regression()
     grid, place = ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), tmp_path / "run.zarr"

@@ -18,8 +18,9 @@ from typer.testing import CliRunner
 import killing
 import lossnav as ln
 import two_writers
-from lossnav import errors, journal, keys
+from lossnav import errors
 from lossnav.cli import app
+from lossnav.storage import journal, keys
 
 GRID = ln.Grid(alpha=(-1, 1, 7), beta=(-1, 1, 6))
 
@@ -142,7 +143,7 @@ def test_one_that_is_stopped_while_it_takes_the_lease(tmp_path, monkeypatch):
     """Nobody says yet who writes; it is waited for, but not without end."""
     import fcntl
 
-    from lossnav import lease
+    from lossnav.storage import lease
 
     waits = []
     monkeypatch.setattr(lease, "_wait", waits.append)
@@ -262,7 +263,7 @@ def test_what_is_read_from_a_document_says_what_it_lacks(store):
 
 
 def test_directions_that_were_kept_and_damaged(store):
-    from lossnav.files import beside
+    from lossnav._utils.paths import beside
 
     for content in (b"", b"no safetensors", b"\x80\x05]\x94.", b"\xff" * 64, (2).to_bytes(8, "little") + b"{}"):
         Path(beside(store)).write_bytes(content)

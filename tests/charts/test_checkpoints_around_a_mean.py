@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 
 import lossnav as ln
+from lossnav._utils.simplex import Triangulation
 from lossnav.acceleration import PointFunction
-from lossnav.directions import between, random, through
+from lossnav.directions.between_points import between, through
+from lossnav.directions.drawn import random
 from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
-from lossnav.simplex import Triangulation
 from networks_with_buffers import data, plain_loss, trained
 
 KINDS = ("BatchNorm1d", "mean and std", "spectral_norm", "integer table")

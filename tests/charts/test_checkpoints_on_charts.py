@@ -12,16 +12,12 @@ from torch import nn
 import lossnav as ln
 from lossnav import checkpoints
 from lossnav.acceleration import PointFunction
-from lossnav.acceleration.plan import Plan
-from lossnav.charts.saved import open_chart, save_chart
+from lossnav.charts.io import open_chart, save_chart
 from lossnav.curvature import Hessian
-from lossnav.directions import between, random, through
-from lossnav.errors import (
-    ChartError,
-    CheckpointMismatchError,
-    DirectionError,
-    StructureMismatchError,
-)
+from lossnav.directions.between_points import between, through
+from lossnav.directions.drawn import random
+from lossnav.engines.plan import Plan
+from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
 from networks_with_buffers import FEATURES, IN_A_FILE, KINDS, data, plain_loss, trained
 
 SEEDS = (0, 1, 2, 3)
@@ -96,7 +92,7 @@ def test_curvature_is_that_of_the_network_there(family):
     scale = max(float(product.abs().max()) for product in there.values())
     for name, product in there.items():
         torch.testing.assert_close(here[name], product, rtol=1e-3, atol=1e-4 * scale)
-    surface = ln.curvature.on_chart(a, line, ln.Grid(alpha=(0, 1, 2)), progress=False)
+    surface = ln.evaluate_curvature(a, line, ln.Grid(alpha=(0, 1, 2)), progress=False)
     truth = float(np.sqrt(sum(float((g.double() ** 2).sum()) for g in ln.curvature.gradient(b).values())))
     assert float(surface["gradient_norm"][1]) == pytest.approx(truth, rel=1e-4)
 

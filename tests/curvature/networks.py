@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call
 
 import lossnav as ln
-from lossnav.curvature.derivatives import Derivatives
+from lossnav.curvature.double_backward import Derivatives
 
 BATCH = 10
 

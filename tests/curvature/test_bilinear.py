@@ -9,7 +9,7 @@ from networks import BATCH, conv_net, flat, images
 from torch import nn
 
 import lossnav as ln
-from lossnav.curvature.bilinear import Cheaper
+from lossnav.curvature.fast_double_backward import Cheaper
 from lossnav.curvature.gauss_newton import GaussNewton
 
 POLICIES = ("frozen", "recompute", "batch")

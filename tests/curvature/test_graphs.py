@@ -10,7 +10,7 @@ from networks import BATCH, conv_net, images
 from torch import nn
 
 import lossnav as ln
-from lossnav.curvature import graphs
+from lossnav.curvature import batch_graph
 from lossnav.curvature.gauss_newton import GaussNewton
 
 
@@ -40,7 +40,7 @@ def convolving():
 
 
 def operator(make, kind, budget, monkeypatch):
-    monkeypatch.setattr(graphs.Keeper.__init__, "__defaults__", (budget,))
+    monkeypatch.setattr(batch_graph.Keeper.__init__, "__defaults__", (budget,))
     return kind(make())
 
 
@@ -52,7 +52,7 @@ def vectors(size, n=4):
 @pytest.mark.parametrize("make", [drawing, convolving])
 def test_kept_or_not_the_bits_are_the_same(make, kind, monkeypatch):
     made = []
-    one = graphs.held_bytes(operator(make, kind, 0, monkeypatch)._first_graph().ends)
+    one = batch_graph.held_bytes(operator(make, kind, 0, monkeypatch)._first_graph().ends)
     for budget in (0, int(1.5 * one), 2**30):  # none, the last or last two, all
         matrix = operator(make, kind, budget, monkeypatch)
         each = vectors(matrix.size)
@@ -65,7 +65,7 @@ def test_kept_or_not_the_bits_are_the_same(make, kind, monkeypatch):
 
 
 def test_only_what_fits_is_kept_and_only_from_the_second_product_on(monkeypatch):
-    one = graphs.held_bytes(ln.curvature.Hessian(drawing())._first_graph().ends)
+    one = batch_graph.held_bytes(ln.curvature.Hessian(drawing())._first_graph().ends)
     calls = {}
     for batches in (0, 1, 2, 4):
         hessian = operator(drawing, ln.curvature.Hessian, batches * one + one // 2, monkeypatch)
@@ -114,6 +114,6 @@ def test_what_is_kept_goes_with_the_operator():
 
 def test_the_bytes_of_a_graph():
     x = torch.ones(1000, dtype=torch.float64, requires_grad=True)
-    assert graphs.held_bytes([x.exp()]) == 8000
-    assert graphs.held_bytes([x.exp().exp(), x.sin()]) == 3 * 8000
-    assert graphs.held_bytes([copy.deepcopy(x.detach())]) == 0
+    assert batch_graph.held_bytes([x.exp()]) == 8000
+    assert batch_graph.held_bytes([x.exp().exp(), x.sin()]) == 3 * 8000
+    assert batch_graph.held_bytes([copy.deepcopy(x.detach())]) == 0

@@ -10,7 +10,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.curvature.chart import on_chart
+from lossnav.evaluation.curvature import evaluate_curvature
 
 X = torch.randn(60, 4, generator=torch.Generator().manual_seed(1))
 Y = X @ torch.tensor([1.0, -2.0, 0.5, 0.0]) + 0.3 * torch.randn(60, generator=torch.Generator().manual_seed(2))
@@ -70,13 +70,13 @@ CALLS = {
     "trace": ln.curvature.trace,
     "diagonal": ln.curvature.diagonal,
     "spectral_density": ln.curvature.spectral_density,
-    "spectrum": lambda objective: ln.curvature.spectrum(objective, top=1),
+    "spectrum": lambda objective: ln.spectrum(objective, top=1),
     "sam": lambda objective: ln.sharpness(objective, "sam"),
     "asam": lambda objective: ln.sharpness(objective, "asam"),
     "lambda_max": lambda objective: ln.sharpness(objective, "lambda_max"),
     "a step": lambda objective: ln.sharpness(objective, "epsilon"),
     "directions": lambda objective: ln.directions.hessian(objective, 2),
-    "on_chart": lambda objective: on_chart(
+    "on_chart": lambda objective: evaluate_curvature(
         objective, ln.Line(objective.params, ln.directions.random(objective, seed=0)[0]), ln.Grid(alpha=(-1, 1, 3))
     ),
 }

@@ -114,7 +114,7 @@ def linear():
 def test_a_linear_layer_has_each_eigenvalue_as_often_as_it_has_outputs(linear, seed):
     objective, matrix = linear
     truth = torch.linalg.eigvalsh(matrix).numpy()
-    found = ln.curvature.spectrum(objective, top=7, seed=seed, trace=True, density=True)
+    found = ln.spectrum(objective, top=7, seed=seed, trace=True, density=True)
     wanted = np.r_[truth[:7], truth[::-1][:7]]
     assert found.attrs["converged"]
     assert (np.abs(found["eigenvalue"].values - wanted) <= found["eigenvalue_error"].values).all()

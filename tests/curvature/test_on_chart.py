@@ -31,7 +31,7 @@ def make(bn="frozen", chart=ln.Plane, n=2, **options):
 @pytest.mark.parametrize("bn", ["frozen", pytest.param("recompute", marks=pytest.mark.slow), "batch"])
 def test_every_number_equals_the_dense_hessians(bn):
     objective, plane, loss = make(bn)
-    found = ln.curvature.on_chart(objective, plane, GRID, tolerance=1e-4)
+    found = ln.evaluate_curvature(objective, plane, GRID, tolerance=1e-4)
     tangents = torch.stack([flat(direction) for direction in plane.basis])
     for i, j in ((0, 0), (1, 1), (2, 0)):
         at = found.isel(alpha=i, beta=j)
@@ -65,7 +65,7 @@ def test_what_a_curvature_dataset_is(tmp_path):
     objective, plane, _ = make()
     store = tmp_path / "run.zarr"
     surface = ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), store=store)
-    found = ln.curvature.on_chart(objective, plane, SMALL, store=store, exclude=("bias",), seed=3)
+    found = ln.evaluate_curvature(objective, plane, SMALL, store=store, exclude=("bias",), seed=3)
     assert found["hessian_in_plane"].dims == ("alpha", "beta", "row", "column")
     for name, variable in found.data_vars.items():
         assert variable.attrs["long_name"] and variable.attrs["units"], name
@@ -86,7 +86,7 @@ def test_what_a_curvature_dataset_is(tmp_path):
 
 def test_lambda_ratio_is_drawn_in_logarithmic_colours():
     objective, plane, _ = make()
-    found = ln.curvature.on_chart(objective, plane, SMALL)
+    found = ln.evaluate_curvature(objective, plane, SMALL)
     figure = ln.plot.heatmap(found, variable="lambda_ratio", log=True)
     drawn = np.array(figure.data[0].z, dtype=float)
     assert np.allclose(drawn.T, np.log10(found.lambda_ratio))
@@ -98,7 +98,7 @@ def test_lambda_ratio_is_drawn_in_logarithmic_colours():
 def test_the_same_call_gives_the_same_bits_and_leaves_the_model_alone():
     objective, plane, _ = make("batch")
     before, state = objective.evaluate(objective.params), torch.get_rng_state()
-    a, b = (ln.curvature.on_chart(objective, plane, SMALL) for _ in range(2))
+    a, b = (ln.evaluate_curvature(objective, plane, SMALL) for _ in range(2))
     for name in a.data_vars:
         assert np.array_equal(a[name], b[name]), name
     assert torch.equal(state, torch.get_rng_state())
@@ -118,7 +118,7 @@ def test_points_are_taken_neighbour_after_neighbour():
 @pytest.mark.slow
 def test_a_warm_start_costs_no_products():
     objective, line, _ = make(chart=ln.Line, n=1)
-    found = ln.curvature.on_chart(objective, line, ln.Grid(alpha=(0, 0.05, 6)))
+    found = ln.evaluate_curvature(objective, line, ln.Grid(alpha=(0, 0.05, 6)))
     products = found.products.values
     assert products[1:].mean() <= products[0]
 
@@ -130,7 +130,7 @@ def test_a_bent_chart_has_the_second_derivatives_of_its_coordinates(precision):
     objective = ln.Objective(model, "mse", (torch.randn(9, 3), torch.randn(9, 2)))
     directions = ln.directions.random(objective, n=2, normalize=None, orthogonal=False, distribution="uniform")
     chart, at, h = ln.RescaledBilinear(objective.params, *directions), np.array([0.2, 0.3]), 1e-3
-    found = ln.curvature.on_chart(objective, chart, ln.Grid(alpha=[0.2, 0.9], beta=[0.3, 0.9]), precision=precision)
+    found = ln.evaluate_curvature(objective, chart, ln.Grid(alpha=[0.2, 0.9], beta=[0.3, 0.9]), precision=precision)
     precise = ln.RescaledBilinear({n: t.double() for n, t in chart.center.items()}, *chart.directions)
     double = objective.double()
 
@@ -166,7 +166,7 @@ def walled():
 
 
 def test_points_that_are_not_finite_are_there_as_they_came():
-    found = ln.curvature.on_chart(*walled(), GRID_OF_WALL)
+    found = ln.evaluate_curvature(*walled(), GRID_OF_WALL)
     assert (found.status.values == [[1] * 3, [1] * 3, [2] * 3]).all()
     assert np.isfinite(found.lambda_min.values[:2]).all()
     assert np.allclose(found.lambda_ratio.values[:2], 2, rtol=1e-5)
@@ -196,7 +196,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     ln.evaluate(objective, plane, GRID_OF_WALL, store=store)
     kill[0] = calls[0] + 14
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d points. They are kept in .*the same call") as stopped:
-        ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
+        ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
     part = ln.open(f"{store}/curvature")
     done = int((part.status == 1).sum())
     assert 1 <= done < 9
@@ -204,7 +204,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     with pytest.raises(errors.OptionError, match="holds curvature. Make the same call"):
         ln.resume(f"{store}/curvature", objective)
     before = calls[0]
-    whole = ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
+    whole = ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
     assert (whole.status == 1).all()
     assert calls[0] - before < 9 * 5
     kept = whole.where(part.status == 1)
@@ -212,7 +212,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     assert np.allclose(whole.lambda_min, -4)
     assert np.allclose(whole.lambda_max, 6)
     before = calls[0]
-    xr.testing.assert_equal(ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store, check=False), whole)
+    xr.testing.assert_equal(ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store, check=False), whole)
     assert calls[0] == before  # nothing is computed twice
 
 
@@ -227,13 +227,13 @@ objective = ln.Objective.from_function(loss, {"x": torch.zeros(3)})
 e = torch.eye(3)
 plane = ln.Plane(objective.params, {"x": e[0]}, {"x": e[1]})
 grid = ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
-from lossnav import journal
+from lossnav.storage import journal
 journal._SECONDS = journal._SHARE = 0.0
 journal._SHARE = 1e9
 if not os.path.exists(sys.argv[1]):
     ln.evaluate(objective, plane, grid, store=sys.argv[1])
     calls[0] = 0
-ln.curvature.on_chart(objective, plane, grid, store=sys.argv[1])
+ln.evaluate_curvature(objective, plane, grid, store=sys.argv[1])
 """
 
 
@@ -253,8 +253,8 @@ def test_any_store_that_holds_a_surface_will_do(tmp_path):
     for store in (zarr.storage.MemoryStore(), f"file://{tmp_path}/run.zarr"):
         objective, plane = walled()
         ln.evaluate(objective, plane, GRID_OF_WALL, store=store)
-        found = ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
-        again = ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
+        found = ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
+        again = ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
         xr.testing.assert_equal(found, again)
         assert "curvature" in zarr.open_group(store, mode="r")
 
@@ -263,16 +263,16 @@ def test_stores_of_something_else_are_refused(tmp_path):
     objective, plane = walled()
     store = tmp_path / "run.zarr"
     with pytest.raises(errors.NotASurfaceError, match="There is no"):
-        ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
+        ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
     ln.evaluate(objective, plane, GRID_OF_WALL, store=store)
     e = torch.eye(3)
     other = ln.Plane(objective.params, {"x": e[0]}, {"x": e[2]})
     with pytest.raises(errors.PlanMismatchError, match="surface on another chart:\n  chart.directions"):
-        ln.curvature.on_chart(objective, other, GRID_OF_WALL, store=store)
-    ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store)
+        ln.evaluate_curvature(objective, other, GRID_OF_WALL, store=store)
+    ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
     with pytest.raises(errors.PlanMismatchError, match="curvature.tolerance: was 0.001, is 0.01"):
-        ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store, tolerance=0.01)
-    ln.curvature.on_chart(objective, plane, GRID_OF_WALL, store=store, tolerance=0.01, overwrite=True)
+        ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store, tolerance=0.01)
+    ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store, tolerance=0.01, overwrite=True)
     assert ln.open(f"{store}/curvature").attrs["curvature"]["tolerance"] == 0.01
     assert (ln.open(store).status.values[:2] == 1).all()
 
@@ -280,7 +280,7 @@ def test_stores_of_something_else_are_refused(tmp_path):
 def test_values_that_are_not_sure_enough_are_counted():
     objective, line, _ = make(chart=ln.Line, n=1)
     with pytest.warns(errors.LossnavWarning, match="At 2 points.*lambda_min_error"):
-        found = ln.curvature.on_chart(objective, line, ln.Grid(alpha=(0, 1, 2)), limit=3)
+        found = ln.evaluate_curvature(objective, line, ln.Grid(alpha=(0, 1, 2)), limit=3)
     assert (found.lambda_min_error > 0).all()
     assert (found.products == 3 + 1).all()
 
@@ -293,6 +293,6 @@ def test_what_cannot_be_asked():
         ({"seed": -1}, "seed=-1"),
     ):
         with pytest.raises(errors.OptionError, match=words):
-            ln.curvature.on_chart(objective, plane, GRID_OF_WALL, **options)
+            ln.evaluate_curvature(objective, plane, GRID_OF_WALL, **options)
     with pytest.raises(errors.SamplerError):
-        ln.curvature.on_chart(objective, plane, ln.Grid(alpha=(-1, 1, 3)))
+        ln.evaluate_curvature(objective, plane, ln.Grid(alpha=(-1, 1, 3)))

@@ -127,9 +127,7 @@ def test_every_consumer_takes_a_checkpointed_network():
     both = [ln.Objective(m, "mse", (x, y)) for m in (model, plain)]
 
     def each(objective):
-        yield ln.curvature.spectrum(objective, top=1, density=True, trace=True, steps=5, probes=2).attrs["trace"][
-            "value"
-        ]
+        yield ln.spectrum(objective, top=1, density=True, trace=True, steps=5, probes=2).attrs["trace"]["value"]
         yield ln.sharpness(objective, "sam", radius=0.05).value
         yield flat(ln.directions.hessian(objective)[0]).abs().sum().item()
         yield flat(ln.curvature.diagonal(objective, products=5).value).sum().item()

@@ -16,10 +16,12 @@ from networks import BATCH, conv_loss, conv_net, dense, images, network_like, qu
 from typer.testing import CliRunner
 
 import lossnav as ln
-from lossnav import cli, errors, groups
+from lossnav import cli, errors
 from lossnav import params as algebra
-from lossnav.curvature import Estimate, spectrum
-from lossnav.curvature.derivatives import Operator
+from lossnav.curvature import Estimate
+from lossnav.curvature.operators import Operator
+from lossnav.evaluation.spectrum import spectrum
+from lossnav.surface import groups
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
     with pytest.raises(errors.OutputExistsError, match="holds a spectrum.*overwrite=True"):
         spectrum(objective, top=1, store=tmp_path / "alone.zarr")
     other = spectrum(objective, top=2, store=tmp_path / "alone.zarr", overwrite=True)
-    xr.testing.assert_identical(ln.curvature.open_spectrum(tmp_path / "alone.zarr"), other)
+    xr.testing.assert_identical(ln.open_spectrum(tmp_path / "alone.zarr"), other)
 
     line = ln.Line(objective.params, ln.directions.random(objective, n=1)[0])
     surface = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), store=tmp_path / "run.zarr")

@@ -18,7 +18,7 @@ from lossnav.acceleration import Plan, PointFunction
 from lossnav.engines import placing
 from lossnav.engines import ray as ray_engine
 from lossnav.engines.ray import _pickled, _Worker
-from lossnav.specs import load_objective
+from lossnav.specs.objective_of import load_objective
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import lossnav as ln
-from lossnav.progress import Progress
+from lossnav._utils.progress import Progress
 
 LINE = ln.Line({"x": torch.zeros(2)}, {"x": torch.tensor([1.0, 0.0])})
 NINE = ln.Grid(alpha=(-1, 1, 9))

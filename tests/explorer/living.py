@@ -10,9 +10,9 @@ from talking import is_idle, kind, unframe
 from torch import nn
 
 import lossnav as ln
-from lossnav.explorer import wire
-from lossnav.explorer.desk import Client
-from lossnav.explorer.starting import begin
+from lossnav.explorer.live.start import begin
+from lossnav.explorer.server import wire
+from lossnav.explorer.stored.handlers import Client
 
 SIDE = 9
 

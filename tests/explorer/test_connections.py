@@ -15,11 +15,11 @@ from talking import Browser, kind
 
 import lossnav as ln
 from conftest import made
-from lossnav.explorer import outbox as outboxes
-from lossnav.explorer.app import beside
-from lossnav.explorer.desk import Desk
-from lossnav.explorer.server import Explorer
-from lossnav.explorer.session import open_session
+from lossnav.explorer.server import outbox as outboxes
+from lossnav.explorer.server.app import beside
+from lossnav.explorer.server.server import Explorer
+from lossnav.explorer.stored.handlers import Desk
+from lossnav.explorer.stored.session import open_session
 
 pytest_plugins = ["talking"]
 

@@ -11,8 +11,8 @@ import pytest
 from talking import Browser, kind
 
 import lossnav as ln
-from lossnav.explorer.starting import begin
-from lossnav.specs import load_objective
+from lossnav.explorer.live.start import begin
+from lossnav.specs.objective_of import load_objective
 
 pytest_plugins = ["talking"]
 
@@ -79,7 +79,7 @@ LONG = MODEL.replace(
 COMPILING = (
     MODEL
     + """
-from lossnav.explorer import ground
+from lossnav.explorer.live import place as ground
 from lossnav.acceleration.kernel import Kernel
 
 def prepare(function, probes, total):
@@ -118,7 +118,7 @@ objective = ln.Objective(Slow(3, 2), "mse", (x, x[:, :2]), batch_size=10)
 SCRIPT = """
 import sys
 import lossnav as ln
-from lossnav.specs import load_objective
+from lossnav.specs.objective_of import load_objective
 
 objective = load_objective("model.py:objective")
 plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))

@@ -11,8 +11,8 @@ from talking import is_idle, kind
 
 import lossnav as ln
 from lossnav.errors import OptionError, PlanMismatchError
-from lossnav.explorer import ground as grounds
-from lossnav.explorer.starting import begin
+from lossnav.explorer.live import place as grounds
+from lossnav.explorer.live.start import begin
 
 pytest_plugins = ["living"]
 pytestmark = pytest.mark.usefixtures("coarse")
@@ -361,7 +361,7 @@ def test_the_end_is_orderly(started, tmp_path):
 
 
 def test_the_kernel_is_compiled_beside_other_work(started, digits_objective, monkeypatch, tmp_path):
-    from lossnav.acceleration.kernel import can_compile
+    from lossnav.acceleration.compiler import can_compile
 
     if not can_compile():
         pytest.skip("no C++ compiler is there")

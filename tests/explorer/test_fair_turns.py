@@ -8,8 +8,8 @@ from talking import is_idle
 
 import lossnav as ln
 from lossnav.errors import OptionError
-from lossnav.explorer import live
-from lossnav.explorer.session import open_session
+from lossnav.explorer.live import worker
+from lossnav.explorer.stored.session import open_session
 
 pytest_plugins = ["living"]
 pytestmark = pytest.mark.usefixtures("coarse")
@@ -64,7 +64,7 @@ def test_what_waits_of_one_page_is_bounded_and_the_refusal_says_what_to_do(start
     one, other = Page(desk), Page(desk)
     hold(gate, other)
     words = {"line": LINE, "ball": {"at": [0.5, 0.5]}, "place": {"axes": {"kind": "keep"}}}[what]
-    for _ in range(live._MOST_TASKS):
+    for _ in range(worker._MOST_TASKS):
         one.ask(what, **words)
     for _ in range(50):
         with pytest.raises(OptionError, match=f"16 requests of this page.*this {what} is refused"):
@@ -85,7 +85,7 @@ def test_a_page_with_thousands_of_requests_takes_one_turn_for_each_of_another(st
             greedy.ask("line", **{"from": [i, 0], "to": [i, 1], "points": 201})
         except OptionError:
             refused += 1
-    assert refused == 3000 - live._MOST_TASKS
+    assert refused == 3000 - worker._MOST_TASKS
     number = modest.ask("line", **LINE)
     before = gate.calls.calls
     gate.open.set()

@@ -12,9 +12,9 @@ from living import bowl
 
 import lossnav as ln
 from conftest import made
-from lossnav.explorer.code import code_of
-from lossnav.explorer.export import export_html
-from lossnav.explorer.session import Place, Session, open_session
+from lossnav.explorer.stored.copy_as_code import code_of
+from lossnav.explorer.stored.export_html import export_html
+from lossnav.explorer.stored.session import Place, Session, open_session
 
 pytest_plugins = ["living"]
 
@@ -182,7 +182,7 @@ def objective():
     return ln.Objective(torch.nn.Linear(3, 2), "mse", (x, x[:, :2]))
 """
     (tmp_path / "its model's.py").write_text(model)
-    from lossnav.specs import load_objective
+    from lossnav.specs.objective_of import load_objective
 
     objective = load_objective(f"{tmp_path / chr(105)}ts model's.py:objective", params="weight").subset(30, seed=2)
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=5))

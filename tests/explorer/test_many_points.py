@@ -5,10 +5,10 @@ import pytest
 from talking import Browser, unframe
 
 import lossnav as ln
-from lossnav import surface as surfaces
-from lossnav.explorer import session as sessions
-from lossnav.explorer.session import Place, open_session
-from lossnav.journal import Row
+from lossnav.explorer.stored import session as sessions
+from lossnav.explorer.stored.session import Place, open_session
+from lossnav.storage.journal import Row
+from lossnav.surface import assemble, variables, zarr_io
 
 
 def surface_of(count, k=2, seed=0):
@@ -17,12 +17,12 @@ def surface_of(count, k=2, seed=0):
     dims = ["alpha", "beta", "gamma"][:k]
     points = rng.uniform(-1, 1, (count, k))
     losses, status = 0.1 + (points**2).sum(1), np.ones(count, np.uint8)
-    losses[3], status[3] = np.inf, surfaces.NON_FINITE
-    losses[5], status[5] = np.nan, surfaces.FAILED
-    accuracy = np.where(status == surfaces.FAILED, np.nan, np.exp(-losses))
-    rows = surfaces.Rows(points, status, {"loss": losses, "accuracy": accuracy})
+    losses[3], status[3] = np.inf, variables.NON_FINITE
+    losses[5], status[5] = np.nan, variables.FAILED
+    accuracy = np.where(status == variables.FAILED, np.nan, np.exp(-losses))
+    rows = zarr_io.Rows(points, status, {"loss": losses, "accuracy": accuracy})
     attributes = {"chart": {"dims": dims}, "objective": {}, "sampler": {"kind": "Points"}, "engine": {}, "center": {}}
-    return surfaces.assemble_table(dims, None, rows, attributes)
+    return assemble.assemble_table(dims, None, rows, attributes)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_few_points_and_grids_come_whole():
 
 def test_a_stored_grid_of_many_points_marks_them():
     surface = surface_of(1500)
-    ok = surface["status"].values == surfaces.OK
+    ok = surface["status"].values == variables.OK
     points = np.stack([surface["alpha"].values, surface["beta"].values], axis=1)[ok]
     header, _ = unframe(Place(0, surface.lossnav.to_grid(50)).frames()[0])
     assert header["measured"] == points.tolist()
@@ -74,10 +74,10 @@ def test_a_stored_grid_of_many_points_marks_them():
 
 
 def test_a_store_is_read_once_and_nothing_is_made_of_each_point(many, monkeypatch):
-    read, opened = [], surfaces.open_surface
-    monkeypatch.setattr(surfaces, "open_surface", lambda place: read.append(str(place)) or opened(place))
-    monkeypatch.setattr("lossnav.reports.reporting.open_surface", surfaces.open_surface)
-    monkeypatch.setattr(surfaces, "rows_of", lambda *_: pytest.fail("rows were made of all points"))
+    read, opened = [], zarr_io.open_surface
+    monkeypatch.setattr(zarr_io, "open_surface", lambda place: read.append(str(place)) or opened(place))
+    monkeypatch.setattr("lossnav.reports.report.open_surface", zarr_io.open_surface)
+    monkeypatch.setattr(assemble, "rows_of", lambda *_: pytest.fail("rows were made of all points"))
     session = open_session(many)
     session.message(0)
     place = session.place(0)
@@ -102,7 +102,7 @@ def test_the_nearest_point_is_that_of_a_look_at_all():
         row = place.nearest(at)
         assert (row.point == tuple(points[i]) and row == also.nearest(at)) or i == 3
         assert row.status == surface["status"].values[i]
-        if row.status == surfaces.FAILED:
+        if row.status == variables.FAILED:
             assert row.values == {}
         else:
             assert row.values["loss"] == surface["loss"].values[i]
@@ -111,7 +111,7 @@ def test_the_nearest_point_is_that_of_a_look_at_all():
 def test_what_is_added_is_known_beside_what_is_stored():
     place = Place(0, surface_of(1300), grows=True)
     assert place.get([0.123, 0.456]) is None
-    place.add(Row((0.123, 0.456), surfaces.OK, {"loss": 9.0, "new": 1.0}))
+    place.add(Row((0.123, 0.456), variables.OK, {"loss": 9.0, "new": 1.0}))
     assert len(place.known) == 1301
     assert place.nearest([0.123, 0.456]).values == {"loss": 9.0, "new": 1.0}
     header, values = unframe(place.first_frames()[1])

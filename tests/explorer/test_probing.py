@@ -8,8 +8,8 @@ from torch import nn
 
 import lossnav as ln
 from lossnav.errors import ChartError, OptionError
-from lossnav.explorer import probing
-from lossnav.explorer.ball import roll
+from lossnav.explorer.live import inspect_point
+from lossnav.explorer.live.optimizer_path import roll
 
 
 def valley():
@@ -71,25 +71,25 @@ def test_the_gradient_is_split_by_the_tangents_whatever_their_lengths():
         {"x": torch.tensor([2.0, 0.0, 0.0]).double()},
         {"x": torch.tensor([3.0, 5.0, 0.0]).double()},
     )
-    found = probing.slope(objective, chart, [0.0, 0.0])  # the gradient is (2, 20, 6)
+    found = inspect_point.slope(objective, chart, [0.0, 0.0])  # the gradient is (2, 20, 6)
     assert found["in_plane"] == pytest.approx([4, 106])
     assert found["in_plane_norm"] == pytest.approx(np.hypot(2, 20)) and found["out_of_plane_norm"] == pytest.approx(6)
     assert found["loss"] == pytest.approx(14) and found["norm"] == pytest.approx(np.sqrt(440))
 
 
 def test_classes_are_said_of_classifiers_alone(objective):
-    found = probing.classes(objective, objective.params)
+    found = inspect_point.classes(objective, objective.params)
     assert np.array(found["confusion"]).shape == (5, 5) and sum(found["counts"]) == 23
     values = objective.evaluate(objective.params)
     assert np.trace(found["confusion"]) / 23 == pytest.approx(values["accuracy"])
     x = torch.randn(7, 3)
     regression = ln.Objective(nn.Linear(3, 2), "mse", (x, torch.randn(7, 2)))
-    assert probing.classes(regression, regression.params) is None
-    assert probing.classes(valley()[0], {}) is None
+    assert inspect_point.classes(regression, regression.params) is None
+    assert inspect_point.classes(valley()[0], {}) is None
 
 
 def test_targets_that_do_not_count_are_left_out():
     x, y = torch.randn(6, 3), torch.tensor([0, 1, -100, 1, -100, 0])
     objective = ln.Objective(nn.Linear(3, 4), "cross_entropy", (x, y))
-    found = probing.classes(objective, objective.params)
+    found = inspect_point.classes(objective, objective.params)
     assert found["counts"] == [2, 2, 0, 0] and np.isnan(found["accuracy"][2])

@@ -10,8 +10,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 import lossnav as ln
-from lossnav.explorer import security
-from lossnav.explorer.wire import LIMITS
+from lossnav.explorer.server import security
+from lossnav.explorer.server.wire import LIMITS
 
 pytest_plugins = ["talking"]
 

@@ -13,9 +13,9 @@ from talking import Browser, kind, unframe
 
 import lossnav as ln
 from conftest import made
-from lossnav.explorer.code import code_of
-from lossnav.explorer.export import export_html, write_html
-from lossnav.explorer.session import open_session
+from lossnav.explorer.stored.copy_as_code import code_of
+from lossnav.explorer.stored.export_html import export_html, write_html
+from lossnav.explorer.stored.session import open_session
 
 pytest_plugins = ["talking"]
 
@@ -167,7 +167,7 @@ import sys, lossnav as ln
 with ln.explore({str(stored)!r}, block=False) as running:
     import urllib.request
     assert urllib.request.urlopen(running.url).status == 200
-    from lossnav.explorer.export import export_html
+    from lossnav.explorer.stored.export_html import export_html
     export_html(running.desk.session)
 print("torch" in sys.modules)
 """

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from talking import unframe
 
 from lossnav.errors import OptionError, RequestError
-from lossnav.explorer import wire
-from lossnav.explorer.lattice import Lattice
+from lossnav.explorer.server import wire
+from lossnav.explorer.stored.lattice import Lattice
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
 

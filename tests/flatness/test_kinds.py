@@ -15,8 +15,8 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.curvature.derivatives import Operator
-from lossnav.flatness import KINDS, Sharpness, kinds
+from lossnav.curvature.operators import Operator
+from lossnav.sharpness_measures import KINDS, Sharpness, registry
 
 SMALL = {
     "epsilon": {"epsilon": 1e-2, "steps": 4, "starts": 2},
@@ -44,7 +44,7 @@ def measured(objective, kind, **options):
 
 
 def test_every_kind_is_known():
-    assert set(SMALL) == set(KINDS) == set(get_args(kinds.Kind))
+    assert set(SMALL) == set(KINDS) == set(get_args(registry.Kind))
 
 
 @pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=IDS)

@@ -8,7 +8,7 @@ import torch
 from grounds import quadratic, relu_net, rosy, symmetric
 
 import lossnav as ln
-from lossnav.flatness.noise import mean_of
+from lossnav.sharpness_measures.noise import mean_of
 
 SPECTRUM = torch.linspace(0.1, 3.0, 40)
 CENTER = torch.linspace(-2.0, 2.0, 40)

@@ -9,8 +9,8 @@ from grounds import quadratic, relu_net, rosy
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.flatness.crossing import crossing
-from lossnav.flatness.width import _median
+from lossnav.sharpness_measures.basin_width import _median
+from lossnav.sharpness_measures.crossing import crossing
 
 
 def test_a_round_bowl_is_as_wide_everywhere():

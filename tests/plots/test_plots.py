@@ -7,7 +7,8 @@ import xarray as xr
 import lossnav as ln
 from conftest import made
 from lossnav import errors
-from lossnav.plots.picture import levels, prepare
+from lossnav.plots.picture import prepare
+from lossnav.plots.scales import levels
 
 
 @pytest.fixture
@@ -251,7 +252,7 @@ def test_a_power_of_ten_is_in_the_label():
 def test_a_long_note_is_wrapped(slope, size):
     import matplotlib.pyplot as plt
 
-    from lossnav.plots.picture import finish
+    from lossnav.plots.style import finish
 
     slope.attrs["control_variate"] = {"points": 49, "residual_error": 0.01, "relative": True}
     slope.attrs["interpolation"] = {"points": 1234, "holes": 12, "left_out_error_p99": 0.01} | {

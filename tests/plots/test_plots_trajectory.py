@@ -8,9 +8,10 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav import surface as surfaces
-from lossnav.plots.picture import prepare, short
+from lossnav.plots.picture import prepare
+from lossnav.plots.scales import short
 from lossnav.plots.trajectory import _round, track_of
+from lossnav.surface import assemble
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_a_path_over_points_that_lie_on_no_grid(descent):
     surface, path = descent
     places = np.random.default_rng(0).uniform(-1.2, 1.2, (40, 2))
     rows = [{"loss": 0.1 + float(x @ x), "twice": 0.0} for x in places]
-    points = surfaces.assemble(("alpha", "beta"), None, places, rows, [1] * 40, surface.attrs)
+    points = assemble.assemble(("alpha", "beta"), None, places, rows, [1] * 40, surface.attrs)
     (trace,) = (t for t in ln.plot.surface(points, trajectory=path).data if t.name == "loss at the snapshots")
     np.testing.assert_array_equal(trace.x, path["alpha"])
 

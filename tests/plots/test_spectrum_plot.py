@@ -7,7 +7,7 @@ import xarray as xr
 import lossnav as ln
 from lossnav import errors, plots
 from lossnav.plots.picture import CENTER_COLOR
-from lossnav.plots.spectrum import prepare
+from lossnav.plots.spectra import prepare
 
 
 def made(density=True, eigenvalues=(-2.0, -0.5, 10.0, 4.0), errors_=0.01, ends=2, **attrs):

@@ -12,9 +12,9 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.groups import open_group
 from lossnav.reports.measuring import parts
 from lossnav.reports.measuring.samples import batch_dependence, difference
+from lossnav.surface.groups import open_group
 
 
 def levels(report):
@@ -343,7 +343,7 @@ def test_a_store_that_holds_a_spectrum_is_reported(clean, tmp_path, measured):
     """As `lossnav evaluate`, `lossnav curvature` and `lossnav report --measure` leave it."""
     objective, plane, _ = clean
     ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9)), store=tmp_path / "a.zarr")
-    found = ln.curvature.spectrum(objective, top=2, store=tmp_path / "a.zarr")
+    found = ln.spectrum(objective, top=2, store=tmp_path / "a.zarr")
     options = {"objective": objective, "chart": plane} if measured else {}
     said = ln.report(tmp_path / "a.zarr", **options)["saddle"]
     smallest = found["eigenvalue"].values[found["end"].values == "smallest"].min()

@@ -15,7 +15,7 @@ from torch import nn
 import lossnav as ln
 from lossnav.reports import Finding, Report
 from lossnav.reports.noise import MOST_PITS
-from lossnav.surface import join_seeds
+from lossnav.surface.seeds import join_seeds
 
 X = np.linspace(-1, 2, 21)
 BOWL = 0.3 + np.add.outer(X**2, X**2)

@@ -20,12 +20,11 @@ from lossnav import errors
 from lossnav.cli import app
 from lossnav.plots.page import write_page
 from lossnav.reports import Finding, Report, thresholds
-from lossnav.reports.findings import LEVELS, NOTHING
+from lossnav.reports.evidence import Subject
+from lossnav.reports.findings import LEVELS, NOTHING, TITLE
 from lossnav.reports.fit import fitted
-from lossnav.reports.panel import TITLE
-from lossnav.reports.subject import Subject
-from lossnav.specs import load_objective
-from lossnav.surface import join_seeds
+from lossnav.specs.objective_of import load_objective
+from lossnav.surface.seeds import join_seeds
 
 LAYERS = {
     "batch_norms": 1, "batch_statistics": 0, "running_statistics": 0, "norm_tensors": 2, "weights": 3, "rectifiers": 1,
@@ -334,7 +333,7 @@ def test_a_fit_finds_the_hessian_of_a_quadratic():
 
 
 def curvature_at(surface, low, high, error=1e-3):
-    """The surface's curvature as `on_chart` stores it, on a coarse grid."""
+    """The surface's curvature as `evaluate_curvature` stores it, on a coarse grid."""
     coarse = surface.isel({dim: slice(0, None, 5) for dim in surface["loss"].dims}).copy()
     coarse = coarse.assign_coords(
         {dim: coarse[dim] - coarse[dim].values[np.abs(coarse[dim].values).argmin()] for dim in coarse.dims}

@@ -314,7 +314,7 @@ def test_a_callback_that_cannot_be_called_is_refused_before_anything_is_computed
     grid = ln.Grid(alpha=(-1, 1, 3))
     ways = [
         lambda: ln.evaluate(objective, line, grid, on_update=wrong),
-        lambda: ln.curvature.on_chart(objective, line, grid, on_update=wrong),
+        lambda: ln.evaluate_curvature(objective, line, grid, on_update=wrong),
         lambda: ln.ensemble(objective, lambda seed: line, grid, seeds=range(2), on_update=wrong),
     ]
     for way in ways:

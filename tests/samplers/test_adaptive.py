@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import lossnav as ln
+from lossnav._utils.interpolation import Interpolant
 from lossnav.errors import SamplerError
-from lossnav.evaluation import probe_points
-from lossnav.interpolation import Interpolant
+from lossnav.evaluation.center import probe_points
 
 SIDE = 61
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import lossnav as ln
+from lossnav._utils.interpolation import Interpolant
 from lossnav.errors import SamplerError
-from lossnav.interpolation import Interpolant
 
 
 def refine(function, dims=1, ends=(-1, 1), **options):

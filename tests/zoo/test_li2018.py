@@ -13,10 +13,10 @@ import torch
 import lossnav as ln
 from conftest import shared_data
 from lossnav import errors
-from lossnav.relief import relief
-from lossnav.zoo import li2018
-from lossnav.zoo import li2018_plan as plan
-from lossnav.zoo.li2018 import reproduce
+from lossnav.reproductions.li2018 import plan
+from lossnav.reproductions.li2018 import run as li2018
+from lossnav.reproductions.li2018.run import reproduce
+from lossnav.surface.ruggedness import relief
 
 TINY = {"depth": 8, "passes": 2, "samples": 48, "side": 5, "images": 40, "progress": False}
 NAMES = ["resnet8", "resnet8-noshort"]

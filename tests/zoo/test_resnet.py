@@ -7,7 +7,7 @@ import torch.nn.functional as F
 import lossnav as ln
 from conftest import shared_data
 from lossnav import errors
-from lossnav.specs import load_objective
+from lossnav.specs.objective_of import load_objective
 from lossnav.zoo.resnet import Block
 
 

@@ -26,20 +26,22 @@ import torch
 from numpy.typing import NDArray
 
 from lossnav import params as algebra
-from lossnav import rng
-from lossnav.acceleration.fast import Fast, StateWrittenError
-from lossnav.acceleration.graph import NotReadableError
-from lossnav.acceleration.kernel import can_compile, require_weights_in_cache
-from lossnav.acceleration.plan import TOLERANCES as TOLERANCES
-from lossnav.acceleration.plan import Plan, Precision
+from lossnav._utils import random_state
+from lossnav._utils.memory import free_bytes
+from lossnav.acceleration.compiler import can_compile
+from lossnav.acceleration.kernel import require_weights_in_cache
+from lossnav.acceleration.planned import Fast, StateWrittenError
 from lossnav.acceleration.structure import Structure, look
-from lossnav.batches import tensors
-from lossnav.calling import FunctionalPasses, StepValues
+from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import Chart
-from lossnav.comparing import Column, Shaken, changed, column, cut, depends_on_batches, explained, relative
+from lossnav.engines.plan import TOLERANCES as TOLERANCES
+from lossnav.engines.plan import Plan, Precision
 from lossnav.errors import PlanFellBackWarning
-from lossnav.memory import free_bytes
-from lossnav.objective import Objective
+from lossnav.objective.batches import tensors
+from lossnav.objective.comparing import Column, Shaken, changed, column, cut, depends_on_batches, explained, relative
+from lossnav.objective.functional import StepValues
+from lossnav.objective.objective import Objective
+from lossnav.objective.passes import FunctionalPasses
 from lossnav.params import Params
 
 _TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
@@ -170,7 +172,7 @@ class _Finder:
             self.choice.events.append(f"plain: {reason or 'this model or function cannot be taken apart'}")
             self._fall_back_to_plain()
             return None
-        with rng.preserved(self.objective.seed, self.objective.device), torch.no_grad():
+        with random_state.preserved(self.objective.seed, self.objective.device), torch.no_grad():
             try:
                 self.structure = look(self.objective, *self._elsewhere())
             except Exception as error:
@@ -525,7 +527,7 @@ class _Finder:
             if ends[-1] == samples:
                 break
         parts = [cut(joined, start, stop) for start, stop in itertools.pairwise(ends)]
-        with rng.preserved(objective.seed, objective.device), torch.no_grad():
+        with random_state.preserved(objective.seed, objective.device), torch.no_grad():
             return objective._pass(params | objective._held, objective.buffers_at(params), parts)
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lossnav.batches import Batch, tensors
-from lossnav.calling import BATCH_NORMS, FunctionalPasses, Measured
-from lossnav.comparing import cut, join
-from lossnav.objective import Objective
+from lossnav.objective.batch_norm import BATCH_NORMS
+from lossnav.objective.batches import Batch, tensors
+from lossnav.objective.comparing import cut, join
+from lossnav.objective.functional import Measured
+from lossnav.objective.objective import Objective
+from lossnav.objective.passes import FunctionalPasses
 from lossnav.params import Params
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.charts.anchors import Anchors, find
 from lossnav.charts.base import Chart, moving_names
+from lossnav.directions import lazy as lazily
 from lossnav.errors import DirectionError
-from lossnav.networks import End, Network
+from lossnav.objective.networks import End, Network
 from lossnav.params import Params
 
 

@@ -12,16 +12,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lossnav import lazy as lazily
 from lossnav import params as algebra
-from lossnav.checkpoints import Anatomy
-from lossnav.directions import Direction, remade
+from lossnav._utils.simplex import Triangulation
+from lossnav.checkpoints.weights import Anatomy
+from lossnav.directions import lazy as lazily
+from lossnav.directions.base import Direction
+from lossnav.directions.between_points import remade
+from lossnav.directions.lazy import Family, LazyDirection
 from lossnav.errors import ChartError, StructureMismatchError
-from lossnav.lazy import Family, LazyDirection
-from lossnav.networks import End, Network, differing, leading, named, network_of
-from lossnav.objective import Objective
+from lossnav.objective.networks import End, Network, differing, leading, named, network_of
+from lossnav.objective.objective import Objective
 from lossnav.params import Checkpoint, Params
-from lossnav.simplex import Triangulation
 
 Array = NDArray[np.float64]
 

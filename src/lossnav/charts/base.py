@@ -15,17 +15,17 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lossnav import lazy as lazily
 from lossnav import params as algebra
+from lossnav._utils.moving import is_left_open
+from lossnav._utils.validation import described, require_directions
 from lossnav.charts.anchors import Anchors, arrange, find, points_of, with_points
-from lossnav.checkpoints import Anatomy
-from lossnav.directions import Direction, cosines
+from lossnav.checkpoints.weights import Anatomy
+from lossnav.directions import lazy as lazily
+from lossnav.directions.base import Direction, cosines
+from lossnav.directions.lazy import LazyDirection
 from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
-from lossnav.lazy import LazyDirection
-from lossnav.moving import is_left_open
-from lossnav.networks import End, Network, coincidence, differing
-from lossnav.nouns import described, require_directions
-from lossnav.objective import Objective
+from lossnav.objective.networks import End, Network, coincidence, differing
+from lossnav.objective.objective import Objective
 from lossnav.params import Params
 
 _FIRST_STEP, _SECOND_STEP = 1e-5, 1e-3  # of differences in float64, in units of the coordinates

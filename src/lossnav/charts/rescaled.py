@@ -14,11 +14,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lossnav import lazy as lazily
 from lossnav import params as algebra
 from lossnav.charts.base import Chart, moving_names
+from lossnav.directions import lazy as lazily
 from lossnav.errors import ChartError
-from lossnav.networks import End, Network
+from lossnav.objective.networks import End, Network
 from lossnav.params import Params
 
 

@@ -23,7 +23,7 @@ _PLACES = {"app": "command", "engine_of": "options"}
 
 def main() -> None:
     """Run the command line; exits with the code that says how it went."""
-    from lossnav.interrupts import EndAtOnce
+    from lossnav._utils.signals import EndAtOnce
 
     with EndAtOnce():
         _load()

@@ -14,7 +14,8 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from lossnav import __version__
+from lossnav._utils.paths import not_written
+from lossnav._version import __version__
 from lossnav.errors import (
     Interrupted,
     LossnavError,
@@ -24,7 +25,6 @@ from lossnav.errors import (
     SpecError,
     UntrustedCodeError,
 )
-from lossnav.files import not_written
 
 app = typer.Typer(
     name="lossnav",

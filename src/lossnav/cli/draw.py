@@ -22,7 +22,7 @@ def info(
     ] = False,
 ) -> None:
     """Say what a stored surface holds and how it was made."""
-    from lossnav.surface import open_surface
+    from lossnav.surface.zarr_io import open_surface
 
     if verify:
         _verify(surface, as_json)
@@ -36,7 +36,7 @@ def info(
 
 def _verify(surface: str, as_json: bool) -> None:
     """Say of every byte of a store whether it is what was written; exits with 1 where one is not."""
-    from lossnav.stored import verify
+    from lossnav.storage.reading import verify
 
     found = verify(surface)
     if as_json:
@@ -68,8 +68,8 @@ def plot(
 ) -> None:
     """Draw a stored surface, or the spectrum beside it or alone."""
     from lossnav import plots
-    from lossnav.groups import open_spectrum, open_trajectory
-    from lossnav.surface import open_surface
+    from lossnav.surface.groups import open_spectrum, open_trajectory
+    from lossnav.surface.zarr_io import open_surface
 
     drawn = open_spectrum(surface) if kind == "spectrum" else open_surface(surface)
     path = open_trajectory(surface) if trajectory else None
@@ -95,7 +95,7 @@ def compare(
 ) -> None:
     """Draw several stored surfaces in one figure, with the same axes, levels and colours."""
     from lossnav import plots
-    from lossnav.surface import open_surface
+    from lossnav.surface.zarr_io import open_surface
 
     opened = [open_surface(surface) for surface in surfaces]
     stems = [surface.rstrip("/").rpartition("/")[2].removesuffix(".zarr") for surface in surfaces]
@@ -120,8 +120,8 @@ def animate(
 ) -> None:
     """Make a film of a stored plane: it turns once, or its training run is drawn over it."""
     from lossnav import plots
-    from lossnav.groups import open_trajectory
-    from lossnav.surface import open_surface
+    from lossnav.surface.groups import open_trajectory
+    from lossnav.surface.zarr_io import open_surface
 
     path = open_trajectory(surface) if trajectory else None
     options: dict[str, Any] = {"variable": variable, "log": log, "progress": True, "overwrite": overwrite}
@@ -139,6 +139,6 @@ def export(
 ) -> None:
     """Write a stored surface for other programs: tables, ParaView, Blender."""
     from lossnav.exports import export as run
-    from lossnav.surface import open_surface
+    from lossnav.surface.zarr_io import open_surface
 
     typer.echo(str(run(open_surface(surface), out, variable=variable, log=log, overwrite=overwrite)))

@@ -118,16 +118,16 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Evaluate an objective on a chart and write the surface, as it goes; the same call goes on where it stopped."""
-    from lossnav import views
-    from lossnav.ensembles import ensemble
-    from lossnav.evaluation import estimate
-    from lossnav.evaluation import evaluate as run
-    from lossnav.files import is_url, require_writable
-    from lossnav.live import TerminalMap
-    from lossnav.parts import Parts
+    from lossnav._utils.paths import is_url, require_writable
+    from lossnav.cli.terminal_map import TerminalMap
+    from lossnav.evaluation import views
+    from lossnav.evaluation.ensemble import ensemble
+    from lossnav.evaluation.estimate import estimate
+    from lossnav.evaluation.evaluate import evaluate as run
+    from lossnav.evaluation.subset import coarse_grid, evaluate_subset
     from lossnav.samplers import Adaptive, Grid
-    from lossnav.specs import load_objective
-    from lossnav.subsets import coarse_grid, evaluate_subset
+    from lossnav.specs.objective_of import load_objective
+    from lossnav.surface.parts import Parts
 
     per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     chosen_engine = engine_of(engine, plan, precision, address=address, workers=workers, **per_worker)
@@ -195,7 +195,7 @@ def evaluate(
             kept: dict[str, Any] = {"save_directions": save_directions, "keep_samples": keep_samples}
             surface = run(part, view.chart, chosen, **kept, **options)
     if view.trajectory is not None:
-        from lossnav.projection import evaluate_trajectory
+        from lossnav.evaluation.trajectory import evaluate_trajectory
 
         say("evaluating the training run on it")
         evaluate_trajectory(part, view.chart, view.trajectory, store=out, overwrite=overwrite, progress=not live)
@@ -229,10 +229,10 @@ def resume(
 
     A store is data. The code that it names is run where you give it again by --spec, add --trust, or say yes.
     """
-    from lossnav.live import TerminalMap
-    from lossnav.resuming import asked_of
-    from lossnav.resuming import resume as run
-    from lossnav.surface import open_surface
+    from lossnav.cli.terminal_map import TerminalMap
+    from lossnav.evaluation.resume import asked_of
+    from lossnav.evaluation.resume import resume as run
+    from lossnav.surface.zarr_io import open_surface
 
     per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     asked = asked_of(open_surface(surface).attrs)
@@ -247,7 +247,7 @@ def _require_control(
     control: int, grid: int, k: int, subset: str | None, sampler: str, auto_range: bool, seeds: int
 ) -> None:
     """Refuse, before anything is computed, what a control variate cannot be made of."""
-    from lossnav.subsets import FEWEST, controls_of
+    from lossnav.evaluation.subset import FEWEST, controls_of
 
     lacking = ["add --subset auto"] if subset is None else []
     words = {"--sampler adaptive": sampler == "adaptive", "--auto-range": auto_range, "--seeds": seeds > 1}

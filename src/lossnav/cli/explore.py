@@ -71,9 +71,9 @@ def explore(
     overwrite: Overwrite = False,
 ) -> None:
     """Walk through loss space in the browser: a stored surface, or an objective that is evaluated where you look."""
+    from lossnav._utils.paths import is_url
     from lossnav.explorer import explore as run
-    from lossnav.explorer.server import HASTE
-    from lossnav.files import is_url
+    from lossnav.explorer.server.server import HASTE
 
     is_spec = ":" in what and not is_url(what) and not Path(what).exists()
     if export is not None:
@@ -81,14 +81,14 @@ def explore(
             raise OptionError(
                 f"--export is of a stored surface, and {what} is a SPEC. Explore it with -o run.zarr first."
             )
-        from lossnav.explorer.export import write_html
+        from lossnav.explorer.stored.export_html import write_html
 
         typer.echo(str(write_html(what, export, overwrite=overwrite)))
         return
     options: dict[str, Any] = {"host": host, "port": port, "allow_hosts": allow_host or (), "browser": False}
     if is_spec:
-        from lossnav import views
-        from lossnav.specs import load_objective
+        from lossnav.evaluation import views
+        from lossnav.specs.objective_of import load_objective
 
         views.kind_of(chart, kinds or (), to or ())  # what cannot be is refused at once
         objective = load_objective(

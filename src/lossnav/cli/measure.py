@@ -65,9 +65,9 @@ def curvature(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the eigenvalues at both ends of the Hessian of an objective and, if asked for, density and trace."""
-    from lossnav.curvature.spectra import spectrum
-    from lossnav.groups import spectrum_place
-    from lossnav.specs import load_objective
+    from lossnav.evaluation.spectrum import spectrum
+    from lossnav.specs.objective_of import load_objective
+    from lossnav.surface.groups import spectrum_place
 
     spectrum_place(out, overwrite)
     objective = load_objective(
@@ -125,9 +125,9 @@ def report(
 
     With --measure the code that the store names is run, where you give it again by --spec, add --trust, or say yes.
     """
+    from lossnav.evaluation.resume import objective_of
     from lossnav.reports import report as run
-    from lossnav.resuming import objective_of
-    from lossnav.surface import open_surface
+    from lossnav.surface.zarr_io import open_surface
 
     elsewhere = {"spec": spec, "checkpoint": checkpoint, "data_root": data_root, "device": device}
     elsewhere |= {"missing_buffers": missing_buffers} if missing_buffers != "refuse" else {}
@@ -166,8 +166,8 @@ def sharpness(
     as_json: Json = False,
 ) -> None:
     """Measure how sharp the loss is at the weights, by a named definition, with its uncertainty."""
-    from lossnav.flatness import sharpness as run
-    from lossnav.specs import load_objective
+    from lossnav.sharpness_measures import sharpness as run
+    from lossnav.specs.objective_of import load_objective
 
     chosen: Any = {"kind": kind, "seed": seed} | dict(map(setting_of, options or ()))
     objective = load_objective(
@@ -192,8 +192,8 @@ def interval(
     as_json: Json = False,
 ) -> None:
     """Say how sure the loss at a point is: an interval over samples, and whether it holds."""
-    from lossnav.intervals import interval as run
-    from lossnav.surface import open_surface
+    from lossnav.surface.intervals import interval as run
+    from lossnav.surface.zarr_io import open_surface
 
     found = run(open_surface(surface), numbers(at, "--at"), level=level)
     typer.echo(as_text(found.to_dict()) if as_json else str(found))
@@ -210,8 +210,8 @@ def difference(
     as_json: Json = False,
 ) -> None:
     """Subtract the loss at one point from that at another, or of another surface: with its paired standard error."""
-    from lossnav.contrasts import difference as run
-    from lossnav.surface import open_surface
+    from lossnav.surface.difference import difference as run
+    from lossnav.surface.zarr_io import open_surface
 
     if (and_ is None) == (other is None):
         raise OptionError(

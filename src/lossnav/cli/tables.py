@@ -11,7 +11,7 @@ import typer
 
 def as_text(value: Any) -> str:
     """Write a value as JSON."""
-    from lossnav.surface import jsonable
+    from lossnav._utils.jsonable import jsonable
 
     return json.dumps(jsonable(value), indent=2, ensure_ascii=False)
 

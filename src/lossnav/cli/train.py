@@ -23,7 +23,7 @@ def demo(
     overwrite: Overwrite = False,
 ) -> None:
     """Train the notebook's network and show the ground around it: a line, two planes, pictures, one page."""
-    from lossnav.zoo.demo import demo as run
+    from lossnav.reproductions.demo import demo as run
 
     result = run(out, data=data, data_root=data_root, seed=seed, overwrite=overwrite, progress=True, say=say)
     print_table(result.table())
@@ -55,7 +55,7 @@ def train(
 ) -> None:
     """Train a network of the zoo and write its checkpoint."""
     from lossnav import checkpoints, zoo
-    from lossnav.files import require_writable
+    from lossnav._utils.paths import require_writable
 
     prefix, _, name = spec.rpartition(":")
     if prefix != "zoo":
@@ -107,7 +107,7 @@ def reproduce(
     overwrite: Overwrite = False,
 ) -> None:
     """Make a result of a paper again, and report what came out beside what the paper says."""
-    from lossnav.zoo.li2018 import reproduce as run
+    from lossnav.reproductions.li2018.run import reproduce as run
 
     size: dict[str, Any] = {"minutes": minutes, "depth": depth, "passes": passes, "samples": samples}
     size |= {"side": grid, "images": images, "device": device, "force": force}

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav.curvature.derivatives import Operator, Precision
 from lossnav.curvature.eigen import Eigenpairs
 from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.operators import Operator, Precision
 from lossnav.curvature.products import Products, Signs, without
 from lossnav.curvature.trace import Estimate
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.objective import Objective
+from lossnav.objective.objective import Objective
 
 Array = NDArray[np.float64]
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lossnav.curvature.derivatives import Precision
 from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.operators import Precision
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import LEAST
 from lossnav.errors import Interrupted, OptionError
-from lossnav.objective import Objective
+from lossnav.objective.objective import Objective
 from lossnav.params import Params
 
 

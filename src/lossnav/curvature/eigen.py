@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav.curvature.derivatives import Operator, Precision
 from lossnav.curvature.gauss_newton import Kind, make_operator
 from lossnav.curvature.lanczos import Ritz, lanczos
+from lossnav.curvature.operators import Operator, Precision
 from lossnav.curvature.products import Products
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.objective import Objective
+from lossnav.objective.objective import Objective
 from lossnav.params import Params
 
 Which = Literal["largest", "smallest", "both"]

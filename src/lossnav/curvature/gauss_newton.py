@@ -8,22 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lossnav.batches import map_tensors
-from lossnav.calling import Measured
-from lossnav.curvature.derivatives import (
-    Derivatives,
-    Hessian,
-    Operator,
-    Precision,
-    _dot,
-    _grad,
-    _is_between,
-    _twice_differentiable,
-)
-from lossnav.curvature.graphs import Graph, Leaves, require_whole
+from lossnav.curvature.batch_graph import Graph, Leaves, require_whole
+from lossnav.curvature.double_backward import Derivatives, _dot, _grad, _is_between, _twice_differentiable
+from lossnav.curvature.operators import Hessian, Operator, Precision
 from lossnav.errors import ObjectiveError, OptionError
-from lossnav.measures import Loss, logits
-from lossnav.objective import Objective
+from lossnav.objective.batches import map_tensors
+from lossnav.objective.functional import Measured
+from lossnav.objective.loss import Loss, logits
+from lossnav.objective.objective import Objective
 
 Kind = Literal["hessian", "gauss-newton"]
 

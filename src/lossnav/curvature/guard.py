@@ -24,15 +24,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lossnav import rng
-from lossnav.batches import map_tensors, tensors, to_double
-from lossnav.calling import FunctionPasses
-from lossnav.memory import free_bytes
-from lossnav.objective import Objective
+from lossnav._utils import random_state
+from lossnav._utils.memory import free_bytes
+from lossnav.objective.batches import map_tensors, tensors, to_double
+from lossnav.objective.objective import Objective
+from lossnav.objective.passes import FunctionPasses
 from lossnav.params import Params
 
 if TYPE_CHECKING:
-    from lossnav.curvature.derivatives import Operator
+    from lossnav.curvature.operators import Operator
 
 _SAMPLES = 8  # enough for losses that look at pairs
 _ASIDE = 1e-2  # of the size of each tensor: at the point itself inputs of a ReLU may be exactly zero
@@ -320,7 +320,7 @@ def _few(objective: Objective, samples: int | None) -> Objective:
     """The objective on the first samples alone, which finds no plans of its own."""
     few = _without_plans(objective)
     if objective.batches is not None:
-        with rng.preserved(objective.seed, objective.device):  # a loader draws random numbers to begin with
+        with random_state.preserved(objective.seed, objective.device):  # a loader draws random numbers to begin with
             few.batches = objective.batches.first(samples)
     return few
 

@@ -9,10 +9,10 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from lossnav.curvature.derivatives import Operator
+from lossnav._utils.progress import Progress
+from lossnav._utils.signals import StopRequests
+from lossnav.curvature.operators import Operator
 from lossnav.errors import OptionError
-from lossnav.interrupts import StopRequests
-from lossnav.progress import Progress
 
 _MEMORY = 2**30  # bytes for the vectors of one pass: each is held flat, cut, summed and joined, 32 bytes an entry
 _MOST = 10  # vectors in one pass: with more the passes before them weigh little, and Ctrl-C waits for a whole one
@@ -106,7 +106,7 @@ class Signs:
     Examples
     --------
     >>> from lossnav.curvature import Hessian
-    >>> from lossnav.objective import Objective
+    >>> from lossnav.objective.objective import Objective
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(5)})
     >>> Signs(Hessian(bowl), seed=0).draw(2).abs().sum()
     tensor(10., dtype=torch.float64)
@@ -144,7 +144,7 @@ class Entries:
     Examples
     --------
     >>> from lossnav.curvature import Hessian
-    >>> from lossnav.objective import Objective
+    >>> from lossnav.objective.objective import Objective
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(5)})
     >>> sum(block.sum(0) for block in Entries(Hessian(bowl), seed=0).blocks(5, most=2))
     tensor([1., 1., 1., 1., 1.], dtype=torch.float64)

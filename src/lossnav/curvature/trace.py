@@ -13,11 +13,11 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from lossnav.curvature.derivatives import Precision
 from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.operators import Precision
 from lossnav.curvature.products import Entries, Products, Signs, without
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.objective import Objective
+from lossnav.objective.objective import Objective
 
 Method = Literal["hutch++", "hutchinson"]
 

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lossnav.acceleration.plan import PRECISIONS, Plan, Precision
 from lossnav.engines.base import Engine, Outcome, PointFunction
+from lossnav.engines.plan import PRECISIONS, Plan, Precision
 from lossnav.errors import OptionError
 
 

@@ -20,11 +20,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lossnav.acceleration.plan import Plan, Precision
 from lossnav.engines.base import Engine, Outcome, PointFunction
 from lossnav.engines.cluster import Cluster, ray_module
 from lossnav.engines.local import Local
 from lossnav.engines.placing import Placing
+from lossnav.engines.plan import Plan, Precision
 from lossnav.engines.tiles import DEATHS, Tile, Tiles
 from lossnav.errors import ClusterError, LossnavWarning, OptionError
 

@@ -16,15 +16,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lossnav._utils.paths import Place
+from lossnav._utils.validation import require
 from lossnav.errors import OptionError
-from lossnav.files import Place
-from lossnav.nouns import require
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart
     from lossnav.engines import Local
-    from lossnav.explorer.server import Explorer
-    from lossnav.objective import Objective
+    from lossnav.explorer.server.server import Explorer
+    from lossnav.objective.objective import Objective
 
 __all__ = ["explore"]
 
@@ -95,9 +95,9 @@ def explore(
     >>> import lossnav as ln
     >>> ln.explore("run.zarr")  # doctest: +SKIP
     """
-    from lossnav.explorer.desk import Desk
-    from lossnav.explorer.server import HASTE, Explorer
-    from lossnav.explorer.session import open_session
+    from lossnav.explorer.server.server import HASTE, Explorer
+    from lossnav.explorer.stored.handlers import Desk
+    from lossnav.explorer.stored.session import open_session
 
     desk: Desk
     objective: Any = what
@@ -107,7 +107,7 @@ def explore(
                 "An objective is explored on a chart. Pass one: ln.explore(objective, ln.Plane(objective.params, "
                 "*ln.directions.random(objective, n=2)))."
             )
-        from lossnav.explorer.starting import begin
+        from lossnav.explorer.live.start import begin
 
         require(chart, "chart")
         desk = begin(objective, chart, ends, store=store, overwrite=overwrite, engine=engine)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import xarray as xr
 
+from lossnav._utils.paths import require_writable, write_whole
 from lossnav.errors import OptionError
 from lossnav.exports import gltf, obj, tables, vtk
 from lossnav.exports.mesh import Mesh, mesh_of
-from lossnav.files import require_writable, write_whole
-from lossnav.surface import of_one_seed, validate, without_samples
+from lossnav.surface.assemble import without_samples
+from lossnav.surface.seeds import of_one_seed
+from lossnav.surface.variables import validate
 
 _OF_VALUES: dict[str, Callable[[xr.Dataset], bytes]] = {".csv": tables.csv, ".json": tables.json, ".vti": vtk.image}
 _OF_MESHES: dict[str, Callable[[Mesh], bytes]] = {".vtp": vtk.polygons, ".glb": gltf.binary, ".obj": obj.text}

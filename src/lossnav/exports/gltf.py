@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lossnav import __version__
+from lossnav._version import __version__
 from lossnav.exports.mesh import Mesh
 
 _FLOAT, _UNSIGNED_INT = 5126, 5125

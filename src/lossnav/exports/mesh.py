@@ -11,9 +11,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from lossnav._utils.jsonable import jsonable
 from lossnav.errors import OptionError
-from lossnav.plots.picture import Picture, colors_of, dims_of, on_grid, prepare
-from lossnav.surface import jsonable
+from lossnav.plots.picture import Picture, dims_of, on_grid, prepare
+from lossnav.plots.scales import colors_of
 
 _HEIGHT = 0.75  # of the longer side of the plane, as in our pictures
 

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from lossnav import __version__
+from lossnav._version import __version__
 from lossnav.exports.mesh import Mesh
 
 

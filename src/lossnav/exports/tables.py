@@ -6,7 +6,7 @@ import json as standard_json
 
 import xarray as xr
 
-from lossnav.surface import jsonable
+from lossnav._utils.jsonable import jsonable
 
 
 def csv(dataset: xr.Dataset) -> bytes:

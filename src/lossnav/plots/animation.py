@@ -14,11 +14,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from lossnav._utils.paths import replacing, write_whole
+from lossnav._utils.progress import Progress
 from lossnav.errors import MissingExtraError, OptionError, StoreError
-from lossnav.files import replacing, write_whole
-from lossnav.plots import contour, surface3d
-from lossnav.plots.picture import Picture, finish
-from lossnav.progress import Progress
+from lossnav.plots import contours, surface3d
+from lossnav.plots.picture import Picture
+from lossnav.plots.style import finish
 
 ENDINGS = (".gif", ".mp4")
 
@@ -93,7 +94,7 @@ def draw_path(
     figure.set_size_inches(5, 4.2 if losses is None else 5.2)
     grid = figure.add_gridspec(1 if losses is None else 2, 1, height_ratios=[1] if losses is None else [5, 1])
     axes = figure.add_subplot(grid[0])
-    contour.color_bar(axes, contour.paint(axes, picture), picture)
+    contours.color_bar(axes, contours.paint(axes, picture), picture)
     outlined = [Stroke(linewidth=3.2, foreground="white"), Normal()]
     (line,) = axes.plot([], [], "-", color=_PATH_COLOR, linewidth=1.4, path_effects=outlined, zorder=7)
     (dots,) = axes.plot([], [], "o", color=_PATH_COLOR, markersize=2, zorder=8)

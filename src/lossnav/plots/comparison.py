@@ -17,9 +17,10 @@ import numpy as np
 import xarray as xr
 
 from lossnav.errors import ComparisonWarning, OptionError
-from lossnav.plots import contour, heatmap, line, surface3d
-from lossnav.plots.picture import Picture, dims_of, meanings, note_below, prepare, title_of
-from lossnav.surface import validate
+from lossnav.plots import contours, heatmaps, lines, surface3d
+from lossnav.plots.picture import Picture, dims_of, meanings, prepare, title_of
+from lossnav.plots.style import note_below
+from lossnav.surface.variables import validate
 
 # Okabe & Ito 2008, told apart by the colour-blind too, the lightest left out; then again with other strokes
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
@@ -143,12 +144,12 @@ def draw(figure: Any, comparison: Comparison) -> None:
     if comparison.kind == "line":
         axes = figure.add_subplot()
         for picture, label, (color, stroke, _) in _looks(comparison):
-            line.paint(axes, picture, {"curve": label}, color=color, linestyle=stroke)
-        line.label_axes(axes, whole)
+            lines.paint(axes, picture, {"curve": label}, color=color, linestyle=stroke)
+        lines.label_axes(axes, whole)
         axes.set_title(whole.title, color="0.25", loc="left", pad=8)
         note_below(figure, whole.note)
         return
-    drawer: Any = {"contour": contour, "heatmap": heatmap, "surface": surface3d}[comparison.kind]
+    drawer: Any = {"contour": contours, "heatmap": heatmaps, "surface": surface3d}[comparison.kind]
     rows, columns = comparison.shape
     width, height = _PANEL[comparison.kind]
     figure.set_size_inches(columns * width + 0.9, rows * height + 0.6)
@@ -174,7 +175,7 @@ def draw(figure: Any, comparison: Comparison) -> None:
     if deep:
         surface3d.dress_bar(figure.colorbar(colors, ax=panels, pad=0.06, shrink=0.6, aspect=24 * rows), whole)
     for row in [] if deep else panels:
-        contour.color_bar([axes for axes in row if axes.get_visible()][-1], colors, whole)
+        contours.color_bar([axes for axes in row if axes.get_visible()][-1], colors, whole)
     figure.suptitle(
         "\n".join(part for part in (whole.title, meanings(whole)) if part), fontsize=8, color="0.35", x=0.02, ha="left"
     )
@@ -190,9 +191,9 @@ def interactive(comparison: Comparison) -> Any:
     if comparison.kind == "line":
         figure = go.Figure()
         for picture, label, (color, _, dash) in _looks(comparison):
-            figure.add_traces(line.traces(picture, {"curve": label}, color, dash))
-        return line.label_figure(figure, whole)
-    drawer: Any = {"contour": contour, "heatmap": heatmap, "surface": surface3d}[comparison.kind]
+            figure.add_traces(lines.traces(picture, {"curve": label}, color, dash))
+        return lines.label_figure(figure, whole)
+    drawer: Any = {"contour": contours, "heatmap": heatmaps, "surface": surface3d}[comparison.kind]
     rows, columns = comparison.shape
     deep = comparison.kind == "surface"
     figure = make_subplots(
@@ -218,7 +219,7 @@ def interactive(comparison: Comparison) -> Any:
         figure.update_scenes(seen)
         surface3d.label_scenes(figure, whole)
     else:
-        contour.label_plane(figure, _without_meanings(whole))
+        contours.label_plane(figure, _without_meanings(whole))
         for i in range(2, rows * columns + 1):  # those of the first panel lead
             figure.layout[f"xaxis{i}"].matches = "x"
             figure.layout[f"yaxis{i}"].update(matches="y", scaleanchor=None)

@@ -11,10 +11,10 @@ from typing import Any
 
 import xarray as xr
 
-from lossnav import __version__
-from lossnav.files import write_whole
+from lossnav._utils.paths import write_whole
+from lossnav._version import __version__
 from lossnav.reports import Report, report
-from lossnav.reports.panel import TITLE, panel
+from lossnav.reports.findings import TITLE, panel
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +10,20 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from lossnav.coordinates import unpacked
+from lossnav._utils.geometry import unpacked
 from lossnav.errors import OptionError
-from lossnav.surface import FAILED, NOT_EVALUATED, OK, of_one_seed, points_of, validate
+from lossnav.surface.assemble import points_of
+from lossnav.surface.seeds import of_one_seed
+from lossnav.surface.variables import FAILED, NOT_EVALUATED, OK, validate
 
 if TYPE_CHECKING:
     from lossnav.plots.trajectory import Track
 
-COLORMAP = "viridis"  # perceptually uniform, and readable in grey and by the colour-blind
 CENTER_COLOR = "#d62728"
 LINE_COLOR = "#31688e"  # a colour of the map, so that line and surface belong together
 
-_SIZE = (5.0, 3.9)  # inches: one column and a half
 _DRAWABLE = 1e100  # beyond it, and below its inverse, plotting libraries overflow in their squares and margins
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_NOTE_SIZE, _NOTE_WIDTH = 7, 110  # points; characters a line of an interactive picture
 
 
 @dataclass(frozen=True)
@@ -336,149 +333,3 @@ def _center(
     if measured is None or not math.isfinite(float(measured)) or (log and float(measured) <= 0):
         return None
     return float(_scaled(float(measured), power))
-
-
-def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
-    """Contour levels in the unit of the values: round numbers, evenly spaced (in the logarithm where log)."""
-    low, high = picture.range
-    if not low < high:
-        return np.array([10**low if picture.log else low])
-    if not picture.log:
-        from matplotlib.ticker import MaxNLocator
-
-        found = np.asarray(MaxNLocator(2 * about, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
-        return found[(found > low) & (found < high)]
-    for digits in ((1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.25, 1.5, 1.75, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9)):
-        with np.errstate(over="ignore"):
-            decades = 10.0 ** np.arange(math.floor(low), math.ceil(high) + 1)
-            found = np.array([decade * digit for decade in decades for digit in digits])
-        found = found[(found > 10**low) & (found < 10**high)]
-        if len(found) >= about * 0.6:
-            break
-    if len(found) > 2 * about:  # many decades: one line each, or fewer
-        found = decades[(decades > 10**low) & (decades < 10**high)]
-        found = found[:: math.ceil(len(found) / (2 * about))]
-    return found if len(found) >= 3 else np.unique(10 ** np.linspace(low, high, about + 2)[1:-1])
-
-
-def lines_of(picture: Picture, about: int = 12) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Contour levels that cross the picture: where they lie on the drawn scale, and in the unit of the values."""
-    chosen = levels(picture, about)
-    heights = np.log10(chosen) if picture.log else chosen
-    seen = picture.drawn[~picture.holes]
-    crossed = (heights > seen.min(initial=np.inf)) & (heights < seen.max(initial=-np.inf))
-    return heights[crossed], chosen[crossed]
-
-
-def color_norm(picture: Picture) -> Any:
-    """Matplotlib's map from drawn values to the colours' scale."""
-    from matplotlib.colors import Normalize
-
-    low, high = picture.range
-    return Normalize(low, high if low < high else low + 1)
-
-
-def colors_of(picture: Picture) -> NDArray[np.float64]:
-    """Colour of each drawn value as red, green and blue from 0 to 1 (sRGB), shape (..., 3)."""
-    import matplotlib as mpl
-
-    return np.asarray(mpl.colormaps[COLORMAP](color_norm(picture)(picture.drawn)), np.float64)[..., :3]
-
-
-def short(value: float) -> str:
-    """A number in as few characters as a label bears."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.4g}"
-    return f"{value:.2g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
-
-
-def color_ticks(picture: Picture) -> tuple[list[float], list[str]]:
-    """Ticks of a logarithmic colour bar: where they stand on the drawn scale, and their labels in the unit."""
-    chosen = levels(picture, 8)
-    chosen = chosen[:: math.ceil(len(chosen) / 10)]
-    return [float(x) for x in np.log10(chosen)], [short(float(x)) for x in chosen]
-
-
-def color_bar_words(picture: Picture) -> dict[str, Any]:
-    """Plotly's colour bar of a plane."""
-    bar: dict[str, Any] = {"title": {"text": picture.label, "side": "right"}, "outlinewidth": 0}
-    if picture.log:
-        bar["tickvals"], bar["ticktext"] = color_ticks(picture)
-    return bar
-
-
-def style() -> AbstractContextManager[Any]:
-    """Matplotlib settings of our figures, for a `with`: nothing global is left changed."""
-    import matplotlib as mpl
-
-    return mpl.rc_context(
-        {
-            "figure.figsize": _SIZE,
-            "figure.dpi": 120,
-            "savefig.dpi": 300,
-            "font.size": 9,
-            "axes.titlesize": 9,
-            "axes.labelsize": 9,
-            "axes.linewidth": 0.7,
-            "xtick.labelsize": 8,
-            "ytick.labelsize": 8,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "lines.linewidth": 1.6,
-            "pdf.fonttype": 42,
-            "svg.fonttype": "none",
-            "svg.hashsalt": "lossnav",
-        }
-    )
-
-
-def finish(figure: Any, picture: Picture) -> None:
-    """Add to a matplotlib figure what every picture has: its title and the note on holes."""
-    figure.axes[0].set_title(picture.title, color="0.25", loc="left", pad=8)
-    note_below(figure, picture.note)
-
-
-def note_below(figure: Any, note: str) -> None:
-    """Write a note, if there is one, in small letters at the foot of a matplotlib figure."""
-    if note:
-        width = int(figure.get_figwidth() * 72 / (0.56 * _NOTE_SIZE))  # a letter is about 0.56 of the size wide
-        lines = textwrap.fill(note, width)
-        figure.supxlabel(lines, fontsize=_NOTE_SIZE, color="0.35", x=0.98, ha="right", multialignment="right")
-
-
-def layout(figure: Any, picture: Picture) -> Any:
-    """Add to a plotly figure what every picture has: its title, the note on holes, fonts and margins."""
-    lines = textwrap.wrap(picture.note, _NOTE_WIDTH)
-    figure.update_layout(
-        template="plotly_white",
-        title={"text": picture.title, "x": 0.02, "font": {"size": 15}},
-        font={"family": "Helvetica, Arial, sans-serif", "size": 13},
-        margin={"l": 70, "r": 20, "t": 60, "b": 66 + 14 * len(lines)},
-        autosize=True,
-    )
-    if picture.note:
-        figure.add_annotation(
-            text="<br>".join(lines),
-            xref="paper",
-            yref="paper",
-            x=1,
-            y=0,
-            yshift=-56,  # pixels: below the axis and its title, however high the picture
-            align="right",
-            xanchor="right",
-            yanchor="top",
-            showarrow=False,
-            font={"size": 11, "color": "#555"},
-        )
-    return figure
-
-
-def hover(picture: Picture) -> tuple[NDArray[np.float64], str]:
-    """Numbers to show under the mouse, transposed for plotly, and the template that shows them."""
-    columns = [picture.values.T]
-    text = f"{picture.label}: %{{customdata[0]:.5g}}"
-    if picture.se is not None:
-        columns.append(picture.se.T)
-        text += " ± %{customdata[1]:.2g}"
-    x, y = picture.axes[0].letter, picture.axes[1].letter
-    return np.stack(columns, axis=-1), f"{x} = %{{x:.4g}}<br>{y} = %{{y:.4g}}<br>{text}<extra></extra>"

@@ -8,17 +8,9 @@ from typing import Any
 import numpy as np
 
 from lossnav.plots import trajectory
-from lossnav.plots.picture import (
-    CENTER_COLOR,
-    COLORMAP,
-    Picture,
-    color_norm,
-    finish,
-    hover,
-    layout,
-    lines_of,
-    meanings,
-)
+from lossnav.plots.picture import CENTER_COLOR, Picture, meanings
+from lossnav.plots.scales import COLORMAP, color_norm, lines_of
+from lossnav.plots.style import finish, hover, layout
 
 _LINE = 75  # characters under the title
 

@@ -16,7 +16,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav.errors import OptionError
-from lossnav.groups import require_path
+from lossnav.surface.groups import require_path
 
 if TYPE_CHECKING:
     from lossnav.plots.picture import Picture

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lossnav.reports import thresholds
 from lossnav.reports.digits import rounding
+from lossnav.reports.evidence import Subject, gram_of
 from lossnav.reports.findings import MEASURE_WITH_CHART, Finding, unknown
 from lossnav.reports.fit import Fit, fitted
-from lossnav.reports.subject import Subject, gram_of
 
 _ENDS = {"lambda_max": "λmax", "lambda_min": "λmin"}
 _ALIKE = 1e-3  # relative: curvatures that differ by no more look the same

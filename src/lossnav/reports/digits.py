@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lossnav.reports import thresholds
-from lossnav.reports.subject import Subject
+from lossnav.reports.evidence import Subject
 
 UNITS = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-9, "float16": 2.0**-11}
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lossnav.reports import thresholds
+from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, Level, unknown
-from lossnav.reports.subject import Subject
 
 _RESCALED = ("RescaledLine", "RescaledBilinear")  # charts that scale their directions to the weights, tensor by tensor
 _INVARIANT = ("filter", "layer", "weight")  # normalisations that follow when a layer is multiplied
@@ -87,7 +87,7 @@ def _lengths(subject: Subject) -> Finding:
         f"The directions have lengths {words}, so the same curvature of the loss is drawn {ratio**2:.3g} times as "
         "strong along one axis as along the other.",
         f"Scale the directions to one length, or compare curvature in units of {subject.weights} "
-        "(ln.curvature.on_chart).",
+        "(ln.evaluate_curvature).",
         values,
     )
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lossnav.coordinates import Array
+from lossnav._utils.geometry import Array
 from lossnav.reports.digits import rounding
-from lossnav.reports.subject import Subject
+from lossnav.reports.evidence import Subject
 
 
 class Fit(NamedTuple):

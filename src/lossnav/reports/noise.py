@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.intervals import UNSEEN, Interval, interval_of, recorded, rounding_of, spread_at
-from lossnav.relief import Pit, pits
 from lossnav.reports import thresholds
 from lossnav.reports.digits import arithmetic, precision_of
+from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, unknown
-from lossnav.reports.subject import Subject
-from lossnav.surface import OK
+from lossnav.surface.intervals import UNSEEN, Interval, interval_of, recorded, rounding_of, spread_at
+from lossnav.surface.ruggedness import Pit, pits
+from lossnav.surface.variables import OK
 
 MOST_PITS = 40_000  # points of a surface up to which pits are looked for: Python visits each
 

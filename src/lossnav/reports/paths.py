@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lossnav.reports import thresholds
+from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, Level, unknown
-from lossnav.reports.subject import Subject
 
 _ROUNDED = 1e-6  # relative: losses that differ by no more are the same in float32
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.coordinates import Array
+from lossnav._utils.geometry import Array
 from lossnav.reports import thresholds
+from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, Level, unknown
-from lossnav.reports.subject import Subject
-from lossnav.surface import FAILED, NON_FINITE, NOT_EVALUATED
+from lossnav.surface.variables import FAILED, NON_FINITE, NOT_EVALUATED
 
 _RESUME = "Go on with the run: the same call, or lossnav resume."
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lossnav.coordinates import mesh
+from lossnav._utils.geometry import mesh
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Points, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lossnav.coordinates import distinct, packed, unpacked
+from lossnav._utils.geometry import distinct, packed, unpacked
+from lossnav._utils.validation import described
 from lossnav.errors import SamplerError
-from lossnav.nouns import described
 from lossnav.samplers.base import Losses, Sampler
 from lossnav.samplers.base import Points as Coordinates
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lossnav.interpolation import Interpolant
+from lossnav._utils.interpolation import Interpolant
 from lossnav.samplers.base import Losses, Points
 
 Array = NDArray[np.float64]

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossnav._utils.progress import track
 from lossnav.errors import DataError, MissingExtraError, OptionError
-from lossnav.progress import track
 
 Pair = tuple[Tensor, Tensor]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossnav import rng
+from lossnav._utils import random_state
 
 
 class NotebookCNN(nn.Module):
@@ -49,7 +49,7 @@ def notebook_cnn(seed: int = 0) -> NotebookCNN:
     ----------
     Glorot & Bengio 2010, eq. 16.
     """
-    with rng.preserved(seed):
+    with random_state.preserved(seed):
         model = NotebookCNN()
         for layer in (model.conv1, model.conv2, model.dense):
             nn.init.xavier_uniform_(layer.weight)

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from lossnav.errors import SpecError
-from lossnav.objective import Objective, resolve_device
+from lossnav.objective.modes import resolve_device
+from lossnav.objective.objective import Objective
 from lossnav.zoo.data import Data, load_data
 from lossnav.zoo.models import notebook_cnn
 from lossnav.zoo.resnet import resnet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lossnav import rng
+from lossnav._utils import random_state
 from lossnav.errors import OptionError
 from lossnav.zoo.models import initialize
 
@@ -129,7 +129,7 @@ def resnet(depth: int, *, width: int = 1, skip: bool = True, seed: int = 0) -> R
     >>> sum(p.numel() for p in resnet(20).parameters())
     269722
     """
-    with rng.preserved(seed):
+    with random_state.preserved(seed):
         model = ResNet(depth, width, skip)
         initialize(model)
     return model

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from lossnav._utils.progress import Progress
+from lossnav._utils.signals import StopRequests
 from lossnav.errors import DataError, Interrupted, OptionError
-from lossnav.interrupts import StopRequests
-from lossnav.progress import Progress
 from lossnav.zoo.augmentation import crop_and_flip
 from lossnav.zoo.data import Data
 from lossnav.zoo.unfinished import Unfinished

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lossnav import rng
+from lossnav._utils import random_state
 from lossnav.zoo.models import initialize
 
 _STAGES = ((64, 64), (128, 128), (256, 256, 256))  # filters of 3x3; a stage ends in 2x2 max-pooling
@@ -45,7 +45,7 @@ class VGG9(nn.Module):
 
 def vgg9(seed: int = 0) -> VGG9:
     """Build the VGG-9 with random initial weights; the global random state is left as it was."""
-    with rng.preserved(seed):
+    with random_state.preserved(seed):
         model = VGG9()
         initialize(model)
     return model

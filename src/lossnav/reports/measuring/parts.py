@@ -16,25 +16,29 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from lossnav import __version__, curvature, directions, rng, turns
+from lossnav import curvature, directions
 from lossnav import params as algebra
-from lossnav.calling import BATCH_NORMS, FunctionPasses
+from lossnav._utils import random_state, turns
+from lossnav._utils.geometry import Array
+from lossnav._utils.jsonable import jsonable
+from lossnav._utils.paths import Place
+from lossnav._utils.progress import Progress
+from lossnav._utils.signals import StopRequests
+from lossnav._version import __version__
 from lossnav.charts import Chart, meet
-from lossnav.coordinates import Array
 from lossnav.curvature import Hessian
 from lossnav.curvature.products import Signs
 from lossnav.errors import ChartError, Interrupted, LossnavError, LossnavWarning, OptionError, PlanMismatchError
-from lossnav.files import Place
-from lossnav.interrupts import StopRequests
-from lossnav.objective import Objective
-from lossnav.progress import Progress
+from lossnav.evaluation.resume import chart_of, objective_of
+from lossnav.objective.batch_norm import BATCH_NORMS
+from lossnav.objective.objective import Objective
+from lossnav.objective.passes import FunctionPasses
 from lossnav.reports.center import step_length
+from lossnav.reports.evidence import REPORT_SCHEMA, REPORT_VERSION, Subject
 from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.reports.measuring.twins import rescaled_twin
 from lossnav.reports.noise import pits_of
-from lossnav.reports.subject import REPORT_SCHEMA, REPORT_VERSION, Subject
-from lossnav.resuming import chart_of, objective_of
-from lossnav.surface import differences, jsonable
+from lossnav.surface.run_identity import differences
 
 _TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
 _AT_ONCE = 4  # vectors a pass: their products are held beside the weights
@@ -63,7 +67,7 @@ def measure(
         With a surface.
     objective : Objective, optional
         By default made again from where the surface says it came from; where that is code, it is the caller who says
-        whether it may be run (`lossnav.trust`), and passes the objective.
+        whether it may be run (`lossnav.specs.trust`), and passes the objective.
     chart : Chart, optional
         By default made again; where that cannot be, only what is of the centre alone is measured, and where the
         objective is not at the centre, only what is of no point.
@@ -123,7 +127,10 @@ def measure(
         spent = {"seconds": round(time.monotonic() - started, 3), "passes": measuring.passes}
         return xr.Dataset(attrs=attributes | spent | jsonable(measuring.found))
 
-    with rng.preserved(device=objective.device), Progress("report", len(measuring.parts), "parts", progress) as bar:
+    with (
+        random_state.preserved(device=objective.device),
+        Progress("report", len(measuring.parts), "parts", progress) as bar,
+    ):
         for part in measuring.parts:
             try:
                 with StopRequests() as stop:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lossnav import rng
-from lossnav.batches import Batches
-from lossnav.contrasts import ratio
+from lossnav._utils import random_state
 from lossnav.errors import DataError, LossnavError
-from lossnav.measures import single_terms
-from lossnav.objective import Objective
+from lossnav.objective.batches import Batches
+from lossnav.objective.objective import Objective
+from lossnav.objective.reduction import single_terms
+from lossnav.surface.difference import ratio
 
 _DIGITS = 8  # units in the last place that the loss of a sample is off by
 
@@ -33,7 +33,7 @@ def single_losses(
     objective = objective.without_metrics()
     point = {name: params[name].detach().to(c.device, c.dtype, copy=True) for name, c in objective.params.items()}
     buffers = objective.buffers_at(params)
-    with rng.preserved(objective.seed, objective.device), torch.no_grad():
+    with random_state.preserved(objective.seed, objective.device), torch.no_grad():
         steps = objective._pass(point | objective._held, buffers, batches or objective.batches)
     return single_terms(steps)
 

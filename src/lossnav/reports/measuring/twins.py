@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from lossnav import curvature, turns
-from lossnav.coordinates import Array
+from lossnav import curvature
+from lossnav._utils import turns
+from lossnav._utils.geometry import Array
 from lossnav.errors import LossnavWarning
-from lossnav.objective import Objective
+from lossnav.objective.objective import Objective
 from lossnav.params import Params
 from lossnav.reports import thresholds
 

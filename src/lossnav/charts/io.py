@@ -1,0 +1,217 @@
+"""Charts from what a surface says of them: from the recipes of their directions, or from tensors that were kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+
+from lossnav import charts as kinds
+from lossnav import checkpoints, directions
+from lossnav import params as algebra
+from lossnav._utils.paths import is_there_file, is_url, not_written
+from lossnav.charts.anchors import Anchors
+from lossnav.charts.base import Chart
+from lossnav.checkpoints import weights
+from lossnav.directions import between_points
+from lossnav.directions import lazy as lazily
+from lossnav.directions.base import Direction
+from lossnav.directions.lazy import LazyDirection
+from lossnav.errors import ChartError, CheckpointError
+from lossnav.objective.networks import Network, network_of
+
+if TYPE_CHECKING:
+    from lossnav.objective.objective import Objective
+
+_CENTER, _BUFFERS = "center", "buffers-"
+_LEAVE = "Remove the file to have them made again of their recipes, or evaluate anew with save_directions=True."
+
+
+def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
+    """Write centre and directions to a safetensors file; what is there is replaced.
+
+    Parameters
+    ----------
+    chart : Chart
+    target : path or fsspec URL
+        The file. Its tensors are named ``center/NAME``, ``0/NAME``, ``1/NAME``, …, and ``buffers-0/NAME``, … where the
+        checkpoints on the chart differ in buffers; its metadata hold the chart's description. Tensors in which a
+        direction does not lead are left out.
+
+    Raises
+    ------
+    StoreError
+        If it cannot be written.
+    """
+    parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
+    for i, direction in enumerate(chart.directions):
+        parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
+    for i, buffers in enumerate(() if chart.anchors is None else chart.anchors.recorded):
+        parts |= {f"{_BUFFERS}{i}/{name}": tensor.clone() for name, tensor in buffers.items()}
+    metadata = {"chart": json.dumps(chart.describe()), "names": json.dumps(list(chart.center))}
+    if not is_url(target):
+        checkpoints.save(parts, target, overwrite=True, metadata=metadata)
+        return
+    import fsspec
+
+    with tempfile.TemporaryDirectory() as folder:
+        local = checkpoints.save(parts, Path(folder) / "chart.safetensors", metadata=metadata)
+        system, path = fsspec.core.url_to_fs(target)
+        try:
+            system.put_file(str(local), path)  # unlike an open file, which puts half of it there when it fails
+        except OSError as error:
+            raise not_written(target, error) from error
+
+
+def open_chart(
+    description: Mapping[str, Any],
+    objective: Objective | None = None,
+    kept: str | os.PathLike[str] | None = None,
+    files: Mapping[str, str] | None = None,
+) -> Chart:
+    """Make a chart again from what a surface says of it.
+
+    Parameters
+    ----------
+    description : mapping
+        ``surface.attrs["chart"]``.
+    objective : Objective, optional
+        Whose parameters are the centre, where no tensors were kept.
+    kept : path or fsspec URL, optional
+        What `save_chart` wrote.
+    files : mapping of str to str, optional
+        ``surface.attrs["checkpoints"]``: files of the checkpoints on the chart, by the fingerprints of their weights.
+
+    Raises
+    ------
+    ChartError
+        If the directions can be had neither from their recipes nor from kept tensors, or are not the same.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> model, x = torch.nn.Linear(2, 1), torch.eye(2)
+    >>> objective = ln.Objective(model, "mse", (x, x[:, :1]))
+    >>> line = ln.Line(objective.params, *ln.directions.random(objective, seed=3))
+    >>> open_chart(line.describe(), objective).describe() == line.describe()
+    True
+    """
+    kind: Any = getattr(kinds, str(description["kind"]), None)
+    if not (isinstance(kind, type) and issubclass(kind, Chart)):
+        raise ChartError(f"{description['kind']!r} is no chart of ours. Make the chart yourself.")
+    recipes = description["directions"]
+    if kept is not None and is_there_file(kept):
+        try:
+            tensors, names = _read(kept)
+        except (SafetensorError, ValueError, OSError, CheckpointError) as error:
+            raise ChartError(f"The directions that were kept in {kept} cannot be read: {error}. {_LEAVE}") from error
+        if not isinstance(names, list) or any(f"{_CENTER}/{name}" not in tensors for name in names):
+            raise ChartError(f"The directions that were kept in {kept} lack tensors of the centre. {_LEAVE}")
+        center = {name: tensors[f"{_CENTER}/{name}"] for name in names}
+        zeros = {name: algebra.hollow(tensor) for name, tensor in center.items()}
+        made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
+        chart: Chart = kind(center, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
+        if said := description.get("buffers"):
+            buffers = [_named(tensors, f"{_BUFFERS}{i}") for i in range(len(said["points"]))]
+            places = [point["at"] for point in said["points"]]
+            chart.anchors = Anchors(places, buffers, lazily.gram(chart.directions), said["others"])
+    elif objective is None:
+        raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
+    else:
+        chart = _by_files(kind, description, objective, files or {})
+    require_same(chart, description)
+    return chart
+
+
+def _by_files(kind: Any, description: Mapping[str, Any], objective: Objective, files: Mapping[str, str]) -> Chart:
+    """Make a chart from recipes, by an objective and those files of checkpoints on the chart that are still there."""
+    recipes = description["directions"]
+    ends = [path for path in files.values() if os.path.exists(path.partition("::")[0])]
+    if not ends:
+        own = network_of(objective)
+        chart: Chart = kind(objective.params, *_drawn(recipes, objective, {own.fingerprint: own}))
+        return chart
+    networks = [network_of(objective), *(network_of(path, objective.anatomy) for path in ends)]
+    named = (network for network in networks if algebra.fingerprint(network.params) == description.get("center"))
+    middle = next(named, networks[0])
+    around = objective
+    if middle is not networks[0]:
+        around = objective.around(algebra.Checkpoint(middle.params, middle.buffers))
+    chart = kind(middle, *_drawn(recipes, around, {network.fingerprint: network for network in networks}))
+    return chart.fitted(objective)
+
+
+def require_same(chart: Chart, description: Mapping[str, Any]) -> None:
+    """Raise unless a chart that was made again describes itself as a surface does.
+
+    Raises
+    ------
+    ChartError
+    """
+    now = json.loads(json.dumps(chart.describe()))
+    if different := [key for key in {**description, **now} if now.get(key) != description.get(key)]:
+        raise ChartError(
+            f"The chart that was made again differs from the surface's in {', '.join(different)}. The weights are "
+            "other ones: pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are the same on "
+            "the same kind of machine only; save_directions=True keeps them.)"
+        )
+
+
+def _drawn(
+    recipes: Sequence[Mapping[str, Any]], objective: Objective, ends: Mapping[str, Network]
+) -> list[Direction | LazyDirection]:
+    """Make directions from their recipes; those of one call together, as they were."""
+    calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
+    made: list[Direction | LazyDirection] = []
+    for recipe in recipes:
+        points = recipe.get("points") or [recipe.get(name) for name in ("start", "end")]
+        if recipe["kind"] in ("between", "through") and all(point in ends for point in points):
+            made.append(between_points.led(recipe, [ends[point] for point in points]))
+            continue
+        if recipe["kind"] not in _MAKERS:
+            raise ChartError(
+                f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "
+                "or keep its tensors with save_directions=True."
+            )
+        maker, names = _MAKERS[recipe["kind"]]
+        options = {name: recipe[name] for name in names if name in recipe}
+        call = json.dumps([recipe["kind"], options])
+        if call not in calls:
+            found = maker(objective, **options)
+            calls[call] = found if isinstance(found, tuple) else (found,)
+        made.append(calls[call][recipe.get("index", 0)])
+    return made
+
+
+_MAKERS: dict[str, tuple[Any, tuple[str, ...]]] = {  # whose directions the objective alone makes again
+    "random": (directions.random, ("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy")),
+    "gradient": (directions.gradient, ("exclude", "precision")),
+    "hessian": (
+        directions.hessian,
+        ("n", "which", "exclude", "seed", "tolerance", "limit", "precision"),
+    ),
+}
+
+
+def _read(kept: str | os.PathLike[str]) -> tuple[weights.State, list[str]]:
+    """Every tensor of a file, and the names of the centre's in their order."""
+    if not is_url(kept):
+        with safe_open(kept, framework="pt") as file:
+            return checkpoints.load(kept), json.loads((file.metadata() or {}).get("names", "[]"))
+    import fsspec
+
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / "chart.safetensors"
+        with fsspec.open(kept, "rb") as remote, local.open("wb") as file:
+            shutil.copyfileobj(remote, file)
+        return _read(local)
+
+
+def _named(tensors: weights.State, part: str) -> weights.State:
+    return {name.removeprefix(f"{part}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{part}/")}

@@ -1,0 +1,595 @@
+"""Gradient and Hessian-vector products of an objective, by two backward passes over each batch.
+
+What is differentiated is what ``objective.evaluate(point)["loss"]`` returns: the mean over the samples by the
+objective's own loss, weights and BatchNorm policy. Batches are summed up in float64 and in their order, so that the
+graph of one batch is all that is held and the same call gives the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav._utils import random_state, turns
+from lossnav._utils.validation import require
+from lossnav.curvature.batch_graph import Graph, Keeper, Leaves, require_no_reentrant, require_whole
+from lossnav.curvature.batch_norm import Given, Recorded, Statistics, layers_of
+from lossnav.curvature.double_backward import (
+    _CAUSES,
+    _REMEDY,
+    Derivatives,
+    _add,
+    _dot,
+    _grad,
+    _is_between,
+    _joined,
+    _twice_differentiable,
+)
+from lossnav.curvature.fast_double_backward import Cheaper
+from lossnav.curvature.guard import UNSYMMETRIC, Verdict, asymmetry, examine, nonlinearity
+from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
+from lossnav.objective.objective import Objective
+from lossnav.objective.passes import CopyPasses, FunctionalPasses, FunctionPasses
+from lossnav.objective.reduction import share
+from lossnav.params import Params
+
+Precision = Literal["native", "float64"]
+
+PRECISIONS = ("native", "float64")
+
+_DIGITS = 8  # units in the last place that a product is off by: about as much was seen of networks of many kinds
+_AGREE = 1e-2  # of a product: inputs of a ReLU that are zero but for rounding change sides, and it by up to 1e-3
+
+
+class Operator:
+    """A matrix of second derivatives of an objective's loss at one point: never written down, only multiplied with.
+
+    What is the same for all of them. `Hessian` and `GaussNewton` say what a batch adds.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters that are differentiated by, in the objective's order.
+    size : int
+        How many numbers these are: d.
+    count : int
+        Products made so far.
+    passes : int
+        Over the data, so far: one for all the products of a call of `derive`, three with ``bn="recompute"``.
+    """
+
+    kind: str
+    title: str
+
+    def __init__(
+        self,
+        objective: Objective,
+        point: Mapping[str, Tensor] | None = None,
+        *,
+        params: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = (),
+        precision: Precision = "native",
+    ) -> None:
+        if precision not in PRECISIONS:
+            raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
+        require(objective, "objective")
+        point = objective.params if point is None else point
+        objective.require_same_structure(point, "the point")
+        self.names = chosen(objective, params, exclude)
+        if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
+            objective.evaluate(point)
+        objective = objective.without_metrics()
+        self._native, self._in_double = objective, precision == "float64"
+        self.objective = objective.double() if precision == "float64" else objective
+        like = self.objective.params
+        self._point = {name: point[name].detach().to(c.device, c.dtype) for name, c in like.items()}
+        self._at_point = self.objective.buffers_at(point)
+        self._sizes = [like[name].numel() for name in self.names]
+        self.size, self.count, self.passes = sum(self._sizes), 0, 0
+        self._verdict: Verdict | None = None
+        self._last: tuple[Tensor, Tensor] | None = None  # a vector and its product
+        self._unsymmetric = max(1e-9, 1e3 * torch.finfo(self._dtype).eps)
+        self._rounding = _DIGITS * torch.finfo(self._dtype).eps  # of a product, relative to it
+        self._slope = 0.0
+        self._keeper: Keeper | None = None
+        self._leaves: Params | None = None
+        self._in_place: Params = {}  # buffers that are in the model while it is derived
+
+    def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
+        """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
+        self.objective.require_same_structure(vector, "the vector")
+        return self.to_params(self.derive([self.to_flat(vector)]).products[0])
+
+    def derive(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
+        """Compute loss, gradient and products with some vectors of shape (d,), all in one pass over the data.
+
+        Where BatchNorm statistics are made anew at every point, it takes three.
+        """
+        self._examine(bool(vectors))
+        self.count += len(vectors)
+        found = self.compute(vectors)
+        size = max(1.0, math.sqrt(sum(float(self._point[name].double().square().sum()) for name in self.names)))
+        slope = float(torch.linalg.vector_norm(found.gradient)) / size
+        self._slope = slope if math.isfinite(slope) else 0.0
+        if not self._slope and math.isfinite(found.loss):  # nothing at all bends: by the size of what was added up
+            self._slope = abs(found.loss) / size**2
+        for vector, product in zip(vectors, found.products, strict=True):
+            self._require_symmetry(vector, product)
+        return found
+
+    def compute(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
+        """The same as `derive`, held against nothing."""
+        slopes = [self._cut(vector) for vector in vectors]
+        with turns.alone(), _twice_differentiable(self.objective):
+            self.passes += 3 if self._layers() else 1
+            found: Derivatives = self._holding(lambda: self._soonest(slopes))
+        return found
+
+    def rounding(self, size: float) -> float:
+        """Return what rounding may make of products with this matrix: no eigenvalue is surer than that.
+
+        The larger of some digits of the numbers it is computed in and what a product was seen to differ from the one
+        in float64, times the matrix's size, and where that is smaller times |gradient| / |weights|.
+
+        Parameters
+        ----------
+        size : float
+            Of the matrix: its largest eigenvalue in size, or a norm that is larger.
+        """
+        return self._rounding * max(size, self._slope)
+
+    def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
+        """Numbers of a vector in the order of `names`, shape (d,), float64."""
+        device = self.objective.device
+        return torch.cat([vector[name].detach().to(device, torch.float64).reshape(-1) for name in self.names])
+
+    def to_params(self, flat: Tensor) -> Params:
+        """A vector of shape (d,) with names and shapes of the objective, in float32 at least; zero elsewhere."""
+        parts = dict(zip(self.names, torch.split(flat, self._sizes), strict=True))
+        made: Params = {}
+        for name, tensor in self.objective.params.items():
+            dtype = torch.promote_types(tensor.dtype, torch.float32)
+            part = parts.get(name)
+            made[name] = torch.zeros_like(tensor, dtype=dtype) if part is None else part.view(tensor.shape).to(dtype)
+        return made
+
+    # ------------------------------------------------------------------ inside
+
+    def _holding(self, function: Callable[[], Any]) -> Any:
+        """Call a function with this point's weights in the model, so that its backward passes find them there."""
+        given, self._in_place, _ = self._begin()
+        return self.objective._pass.holding(given, self._in_place, function)
+
+    def _soonest(self, slopes: Sequence[Leaves]) -> Derivatives:
+        cheaper = self._cheaper() if slopes else None
+        if cheaper is None:
+            return self._derive(slopes)
+        try:
+            with cheaper:
+                return self._derive(slopes)
+        except Exception:  # some later batch is not like the first; what is the user's own is raised again
+            self.objective._plans[self._plan] = None
+            self._keeper = None
+        return self._derive(slopes)
+
+    def _derive(self, slopes: Sequence[Leaves]) -> Derivatives:
+        if layers := self._layers():
+            return self._through_statistics(layers, slopes)
+        with random_state.preserved(self.objective.seed, self.objective.device):
+            loss, sums = self._sweep(slopes)
+        return _joined(loss, sums)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """The least precise numbers that it is computed in."""
+        return min((self._point[name].dtype for name in self.names), key=lambda dtype: -torch.finfo(dtype).eps)
+
+    def _cut(self, flat: Tensor) -> list[Tensor]:
+        """A vector of shape (d,) in tensors like the parameters."""
+        like = [self._point[name] for name in self.names]
+        return [part.view(t.shape).to(t.dtype) for part, t in zip(torch.split(flat, self._sizes), like, strict=True)]
+
+    def _begin(self) -> tuple[Params, Params, list[Tensor]]:
+        """All parameters and buffers for one pass over the data, and those that are differentiated by."""
+        objective = self.objective
+        given, buffers = objective._pass.leaves(self._point | objective._held, self._at_point, self.names)
+        if not isinstance(objective._pass, CopyPasses):
+            given = self._leaves = self._leaves or given  # the same each time: graphs that are kept hang on them
+        return given, buffers, [given[name] for name in self.names]
+
+    def _one(self, given: Params, buffers: Params, batch: Any, training: bool) -> tuple[Tensor, float]:
+        """Part of a batch in the numerator of the loss, hanging on what it is differentiated by, and its weight."""
+        objective = self.objective
+        if objective._writes_weights:  # then into these, which hang on the leaves
+            given = {name: tensor.clone() for name, tensor in given.items()}
+        n, values = objective._pass.one(given, buffers, batch, training)
+        return share(values["loss"], n)
+
+    def _sweep(
+        self, slopes: Sequence[Leaves], layers: Sequence[str] = (), statistics: Leaves = ()
+    ) -> tuple[float, list[list[Tensor]]]:
+        """The loss, then gradient and products over all batches: by the leaves, and by statistics where given."""
+        given, buffers, leaves = self._begin()
+        by = [*leaves, *statistics]
+        sums = [[torch.zeros_like(leaf, dtype=torch.float64) for leaf in by] for _ in range(1 + len(slopes))]
+        numerator = weight = 0.0
+        kept = self._keeper if slopes else None
+        keeper = Keeper() if kept is None and self._is_worth_keeping(slopes) else None
+        training = self.objective._pass.training(self.objective.bn == "batch")
+        with training, Given(layers, buffers, self._in_place, statistics) if layers else nullcontext():
+            for number, batch in enumerate(self._batches()):
+                graph = None if kept is None else kept.get(number)
+                if graph is None:
+                    graph = self._graph(given, buffers, batch, by, bool(slopes), number == 0)
+                if keeper is not None:
+                    keeper.add(number, graph)
+                _add(sums[0], graph.gradient)
+                for total, slope in zip(sums[1:], slopes, strict=True):
+                    _add(total, graph.multiply(slope))
+                numerator, weight = numerator + graph.numerator, weight + graph.weight
+        self._keeper = keeper or self._keeper
+        for tensor in (tensor for total in sums for tensor in total):
+            tensor /= weight
+        return (numerator / weight if weight else math.nan), sums
+
+    def _is_worth_keeping(self, slopes: Sequence[Leaves]) -> bool:
+        """Whether more products at this point are likely, and what the graphs hold on to stays as it is until then."""
+        objective = self.objective
+        lasting = objective.bn == "frozen" and isinstance(objective._pass, FunctionalPasses)
+        lasting = lasting and not objective._unplanned  # a buffer that the next batch writes to is in the graph
+        return lasting and objective.device.type == "cpu" and 0 < len(slopes) < self.count
+
+    def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
+        part, weight = self._one(given, buffers, batch, self.objective.bn == "batch")
+        if first:
+            require_no_reentrant([part])
+        graph = self._differentiate(part, by, twice, first)
+        return graph._replace(numerator=part.item(), weight=weight)
+
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+        """Gradient of a batch's part of the loss, and products if it is to be derived twice."""
+        raise NotImplementedError
+
+    def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
+        """What the curvature of the statistics adds to a product is the derivative of this; nothing by default."""
+        return torch.zeros(())
+
+    def _batches(self) -> Iterator[Any]:
+        yield from [None] if self.objective.batches is None else self.objective.batches
+
+    # ------------------------------------------------------------------ inside: are these derivatives at all?
+
+    def is_reached(self) -> bool:
+        """Whether torch knows a way from the loss of any batch to what it is differentiated by."""
+
+        def reached() -> bool:
+            with random_state.preserved(self.objective.seed, self.objective.device):
+                given, buffers, leaves = self._begin()
+                training = self.objective.bn == "batch"
+                parts = (self._one(given, buffers, batch, training)[0] for batch in self._batches())
+                return any(self._leads(part, leaves) for part in parts)
+
+        with _twice_differentiable(self.objective):
+            return bool(self._holding(reached))
+
+    def _leads(self, part: Tensor, by: Leaves) -> bool:
+        """Whether a way leads from a batch's part of the loss to what it is differentiated by."""
+        return _is_between(part, by)
+
+    def seen(self, made: Derivatives) -> Tensor | None:
+        """What products are derivatives of, as it is at this point: numbers of any shape; None if they are not kept."""
+        raise NotImplementedError
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """The product with a vector, shape (d,), of how `seen` changes along it."""
+        raise NotImplementedError
+
+    def _examine(self, twice: bool) -> None:
+        """Hold these derivatives against differences, once an objective; raise or warn where they are none."""
+        if self._verdict is not None and self._verdict.twice >= twice:
+            return
+        verdicts: list[Verdict] = self._native._verdicts.setdefault(self.kind, [])
+        fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not (twice and v.refusal))
+        found = next(fits, None) or next((v for v in verdicts if v.names == set(self.names) and v.twice >= twice), None)
+        if found is None:
+            found = examine(self._unexamined, self._native, self._point, self.names, twice)
+            verdicts.append(found)
+        before, self._verdict = self._verdict, found
+        if not self._in_double:
+            self._rounding = max(self._rounding, _DIGITS * found.rounding)  # of few samples: of others it is more
+        if found.refusal and twice:
+            raise ObjectiveError(
+                f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "
+                f"{_REMEDY}"
+            )
+        if found.detached:
+            raise ObjectiveError(f"Nothing can be derived of {self.objective.name}: {found.doubt}. {_CAUSES} {_REMEDY}")
+        if found.doubt and before is None:
+            warnings.warn(
+                f"The gradient of {self.objective.name} is not that of its loss: {found.doubt}. {_CAUSES} What is "
+                "derived here is what torch calls the gradient.",
+                LossnavWarning,
+                stacklevel=4,
+            )
+        if found.flat and before is None:
+            warnings.warn(
+                f"The gradient of {self.objective.name} says nothing of its shape: {found.flat}. It is made of steps "
+                "(round, sign, argmax, thresholds), or its weights are multiplied by zero. Derivatives of it are zero: "
+                "draw it over a range, or measure its sharpness without them (kind='average', 'width').",
+                LossnavWarning,
+                stacklevel=4,
+            )
+
+    def _unexamined(self, objective: Objective, point: Params) -> Operator:
+        return type(self)(objective, point, params=self.names)
+
+    def _require_symmetry(self, vector: Tensor, product: Tensor) -> None:
+        """Raise where two products contradict each other by more than rounding; it takes no product of its own."""
+        last, self._last = self._last, (vector, product)
+        if last is None or not bool(torch.isfinite(product).all() and torch.isfinite(last[1]).all()):
+            return
+        gap = asymmetry(*last, vector, product)
+        if gap <= self._unsymmetric:
+            return
+        self._unsymmetric = 10 * gap
+        self._last = None
+        together = self.compute([last[0] + vector]).products[0]
+        rounding = nonlinearity(together, last[1], product)
+        self._rounding = max(self._rounding, gap)
+        if gap > max(UNSYMMETRIC, 10 * rounding):
+            raise ObjectiveError(
+                f"Products with the {self.title} of {self.objective.name} are wrong: u . H v and v . H u differ by "
+                f"{gap:.1%}, and second derivatives are symmetric. {_CAUSES} Or the data differs from pass to pass. "
+                f"{_REMEDY}"
+            )
+
+    # ------------------------------------------------------------------ inside: cheaper second derivatives
+
+    def _cheaper(self) -> Cheaper | None:
+        """What gives the products of torch's own derivatives sooner: held against them once, on the first batch."""
+        plans = self.objective._plans
+        if self._plan not in plans:
+            plans[self._plan] = self._found()
+        last = plans[self._plan]
+        return None if last is None else Cheaper(last)
+
+    def _found(self) -> bool | None:
+        """Whether images are to lie with their channels last; None where nothing is cheaper than torch's own."""
+        bare = isinstance(self.objective._pass, FunctionPasses)
+        for last in (True, False) if self.objective.device.type == "cpu" and not bare else ():
+            cheaper = Cheaper(last)
+            if self._agrees(cheaper):
+                return last
+            if not cheaper.count:
+                break
+        return None
+
+    @property
+    def _plan(self) -> tuple[str, str]:
+        return "second derivatives", self.kind
+
+    def _agrees(self, cheaper: Cheaper) -> bool:
+        slope = self._cut(torch.randn(self.size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+        try:
+            with cheaper:
+                found = self._of_first_batch(slope)
+        except Exception:  # raised again without it, if it is the user's own
+            return False
+        if not cheaper.count or not cheaper.is_laid_well:
+            return False
+        known = self._of_first_batch(slope)
+        return bool(torch.linalg.vector_norm(found - known) <= _AGREE * torch.linalg.vector_norm(known))
+
+    def _of_first_batch(self, slope: Leaves) -> Tensor:
+        """A product with the first batch alone, shape (d,)."""
+        return _joined(math.nan, [self._first_graph().multiply(slope)]).gradient
+
+    def _first_graph(self) -> Graph:
+        with random_state.preserved(self.objective.seed, self.objective.device):
+            given, buffers, leaves = self._begin()
+            return self._graph(given, buffers, next(iter(self._batches())), leaves, twice=True, first=True)
+
+    # ------------------------------------------------------------------ inside: bn="recompute"
+
+    def _layers(self) -> list[str]:
+        passes = self.objective._pass
+        if self.objective.bn != "recompute" or isinstance(passes, FunctionPasses):
+            return []
+        return layers_of(passes.whole.model)
+
+    def _through_statistics(self, layers: Sequence[str], slopes: Sequence[Leaves]) -> Derivatives:
+        """Of a loss f(theta, S(theta)) whose BatchNorm statistics S are made of the data at every theta.
+
+        With J = dS/dtheta and c = df/dS, and f differentiated as a function of two arguments::
+
+            grad = f_theta + J^T c
+            H v  = f_theta,theta v + f_theta,S u + J^T (f_S,theta v + f_S,S u) + d/dtheta (c . J v),   u = J v
+
+        in three passes over the data: for S and u, for the derivatives of f, and for what remains.
+        """
+        k = len(self.names)
+        seed, device = self.objective.seed, self.objective.device
+        with random_state.preserved(
+            seed, device
+        ):  # the second pass goes on with the random numbers where the first ends
+            statistics, tangents, calls = self._statistics(layers, slopes)
+            joint = [[*slope, *tangent] for slope, tangent in zip(slopes, tangents, strict=True)]
+            loss, sums = self._sweep(joint, layers, statistics)
+        by_call = [
+            [part.to(s.dtype) / n for part, s, n in zip(total[k:], statistics, calls, strict=True)] for total in sums
+        ]
+        (gradient, *products), (slope_s, *bends) = [total[:k] for total in sums], by_call
+        with random_state.preserved(seed, device):
+            for leaves, recorded in self._recorded(layers):
+                through = _grad(_dot(recorded.totals, slope_s), leaves, create_graph=True)
+                _add(gradient, through)
+                for slope, bend, product in zip(slopes, bends, products, strict=True):
+                    inner = self._bend(through, slope) + _dot(recorded.totals, bend)
+                    _add(product, _grad(inner, leaves, retain_graph=True))
+        return _joined(loss, [gradient, *products])
+
+    def _statistics(
+        self, layers: Sequence[str], slopes: Sequence[Leaves]
+    ) -> tuple[list[Tensor], list[list[Tensor]], list[int]]:
+        """The statistics S of each layer, as leaves; J v for each slope; and how many calls each is the mean of."""
+        sums: list[list[Tensor]] = []
+        calls = [0] * len(layers)
+        for leaves, recorded in self._recorded(layers):
+            # J v is linear in v: the derivative, by weights that are zero, of (weights . J) v
+            weights = [torch.zeros_like(total, requires_grad=True) for total in recorded.totals]
+            pulled = _grad(_dot(recorded.totals, weights), leaves, create_graph=True) if slopes else []
+            along = [_grad(_dot(pulled, slope), weights, retain_graph=True) for slope in slopes]
+            sums = sums or [[torch.zeros_like(w, dtype=torch.float64) for w in weights] for _ in range(1 + len(slopes))]
+            for total, part in zip(sums, [recorded.totals, *along], strict=True):
+                _add(total, part)
+            calls = [a + b for a, b in zip(calls, recorded.calls, strict=True)]
+        if not any(calls):
+            raise ObjectiveError(
+                "The model's BatchNorm layers do not call torch.nn.functional.batch_norm, so bn='recompute' cannot be "
+                "differentiated. Use bn='frozen' or bn='batch'."
+            )
+        calls = [count or 1 for count in calls]  # a layer that is not in use
+        means = [[(part / n).to(w.dtype) for part, n, w in zip(s, calls, weights, strict=True)] for s in sums]
+        return [mean.requires_grad_() for mean in means[0]], means[1:], calls
+
+    def _recorded(self, layers: Sequence[str]) -> Iterator[tuple[list[Tensor], Statistics]]:
+        """For each batch the leaves, and what its pass in train mode would make of the statistics."""
+        given, buffers, leaves = self._begin()
+        for batch in self._batches():
+            with self.objective._pass.training(True), Recorded(layers, buffers, self._in_place) as recorded:
+                self._one(given, buffers, batch, training=True)
+                yield leaves, recorded.so_far()  # in the same modes: a backward pass may compute it anew
+
+
+class Hessian(Operator):
+    """The Hessian of an objective's loss at one point, as an operator: it is never written down.
+
+    H v is the derivative of (grad L) . v, so it takes a second backward pass through the first (Pearlmutter 1994): one
+    pass over the data costs a few gradients, and the memory of one batch.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    params : str or sequence of str
+        Glob patterns over the objective's moving parameters: by which is differentiated. The others are constants.
+    exclude : str or sequence of str
+        ``"bias"``, ``"norm"`` or glob patterns, left out of these; as in `directions.random`.
+    precision : "native" or "float64"
+        What the model computes in. The objective in float64 is made once: pass ``objective.double()`` for many points.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The parameters that are differentiated by, in the objective's order.
+    size : int
+        How many numbers these are: d.
+    count : int
+        Hessian-vector products made so far.
+    passes : int
+        Over the data, so far: one for all the products of a call of `derive`, three with ``bn="recompute"``.
+
+    Raises
+    ------
+    StructureMismatchError
+        If the point has other names or shapes than the objective.
+    OptionError
+        If nothing is left to differentiate by, or an option is unknown.
+    ObjectiveError
+        In use, if the model cannot be differentiated twice; it says what torch said.
+
+    Notes
+    -----
+    A piecewise linear network has the Hessian of the piece the point is in: kinks (of ReLU, max-pooling) add nothing,
+    though over a step they bend the loss too.
+
+    References
+    ----------
+    Pearlmutter 1994, "Fast exact multiplication by the Hessian".
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (3 * p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> Hessian(bowl) @ {"x": torch.tensor([1.0, 0.0])}
+    {'x': tensor([6., 0.])}
+    """
+
+    kind = "hessian"
+    title = "Hessian"
+
+    def seen(self, made: Derivatives) -> Tensor:
+        """The gradient, whose derivative along a vector is the product with it."""
+        return made.gradient
+
+    def product_of(self, change: Tensor) -> Tensor:
+        """The change itself."""
+        return change
+
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+        gradient = _grad(part, by, create_graph=twice)
+        if twice and first:
+            require_whole(gradient)
+        return Graph(gradient, lambda slope: _grad(_dot(gradient, slope), by, retain_graph=True), gradient)
+
+    def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
+        return _dot(through, slope)
+
+
+# ---------------------------------------------------------------------- public verbs
+
+
+def gradient(objective: Objective, point: Mapping[str, Tensor] | None = None, **options: Any) -> Params:
+    """Gradient of the loss at a point, over all the data.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        By default the objective's centre.
+    **options
+        ``params``, ``exclude``, ``precision`` as of a `Hessian`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        With the names and shapes of the objective, in float32 at least; zero in what is left out.
+
+    Raises
+    ------
+    As a `Hessian` does.
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> gradient(bowl)
+    {'x': tensor([2., 4.])}
+    """
+    hessian = Hessian(objective, point, **options)
+    return hessian.to_params(hessian.derive().gradient)
+
+
+def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Sequence[str]) -> tuple[str, ...]:
+    """Names of the moving parameters that match some patterns and are not excluded, in their order; "*" is all.
+
+    Raises
+    ------
+    OptionError
+        If there is none, or an exclusion matches nothing.
+    """
+    excluded = objective.excluded(algebra.listed(exclude))
+    named = objective.of_what_moves(params)
+    names = tuple(name for name in named if name not in excluded)
+    if not names:
+        raise OptionError(
+            f"params={params!r} and exclude={exclude!r} leave no parameter to differentiate by; the names are "
+            f"{', '.join(list(objective.params)[:5])}, … Leave both out for all of them."
+        )
+    return names

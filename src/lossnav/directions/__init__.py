@@ -1,0 +1,25 @@
+"""Directions through weight space, as values with their recipe beside them."""
+
+from lossnav.directions.base import Direction, cosines
+from lossnav.directions.between_points import between, through
+from lossnav.directions.components import Components, pca
+from lossnav.directions.derivatives import gradient, hessian
+from lossnav.directions.drawn import random
+from lossnav.directions.normalize import filter_normalize, layer_normalize, weight_normalize
+from lossnav.directions.optimizer_state import moments
+
+__all__ = [
+    "Components",
+    "Direction",
+    "between",
+    "cosines",
+    "filter_normalize",
+    "gradient",
+    "hessian",
+    "layer_normalize",
+    "moments",
+    "pca",
+    "random",
+    "through",
+    "weight_normalize",
+]

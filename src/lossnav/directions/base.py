@@ -1,0 +1,139 @@
+"""Directions through weight space, as values with their recipe beside them.
+
+A direction is a ``dict[str, Tensor]`` with the names and shapes of the objective's parameters (zeros where it does
+not lead) that also carries ``recipe``: what it is, its seed, its norm, and the norm of each tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav._utils.validation import described
+from lossnav.directions import lazy as lazily
+from lossnav.directions.normalize import _require_same
+from lossnav.errors import DirectionError, OptionError
+from lossnav.objective.networks import Network
+
+if TYPE_CHECKING:
+    pass
+
+Distribution = Literal["normal", "uniform"]
+
+
+_TOGETHER = 128  # directions that are made at once: what they are made of is drawn again for the next so many
+
+
+class Direction(dict[str, Tensor]):
+    """A Params-shaped vector that remembers how it was made.
+
+    Attributes
+    ----------
+    recipe : dict
+        Values that JSON can hold: ``kind``, ``seed``, ``normalize``, ``norm`` (float64, over all tensors), ``norms``
+        (Frobenius norm of each tensor that moves), and what else the maker knows.
+    points : tuple of Network
+        The checkpoints it leads from and to, where it leads to some: charts take their buffers from there. ``-d``,
+        ``2 * d`` and ``d / 2`` lead to them as well; a dict made of its tensors (``{name: 2 * d[name] ...}``) does not,
+        and on its chart the buffers of the centre hold everywhere.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], recipe: Mapping[str, Any], points: tuple[Network, ...] = ()
+    ) -> None:
+        super().__init__(tensors)
+        self.points = points
+        norms = {name: length for name, length in algebra.norms(self).items() if length}
+        self.recipe: dict[str, Any] = {**recipe, "norm": algebra.norm(self), "norms": norms}
+
+    def copy(self) -> Direction:
+        """Return the same direction, its tensors shared."""
+        return Direction(self, self.recipe, self.points)
+
+    def __mul__(self, factor: Any) -> Direction:
+        """Return the direction that many times as long.
+
+        One between checkpoints leads to them still: at 1 / factor. Any other is a direction that was given.
+        """
+        if isinstance(factor, bool) or not isinstance(factor, Real):
+            return NotImplemented
+        tensors = {name: tensor * float(factor) for name, tensor in self.items()}
+        if not self.points:
+            return Direction(tensors, {"kind": "given"})
+        return Direction(tensors, self.recipe | {"times": float(factor) * self.recipe.get("times", 1.0)}, self.points)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: Any) -> Direction:
+        factor: float = 1.0 / divisor
+        return self * factor
+
+    def __neg__(self) -> Direction:
+        return self * -1.0
+
+    def __add__(self, other: Any) -> Direction:
+        """Return the sum of two directions that lead to no checkpoint.
+
+        Raises
+        ------
+        DirectionError
+            If one leads to a checkpoint: the sum leads to another network, of which the buffers are not known.
+        StructureMismatchError
+            If names or shapes differ.
+        """
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        if self.points or getattr(other, "points", ()):
+            raise DirectionError(
+                "A sum of directions between checkpoints leads to none of them, so which buffers belong there is not "
+                "known. Put the checkpoints on one chart, whose points are the sums: "
+                "ln.Plane(a, *ln.directions.through(a, b, c)). Or take the weights alone, {name: d1[name] + d2[name] "
+                "for name in d1}, with the buffers of the centre."
+            )
+        _require_same(other, self)
+        return Direction({name: tensor + other[name] for name, tensor in self.items()}, {"kind": "given"})
+
+    def __sub__(self, other: Any) -> Direction:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self + (-other if isinstance(other, Direction) else {name: -tensor for name, tensor in other.items()})
+
+    def __repr__(self) -> str:
+        said = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed") if key in self.recipe)
+        return f"Direction({said}, norm={self.recipe['norm']:.4g})"
+
+
+def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Cosine of every pair of directions, keyed ``"0,1"``, ``"0,2"``, ..."""
+    gram = lazily.gram(directions)
+    lengths = [math.sqrt(square) for square in gram.diagonal()]
+    return {
+        f"{i},{j}": float(gram[i, j] / length) if (length := lengths[i] * lengths[j]) else math.nan
+        for i, j in combinations(range(len(directions)), 2)
+    }
+
+
+# ---------------------------------------------------------------------- inside
+
+
+def _direction_dtype(center: Tensor) -> torch.dtype:
+    return torch.promote_types(center.dtype, torch.float32)
+
+
+# ---------------------------------------------------------------------- inside: blocks
+# A normalisation cuts each tensor into blocks (its filters, or the whole), one a row of a matrix.
+
+
+def _require_number(n: int) -> None:
+    if isinstance(n, bool) or not isinstance(n, int | np.integer):
+        raise OptionError(f"The number of directions, n, is {described(n)}. Pass a whole number: n=2.")
+    if n < 1:
+        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")

@@ -1,0 +1,302 @@
+"""Principal components of recorded weights, as directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lossnav import params as algebra
+from lossnav._utils.validation import require
+from lossnav.directions import gram_pca
+from lossnav.directions.base import Direction, _direction_dtype, _require_number
+from lossnav.directions.normalize import filter_normalize
+from lossnav.errors import DirectionError, OptionError
+from lossnav.objective.roles import excluded
+from lossnav.params import Params
+
+if TYPE_CHECKING:
+    from lossnav.trajectory.trajectory import Part, Trajectory
+
+
+@dataclass(frozen=True, eq=False)
+class Components:
+    """Principal directions of a path, with what they explain and what they would explain by chance.
+
+    Unpacks to its directions: ``ln.Plane(found.center, *found)``. Printed, it says its numbers side by side.
+
+    Attributes
+    ----------
+    directions : tuple of n Direction
+    center : dict of str to Tensor
+        What variation was taken about: the final weights, or the mean of all snapshots.
+    explained : ndarray of shape (n,)
+        Part of the path's variation (sum of squared distances from the centre) along each component.
+    random_walk : ndarray of shape (n,)
+        The same of a random walk of the same number and lengths of steps, in the limit of many dimensions (see
+        `gram_pca.random_walk`). A path that explains no more says nothing about the landscape.
+    norm_drift : float
+        Part of the variation that a change of the weights' norm alone accounts for (see `gram_pca.norm_drift`).
+    snapshots : int
+    about : "final" or "mean"
+    """
+
+    directions: tuple[Direction, ...]
+    center: Params
+    explained: NDArray[np.float64]
+    random_walk: NDArray[np.float64]
+    norm_drift: float
+    snapshots: int
+    about: gram_pca.Center
+
+    def __iter__(self) -> Iterator[Direction]:
+        return iter(self.directions)
+
+    def __len__(self) -> int:
+        return len(self.directions)
+
+    def __getitem__(self, index: int) -> Direction:
+        return self.directions[index]
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.snapshots:,} snapshots about {'the final weights' if self.about == 'final' else 'their mean'}",
+            "component   explains   a random walk",
+        ]
+        for i, (mine, chance) in enumerate(zip(self.explained, self.random_walk, strict=True), 1):
+            lines.append(f"{i:>9}   {mine:>8.1%}   {chance:>13.1%}")
+        return "\n".join([*lines, f"of all variation {self.norm_drift:.1%} is a change of the weights' norm"])
+
+
+def pca(
+    trajectory: Trajectory,
+    n: int = 2,
+    *,
+    center: gram_pca.Center = "final",
+    scale: Literal["filter"] | None = None,
+    exclude: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+    progress: bool | None = None,
+) -> Components:
+    """Find the directions along which a training run moved most.
+
+    With X the matrix of snapshots relative to the centre, a row each, G = X X^T (m x m, in float64, summed up over
+    blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory is two
+    blocks of 64 MB and the directions themselves; G takes 8 m^2 bytes. Of more than 3,000 snapshots the directions are
+    eigenvectors of X^T X, from blocks of snapshots: N x N where N is up to 3,000, else by the Lanczos iteration, which
+    holds about 20 vectors of N entries and reads the snapshots some tens of times.
+
+    Signs are such that the first snapshot has no negative coordinate.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        Of more than n snapshots; ``trajectory[::10]`` takes every tenth.
+    n : int
+        How many directions.
+    center : "final" or "mean"
+        ``final``: differences from the last snapshot, not centred: of all planes *through the final weights* this one
+        leaves the least of the path out. ``mean``: principal components as usual, about the mean of all snapshots,
+        which is then the centre of the chart.
+    scale : "filter" or None
+        None: of norm 1 and orthogonal, so that coordinates are distances between weights. ``filter``: every filter
+        scaled to the norm of the centre's (as in `random`), to compare with random planes; such directions span
+        another plane, to which `explained` does not apply: see the residuals of `lossnav.project`.
+    exclude : sequence of str
+        What is left out of the path before anything is computed, as in `random`. Nothing by default: biases and
+        normalisation layers are left out of *random* directions because a random step in them is arbitrary; a path's
+        step in them is what training did, and to leave it out would call it residual.
+    device : torch.device or str
+        Where the directions and the centre go; that of the objective, for a chart beside it.
+    progress : bool or None
+        See `Progress`.
+
+    Returns
+    -------
+    Components
+        That unpacks to n Direction, in the dtype of the model but at least float32.
+
+    Raises
+    ------
+    OptionError
+        If an option is unknown, nothing is left to move, or there are too few snapshots.
+    DirectionError
+        If a snapshot is not finite, or the path has fewer than n dimensions.
+    MissingSnapshotError
+        If one cannot be read.
+
+    References
+    ----------
+    Li et al. 2018, section 7.2 (PCA of differences from the final weights). Departures: by the Gram matrix; their
+    code subtracts the mean of these differences again, which is ``center="mean"`` here. Antognini & Sohl-Dickstein
+    2018 for the random walk.
+
+    Examples
+    --------
+    >>> import tempfile, lossnav as ln
+    >>> model = torch.nn.Linear(2, 1, bias=False).requires_grad_(False)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with ln.Trajectory(model, store=f"{folder}/run") as trajectory:
+    ...         for x, y in ((3.0, 1.0), (-3.0, 1.0), (0.0, 0.0)):
+    ...             _ = model.weight.copy_(torch.tensor([[x, y]]))
+    ...             trajectory.step()
+    ...     found = pca(trajectory[1:])
+    >>> found.explained.round(3), [d["weight"].abs().round().tolist() for d in found]
+    (array([0.9, 0.1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
+    """
+    require(trajectory, "trajectory")
+    _require_number(n)
+    if center not in gram_pca.CENTERS:
+        raise OptionError(f"center={center!r} is unknown. Use 'final' or 'mean'.")
+    if scale not in (None, "filter"):
+        raise OptionError(f"scale={scale!r} is unknown. Use 'filter' or None.")
+    if not 1 <= n < len(trajectory):
+        raise OptionError(
+            f"{len(trajectory)} snapshots have at most {max(0, len(trajectory) - 1)} directions, not {n}. "
+            "Ask for fewer, or record more often."
+        )
+    structure = trajectory.structure
+    exclude = algebra.listed(exclude)
+    still = excluded(structure, trajectory.roles, exclude)
+    names = [name for name in structure if name not in still]
+    if not names:
+        raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
+
+    last = {name: tensor.to(_direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
+    middle = {name: tensor if center == "final" else torch.empty_like(tensor) for name, tensor in last.items()}
+    made = [{name: torch.zeros_like(tensor) for name, tensor in last.items()} for _ in range(n)]
+    if len(trajectory) > gram_pca.DENSE:
+        path = _by_rows(trajectory, names, sorted(still), n, center, middle, made, progress)
+    else:
+        path = _by_columns(trajectory, names, sorted(still), n, center, middle, made, progress)
+    values, variation, squares, steps = path
+    norms = np.sqrt(squares)
+    explained = values[:n] / variation
+    chance = gram_pca.random_walk(steps, center, n)
+    drift = gram_pca.norm_drift(norms - (norms[-1] if center == "final" else norms.mean()), variation)
+    directions = []
+    for i, tensors in enumerate(made):
+        if scale == "filter":
+            tensors = filter_normalize(tensors, middle, trajectory.transposed)
+        recipe = {
+            "kind": "pca",
+            "index": i,
+            "n": n,
+            "center": center,
+            "scale": scale,
+            "exclude": exclude,
+            "excluded": sorted(still),
+            "snapshots": len(trajectory),
+            "steps": [int(trajectory.steps[0]), int(trajectory.steps[-1])],
+            "explained": float(explained[i]),
+            "random_walk": float(chance[i]),
+            "norm_drift": drift,
+        }
+        directions.append(Direction(algebra.detach(tensors, device), recipe))
+    return Components(
+        tuple(directions), algebra.detach(middle, device), explained, chance, drift, len(trajectory), center
+    )
+
+
+_Path = tuple[NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]]
+
+
+def _by_columns(
+    trajectory: Trajectory,
+    names: Sequence[str],
+    still: Sequence[str],
+    n: int,
+    center: gram_pca.Center,
+    middle: Params,
+    made: Sequence[Params],
+    progress: bool | None,
+) -> _Path:
+    """Components by the Gram matrix of the snapshots, written to `made`, and their mean to `middle`.
+
+    Returns eigenvalues, their sum, squared norms of the snapshots and lengths of the steps between them.
+    """
+    gram, squares = np.zeros((len(trajectory), len(trajectory))), np.zeros(len(trajectory))
+    for parts, block in trajectory.columns(names, "pca, products", progress):
+        squares += np.einsum("ij,ij->i", block, block)
+        about = gram_pca.origin(block, center)
+        if center == "mean":
+            _put(middle, parts, about)
+        block -= about
+        gram += block @ block.T
+    if center == "mean":
+        for parts, block in trajectory.columns(still, "pca, centre", progress):
+            _put(middle, parts, block.mean(0))
+    if not np.isfinite(gram).all():
+        raise _not_finite(trajectory, squares)
+    values, vectors = gram_pca.spectrum(gram)
+    _require_dimensions(values, n)
+    signs = np.where(vectors[0, :n] < 0, -1.0, 1.0)
+    weights = signs * vectors[:, :n] / np.sqrt(values[:n])  # (m, n)
+    for parts, block in trajectory.columns(names, "pca, directions", progress):
+        block -= gram_pca.origin(block, center)
+        for direction, columns in zip(made, weights.T @ block, strict=True):
+            _put(direction, parts, columns)
+    return values, float(values.sum()), squares, gram_pca.steps_of(gram)
+
+
+def _by_rows(
+    trajectory: Trajectory,
+    names: Sequence[str],
+    still: Sequence[str],
+    n: int,
+    center: gram_pca.Center,
+    middle: Params,
+    made: Sequence[Params],
+    progress: bool | None,
+) -> _Path:
+    """The same of many snapshots, by the matrix of their coordinates, without one of snapshots by snapshots."""
+
+    def blocks() -> Iterator[NDArray[np.float64]]:
+        return trajectory.rows(names, "pca, snapshots", progress)
+
+    try:
+        found = gram_pca.principal(blocks, n, center)
+    except gram_pca.NotFinitePointsError as error:
+        raise _not_finite(trajectory, error.squares) from None
+    _require_dimensions(found.values, n)
+    for direction, vector in zip(made, found.vectors.T, strict=True):
+        _put_all(direction, names, vector)
+    if center == "mean":
+        _put_all(middle, names, found.origin)
+        sums = sum(block.sum(0) for block in trajectory.rows(still, "pca, centre", progress)) if still else 0.0
+        _put_all(middle, still, np.asarray(sums) / len(trajectory))
+    return found.values, found.variation, found.squares, found.steps
+
+
+def _not_finite(trajectory: Trajectory, squares: NDArray[np.float64]) -> DirectionError:
+    bad = np.flatnonzero(~np.isfinite(squares))
+    return DirectionError(
+        f"{len(bad)} snapshots hold NaN or infinite weights, the first after step {trajectory.steps[bad[0]]}. Leave "
+        f"them out: pca(trajectory[:{int(bad[0])}])."
+    )
+
+
+def _require_dimensions(values: NDArray[np.float64], n: int) -> None:
+    if len(values) < n or not values[n - 1] > 1e-12 * max(values[0], np.finfo(np.float64).tiny):
+        rank = int((values > 1e-12 * values[0]).sum()) if values[0] > 0 else 0
+        raise DirectionError(f"The path has {rank} dimensions, not {n}. Ask for fewer directions.")
+
+
+def _put(params: Params, parts: Sequence[Part], values: NDArray[np.float64]) -> None:
+    """Write columns of a block (see `Trajectory.columns`) where they belong."""
+    for name, rows, columns in parts:
+        target = params[name][rows] if params[name].dim() else params[name]
+        target.copy_(torch.from_numpy(values[columns]).reshape(target.shape))
+
+
+def _put_all(params: Params, names: Sequence[str], values: NDArray[np.float64]) -> None:
+    """Write a row of `Trajectory.rows` where it belongs."""
+    start = 0
+    for name in names:
+        target = params[name]
+        target.copy_(torch.from_numpy(values[start : start + target.numel()]).reshape(target.shape))
+        start += target.numel()

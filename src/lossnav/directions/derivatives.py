@@ -1,0 +1,140 @@
+"""Directions by derivatives: the gradient, and eigenvectors of the Hessian."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from lossnav import curvature
+from lossnav import params as algebra
+from lossnav._utils.validation import require
+from lossnav.directions.base import Direction, _require_number
+from lossnav.errors import DirectionError
+from lossnav.objective.objective import Objective
+
+if TYPE_CHECKING:
+    pass
+
+
+def gradient(
+    objective: Objective, *, exclude: Sequence[str] = (), precision: Literal["native", "float64"] = "native"
+) -> Direction:
+    """Return the gradient of the loss at the objective's centre: the direction of steepest ascent.
+
+    Parameters
+    ----------
+    objective : Objective
+    exclude : sequence of str
+        As in `random`; here nothing by default.
+    precision : "native" or "float64"
+        What the model computes in.
+
+    Returns
+    -------
+    Direction
+        With the length of the gradient; zero in what is excluded.
+
+    Raises
+    ------
+    DirectionError
+        If it is zero or not finite.
+    ObjectiveError
+        If the model cannot be differentiated.
+
+    Examples
+    --------
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> gradient(bowl)
+    Direction(kind='gradient', norm=4.472)
+    """
+    exclude = algebra.listed(exclude)
+    made = curvature.gradient(objective, exclude=exclude, precision=precision)
+    recipe = {"kind": "gradient", "exclude": exclude, "precision": precision} | _at(objective)
+    direction = Direction(made, recipe)
+    if not 0 < direction.recipe["norm"] < math.inf:
+        raise DirectionError(
+            f"The gradient at the centre has length {direction.recipe['norm']}, so it leads nowhere. Check that the "
+            "loss depends on the parameters and is finite there."
+        )
+    return direction
+
+
+def hessian(
+    objective: Objective,
+    n: int = 2,
+    *,
+    which: Literal["largest", "smallest", "both"] = "both",
+    exclude: Sequence[str] = (),
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    limit: int = 500,
+    precision: Literal["native", "float64"] = "native",
+    progress: bool | None = None,
+) -> tuple[Direction, ...]:
+    """Return eigenvectors of the Hessian at the objective's centre: where the loss bends most, up or down.
+
+    Random directions show about the mean curvature; these show the extremes, and a saddle as one (Böttcher and Wheeler
+    2022). They have length 1 and keep it: scaled filter by filter they would be eigenvectors no more.
+
+    Parameters
+    ----------
+    objective : Objective
+    n : int
+        How many.
+    which : "largest", "smallest" or "both"
+        Of the largest eigenvalues, of the smallest (the most negative), or in turn of the largest and the smallest.
+    exclude : sequence of str
+        As in `random`; here nothing by default. The eigenvectors are those of the block of what remains.
+    seed, tolerance, limit, precision, progress
+        As of `curvature.top_eigenpairs`.
+
+    Returns
+    -------
+    tuple of n Direction
+        ``recipe["eigenvalue"]`` and its ``error`` belong to each.
+
+    Raises
+    ------
+    OptionError
+        If n or an option cannot be.
+    DirectionError
+        If the Hessian is not finite.
+
+    Examples
+    --------
+    >>> saddle = Objective.from_function(lambda p: 3 * p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
+    >>> up, down = hessian(saddle)
+    >>> up["x"].round(decimals=3), round(down.recipe["eigenvalue"], 3)
+    (tensor([1., 0.]), -2.0)
+    """
+    require(objective, "objective")
+    _require_number(n)
+    exclude = algebra.listed(exclude)
+    k = (n + 1) // 2 if which == "both" else n
+    options: dict[str, Any] = {"which": which, "seed": seed, "tolerance": tolerance, "limit": limit}
+    options |= {"exclude": exclude, "precision": precision}
+    pairs = curvature.top_eigenpairs(objective, k=k, progress=progress, **options)
+    if not pairs.vectors:
+        raise DirectionError("The Hessian at the centre is not finite and has no eigenvectors. Check the loss there.")
+    order = [i for pair in zip(range(k, 2 * k), range(k), strict=True) for i in pair] if which == "both" else range(k)
+    return tuple(
+        Direction(
+            pairs.vectors[which_one],
+            {
+                "kind": "hessian",
+                **options,
+                "n": n,
+                "index": i,
+                "eigenvalue": float(pairs.values[which_one]),
+                "error": float(pairs.errors[which_one]),
+            }
+            | _at(objective),
+        )
+        for i, which_one in enumerate(list(order)[:n])
+    )
+
+
+def _at(objective: Objective) -> dict[str, Any]:
+    """Where derivatives were taken: fingerprints of the objective and of its centre."""
+    return {"objective": objective.fingerprint, "center": algebra.fingerprint(objective.params)}

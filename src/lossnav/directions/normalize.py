@@ -1,0 +1,166 @@
+"""Lengths of directions: filter by filter (Li et al. 2018), layer by layer, weight by weight."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav.errors import LossnavWarning, OptionError, StructureMismatchError
+from lossnav.objective.networks import moved, named
+from lossnav.params import Params
+
+if TYPE_CHECKING:
+    pass
+
+
+Normalization = Literal["filter", "layer", "weight"] | None
+
+NORMALIZATIONS = ("filter", "layer", "weight", None)
+
+
+def filter_normalize(
+    direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], transposed: Mapping[str, int] | None = None
+) -> Params:
+    """Give every filter of a direction the norm of the matching filter of a reference.
+
+    d_ij <- d_ij * ||theta_ij|| / ||d_ij||, filter j of layer i. A filter of zeros stays zero.
+
+    Parameters
+    ----------
+    direction, reference : mapping of str to Tensor
+        Of the same names and shapes.
+    transposed : mapping of str to int, optional
+        Weights whose filters run along the second axis, with their number of groups (`Objective.transposed`).
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ; the message says where first.
+
+    References
+    ----------
+    Li et al. 2018, section 4. Departure: they zero biases and norm layers, we leave that choice to `exclude=`.
+
+    Examples
+    --------
+    >>> filter_normalize({"w": torch.tensor([[1., 0.], [0., 2.]])}, {"w": torch.tensor([[3., 0.], [0., 4.]])})
+    {'w': tensor([[3., 0.], [0., 4.]])}
+    """
+    return _normalize(direction, reference, "filter", transposed or {})
+
+
+def layer_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Params:
+    """Give every tensor of a direction the Frobenius norm of the matching tensor of a reference.
+
+    d_i <- d_i * ||theta_i|| / ||d_i||, tensor i. A tensor of zeros stays zero.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ.
+
+    References
+    ----------
+    Li et al. 2018, section 4 (their "layer normalization").
+
+    Examples
+    --------
+    >>> layer_normalize({"w": torch.tensor([[1., 0.], [0., 0.]])}, {"w": torch.tensor([[3., 0.], [0., 4.]])})
+    {'w': tensor([[5., 0.], [0., 0.]])}
+    """
+    return _normalize(direction, reference, "layer", {})
+
+
+def weight_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Params:
+    """Scale every entry of a direction by the absolute value of the matching weight.
+
+    d <- d * |theta|, entry by entry.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes differ.
+
+    Examples
+    --------
+    >>> weight_normalize({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([-3.0, 0.0])})
+    {'w': tensor([3., 0.])}
+    """
+    _require_same(direction, reference)
+    _say_what_is_lost(direction)
+    return _weight_scaled(direction, reference)
+
+
+_WHOLE_TENSOR = -1
+
+
+def _blocks(normalize: str, name: str, transposed: Mapping[str, int]) -> int | None:
+    """How a tensor is cut: None or a number of groups as in `to_filters`, or the whole."""
+    return _WHOLE_TENSOR if normalize == "layer" else transposed.get(name)
+
+
+def _to_blocks(tensor: Tensor, groups: int | None) -> Tensor:
+    return tensor.reshape(1, -1) if groups == _WHOLE_TENSOR else algebra.to_filters(tensor, groups)
+
+
+def _from_blocks(blocks: Tensor, shape: torch.Size, groups: int | None) -> Tensor:
+    return blocks.reshape(shape) if groups == _WHOLE_TENSOR else algebra.from_filters(blocks, shape, groups)
+
+
+def _scale(blocks: Tensor, wanted: Tensor) -> Tensor:
+    """Give every row the norm of the matching row; rows of zeros stay zero."""
+    norms = torch.linalg.vector_norm(blocks, dim=1, keepdim=True)
+    factors = torch.linalg.vector_norm(wanted, dim=1, keepdim=True) / torch.where(norms > 0, norms, 1.0)
+    scaled: Tensor = blocks * factors
+    return scaled
+
+
+def _weight_scaled(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> Params:
+    return {name: tensor * reference[name].detach().abs().to(tensor) for name, tensor in direction.items()}
+
+
+def _normalize(
+    direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], how: str, transposed: Mapping[str, int]
+) -> Params:
+    _require_same(direction, reference)
+    _say_what_is_lost(direction)
+    scaled: Params = {}
+    for name, tensor in direction.items():
+        groups = _blocks(how, name, transposed)
+        blocks = _scale(
+            _to_blocks(tensor.detach().double(), groups), _to_blocks(reference[name].detach().double(), groups)
+        )
+        scaled[name] = _from_blocks(blocks, tensor.shape, groups).to(tensor.dtype)
+    return scaled
+
+
+def _say_what_is_lost(direction: Mapping[str, Tensor]) -> None:
+    """Warn where a direction that is scaled part by part leads to its checkpoints no more, whose buffers differ."""
+    names = sorted({name for pair in combinations(getattr(direction, "points", ()), 2) for name in moved(*pair)})
+    if names:
+        warnings.warn(
+            f"Normalised, a direction leads to its checkpoints no more: on a chart of it their {named(names)} are not "
+            "taken, and the buffers of the centre hold everywhere.",
+            LossnavWarning,
+            stacklevel=4,
+        )
+
+
+def _require_normalization(normalize: Any) -> None:
+    if normalize not in NORMALIZATIONS:
+        raise OptionError(f"normalize={normalize!r} is unknown. Use 'filter', 'layer', 'weight' or None.")
+
+
+def _require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+    if difference := algebra.first_difference(direction, reference):
+        raise StructureMismatchError(
+            f"direction and reference differ at {difference}. Make both from one objective, of the parameters that "
+            "move in it: objective.params (objective.at(model).params for other weights) and "
+            "ln.directions.random(objective)."
+        )

@@ -1,0 +1,275 @@
+"""Curvature at every point of a chart: what the picture of a plane hides of the space around it."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lossnav._utils import jsonable
+from lossnav._utils.geometry import Array
+from lossnav._utils.paths import Place, inside, name_of
+from lossnav._utils.validation import require
+from lossnav.acceleration import PointFunction
+from lossnav.charts import Chart
+from lossnav.curvature.eigen import LIMIT, random_vector, require_reachable
+from lossnav.curvature.lanczos import lanczos
+from lossnav.curvature.operators import PRECISIONS, Hessian, Precision, chosen
+from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
+from lossnav.evaluation.center import losses_of, require_fit
+from lossnav.evaluation.evaluate import measure
+from lossnav.objective.objective import Objective
+from lossnav.samplers import Grid, Sampler
+from lossnav.samplers.grid import Snake
+from lossnav.surface import run_identity, variables, zarr_io
+
+GROUP = "curvature"
+
+_ASTRAY = 0.1  # length of the random part of a vector to start from, beside the neighbour's eigenvectors of length 1
+
+
+def evaluate_curvature(
+    objective: Objective,
+    chart: Chart,
+    sampler: Sampler,
+    *,
+    params: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
+    seed: int = 0,
+    tolerance: float = 1e-3,
+    limit: int = LIMIT,
+    precision: Precision = "native",
+    store: Place | None = None,
+    overwrite: bool = False,
+    check: bool = True,
+    progress: bool | None = None,
+    resume: xr.Dataset | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
+) -> xr.Dataset:
+    """Find gradient and curvature of the loss at the points of a chart.
+
+    A slice of weight space shows no more curvature than lies in it: a point that looks like a minimum may be a saddle.
+    |lambda_min / lambda_max| of the full Hessian says how far from convex the loss is there (Li et al. 2018, Fig. 7).
+
+    The points of a grid are taken row by row, every second row backwards, and each begins with the eigenvectors of the
+    one before it; so the last digits of an eigenvalue, within its error, depend on where a run was stopped and gone on
+    from.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Chart
+    sampler : Sampler
+        Which points, most often a `Grid` (a coarse one: each point takes some ten to hundred passes over the data).
+    params, exclude : str or sequence of str
+        As of a `Hessian`: which block of it lambda_min and lambda_max are of. Gradient and in-plane numbers are always
+        those of all parameters that move.
+    seed, tolerance, limit
+        As of `top_eigenpairs`; the limit is one of each point.
+    precision : "native" or "float64"
+        What the model computes in.
+    store : path, fsspec URL or zarr store, optional
+        A surface's store on the same chart: the result is kept in its group ``curvature`` while it is computed, and
+        the same call goes on from there. ``ln.open("run.zarr/curvature")`` opens it.
+    overwrite : bool
+        Whether a group that is there is replaced.
+    check, progress, resume, on_update
+        As in `evaluate`.
+
+    Returns
+    -------
+    xarray.Dataset
+        A surface (docs/schema.md) with ``loss``, ``status`` and, at each point: ``lambda_min``, ``lambda_max`` with
+        ``lambda_min_error`` and ``lambda_max_error``, ``lambda_ratio``; ``gradient_norm``, ``gradient_in_plane``,
+        ``gradient_out_of_plane``; ``hessian_in_plane`` (dims ``row``, ``column``), of an affine chart basis^T H basis;
+        ``lambda_min_in_plane``, ``lambda_max_in_plane``, its eigenvalues in units of weights, which lie between those
+        of the full Hessian; ``products``. NaN where it is not finite.
+
+    Raises
+    ------
+    NotASurfaceError
+        If there is no surface in the store.
+    PlanMismatchError
+        If it is on another chart, or holds the curvature of something else.
+    OptionError
+        If an option cannot be, as of `top_eigenpairs`.
+    Interrupted
+        After Ctrl-C, with the points so far in ``surface``.
+    Others
+        As `evaluate` does.
+
+    References
+    ----------
+    Li et al. 2018, "Visualizing the Loss Landscape of Neural Nets", section 6 and Fig. 7.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> saddle = ln.Objective.from_function(lambda p: 3 * p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
+    >>> line = ln.Line(saddle.params, {"x": torch.tensor([1.0, 0.0])})
+    >>> found = ln.evaluate_curvature(saddle, line, ln.Grid(alpha=(-1, 1, 3)))
+    >>> found["lambda_ratio"].values.round(4), found["hessian_in_plane"].values[0].round(4)
+    (array([0.3333, 0.3333, 0.3333]), array([[6.]]))
+    """
+    require_reachable(tolerance, limit, seed)
+    if precision not in PRECISIONS:
+        raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
+    require(objective, "objective")
+    require(chart, "chart")
+    require(sampler, "sampler")
+    objective, chart = require_fit(objective, chart, sampler)
+    place = None
+    if store is not None:
+        _require_same_chart(store, chart)
+        place = inside(store, GROUP)
+    sampler = sampler.settle(losses_of(objective, chart))
+    function = CurvatureFunction(objective, chart, params, exclude, seed, tolerance, limit, precision)
+    try:
+        made = measure(
+            function,
+            Snake(sampler) if isinstance(sampler, Grid) else sampler,
+            store=place,
+            overwrite=overwrite,
+            check=check,
+            progress=progress,
+            resume=resume,
+            on_update=on_update,
+            about={"curvature": function.options()},
+        )
+    except Interrupted as stopped:
+        kept = "They are in the .surface of this exception."
+        if place is not None:
+            kept = f"They are kept in {name_of(place)}, and the same call goes on from there."
+        done = int((stopped.surface["status"] != variables.NOT_EVALUATED).sum())
+        raise Interrupted(f"Stopped after {done:,} points. {kept}", stopped.surface, stopped.signal) from None
+    if function.unsure:
+        warnings.warn(
+            f"At {function.unsure:,} points an eigenvalue is not as sure as the tolerance {tolerance:g} asks for after "
+            f"{limit} products. lambda_min_error and lambda_max_error say how sure; allow more with limit=.",
+            LossnavWarning,
+            stacklevel=2,
+        )
+    return made
+
+
+class CurvatureFunction(PointFunction):
+    """From coordinates to gradient and curvature there; it remembers the eigenvectors of the last point."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        chart: Chart,
+        params: str | Sequence[str],
+        exclude: str | Sequence[str],
+        seed: int,
+        tolerance: float,
+        limit: int,
+        precision: Precision,
+    ) -> None:
+        super().__init__(objective, chart)
+        self.seed, self.tolerance, self.limit, self.precision = seed, tolerance, limit, precision
+        self.names = chosen(self.objective, params, exclude)
+        self.unsure = 0
+        self._computed = self.objective.double() if precision == "float64" else self.objective
+        self._beside: Tensor | None = None
+
+    def __call__(self, point: Array) -> Mapping[str, float]:
+        """Return the loss and what `evaluate_curvature` says of a point."""
+        params = self.chart(point)
+        hessian = Hessian(self._computed, params)
+        tangents = torch.stack([hessian.to_flat(tangent) for tangent in self.chart.tangents(point)])  # (k, d)
+        loss, gradient, images = hessian.derive(list(tangents))
+        values = {"loss": loss} | dict.fromkeys(("lambda_min", "lambda_max", "lambda_ratio"), math.nan)
+        values |= dict.fromkeys(("lambda_min_error", "lambda_max_error"), math.inf)
+        values |= _split(gradient, tangents)
+        values |= self._in_plane(point, hessian, gradient, tangents, torch.stack(images))
+        count = hessian.count
+        if math.isfinite(loss) and math.isfinite(values["gradient_norm"]):
+            ends, products = self._ends(Hessian(self._computed, params, params=self.names))
+            values, count = values | ends, count + products
+        return values | {"products": float(count)}
+
+    def accelerate(self, *given: Any) -> Any:
+        """There is no faster way than this one."""
+        return self
+
+    def describe(self) -> dict[str, Any]:
+        """Say of the engine what an evaluation says."""
+        return {"plan": "plain"}
+
+    def options(self) -> dict[str, Any]:
+        """Say how the eigenvalues are found, in values that JSON can hold."""
+        left_out = [name for name in self.objective.params if name not in self.names]
+        return {
+            "method": "Lanczos, thick restart, begun with the eigenvectors of the point before",
+            "seed": self.seed,
+            "tolerance": self.tolerance,
+            "limit": self.limit,
+            "precision": self.precision,
+            "parameters": sum(self.objective.params[name].numel() for name in self.names),
+            "excluded": left_out,
+        }
+
+    def _ends(self, hessian: Hessian) -> tuple[dict[str, float], int]:
+        """Both ends of the spectrum, and how many products they took."""
+        start, chance = random_vector(hessian, self.seed), 1.0
+        if self._beside is not None:
+            start, chance = self._beside + _ASTRAY * start, _ASTRAY / (1 + _ASTRAY)
+        found = lanczos(
+            lambda vector: hessian.derive([vector]).products[0],
+            start,
+            1,
+            1,
+            tolerance=self.tolerance,
+            limit=self.limit,
+            seed=self.seed + 1,
+            chance=chance,
+        )
+        if not np.isfinite(found.values).all():
+            return {}, found.products
+        self._beside = found.vectors.sum(0) / math.sqrt(len(found.vectors))
+        self.unsure += not found.converged
+        low, high = found.values[[0, -1]].tolist()
+        errors = (found.errors + hessian.rounding(found.radius))[[0, -1]].tolist()
+        values = {"lambda_min": low, "lambda_max": high, "lambda_ratio": abs(low / high) if high else math.inf}
+        return values | {"lambda_min_error": errors[0], "lambda_max_error": errors[1]}, found.products
+
+    def _in_plane(
+        self, point: Array, hessian: Hessian, gradient: Tensor, tangents: Tensor, images: Tensor
+    ) -> dict[str, float]:
+        """Second derivatives by the coordinates, and the extreme ones in units of weights."""
+        k = len(tangents)
+        within = (tangents @ images.T).cpu().numpy()
+        within = (within + within.T) / 2
+        bent = within + self.chart.bending(point, hessian.to_params(gradient))
+        gram = (tangents @ tangents.T).cpu().numpy()
+        extremes = [math.nan, math.nan]
+        if np.isfinite(within).all() and np.isfinite(gram).all():
+            extremes = scipy.linalg.eigh(within, gram, eigvals_only=True)[[0, -1]].tolist()
+        entries = {f"hessian_in_plane[{i}, {j}]": float(bent[i, j]) for i in range(k) for j in range(k)}
+        return entries | dict(zip(("lambda_min_in_plane", "lambda_max_in_plane"), extremes, strict=True))
+
+
+def _split(gradient: Tensor, tangents: Tensor) -> dict[str, float]:
+    """Norm of a gradient, of its projection on some tangents, and of what that leaves."""
+    along = torch.linalg.pinv(tangents @ tangents.T, hermitian=True) @ (tangents @ gradient) @ tangents
+    parts = {"norm": gradient, "in_plane": along, "out_of_plane": gradient - along}
+    return {f"gradient_{name}": float(torch.linalg.vector_norm(part)) for name, part in parts.items()}
+
+
+def _require_same_chart(store: Place, chart: Chart) -> None:
+    """Refuse a store whose surface is on another chart."""
+    said = zarr_io.open_surface(store).attrs
+    asked = {**said, "chart": jsonable.jsonable(chart.describe())}
+    if different := run_identity.differences(said, asked, "chart"):
+        raise PlanMismatchError(
+            f"{name_of(store)} holds a surface on another chart:\n  " + "\n  ".join(different) + "\nCurvature is kept "
+            "beside the surface it explains: pass the store of a surface on this chart, or leave out store=."
+        )

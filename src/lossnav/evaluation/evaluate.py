@@ -1,0 +1,306 @@
+"""The verb: evaluate an objective on a chart, at the points a sampler asks for, with an engine; get a surface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import xarray as xr
+
+from lossnav._utils import jsonable, random_state
+from lossnav._utils.paths import Place, beside
+from lossnav._utils.progress import Progress
+from lossnav._utils.signals import StopRequests
+from lossnav._utils.validation import require
+from lossnav._version import __version__
+from lossnav.acceleration import PointFunction
+from lossnav.charts import Chart
+from lossnav.charts.io import save_chart
+from lossnav.engines import Engine, Local
+from lossnav.errors import (
+    Interrupted,
+    OptionError,
+)
+from lossnav.evaluation.center import _check_center, require_fit
+from lossnav.evaluation.run import _require_samples, _require_samples_there, _Run, _Updates
+from lossnav.objective.objective import Objective
+from lossnav.samplers import Sampler
+from lossnav.surface.run_store import Store
+
+
+def evaluate(
+    objective: Objective,
+    chart: Chart,
+    sampler: Sampler,
+    *,
+    engine: Engine | None = None,
+    store: Place | None = None,
+    overwrite: bool = False,
+    save_directions: bool = False,
+    keep_samples: bool = False,
+    check: bool = True,
+    progress: bool | None = None,
+    resume: xr.Dataset | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
+) -> xr.Dataset:
+    """Evaluate an objective on a chart at the points a sampler asks for.
+
+    The model, its mode and the global random state are as before afterwards, also after an error or Ctrl-C.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Chart
+        Whose centre has the names and shapes of ``objective.params``.
+    sampler : Sampler
+        With the coordinates of the chart, in its order.
+    engine : Engine, optional
+        Default `Local()`.
+    store : path, fsspec URL or zarr store, optional
+        Where the surface is kept, in Zarr format 3, while it is computed: killed at any moment, it holds all but the
+        tile under way. A run that is there already is gone on from, if it is the same one; points that failed are
+        tried again. That it can be written is checked before anything is computed.
+    overwrite : bool
+        Whether a surface that is there is replaced.
+    save_directions : bool
+        Whether the chart's centre and directions are kept too, as safetensors beside the store: then it can be gone
+        on from without whatever they were made of (`lossnav.charts.open_chart`).
+    check : bool
+        Whether the centre is evaluated twice before the run, to find a NaN or a loss that is not a function.
+    progress : bool or None
+        True: a bar, or lines where stderr is a file. False: none. None: a bar on a terminal.
+    resume : xarray.Dataset, optional
+        A surface of the same objective and chart: its points are taken as they are, where they are asked for (those
+        that failed are tried again). Of a run that was stopped the result is what an uninterrupted run gives; with
+        another sampler, a finer grid say, only what is new is computed.
+    on_update : callable, optional
+        Called with a copy of the surface as far as it is, without kept samples: after the first round of the sampler
+        (for a grid a coarse one), then now and then, and at the end. What it raises ends the updates with a warning,
+        not the run.
+
+    Returns
+    -------
+    xarray.Dataset
+        A surface (docs/schema.md). A point that overflows is there as inf or nan with status 2; one that raised
+        has status 3, with a `PointsFailedWarning`.
+
+    Raises
+    ------
+    StructureMismatchError, SamplerError
+        If chart, objective and sampler do not fit.
+    NonFiniteCenterError, NotDeterministicError
+        If the check of the centre fails.
+    OptionError
+        If the surface to resume is another one's; or samples are to be kept and the loss hides them, or what is resumed
+        was computed without.
+    PlanMismatchError
+        If the store holds another run; it says in what they differ.
+    OutputExistsError, OutputNotWritableError, StoreError
+        If the store cannot be written; what was computed is in the `.surface` of the error.
+    EvaluationError
+        If every point raised.
+    Interrupted
+        After Ctrl-C or SIGTERM: a KeyboardInterrupt with the ``surface`` as far as it got. The first signal
+        finishes the tile under way (here: the point), the second stops at once.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    >>> line = ln.Line(bowl.params, {"x": torch.tensor([3.0, 4.0])})
+    >>> ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))["loss"].values
+    array([25.,  0., 25.])
+    """
+    _require_nouns(objective, chart, sampler, engine)
+    return measure(
+        PointFunction(objective, chart),
+        sampler,
+        engine=engine,
+        store=store,
+        overwrite=overwrite,
+        save_directions=save_directions,
+        keep_samples=keep_samples,
+        check=check,
+        progress=progress,
+        resume=resume,
+        on_update=on_update,
+    )
+
+
+def measure(
+    function: PointFunction,
+    sampler: Sampler,
+    *,
+    engine: Engine | None = None,
+    store: Place | None = None,
+    overwrite: bool = False,
+    save_directions: bool = False,
+    keep_samples: bool = False,
+    check: bool = True,
+    progress: bool | None = None,
+    resume: xr.Dataset | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """Call a function of a chart's coordinates at the points a sampler asks for; what `evaluate` does with the losses.
+
+    Parameters
+    ----------
+    function : PointFunction
+        With its objective and its chart; the values it returns have the loss among them.
+    sampler, engine, store, overwrite, save_directions, keep_samples, check, progress, resume, on_update
+        As in `evaluate`.
+    about : mapping, optional
+        Further attributes of the surface: what the function depends on beside objective and chart.
+    """
+    objective, chart = function.objective, function.chart
+    objective, chart = require_fit(objective, chart, sampler)
+    if save_directions and store is None:
+        raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
+    updates = _Updates(on_update)
+    run: _Run | None = None
+    bar = Progress("evaluate", None, "points", progress)
+    with (
+        random_state.preserved(device=objective.device),
+        bar,
+        _opened(store, overwrite, bar) as place,
+        StopRequests() as stop,
+    ):
+        keep = keep_samples or (place is not None and place.has_samples)
+        _require_samples_there(keep_samples, place, resume)
+        with bar.phase("checking the centre"):
+            center = _check_center(objective, chart) if check else {}
+            if keep:
+                _require_samples(objective, chart, center)
+                function = function.keeping_samples()
+        try:
+            with bar.phase("preparing"):  # a range may have to be found
+                run = _Run(function, sampler, engine or Local(), center, resume, place, about, keep)
+                run.stop = stop
+                if save_directions:
+                    save_chart(chart, beside(store))
+            bar.total = run.sampler.total
+            for round_ended in run.steps(bar):
+                updates.offer(run, round_ended)
+        except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
+            stop.signal = stop.signal or 2
+            if run is None:
+                raise
+        finally:
+            if run is not None:
+                run.engine.close()
+        surface = run.end(interrupted=stop.signal is not None)
+        try:
+            updates.send(surface)
+        except KeyboardInterrupt:
+            stop.signal = stop.signal or 2
+    run.warn()
+    if stop.signal is not None:
+        kept = "It is in the .surface of this exception."
+        if place is not None:
+            kept = f"It is kept in {place}; the same call goes on from there, or: lossnav resume {place}"
+        total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
+        raise Interrupted(f"Stopped after {len(run.gathered):,} of {total} points. {kept}", surface, stop.signal)
+    return surface
+
+
+@contextmanager
+def _opened(store: Place | None, overwrite: bool, bar: Progress) -> Iterator[Store | None]:
+    """The store of a run, which nobody else can write to until it ends."""
+    if store is None:
+        yield None
+        return
+    with bar.phase("opening the store"):  # whether a run on another machine lives takes a minute to see
+        place = Store(store, overwrite)
+    with place:
+        yield place
+
+
+def stream(
+    objective: Objective,
+    chart: Chart,
+    sampler: Sampler,
+    *,
+    engine: Engine | None = None,
+    check: bool = True,
+    resume: xr.Dataset | None = None,
+) -> Iterator[xr.Dataset]:
+    """Evaluate as `evaluate` does, and yield the surface as far as it is, from a coarse one to the whole.
+
+    The first comes after the sampler's first round, the last is what `evaluate` returns. Between two of them nothing
+    is computed and nothing of the caller's is changed; leaving the loop ends the run.
+
+    Parameters
+    ----------
+    objective, chart, sampler, engine, check, resume
+        As in `evaluate`.
+
+    Yields
+    ------
+    xarray.Dataset
+        A surface; ``attrs["finished"]`` says whether it is the last.
+
+    Raises
+    ------
+    As `evaluate` does; after Ctrl-C an `Interrupted` with the ``surface``.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    >>> line = ln.Line(bowl.params, {"x": torch.tensor([3.0, 4.0])})
+    >>> [int(s["status"].sum()) for s in ln.stream(bowl, line, ln.Grid(alpha=(-1, 1, 9)))]
+    [5, 9]
+    """
+    _require_nouns(objective, chart, sampler, engine)
+    objective, chart = require_fit(objective, chart, sampler)
+    pace = _Updates(None)
+    with random_state.preserved(device=objective.device):
+        center = _check_center(objective, chart) if check else {}
+        run = _Run(PointFunction(objective, chart), sampler, engine or Local(), center, resume)
+    silent = Progress("evaluate", run.sampler.total, "points", show=False)
+    steps, running = run.steps(silent), True
+    try:
+        while running:
+            with random_state.preserved(device=objective.device), StopRequests() as stop:
+                try:
+                    run.stop = stop
+                    running = any(pace.due(run, round_ended) for round_ended in steps)
+                except KeyboardInterrupt:
+                    stop.signal = stop.signal or 2
+                ends = stop.signal is not None or not running
+                surface = run.end(stop.signal is not None) if ends else run.surface()
+            if ends:
+                run.warn()
+            if stop.signal is not None:
+                said = f"Stopped after {len(run.gathered):,} points. They are in the .surface of this exception."
+                raise Interrupted(said, surface, stop.signal)
+            if running or not pace.saw(run):
+                pace.sent(run)
+                yield surface
+    finally:
+        run.engine.close()
+
+
+def _require_nouns(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> None:
+    """Raise where one of the four is something else, or two are exchanged."""
+    require(objective, "objective")
+    require(chart, "chart")
+    require(sampler, "sampler")
+    if engine is not None:
+        require(engine, "engine")
+
+
+def plan_attributes(
+    objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None = None
+) -> dict[str, Any]:
+    """What a surface would say of its plan (`lossnav.surface.plan_of`), without anything being evaluated.
+
+    The sampler is one that leaves nothing open (`Sampler.settle`).
+    """
+    objective, chart = require_fit(objective, chart, sampler)
+    made = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+    versions = {"lossnav_version": __version__, "torch_version": torch.__version__}
+    return jsonable.jsonable({**made, "engine": (engine or Local()).describe(), **versions})  # type: ignore[no-any-return]

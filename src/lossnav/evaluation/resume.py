@@ -1,0 +1,189 @@
+"""Going on with a run from what its store says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from lossnav import samplers
+from lossnav._utils.paths import Place, beside, is_local, is_there_file, is_url, name_of
+from lossnav.charts.io import open_chart, require_same
+from lossnav.errors import ChartError, CheckpointError, DirectionError, NotATrajectoryError, OptionError
+from lossnav.evaluation import views
+from lossnav.evaluation.evaluate import evaluate
+from lossnav.specs.objective_of import rebuild
+from lossnav.specs.trust import Asked, require_trust
+from lossnav.storage.keys import Said
+from lossnav.surface.run_identity import put_together
+from lossnav.surface.zarr_io import open_surface
+
+if TYPE_CHECKING:
+    from lossnav.charts import Chart
+    from lossnav.engines import Engine
+    from lossnav.objective.objective import Objective
+
+
+def resume(
+    store: Place,
+    objective: Objective | None = None,
+    *,
+    spec: str | None = None,
+    trust: bool | Asked = False,
+    engine: Engine | None = None,
+    progress: bool | None = None,
+    on_update: Callable[[xr.Dataset], object] | None = None,
+) -> xr.Dataset:
+    """Go on with a run where it stopped, from its store alone.
+
+    A store is data: the code that it names as the origin of its objective is run only if you say so.
+
+    Parameters
+    ----------
+    store : path, fsspec URL or zarr store
+        What `evaluate` was given as ``store=``. A run that is complete is returned as it is.
+    objective : Objective, optional
+        Of the run. By default it is made of the SPEC on the command line that it came from.
+    spec : str, optional
+        That SPEC, given again: what the store names is not looked at. (What the zoo makes needs none.)
+    trust : bool or callable
+        Whether the code that the store names may be run, where it lies in the project of the working directory; a
+        function is asked with ``file:name``.
+    engine : Engine, optional
+        By default `Local` with the precision of the run.
+    progress, on_update
+        As in `evaluate`.
+
+    Returns
+    -------
+    xarray.Dataset
+        The surface.
+
+    Raises
+    ------
+    NotASurfaceError
+        If there is no surface.
+    UntrustedCodeError
+        If the store names code, and neither `objective`, `spec` nor `trust` says that it may be run.
+    OptionError
+        If it does not say what objective, chart or sampler it is of.
+    ChartError
+        If the directions can be had neither from their recipes nor from kept tensors.
+    PlanMismatchError
+        If objective, weights, data or versions are other ones than in the run; it says which.
+
+    Examples
+    --------
+    >>> import lossnav as ln
+    >>> surface = ln.resume("run.zarr", spec="my_project.py:objective")  # doctest: +SKIP
+    """
+    surface = open_surface(store)
+    said = Said(surface.attrs)
+    if made_by := put_together(said):
+        raise OptionError(
+            f"{name_of(store)} is no measurement of one run: it has {made_by} in its attributes. Run it anew."
+        )
+    if "curvature" in said:
+        raise OptionError(
+            f"{name_of(store)} holds curvature. Make the same call of ln.evaluate_curvature again, which goes on from "
+            "there."
+        )
+    if objective is None:
+        objective = objective_of(said["objective"], store, trust, spec=spec)
+    objective = objective.moving_as(said["objective"])
+    kind = said["sampler"]["kind"]
+    sampler: Any = {made.__name__: made for made in (samplers.Adaptive, samplers.Grid, samplers.Points)}.get(kind)
+    if sampler is None:
+        raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
+    chart = chart_of(said, objective, store)
+    if engine is None:
+        from lossnav.engines import Local
+
+        engine = Local(*asked_of(said))
+    options: dict[str, Any] = {"engine": engine, "progress": progress, "on_update": on_update}
+    return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
+
+
+def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Place | None = None) -> Chart:
+    """Make the chart of a stored run again: from its recipe, the files it leads through, or what was kept beside it.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of its surface.
+    objective : Objective
+        Of the run.
+    store : path, fsspec URL or zarr store, optional
+        Where it is: directions that were kept lie beside it.
+
+    Raises
+    ------
+    ChartError
+        If it cannot be made again, or is another one; it says why.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(2)})
+    >>> line = ln.Line(bowl.params, ln.directions.gradient(bowl))
+    >>> surface = ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))
+    >>> chart_of(surface.attrs, bowl)
+    Line(alpha; Direction(kind='gradient', norm=2.828))
+    """
+    kept = beside(store) if store is not None and (is_local(store) or is_url(store)) else None
+    view = (attributes["objective"].get("origin") or {}).get("view")
+    if view is None or (kept is not None and is_there_file(kept)):
+        return open_chart(attributes["chart"], objective, kept, attributes.get("checkpoints"))
+    try:
+        chart = views.again(objective.moving(objective.moves), view).chart  # as it was before it met this chart
+    except (CheckpointError, DirectionError, NotATrajectoryError, OptionError) as error:
+        raise ChartError(f"What the chart was made of cannot be had any more. {error}") from error
+    require_same(chart, attributes["chart"])
+    return chart
+
+
+def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Plan and precision that the engine of a run was asked for, by the attributes of its surface."""
+    said = attributes.get("engine", {})
+    plan = said.get("asked")
+    return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
+
+
+def objective_of(
+    said: Mapping[str, Any], store: Place, trust: bool | Asked = False, **elsewhere: str | None
+) -> Objective:
+    """Build the objective of a surface from where it came from, with its subset.
+
+    Parameters
+    ----------
+    said : mapping
+        ``surface.attrs["objective"]``.
+    store : path, fsspec URL or zarr store
+        To name it where the objective cannot be had.
+    trust : bool or callable
+        Whether code that the store names may be run (`lossnav.specs.trust`). A ``spec`` in `elsewhere` is the
+        user's word.
+    **elsewhere : str or None
+        ``spec``, ``checkpoint`` or ``data_root`` that are not where they were, or that the surface does not say.
+
+    Raises
+    ------
+    OptionError
+        If the surface does not say where.
+    UntrustedCodeError
+        If the surface names code that the user does not.
+    SpecError, CheckpointError
+        As `load_objective` does.
+    """
+    moved = {name: place for name, place in elsewhere.items() if place is not None}
+    origin = (said.get("origin") or {}) | moved
+    if not origin.get("spec"):
+        raise OptionError(
+            f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
+            "with the same arguments, or pass the objective: ln.resume(store, objective), or its SPEC: --spec."
+        )
+    if "spec" not in moved:
+        require_trust(str(origin["spec"]), store, trust)
+    drawn = said.get("population"), said.get("samples"), said.get("subset_seed")
+    return rebuild(origin, *drawn).moving_as(said)

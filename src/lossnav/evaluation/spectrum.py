@@ -1,0 +1,301 @@
+"""All that is known of the curvature at one point, as one dataset: both ends, the density, the trace."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from lossnav import params as algebra
+from lossnav._utils.jsonable import jsonable
+from lossnav._utils.paths import Place, name_of
+from lossnav._utils.validation import require
+from lossnav._version import __version__
+from lossnav.curvature.density import Quadrature, SpectralDensity, density_of, quadrature, require_steps, surely_known
+from lossnav.curvature.eigen import LIMIT, Eigenpairs, doubts, require_count, require_reachable, search
+from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.operators import Operator, Precision
+from lossnav.curvature.products import Entries, Products, Signs
+from lossnav.curvature.trace import Estimate, entries, estimate, residual
+from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
+from lossnav.objective.objective import Objective
+from lossnav.objective.reduction import Values
+from lossnav.surface.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
+
+_TRACE_PROBES = 20  # random vectors of a trace, those of the density among them
+
+
+def spectrum(
+    objective: Objective,
+    point: Mapping[str, Tensor] | None = None,
+    *,
+    top: int = 5,
+    density: bool = False,
+    trace: bool = False,
+    operator: Kind = "hessian",
+    probes: int = 5,
+    steps: int = 50,
+    width: float | None = None,
+    tolerance: float = 1e-3,
+    limit: int = LIMIT,
+    seed: int = 0,
+    params: str | Sequence[str] = "*",
+    exclude: str | Sequence[str] = (),
+    precision: Precision = "native",
+    store: Place | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Find the ends of the spectrum at a point and, if asked for, its density and trace.
+
+    One work serves the next: the eigenpairs found first are taken out exactly where density and trace are left to
+    chance, and the first step of the density's probes gives samples of the trace.
+
+    Parameters
+    ----------
+    objective : Objective
+    point : mapping of str to Tensor, optional
+        Where; by default the objective's centre.
+    top : int
+        How many eigenvalues of each end; of a Gauss-Newton matrix, whose other end is zero, of the upper one alone.
+        0: none.
+    density, trace : bool
+        Whether to estimate them.
+    operator : "hessian" or "gauss-newton"
+    probes, steps, width
+        As of `spectral_density`.
+    tolerance, limit
+        As of `top_eigenpairs`.
+    seed : int
+        Of everything random.
+    params, exclude, precision
+        As of a `Hessian`.
+    store : path, fsspec URL or zarr store, optional
+        Where to keep it: alone, or in the group ``spectrum`` where there is a surface whose centre is this point.
+    overwrite : bool
+        Whether a spectrum that is there is replaced; one that was interrupted always is.
+    progress : bool or None
+        Whether to show bars (None: on a terminal).
+
+    Returns
+    -------
+    xarray.Dataset
+        By docs/schema.md: ``eigenvalue`` and ``eigenvalue_error`` over the dim ``eigenpair``, with the coordinate
+        ``end``; where a density was asked for ``density`` and ``density_error`` over ``value``, ``node`` and ``weight``
+        over ``probe`` and ``step``. In the attributes ``loss``, ``gradient_norm``, ``trace``, ``passes`` and how it was
+        made. `lossnav.open_spectrum` opens a stored one.
+
+    Raises
+    ------
+    OptionError
+        If an option cannot be.
+    OutputExistsError, OutputNotWritableError, StoreError
+        As of the store.
+    PlanMismatchError
+        If the store holds a surface around another point.
+    Interrupted
+        After Ctrl-C, with what was found so far in ``surface``; it is kept in the store.
+    Others
+        As a `Hessian` or a `GaussNewton` does.
+
+    Warns
+    -----
+    LossnavWarning
+        If the derivatives are not finite, or an eigenvalue is not as sure as the tolerance asks for.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> saddle = ln.Objective.from_function(lambda p: 3 * p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
+    >>> found = ln.spectrum(saddle, top=1, trace=True)
+    >>> found["eigenvalue"].values.round(4), found["end"].values, round(found.attrs["trace"]["value"], 4)
+    (array([-2.,  6.]), array(['smallest', 'largest'], dtype='<U8'), 4.0)
+    """
+    require_reachable(tolerance, limit, seed)
+    require_steps(probes, steps, width)
+    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    both = operator == "hessian"
+    if top != 0:
+        require_count(top, top * (1 + both), matrix, limit)
+    elif not (density or trace):
+        raise OptionError("top=0 without density and trace asks for nothing. Ask for one of them.")
+    require(objective, "objective")
+    point = objective.params if point is None else point
+    group = None if store is None else _group(store, overwrite, algebra.fingerprint(point))
+    found, started = _Found(objective, matrix), time.monotonic()
+    found.options = {"seed": seed, "tolerance": tolerance, "limit": limit, "precision": precision}
+    found.point = algebra.fingerprint(point)
+    found.values = objective.evaluate(point)
+    if top:
+        with Products(matrix, "eigenvalues", None, progress) as multiply:
+            smallest = top if both else 0
+            found.pairs = search(multiply, smallest, top, seed=seed, tolerance=tolerance, limit=limit)
+        found.note(multiply)
+    known = None if found.pairs is None else surely_known(matrix, found.pairs)
+    signs = Signs(matrix, seed + 2)  # eigenvectors began with the seed and the one after it
+    if density and found.goes_on:
+        with Products(matrix, "density", probes * min(steps, matrix.size), progress) as multiply:
+            found.quadrature = quadrature(multiply, signs, probes, steps, known, seed + 3)
+        found.density = density_of(found.quadrature, steps, width, matrix.rounding, products=0, passes=0)
+        found.note(multiply)
+    if trace and found.goes_on:
+        values, rows = (np.zeros(0), None) if known is None else known
+        samples = list(found.quadrature.samples) if found.quadrature else []
+        exact, certain = float(values.sum()), len(values) == matrix.size
+        n = 0 if certain else max(0, _TRACE_PROBES - len(samples))
+        few, variances = matrix.size <= n, list[float]()
+        with Products(matrix, "trace", min(n, matrix.size), progress) as multiply:
+            if few:
+                values, samples = np.zeros(0), entries(multiply, Entries(matrix, seed + 2))
+                certain = len(samples) == matrix.size
+                exact = math.fsum(samples) / matrix.size if certain else 0.0
+            else:
+                samples, variances = residual(multiply, signs, n, rows, exact, samples=samples)
+        rounding = matrix.rounding(max(multiply.norm, float(np.abs(values).sum())))
+        about: dict[str, Any] = {"certain": certain, "rounding": 2 * rounding, "products": len(samples)}
+        found.trace = estimate(exact, samples, variances, **about)
+        found.taken_out = len(values)
+        found.note(multiply)
+    made = found.dataset(time.monotonic() - started)
+    if store is not None:
+        save_spectrum(made, store, group)
+    if found.signal is not None:
+        kept = "is in the .surface of this exception." if store is None else f"is kept in {name_of(store)}."
+        raise Interrupted(f"Stopped after {matrix.count} products. What they show {kept}", made, found.signal)
+    if not found.finite:
+        warnings.warn(
+            "The second derivatives are not finite at this point: the spectrum is NaN. Check the loss and the gradient "
+            "there.",
+            LossnavWarning,
+            stacklevel=2,
+        )
+    elif found.pairs is not None and (doubt := doubts(found.pairs, tolerance)):
+        warnings.warn(doubt, LossnavWarning, stacklevel=2)
+    return made
+
+
+class _Found:
+    """What is known so far."""
+
+    def __init__(self, objective: Objective, matrix: Operator) -> None:
+        self.objective, self.matrix = objective, matrix
+        self.options: dict[str, Any] = {}
+        self.point = ""
+        self.pairs: Eigenpairs | None = None
+        self.quadrature: Quadrature | None = None
+        self.density: SpectralDensity | None = None
+        self.trace: Estimate | None = None
+        self.taken_out = 0
+        self.values: Values = {}
+        self.gradient_norm = math.nan
+        self.signal: int | None = None
+
+    def note(self, multiply: Products) -> None:
+        """Take over what the passes showed besides."""
+        self.signal = multiply.signal
+        if math.isnan(self.gradient_norm):
+            self.gradient_norm = multiply.gradient_norm
+
+    @property
+    def finite(self) -> bool:
+        """Whether all that was found is."""
+        values = [0.0] if self.pairs is None else list(self.pairs.values)
+        values += [0.0] if self.density is None else [self.density.width]
+        return bool(np.isfinite([*values, 0.0 if self.trace is None else self.trace.value]).all())
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether there is a point in computing more."""
+        return self.signal is None and self.finite
+
+    def dataset(self, seconds: float) -> xr.Dataset:
+        """The dataset of docs/schema.md."""
+        pairs, unit = self.pairs, "unit of the loss"
+        values, errors = (np.zeros(0), np.zeros(0)) if pairs is None else (pairs.values, pairs.errors)
+        ends = np.full(len(values), "largest", dtype="<U8")
+        if pairs is not None and self.matrix.kind == "hessian":
+            ends[: len(values) // 2] = "smallest"
+        made = xr.Dataset(
+            {
+                "eigenvalue": ("eigenpair", values, {"long_name": "eigenvalue, the most extreme first", "units": unit}),
+                "eigenvalue_error": (
+                    "eigenpair",
+                    errors,
+                    {"long_name": "an eigenvalue lies within this distance of the value", "units": unit},
+                ),
+            },
+            coords={"end": ("eigenpair", ends, {"long_name": "which end of the spectrum"})},
+        )
+        if self.density is not None:
+            per = f"1 / ({unit})"
+            made["density"] = ("value", self.density.density, {"long_name": "density of eigenvalues", "units": per})
+            said = {"long_name": "standard error of the density, by the choice of the probes", "units": per}
+            made["density_error"] = ("value", self.density.error, said)
+            made = made.assign_coords(value=("value", self.density.values, {"long_name": "eigenvalue", "units": unit}))
+            said = {"long_name": "nodes of the quadrature: known eigenvalues, then Ritz values", "units": unit}
+            made["node"] = (("probe", "step"), self.density.nodes, said)
+            said = {"long_name": "part of all eigenvalues that a node stands for", "units": "1"}
+            made["weight"] = (("probe", "step"), self.density.weights, said)
+        made.attrs = jsonable(self._attributes() | {"seconds": seconds})
+        return require_spectrum(made)
+
+    def _attributes(self) -> dict[str, Any]:
+        matrix = self.matrix
+        said: dict[str, Any] = {
+            "schema": SPECTRUM_SCHEMA,
+            "schema_version": SPECTRUM_VERSION,
+            "lossnav_version": __version__,
+            "torch_version": torch.__version__,
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "objective": self.objective.describe(),
+            "point": self.point,
+            **{name: value for name, value in self.values.items() if name in ("loss", "loss_se")},
+            "gradient_norm": self.gradient_norm,
+            "operator": matrix.kind,
+            "parameters": matrix.size,
+            "excluded": [name for name in self.objective.params if name not in matrix.names],
+            **self.options,
+            "converged": None if self.pairs is None else self.pairs.converged,
+            "products": matrix.count,
+            "passes": matrix.passes + (2 if self.objective.bn == "recompute" else 1),  # the last of the loss alone
+            "interrupted": self.signal is not None,
+        }
+        if self.density is not None and self.quadrature is not None:
+            probes, steps = self.quadrature.nodes.shape
+            said["density"] = {
+                "method": "stochastic Lanczos quadrature",
+                "probes": probes,
+                "steps": steps - self.quadrature.known,
+                "known": self.quadrature.known,
+                "width": self.density.width,
+                "mean": {"value": self.density.mean.value, "error": self.density.mean.error},
+            }
+        if self.trace is not None:
+            said["trace"] = {
+                "value": self.trace.value,
+                "error": self.trace.error,
+                "products": self.trace.products,
+                "method": "Hutch++" if self.taken_out else "Hutchinson",
+                "probes": self.trace.probes,
+                "known": self.taken_out,
+            }
+        return said
+
+
+def _group(store: Place, overwrite: bool, point: str) -> str | None:
+    """Where in a store it goes; a surface there is to lie around the same point."""
+    group, surface = spectrum_place(store, overwrite)
+    if group is not None and surface["chart"]["center"] != point:
+        raise PlanMismatchError(
+            f"{name_of(store)} holds a surface around another point. A spectrum is kept beside the surface whose "
+            "centre it is of: pass point=chart.center, or another store."
+        )
+    return group

@@ -1,0 +1,371 @@
+"""A recorded run seen from a chart: where each snapshot lies, how far off, and the loss there and on the chart.
+
+A picture of a path on a plane shows the path's shadow. What the shadow leaves out is measured here: the distance of
+each snapshot from the plane, and the loss at the snapshot itself beside that at its shadow, which the surface shows.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from lossnav import params as algebra
+from lossnav._utils import jsonable, random_state, turns
+from lossnav._utils.paths import TRAJECTORY_SCHEMA, Place, name_of
+from lossnav._utils.progress import Progress, track
+from lossnav._utils.signals import StopRequests
+from lossnav._utils.validation import require
+from lossnav._version import __version__
+from lossnav.charts import Chart, meet
+from lossnav.directions import lazy as lazily
+from lossnav.engines import Engine, Local
+from lossnav.errors import (
+    EvaluationError,
+    Interrupted,
+    LossnavWarning,
+    NotATrajectoryError,
+    OptionError,
+    PlanMismatchError,
+    PointsFailedWarning,
+    StructureMismatchError,
+)
+from lossnav.objective.objective import Objective
+from lossnav.params import Params
+from lossnav.surface import seeds, variables, zarr_io
+from lossnav.surface.groups import TRAJECTORY, TRAJECTORY_VERSION, open_trajectory, save_group
+from lossnav.trajectory.trajectory import Trajectory
+
+BUFFERS = ("snapshot", "objective")
+
+_NAMES = ("snapshot", "step", "epoch", "training_loss", "residual", "distance")
+_SAVE_SECONDS = 10.0  # between two writings of a path that is being evaluated
+
+
+def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = None) -> xr.Dataset:
+    """Find where every snapshot of a trajectory lies as seen from an affine chart, and how far off.
+
+    One snapshot at a time is in memory.
+
+    Parameters
+    ----------
+    trajectory : Trajectory
+        That has the chart's tensors.
+    chart : Line, Plane or Volume
+    progress : bool or None
+        See `Progress`.
+
+    Returns
+    -------
+    xarray.Dataset
+        With the dim ``snapshot`` and over it the coordinates of the closest point of the chart (``alpha``, ``beta``, in
+        units of each direction's length), ``residual`` (distance from there to the snapshot, in units of weights),
+        ``distance`` (of the snapshot from the chart's centre), ``step``, and what was marked: ``epoch`` and
+        ``training_loss``.
+
+    Raises
+    ------
+    ChartError
+        If the chart is not affine.
+    StructureMismatchError
+        If the trajectory lacks a tensor of the chart, or has it in another shape.
+    MissingSnapshotError
+        If a snapshot cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossnav as ln
+    >>> model = torch.nn.Linear(2, 1, bias=False).requires_grad_(False)
+    >>> _ = model.weight.copy_(torch.tensor([[3.0, 4.0]]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     trajectory = ln.Trajectory(model, store=f"{folder}/run")
+    ...     line = ln.Line({"weight": torch.zeros(1, 2)}, {"weight": torch.tensor([[1.0, 0.0]])})
+    ...     path = project(trajectory, line)
+    >>> float(path["alpha"][0]), float(path["residual"][0]), float(path["distance"][0])
+    (3.0, 4.0, 5.0)
+    """
+    require(trajectory, "trajectory")
+    require(chart, "chart")
+    gram = lazily.gram(chart.basis)
+    _require_tensors(trajectory, chart.center, "the chart")
+    places, residuals, distances = [], [], []
+    frozen = not chart.center.keys() <= trajectory.structure.keys()
+    for i in track(range(len(trajectory)), "project", "snapshots", progress):
+        params = trajectory.state(i) if frozen else trajectory[i]
+        here = {name: params[name].to(tensor.device) for name, tensor in chart.center.items()}
+        coords, residual = chart.project(here)
+        places.append(coords)
+        residuals.append(residual)
+        distances.append(math.sqrt(residual**2 + coords @ gram @ coords))
+    coordinates = np.array(places).reshape(-1, len(chart.dims))
+    path = xr.Dataset(
+        {"residual": ("snapshot", np.array(residuals)), "distance": ("snapshot", np.array(distances))},
+        coords={
+            "step": ("snapshot", trajectory.steps),
+            **{dim: ("snapshot", coordinates[:, i]) for i, dim in enumerate(chart.dims)},
+        },
+    )
+    for name, marks in (("epoch", trajectory.epochs), ("training_loss", trajectory.losses)):
+        if not np.isnan(marks).all():
+            path[name] = ("snapshot", marks)
+    path = path.set_coords([name for name in ("epoch",) if name in path])
+    path.attrs = {
+        "schema": TRAJECTORY_SCHEMA,
+        "schema_version": TRAJECTORY_VERSION,
+        "lossnav_version": __version__,
+        "chart": jsonable.jsonable(chart.describe()),
+    }
+    return _described(path)
+
+
+def evaluate_trajectory(
+    objective: Objective,
+    chart: Chart,
+    trajectory: Trajectory,
+    *,
+    buffers: Literal["snapshot", "objective"] = "snapshot",
+    engine: Engine | None = None,
+    store: Place | None = None,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> xr.Dataset:
+    """Project a trajectory on a chart, and evaluate the objective at every snapshot and at its projection.
+
+    ``loss_projected`` is the height of the surface over this chart below (or above) the snapshot; ``loss`` is the loss
+    of the snapshot itself. Their difference is what the picture of the path on the surface does not show.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Line, Plane or Volume
+    trajectory : Trajectory
+    buffers : "snapshot" or "objective"
+        With what buffers (running statistics of BatchNorm) the loss *at the snapshot* is taken. ``snapshot``: those
+        recorded with it, so that with ``bn="frozen"`` it is the loss of the network as it was then. ``objective``:
+        those of the objective, as at every point of the surface, so that the difference to ``loss_projected`` comes
+        from the weights alone. Projections have those of their place on the chart (`Chart.buffers`), which on a chart
+        through no checkpoints are the objective's. Recorded in the attributes. Buffers that the model saves in no
+        file (``persistent=False``) are not recorded, and the objective's are taken.
+    engine : Engine, optional
+        Default ``Local(plan="plain")``; there is no faster path for points that lie on no chart. Another process must
+        see the trajectory's folder.
+    store : path, fsspec URL or zarr store, optional
+        Of a surface over the same chart, by the same objective: the path becomes its group ``trajectory``, written now
+        and then. The same call goes on with snapshots that are not evaluated there, or failed.
+    overwrite : bool
+        Whether a path that is there is replaced.
+    progress : bool or None
+        See `Progress`.
+
+    Returns
+    -------
+    xarray.Dataset
+        What `project` returns, with ``loss``, its standard error and metrics at the snapshots, the same at the
+        projections (``loss_projected``, …), and ``status`` as in a surface (docs/schema.md).
+
+    Raises
+    ------
+    As `project` does, and:
+    OptionError
+        If `buffers` is unknown, or a metric has the name of something else of a path.
+    NotASurfaceError, PlanMismatchError
+        If the store holds no surface, or one over another chart or by another objective, or a path of other options.
+    EvaluationError
+        If every snapshot raised; where some did there is a `PointsFailedWarning`.
+    Interrupted
+        After Ctrl-C or SIGTERM, with the path as far as it got in ``.surface``; it is kept in the store.
+    StoreError
+        If the store cannot be written, with the path in ``.surface``.
+    """
+    require(objective, "objective")
+    require(chart, "chart")
+    require(trajectory, "trajectory")
+    if buffers not in BUFFERS:
+        raise OptionError(f"buffers={buffers!r} is unknown. Use 'snapshot' or 'objective'.")
+    if taken := set(objective.metrics) & {*chart.dims, *_NAMES}:
+        raise OptionError(f"A metric and a variable of the path are both called {taken.pop()!r}. Rename the metric.")
+    objective, chart = meet(objective, chart)
+    objective.require_same_structure(chart.center, "the chart's centre")
+    _require_tensors(trajectory, objective.params, "the objective")
+    if buffers == "snapshot" and (lacking := objective.anatomy.missing(trajectory.buffers)):
+        warnings.warn(
+            f"The trajectory has no buffers {', '.join(lacking)} of {objective.name}, so the loss of every snapshot is "
+            "taken with the objective's. If training changes them it is not that of the network as it was then.",
+            LossnavWarning,
+            stacklevel=2,
+        )
+    surface = None if store is None else zarr_io.open_surface(store)
+    path = project(trajectory, chart, progress=progress)
+    made_of = {"objective": objective.describe(), "buffers": buffers}
+    path.attrs |= jsonable.jsonable(made_of)
+    if surface is not None:
+        _require_same(surface, path, f"{name_of(store)} holds a surface of something else")
+    run = _Path(path)
+    if store is not None and not overwrite:
+        run.know(store)
+    engine = engine or Local(plan="plain")
+    places = np.stack([path[dim].values for dim in chart.dims], axis=1)
+    function = _AtSnapshot(objective, chart, trajectory, places, buffers == "snapshot")
+    numbers = np.flatnonzero(run.status == variables.NOT_EVALUATED)
+    points, saved = numbers[:, None].astype(np.float64), time.monotonic()
+    with random_state.preserved(device=objective.device), StopRequests() as stop:
+        try:
+            with Progress("evaluate trajectory", len(numbers), "snapshots", progress) as bar:
+                prepared = engine.prepare(function, points[:1], len(points)) if len(points) else function
+                for outcome in engine.run(prepared, points) if len(points) else ():
+                    run.keep(int(numbers[outcome.number]), outcome.values, outcome.error)
+                    bar.advance()
+                    if stop.signal is not None:
+                        engine.stop()
+                    elif store is not None and time.monotonic() - saved > _SAVE_SECONDS:
+                        save_group(run.dataset(), store, TRAJECTORY)
+                        saved = time.monotonic()
+        except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
+            stop.signal = stop.signal or 2
+        finally:
+            engine.close()
+    made = run.dataset()
+    if store is not None:
+        save_group(made, store, TRAJECTORY)
+    if stop.signal is not None:
+        kept = "in the .surface of this exception."
+        if store is not None:
+            kept = f"kept in {name_of(store)}; the same call goes on from there."
+        done = int((run.status != variables.NOT_EVALUATED).sum())
+        raise Interrupted(
+            f"Stopped after {done:,} of {len(trajectory):,} snapshots. They are {kept}", made, stop.signal
+        )
+    if run.errors and (run.status == variables.FAILED).all():
+        raise EvaluationError(
+            f"All {len(run.errors)} snapshots raised an error, the first at {run.errors[0]}. "
+            "Call objective.evaluate(trajectory[0]) to see where it comes from."
+        )
+    if run.errors:
+        warnings.warn(
+            f"{len(run.errors)} of {len(trajectory):,} snapshots raised an error and have status 3 (failed), the first "
+            f"at {run.errors[0]}. The others are there.",
+            PointsFailedWarning,
+            stacklevel=2,
+        )
+    return made
+
+
+class _AtSnapshot:
+    """Loss and metrics at a snapshot and at its projection, as a function of the snapshot's number."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        chart: Chart,
+        trajectory: Trajectory,
+        places: NDArray[np.float64],  # (m, k): of the projections
+        own_buffers: bool,
+    ) -> None:
+        self.objective, self.chart, self.trajectory = objective, chart, trajectory
+        self.places, self.own_buffers = places, own_buffers
+
+    def __call__(self, point: NDArray[np.float64]) -> Mapping[str, float]:
+        number = int(point[0])
+        if self.own_buffers:
+            with turns.hiding(LossnavWarning):  # which buffers are not recorded is said once
+                here = self.objective.at(self.trajectory.state(number), missing="keep")
+        else:
+            state = self.trajectory.state(number)
+            here = self.objective.around({name: state[name] for name in self.objective.params})
+        values = here.evaluate(here.params)
+        shadow = self.objective.evaluate(self.chart(self.places[number]))
+        return values | {f"{name}_projected": value for name, value in shadow.items()}
+
+
+class _Path:
+    """A path under way: its values, snapshot by snapshot."""
+
+    def __init__(self, projected: xr.Dataset) -> None:
+        m = projected.sizes["snapshot"]
+        self.projected, self.columns = projected, dict[str, NDArray[np.float64]]()
+        self.status = np.zeros(m, np.uint8)
+        self.errors: list[str] = []
+
+    def keep(self, number: int, values: Mapping[str, float], error: str | None = None) -> None:
+        self.status[number] = variables.status_of(values, error)
+        if error is not None:
+            self.errors.append(f"step {int(self.projected['step'][number])}: {error}")
+        for name, value in values.items():
+            self.columns.setdefault(name, np.full(len(self.status), np.nan))[number] = value
+
+    def know(self, store: Place) -> None:
+        """Take over what the store's group has of the same snapshots.
+
+        Raises
+        ------
+        PlanMismatchError
+            If it is a path of another chart, objective or option.
+        """
+        try:
+            there = open_trajectory(store)
+        except NotATrajectoryError:
+            return
+        _require_same(there, self.projected, f"{name_of(store)} holds a trajectory of something else", "buffers")
+        mine = [str(name) for name in ("step", *self.projected.attrs["chart"]["dims"], "residual")]
+        rows = {tuple(row): i for i, row in enumerate(np.stack([there[name].values for name in mine], 1).tolist())}
+        names = [str(name) for name in there.data_vars if name not in (*self.projected.data_vars, "status")]
+        for number, row in enumerate(np.stack([self.projected[name].values for name in mine], 1).tolist()):
+            i = rows.get(tuple(row))
+            if i is not None and there["status"].values[i] not in (variables.NOT_EVALUATED, variables.FAILED):
+                self.keep(number, {name: float(there[name].values[i]) for name in names})
+
+    def dataset(self) -> xr.Dataset:
+        made = self.projected.copy()
+        for name, column in (self.columns or {"loss": np.full(len(self.status), np.nan)}).items():
+            made[name] = ("snapshot", column.copy())
+        made["status"] = ("snapshot", self.status.copy())
+        made.attrs["failures"] = self.errors[: seeds.FAILURES_KEPT]
+        return _described(made)
+
+
+def _require_same(there: xr.Dataset, path: xr.Dataset, what: str, *options: str) -> None:
+    """Refuse to put a path beside a surface, or into a path, of another chart or objective."""
+    was, now = there.attrs, path.attrs
+    different = [key for key in ("chart", *options) if was.get(key) != now[key]]
+    if was.get("objective", {}).get("fingerprint") != now["objective"]["fingerprint"]:
+        different.append("objective")
+    if different:
+        raise PlanMismatchError(
+            f"{what}: another {' and '.join(different)}. Pass the objective and the chart that it was made of, or "
+            "leave out store=; overwrite=True replaces a trajectory."
+        )
+
+
+def _require_tensors(trajectory: Trajectory, wanted: Params, what: str) -> None:
+    structure = trajectory.structure | trajectory.held
+    if difference := algebra.first_difference({n: t for n, t in structure.items() if n in wanted}, wanted):
+        raise StructureMismatchError(
+            f"The trajectory and {what} differ at {difference}. Take both from one model, and record the parameters "
+            "that it moves (params=)."
+        )
+
+
+def _described(path: xr.Dataset) -> xr.Dataset:
+    """Give every variable its meaning and unit, as those of surfaces have."""
+    variables.describe_variables(path)
+    meanings = {
+        "step": ("steps of training done", "1"),
+        "epoch": ("epoch, as it was marked", "1"),
+        "training_loss": ("loss that training saw, as it was marked", "1"),
+        "residual": ("distance of the snapshot from its projection", "units of weights"),
+        "distance": ("distance of the snapshot from the centre of the chart", "units of weights"),
+    }
+    for name, (meaning, unit) in meanings.items():
+        if name in path:
+            path[name].attrs = {"long_name": meaning, "units": unit}
+    for variable in map(str, path.data_vars):
+        if variable.endswith("_projected"):
+            of = path[variable.removesuffix("_projected")].attrs
+            path[variable].attrs = of | {"long_name": f"{of['long_name']}, at the projection on the chart"}
+    return path

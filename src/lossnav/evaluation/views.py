@@ -1,0 +1,255 @@
+"""From the words of a command line to where one looks: an objective, a chart around it, and how far along each axis."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lossnav import directions, samplers
+from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
+from lossnav.checkpoints.weights import Missing
+from lossnav.errors import OptionError
+from lossnav.evaluation.trajectory import project
+from lossnav.objective.objective import Objective
+from lossnav.specs.objective_of import at_the_end
+from lossnav.trajectory.trajectory import Trajectory
+
+CHARTS: dict[str, type[Chart]] = {
+    "line": Line,
+    "plane": Plane,
+    "volume": Volume,
+    "rescaled-line": RescaledLine,
+    "rescaled-bilinear": RescaledBilinear,
+}
+KINDS = ("random", "hessian", "gradient", "pca")  # of directions
+_STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
+_INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Where one looks.
+
+    Attributes
+    ----------
+    objective : Objective
+        At the centre of the chart. Its ``origin`` says how to make the chart again, where its recipe alone does not.
+    chart : Chart
+    places : dict of str to list of float
+        Of a chart through checkpoints: the coordinates of each file.
+    trajectory : Trajectory or None
+        That is drawn on the chart.
+    """
+
+    objective: Objective
+    chart: Chart
+    places: dict[str, list[float]] = field(default_factory=dict)
+    trajectory: Trajectory | None = None
+
+    def ends(self, n: int) -> dict[str, tuple[float, float]] | None:
+        """Ends of each axis so that what is to be seen is on a grid of n points; None where nothing says how far.
+
+        Of a chart through checkpoints the outermost ones lie on points of the grid, those at 0 and 1 exactly.
+        """
+        dims = self.chart.dims
+        if self.places:
+            columns = zip(*[[0.0] * len(dims), *self.places.values()], strict=True)
+            return {dim: _around(min(column), max(column), n) for dim, column in zip(dims, columns, strict=True)}
+        if self.trajectory is not None:
+            path = project(self.trajectory, self.chart)
+            box = samplers.Grid.around({dim: path[dim].values for dim in dims}, n).box
+            return {dim: (float(low), float(high)) for dim, (low, high) in zip(dims, box, strict=True)}
+        return None
+
+
+def _around(low: float, high: float, n: int) -> tuple[float, float]:
+    """Ends of an axis of n points with both numbers among them, a power of two steps apart: 0 and 1 are met exactly.
+
+    >>> _around(0.0, 1.0, 51)
+    (-0.28125, 1.28125)
+    """
+    steps = n - 1
+    inside = 1
+    while 2 * inside <= max(1.0, _INSIDE * steps):
+        inside *= 2
+    before = (steps - inside) // 2
+    step = (high - low) / inside
+    return low - before * step, high + (steps - inside - before) * step
+
+
+def view_of(
+    objective: Objective,
+    chart: str | None = None,
+    *,
+    kinds: Sequence[str] = (),
+    to: Sequence[str | os.PathLike[str]] = (),
+    trajectory: str | os.PathLike[str] | None = None,
+    normalize: str | None = None,
+    distribution: str | None = None,
+    exclude: Sequence[str] | None = None,
+    seed: int = 0,
+    missing_buffers: Missing = "refuse",
+) -> View:
+    """Make a chart around an objective, from words.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : str, optional
+        One of `CHARTS`. By default a plane; through checkpoints what so many of them span; along a gradient a line.
+    kinds : sequence of str
+        Of directions: "random" (the default), "hessian", "gradient" or "pca"; one for all axes, or one for each.
+    to : sequence of paths
+        Checkpoints that the chart leads through, from the objective's own weights.
+    trajectory : path, optional
+        Of a recorded run: what "pca" looks along, and what is drawn on any chart.
+    normalize, distribution, exclude, seed
+        Of random directions, as in `directions.random` (``"none"`` for None); `exclude` of others too.
+    missing_buffers : "refuse" or "keep"
+        Where a checkpoint of `to` lacks some.
+
+    Raises
+    ------
+    OptionError
+        If the words do not go together.
+    CheckpointError, DirectionError, NotATrajectoryError
+        If a chart cannot be made of them.
+
+    Examples
+    --------
+    >>> import torch
+    >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
+    >>> view_of(bowl, kinds=["gradient"]).chart.dims
+    ('alpha',)
+    """
+    if to:
+        if normalize or distribution or exclude is not None:
+            raise OptionError(
+                "--normalize, --distribution and --exclude are of directions that are drawn; what lies between "
+                "checkpoints is as it is. Leave them out."
+            )
+        return _through(objective, chart, list(to), kinds, trajectory, missing_buffers)
+    names, kind = list(kinds) or ["random"], kind_of(chart, kinds)
+    dims = CHARTS[kind].dims
+    wanted = names * len(dims) if len(names) == 1 else names
+    if len(wanted) != len(dims):
+        raise OptionError(
+            f"A {kind} has {len(dims)} axes, and {len(names)} kinds of directions are named: {', '.join(names)}. Name "
+            "one for all axes, or one for each."
+        )
+    counts = Counter(wanted)
+    if counts["gradient"] > 1:
+        raise OptionError(
+            f"There is one gradient, and a {kind} has {len(dims)} axes. Use --chart line, or name a kind for each: "
+            "--directions gradient --directions hessian."
+        )
+    rescaled = kind.startswith("rescaled")
+    if trajectory is not None and rescaled:
+        raise OptionError(
+            f"A training run is drawn on a line, plane or volume, not on a {kind}. Choose another --chart."
+        )
+    run = None if trajectory is None else Trajectory.open(trajectory)
+    if counts["pca"] and run is None:
+        raise OptionError("pca looks along a recorded run. Add --trajectory FOLDER, which ln.Trajectory wrote.")
+    center: Any = objective.params
+    made: dict[str, list[Any]] = {}
+    left_out: dict[str, Any] = {} if exclude is None else {"exclude": list(exclude)}
+    if counts["pca"] and run is not None:
+        objective = at_the_end(objective, run, missing_buffers)
+        components = directions.pca(run, counts["pca"], device=objective.device, **left_out)
+        made["pca"], center = list(components), objective.params
+    if counts["random"]:
+        how = normalize or ("none" if rescaled else "filter")
+        options: dict[str, Any] = {"normalize": None if how == "none" else how, "orthogonal": not rescaled}
+        options["distribution"] = distribution or ("uniform" if rescaled else "normal")
+        made["random"] = list(directions.random(objective, n=counts["random"], seed=seed, **options, **left_out))
+    elif normalize is not None or distribution is not None:
+        raise OptionError(
+            f"--normalize and --distribution are of random directions, and these are {', '.join(counts)}. Leave "
+            "them out."
+        )
+    if counts["hessian"]:
+        made["hessian"] = list(directions.hessian(objective, n=counts["hessian"], seed=seed, **left_out))
+    if counts["gradient"]:
+        made["gradient"] = [directions.gradient(objective, **left_out)]
+    along = [made[name].pop(0) for name in wanted]
+    again: dict[str, Any] = {}
+    if counts["pca"]:
+        again = {"chart": kind, "kinds": names, "trajectory": _absolute(trajectory), "seed": seed, **left_out}
+        again |= {"normalize": normalize, "distribution": distribution, "missing_buffers": missing_buffers}
+        objective.origin = None if objective.origin is None else {**objective.origin, "view": again}
+    return View(objective, CHARTS[kind](center, *along), trajectory=run)
+
+
+def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()) -> str:
+    """Say which chart is meant, before anything is made.
+
+    Raises
+    ------
+    OptionError
+        If a kind of directions is unknown, or so many checkpoints span another chart.
+
+    Examples
+    --------
+    >>> kind_of(None), kind_of(None, ["gradient"]), kind_of(None, to=["a.pt", "b.pt"])
+    ('plane', 'line', 'plane')
+    """
+    if unknown := [name for name in kinds if name not in KINDS]:
+        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+    if not to:
+        several = _STRAIGHT[min(len(kinds), 3) - 1] if len(kinds) > 1 else "plane"
+        return chart or ("line" if list(kinds) == ["gradient"] else several)
+    if len(to) > len(_STRAIGHT):
+        raise OptionError(f"{len(to)} checkpoints beside the first span more than a volume. Pass up to three of them.")
+    kind = _STRAIGHT[len(to) - 1]
+    if chart not in (None, kind):
+        raise OptionError(
+            f"{len(to)} checkpoint(s) beside the first span a {kind}, not a {chart}. Leave out --chart, or pass "
+            "another number of --to."
+        )
+    return kind
+
+
+def _through(
+    objective: Objective, chart: str | None, to: list[Any], kinds: Sequence[str], trajectory: Any, missing: Missing
+) -> View:
+    """A chart through the objective's own weights and those of some files."""
+    kind = kind_of(chart, to=to)
+    if kinds:
+        raise OptionError("A chart through checkpoints leads along what lies between them. Leave out --directions.")
+    names = _names([os.fspath(path) for path in to])
+    ends = to if missing == "refuse" else [objective.at(path, missing) for path in to]
+    if len(ends) == 1:
+        found: tuple[Any, ...] = (directions.between(objective, ends[0]),)
+        coordinates: list[list[float]] = [[1.0]]
+    else:
+        found = directions.through(objective, *ends)
+        coordinates = [list(map(float, place)) for place in found[0].recipe["places"][1:]]
+    again = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
+    run = None if trajectory is None else Trajectory.open(trajectory)
+    places = dict(zip(names, coordinates, strict=True))
+    made = CHARTS[kind](objective, *found)
+    if objective.origin is not None:
+        objective = copy.copy(objective)
+        objective.origin = {**(objective.origin or {}), "view": again}
+    return View(objective, made, places, run)
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The paths, each once: the same file twice spans nothing."""
+    if twice := [path for path, count in Counter(paths).items() if count > 1]:
+        raise OptionError(f"{twice[0]} is named twice, and a chart leads through different checkpoints. Name it once.")
+    return list(paths)
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.path.abspath(os.path.expanduser(os.fspath(path)))
+
+
+def again(objective: Objective, description: Mapping[str, Any]) -> View:
+    """Make a view again from its ``description``."""
+    return view_of(objective, **description)

@@ -1,0 +1,1 @@
+"""What a browser reaches: address, token, sockets, messages, files of the page."""

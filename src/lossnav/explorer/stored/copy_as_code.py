@@ -1,0 +1,158 @@
+"""The Python that makes the view on the screen: "copy as code". No torch.
+
+A store may come from anybody, and this code is run by whoever copies it: what is read from one stands in it as a
+literal or as a name of ours, and which objective is explored is said by the session, not by what lies in its store.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lossnav._utils.paths import is_local, name_of
+from lossnav.explorer.stored.session import Place, Session
+from lossnav.surface.variables import DIM_LETTERS
+
+_FINE = 65  # points along each axis of a window that is evaluated anew
+_CHARTS = ("Line", "Plane", "Volume")
+_OPTIONS = ("checkpoint", "data_root", "missing_buffers", "mode", "params", "device")  # of `load_objective`
+
+
+def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
+    """Write the script.
+
+    Parameters
+    ----------
+    session : Session
+    number : int
+        Of the place.
+    view : mapping
+        As the page has it: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line). What
+        is missing or cannot be is left out.
+    """
+    place = session.place(number)
+    ranges = _ranges(view.get("ranges"), place)
+    lines = ["import lossnav as ln", ""]
+    lines += _stored(place, ranges) if not session.live else _live(place, ranges)
+    options = []
+    metric = view.get("metric")
+    if isinstance(metric, str) and metric in place.names and metric != "loss":
+        options.append(f"variable={metric!r}")
+    if isinstance(view.get("log"), bool):
+        options.append(f"log={view['log']}")
+    kind = {1: "line", 2: "contour", 3: "contour"}[len(place.dims)]
+    wanted = view.get("kind")
+    if len(place.dims) == 2 and isinstance(wanted, str) and wanted in ("contour", "heatmap", "surface"):
+        kind = str(wanted)
+    if len(place.dims) < 3:
+        lines.append(f"ln.plot.{kind}({', '.join(['surface', *options])}).show()")
+    return "\n".join(lines) + "\n"
+
+
+def _stored(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
+    if not isinstance(place.store, str | os.PathLike):
+        return ["surface = ...  # the one that is shown"]
+    lines = [f"surface = ln.open({name_of(place.store)!r})"]
+    if not place.surface.lossnav.is_grid:
+        lines.append("surface = surface.lossnav.to_grid()")
+    if "seed" in place.surface.coords or place.surface.attrs.get("ensemble"):
+        lines.append("surface = surface.lossnav.over_seeds()")
+    cuts = [
+        (dim, f"slice({low!r}, {high!r})")
+        for dim, (low, high), ends in zip(place.dims, ranges, place.base.tolist(), strict=True)
+        if low > ends[0] or high < ends[1]
+    ]
+    return [*lines, f"surface = surface.sel({_keywords(cuts).removeprefix('**')})"] if cuts else lines
+
+
+def _live(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
+    lines = [*_objective(place.made_of.get("objective", {})), *_chart(place)]
+    axes = [(dim, f"({low!r}, {high!r}, {_FINE})") for dim, (low, high) in zip(place.dims, ranges, strict=True)]
+    return [*lines, f"surface = ln.evaluate(objective, chart, ln.Grid({_keywords(axes)}))"]
+
+
+def _objective(said: Mapping[str, Any]) -> list[str]:
+    """How the objective is had again."""
+    origin = said.get("origin")
+    if not origin or not _is_literal(origin):
+        return ["objective = ...  # the one that was explored"]
+    drawn = [said.get(name) for name in ("population", "samples", "subset_seed")]
+    if "view" in origin or drawn[0] is not None:
+        again = f"rebuild({dict(origin)!r}, {', '.join(map(repr, drawn))})"
+        return ["from lossnav.specs.objective_of import rebuild", "", f"objective = {again}"]
+    options = "".join(f", {name}={origin[name]!r}" for name in _OPTIONS if origin.get(name))
+    return [
+        "from lossnav.specs.objective_of import load_objective",
+        "",
+        f"objective = load_objective({origin['spec']!r}{options})",
+    ]
+
+
+def _chart(place: Place) -> list[str]:
+    """How the chart is had again: drawn anew where it was drawn, else from its kept tensors."""
+    said = place.made_of["chart"]
+    if place.number == 0 and said.get("kind") in _CHARTS and (options := _drawing(said["directions"])):
+        return [
+            f"directions = ln.directions.random(objective, {', '.join(options)})",
+            f"chart = ln.{said['kind']}(objective.params, *directions)",
+        ]
+    if place.store is None or not is_local(place.store):
+        return ["chart = ...  # the one that was explored"]
+    store = name_of(place.store)
+    return [
+        "from lossnav.evaluation.resume import chart_of",
+        "",
+        f"chart = chart_of(ln.open({store!r}).attrs, objective, {store!r})",
+    ]
+
+
+def _drawing(recipes: Any) -> list[str]:
+    """The options of the call that drew all these directions; none where they were not drawn by one."""
+    first = recipes[0]
+    if not all(_is_literal(recipe) and recipe.get("kind") == "random" for recipe in recipes):
+        return []
+    if any({**recipe, "index": 0} != {**first, "index": 0} for recipe in recipes):
+        return []
+    options = [f"{name}={first[name]!r}" for name in ("n", "normalize", "seed")]
+    if first["distribution"] != "normal":
+        options.append(f"distribution={first['distribution']!r}")
+    if not first["orthogonal"]:
+        options.append("orthogonal=False")
+    if sorted(map(str, first["exclude"])) != ["bias", "norm"]:
+        options.append(f"exclude={tuple(first['exclude'])!r}")
+    return options
+
+
+def _keywords(pairs: Iterable[tuple[str, str]]) -> str:
+    """Arguments by their names; as a mapping where a name is none of an argument.
+
+    >>> _keywords([("alpha", "1")]), _keywords([("a=b", "1")])
+    ('alpha=1', "**{'a=b': 1}")
+    """
+    pairs = list(pairs)
+    if all(name in DIM_LETTERS for name, _ in pairs):
+        return ", ".join(f"{name}={value}" for name, value in pairs)
+    return "**{" + ", ".join(f"{name!r}: {value}" for name, value in pairs) + "}"
+
+
+def _is_literal(value: Any) -> bool:
+    """Whether Python writes a value as what it reads as the same."""
+    if isinstance(value, Mapping):
+        return all(isinstance(name, str) and _is_literal(part) for name, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_literal, value))
+    return value is None or type(value) in (str, bool, int) or (type(value) is float and math.isfinite(value))
+
+
+def _ranges(given: Any, place: Place) -> list[tuple[float, float]]:
+    """What of the view can be read; else the place's own."""
+    try:
+        ranges = [(float(low), float(high)) for low, high in given]
+    except (TypeError, ValueError, OverflowError):
+        ranges = []
+    finite = all(math.isfinite(low) and math.isfinite(high) and low < high for low, high in ranges)
+    if len(ranges) != len(place.dims) or not finite:
+        ranges = [(low, high) for low, high in place.base.tolist()]
+    return ranges

@@ -1,0 +1,126 @@
+"""One HTML file that holds the page and the numbers: it can be mailed, and opens without a server or a network.
+
+The page's own files are put into it as they are: styles in place of the link to them, and each module behind a name
+of its own (an import map of ``data:`` URLs), since a browser loads no module from a file. The numbers are the very
+messages and frames that a socket would bring, so the page reads both in one way. No torch.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from lossnav._utils.paths import Place as StorePlace
+from lossnav._utils.paths import require_writable, write_whole
+from lossnav.errors import OptionError
+from lossnav.explorer.server import wire
+from lossnav.explorer.server.page_files import PAGE, files
+from lossnav.explorer.stored.copy_as_code import code_of
+from lossnav.explorer.stored.session import Place, Session, open_session
+
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
+_LONGEST_VIEW = 4096  # characters
+
+_STYLE = re.compile(r'<link rel="stylesheet" href="\./static/([\w.-]+)">')
+_ENTRY = re.compile(r'<script type="module" src="\./static/([\w.-]+)"></script>')
+_IMPORT = re.compile(r'(\bfrom\s*|\bimport\s*\(?\s*)"\./([\w.-]+\.js)"')
+
+
+def write_html(
+    store: StorePlace, path: str | os.PathLike[str], *, view: str | None = None, overwrite: bool = False
+) -> Path:
+    """Write a stored surface, with the places beside it, as one HTML file.
+
+    Parameters
+    ----------
+    store : path, fsspec URL or zarr store
+    path : path
+    view : str, optional
+        What stands after the ``#`` of the page's address.
+    overwrite : bool
+
+    Raises
+    ------
+    OutputExistsError, OutputNotWritableError, StoreError
+        If it cannot be written.
+    NotASurfaceError
+        If there is no surface.
+    """
+    target = require_writable(path, overwrite)
+    write_whole(target, export_html(open_session(store), view=view))
+    return target
+
+
+def export_html(session: Session, place: int = 0, view: str | None = None) -> str:
+    """The page with all places in it, as text.
+
+    Parameters
+    ----------
+    session : Session
+    place : int
+        Which is shown first.
+    view : str, optional
+        As the page writes it into its address.
+
+    Raises
+    ------
+    OptionError
+        If there is no such place, or the view is too long.
+    """
+    session.place(place)
+    if view is not None and len(view) > _LONGEST_VIEW:
+        raise OptionError(f"A view of {len(view):,} characters is none. It has up to {_LONGEST_VIEW:,}.")
+    said: dict[str, Any] = {"places": [_place(session, each) for each in session.places], "place": place}
+    if view is not None:
+        said["view"] = view
+    data = f'<script type="application/json" id="lossnav-data">{_as_data(said)}</script>'
+    page = (PAGE / "index.html").read_text("utf-8")
+    known = files()
+    page = _STYLE.sub(lambda found: f"<style>{_read(known, found[1])}</style>", page)
+    page = _ENTRY.sub(
+        lambda found: f'{data}\n{_modules(known)}\n<script type="module">import "{_named(found[1])}";</script>', page
+    )
+    return page.replace(
+        '<meta charset="utf-8">',
+        f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        1,
+    )
+
+
+def _place(session: Session, place: Place) -> dict[str, Any]:
+    """What a socket would bring of a place."""
+    message = session.message(place.number) | {"live": False, "store": None}
+    frames = [base64.b64encode(frame).decode() for frame in place.frames()]
+    return {"session": json.loads(wire.text(message)), "frames": frames, "code": code_of(session, place.number, {})}
+
+
+def _modules(known: dict[str, Path]) -> str:
+    """The import map: each module by a name that does not depend on where it is."""
+    scripts = {name: _read(known, name) for name in sorted(known) if name.endswith(".js")}
+    urls = {
+        _named(name): "data:text/javascript;base64,"
+        + base64.b64encode(_IMPORT.sub(lambda found: f'{found[1]}"{_named(found[2])}"', text).encode()).decode()
+        for name, text in scripts.items()
+    }
+    return f'<script type="importmap">{_as_data({"imports": urls})}</script>'
+
+
+def _named(module: str) -> str:
+    return f"lossnav/{module}"
+
+
+def _read(known: dict[str, Path], name: str) -> str:
+    return known[name].read_text("utf-8")
+
+
+def _as_data(value: Any) -> str:
+    r"""JSON that may stand in a script of any page: no ``<`` begins a tag in it.
+
+    >>> _as_data({"title": "</script>"})
+    '{"title": "\\u003c/script>"}'
+    """
+    return json.dumps(value).replace("<", "\\u003c")

@@ -1,0 +1,190 @@
+"""One call on one batch: from the batch to the model's inputs, from its outputs to loss and metrics."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lossnav._utils.validation import described
+from lossnav.errors import (
+    DataError,
+    OptionError,
+)
+from lossnav.objective.batches import Batch, map_tensors
+from lossnav.objective.counting import Counting
+from lossnav.objective.diagnosis import TARGET_KEYS, no_pair
+from lossnav.objective.functional import Measured, StepValues
+from lossnav.objective.loss import Loss, with_gradients
+from lossnav.objective.metrics import Metric, check_metric, measure_metrics
+from lossnav.objective.readings import LossMisjudgedError
+from lossnav.params import Params
+
+Forward = Callable[[Any, Batch], tuple[Any, Any]]
+
+
+def _of_same_names(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
+    """What of a module has parameters of these names and dtypes; None where nothing has.
+
+    Wrappers put names before those of what they wrap. A module that computes in other numbers is copied.
+    """
+    for part in module.modules():
+        own = dict(part.named_parameters(remove_duplicate=False))
+        if all(name in own and own[name].shape == tensor.shape for name, tensor in params.items()):
+            if all(own[name].dtype == tensor.dtype for name, tensor in params.items()):
+                return part
+            dtypes = {tensor.dtype for tensor in params.values()}
+            return copy.deepcopy(part).to(dtypes.pop()) if len(dtypes) == 1 else None
+    return None
+
+
+def _measure(
+    forward: Forward, loss: Loss, metrics: Mapping[str, Metric], count: Counting, model: Any, batch: Batch
+) -> StepValues:
+    """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample.
+
+    No method: the structure keeps hold of it, and an objective on a part of the data would hold on to all of it.
+    """
+
+    def measure() -> StepValues:
+        watch = loss.watch()
+        with watch if watch is not None and loss.function is None else nullcontext():
+            outputs, targets = _pair(forward(model, batch))
+        n = count(batch, targets)
+        with watch if watch is not None and loss.function is not None else nullcontext():
+            value = loss(outputs, targets, n)
+        values: dict[str, Measured] = {"loss": loss.weigh(value, watch, outputs, targets)}
+        values |= measure_metrics(metrics, loss, value, watch, outputs, targets, n)
+        return n, values if torch.is_grad_enabled() else map_tensors(values, Tensor.detach)
+
+    try:
+        return with_gradients(loss, measure)
+    except LossMisjudgedError as error:
+        error.batch = batch
+        raise
+
+
+def _require_callable_with(function: Callable[..., Any], has_data: bool) -> None:
+    """Raise where a function cannot be called with parameters, and with a batch where there is data."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*([None, None] if has_data else [None]))
+    except TypeError:
+        call = "function(params, batch)" if has_data else "function(params)"
+        raise OptionError(
+            f"The function takes ({', '.join(signature.parameters)}), and {'with' if has_data else 'without'} data it "
+            f"is called {call}. {'Take both' if has_data else 'Pass data=, or a function of parameters alone'}."
+        ) from None
+
+
+def _pair(made: Any) -> tuple[Any, Any]:
+    """What `forward=` returned; a tensor of two rows is no pair."""
+    if isinstance(made, tuple | list) and len(made) == 2:
+        return made[0], made[1]
+    raise OptionError(
+        f"forward= returned {described(made)}. Return outputs and targets: "
+        "forward=lambda model, batch: (model(batch[0]), batch[1])."
+    )
+
+
+def _measure_function(
+    function: Callable[..., Any],
+    loss: Loss,
+    metrics: Mapping[str, Metric],
+    count: Counting,
+    has_data: bool,
+    point: Params,
+    batch: Batch,
+) -> StepValues:
+    """Call a bare function of parameters in the same way."""
+    arguments = (point, batch) if has_data else (point,)
+    n = count(batch, None) if has_data else 1
+
+    def measure() -> StepValues:
+        watch = loss.watch()
+        with watch if watch is not None else nullcontext():
+            value = loss.check(function(*arguments), n)
+        values: dict[str, Measured] = {"loss": loss.weigh(value, watch, None, None)}
+        for name, metric in metrics.items():
+            values[name] = check_metric(name, metric(*arguments), n)
+        return n, values if torch.is_grad_enabled() else map_tensors(values, Tensor.detach)
+
+    try:
+        return with_gradients(loss, measure)
+    except LossMisjudgedError as error:
+        error.batch = batch
+        raise
+
+
+def _tensor_of(name: Any, value: Any) -> Tensor:
+    """A parameter of a bare function as a tensor.
+
+    Raises
+    ------
+    OptionError
+        If the name is no string, or the value is no tensor and nothing that torch makes one of.
+    """
+    if not isinstance(name, str):
+        raise OptionError(
+            f"A parameter is called {name!r}, {described(name)}. Names are strings: {{{str(name)!r}: …}}."
+        )
+    if isinstance(value, Mapping) and not value:
+        raise OptionError(f'"{name}" is an empty dict, not a tensor. Leave it out.')
+    if isinstance(value, Mapping):
+        names = [f"{name}.{key}" for key in value]
+        flat = ", ".join(f'"{each}": …' for each in names[:3])
+        raise OptionError(
+            f'"{name}" is a dict, and parameters are one dict of name to tensor. Pass them flat, {{{flat}}}; the '
+            f'function finds each by that name: params["{names[0]}"].'
+        )
+    try:
+        return torch.as_tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise OptionError(
+            f'"{name}" is {described(value)}, of which torch makes no tensor ({error}). Pass a dict of name to '
+            'tensor: {"x": torch.zeros(2)}, each list of tensors one by one ("x.0", "x.1").'
+        ) from error
+
+
+def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
+    """Outputs and targets of a batch of the usual form."""
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        targets = None if key is None else batch[key]
+        if own_loss:
+            return model(**batch), targets
+        if key is not None:
+            return model(**{name: part for name, part in batch.items() if name != key}), targets
+        raise DataError(
+            f"A batch is a dict with keys {', '.join(map(str, batch))}, none of them {', '.join(TARGET_KEYS)}. "
+            "Pass forward=lambda model, batch: (outputs, targets)."
+        )
+    if own_loss and isinstance(batch, list | tuple | Tensor):
+        return (model(batch) if isinstance(batch, Tensor) else model(*batch)), batch[-1]
+    if isinstance(batch, list | tuple) and len(batch) >= 2:
+        return model(*batch[:-1]), batch[-1]
+    raise no_pair(batch)
+
+
+def _no_model(model: Any, loss: Any) -> OptionError:
+    """The error for what was passed in the place of a model."""
+    said = f"The model is {described(model)}, not an nn.Module. "
+    if isinstance(loss, nn.Module) and callable(model):
+        return OptionError(f"{said}The order is ln.Objective(model, loss, data).")
+    if isinstance(model, type):
+        return OptionError(f"{said}Pass an instance: {model.__name__}(…), with its trained weights.")
+    if isinstance(model, Mapping | str | os.PathLike):
+        load = "torch.load(path, weights_only=True)" if not isinstance(model, Mapping) else "state_dict"
+        return OptionError(
+            f"{said}Weights have no code: build the model they belong to, then model.load_state_dict({load})."
+        )
+    return OptionError(f"{said}For a function of parameters use Objective.from_function(f, params).")

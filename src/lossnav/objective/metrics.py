@@ -1,0 +1,92 @@
+"""Metrics beside the loss: their names, and what they may return."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lossnav._utils.validation import described
+from lossnav.errors import LossShapeError, OptionError
+from lossnav.objective.functional import Measured
+from lossnav.objective.loss import Loss, _means, length_of, logits, name_of
+from lossnav.objective.predictions import NAMED
+from lossnav.objective.readings import LossMisjudgedError as LossMisjudgedError
+from lossnav.objective.watching import Watch
+from lossnav.storage.samples import VARIABLES
+
+Metric = Callable[[Any, Any], Any]
+
+
+def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | None) -> dict[str, Metric]:
+    """Turn names and callables into one dict of callables; the order is kept."""
+    if metrics is None:
+        return {}
+    if isinstance(metrics, Mapping):
+        named: list[tuple[str, str | Metric]] = [(str(name), metric) for name, metric in metrics.items()]
+    else:
+        listed = [metrics] if isinstance(metrics, str) else list(metrics)
+        named = [(metric if isinstance(metric, str) else name_of(metric), metric) for metric in listed]
+    found: dict[str, Metric] = {}
+    for name, metric in named:
+        if isinstance(metric, str):
+            if metric not in NAMED:
+                raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(NAMED)}, or pass a callable.")
+            metric = NAMED[metric]
+        if isinstance(metric, type) or not callable(metric):
+            hint = f"an instance of it: {{{name!r}: {name}(…)}}" if isinstance(metric, type) else "a callable"
+            raise OptionError(f"The metric {name!r} is {described(metric)}. Pass {hint}, or a name such as 'accuracy'.")
+        if name in _TAKEN or not _NAME.fullmatch(name):
+            raise OptionError(
+                f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."
+            )
+        if name in found:
+            raise OptionError(f"Two metrics are called {name!r}. Pass a dict that names them.")
+        found[name] = metric
+    return found
+
+
+_TAKEN = ("loss", "loss_se", "loss_skewness", "status", "point", "sample", *VARIABLES)
+_NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
+
+
+def measure_metrics(
+    metrics: Mapping[str, Metric], loss: Loss, value: Measured, watch: Watch | None, outputs: Any, targets: Any, n: int
+) -> dict[str, Measured]:
+    """Measure metrics of a batch: those with a name by what the loss takes for a prediction."""
+    outputs = logits(outputs)
+    values: dict[str, Measured] = {}
+    for name, metric in metrics.items():
+        if getattr(metric, "of_prediction", False):
+            calls = loss.reading.calls(watch, outputs, targets)
+            of_loss = value[0] if isinstance(value, tuple) else value
+            known_as = getattr(metric, "name", name)
+            loss.hold_scores(calls, outputs, targets, known_as)
+            values[name] = metric(loss.reading.prediction(calls, of_loss, outputs, targets, n, known_as), n)
+        else:
+            values[name] = check_metric(name, metric(outputs, targets), n, targets)
+    return values
+
+
+def check_metric(name: str, value: Any, n: int, targets: Any = None) -> Measured:
+    """Hold a metric against its promise: the mean of the batch (a scalar), or one value a sample."""
+    try:
+        if isinstance(value, tuple):  # of two tensors nobody knows which one is meant
+            raise TypeError
+        values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise LossShapeError(
+            f"The metric {name!r} returned a {type(value).__name__}. Return a number, or a tensor with one value a "
+            "sample; of several values make a metric each: metrics={'first': ..., 'second': ...}."
+        ) from None
+    if values.dim() == 0:
+        return values
+    if values.shape[0] not in (n, length_of(targets)):
+        raise LossShapeError(
+            f"The metric {name!r}: {n} samples gave values of shape {tuple(values.shape)}. "
+            "Return shape (n,) or (n, ...)."
+        )
+    return _means(values, n)

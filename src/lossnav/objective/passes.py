@@ -1,0 +1,476 @@
+"""Passes over all batches with weights of ours: in place of the model's own, or in a copy."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import Any, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from lossnav._utils import turns
+from lossnav.errors import ObjectiveError
+from lossnav.objective import contents as contents_module
+from lossnav.objective.batch_norm import _batch_norm_recording, _mode_of_batch_norm
+from lossnav.objective.batches import Batch
+from lossnav.objective.functional import Borrowed, Step, StepValues, _Held, _set_mode, call_with, users_parts
+from lossnav.objective.kept_state import Kept
+from lossnav.params import Params
+
+
+class _Whole(nn.Module):
+    """All batches in one forward, so that the weights are swapped in once a point and not once a batch."""
+
+    def __init__(self, model: nn.Module, step: Step, borrowed: bool = False, training: bool = False) -> None:
+        super().__init__()
+        self.model, self.step, self.borrowed, self.in_training = model, step, borrowed, training
+        self.seen: Callable[[dict[str, Tensor]], None] | None = None  # who wants to see the buffers after a pass
+
+    def forward(self, batches: Iterable[Batch]) -> list[StepValues]:
+        with Borrowed(self.step, self.in_training) if self.borrowed else nullcontext():
+            values = [self.step(self.model, batch) for batch in batches]
+        if self.seen is not None:
+            self.seen(dict(self.model.named_buffers()))
+        return values
+
+
+class _Beginnings:
+    """Whoever starts every pass from a state: so does a copy, or what is unpickled, each from its own."""
+
+    def _begins(self) -> dict[str, Kept]:
+        """What is put back before a pass, by the name of its attribute, as it is now."""
+        raise NotImplementedError
+
+    @turns.alone()
+    def begin(self) -> None:
+        """Put back what every pass starts from."""
+        for value in vars(self).values():
+            if isinstance(value, Kept):
+                value.restore()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self.begin()
+        state = vars(self)
+        return {name: value.compared if isinstance(value, Kept) else value for name, value in state.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        for name, kept in self._begins().items():
+            with suppress(ValueError):  # made of other parts: then by what is usual
+                kept.compare(state[name])
+            setattr(self, name, kept)
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
+
+class FunctionPasses(_Beginnings):
+    """A bare function of parameters, called with them."""
+
+    _kept: Kept
+
+    def __init__(self, step: Step, borrowed: bool = False) -> None:
+        self.step, self.borrowed = step, borrowed
+        self._kept = self._begins()["_kept"]
+
+    def _begins(self) -> dict[str, Kept]:
+        return {"_kept": Kept(() if self.borrowed else users_parts(self.step))}
+
+    def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
+        """Tensors to differentiate by, with these values, and buffers that may be written to."""
+        self._kept.restore()
+        return _leaves(params, names), {}
+
+    def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
+        """Pass one batch with the leaves themselves."""
+        with Borrowed(self.step) if self.borrowed else nullcontext():
+            return self.step(leaves, batch)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function: there is no module whose weights a backward pass could read."""
+        return function()
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """There is no BatchNorm layer that could be in a mode."""
+        return nullcontext()
+
+    @turns.alone()
+    def measuring(self, step: Step) -> FunctionPasses:
+        """Return the same with another step."""
+        self._kept.restore()
+        return FunctionPasses(step, self.borrowed)
+
+    @turns.alone()
+    def apart(self, double: bool = False) -> FunctionPasses:
+        """Return the same, to be called in another thread, and in float64 if that is asked for."""
+        self._kept.restore()
+        step = copied_step(self.step, {})
+        if double and step is not self.step:
+            _double(None, step)
+        return FunctionPasses(step, step is self.step)
+
+    def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
+        """Pass every batch through the function."""
+        self._kept.restore()
+        with Borrowed(self.step) if self.borrowed else nullcontext():
+            return [self.step(params, batch) for batch in ([None] if batches is None else batches)]
+
+
+class FunctionalPasses(_Beginnings):
+    """`call_with` on a copy of the module's structure, without its weights.
+
+    Attributes
+    ----------
+    in_training : bool
+        Whether it is called in train mode, as ``model.train()`` leaves it; else in eval mode.
+    remembers : bool
+        Whether a pass leaves something behind in the structure (a cache, a counter) that a later one looks at: then it
+        is put back before every pass.
+    """
+
+    _of_step: Kept
+    _of_model: Kept
+
+    def __init__(
+        self, structure: nn.Module, step: Step, bn: str, borrowed: bool = False, training: bool = False
+    ) -> None:
+        self.whole, self.step, self.bn = _Whole(structure, step, borrowed, training), step, bn
+        self.in_training = training
+        self.remembers = False
+        vars(self).update(self._begins())
+
+    def _begins(self) -> dict[str, Kept]:
+        model = self.whole.model
+        return {"_of_step": _kept_of_step(self.whole), "_of_model": Kept(model, without=_tensors_put_in(model))}
+
+    @turns.alone()
+    def restore(self) -> None:
+        """Let the next pass start from the state that this was made in."""
+        self._of_step.restore()
+        if self.remembers:
+            self._of_model.restore()
+
+    @property
+    @turns.alone()
+    def bound(self) -> str:
+        """What keeps the step from being called with another structure or with the batches cut anew; or nothing."""
+        if self.whole.borrowed:
+            return "the loss, a metric or forward= cannot be copied"
+        inside = {id(module) for module in self.whole.model.modules()}
+        if any(id(part) in inside for part in contents_module.reachable(users_parts(self.step))):
+            return "the loss, a metric or forward= looks at the model itself"
+        return "the loss, a metric or forward= has a state of its own" if self._of_step.changed() else ""
+
+    @turns.alone()
+    def state_changed(self) -> bool:
+        """Whether passes left anything behind in the structure."""
+        return self._of_model.changed()
+
+    @turns.alone()
+    def learn(self) -> None:
+        """See after a first pass what was written to in a way that tensors do not count."""
+        self._of_step.learn()
+        self._of_model.learn()
+
+    @turns.alone()
+    def forget(self) -> None:
+        """Put the structure back to the state that this was made in."""
+        self._of_model.restore()
+
+    def around(self, model: nn.Module) -> FunctionalPasses:
+        """Return the same that puts weights into this model: the user's own, which is as before after a call."""
+        made = copy.copy(self)
+        made.whole, made.remembers = _Whole(model, self.step, self.whole.borrowed, self.in_training), False
+        return made
+
+    def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
+        """Pass every batch through the structure, with these weights in it."""
+        assert batches is not None
+        self.restore()
+        state = {f"model.{name}": tensor for name, tensor in params.items()}
+        # BatchNorm in train mode writes its statistics: into copies, never into the centre's
+        state |= {f"model.{name}": tensor.clone() for name, tensor in buffers.items()}
+        if self.bn == "recompute":
+            with _batch_norm_recording(self.whole.model, state, "model."):
+                call_with(self.whole, state, batches)
+        with self.training(self.bn == "batch"):
+            result: list[StepValues] = call_with(self.whole, state, batches)
+        return result
+
+    def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
+        """Tensors to differentiate by, with these values, and buffers that may be written to."""
+        self.restore()
+        return _leaves(params, names), {name: tensor.clone() for name, tensor in buffers.items()}
+
+    def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
+        """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not.
+
+        What it leaves in the buffers the next batch finds, cut off from its graph: held constant in derivatives.
+        """
+        state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
+
+        def carry(left: dict[str, Tensor]) -> None:
+            buffers.update({n: t.detach() for n, t in left.items() if t.requires_grad or t is not buffers.get(n, t)})
+
+        self.whole.seen = carry
+        try:
+            with self.training(training):
+                (values,) = call_with(self.whole, state, [batch])
+        finally:
+            self.whole.seen = None
+        return cast(StepValues, values)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function with these weights and buffers in the structure.
+
+        For backward passes: what they compute anew (activation checkpointing), or read (a hook, a function of the
+        user's own), is to be of these weights and not of the NaNs in their place.
+        """
+        state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
+        return call_with(_Held(self.whole.model), state, function)
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
+        return _mode_of_batch_norm(self.whole.model, training, self.in_training)
+
+    @turns.alone()
+    def measuring(self, step: Step) -> FunctionalPasses:
+        """Return the same with another step."""
+        self.restore()
+        made = copy.copy(self)
+        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed, self.in_training), step
+        made._of_step = _kept_of_step(made.whole)
+        return made
+
+    @turns.alone()
+    def apart(self, double: bool = False) -> FunctionalPasses:
+        """Return the same with a structure and a step of its own: a call puts weights into it, so two threads need two.
+
+        In float64 if that is asked for.
+        """
+        self.restore()
+        model = self.whole.model
+        memo: dict[int, Any] = {
+            id(weight): _hollow(weight, torch.float64) if double else weight for weight in model.parameters()
+        }
+        structure, step = copied_together(model, self.step, memo, self.in_training)
+        if double:
+            _double(structure, step)
+        made = FunctionalPasses(structure, step, self.bn, step is self.step, self.in_training)
+        made.remembers = self.remembers
+        return made
+
+
+class CopyPasses(_Beginnings):
+    """A private deep copy whose weights are overwritten: for models that cannot be called by value.
+
+    Before every pass it is what the user's model was, then takes the point's weights and buffers, then goes into eval
+    mode, or into train mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
+    """
+
+    _of_step: Kept
+    _of_model: Kept
+
+    def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> None:
+        self.in_training = training
+        made, own_step = copied_together(model, step, _attributes_of_copy(model), training)
+        self._take(made.to(device), own_step, bn, own_step is step)
+
+    def _take(self, model: nn.Module, step: Step, bn: str, borrowed: bool) -> None:
+        self.whole, self.step, self.bn = _Whole(model, step, borrowed, self.in_training), step, bn
+        vars(self).update(self._begins())
+
+    def _begins(self) -> dict[str, Kept]:
+        model = self.whole.model
+        return {"_of_step": _kept_of_step(self.whole), "_of_model": Kept(model, without=_tensors_put_in(model))}
+
+    def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
+        """Write the weights into the copy and pass every batch through it."""
+        assert batches is not None
+        targets = self._load(params, buffers)
+        model = self.whole.model
+        if self.bn == "recompute":
+            with _batch_norm_recording(model, targets, ""):
+                self.whole(batches)
+        with self.training(self.bn == "batch"):
+            result: list[StepValues] = self.whole(batches)
+        return result
+
+    def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
+        """Parameters of the copy, to differentiate by, and its buffers; both with these values, until the next call."""
+        self._load(params, buffers)
+        parameters, own = dict(self.whole.model.named_parameters()), dict(self.whole.model.named_buffers())
+        for name, parameter in parameters.items():
+            parameter.detach_().requires_grad_(name in names)  # of a ScriptModule a copy hangs on what was copied
+        return {name: parameters[name] for name in params}, own
+
+    def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
+        """Pass one batch through the copy as it is, BatchNorm in train mode or not."""
+        with self.training(training):
+            (values,) = self.whole([batch])
+        for buffer in self.whole.model.buffers():
+            if buffer.requires_grad:
+                buffer.detach_()
+        return cast(StepValues, values)
+
+    def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
+        """Call a function: the weights are the copy's own, until other leaves are asked for."""
+        return function()
+
+    def training(self, training: bool) -> AbstractContextManager[None]:
+        """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
+        return _mode_of_batch_norm(self.whole.model, training, self.in_training)
+
+    @turns.alone()
+    def learn(self) -> None:
+        """See after a first pass what was written to in a way that tensors do not count."""
+        self._of_step.learn()
+        self._of_model.learn()
+
+    @turns.alone()
+    def begin_here(self) -> None:
+        """Take the copy as it is for the state that every pass starts from."""
+        self._of_model = Kept(self.whole.model, without=_tensors_put_in(self.whole.model))
+
+    def _load(self, params: Params, buffers: Params) -> Params:
+        """The state of the user's model, with these weights and buffers, in its mode; all its tensors by name."""
+        model = self.whole.model
+        self._of_step.restore()
+        self._of_model.restore()
+        targets = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+        for name, tensor in (params | buffers).items():
+            targets[name].data.copy_(tensor.detach())
+        model.train(self.in_training)
+        return targets
+
+    @turns.alone()
+    def measuring(self, step: Step) -> CopyPasses:
+        """Return the same with another step."""
+        self._of_step.restore()
+        made = copy.copy(self)
+        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed, self.in_training), step
+        made._of_step = _kept_of_step(made.whole)
+        return made
+
+    @turns.alone()
+    def apart(self, double: bool = False) -> CopyPasses:
+        """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
+        self._of_step.restore()
+        self._of_model.restore()
+        memo = _attributes_of_copy(self.whole.model)
+        model, step = copied_together(self.whole.model, self.step, memo, self.in_training)
+        if double:
+            _double(model, step)
+        made = copy.copy(self)
+        made._take(model, step, self.bn, step is self.step)
+        return made
+
+
+Passes = FunctionPasses | FunctionalPasses | CopyPasses
+
+
+def _leaves(params: Params, names: Collection[str]) -> Params:
+    return {name: tensor.detach().requires_grad_(name in names) for name, tensor in params.items()}
+
+
+def copied_together(
+    model: nn.Module, step: Step, memo: dict[int, Any], training: bool = False
+) -> tuple[nn.Module, Step]:
+    """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
+    made = contents_module.copied(model, memo)
+    if contents_module.is_shared(list(model.modules()), list(made.modules())):
+        raise TypeError("its copy is the model itself, by its own __deepcopy__")
+    return made, copied_step(step, memo, training)
+
+
+def copied_step(step: Step, memo: dict[int, Any], training: bool = False) -> Step:
+    """Copy what is measured, in eval or train mode; a step that cannot be copied is returned itself."""
+    try:
+        made = contents_module.copied(step, dict(memo))
+    except Exception:
+        return step
+    if contents_module.is_shared(users_parts(step), users_parts(made)):
+        return step
+    _set_mode(users_parts(made), training)
+    return made
+
+
+def _kept_of_step(whole: _Whole) -> Kept:
+    return Kept(() if whole.borrowed else users_parts(whole.step), without=_tensors_put_in(whole.model))
+
+
+def _tensors_put_in(model: nn.Module) -> list[Tensor]:
+    """Tensors of a model that every pass puts in place."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def _double(model: nn.Module | None, step: Step) -> None:
+    """Turn the parameters, buffers and plain tensors of a model and of what is measured with it into float64."""
+    modules = [part for part in contents_module.reachable(users_parts(step)) if isinstance(part, nn.Module)]
+    for module in [*(model.double().modules() if model is not None else ()), *modules]:
+        module.double()
+        for name, value in vars(module).items():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                setattr(module, name, value.double())
+
+
+def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
+    """A parameter of NaNs that takes no memory; what is no floating-point number as it is."""
+    if not parameter.is_floating_point():
+        return parameter
+    nan = torch.full((), math.nan, dtype=dtype, device=device or parameter.device)
+    return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
+
+
+def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> Passes:
+    """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
+
+    Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
+    """
+    floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
+    memo: dict[int, Any] = {id(parameter): _hollow(parameter, parameter.dtype, device) for parameter in floating}
+    memo |= _computed_attributes(model)
+    try:
+        if isinstance(model, torch.jit.ScriptModule):
+            raise TypeError("a ScriptModule cannot be called with other weights")
+        structure, own_step = copied_together(model, step, memo, training)
+        structure.to(device)
+        if training:
+            structure.train()  # what it does with weights fails here, where there are none; it may leave layers in eval
+        else:
+            for module in structure.modules():
+                module.training = False  # not .eval(): a layer may merge its weights there, and here it has none
+        return FunctionalPasses(structure, own_step, bn, own_step is step, training)
+    except Exception as first:
+        try:
+            return CopyPasses(model, step, bn, device, training)
+        except Exception:
+            raise ObjectiveError(
+                f"The model cannot be copied: {first}. lossnav works on a copy so that yours is never changed; "
+                "remove attributes that cannot be copied (locks, open files, graphs), or pass a freshly built model."
+            ) from first
+
+
+def _computed_attributes(model: nn.Module) -> dict[int, Tensor]:
+    """Copies of tensors that hang on a graph (the `weight` of old weight_norm or pruning), for a deepcopy's memo."""
+    held = (value for module in model.modules() for value in vars(module).values())
+    return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
+
+
+def _attributes_of_copy(model: nn.Module) -> dict[int, Any]:
+    """The same for a full copy; views of a weight that a module keeps are views of the copy of that weight."""
+    memo: dict[int, Any] = dict(_computed_attributes(model))
+    owners = {p.untyped_storage().data_ptr(): p for p in model.parameters() if p.layout == torch.strided and p.numel()}
+    for tensor in contents_module.tensors([value for m in model.modules() for value in vars(m).values()]):
+        if isinstance(tensor, nn.Parameter) or id(tensor) in memo or tensor.layout != torch.strided:
+            continue
+        owner = owners.get(tensor.untyped_storage().data_ptr())
+        if owner is not None and owner.untyped_storage().nbytes() == owner.numel() * owner.element_size():
+            whole = copy.deepcopy(owner, memo).detach()
+            memo[id(tensor)] = whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
+    return memo

@@ -1,0 +1,305 @@
+"""Hold the way a model is called against the model itself, once, on the first batch.
+
+The truth is plain torch: a fresh deep copy of the user's model, the weights of a point written into it, eval mode (or
+train mode, where that is asked for), and the user's loss. Two points are held against it: the centre, and one at which
+every parameter that moves is another, so that a weight which is reached in any other way than by its name shows as a
+difference. What uses the memory of the user's own parameters meanwhile is found where it happens, among the operations
+that torch dispatches.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lossnav import params as algebra
+from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
+from lossnav.objective import batches as data_batches
+from lossnav.objective import contents as contents_module
+from lossnav.objective import kept_state
+from lossnav.objective.batches import Batch
+from lossnav.objective.diagnosis import explained
+from lossnav.objective.first_pass import _MOST_CACHES, _caches, _first_pass, _truth, _watched
+from lossnav.objective.functional import users_parts
+from lossnav.objective.outside import Outside, Place
+from lossnav.objective.passes import CopyPasses, FunctionalPasses, Passes
+from lossnav.objective.reduction import Values
+from lossnav.objective.truth import (
+    Case,
+    Proven,
+    _agree,
+    _by_itself,
+    _difference,
+    _displaced,
+    _fresh,
+    _measured,
+    _Truth,
+    _values,
+    _without,
+    few_of,
+)
+from lossnav.params import Params
+
+
+def prove(case: Case) -> Proven:
+    """Find a way of calling the model that gives its own loss, here and elsewhere.
+
+    Raises
+    ------
+    ObjectiveError
+        If none does; it names the parameter that is reached by another way, and where.
+    """
+    outside = Outside(_code_of(case))
+    try:
+        found = _proven(case)
+    except ObjectiveError:
+        _require_no_state_outside(case, outside)  # which is then the better reason
+        raise
+    _require_no_state_outside(case, outside, found.passes)
+    if found.twice:
+        _warn_of_drift(type(case.model).__name__, *found.twice)
+    return found
+
+
+def prove_function(case: Case, name: str) -> None:
+    """Hold a bare function to what it keeps outside of itself, where it keeps anything.
+
+    Raises
+    ------
+    ObjectiveError
+        If a value depends on what was evaluated before.
+    """
+    outside = Outside(_code_of(case))
+    if any(place.may_change for place in outside.places):
+        try:
+            part = few_of(case.batch)
+            first = _values(case, case.passes, algebra.copy(case.center), part)
+            again = any(isinstance(place.value, Iterator) for place in outside.places)  # which cannot be put back
+            second = _values(case, case.passes, algebra.copy(case.center), part) if again else first
+        except Exception:  # it is raised again where it is called in earnest
+            return
+        _require_no_state_outside(case, outside, case.passes, name)
+        if not _agree(case, first, second):
+            _warn_of_drift(name, first, second)
+
+
+def _proven(case: Case) -> Proven:
+    found = Proven(case.passes)
+    failure = _first_pass(case, found)
+    part = few_of(case.batch)
+    truth = _truth(case, part)
+    _require_true_copy(case, part, truth)
+    ways: list[Callable[[], Passes]] = [] if failure else [lambda: case.passes]
+    if not isinstance(case.passes, CopyPasses):
+        ways.append(lambda: _full_copy(case))
+    difference: tuple[float, float, str] | None = None
+    for make in ways:
+        try:
+            passes = make()
+            difference = _difference(case, passes, part, truth)
+            if difference and isinstance(passes, FunctionalPasses):
+                passes.remembers = True  # then a cache is filled anew at every point
+                difference = _difference(case, passes, part, truth)
+        except (ObjectiveError, LossShapeError, DataError, OptionError):
+            raise
+        except Exception as error:
+            failure = failure or error
+            continue
+        if difference is None:
+            found.passes = passes
+            if isinstance(passes, FunctionalPasses):
+                passes.remembers = passes.remembers or _leaves_traces(case, passes, part)
+                found.remembers = passes.remembers
+            _require_no_stale_cache(case, part, truth)
+            return found
+    if difference is None:  # it is not the way of calling: the user's own mistake is more useful
+        assert failure is not None
+        raise explained(failure, always=True) from failure
+    if found_twice := _contradiction(case, part):
+        found.twice = found_twice
+        return found
+    expected, value, where = difference
+    raise ObjectiveError(
+        f"{type(case.model).__name__} cannot be evaluated by value: {where} a fresh copy of it has the loss "
+        f"{expected:.7g} on the first batch, and lossnav's way of calling it gives {value:.7g}. Usual causes: a weight "
+        "that is reached through a global, a cache (functools.lru_cache) or a tensor that was computed from weights "
+        "before. Compute it in forward(), or use Objective.from_function(f, params)."
+    )
+
+
+def _code_of(case: Case) -> list[Any]:
+    """Functions and classes of the user's: of the model and its layers, and of what is measured with it."""
+    parts = [part for part in contents_module.reachable(users_parts(case.passes.step)) if contents_module.is_code(part)]
+    for module in case.model.modules():
+        hooks = [hook for name, table in vars(module).items() if name.endswith("hooks") for hook in table.values()]
+        parts += [type(module), *(part for part in [*vars(module).values(), *hooks] if callable(part))]
+    return parts
+
+
+def _require_no_state_outside(
+    case: Case, outside: Outside, passes: Passes | None = None, name: str | None = None
+) -> None:
+    """Raise where what a pass leaves in a global, a class or what a function encloses changes the value of another.
+
+    Such state is shared with the user, and put back as it was before.
+    """
+    changed = outside.changed()
+    caches = [place for place in outside.places if place not in changed and place.may_be_a_cache]
+    if not changed and not caches:
+        return
+    part, elsewhere = few_of(case.batch), _displaced(case.center, case.seed)
+    try:
+        passes = passes or CopyPasses(case.model, case.step, case.bn, case.device, case.training)
+
+        def values(point: Params) -> Values:
+            assert passes is not None
+            weights = point | case.held
+            return _measured(case, passes, algebra.copy(weights) if case.writes else weights, part)
+
+        def value(point: Params) -> float:
+            return values(point)["loss"]
+
+        what, found = _of_order(case, outside, values, elsewhere) if changed else ("loss", None)
+        for place in () if found and not _agree(case, *found) else caches[:_MOST_CACHES]:
+            if (stale := _of_stale(case, place, value, elsewhere)) is not None:
+                what, found, changed = "loss", stale, [place]
+                break
+    except Exception:
+        return
+    finally:
+        outside.restore()
+    if found is None or _agree(case, *found):
+        return
+    keeper = "the model" if name is None else "an object with __call__"  # which a bare function is not
+    raise ObjectiveError(
+        f"{name or type(case.model).__name__} keeps state outside of itself, in {changed[0].title}: at the same "
+        f"weights its {what} on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
+        f"evaluated. What one point leaves there the next one would find. Keep it in an attribute of {keeper}, "
+        "which every point begins with as it is now, or compute it anew in each call."
+    )
+
+
+def _of_order(
+    case: Case, outside: Outside, values: Callable[[Params], Values], elsewhere: Params
+) -> tuple[str, tuple[float, float] | None]:
+    """A loss or metric at a point alone, and after another; None where it does not even agree with itself."""
+    outside.restore()
+    alone = values(elsewhere)
+    outside.restore()
+    again = values(elsewhere)
+    outside.restore()
+    values(case.center)
+    after = values(elsewhere)
+    same = {name for name in alone if alone[name] == again[name] or alone[name] != alone[name]}
+    off = [name for name in alone if name in same and not _agree(case, alone[name], after[name])]
+    name = off[0] if off else "loss"
+    return name, (alone[name], after[name]) if name in same else None
+
+
+def _of_stale(
+    case: Case, place: Place, value: Callable[[Params], float], elsewhere: Params
+) -> tuple[float, float] | None:
+    """The losses at a displaced point without what a place holds, and with it; None where it is no stale cache."""
+    known = value(case.center), value(elsewhere)
+    place.keep()
+    try:
+        place.clear()
+        at_center = value(case.center)
+        place.clear()
+        displaced = value(elsewhere)
+    except Exception:  # it is no cache: the code needs it
+        return None
+    finally:
+        place.restore()
+    return (
+        (displaced, known[1]) if _agree(case, at_center, known[0]) and not _agree(case, displaced, known[1]) else None
+    )
+
+
+def _full_copy(case: Case) -> CopyPasses:
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
+    _watched(case, passes, case.center | case.held, data_batches.move(case.batch, case.device))
+    return passes
+
+
+# ---------------------------------------------------------------------- the truth
+
+
+def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
+    """Raise where a copy of the model, which its class makes in a way of its own, is another model."""
+    if not case.copies or truth.at_center is None or not isinstance(case.passes, FunctionalPasses):
+        return
+    own = next((module for module in case.model.modules() if contents_module.restores_itself(module)), None)
+    if own is None:
+        return
+    try:
+        value = _by_itself(case, case.passes, part)
+    except Exception:  # then there is nothing to hold it against
+        return
+    if value is not None and not _agree(case, value, truth.at_center):
+        raise ObjectiveError(
+            f"A copy of {type(case.model).__name__} is another model: on the first batch it has the loss "
+            f"{truth.at_center:.7g}, and the model itself {value:.7g}. {type(own).__name__} says itself how it is "
+            "copied (__deepcopy__, __getstate__) and leaves something out: copy that too, or drop the method."
+        )
+
+
+def _contradiction(case: Case, part: Batch) -> tuple[float, float] | None:
+    """Two values of the truth at the same weights that do not agree: then nothing can be held against it."""
+    try:
+        first, second = (_fresh(case, case.center, part) for _ in range(2))
+    except Exception:
+        return math.nan, math.nan
+    return None if _agree(case, first, second) else (first, second)
+
+
+def _warn_of_drift(name: str, first: float, second: float) -> None:
+    if first == first and second == second:
+        warnings.warn(
+            f"{name} gave {first:.7g} and {second:.7g} for the same samples at the same weights, with the same random "
+            "numbers: something outside of it changes from call to call (an iterator, a clock, a file), so that values "
+            "cannot be compared. Let forward() depend on weights, buffers and its input alone.",
+            LossnavWarning,
+            stacklevel=4,
+        )
+
+
+# ---------------------------------------------------------------------- what a pass leaves behind
+
+
+def _leaves_traces(case: Case, passes: FunctionalPasses, part: Batch) -> bool:
+    """Whether what passes left in the structure tells of more than the last: a counter does, kept features do not."""
+    if not passes.state_changed():
+        return False
+    weights = algebra.copy(case.center | case.held) if case.writes else case.center | case.held
+    try:
+        _values(case, passes, weights, part)
+        after_many = passes.apart().whole.model
+        passes.forget()
+        _values(case, passes, weights, part)
+        return not kept_state.same_state(after_many, passes.whole.model)
+    except Exception:
+        return True
+    finally:
+        passes.forget()
+
+
+def _require_no_stale_cache(case: Case, part: Batch, truth: _Truth) -> None:
+    """Raise where the model holds tensors that it computed from its weights before, and would go on using them."""
+    if truth.at_center is None or truth.displaced is None or not case.copies:
+        return
+    for name, attribute in itertools.islice(_caches(case, part), _MOST_CACHES):
+        try:
+            values = [_without(case, name, attribute, point, part) for point in (case.center, truth.elsewhere)]
+        except Exception:  # it is no cache: the model needs it
+            continue
+        if _agree(case, values[0], truth.at_center) and not _agree(case, values[1], truth.displaced):
+            path = f"{name}." if name else ""
+            raise ObjectiveError(
+                f'"{path}{attribute}" of the model holds what was computed from its weights before: at other weights '
+                f"the loss is {truth.displaced:.7g} with it and {values[1]:.7g} with a new one. Clear it first "
+                f"(model.{path}{attribute} = None), or register it as a buffer if it is part of the model's state."
+            )

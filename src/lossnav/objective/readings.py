@@ -1,0 +1,397 @@
+"""How a loss is read: what a prediction is, and what its mean over a batch is a mean over.
+
+Both follow from what the loss does inside. A call of one of torch's losses says it all: scores, targets, which of them
+count. A loss that computes by itself is held against cross-entropy taken in each possible way; the one that gives its
+value is how it is read. What is decided on the first batch must hold on every batch of the first pass over the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lossnav.errors import OptionError
+from lossnav.objective.predictions import Prediction, of_call
+from lossnav.objective.watching import CLASSES, YES_OR_NO, Call, Watch, slopes
+
+_IGNORED = (0, 255, -1, -100)  # what is commonly left out, besides nothing at all
+
+
+class LossMisjudgedError(Exception):
+    """A loss is not what it was taken for: the pass must be made anew, with less trust or with gradients enabled.
+
+    Attributes
+    ----------
+    batch : Batch
+        That showed it.
+    """
+
+    batch: Any = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to take the outputs of a loss that computes by itself.
+
+    Attributes
+    ----------
+    axis : int or None
+        Along which the classes lie; None: each output is yes or no, by its sign or by 0.5.
+    shift : int
+        How many positions an output looks ahead.
+    ignored : int or None
+        A target that does not count.
+    threshold : float
+        Of yes.
+    """
+
+    axis: int | None
+    shift: int = 0
+    ignored: int | None = None
+    threshold: float = 0.0
+
+    def prediction(self, outputs: Tensor, targets: Tensor) -> Prediction:
+        """Scores, targets, and which of them count."""
+        if self.axis is None:
+            targets = targets.reshape(outputs.shape)
+            return Prediction(outputs, targets, torch.ones_like(targets, dtype=torch.bool), self.threshold)
+        scores = outputs.movedim(self.axis, 1)
+        if targets.is_floating_point():
+            targets = targets.movedim(self.axis, 1)
+            return Prediction(scores, targets, torch.ones_like(targets.select(1, 0), dtype=torch.bool))
+        if self.shift:  # the last axis is the one of positions
+            scores, targets = scores[..., : -self.shift], targets[..., self.shift :]
+        every = torch.ones_like(targets, dtype=torch.bool)
+        return Prediction(scores, targets, every if self.ignored is None else targets != self.ignored)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy taken so."""
+        read = self.prediction(outputs, targets)
+        if self.axis is None:
+            function = F.binary_cross_entropy_with_logits if self.threshold == 0 else F.binary_cross_entropy
+            return function(read.scores, read.targets.to(read.scores.dtype))
+        if read.targets.is_floating_point():
+            return F.cross_entropy(read.scores, read.targets)
+        return F.cross_entropy(
+            read.scores, read.targets, ignore_index=-(2**31) if self.ignored is None else self.ignored
+        )
+
+
+class Reading:
+    """What was found out about a loss.
+
+    Parameters
+    ----------
+    name : str
+        Of the loss, for messages.
+    weighs : bool
+        Whether to look for what a mean over a batch is a mean over.
+    predicts : bool
+        Whether predictions are asked for.
+    follows : bool
+        Whether the terms of the loss may be weighted by hand, which is then looked into.
+
+    Attributes
+    ----------
+    settled : bool
+        Whether it held for all the data once.
+    loose : bool
+        Whether the loss is a mean of torch's and something that was added to it.
+    """
+
+    def __init__(self, name: str, weighs: bool, predicts: bool, follows: bool) -> None:
+        self.name, self.weighs, self.predicts = name, weighs, predicts
+        self._may_follow, self._follows = follows, False
+        self._candidate: Candidate | None = None
+        self._decided = False
+        self.loose = False  # a mean of torch's and something added to it
+        self._taken_for: bool | None = None
+        self._factor: Tensor | None = None  # of the mean, or of each of several, and what they are over by the first
+        self._is_sum = False  # of several means
+        self._counts: list[tuple[int, int]] | None = None  # (shift, ignored) of labels whose number the weight is
+        self._first: Call | None = None  # of a loss of torch's own; what the others are like but for their tensors
+        self._at_once = not follows  # whether every call was given outputs and targets themselves
+        self.settled = not (weighs or predicts)
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to watch."""
+        return self.predicts or (self.weighs and not self._counts_labels)
+
+    @property
+    def _counts_labels(self) -> bool:
+        """Whether weights are known from the labels alone, so that nothing needs to be watched."""
+        return self.settled and bool(self._counts)
+
+    @property
+    def known(self) -> bool:
+        """Whether the call that would be seen is known before: torch's own loss, of outputs and targets themselves."""
+        return self.settled and self._at_once and self._first is not None
+
+    def calls(self, watch: Watch | None, outputs: Any, targets: Any) -> Sequence[Call]:
+        """The calls that were seen, or, without a watch, the one that is known."""
+        if watch is not None:
+            return watch.calls
+        return [self._first.of(outputs, targets)] if self.known and self._first is not None else ()
+
+    def watch(self) -> Watch:
+        """What to enter while the loss is computed."""
+        return Watch(self._follows and (self.predicts or not (self.settled and self._is_sum)))
+
+    def take(self, weighs: bool) -> None:
+        """Say whether batches are taken by what their means are means over, or by their number of samples."""
+        self.weighs = self._taken_for = weighs
+
+    # ------------------------------------------------------------------ the weight of a batch
+
+    def weight(self, calls: Sequence[Call], value: Tensor, outputs: Any, targets: Any) -> Tensor | None:
+        """What the mean over a batch is a mean over, shape (): counted targets, say; None where it is not known."""
+        if not self.weighs:
+            return None
+        if self._counts_labels and self._counts:
+            return _count_labels(targets, *self._counts[0])
+        found = self._weight_of_call(calls, value) if calls else self._weight_of_candidate(value, outputs, targets)
+        if found is None:
+            self.weighs = False
+            raise LossMisjudgedError
+        if not self.settled:
+            self._hold_counts(calls, found, targets)
+        return found
+
+    def _hold_counts(self, calls: Sequence[Call], weight: Tensor, targets: Any) -> None:
+        """Keep the ways of counting labels that give the weight of every batch."""
+        if self._counts is None:
+            ignored = calls[0].arguments.get("ignore_index") if calls else None
+            self._counts = [] if ignored is None else [(shift, ignored) for shift in (0, 1)]
+        labels = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
+        self._counts = [way for way in self._counts if labels and bool(_count_labels(targets, *way) == weight)]
+
+    def _weight_of_call(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
+        if len(calls) > 1:
+            return self._weight_of_sum(calls, value)
+        (call,) = calls
+        if self._follows:
+            return self._weight_by_slope(call, value)
+        found = call.denominator
+        if self.settled or (found is not None and _agree(call.result, value, found)):
+            return found
+        if self._may_follow:
+            self._follows = True
+            raise LossMisjudgedError
+        return None
+
+    def _weight_of_sum(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
+        """Of several means over the same, or over as many times more in every batch (a head and an auxiliary one)."""
+        self._is_sum = True
+        over = [call.denominator for call in calls]
+        if any(number is None for number in over) or not self._may_follow:
+            return None
+        first, known = cast(Tensor, over[0]), torch.stack(cast(list[Tensor], over))
+        if self.settled or bool((known == 0).all()):
+            return first
+        if not self._follows:
+            self._follows = True
+            raise LossMisjudgedError
+        found = [slopes(value, call.result) for call in calls]
+        if any(slope is None for slope in found) or float(first) == 0:
+            return None
+        factors = torch.stack([cast(Tensor, slope).detach().double() for slope in found])
+        factor = torch.stack([factors, known / first])
+        self._factor = factor if self._factor is None else self._factor
+        if self._factor.shape != factor.shape or not _agree(factor, self._factor):
+            return None
+        total = (factors * torch.stack([call.result.detach().double() for call in calls])).sum()
+        if not self._taken_for and not _agree(total.to(value.dtype), value):
+            self.loose = True
+            return None
+        return first
+
+    def _weight_by_slope(self, call: Call, value: Tensor) -> Tensor | None:
+        """Of a loss that is a mean of terms that a call shows: how many there are, or what the call divided by."""
+        slope = slopes(value, call.result)
+        if slope is None:
+            return None
+        found = call.denominator
+        if found is not None:  # of a mean, which may be scaled
+            terms, factor = found, slope
+        elif call.reduction == "sum":
+            terms = call.counted.double().sum()
+            factor = slope * terms
+        else:
+            terms = (slope.isfinite() & (slope != 0)).double().sum()
+            factor = slope.double().abs().max() * terms
+        if self.settled or float(terms) == 0:
+            return terms
+        used = slope[slope != 0].double()
+        if found is None and not bool(((used - used.max()).abs() <= 1e-5 * used.max()).all()):
+            return None
+        self._factor = factor.detach().double() if self._factor is None else self._factor
+        if not _agree(factor.double(), self._factor):  # a sum, whose terms are not divided by how many there are
+            return None
+        if not self._taken_for and not _agree((slope * call.result).sum(), value):
+            self.loose = True
+            return None
+        return terms
+
+    def _weight_of_candidate(self, value: Tensor, outputs: Any, targets: Any) -> Tensor | None:
+        candidate = self._find(value, outputs, targets)
+        return None if candidate is None else candidate.prediction(outputs, targets).counted.double().sum()
+
+    def _find(self, value: Tensor, outputs: Any, targets: Any) -> Candidate | None:
+        """The one way of taking the outputs that gives the value of the loss, on this batch too."""
+        if self.settled:
+            return self._candidate
+        if not self._decided:
+            self._candidate, self._decided = fitting(outputs, targets, value), True
+            return self._candidate
+        if self._candidate is None or _agree(self._candidate.loss(outputs, targets), value):
+            return self._candidate
+        again = fitting(outputs, targets, value)  # what is ignored may show late
+        known = self._candidate
+        if again is not None and known.ignored is None and replace(again, ignored=None) == known:
+            self._candidate = again
+            raise LossMisjudgedError
+        return None
+
+    # ------------------------------------------------------------------ predictions
+
+    def prediction(
+        self, calls: Sequence[Call], value: Any, outputs: Any, targets: Any, n: int, metric: str
+    ) -> Prediction:
+        """What the loss takes for a prediction.
+
+        Raises
+        ------
+        OptionError
+            If the loss does not say.
+        """
+        useful = [call for call in calls if call.name in (*CLASSES, *YES_OR_NO)]
+        if not self.settled:
+            self._at_once &= len(calls) == len(useful) == 1 and calls[0].is_of(outputs, targets)
+            self._first = calls[0].of(None, None) if self._at_once else None  # no batch is held on to
+        if len(useful) == 1:
+            return self._of_call(useful[0], value, targets, n, metric)
+        if len(useful) > 1:
+            raise _undefined(
+                metric,
+                f"the loss {self.name} is made of {len(useful)} losses of classes, each with predictions of its own",
+            )
+        if calls:
+            raise _undefined(
+                metric, f"the loss {self.name} ({calls[0].name}) does not say what a right prediction is", outputs
+            )
+        plain = value if isinstance(value, Tensor) and value.dim() == 0 else None
+        candidate = None if plain is None else self._find(plain, outputs, targets)
+        if candidate is not None:
+            return candidate.prediction(outputs, targets)
+        if self._candidate is not None:
+            raise _undefined(metric, f"the loss {self.name} is cross-entropy on one batch and not on another")
+        if self._by_shapes(outputs, targets):
+            return Candidate(1).prediction(outputs, targets)
+        raise _undefined(metric, f"the loss {self.name} {_of_shapes(outputs, targets)}", outputs)
+
+    def _of_call(self, call: Call, value: Any, targets: Any, n: int, metric: str) -> Prediction:
+        counted = call.counted
+        if call.reduction == "none" and self._may_follow:
+            if not self._follows:
+                if call.result is not value:
+                    self._follows = True
+                    raise LossMisjudgedError
+            else:
+                slope = slopes(value, call.result)
+                if slope is None:
+                    raise _undefined(metric, f"the loss {self.name} weights its terms in a way that cannot be followed")
+                counted = counted & (slope != 0)
+        found = of_call(call, counted)
+        if len(found.scores) != n:
+            found.rows_are_samples = self.settled or _in_rows(call.target, targets, n)
+        return found
+
+    def _by_shapes(self, outputs: Any, targets: Any) -> bool:
+        """Whether outputs (N, C) and targets (N,) of class numbers leave no question."""
+        if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
+            return False
+        fits = outputs.is_floating_point() and outputs.dim() == 2 and outputs.shape[:1] == targets.shape
+        if not fits or targets.is_floating_point() or targets.dtype == torch.bool or outputs.shape[1] < 2:
+            return False
+        return self.settled or bool(((targets >= 0) & (targets < outputs.shape[1])).all())
+
+
+def _count_labels(labels: Tensor, shift: int, ignored: int) -> Tensor:
+    return (labels[..., shift:] != ignored).double().sum()
+
+
+def fitting(outputs: Any, targets: Any, value: Tensor) -> Candidate | None:
+    """The one candidate that gives a value, of those that differ on this batch; None where none or several do."""
+    if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point()):
+        return None
+    found: list[Candidate] = []
+    masks: list[tuple[Any, ...]] = []
+    for candidate in _candidates(outputs, targets):
+        try:
+            fits = _agree(candidate.loss(outputs, targets), value)
+        except (RuntimeError, ValueError, IndexError):  # not with these shapes, or targets that are no classes
+            continue
+        key = (candidate.axis, candidate.shift, candidate.threshold)
+        if fits and key not in masks:  # the first that ignores least
+            found.append(candidate)
+            masks.append(key)
+    return found[0] if len(found) == 1 else None
+
+
+def _candidates(outputs: Tensor, targets: Tensor) -> list[Candidate]:
+    if outputs.shape == targets.shape or outputs.numel() == targets.numel():
+        yes = [Candidate(None, threshold=0.0), Candidate(None, threshold=0.5)]
+        return yes + ([Candidate(1)] if outputs.shape == targets.shape and outputs.dim() > 1 else [])
+    if targets.is_floating_point() or targets.dim() != outputs.dim() - 1:
+        return []
+    present: list[int | None] = [None, *(i for i in _IGNORED if bool((targets == i).any()))]
+    axes = {1, outputs.dim() - 1}
+    shifts = (0, 1) if targets.dim() > 1 and targets.shape[-1] > 1 else (0,)
+    return [Candidate(axis, shift, ignored) for axis in sorted(axes) for shift in shifts for ignored in present]
+
+
+def _agree(one: Tensor, other: Tensor, denominator: Tensor | None = None) -> bool:
+    """Whether two values of a loss are the same up to rounding; any are where nothing counts."""
+    if denominator is not None and float(denominator) == 0:
+        return True
+    a, b = one.detach().double(), other.detach().double()
+    wide = all(tensor.dtype in (torch.float32, torch.float64) for tensor in (one, other))
+    return bool(torch.isclose(a, b, rtol=1e-5 if wide else 2e-2, atol=1e-12, equal_nan=True).all())
+
+
+def _in_rows(seen: Tensor, targets: Any, n: int) -> bool:
+    """Whether flattened targets lie in the order of the samples: as they were given, or shifted."""
+    if not isinstance(targets, Tensor) or not n or len(targets) != n or seen.dim() != 1 or len(seen) % n:
+        return False
+    rows, given = seen.reshape(n, -1), targets.reshape(n, -1)
+    for shift in (0, 1):
+        length = min(rows.shape[1], given.shape[1] - shift)
+        if length and torch.equal(rows[:, :length], given[:, shift : shift + length].to(rows.dtype)):
+            return True
+    return False
+
+
+def _of_shapes(outputs: Any, targets: Any) -> str:
+    if not isinstance(outputs, Tensor):
+        return f"computes by itself, of outputs of type {type(outputs).__name__}"
+    if not isinstance(targets, Tensor):
+        return "computes by itself, and there are no targets to judge by"
+    return (
+        f"computes by itself, and cross-entropy of outputs of shape {tuple(outputs.shape)} and targets of shape "
+        f"{tuple(targets.shape)} gives another value, along whichever axis"
+    )
+
+
+def _undefined(metric: str, reason: str, outputs: Any = None) -> OptionError:
+    one = isinstance(outputs, Tensor) and (outputs.dim() < 2 or outputs.shape[1] == 1)
+    hits = "((outputs > 0).flatten() == (targets > 0).flatten())" if one else "(outputs.argmax(1) == targets)"
+    return OptionError(
+        f"metric {metric!r} is not defined here: {reason}. Pass a function that says it, for one: "
+        f"metrics={{{metric!r}: lambda outputs, targets: {hits}.float()}}"
+    )

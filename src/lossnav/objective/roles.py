@@ -1,0 +1,318 @@
+"""What each parameter of a model is, by what its layer does with it: a weight, a bias, or a scale or shift ("norm").
+
+Torch's own layers say it by their type. Of others the shape says it where it can: what has two axes is a weight. What
+is left, vectors and scalars of the user's own layers, is looked at in one pass: what activations are multiplied by
+entry by entry is a scale, what is added to them is a bias, and what is contracted, looked up or joined is a weight.
+No name of a class decides, and a name of a parameter only beside its shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import _WeightNorm
+from torch.nn.utils.parametrize import ParametrizationList
+from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+from lossnav import params as algebra
+from lossnav.errors import OptionError
+from lossnav.objective.batch_norm import BATCH_NORMS
+
+Role = Literal["weight", "bias", "norm"]
+Use = Literal["contracted", "scales", "added", "joined"]
+
+_SCALES = (  # whose parameters are scales and shifts, entry by entry
+    BATCH_NORMS,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.PReLU,
+)
+_WEIGHED = (  # whose "weight…" are contracted, and whose "bias…" are added
+    nn.Linear,
+    nn.Bilinear,
+    nn.modules.conv._ConvNd,
+    nn.Embedding,
+    nn.EmbeddingBag,
+    nn.RNNBase,
+    nn.RNNCellBase,
+)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:
+    """Names of the parameters with a role ("bias", "norm") or a name (glob patterns) that is left out.
+
+    Raises
+    ------
+    OptionError
+        If a pattern matches nothing.
+    """
+    wanted = {word for word in exclude if word in ("bias", "norm")}
+    patterns = [word for word in exclude if word not in wanted]
+    if unmatched := [pattern for pattern in patterns if not algebra.select(params, pattern)]:
+        raise OptionError(
+            f"exclude={unmatched[0]!r} matches no parameter. Use 'bias', 'norm' or a glob such as 'fc.*'; "
+            f"the names are {', '.join(list(params)[:5])}, …"
+        )
+    by_role = {name for name, role in roles.items() if role in wanted}
+    return by_role | set(algebra.select(params, patterns))
+
+
+def describe_parameters(model: nn.Module, names: Collection[str]) -> tuple[dict[str, Role], dict[str, int]]:
+    """Say the role of some parameters as far as types and shapes tell, and the groups of transposed weights.
+
+    Parameters
+    ----------
+    model : nn.Module
+    names : collection of str
+
+    Returns
+    -------
+    roles : dict of str to {"weight", "bias", "norm"}
+    transposed : dict of str to int
+        Weights whose filters run along the second axis, with their number of groups.
+
+    Examples
+    --------
+    >>> class LinearNorm(nn.Linear):
+    ...     pass
+    >>> describe_parameters(nn.Sequential(LinearNorm(2, 3), nn.PReLU()), ["0.weight", "0.bias", "1.weight"])[0]
+    {'0.weight': 'weight', '0.bias': 'bias', '1.weight': 'norm'}
+    """
+    places = Places(model)
+    roles = {name: places.role(name) for name in names}
+    transposed: dict[str, int] = {}
+    for name in names:
+        owner, _, parameter = places.owner(name)
+        if isinstance(owner, _TRANSPOSED) and parameter.dim() > 2 and roles[name] == "weight":
+            transposed[name] = owner.groups
+        elif type(owner).__name__ == "Conv1D" and parameter.dim() == 2:  # GPT-2's: (inputs, outputs)
+            transposed[name] = 1
+    return roles, transposed
+
+
+def role_by_name(name: str) -> Role:
+    """What a tensor of a bare function is: nothing but its name says it."""
+    return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
+
+
+class Places:
+    """Where the parameters of a model are: in which layer, and under which name of its.
+
+    A weight that is computed (`torch.nn.utils.parametrize`, weight_norm) counts as that of the layer which uses it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = dict(model.named_modules())
+        self._parameters = dict(model.named_parameters(remove_duplicate=False))
+
+    def owner(self, name: str) -> tuple[nn.Module, str, Tensor]:
+        """The layer that a parameter belongs to, what it stands for there, and the parameter."""
+        prefix, _, leaf = name.rpartition(".")
+        module = self._modules[prefix]
+        parameter = self._parameters[name]
+        if isinstance(module, ParametrizationList):
+            outside, _, leaf = prefix.rpartition(".")  # "layer.parametrizations", "weight"
+            return self._modules[outside.rpartition(".")[0]], leaf, parameter
+        return module, leaf, parameter
+
+    def role(self, name: str) -> Role:
+        """What a parameter is, by the type of its layer, or else by its shape and those beside it."""
+        if self._is_magnitude(name):
+            return "norm"
+        module, leaf, parameter = self.owner(name)
+        known = _of_torch(module, leaf)
+        if known is not None:
+            return known
+        if _is_matrix(parameter):
+            return "weight"
+        beside = dict(module.named_parameters(recurse=False))
+        if any(_is_matrix(other) for other in beside.values()):
+            return role_by_name(leaf)
+        if parameter.dim() > 1 or all("bias" in other for other in beside):
+            return role_by_name(leaf)
+        return "norm"
+
+    def is_open(self, name: str) -> bool:
+        """Whether only a pass can tell: a vector of a layer that is not torch's, or a matrix that is called a bias."""
+        module, leaf, parameter = self.owner(name)
+        if self._is_magnitude(name) or _of_torch(module, leaf) is not None:
+            return False
+        if _is_matrix(parameter):
+            return "bias" in leaf
+        beside = dict(module.named_parameters(recurse=False)).values()
+        is_plain_bias = leaf == "bias" and parameter.dim() == 1 and any(_is_matrix(other) for other in beside)
+        return not is_plain_bias
+
+    def _is_magnitude(self, name: str) -> bool:
+        """Whether it is the length that weight_norm gives a weight, which is kept apart from its direction."""
+        prefix, _, leaf = name.rpartition(".")
+        module = self._modules[prefix]
+        if isinstance(module, ParametrizationList):
+            return leaf == "original0" and isinstance(module[0], _WeightNorm)
+        hooks = module._forward_pre_hooks.values()
+        return any(isinstance(hook, WeightNorm) and leaf == f"{hook.name}_g" for hook in hooks)
+
+
+def open_names(model: nn.Module, names: Collection[str]) -> list[str]:
+    """Names of the parameters whose role a pass must tell."""
+    places = Places(model)
+    return [name for name in names if places.is_open(name)]
+
+
+def by_use(
+    model: nn.Module, roles: Mapping[str, Role], tensors: Mapping[str, Tensor], run: Callable[[], object]
+) -> dict[str, Role]:
+    """Look at what a pass does with the parameters that types and shapes leave open.
+
+    Parameters
+    ----------
+    model : nn.Module
+        For the layers that parameters stand in.
+    roles : mapping of str to {"weight", "bias", "norm"}
+        As far as they are known.
+    tensors : mapping of str to Tensor
+        The open parameters, as they are used in the pass.
+    run : callable
+        Makes the pass.
+
+    Returns
+    -------
+    dict of str to {"weight", "bias", "norm"}
+        All roles.
+    """
+    watch = _Watch(tensors)
+    with watch:
+        run()
+    places, found = Places(model), dict(roles)
+    scales: set[int] = set()  # layers in which something scales
+    for name, uses in watch.uses.items():
+        module, leaf, parameter = places.owner(name)
+        if _is_matrix(parameter):
+            if uses == {"added"}:  # of many experts, say; what is looked up in is a table
+                found[name] = "bias"
+        elif "contracted" in uses:
+            found[name] = "weight"
+        elif "scales" in uses:
+            found[name] = "norm"
+            scales.add(id(module))
+        elif "added" in uses:
+            found[name] = "bias"
+        elif "joined" in uses and found[name] == "norm":
+            found[name] = role_by_name(leaf)  # joined to something, as the token of a class is
+    for name in tensors:
+        module, _, _ = places.owner(name)
+        own, beneath = dict(module.named_parameters(recurse=False)), list(module.parameters())
+        if id(module) in scales and found[name] == "bias" and len(own) == len(beneath):
+            prefix = name[: len(name) - len(name.rpartition(".")[2])]
+            if all(found.get(prefix + leaf) != "weight" for leaf in own):
+                found[name] = "norm"  # the shift of a layer that does nothing else
+    if "weight" not in found.values():  # a model of nothing but these: they are its weights
+        found |= dict.fromkeys(tensors, "weight")
+    return found
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes what the operations of a pass do with some tensors, and with what is computed of one of them alone."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.uses: dict[str, set[Use]] = {name: set() for name in tensors}
+        self._names = {_place(tensor): name for name, tensor in tensors.items()}
+        self._kept: list[Tensor] = list(tensors.values())  # their places are not given to others meanwhile
+        self._products = WeakIdKeyDictionary()  # of what is multiplied by one of them
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would import its compiler, two seconds of it, at the first operation that is seen."""
+        return False
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        inside = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        summed = function is torch.ops.aten.sum.dim_IntList and {args[0].dim() - 1, -1} & {*(args[1] or ())}
+        if summed and args[0] in self._products:  # multiplied and summed up: a product with a vector
+            self.uses[self._products[args[0]]].add("contracted")
+        for name in {self._names[place] for tensor in inside if (place := _place(tensor)) in self._names}:
+            self._note(name, function, args, inside, made)
+        return made
+
+    def _note(self, name: str, function: Any, args: Sequence[Any], inside: Sequence[Tensor], made: Any) -> None:
+        word = function.overloadpacket.__name__
+        ours = [tensor for tensor in inside if self._names.get(_place(tensor)) == name]
+        others = [tensor for tensor in inside if self._names.get(_place(tensor)) != name]
+        larger = [other for other in others if _is_larger(other, ours[0])]
+        if word in _NORMALISING:
+            self.uses[name].add("scales")
+        elif word in _CONTRACTING:
+            bias = _CONTRACTING[word]
+            added = bias is not None and len(args) > bias and any(args[bias] is tensor for tensor in ours)
+            self.uses[name].add("added" if added else "contracted")
+        elif larger and word in _MULTIPLYING:
+            self.uses[name].add("scales")
+            self._products[made] = name
+        elif larger and word in _ADDING:
+            self.uses[name].add("added")
+        elif isinstance(made, Tensor) and made.is_floating_point() and not larger and word not in _JOINING:
+            place = _place(made)
+            if place not in self._names and made.numel() <= max(t.numel() for t in ours):  # computed of it alone
+                self._names[place] = name
+                self._kept.append(made)
+        elif not function.is_view:
+            self.uses[name].add("joined")
+
+
+_MULTIPLYING = {"mul", "mul_", "div", "div_", "addcmul", "addcmul_", "_prelu_kernel", "prelu", "lerp"}
+_ADDING = {"add", "add_", "sub", "sub_", "rsub"}
+_JOINING = {"cat", "stack", "where", "sum", "mean", "norm", "linalg_vector_norm", "max", "min", "amax", "amin"}
+_NORMALISING = {
+    "native_layer_norm", "native_batch_norm", "native_group_norm", "_native_batch_norm_legit", "cudnn_batch_norm",
+    "miopen_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_fused_rms_norm",
+    "rms_norm", "_batch_norm_no_update", "batch_norm", "instance_norm", "layer_norm", "group_norm",
+}  # fmt: skip
+_CONTRACTING: dict[str, int | None] = {  # with the place of what is added among their arguments
+    "mm": None, "bmm": None, "mv": None, "dot": None, "vdot": None, "_trilinear": None, "_grouped_mm": None,
+    "addmm": 0, "addmv": 0, "addbmm": 0, "baddbmm": 0, "_addmm_activation": 0, "linear": 2, "mkldnn_linear": 2,
+    "convolution": 2, "_convolution": 2, "mkldnn_convolution": 2, "cudnn_convolution": None,
+    "embedding": None, "_embedding_bag": None, "_embedding_bag_forward_only": None,
+    "index": None, "index_select": None, "gather": None, "take": None,
+}  # fmt: skip
+
+
+def _place(tensor: Tensor) -> int:
+    """Where the memory of a tensor is, whatever view of it; 0 where it has none of its own."""
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+def _is_larger(other: Tensor, ours: Tensor) -> bool:
+    """Whether a vector meets something that it is spread over."""
+    if other.numel() != ours.numel():
+        return other.numel() > ours.numel()
+    return other.dim() > ours.dim() or (0 in ours.stride() and 0 not in other.stride())
+
+
+def _of_torch(module: nn.Module, leaf: str) -> Role | None:
+    """What a parameter of torch's own layers is, or of one derived from them; None of any other."""
+    if isinstance(module, _SCALES) and leaf in ("weight", "bias"):
+        return "norm"
+    if isinstance(module, nn.MultiheadAttention):
+        return "bias" if "bias" in leaf else "weight"
+    if isinstance(module, _WEIGHED):
+        return "weight" if leaf.startswith("weight") else "bias" if leaf.startswith("bias") else None
+    return None
+
+
+def _is_matrix(tensor: Tensor) -> bool:
+    """Whether more than one axis has more than one entry."""
+    return sum(size > 1 for size in tensor.shape) > 1

@@ -1,0 +1,243 @@
+"""What an objective's values are in plain torch, model, loss and data called as the user would."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lossnav import params as algebra
+from lossnav._utils import random_state
+from lossnav.objective import batches as data_batches
+from lossnav.objective import contents as contents_module
+from lossnav.objective import kept_state
+from lossnav.objective.batches import Batch
+from lossnav.objective.functional import Step, StepValues
+from lossnav.objective.loss import LossMisjudgedError
+from lossnav.objective.passes import CopyPasses, FunctionalPasses, Passes
+from lossnav.objective.reduction import Values, reduce_steps
+from lossnav.objective.state_uses import _place, _Uses
+from lossnav.params import Params
+
+_SAMPLES = 4  # of the first batch, where it can be cut: two points in two ways cost less than the batch does
+
+_DRAWN = 2**16  # signs of a tensor that are drawn; then they come again: large weights take a while to draw for
+_STEP = 0.05  # of its size, by which every number of a moving parameter is displaced
+
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative; of half precision 2e-2
+
+
+@dataclass
+class Proven:
+    """How a model may be called, and what it writes to.
+
+    Attributes
+    ----------
+    passes : Passes
+    writes_weights, writes_data : bool
+    written_buffers : tuple of str
+    remembers : bool
+        Whether a pass leaves something behind in the model that a later one looks at.
+    twice : tuple of float, optional
+        Two values at the same weights that do not agree.
+    """
+
+    passes: Passes
+    writes_weights: bool = False
+    writes_data: bool = False
+    written_buffers: tuple[str, ...] = ()
+    remembers: bool = False
+    twice: tuple[float, float] | None = None
+
+    @property
+    def unplanned(self) -> str:
+        """Why nothing but the plain path may evaluate the objective; empty where nothing speaks against plans."""
+        if not isinstance(self.passes, FunctionalPasses):
+            return "the model cannot be called by value"
+        if self.writes_weights or self.writes_data:
+            return f"the model writes into its {'weights' if self.writes_weights else 'input'}"
+        if self.written_buffers:
+            return f'the model writes into its buffers ("{self.written_buffers[0]}")'
+        if self.remembers:
+            return "the model remembers what it was called with"
+        return self.passes.bound
+
+
+@dataclass
+class Case:
+    """What is proven: the user's model, and how lossnav calls it.
+
+    Attributes
+    ----------
+    model : nn.Module
+        The user's own.
+    step : Step
+        With the user's own loss, metrics and `forward=`.
+    passes : Passes
+        With copies of all that.
+    center, held, buffers : dict of str to Tensor
+    batch : Batch
+        The first; ours.
+    bn, device, seed
+        Of the objective.
+    copies : bool
+        Whether the centre is a copy of the model's weights, or shares their memory.
+    training : bool
+        Whether it is called in train mode.
+    writes : bool
+        Whether a pass writes into its weights, as far as is known.
+    """
+
+    model: nn.Module
+    step: Step
+    passes: Passes
+    center: Params
+    held: Params
+    buffers: Params
+    batch: Batch
+    bn: str
+    device: torch.device
+    seed: int
+    copies: bool
+    training: bool = False
+    writes: bool = False
+
+
+@dataclass
+class _Truth:
+    """What plain torch gives at the centre and at a displaced point; None where that cannot be had."""
+
+    elsewhere: Params
+    at_center: float | None = None
+    displaced: float | None = None
+
+
+def _fresh(case: Case, point: Params, part: Batch) -> float:
+    """The loss of a fresh deep copy of the user's model, with other weights in it."""
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
+    return _values(case, passes, point | case.held, part)
+
+
+def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | None:
+    """The loss of the user's model itself: its weights, mode, buffers and attributes are as before afterwards."""
+    first = next(iter(case.model.parameters()))
+    if case.training or case.bn != "frozen" or first.device != next(iter(case.center.values())).device:
+        return None
+    own = [*case.model.parameters(), *case.model.buffers()]
+    kept = kept_state.Kept(case.model, without=own, borrowed=True)
+    protected = {_place(tensor) for tensor in (case.center | case.held).values()}
+    try:
+        for module in case.model.modules():
+            module.training = False
+        itself = passes.around(case.model)
+        uses = _Uses({}, {}, {}, protected, itself)
+        return _values(case, itself, case.center | case.held, part, uses)
+    finally:
+        kept.restore()
+
+
+def _displaced(center: Params, seed: int) -> Params:
+    """A point at which every number is another: 5 % of itself, or of its tensor's size, to a side that is drawn."""
+    generator = torch.Generator().manual_seed(seed)
+    made = {}
+    for name, tensor in center.items():
+        drawn = torch.randint(0, 2, (min(tensor.numel(), _DRAWN),), generator=generator, dtype=torch.int8)
+        signs = (2 * drawn - 1).to(tensor.device, tensor.dtype)
+        signs = signs.repeat(-(-tensor.numel() // _DRAWN))[: tensor.numel()].view(tensor.shape)
+        moved = torch.addcmul(tensor, tensor, signs, value=_STEP)
+        zero = tensor == 0
+        if bool(zero.any()):
+            size = float(torch.linalg.vector_norm(tensor.float())) / math.sqrt(tensor.numel()) or _STEP
+            moved = torch.where(zero, _STEP * size * signs, moved)
+        made[name] = moved
+    return made
+
+
+def few_of(batch: Batch) -> Batch:
+    """A few samples of a batch, where every tensor in it counts its samples along the first axis."""
+    inside = list(data_batches.tensors(batch))
+    lengths = {tensor.shape[0] if tensor.dim() else -1 for tensor in inside}
+    if len(lengths) != 1 or not data_batches.only_tensors(batch) or max(lengths) <= 2 * _SAMPLES:
+        return batch
+    return data_batches.map_tensors(batch, lambda tensor: tensor[:_SAMPLES])
+
+
+def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> float:
+    """The loss of a batch, given a copy of it; the same random numbers each time."""
+    return _measured(case, passes, point, batch, uses)["loss"]
+
+
+def _measured(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> Values:
+    """Loss and metrics of a batch, likewise."""
+    steps: list[StepValues] = []
+    for _ in range(4):  # a loss may be taken for what it is not, in two ways
+        given = batch if uses is not None else data_batches.move(batch, case.device)
+        with random_state.preserved(case.seed, case.device), torch.no_grad():
+            try:
+                if uses is None:
+                    steps = passes(point, case.buffers, [given])
+                else:
+                    with uses:
+                        steps = passes(point, case.buffers, [given])
+                break
+            except LossMisjudgedError:
+                if isinstance(passes, FunctionalPasses | CopyPasses):
+                    passes.learn()
+    return reduce_steps(steps, has_samples=True)[0]
+
+
+def _difference(case: Case, passes: Passes, part: Batch, truth: _Truth) -> tuple[float, float, str] | None:
+    """Where a value is another than the truth: the truth, the value, and at which point; None where all agree.
+
+    The displaced point comes before the centre: what the first leaves behind shows in the second.
+    """
+    points = ((truth.displaced, truth.elsewhere, "at other weights"), (truth.at_center, case.center, "at its weights"))
+    for expected, point, where in points:
+        if expected is None:
+            continue
+        weights = point | case.held
+        value = _values(case, passes, algebra.copy(weights) if case.writes else weights, part)
+        if not _agree(case, expected, value):
+            return expected, value, where
+    return None
+
+
+def _agree(case: Case, a: float, b: float) -> bool:
+    tolerance = _TOLERANCES.get(next(iter(case.center.values())).dtype, 2e-2)
+    return a == b or (math.isnan(a) and math.isnan(b)) or abs(a - b) <= tolerance * max(abs(a), abs(b))
+
+
+def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, str]]:
+    """Plain attributes of modules that hold floating-point tensors which are no parameters or buffers."""
+    known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if attribute in ("_parameters", "_buffers", "_modules") or (
+                attribute.startswith("_") and "hook" in attribute
+            ):
+                continue
+            if not isinstance(value, Tensor | dict | list):
+                continue
+            inside = [tensor for tensor in contents_module.tensors(value) if tensor.is_floating_point()]
+            if inside and not any(id(tensor) in known for tensor in inside):
+                yield name, attribute
+
+
+def _without(case: Case, name: str, attribute: str, point: Params, part: Batch) -> float:
+    """The loss of a fresh copy in which an attribute is empty."""
+    passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
+    module: Any = passes.whole.model.get_submodule(name)
+    value = vars(module)[attribute]
+    if isinstance(value, dict | list):
+        value.clear()
+    elif hasattr(type(module), attribute):
+        del vars(module)[attribute]  # of a cached_property
+    else:
+        setattr(module, attribute, None)
+    passes.begin_here()
+    return _values(case, passes, point | case.held, part)

@@ -1,0 +1,407 @@
+"""Pictures of surfaces: matplotlib for paper, plotly to turn and zoom. No torch needed.
+
+Each function takes a surface and returns a figure of the backend::
+
+    ln.plot.contour(surface).show()
+    ln.plot.surface(surface, log=True).show()
+    ln.plot.line(surface, backend="matplotlib").savefig("line.pdf")
+    ln.plot.compare([a, b], labels=["with skip connections", "without"]).show()
+    ln.plot.spectrum(ln.spectrum(objective, density=True)).show()
+
+``write(kind, surface, path)`` makes a file, and ``write(kind, [a, b], path)`` one of several; its ending chooses the
+backend. ``animate(surface, "turn.gif")`` makes a film.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import xarray as xr
+
+from lossnav._utils.paths import require_writable, write_whole
+from lossnav._utils.validation import described, no_surface, require_place
+from lossnav.errors import OptionError
+from lossnav.plots import animation as _animation
+from lossnav.plots import comparison as _comparison
+from lossnav.plots import contours as _contour
+from lossnav.plots import heatmaps as _heatmap
+from lossnav.plots import lines as _line
+from lossnav.plots import spectra as _spectrum
+from lossnav.plots import surface3d as _surface3d
+from lossnav.plots.picture import dims_of, prepare
+from lossnav.plots.style import style
+from lossnav.plots.trajectory import track_of
+from lossnav.reports import report
+from lossnav.reports.findings import TITLE, panel
+
+Backend = Literal["plotly", "matplotlib"]
+
+KINDS = ("line", "contour", "heatmap", "surface")
+SPECTRUM = "spectrum"
+
+_DRAWERS: dict[str, Any] = {"line": _line, "contour": _contour, "heatmap": _heatmap, "surface": _surface3d}
+_DIMS = {"line": 1, "contour": 2, "heatmap": 2, "surface": 2}
+_LOG_BY_DEFAULT = {"line": False, "contour": True, "heatmap": False, "surface": False}
+
+
+def line(
+    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+) -> Any:
+    """Draw a 1-D surface as a curve, with a band of one standard error where `loss_se` is there.
+
+    Of several seeds their mean is drawn, with a band of one standard deviation. Where the points lie on no grid the
+    curve is interpolated, and a note says from how many points and how far off it may be.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A surface over one coordinate.
+    variable : str
+        ``"loss"`` or a metric.
+    log : bool
+        Logarithmic vertical axis.
+    points : bool
+        Mark the points that were measured.
+    backend : "plotly" or "matplotlib"
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+        Points that are not finite are gaps, and said in a note.
+
+    Raises
+    ------
+    NotASurfaceError
+        If the dataset is no surface.
+    OptionError
+        If the variable is not there or the surface has another number of coordinates.
+    """
+    return _figure("line", dataset, variable, log, backend, points)
+
+
+def contour(
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = True,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
+) -> Any:
+    """Draw lines of equal loss over a plane, the centre marked.
+
+    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm; ``trajectory`` is what `lossnav.project`
+    or `lossnav.evaluate_trajectory` made of a training run on the surface's own plane: it is drawn with its epochs,
+    coloured by its distance from the plane. Raises as `line` does, and OptionError where it is of another plane.
+    """
+    return _figure("contour", dataset, variable, log, backend, points, trajectory)
+
+
+def heatmap(
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
+) -> Any:
+    """Draw every measured point of a plane as a coloured cell.
+
+    Parameters as in `line`; ``log`` makes the colours follow the logarithm; ``trajectory`` as in `contour`. Raises as
+    `contour` does.
+    """
+    return _figure("heatmap", dataset, variable, log, backend, points, trajectory)
+
+
+def surface(
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    backend: Backend = "plotly",
+) -> Any:
+    """Draw a plane as a surface in three dimensions.
+
+    Parameters as in `line`; ``log`` draws log10 of the values; ``trajectory`` is what `lossnav.evaluate_trajectory`
+    made: one line lies on the surface, another is the loss at the snapshots themselves, and stems join them, coloured
+    by the distance from the plane. Raises as `contour` does.
+    """
+    return _figure("surface", dataset, variable, log, backend, points, trajectory)
+
+
+def compare(
+    datasets: Sequence[xr.Dataset] | xr.Dataset,
+    *more: xr.Dataset,
+    labels: Sequence[str] | None = None,
+    kind: str = "contour",
+    variable: str = "loss",
+    log: bool | None = None,
+    points: bool = False,
+    backend: Backend = "plotly",
+) -> Any:
+    """Draw several surfaces in one figure, with the same axes, levels and colours.
+
+    Planes are drawn beside each other, lines in one pair of axes. Where the ranges differ the frame holds them all and
+    what was not measured is blank.
+
+    Parameters
+    ----------
+    datasets, *more : sequence of xarray.Dataset, or one after the other
+        Two surfaces or more, over the same coordinates.
+    labels : sequence of str, optional
+        One a surface. By default model, chart and samples, where these differ.
+    kind : "contour", "heatmap", "surface" or "line"
+    variable, log, points, backend
+        As in `line`. By default contours are logarithmic and the rest linear.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    NotASurfaceError
+        If one of them is no surface.
+    OptionError
+        If there are fewer than two, their coordinates have different names, one lacks the variable, or labels are too
+        few or not distinct.
+
+    Warns
+    -----
+    ComparisonWarning
+        If their losses or units differ: one scale then means two things.
+    """
+    several = [datasets, *more] if isinstance(datasets, xr.Dataset) else [*datasets, *more]
+    return _figure(kind, several, variable, log, backend, points, labels=labels)
+
+
+def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotly") -> Any:
+    """Draw the density of eigenvalues with a band of one standard error, and the eigenvalues at both ends as ticks.
+
+    What is negative is red. Where the spectrum has no density, its eigenvalues are drawn by their place.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        What `lossnav.spectrum` made.
+    log : bool
+        Logarithmic vertical axis; it ends at a twentieth of the height of one single eigenvalue.
+    backend : "plotly" or "matplotlib"
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    NotASpectrumError
+        If the dataset is no spectrum.
+    OptionError
+        If nothing in it is finite.
+    """
+    return _figure(SPECTRUM, dataset, "loss", log, backend, False)
+
+
+def write(
+    kind: str,
+    dataset: xr.Dataset | Sequence[xr.Dataset],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    variable: str = "loss",
+    log: bool | None = None,
+    points: bool = False,
+    trajectory: xr.Dataset | None = None,
+    labels: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Draw a surface into a file, or several as `compare` does.
+
+    Parameters
+    ----------
+    kind : "line", "contour", "heatmap" or "surface"; "spectrum" of a spectrum
+    dataset : xarray.Dataset, or a sequence of them
+    path : path
+        ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside and
+        below a surface what it can and cannot say (`lossnav.report`).
+    variable : str
+    log : bool, optional
+        By default contours and spectra are logarithmic and the rest linear.
+    points : bool
+        Mark the points that were measured.
+    trajectory : xarray.Dataset, optional
+        A training run to draw on a plane; see `contour` and `surface`.
+    labels : sequence of str, optional
+        Of several surfaces.
+    overwrite : bool
+
+    Raises
+    ------
+    OptionError, NotASurfaceError, OutputExistsError, OutputNotWritableError
+    StoreError
+        If writing fails half-way.
+    """
+    path = _require_order(kind, dataset, path)
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".svg", ".pdf", ".html"):
+        raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
+    target = require_writable(path, overwrite)
+    if suffix == ".html":
+        script = _comparison.ONE_CAMERA if drawer is _comparison else None
+        page = drawer.interactive(picture).to_html(
+            include_plotlyjs=True, full_html=True, post_script=script, default_height="88vh"
+        )
+        if kind != SPECTRUM:  # which says itself how sure it is
+            page = _with_panel(page, dataset, trajectory, picture)
+        write_whole(target, page)
+    else:
+        from matplotlib.figure import Figure
+
+        drawn = io.BytesIO()
+        with style():
+            figure = Figure(layout="constrained")
+            drawer.draw(figure, picture)
+            figure.savefig(drawn, format=suffix[1:])
+        write_whole(target, drawn.getvalue())
+    return target
+
+
+def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]:
+    """The path; OptionError where kind, surface and path come in another order, or one of them is left out."""
+    if isinstance(kind, str) and isinstance(path, str | os.PathLike) and not isinstance(dataset, str | os.PathLike):
+        return path
+    given = [part for part in (kind, dataset, path) if part is not None]
+    of = ", ".join(described(part) for part in given)
+    file = next((os.fspath(p) for p in given if isinstance(p, str | os.PathLike) and Path(p).suffix), "picture.png")
+    wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM)), "contour")
+    raise OptionError(
+        f"A picture is written of its kind, a surface and a path, in this order, and was given {of}. Type "
+        f'ln.plot.write("{wanted}", surface, "{file}").'
+    )
+
+
+def _with_panel(
+    page: str, dataset: xr.Dataset | Sequence[xr.Dataset], trajectory: xr.Dataset | None, picture: Any
+) -> str:
+    """A page of plotly with what its picture can and cannot say below it."""
+    if isinstance(dataset, Sequence):
+        said = dict(zip(picture.labels, (report(each) for each in dataset), strict=True))
+    else:
+        said = {"": report(dataset, *([] if trajectory is None else [trajectory]))}
+    before, end, after = page.rpartition("</body>")
+    return f'{before}<div style="padding: 0 2rem 2rem">{panel(said, TITLE)}</div>{end}{after}'
+
+
+def animate(
+    dataset: xr.Dataset,
+    out: str | os.PathLike[str],
+    *,
+    trajectory: xr.Dataset | None = None,
+    variable: str = "loss",
+    log: bool | None = None,
+    progress: bool | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Make a film of a plane: it turns in three dimensions, or a path is drawn over its contours.
+
+    Parameters
+    ----------
+    dataset : xarray.Dataset
+        A surface over two coordinates.
+    out : path
+        ``.gif``, or ``.mp4`` where ffmpeg is installed.
+    trajectory : xarray.Dataset, optional
+        What `evaluate_trajectory` or `project` returns, or any path: a dim ``snapshot`` and, over it, a variable named
+        as each of the plane's coordinates (``alpha``, ``beta``). Its ``loss``, where it has one, is drawn below. A path
+        that leaves the plane's range widens the frame.
+    variable : str
+    log : bool, optional
+        By default contours are logarithmic and turning surfaces linear.
+    progress : bool, optional
+        Whether to show a bar; by default on a terminal.
+    overwrite : bool
+
+    Returns
+    -------
+    Path
+        The file; stopped half-way (Ctrl-C), there is none.
+
+    Raises
+    ------
+    OptionError
+        If the ending is another, the surface is not over two coordinates, or the path does not fit it.
+    MissingExtraError
+        If an MP4 is asked for and there is no ffmpeg.
+    NotASurfaceError, OutputExistsError, OutputNotWritableError
+    StoreError
+        If writing fails half-way.
+    """
+    require_place(out)
+    suffix = Path(out).suffix.lower()
+    _animation.require_writer(suffix)
+    _, picture = _prepared("surface" if trajectory is None else "contour", dataset, variable, log, False)
+    drawn = None if trajectory is None else _animation.path_of(trajectory, dims_of(dataset))
+    target = require_writable(out, overwrite)
+    with style():
+        _animation.write(picture, drawn, target, progress)
+    return target
+
+
+def _figure(
+    kind: str,
+    dataset: xr.Dataset | Sequence[xr.Dataset],
+    variable: str,
+    log: bool | None,
+    backend: str,
+    points: bool,
+    trajectory: xr.Dataset | None = None,
+    labels: Sequence[str] | None = None,
+) -> Any:
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
+    if backend == "plotly":
+        return drawer.interactive(picture)
+    if backend != "matplotlib":
+        raise OptionError(f"backend={backend!r} is unknown. Use 'plotly' or 'matplotlib'.")
+    import matplotlib.pyplot as plt
+
+    with style():
+        figure = plt.figure(layout="constrained")
+        drawer.draw(figure, picture)
+    return figure
+
+
+def _prepared(
+    kind: str,
+    dataset: xr.Dataset | Sequence[xr.Dataset],
+    variable: str,
+    log: bool | None,
+    points: bool,
+    trajectory: xr.Dataset | None = None,
+    labels: Sequence[str] | None = None,
+) -> tuple[Any, Any]:
+    """Who draws, and what."""
+    if kind == SPECTRUM and not isinstance(dataset, Sequence):
+        return _spectrum, _spectrum.prepare(dataset, log=log is None or log)
+    if kind not in KINDS:
+        raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM))}.")
+    scale = _LOG_BY_DEFAULT[kind] if log is None else log
+    if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
+        raise OptionError("A trajectory is drawn on a plane, one. Use contour, heatmap or surface.")
+    if isinstance(dataset, str | os.PathLike):
+        raise no_surface(dataset)
+    if isinstance(dataset, Sequence):
+        return _comparison, _comparison.compare(dataset, labels, kind, variable, scale, _DIMS[kind], points)
+    picture = prepare(dataset, variable, scale, _DIMS[kind], points)
+    if trajectory is None:
+        return _DRAWERS[kind], picture
+    track = track_of(trajectory, dataset, picture, variable)
+    note = "; ".join(part for part in (track.note, picture.note) if part)
+    return _DRAWERS[kind], replace(picture, track=track, note=note)

@@ -1,0 +1,441 @@
+"""What is reported on: a surface with what lies beside it, and the numbers that several checks ask of it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from lossnav._utils.geometry import Array
+from lossnav._utils.paths import SURFACE_SCHEMA, TRAJECTORY_SCHEMA
+from lossnav.errors import NotASurfaceError, OptionError, SchemaTooNewError
+from lossnav.reports import thresholds
+from lossnav.reports.findings import MEASURE, MEASURE_WITH_CHART
+from lossnav.storage.samples import LOSS, WEIGHT
+from lossnav.surface.assemble import points_of
+from lossnav.surface.difference import has_samples, paired
+from lossnav.surface.groups import require_path
+from lossnav.surface.seeds import of_one_seed
+from lossnav.surface.variables import OK, validate
+
+REPORT_SCHEMA, REPORT_VERSION = "lossnav.report", 1  # of what was measured for a report
+SPECTRUM_SCHEMA = "lossnav.spectrum"
+STRAIGHT = ("Line", "Plane", "Volume")  # charts whose basis is their directions
+
+_AT = 1e-9  # of the reach: nearer than this, a point is the centre
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A surface, and a path, curvature, a spectrum and measurements of the same run, where there are some.
+
+    Attributes
+    ----------
+    surface : xarray.Dataset or None
+        Of several seeds, their mean. None where there is a path alone.
+    seeds : xarray.Dataset or None
+        The surface of several seeds that it is the mean of.
+    path, curvature, spectrum, measured : xarray.Dataset or None
+        What `evaluate_trajectory`, `evaluate_curvature`, `spectrum` and `reports.measuring.measure` made.
+    """
+
+    surface: xr.Dataset | None = None
+    seeds: xr.Dataset | None = None
+    path: xr.Dataset | None = None
+    curvature: xr.Dataset | None = None
+    spectrum: xr.Dataset | None = None
+    measured: xr.Dataset | None = None
+
+    @classmethod
+    def of(cls, datasets: Sequence[xr.Dataset]) -> Subject:
+        """Tell datasets by what they say of themselves.
+
+        Raises
+        ------
+        NotASurfaceError, NotATrajectoryError, SchemaTooNewError
+            If one is nothing that we know.
+        OptionError
+            If there are two of a kind, or they are of different charts.
+        """
+        found: dict[str, xr.Dataset] = {}
+        for dataset in datasets:
+            name = _kind_of(dataset)
+            if name in found:
+                raise OptionError(f"There are two datasets of one kind ({name}). A report is of one run: pass one.")
+            found[name] = dataset
+        if "surface" not in found and "curvature" in found:
+            found["surface"] = found["curvature"]
+        if not {"surface", "path"} & set(found):
+            raise OptionError("A report is of a surface or of a path. Pass one of them first, and others beside it.")
+        surface = found.get("surface")
+        if not _is_same(found.get("measured"), surface):
+            found.pop("measured", None)  # of an earlier run in the same store
+        for name in ("curvature", "path"):
+            _require_same_chart(surface, found.get(name))
+        if surface is not None and "seed" in surface.dims:
+            return cls(seeds=surface, **found | {"surface": surface.lossnav.over_seeds()})
+        if surface is not None:
+            found["surface"] = of_one_seed(surface)
+        return cls(**found)
+
+    # ------------------------------------------------------------------ what is said of it
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """Attributes of the surface, or of the path where there is none."""
+        found = self.surface if self.surface is not None else self.path
+        return {} if found is None else found.attrs
+
+    @property
+    def objective(self) -> Mapping[str, Any]:
+        """What the objective said of itself, then or when it was measured by."""
+        return {**self.facts.get("objective", {}), **self.attrs.get("objective", {})}
+
+    @property
+    def is_function(self) -> bool:
+        """Whether it is a bare function, of which no model, layer or buffer is seen."""
+        objective = self.objective
+        return "layers" in objective and objective["layers"] is None
+
+    @property
+    def layers(self) -> Mapping[str, Any] | None:
+        """How many layers of which kind the model has; None where that is not known."""
+        return self.objective.get("layers")
+
+    @property
+    def weights(self) -> str:
+        """What moves, in a word."""
+        return "parameters" if self.is_function else "weights"
+
+    @property
+    def chart(self) -> Mapping[str, Any]:
+        """What the chart said of itself."""
+        return dict(self.attrs.get("chart", {}))
+
+    @property
+    def dims(self) -> list[str]:
+        """Names of the coordinates, by the chart."""
+        return [str(dim) for dim in self.chart.get("dims", [])]
+
+    @property
+    def axes(self) -> list[str]:
+        """Names of the coordinates that the surface still has, as of `places`; a slice has fewer than its chart."""
+        assert self.surface is not None
+        if "point" in self.surface.dims:
+            return [dim for dim in self.dims if dim in self.surface.coords]
+        return [str(dim) for dim in self.surface["loss"].dims]
+
+    @property
+    def recipes(self) -> list[Mapping[str, Any]]:
+        """What the directions are."""
+        return list(self.chart.get("directions", []))
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What was measured at the centre for a report; empty where nothing was."""
+        return {} if self.measured is None else self.measured.attrs
+
+    @property
+    def how_to_measure(self) -> str:
+        """What to type so that what needs the objective is measured; with the chart where it could not be had."""
+        return MEASURE_WITH_CHART if self.facts.get("without_chart") else MEASURE
+
+    @property
+    def is_subset(self) -> bool:
+        """Whether the data is a random part of more."""
+        return self.objective.get("population") is not None
+
+    @property
+    def words(self) -> str:
+        """What it is, in a line."""
+        objective, kind = self.objective, self.chart.get("kind", "Surface")
+        words = f"{kind} of {objective.get('model', 'a model')}"
+        if self.surface is not None:
+            sizes = self.surface["loss"].shape
+            words += f", {'x'.join(map(str, sizes))} points"
+        elif self.path is not None:
+            words = f"Path on a {kind}, {self.path.sizes['snapshot']} snapshots"
+        if objective.get("samples"):
+            words += f", {objective['samples']:,} samples"
+        if self.seeds is not None:
+            words += f", mean over {self.seeds.sizes['seed']} seeds"
+        return words
+
+    # ------------------------------------------------------------------ its points
+
+    @cached_property
+    def status(self) -> NDArray[np.uint8]:
+        """What became of each point, shape (m,)."""
+        return self._flat("status").astype(np.uint8)
+
+    @cached_property
+    def places(self) -> Array:
+        """Coordinates of the points with a finite loss, shape (n, k), those that the surface still has."""
+        assert self.surface is not None
+        return points_of(self.surface)[self._finite]
+
+    @cached_property
+    def losses(self) -> Array:
+        """Their losses, shape (n,)."""
+        return self._flat("loss")[self._finite]
+
+    @cached_property
+    def errors(self) -> Array | None:
+        """Standard errors of these, shape (n,); None where there are none."""
+        assert self.surface is not None
+        if "loss_se" not in self.surface:
+            return None
+        found = self._flat("loss_se")[self._finite]
+        return found if np.isfinite(found).any() else None
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether the losses of single samples were kept."""
+        return self.surface is not None and has_samples(self.surface)
+
+    def paired_error(self, i: int, j: int) -> float | None:
+        """Standard error of the difference of two of these losses by kept samples; None where there are none."""
+        if self.surface is None or not has_samples(self.surface):
+            return None
+        numbers = np.flatnonzero(self._finite)[[i, j]]
+        a, b = (self._samples_of(int(number)) for number in numbers)
+        weights = np.asarray(self.surface[WEIGHT].values, np.float64)
+        found = paired(a, b, weights, self.surface)
+        return found.error if math.isfinite(found.error) else None
+
+    def _samples_of(self, number: int) -> Array:
+        assert self.surface is not None
+        place = tuple(int(i) for i in np.unravel_index(number, self.surface["loss"].shape))
+        return np.asarray(self.surface[LOSS][place].values, np.float64)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the loss is the same at all points, to the last digit."""
+        return len(self.losses) > 1 and float(np.ptp(self.losses)) == 0.0
+
+    @cached_property
+    def distances(self) -> Array:
+        """How far each is from the origin: the largest coordinate, in parts of the reach, shape (n,)."""
+        if not len(self.places):
+            return np.zeros(0)
+        reach = np.abs(self.places).max(0)
+        scaled: Array = (np.abs(self.places) / np.where(reach > 0, reach, 1.0)).max(1)
+        return scaled
+
+    @property
+    def has_center(self) -> bool:
+        """Whether the origin lies among the points."""
+        n = len(self.places)
+        return bool(n) and bool(((self.places.min(0) <= 0) & (self.places.max(0) >= 0)).all())
+
+    @cached_property
+    def edges(self) -> NDArray[np.intp] | None:
+        """Pairs of points beside each other, shape (e, 2); None where that is not known.
+
+        Of a grid also across corners, of a line the nearest on both sides, of others those of a Delaunay triangulation.
+        """
+        assert self.surface is not None
+        if "point" not in self.surface.dims:
+            return self._edges_of_grid(self.surface["loss"].shape)
+        if self.places.shape[1] == 1:
+            order = np.argsort(self.places[:, 0], kind="stable")
+            return np.stack([order[:-1], order[1:]], 1)
+        from scipy.spatial import Delaunay, QhullError
+
+        try:
+            simplices = Delaunay(self.places).simplices  # (m, k + 1)
+        except (QhullError, ValueError):
+            return None
+        pairs = itertools.combinations(range(simplices.shape[1]), 2)
+        return np.unique(np.sort(np.concatenate([simplices[:, pair] for pair in pairs]), 1), axis=0).astype(np.intp)
+
+    def _edges_of_grid(self, shape: tuple[int, ...]) -> NDArray[np.intp]:
+        numbers = np.full(self._finite.size, -1, np.intp)
+        numbers[self._finite] = np.arange(len(self.losses))
+        numbers = numbers.reshape(shape)
+        found = [np.zeros((0, 2), np.intp)]
+        for step in itertools.product((-1, 0, 1), repeat=len(shape)):
+            if step <= (0,) * len(shape):
+                continue  # each pair once
+            here = tuple(slice(max(0, -d), n - max(0, d)) for d, n in zip(step, shape, strict=True))
+            there = tuple(slice(max(0, d), n - max(0, -d)) for d, n in zip(step, shape, strict=True))
+            pair = np.stack([numbers[here].reshape(-1), numbers[there].reshape(-1)], 1)
+            found.append(pair[(pair >= 0).all(1)])
+        return np.concatenate(found)
+
+    @cached_property
+    def middle(self) -> NDArray[np.intp]:
+        """Which points lie in the middle of the picture; no fewer than the 3^k nearest to the centre."""
+        inside = np.flatnonzero(self.distances <= thresholds.CENTRAL + _AT)
+        least = min(len(self.places), 3 ** self.places.shape[1])
+        return inside if len(inside) >= least else np.argsort(self.distances, kind="stable")[:least]
+
+    @cached_property
+    def ends_of_middle(self) -> tuple[int, int]:
+        """Which points of the middle are the lowest and the highest."""
+        losses = self.losses[self.middle]
+        return int(self.middle[losses.argmin()]), int(self.middle[losses.argmax()])
+
+    @property
+    def relief(self) -> float:
+        """How far the loss rises in the middle of the picture."""
+        low, high = self.ends_of_middle
+        return float(self.losses[high] - self.losses[low])
+
+    @cached_property
+    def reach(self) -> float | None:
+        """How far the middle of the picture reaches from the centre, in the parameters; None where not known."""
+        gram = self.facts.get("center", {}).get("gram")
+        return self.reach_by(None if gram is None else np.asarray(gram, np.float64))
+
+    def reach_by(self, gram: Array | None) -> float | None:
+        """The same by inner products of the basis, (k, k); by default those that the chart says."""
+        gram = gram_of(self.chart) if gram is None else gram
+        if gram is None or not len(self.losses) or gram.shape != (self.places.shape[1],) * 2:
+            return None
+        places = self.places[self.middle]
+        reach = float(np.sqrt(np.einsum("ni,ij,nj->n", places, gram, places).clip(0.0).max()))
+        return reach if math.isfinite(reach) and reach > 0 else None
+
+    @cached_property
+    def center_loss(self) -> float | None:
+        """Loss at the centre: measured before the run, or at its point."""
+        said = self.attrs.get("center", {}).get("loss")
+        if said is not None:
+            return float(said)
+        if self.has_center and self.distances.min() <= _AT:
+            return float(self.losses[self.distances.argmin()])
+        return None
+
+    def at(self, i: int) -> str:
+        """The coordinates of a point in words."""
+        return ", ".join(f"{dim} = {x:.3g}" for dim, x in zip(self.axes, self.places[i], strict=True))
+
+    # ------------------------------------------------------------------ the centre
+
+    @cached_property
+    def curvature_at_center(self) -> Mapping[str, Any]:
+        """What is known of gradient and Hessian at the centre, and in ``source`` from where.
+
+        What was measured for a report counts before a stored spectrum, and that before curvature on the chart.
+        """
+        found = self._of_curvature() | self._of_spectrum()
+        measured = self.facts.get("center", {})
+        if measured:
+            found = found | {name: value for name, value in measured.items() if value is not None}
+            found["source"] = "measured for this report"
+        numbers = {name: _number(value) for name, value in found.items()}
+        return {name: value for name, value in numbers.items() if value == value}  # nan is not known
+
+    def _of_curvature(self) -> dict[str, Any]:
+        if self.curvature is None or "lambda_min" not in self.curvature:
+            return {}
+        places = points_of(self.curvature)
+        reach = np.abs(places).max(0)
+        scaled = (np.abs(places) / np.where(reach > 0, reach, 1.0)).max(1)
+        i = int(scaled.argmin())
+        shape = self.curvature["status"].shape
+        if scaled[i] > _AT or self.curvature["status"].values.reshape(-1)[i] != OK:
+            return {}
+        found: dict[str, Any] = {}
+        for name in map(str, self.curvature.data_vars):
+            values = self.curvature[name].values
+            found[name] = values.reshape(math.prod(shape), *values.shape[len(shape) :])[i].tolist()
+        return found | {
+            "parameters": self.curvature.attrs.get("curvature", {}).get("parameters"),
+            "excluded": self.curvature.attrs.get("curvature", {}).get("excluded"),
+            "source": "the group curvature",
+        }
+
+    def _of_spectrum(self) -> dict[str, Any]:
+        if self.spectrum is None or self.spectrum.attrs.get("operator") != "hessian":
+            return {}
+        said = self.spectrum.attrs
+        same = said.get("objective", {}).get("fingerprint") == self.objective.get("fingerprint")
+        if not same or said.get("point") != self.chart.get("center"):
+            return {}  # of another network, or of another of its points
+        found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters", "excluded")}
+        if "eigenvalue" in self.spectrum:
+            ends = np.array([str(end) for end in self.spectrum["end"].values])
+            values, errors = (self.spectrum[name].values for name in ("eigenvalue", "eigenvalue_error"))
+            for end, name, pick in (("smallest", "lambda_min", np.argmin), ("largest", "lambda_max", np.argmax)):
+                of_end = np.flatnonzero(ends == end)
+                if len(of_end):
+                    i = of_end[int(pick(values[of_end]))]
+                    found |= {name: float(values[i]), f"{name}_error": float(errors[i])}
+        known = {name: value for name, value in found.items() if value is not None}
+        return known | {"source": "the group spectrum"}
+
+    # ------------------------------------------------------------------ inside
+
+    @cached_property
+    def _finite(self) -> NDArray[np.bool_]:
+        finite: NDArray[np.bool_] = np.isfinite(self._flat("loss"))
+        return finite
+
+    def _flat(self, name: str) -> NDArray[Any]:
+        assert self.surface is not None
+        return np.asarray(self.surface[name].values).reshape(-1)
+
+
+def gram_of(chart: Mapping[str, Any]) -> Array | None:
+    """Inner products of the basis of a straight chart, (k, k), from its norms and cosines; None where not known."""
+    recipes = chart.get("directions", [])
+    norms = [recipe.get("norm") for recipe in recipes]
+    if chart.get("kind") not in STRAIGHT or not norms or any(norm is None for norm in norms):
+        return None
+    made = np.diag(np.array(norms, np.float64) ** 2)
+    for pair, cosine in chart.get("cosines", {}).items():
+        i, j = (int(part) for part in pair.split(","))
+        made[i, j] = made[j, i] = float(cosine) * norms[i] * norms[j]
+    return made
+
+
+def _kind_of(dataset: xr.Dataset) -> str:
+    """What a dataset is, by its header."""
+    schema = dataset.attrs.get("schema") if isinstance(dataset, xr.Dataset) else None
+    if schema == TRAJECTORY_SCHEMA:
+        require_path(dataset)
+        return "path"
+    if schema in (SPECTRUM_SCHEMA, REPORT_SCHEMA):
+        if dataset.attrs.get("schema_version", 1) > REPORT_VERSION:
+            raise SchemaTooNewError(
+                f"What lies beside the surface has schema version {dataset.attrs['schema_version']} and this "
+                f"lossnav reads up to {REPORT_VERSION}. Upgrade with: pip install --upgrade lossnav"
+            )
+        return "spectrum" if schema == SPECTRUM_SCHEMA else "measured"
+    if schema != SURFACE_SCHEMA:
+        raise NotASurfaceError(
+            "This is neither a surface of ours nor what lies beside one. Pass what ln.evaluate returned, or the "
+            "path of a run."
+        )
+    validate(dataset)
+    return "curvature" if "curvature" in dataset.attrs else "surface"
+
+
+def _require_same_chart(surface: xr.Dataset | None, other: xr.Dataset | None) -> None:
+    if surface is None or other is None or surface is other:
+        return
+    if surface.attrs.get("chart") != other.attrs.get("chart"):
+        raise OptionError("The datasets are of different charts. A report is of one run: pass what belongs together.")
+
+
+def _is_same(measured: xr.Dataset | None, surface: xr.Dataset | None) -> bool:
+    """Whether this was measured at the centre of the surface."""
+    if measured is None or surface is None:
+        return measured is None
+    there, here = measured.attrs, surface.attrs
+    same = there.get("objective", {}).get("fingerprint") == here.get("objective", {}).get("fingerprint")
+    return same and there.get("chart") == here.get("chart")
+
+
+def _number(value: Any) -> Any:
+    """The words that stand for numbers JSON lacks, as numbers."""
+    return float(value) if value in ("nan", "inf", "-inf") else value

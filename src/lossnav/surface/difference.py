@@ -1,0 +1,141 @@
+"""The difference of two losses over the same samples, with its paired standard error. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import xarray as xr
+
+from lossnav._utils.geometry import Array
+from lossnav.errors import OptionError
+from lossnav.storage import samples as kept
+from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of, spread_of
+
+Point = Sequence[float] | Mapping[str, float]
+
+
+def difference(
+    surface: xr.Dataset,
+    first: xr.Dataset | Point,
+    second: Point,
+    *,
+    level: float = 0.95,
+) -> Interval:
+    """Subtract the loss at one point from that at another, or that of one surface from that of another at a point.
+
+    Both losses are of the same samples, so the error of the difference is not that of two independent losses: with
+    d_i the difference of sample i, D = Σ d_i / Σ w_i, and its standard error is that of a ratio with the residuals
+    d_i - D w_i (Cochran 1977, eq. 6.13), without weights s(d) / sqrt(n). Of a subset of N it is times sqrt(1 - n / N).
+
+    Parameters
+    ----------
+    surface : xarray.Dataset
+        With kept samples: ``evaluate(…, keep_samples=True)``.
+    first, second : sequence of float, or mapping of coordinate to float
+        ``difference(surface, p, q)`` is the loss at p minus the loss at q. Both must have been evaluated.
+        ``difference(a, b, p)`` is the loss of surface a minus that of surface b at p.
+    level : float
+
+    Returns
+    -------
+    Interval
+        ``value``, its paired standard ``error``, ``low`` and ``high``; ``warnings`` where the interval does not hold.
+        At equal points all of them are exactly 0.
+
+    Raises
+    ------
+    OptionError
+        If samples were not kept, the two surfaces are of different samples, or a point was not evaluated.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> x = torch.linspace(-1, 1, 100).reshape(-1, 1)
+    >>> objective = ln.Objective(torch.nn.Linear(1, 1), "mse", (x, x**2))
+    >>> line = ln.Line(objective.params, ln.directions.random(objective, seed=0, exclude=())[0])
+    >>> surface = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), keep_samples=True)
+    >>> found = ln.difference(surface, [1.0], [0.0])
+    >>> round(found.value - float(surface["loss"][2] - surface["loss"][1]), 6)
+    0.0
+    """
+    if isinstance(cast(object, second), xr.Dataset):
+        raise OptionError("The last argument is a surface. Pass difference(surface, p, q), or difference(a, b, p).")
+    if isinstance(first, xr.Dataset):
+        ends = ((surface, second), (first, second))
+        _require_same_samples(surface, first)
+    else:
+        ends = ((surface, first), (surface, second))
+    (a, weights), (b, _) = (_samples_at(*end) for end in ends)
+    one, other = (float(of["loss"].values[place_of(of, point)]) for of, point in ends)
+    return paired(a, b, weights, surface, level, one - other)
+
+
+def paired(
+    a: Array, b: Array, weights: Array, surface: xr.Dataset, level: float = 0.95, value: float | None = None
+) -> Interval:
+    """The same of losses of single samples: numerators a and b, shape (n,), and their weights.
+
+    Samples are kept in float32, the losses over all of them are not: their difference is the `value`, where given.
+    """
+    d = a - b
+    kept_value, error = ratio(d, weights, float(recorded(surface).get("part", 0.0)))
+    value = kept_value if value is None else value
+    spread = recorded(surface) | {name: v for name, v in spread_of(d, weights).items() if name != "ordered"}
+    spread["population"] = None  # of the losses, not of their differences
+    if value == 0 and not (d != 0).any():
+        n = int(spread["samples"])
+        return Interval(0.0, 0.0, 0.0, 0.0, level, n, "the same losses, sample by sample")
+    size = float((np.abs(a) + np.abs(b)).sum() / weights.sum())
+    rounding = max(rounding_of(surface, size), ROUNDED["float32"] * size)
+    rounding /= math.sqrt(max(1, spread["samples"]))  # of single samples it is independent
+    found = interval_of(value, error, spread, level=level, rounding=rounding, of="differences")
+    return Interval(**vars(found) | {"method": f"paired, sample by sample; {found.method}"})
+
+
+def ratio(d: Array, weights: Array, part: float = 0.0) -> tuple[float, float]:
+    """Σ d_i / Σ w_i and its standard error (Cochran 1977, eq. 6.13), `part` of a population drawn; nan of one."""
+    n, total = int((weights > 0).sum()), float(weights.sum())
+    value = float(d.sum()) / total
+    residuals = d - value * weights
+    error = math.sqrt(float((residuals**2).sum()) / (n - 1) * n) / total if n > 1 else math.nan
+    return value, error * math.sqrt(max(0.0, 1 - part))
+
+
+def has_samples(surface: xr.Dataset) -> bool:
+    """Whether the losses of single samples were kept."""
+    return kept.LOSS in surface and kept.WEIGHT in surface
+
+
+def _samples_at(surface: xr.Dataset, point: Point) -> tuple[Array, Array]:
+    at = place_of(surface, point)
+    if not has_samples(surface):
+        raise OptionError(
+            "This surface holds no losses of single samples, so how sure the difference is cannot be known. Evaluate "
+            "it with keep_samples=True (--keep-samples)."
+        )
+    losses = np.asarray(surface[kept.LOSS][at].values, np.float64)
+    if not np.isfinite(losses).all():
+        raise OptionError(f"At {point} the losses of {int((~np.isfinite(losses)).sum())} samples are not finite.")
+    return losses, np.asarray(surface[kept.WEIGHT].values, np.float64)
+
+
+def _require_same_samples(a: xr.Dataset, b: xr.Dataset) -> None:
+    """Refuse two surfaces whose samples are not the same, in the same order; in which batches they came is all one."""
+    one, other = (surface.attrs.get("objective", {}).get("data") for surface in (a, b))
+    rows, others = (surface.attrs.get("sampling", {}).get("rows") for surface in (a, b))
+    if not (one and one == other) and not (rows and rows == others):
+        raise OptionError(
+            f"The two surfaces are of different data (fingerprints {one or 'unknown'} and {other or 'unknown'}). A "
+            "paired difference needs the same samples in the same order: evaluate both with one data set, and of a "
+            "subset with one seed."
+        )
+    if has_samples(a) and has_samples(b):
+        u, v = a[kept.WEIGHT].values, b[kept.WEIGHT].values
+        if u.shape != v.shape or not np.array_equal(u, v):
+            raise OptionError(
+                "The two surfaces weight their samples differently. Evaluate both with the same class weights and "
+                "ignored targets."
+            )

@@ -1,0 +1,129 @@
+"""Where the runs lie that one result is put together from, until it is whole: in a folder beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lossnav._utils.paths import LEASE, require_writable, write_whole
+from lossnav.errors import StoreError
+from lossnav.storage.lease import Lease
+from lossnav.surface.zarr_io import open_surface, save_surface
+
+_GOING = ".partial"  # ends the name of a run that is being removed
+_WRITTEN = "written.json"  # digests of the results that this call has written, or is writing
+
+
+class Parts:
+    """The stores of several runs that one result is put together from: in a folder beside it, until it is whole.
+
+    ``band.zarr`` has ``band.parts``. Where that is there, the runs in it are gone on from, and the result that a call
+    which was stopped put together of them is replaced; no other is. Within a ``with`` statement no other process can
+    write there.
+
+    Parameters
+    ----------
+    target : path
+        Of the result.
+    overwrite : bool
+
+    Attributes
+    ----------
+    target, folder : Path
+    overwrite : bool
+        Whether the result may be replaced: also where a call that was stopped wrote it.
+    anew : bool
+        Whether what is in the folder counts for nothing.
+
+    Raises
+    ------
+    OutputExistsError, OutputNotWritableError
+        See `require_writable`.
+    StoreBusyError
+        In a ``with`` statement, if another process makes the same result.
+    """
+
+    def __init__(self, target: str | os.PathLike[str], overwrite: bool) -> None:
+        self.anew, self._names = overwrite, list[str]()
+        place = Path(target).expanduser()
+        self.folder = place.with_name(place.name.removesuffix(".zarr") + ".parts")
+        self.overwrite = overwrite or self._wrote(place)
+        self.target = require_writable(target, self.overwrite, kind="surface")
+
+    def __enter__(self) -> Parts:
+        self._lease = Lease(self.folder)
+        for left in self.folder.glob(f".*{_GOING}"):  # of a call that was killed in the middle of a removal
+            shutil.rmtree(left, ignore_errors=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        nothing = not any(path.name != LEASE for path in self.folder.glob("*"))
+        self._lease.release(forget=nothing)
+        if nothing:
+            with suppress(OSError):
+                self.folder.rmdir()
+
+    def save(self, surface: xr.Dataset) -> None:
+        """Write the result, or what there is of it; that it is ours is noted before, whenever this ends."""
+        before = self._digests()[-1:] if self.overwrite else []
+        write_whole(self.folder / _WRITTEN, json.dumps([*before, _digest(surface)]))
+        save_surface(surface, self.target, overwrite=self.overwrite)
+        self.overwrite = True
+
+    def _wrote(self, target: Path) -> bool:
+        """Whether a call that used this folder wrote what is there."""
+        if not (digests := self._digests()) or not target.is_dir():
+            return False
+        try:
+            return _digest(open_surface(target)) in digests
+        except StoreError:
+            return False
+
+    def _digests(self) -> list[str]:
+        try:
+            found = json.loads((self.folder / _WRITTEN).read_text("utf-8"))
+        except (OSError, ValueError):
+            return []
+        return [str(digest) for digest in found] if isinstance(found, list) else []
+
+    def options(self, name: str) -> dict[str, Any]:
+        """What `evaluate` takes to keep a run here."""
+        self._names.append(name)
+        return {"store": self.place(name), "overwrite": self.anew}
+
+    def place(self, name: str) -> Path:
+        """Where the run of a name is kept."""
+        return self.folder / f"{name}.zarr"
+
+    def remove(self, name: str) -> None:
+        """Remove a run, at once: what it has is elsewhere, or nothing."""
+        going = self.folder / f".{name}{_GOING}"
+        with suppress(OSError):  # it is not there
+            self.place(name).rename(going)
+        shutil.rmtree(going, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove all runs of this call: what was put together of them is written."""
+        for name in self._names:
+            self.remove(name)
+        (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is one like any other
+
+
+def _digest(surface: xr.Dataset) -> str:
+    """Of the values of a surface, as they come back from a store."""
+    found = hashlib.sha256()
+    for name, variable in sorted(surface.variables.items(), key=lambda item: str(item[0])):
+        values = np.ascontiguousarray(variable.values)
+        found.update(f"{name} {variable.dims} {values.dtype.str} {values.shape}".encode() + values.tobytes())
+    return found.hexdigest()[:32]

@@ -1,0 +1,108 @@
+"""Whether two runs are one: the plan of a run, its hash, and what differs between two. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lossnav._utils.jsonable import jsonable
+from lossnav.storage.keys import Said
+
+if TYPE_CHECKING:
+    pass
+
+
+_NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
+    "objective": (
+        "samples",
+        "batches",
+        "data_resident",
+        "device",
+        "origin",
+        "weights",
+        "held",
+        "moves",
+        "layers",
+        "buffers",
+        "buffers_unread",
+        "draws",
+        "cut_samples",
+    ),
+    "chart": (),
+    "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
+    "curvature": (),
+}
+
+
+def put_together(attributes: Mapping[str, Any]) -> str:
+    """What a surface was made by that is no measurement of one run, in a word; empty where it is one."""
+    return next((word for word in ("interpolation", "control_variate", "ensemble") if word in attributes), "")
+
+
+def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run must share with another to be its continuation, from the attributes: "chart.kind" and so on."""
+    items = {
+        f"{part}.{key}": value
+        for part, left_out in _NOT_OF_THE_PLAN.items()
+        for key, value in attributes.get(part, {}).items()
+        if key not in left_out
+    }
+    said = Said(attributes)
+    items["objective.device"] = str(said["objective"]["device"]).partition(":")[0]
+    items["engine.precision"] = said["engine"]["precision"]
+    return items | {name: said[name] for name in ("lossnav_version", "torch_version")}
+
+
+def plan_hash(attributes: Mapping[str, Any]) -> str:
+    """Sixteen hex digits of a SHA-256 over `plan_of`, without the digits that another number of threads changes."""
+    items = {
+        key: _rounded(value) if _is_computed(key) else value for key, value in jsonable(plan_of(attributes)).items()
+    }
+    return hashlib.sha256(json.dumps(items, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *parts: str) -> list[str]:
+    """Say in what two runs differ, a line an item; of some parts ("objective", "chart", …) or of all."""
+    was, now = plan_of(there), plan_of(asked)
+    keys = [key for key in dict.fromkeys([*was, *now]) if not parts or key.partition(".")[0] in parts]
+    return [
+        f"{key}: was {_short(was.get(key))}, is {_short(now.get(key))}"
+        for key in keys
+        if not (was.get(key) == now.get(key) or (_is_computed(key) and _are_close(was.get(key), now.get(key))))
+    ]
+
+
+_CLOSE = 1e-9  # norms and cosines are sums, whose last digits depend on how many threads made them
+
+
+def _is_computed(key: str) -> bool:
+    """Whether numbers of a plan were computed from weights; the seeds or fingerprints beside them are exact."""
+    return key.startswith("chart.")
+
+
+def _are_close(one: Any, other: Any) -> bool:
+    """Whether two values of JSON differ in the last digits of numbers only."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_are_close(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(_are_close(a, b) for a, b in zip(one, other, strict=True))
+    if isinstance(one, float) and isinstance(other, float):
+        return one == other or math.isclose(one, other, rel_tol=_CLOSE, abs_tol=_CLOSE)
+    return bool(one == other)
+
+
+def _rounded(value: Any) -> Any:
+    """A value of JSON whose numbers have nine digits, and none beyond the ninth decimal."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(part) for part in value]
+    return round(float(f"{value:.9g}"), 9) + 0.0 if isinstance(value, float) else value
+
+
+def _short(value: Any) -> str:
+    words = repr(value)
+    return words if len(words) <= 100 else f"{words[:80]} … ({len(words)} characters)"

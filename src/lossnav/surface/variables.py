@@ -1,0 +1,154 @@
+"""The variables of a surface: status, units, words for axes; and whether a dataset is a surface. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import xarray as xr
+
+from lossnav._utils.paths import (
+    SURFACE_SCHEMA,
+)
+from lossnav._utils.validation import no_surface
+from lossnav._version import __version__
+from lossnav.errors import (
+    NotASurfaceError,
+    SchemaTooNewError,
+)
+from lossnav.storage import samples as kept
+
+if TYPE_CHECKING:
+    pass
+
+
+SCHEMA_VERSION = 1
+
+NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
+STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
+
+_CURVATURE = {  # what `evaluate_curvature` finds; weights have no unit
+    "lambda_min": "smallest (most negative) eigenvalue of the Hessian",
+    "lambda_max": "largest eigenvalue of the Hessian",
+    "lambda_ratio": "|λmin / λmax| of the Hessian",
+    "lambda_min_error": "an eigenvalue lies within this distance of lambda_min",
+    "lambda_max_error": "an eigenvalue lies within this distance of lambda_max",
+    "lambda_min_in_plane": "smallest eigenvalue of the Hessian within the tangent plane of the chart",
+    "lambda_max_in_plane": "largest eigenvalue of the Hessian within the tangent plane of the chart",
+    "gradient_norm": "norm of the gradient",
+    "gradient_in_plane": "norm of the gradient's projection on the tangent plane of the chart",
+    "gradient_out_of_plane": "norm of what the gradient's projection leaves",
+    "hessian_in_plane": "second derivatives of the loss by the coordinates, in the chart's order",
+    "products": "Hessian-vector products, each a pass over the data",
+}
+_MATRIX = ("row", "column")  # dims of a variable that is a matrix at every point
+_LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
+DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
+
+
+def status_of(values: Mapping[str, float], error: str | None = None) -> int:
+    """Return the status code of a point from its values."""
+    if error is not None:
+        return FAILED
+    return OK if math.isfinite(values["loss"]) else NON_FINITE
+
+
+def describe_variables(dataset: xr.Dataset) -> None:
+    """Give every variable and coordinate its meaning and unit."""
+    objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
+    loss = objective.get("loss", "loss")
+    unit = _LOSS_UNITS.get(loss, "1")
+    for name, variable in dataset.data_vars.items():
+        if name == "loss":
+            variable.attrs = {"long_name": f"mean loss over the data ({loss})", "units": unit}
+        elif name == "loss_se":
+            variable.attrs = {"long_name": "standard error of the mean loss over the data", "units": unit}
+        elif name == "loss_skewness":
+            variable.attrs = {"long_name": "skewness of the losses of single samples", "units": "1"}
+        elif name == kept.LOSS:
+            variable.attrs = {"long_name": "losses of single samples (sums before weights)", "units": unit}
+        elif name == kept.WEIGHT:
+            variable.attrs = {"long_name": "weights of the samples in the mean", "units": "1"}
+        elif name == "status":
+            words = {word.replace(" ", "_"): code for code, word in STATUS_WORDS.items()}
+            variable.attrs = {"long_name": "what became of the point", "units": "1"}
+            variable.attrs |= {"flag_values": list(words.values()), "flag_meanings": " ".join(words)}
+        elif name in _CURVATURE and "curvature" in dataset.attrs:
+            in_loss = name not in ("lambda_ratio", "products")
+            variable.attrs = {"long_name": _CURVATURE[str(name)], "units": unit if in_loss else "1"}
+        else:
+            variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
+    recipes = chart.get("directions", [])
+    for i, dim in enumerate(chart.get("dims", [])):
+        recipe = recipes[i] if i < len(recipes) else {}
+        dataset[dim].attrs = {
+            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
+            "units": "lengths of the direction",
+        }
+
+
+def direction_words(recipe: Mapping[str, Any]) -> str:
+    """Say in a few words what a direction is, for an axis label."""
+    kind = recipe.get("kind", "given")
+    if kind == "random":
+        drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
+        how = recipe.get("normalize")
+        return f"random {drawn}" + (f", {how}-normalised" if how else "")
+    if kind == "pca":
+        how = ", filter-normalised" if recipe.get("scale") else ""
+        mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
+        return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
+    if kind == "hessian":
+        return f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}"
+    words = {"between": "from start to end", "given": "given direction", "gradient": "gradient of the loss"}
+    words |= {"moment": f"Adam's {recipe.get('moment')}", "through": "through several models"}
+    times = f", times {float(recipe['times']):.3g}" if "times" in recipe else ""
+    return words.get(kind, str(kind)) + times
+
+
+def validate(dataset: xr.Dataset) -> xr.Dataset:
+    """Return the dataset if it is a surface of a schema we know.
+
+    Raises
+    ------
+    NotASurfaceError
+        If the header, the loss or the status is missing, or shapes and types are off.
+    SchemaTooNewError
+        If a newer lossnav wrote it.
+    """
+    if not isinstance(dataset, xr.Dataset):
+        raise no_surface(dataset)
+    _validate_header(dataset.attrs)
+    for name, kind in (("loss", "f"), ("status", "u")):
+        if name not in dataset or dataset[name].dtype.kind != kind:
+            raise NotASurfaceError(f'This surface has no variable "{name}". It was damaged; evaluate it anew.')
+    dims = dataset["loss"].dims
+    allowed = {kept.LOSS: ((*dims, kept.DIM),), kept.WEIGHT: ((kept.DIM,),)}
+    every = dataset.data_vars.items()
+    if any(variable.dims not in allowed.get(str(name), (dims, (*dims, *_MATRIX))) for name, variable in every):
+        raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
+    if "seed" in dims:
+        seeds = dataset.attrs.get("ensemble", {}).get("seeds", ())
+        if "seed" not in dataset.coords or not {*dataset["seed"].values.tolist()} <= {*seeds}:
+            raise NotASurfaceError(
+                "The seeds of this surface are not those that its attributes name. It was damaged; evaluate it anew."
+            )
+    return dataset
+
+
+def _validate_header(attributes: Mapping[str, Any]) -> None:
+    """Raise where attributes are none of a surface whose schema we know."""
+    if attributes.get("schema") != SURFACE_SCHEMA:
+        raise NotASurfaceError(
+            "This is not a lossnav surface: its attributes lack the schema. "
+            "Pass what ln.evaluate returned, or a path that lossnav evaluate wrote."
+        )
+    version = attributes.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise NotASurfaceError("This surface does not say its schema version. It was damaged; evaluate it anew.")
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNewError(
+            f"This surface has schema version {version} and this lossnav ({__version__}) reads up to {SCHEMA_VERSION}. "
+            "Upgrade with: pip install --upgrade lossnav"
+        )
