@@ -197,6 +197,26 @@ def test_the_root_is_short_and_every_folder_has_a_row():
     assert folders | files == set(ROW)
 
 
+def named_twice(files):
+    """Classes and types whose name, underscores aside, means two things in some sources."""
+    found = {}
+    for path, text in files.items():
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), set()).add(path)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id.lstrip("_")
+                if name[:1].isupper() and not name.isupper():  # a type that has a name
+                    found.setdefault(name, set()).add(ast.unparse(node.value))
+    return sorted(name for name, meanings in found.items() if len(meanings) > 1)
+
+
+def test_one_name_has_one_meaning():
+    assert named_twice(sources()) == []
+    assert named_twice({"a.py": "class Place:\n    pass", "b.py": "_Place = str | None"}) == ["Place"]
+    assert named_twice({"a.py": "Array = list[int]", "b.py": "Array = list[int]"}) == []
+
+
 # ---------------------------------------------------------------------- what packages are free of
 
 

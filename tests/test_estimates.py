@@ -358,7 +358,7 @@ def test_a_stopped_ensemble_keeps_what_it_has(tmp_path, after, seeds, done):
     with pytest.raises(ln.Interrupted, match="Stopped after") as caught:
         ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), store=tmp_path / "e.zarr", check=False)
     stored = ln.open(tmp_path / "e.zarr")
-    assert stored.identical(caught.value.surface)
+    assert stored.identical(caught.value.partial)
     assert stored.sizes["seed"] == seeds
     assert stored.lossnav.counts["ok"] == done
     calls.clear()  # and is not stopped again

@@ -227,7 +227,7 @@ def test_a_signal_finishes_the_point_and_keeps_what_was_computed(number, tmp_pat
     assert stored["loss"].values[[0, 2, 4]].tolist() == [2, 18, 50]
     assert np.isnan(stored["loss"].values[[1, 3, 5, 6, 7, 8, 9]]).all()
     assert stored.attrs["interrupted"]
-    assert stored.identical(caught.value.surface)
+    assert stored.identical(caught.value.partial)
 
 
 def test_the_second_signal_stops_at_once():
@@ -244,7 +244,7 @@ def test_the_second_signal_stops_at_once():
     objective = ln.Objective.from_function(f, {"x": torch.ones(2)})
     with pytest.raises(ln.Interrupted) as caught:
         ln.evaluate(objective, ln.Line(objective.params, {"x": torch.ones(2)}), ln.Grid(alpha=(0, 9, 10)))
-    assert caught.value.surface["status"].values.tolist() == [1] + [0] * 9
+    assert caught.value.partial["status"].values.tolist() == [1] + [0] * 9
 
 
 # ---------------------------------------------------------------------- bad points, bad input

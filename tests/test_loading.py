@@ -29,7 +29,7 @@ from torch.utils.data import (
 
 import lossnav as ln
 from lossnav.objective.batches import Batches
-from lossnav.objective.loading import Reader, without_restarts
+from lossnav.objective.loading import LoaderWorkers, without_restarts
 
 CPU = torch.device("cpu")
 
@@ -260,7 +260,7 @@ def test_a_reader_can_be_sent_to_another_process():
     reader = without_restarts(DataLoader(Rows(), batch_size=4, num_workers=1))
     listed(reader)
     sent = pickle.loads(pickle.dumps(reader))
-    assert isinstance(sent, Reader) and len(listed(sent)) == 6
+    assert isinstance(sent, LoaderWorkers) and len(listed(sent)) == 6
 
 
 class InAWayOfItsOwn(DataLoader):

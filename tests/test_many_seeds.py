@@ -262,7 +262,7 @@ def test_ctrl_c_while_a_chart_is_made_keeps_the_seeds_before():
 
     with pytest.raises(ln.Interrupted) as caught:
         ln.ensemble(objective, chart, GRID, range(4), check=False, progress=False)
-    assert caught.value.surface["seed"].values.tolist() == [0, 1]
+    assert caught.value.partial["seed"].values.tolist() == [0, 1]
 
 
 # ---------------------------------------------------------------------- points that raise

@@ -299,7 +299,7 @@ def test_torchs_own_loss_of_the_outputs_is_not_watched_once_it_is_known(loss, mo
         forward=lambda model, batch: (batch[0] * model.weight.sum(), batch[1]),
     )  # fmt: skip
     objective.evaluate(objective.params)
-    monkeypatch.setattr(watching.Watch, "__enter__", lambda self: pytest.fail("it was watched"))
+    monkeypatch.setattr(watching.LossWatch, "__enter__", lambda self: pytest.fail("it was watched"))
     for factor in (1.0, -2.0):
         weight = torch.full((1, 1), factor)
         found = objective.evaluate({"weight": weight, "bias": objective.params["bias"]})["accuracy"]

@@ -94,7 +94,7 @@ def test_a_second_ctrl_c_in_the_last_update_loses_nothing(tmp_path):
 
     with pytest.raises(ln.Interrupted) as caught:
         ln.evaluate(*problem(), GRID, store=tmp_path / "run.zarr", on_update=stop)
-    assert caught.value.surface.lossnav.complete
+    assert caught.value.partial.lossnav.complete
     assert ln.open(tmp_path / "run.zarr").lossnav.complete
 
 
@@ -123,7 +123,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(sampler, after):
 
     with pytest.raises(ln.Interrupted) as caught:
         ln.evaluate(*problem(stopping, calls), sampler)
-    part = caught.value.surface
+    part = caught.value.partial
     assert (part["status"].values == 1).sum() == after
     again = []
     resumed = ln.evaluate(*problem(calls=again), sampler, resume=part)

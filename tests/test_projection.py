@@ -178,7 +178,7 @@ def test_ctrl_c_keeps_what_was_computed(run, trained, stored, monkeypatch):
     with pytest.raises(ln.Interrupted, match="4 of 11 snapshots") as stopped:
         ln.evaluate_trajectory(objective, plane, run, store=place)
     kept = ln.open_trajectory(place)
-    xr.testing.assert_identical(kept, stopped.value.surface)
+    xr.testing.assert_identical(kept, stopped.value.partial)
     assert kept["status"].values.tolist() == [1] * 4 + [0] * 7
     assert np.isnan(kept["loss"][4:]).all()
     monkeypatch.undo()

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import killing
 import lossnav as ln
 from lossnav import cli
-from lossnav.acceleration import Plan, PointFunction
+from lossnav.acceleration import ChartFunction, Plan
 from lossnav.storage import samples
 from lossnav.surface.assemble import without_samples
 
@@ -334,7 +334,7 @@ def test_what_a_worker_answers_has_them():
     here = ln.evaluate(objective, chart, GRID, keep_samples=True, engine=ln.Local(plan="plain"))
     points = np.array([[-1.0, -1.0], [0.5, 1.0]])
     worker = _Worker()
-    worker.build(_pickled(PointFunction(objective, chart).keeping_samples()), False, points, 2, "plain", "native", 1, 0)
+    worker.build(_pickled(ChartFunction(objective, chart).keeping_samples()), False, points, 2, "plain", "native", 1, 0)
     made = pickle.loads(pickle.dumps(worker.evaluate(points)[0]))
     for (values, error), (i, j) in zip(made, [(0, 0), (3, 2)], strict=True):
         assert error is None

@@ -10,7 +10,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.acceleration import Plan, PointFunction
+from lossnav.acceleration import ChartFunction, Plan
 from lossnav.acceleration import planner as planning
 from lossnav.acceleration.planned import Fast
 from lossnav.acceleration.structure import look
@@ -440,7 +440,7 @@ def test_diverging_points_agree_too(eager, way):
 def test_out_of_memory_halves_the_batches_and_goes_on(monkeypatch, error):
     objective = make(ConvNet())
     plane = plane_of(objective)
-    function = PointFunction(objective, plane).accelerate(
+    function = ChartFunction(objective, plane).accelerate(
         np.array([[0.0, 0.0], [0.5, 0.5]]), 10**6, "native", Plan(batch_size=60)
     )
     assert function.choice.plan.batch_size == 60

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.acceleration import Plan, PointFunction, compiler, kernel
+from lossnav.acceleration import ChartFunction, Plan, compiler, kernel
 from lossnav.acceleration import planner as planning
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.trace_graph import NotReadableError, read
@@ -310,7 +310,7 @@ def test_threads_may_share_one_function(eager):
     from concurrent.futures import ThreadPoolExecutor
 
     objective, plane = problem(*ready("notebook"))
-    function = ln.Local().prepare(PointFunction(objective, plane), probe_points(GRID), 10_000)
+    function = ln.Local().prepare(ChartFunction(objective, plane), probe_points(GRID), 10_000)
     assert function.fast.plan.fused
     points = GRID.points()
     alone = [function(point)["loss"] for point in points]

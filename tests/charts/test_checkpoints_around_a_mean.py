@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import lossnav as ln
 from lossnav._utils.simplex import Triangulation
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.directions.between_points import between, through
 from lossnav.directions.drawn import random
 from lossnav.errors import ChartError, CheckpointMismatchError, DirectionError, StructureMismatchError
@@ -45,7 +45,7 @@ def test_a_line_around_a_mean_ends_in_the_networks_themselves(kind, share):
     for center in (middle, objective_of(middle), middle.state_dict()):
         line = ln.Line(center, between(a, b))
         for at, model in ((0.0, middle), (1 - share, b), (-share, a)):
-            assert PointFunction(objective, line)([at])["loss"] == pytest.approx(plain_loss(model), rel=3e-6), at
+            assert ChartFunction(objective, line)([at])["loss"] == pytest.approx(plain_loss(model), rel=3e-6), at
 
 
 def test_buffers_go_from_the_first_to_the_mean_to_the_second():
@@ -66,8 +66,8 @@ def test_a_point_of_a_line_is_the_centre_of_the_same_line():
     around = ln.Line(whole([0.5]), between(a, b))
     objective = objective_of(a)
     for at in (-0.5, -0.2, 0.0, 0.3, 0.5, 1.0):
-        expected = PointFunction(objective, whole)([at + 0.5])["loss"]
-        assert PointFunction(objective, around)([at])["loss"] == pytest.approx(expected, rel=3e-6)
+        expected = ChartFunction(objective, whole)([at + 0.5])["loss"]
+        assert ChartFunction(objective, around)([at])["loss"] == pytest.approx(expected, rel=3e-6)
 
 
 @pytest.mark.parametrize("orthogonal", [True, False])
@@ -79,9 +79,9 @@ def test_around_the_mean_of_several_all_of_them_and_the_mean_are_their_own(ortho
     chart = (ln.Plane if count == 3 else ln.Volume)(middle, *directions)
     places = np.asarray(directions[0].recipe["places"])
     objective = objective_of(models[0])
-    assert PointFunction(objective, chart)([0.0] * (count - 1))["loss"] == pytest.approx(plain_loss(middle), rel=3e-6)
+    assert ChartFunction(objective, chart)([0.0] * (count - 1))["loss"] == pytest.approx(plain_loss(middle), rel=3e-6)
     for place, model in zip(places - places.mean(0), models, strict=True):
-        assert PointFunction(objective, chart)(place)["loss"] == pytest.approx(plain_loss(model), rel=5e-6)
+        assert ChartFunction(objective, chart)(place)["loss"] == pytest.approx(plain_loss(model), rel=5e-6)
 
 
 def test_beside_a_drawn_direction_and_in_bfloat16_too():
@@ -147,7 +147,7 @@ def test_extra_state_of_modules_is_the_same_or_refused(values):
     a, same, other = made(values[0], 0), made(copy.deepcopy(values[0]), 1), made(values[1], 1)
     objective = objective_of(a)
     for end in (same, same.state_dict(), objective_of(same)):
-        found = PointFunction(objective, ln.Line(a, between(a, end)))([1.0])["loss"]
+        found = ChartFunction(objective, ln.Line(a, between(a, end)))([1.0])["loss"]
         assert found == pytest.approx(plain_loss(same), rel=1e-6)
     objective.at(same.state_dict())
     for end in (other, other.state_dict(), objective_of(other)):

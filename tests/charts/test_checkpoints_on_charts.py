@@ -11,7 +11,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import checkpoints
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.charts.io import open_chart, save_chart
 from lossnav.curvature import Hessian
 from lossnav.directions.between_points import between, through
@@ -40,7 +40,7 @@ def family(request):
 
 def values_at(objective, chart, places, plan):
     """Losses at places, by the plain path or by a plan held against it there."""
-    function = PointFunction(objective, chart)
+    function = ChartFunction(objective, chart)
     if plan == "plain":
         return [function(np.asarray(place, float))["loss"] for place in places]
     probes = np.asarray([np.zeros(len(chart.dims)), *places], float)
@@ -128,7 +128,7 @@ def test_three_files_make_a_plane(tmp_path):
     plane = ln.Plane(files[0], *through(*files))
     truth = ln.Plane(objective.at(files[0]), *through(*(objective.at(file) for file in files)))
     places = truth.directions[0].recipe["places"]  # perpendicular in the weights alone
-    assert PointFunction(objective, plane).chart.directions[0].recipe["places"] == places
+    assert ChartFunction(objective, plane).chart.directions[0].recipe["places"] == places
     assert values_at(objective, plane, places, "plain") == pytest.approx([plain_loss(m) for m in models], rel=1e-6)
 
 
@@ -200,7 +200,7 @@ def test_around_another_network_its_buffers_hold_everywhere(chart_of):
     chart = chart_of(b, *random(b, seed=1))
     for alpha in (0.0, 0.3):
         with_b = b.evaluate(dict(chart([alpha])))["loss"]
-        assert PointFunction(a, chart)([alpha])["loss"] == pytest.approx(with_b, rel=1e-6)
+        assert ChartFunction(a, chart)([alpha])["loss"] == pytest.approx(with_b, rel=1e-6)
     assert ln.Line(b, *random(b, seed=1)).describe() == ln.Line(b.params, *random(b, seed=1)).describe()
 
 
@@ -208,8 +208,8 @@ def test_a_line_past_other_checkpoints_has_its_centres_buffers():
     a, b, c = (objective_of(trained("BatchNorm1d", seed)) for seed in (0, 1, 2))
     line = ln.Line(c.params, between(a, b))
     truth = c.evaluate(dict(line([1.0])))["loss"]
-    assert PointFunction(c, line)([1.0])["loss"] == pytest.approx(truth, rel=1e-9)
-    assert PointFunction(a, ln.Line(c, between(a, b)))([1.0])["loss"] == pytest.approx(truth, rel=1e-6)
+    assert ChartFunction(c, line)([1.0])["loss"] == pytest.approx(truth, rel=1e-9)
+    assert ChartFunction(a, ln.Line(c, between(a, b)))([1.0])["loss"] == pytest.approx(truth, rel=1e-6)
 
 
 # ---------------------------------------------------------------------- refused
@@ -296,7 +296,7 @@ def test_training_on_after_a_line_was_made_does_not_move_its_ends():
     with torch.no_grad():
         b[0].weight.add_(1.0)
         b[1].running_mean.add_(1.0)
-    assert PointFunction(objective, line)([1.0])["loss"] == pytest.approx(truth, rel=1e-6)
+    assert ChartFunction(objective, line)([1.0])["loss"] == pytest.approx(truth, rel=1e-6)
 
 
 # ---------------------------------------------------------------------- bn=, recipes, stores
@@ -323,7 +323,7 @@ def test_recomputed_statistics_are_recomputed_and_other_buffers_move():
         else:
             hidden = torch.cat([(p - p.mean(0)) / (p.var(0, correction=0) + b[2].eps).sqrt() for p in hidden.split(16)])
         truth = float(F.cross_entropy(b[3](hidden * b[2].weight + b[2].bias), y).detach())
-        assert PointFunction(objective, line)([1.0])["loss"] == pytest.approx(truth, rel=1e-5)
+        assert ChartFunction(objective, line)([1.0])["loss"] == pytest.approx(truth, rel=1e-5)
 
 
 def test_runs_with_other_buffers_are_told_apart(tmp_path):
@@ -355,7 +355,7 @@ def test_a_kept_chart_keeps_its_buffers(tmp_path):
         one, other = plane.buffers(point), again.fitted(objective).buffers(point)
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     assert again.fitted(objective).describe() == plane.describe()
-    assert PointFunction(objective, again)([1.0, 0.0])["loss"] == pytest.approx(plain_loss(models[1]), rel=1e-6)
+    assert ChartFunction(objective, again)([1.0, 0.0])["loss"] == pytest.approx(plain_loss(models[1]), rel=1e-6)
 
 
 def test_around_another_point_the_picture_stays():
@@ -385,7 +385,7 @@ def test_every_plan_takes_the_buffers_of_its_point(kind, plan):
     models = [trained(kind, seed) for seed in (0, 1)]
     objective = objective_of(models[0])
     line = ln.Line(models[0], between(*models))
-    function = PointFunction(objective, line)
+    function = ChartFunction(objective, line)
     probes = np.array([[0.0], [0.3], [1.0], [1.4]])
     try:
         fast = function.accelerate(probes, 10**9, "native", plan)

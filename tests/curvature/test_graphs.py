@@ -40,7 +40,7 @@ def convolving():
 
 
 def operator(make, kind, budget, monkeypatch):
-    monkeypatch.setattr(batch_graph.Keeper.__init__, "__defaults__", (budget,))
+    monkeypatch.setattr(batch_graph.GraphCache.__init__, "__defaults__", (budget,))
     return kind(make())
 
 

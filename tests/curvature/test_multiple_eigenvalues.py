@@ -159,7 +159,7 @@ def test_ctrl_c_while_looking_for_more_keeps_what_is_known():
     calls[0] = 0
     with pytest.raises(ln.Interrupted) as stopped:
         ln.curvature.top_eigenpairs(objective, k=2, which="both")
-    pairs = stopped.value.surface
+    pairs = stopped.value.partial
     assert pairs.products == 6
     assert not pairs.converged
     assert (np.abs(pairs.values - [-3, -3, 5, 5]) <= pairs.errors).all()

@@ -200,7 +200,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     part = ln.open(f"{store}/curvature")
     done = int((part.status == 1).sum())
     assert 1 <= done < 9
-    xr.testing.assert_equal(part, stopped.value.surface)
+    xr.testing.assert_equal(part, stopped.value.partial)
     with pytest.raises(errors.OptionError, match="holds curvature. Make the same call"):
         ln.resume(f"{store}/curvature", objective)
     before = calls[0]

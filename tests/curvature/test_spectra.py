@@ -170,7 +170,7 @@ def test_ctrl_c_keeps_eigenpairs_and_what_came_after(tmp_path):
         with interrupting(at), pytest.raises(ln.Interrupted, match="is kept in .*s.zarr") as stopped:
             spectrum(quadratic(matrix), **options)
         kept = ln.open_spectrum(tmp_path / "s.zarr")
-        xr.testing.assert_equal(kept, stopped.value.surface)
+        xr.testing.assert_equal(kept, stopped.value.partial)
         assert kept.attrs["interrupted"]
         assert "trace" not in kept.attrs
         assert names <= set(kept.data_vars)

@@ -44,7 +44,7 @@ def measured(objective, kind, **options):
 
 
 def test_every_kind_is_known():
-    assert set(SMALL) == set(KINDS) == set(get_args(registry.Kind))
+    assert set(SMALL) == set(KINDS) == set(get_args(registry.SharpnessKind))
 
 
 @pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=IDS)
@@ -213,7 +213,7 @@ def test_what_was_computed_is_kept_when_it_is_stopped(kind, at, monkeypatch):
     objective, passes = slope(side), passes_of(monkeypatch, at)
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
         ln.sharpness(objective, kind, **options)
-    found = stopped.value.surface
+    found = stopped.value.partial
     assert isinstance(found, Sharpness)
     assert found.passes <= len(passes) <= at + 1
     if at == 60 and kind != "magnitude":
@@ -232,7 +232,7 @@ def test_of_few_parameters_the_entries_are_kept_when_it_is_stopped(kind, monkeyp
     passes_of(monkeypatch, 4)
     with pytest.raises(ln.Interrupted) as stopped:
         ln.sharpness(slope(6), kind, **options)
-    found = stopped.value.surface
+    found = stopped.value.partial
     assert len(found.samples) == found.products == 24
     assert f"36 times the mean of v . H v over {found.products} of the 36 unit vectors" in found.definition
     assert found.interval[0] < exact.value < found.interval[1]

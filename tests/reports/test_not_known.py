@@ -14,7 +14,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav.reports import Finding, Report
-from lossnav.reports.noise import MOST_PITS
+from lossnav.reports.noise import MOST_FOR_MINIMA
 from lossnav.surface.seeds import join_seeds
 
 X = np.linspace(-1, 2, 21)
@@ -176,11 +176,11 @@ def test_what_is_not_known_is_counted_printed_and_goes_through_json():
 
 
 def test_pits_of_more_points_than_are_looked_at_are_not_called_one_valley():
-    many = int(MOST_PITS**0.5) + 2
+    many = int(MOST_FOR_MINIMA**0.5) + 2
     x = np.linspace(-1, 1, many)
     waves = 1 + np.add.outer(x**2, x**2) + 0.1 * np.add.outer(np.cos(30 * x), np.cos(30 * x))
     found = ln.report(picture(waves))["ripples"]
-    assert found.level == "unknown" and f"{MOST_PITS:,}" in found.said
+    assert found.level == "unknown" and f"{MOST_FOR_MINIMA:,}" in found.said
 
 
 def test_pits_no_deeper_than_the_arithmetic_are_of_the_arithmetic():

@@ -285,8 +285,8 @@ def test_ripples_that_may_be_noise():
     assert unpaired.level == "unknown" and "independent samples" in unpaired.said
     assert ln.report(picture(waves, se=0.5))["ripples"].level == "note"
     sure = ln.report(picture(waves, se=0.001, objective=few))["ripples"]
-    assert sure.level == "ok" and sure.values["pits"] >= 2
-    assert ln.report(picture(x**2 + 1))["ripples"].values == {"pits": 0}
+    assert sure.level == "ok" and sure.values["local_minima"] >= 2
+    assert ln.report(picture(x**2 + 1))["ripples"].values == {"local_minima": 0}
 
 
 @pytest.mark.parametrize(

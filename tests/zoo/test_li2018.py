@@ -192,7 +192,7 @@ def test_the_full_scale_wants_a_gpu(cifar, tmp_path, monkeypatch):
     with pytest.raises(errors.DeviceError, match="needs a GPU.*--force"):
         reproduce(tmp_path / "run", scale="full", data_root=cifar)
     assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(li2018._Run, "all", lambda run, data_root: run)
+    monkeypatch.setattr(li2018._Reproduction, "all", lambda run, data_root: run)
     forced = reproduce(tmp_path / "run", scale="full", force=True)
     assert forced.device == torch.device("cpu")
     assert (forced.size.depth, forced.size.passes, forced.size.side, forced.size.minutes) == (56, 300, 51, None)

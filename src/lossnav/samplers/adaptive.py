@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lossnav.errors import SamplerError
-from lossnav.samplers.base import Losses, Points, Sampler, require_names
+from lossnav.samplers.base import Losses, PointArray, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
 from lossnav.samplers.refinement import Refinement
 
@@ -130,7 +130,7 @@ class Adaptive(Sampler):
         self.tolerance, self.max_points, self.start, self.max_depth = tolerance, max_points, start, max_depth
         self.seed = seed
 
-    def settle(self, losses: Callable[[Points], Losses]) -> Adaptive:
+    def settle(self, losses: Callable[[PointArray], Losses]) -> Adaptive:
         """Find the automatic ranges, where there are any."""
         if not self._auto:
             return self
@@ -140,11 +140,11 @@ class Adaptive(Sampler):
         return settled
 
     @property
-    def box(self) -> Points:
+    def box(self) -> PointArray:
         """Lowest and highest value of each coordinate, shape (k, 2)."""
         return np.array(list(self.ends.values()))
 
-    def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
+    def rounds(self) -> Generator[PointArray, Losses, dict[str, Any]]:
         """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
         return Refinement(self.box, self.tolerance, self.max_points, self.start, self.max_depth, self.seed).rounds()
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lossnav._utils.interpolation import Interpolant
-from lossnav.samplers.base import Losses, Points
+from lossnav.samplers.base import Losses, PointArray
 
 Array = NDArray[np.float64]
 Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be, but for its shift
@@ -78,7 +78,9 @@ class Refinement:
         As in `Adaptive`.
     """
 
-    def __init__(self, box: Points, tolerance: float, max_points: int, start: int, max_depth: int, seed: int) -> None:
+    def __init__(
+        self, box: PointArray, tolerance: float, max_points: int, start: int, max_depth: int, seed: int
+    ) -> None:
         self.box, self.tolerance, self.max_points, self.seed = box, tolerance, max_points, seed
         self.k = len(box)
         self.unit = 2 ** (max_depth + 1)  # of a first cell's side: its middles and those of its last parts
@@ -89,7 +91,7 @@ class Refinement:
         self.cells: dict[_Cell, None] = {}  # those that are not divided, in order
         self._spots: dict[Key, Array] = {}
 
-    def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
+    def rounds(self) -> Generator[PointArray, Losses, dict[str, Any]]:
         """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
         axis = range(0, self.side + 1, self.unit)
         coarse = list(itertools.product(axis, repeat=self.k))
@@ -197,7 +199,7 @@ class Refinement:
     def _spent(self) -> int:
         return len(self.known) + len(self.pairs)
 
-    def _measure(self, *groups: list[Key]) -> Generator[Points, Losses, None]:
+    def _measure(self, *groups: list[Key]) -> Generator[PointArray, Losses, None]:
         """Ask for what is not known, all groups at once, and keep what was expected of each from those before it."""
         new: dict[Key, int] = {}
         for number, keys in enumerate(groups):
@@ -212,7 +214,7 @@ class Refinement:
                 self.predicted |= dict(zip(keys, interpolant(self._places(keys)).tolist(), strict=True))
             self.known |= {key: losses[key] for key in keys}
 
-    def _again(self, keys: list[Key]) -> Generator[Points, Losses, None]:
+    def _again(self, keys: list[Key]) -> Generator[PointArray, Losses, None]:
         """Evaluate places a second time, and where they differ some beside them, to know the size of the noise."""
         before = len(self.pairs)
         yield from self._second(keys)
@@ -223,7 +225,7 @@ class Refinement:
             free.sort(key=lambda key: min(self._apart(key, other) for other in noisy))
             yield from self._second(free[:_BESIDE_NOISY])
 
-    def _second(self, keys: list[Key]) -> Generator[Points, Losses, None]:
+    def _second(self, keys: list[Key]) -> Generator[PointArray, Losses, None]:
         """Evaluate places a second time, as many as points are left for.
 
         A store has one value a place, so the second lies at the next number there is, 1e-16 away: the same weights to
@@ -241,10 +243,10 @@ class Refinement:
             losses = yield np.array(list(twice.values()))
             self.pairs |= dict(zip(twice, map(float, losses), strict=True))
 
-    def _places(self, keys: list[Key]) -> Points:
+    def _places(self, keys: list[Key]) -> PointArray:
         low, high = self.box.T
         steps = np.array([self._spot(key) for key in keys], dtype=np.float64).reshape(-1, self.k)
-        places: Points = (low * (self.side - steps) + high * steps) / self.side
+        places: PointArray = (low * (self.side - steps) + high * steps) / self.side
         return places
 
     def _spot(self, key: Key) -> Array:
