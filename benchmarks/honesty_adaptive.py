@@ -2,8 +2,8 @@
 
 A case is a kind of function on [-1, 1] or [-1, 1]²: smooth bowls (benign), and bowls with sums of sines (periods from
 an eighth of the range up; also 16 to 64 rad a unit: *fast*), ReLU kinks, wells exp(-(r/w)²) of w ≥ 0.1, steps, curved
-narrow valleys, all of these mixed; steps at even places, cusps |x|^p (p 0.3 to 0.9), cones of radius 0.12 to 0.3, *tips*
-r^p (p 0.5 to 1), up or down, drawn out by up to five, and *creases* that end (a roof over a stretch of a line); and
+narrow valleys, all of these mixed; steps at even places, cusps |x|^p (p 0.3 to 0.9), cones of radius 0.12 to 0.3,
+*tips* r^p (p 0.5 to 1), up or down, drawn out by up to five, and *creases* that end (a roof over a stretch of a line);
 noise of 0.1 to 10 % that is drawn anew at every evaluation, everywhere or in a ball of radius 0.25 to 0.6 (*regional*),
 noise of 1e-7 to 1e-6 of an offset, and NaN in 10 to 40 % of evaluations. The true error is
 the largest relative error of the interpolated loss over 2,001 places of a line or 121x121 of a plane. *Covered*: the
