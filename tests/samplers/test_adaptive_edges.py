@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from lossnav._utils.interpolation import Interpolant
 
 import lossnav as ln
+from lossnav._utils.interpolation import Interpolant
 from lossnav.samplers.edges import fit_edges
 
 
