@@ -16,6 +16,7 @@ from lossnav._utils import random_state
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.validation import described, require
 from lossnav.charts import Chart
+from lossnav.engines import Local
 from lossnav.errors import (
     DamagedStoreWarning,
     EvaluationError,
@@ -27,11 +28,13 @@ from lossnav.errors import (
     StoreError,
 )
 from lossnav.evaluation.center import losses_of, require_fit
-from lossnav.evaluation.evaluate import evaluate, plan_attributes
+from lossnav.evaluation.evaluate import evaluate
+from lossnav.evaluation.provenance import provenance
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.surface.parts import Parts
-from lossnav.surface.run_identity import differences, plan_hash
+from lossnav.surface.run_identity import differences
+from lossnav.surface.run_record import RunRecord
 from lossnav.surface.seeds import add_seeds, join_seeds, of_seeds
 from lossnav.surface.variables import FAILED, NOT_EVALUATED
 from lossnav.surface.zarr_io import open_surface, save_surface
@@ -218,14 +221,19 @@ class _Ensemble:
             return evaluate(self._objective, chart, self._sampler, **self._options)
         kept = dict(self._options)
         if (there := self._folded.seed(seed)) is not None:
-            asked = plan_attributes(self._objective, chart, self._sampler, self._options.get("engine"))
-            self._folded.require_same_plan(seed, there, asked)
+            self._folded.require_same_plan(seed, there, self._plan(chart))
             if _is_whole(there):
                 self._parts.remove(_name(seed))  # whoever folded it was killed before that
                 return there
             kept["resume"] = there
         made = evaluate(self._objective, chart, self._sampler, **kept | self._parts.options(_name(seed)))
         return self._folded.add(seed, made)
+
+    def _plan(self, chart: Chart) -> dict[str, Any]:
+        """What the surface of a seed would say of its plan, without anything being evaluated."""
+        objective, chart = require_fit(self._objective, chart, self._sampler)
+        engine = self._options.get("engine") or Local()
+        return RunRecord(chart.dims, provenance(objective, chart, self._sampler.describe(), engine)).attributes()
 
     def joined(self, order: Sequence[int]) -> xr.Dataset:
         """What there is, as one surface.
@@ -294,7 +302,7 @@ class _Folded:
         PlanMismatchError
             That says in what it differs, item by item.
         """
-        if there.attrs.get("plan_hash") != plan_hash(asked) and (different := differences(there.attrs, asked)):
+        if there.attrs.get("plan_hash") != asked["plan_hash"] and (different := differences(there.attrs, asked)):
             raise PlanMismatchError(
                 f"{self._place} holds another run of seed {seed}:\n  "
                 + "\n  ".join(different)
