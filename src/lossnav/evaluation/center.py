@@ -24,7 +24,6 @@ from lossnav.errors import (
 from lossnav.objective.batches import tensors
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
-from lossnav.surface.variables import RESERVED
 
 _REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
 
@@ -41,8 +40,8 @@ def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[O
             f"The sampler asks for ({', '.join(sampler.dims)}) and the chart has ({', '.join(chart.dims)}). "
             f"Pass ln.Grid({', '.join(f'{dim}=(-1, 1, 51)' for dim in chart.dims)})."
         )
-    if taken := set(objective.metrics) & {*chart.dims, *RESERVED}:
-        raise OptionError(f"A metric and a part of every surface are both called {taken.pop()!r}. Rename the metric.")
+    if taken := set(objective.metrics) & {*chart.dims, "point"}:
+        raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
     return objective, chart
 
 

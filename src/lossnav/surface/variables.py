@@ -19,6 +19,7 @@ from lossnav.errors import (
     SchemaTooNewError,
 )
 from lossnav.storage import samples as kept
+from lossnav.storage.schema import RESERVED
 
 if TYPE_CHECKING:
     pass
@@ -44,7 +45,6 @@ _CURVATURE = {  # what `evaluate_curvature` finds; weights have no unit
     "products": "Hessian-vector products, each a pass over the data",
 }
 _MATRIX = ("row", "column")  # dims of a variable that is a matrix at every point
-RESERVED = ("status", "point", "seed", *_MATRIX, kept.DIM, *kept.VARIABLES)  # no values are called so
 _LOSS_UNITS = {"cross_entropy": "nat", "CrossEntropyLoss": "nat", "nll_loss": "nat", "NLLLoss": "nat"}
 DIM_LETTERS = {"alpha": "α", "beta": "β", "gamma": "γ"}
 
