@@ -419,18 +419,8 @@ class RunRecord:
     ) -> Interrupted:
         """Make the exception of a run that a signal stopped.
 
-        Parameters
-        ----------
-        partial : xarray.Dataset
-            What there is.
-        signal : int
-            Its number.
-        total : str
-            How many points there were to be, in words.
-        place : str
-            Where it is kept; by default the store.
-        command : str
-            Another way to go on.
+        It holds `partial`, what there is, and says of how many points in `total` (in words) there are how many, where
+        they are kept (by default in the store), and by what other `command` one goes on.
         """
         place = place or ("" if self.store is None else str(self.store))
         where = "It is in the .partial of this exception."
