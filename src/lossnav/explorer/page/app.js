@@ -1,27 +1,27 @@
 // The page: joins the socket, the view and the pictures. What each of them does is in its own file.
 
-import { Balls } from "./ball.js";
-import { showScale } from "./colorscale.js";
-import { CurveView, lineOf } from "./curve.js";
-import { byId, replace } from "./dom.js";
-import { coordinate, number, unit } from "./format.js";
-import { show as showHelp } from "./help.js";
-import { listen as listenToKeys } from "./keys.js";
-import { Known, index } from "./known.js";
-import { MapView, readingAt } from "./map.js";
-import { Onward } from "./onward.js";
-import { placeWords, showClasses, showFacts, showPoint, showReport } from "./panel.js";
-import { showSections } from "./sections.js";
-import { showBookmarks, showPlaces } from "./places.js";
-import { Profile } from "./profile.js";
-import { Progress } from "./progress.js";
-import { compose, holesOf, windowOf } from "./scene.js";
-import { Share } from "./share.js";
-import { State } from "./state.js";
-import { SurfaceView } from "./surface.js";
-import * as theme from "./theme.js";
-import { Toolbar } from "./toolbar.js";
-import { Wire } from "./wire.js";
+import { Balls } from "./views/optimizer_paths.js";
+import { showScale } from "./drawing/colorbar.js";
+import { CurveView, lineOf } from "./views/curve.js";
+import { byId, replace } from "./base/dom.js";
+import { coordinate, number, unit } from "./base/format.js";
+import { show as showHelp } from "./controls/help.js";
+import { listen as listenToKeys } from "./controls/keys.js";
+import { Known, index } from "./state/received.js";
+import { MapView, readingAt } from "./views/map.js";
+import { Onward } from "./controls/actions.js";
+import { placeWords, showClasses, showFacts, showPoint, showReport } from "./views/panel.js";
+import { showSections } from "./views/cross_sections.js";
+import { showBookmarks, showPlaces } from "./controls/navigation.js";
+import { Profile } from "./views/line_profile.js";
+import { Progress } from "./controls/progress.js";
+import { compose, holesOf, windowOf } from "./state/scene.js";
+import { Share } from "./controls/share.js";
+import { State } from "./state/view_state.js";
+import { SurfaceView } from "./views/surface.js";
+import * as theme from "./base/theme.js";
+import { Toolbar } from "./controls/toolbar.js";
+import { Wire } from "./state/connection.js";
 
 const SETTLE = 90; // ms after the view's last movement at which its window is asked for
 const PATIENCE = 1000; // ms after which a place is drawn without frames that were announced

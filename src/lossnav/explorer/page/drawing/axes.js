@@ -1,8 +1,8 @@
 // A plane's frame: ticks with as many digits as they need, and what each axis is.
 
-import { transformOf } from "./box.js";
-import { tick, ticks } from "./format.js";
-import { ink } from "./theme.js";
+import { transformOf } from "./plot_area.js";
+import { tick, ticks } from "../base/format.js";
+import { ink } from "../base/theme.js";
 
 export function paintAxes(context, scene, [left, top, w, h]) {
   const colors = ink();

@@ -1,9 +1,9 @@
 // A layer's colours as an image, interpolated in the values, so that panning and zooming only move an image.
 
-import { table } from "./colors.js";
-import { PLAIN } from "./dom.js";
-import { below, blend } from "./known.js";
-import { missing } from "./unfinished.js";
+import { table } from "./colormaps.js";
+import { PLAIN } from "../base/dom.js";
+import { below, blend } from "../state/received.js";
+import { missing } from "../state/incomplete_grids.js";
 
 const SIDE = 400; // pixels that a layer's image has at least along a side: finer than a screen needs
 

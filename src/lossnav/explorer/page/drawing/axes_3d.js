@@ -1,9 +1,9 @@
 // The box around the 3-D view: its floor with a grid, where the axes stand, their ticks and letters.
 
 import { eyeOf, project } from "./camera.js";
-import { tick, ticks } from "./format.js";
-import { levelWords } from "./levels.js";
-import { ink, rgb } from "./theme.js";
+import { tick, ticks } from "../base/format.js";
+import { levelWords } from "./contour_lines.js";
+import { ink, rgb } from "../base/theme.js";
 
 export const TALL = 1.05; // height of the box, whose sides are 2
 

@@ -1,6 +1,6 @@
 // What is marked on the map: where training walked, balls, lines, bookmarks, the centre and the selected point.
 
-import { ink } from "./theme.js";
+import { ink } from "../base/theme.js";
 
 const CASING = "rgb(15 18 22 / 0.75)";
 

@@ -1,10 +1,10 @@
 // Contour lines on the map, with their values written where a line is calm.
 
-import { transformOf } from "./box.js";
-import { css } from "./colors.js";
+import { transformOf } from "./plot_area.js";
+import { css } from "./colormaps.js";
 import { contour } from "./contours.js";
-import { number, tick } from "./format.js";
-import { ink } from "./theme.js";
+import { number, tick } from "../base/format.js";
+import { ink } from "../base/theme.js";
 
 // Contour lines in data coordinates, kept with the grid.
 export function linesOf(layer, levels) {

@@ -1,7 +1,7 @@
 // What is being computed, how fast, and the button that stops it; and what went wrong, in a line.
 
-import { byId, el } from "./dom.js";
-import { count } from "./format.js";
+import { byId, el } from "../base/dom.js";
+import { count } from "../base/format.js";
 
 const WORDS = { window: "evaluating", point: "looking at a point", line: "walking a line", ball: "rolling", place: "turning the axes" };
 const SPOKEN = 4000; // ms between two lines for a screen reader

@@ -1,9 +1,9 @@
 // The controls above the pictures: they show the view and change it, and know nothing else.
 
-import { NAMES } from "./colors.js";
-import { byId, el, replace } from "./dom.js";
-import { coordinate, number } from "./format.js";
-import { isoLevels } from "./surface.js";
+import { NAMES } from "../drawing/colormaps.js";
+import { byId, el, replace } from "../base/dom.js";
+import { coordinate, number } from "../base/format.js";
+import { isoLevels } from "../views/surface.js";
 
 export class Toolbar {
   constructor(state, act) {

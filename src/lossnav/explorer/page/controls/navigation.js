@@ -1,6 +1,6 @@
 // The breadcrumb of places and the bookmarks.
 
-import { byId, el, replace } from "./dom.js";
+import { byId, el, replace } from "../base/dom.js";
 
 export function showPlaces(session, go) {
   const places = session.places ?? [];

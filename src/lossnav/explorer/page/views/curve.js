@@ -1,10 +1,10 @@
 // The 1-D run: its line with its band; drag pans, the wheel zooms, a click selects.
 
-import { number } from "./format.js";
-import { follow } from "./gestures.js";
-import { draw } from "./plot.js";
-import { variableOf } from "./scene.js";
-import { ink } from "./theme.js";
+import { number } from "../base/format.js";
+import { follow } from "../controls/gestures.js";
+import { draw } from "../drawing/line_plot.js";
+import { variableOf } from "../state/scene.js";
+import { ink } from "../base/theme.js";
 
 export class CurveView {
   // act: {pan(x), settle(), select(at), hover(at | null)}

@@ -1,8 +1,8 @@
 // The selected point in numbers: its loss with the error, the other metrics, the gradient, the classes.
 
-import { byId, el, letter, replace } from "./dom.js";
-import { coordinate, count, number, percent, unit, withError } from "./format.js";
-import { css } from "./colors.js";
+import { byId, el, letter, replace } from "../base/dom.js";
+import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
+import { css } from "../drawing/colormaps.js";
 
 const FRACTIONS = /accuracy|error$|top\d/;
 const HIDDEN = new Set(["loss", "loss_se", "status", "interpolated"]);

@@ -1,18 +1,18 @@
 // The 3-D view: the surface of the map's numbers in the map's colours, or a volume's isosurfaces; drag turns it.
 
-import { eyeOf, matrixOf, ray } from "./camera.js";
-import { table } from "./colors.js";
-import { PLAIN } from "./dom.js";
-import { TALL, labelsOf, paintFrame, paintLabels, verticalOf, worldOf } from "./frame.js";
-import { follow } from "./gestures.js";
-import { Brush } from "./gl.js";
-import { below, sample } from "./known.js";
+import { eyeOf, matrixOf, ray } from "../drawing/camera.js";
+import { table } from "../drawing/colormaps.js";
+import { PLAIN } from "../base/dom.js";
+import { TALL, labelsOf, paintFrame, paintLabels, verticalOf, worldOf } from "../drawing/axes_3d.js";
+import { follow } from "../controls/gestures.js";
+import { Brush } from "../drawing/webgl.js";
+import { below, sample } from "../state/received.js";
 import { measuredOf } from "./map.js";
-import { epochsOf } from "./marks.js";
-import { isosurfaceMesh, surfaceMesh } from "./meshes.js";
-import { drawnOf } from "./scene.js";
-import { ink, rgb } from "./theme.js";
-import { isWhole } from "./unfinished.js";
+import { epochsOf } from "../drawing/markers.js";
+import { isosurfaceMesh, surfaceMesh } from "../drawing/meshes.js";
+import { drawnOf } from "../state/scene.js";
+import { ink, rgb } from "../base/theme.js";
+import { isWhole } from "../state/incomplete_grids.js";
 
 const TURN = 0.008; // radians a pixel
 const LIFT = 0.001; // lines lie this much before the surface they lie on

@@ -1,9 +1,9 @@
 // The line from here to there: which points, and the loss along it as it comes in.
 
-import { byId } from "./dom.js";
-import { count, number } from "./format.js";
-import { draw } from "./plot.js";
-import { ink } from "./theme.js";
+import { byId } from "../base/dom.js";
+import { count, number } from "../base/format.js";
+import { draw } from "../drawing/line_plot.js";
+import { ink } from "../base/theme.js";
 
 export class Profile {
   constructor(wire, changed) {

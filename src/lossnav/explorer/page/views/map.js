@@ -1,14 +1,14 @@
 // The 2-D map: colours, contour lines and marks on a canvas; drag pans, the wheel zooms, a click selects.
 
-import { paintAxes } from "./axes.js";
-import { bitmap } from "./bitmap.js";
-import { boxOf, transformOf } from "./box.js";
-import { PLAIN } from "./dom.js";
-import { follow } from "./gestures.js";
-import { index, sample } from "./known.js";
-import { paintLines } from "./levels.js";
-import { paintMarks } from "./marks.js";
-import { ink } from "./theme.js";
+import { paintAxes } from "../drawing/axes.js";
+import { bitmap } from "../drawing/raster.js";
+import { boxOf, transformOf } from "../drawing/plot_area.js";
+import { PLAIN } from "../base/dom.js";
+import { follow } from "../controls/gestures.js";
+import { index, sample } from "../state/received.js";
+import { paintLines } from "../drawing/contour_lines.js";
+import { paintMarks } from "../drawing/markers.js";
+import { ink } from "../base/theme.js";
 
 const DENSE = 5; // pixels between measured points under which marks would hide the picture
 

@@ -1,9 +1,9 @@
 // Balls: optimisers let go at the selected point, their steps as they come, and what they did in numbers.
 
-import { byId } from "./dom.js";
-import { count, number } from "./format.js";
-import { draw } from "./plot.js";
-import { ink } from "./theme.js";
+import { byId } from "../base/dom.js";
+import { count, number } from "../base/format.js";
+import { draw } from "../drawing/line_plot.js";
+import { ink } from "../base/theme.js";
 
 const NAMES = { sgd: "SGD", momentum: "SGD, momentum 0.9", adam: "Adam" };
 const WHY = { steps: "all steps done", stopped: "stopped", diverged: "diverged: the loss is not finite any more" };

@@ -1,7 +1,7 @@
 // Going on from the selected point: another centre, other axes, a line, a ball, a bookmark.
 
-import { byId } from "./dom.js";
-import { DEFAULTS } from "./state.js";
+import { byId } from "../base/dom.js";
+import { DEFAULTS } from "../state/view_state.js";
 
 export class Onward {
   // parts: {wire, state, progress, profile, balls}; act: {session(), settle(), ask(delay)}

@@ -1,10 +1,10 @@
 // The scale between map and surface: which colour is which value, with the contour levels as its ticks.
 
-import { table } from "./colors.js";
-import { PLAIN } from "./dom.js";
-import { unit } from "./format.js";
-import { levelWords } from "./levels.js";
-import { ink } from "./theme.js";
+import { table } from "./colormaps.js";
+import { PLAIN } from "../base/dom.js";
+import { unit } from "../base/format.js";
+import { levelWords } from "./contour_lines.js";
+import { ink } from "../base/theme.js";
 
 const BAR = 12;
 

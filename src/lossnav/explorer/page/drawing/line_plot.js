@@ -1,8 +1,8 @@
 // A plot of lines with bands, in SVG: the 1-D run, profiles between two points, what a ball did.
 
-import { svg } from "./dom.js";
-import { number, tick, ticks } from "./format.js";
-import { ink } from "./theme.js";
+import { svg } from "../base/dom.js";
+import { number, tick, ticks } from "../base/format.js";
+import { ink } from "../base/theme.js";
 
 const MARGIN = { left: 58, right: 14, top: 12, bottom: 36 };
 

@@ -1,6 +1,6 @@
 // What has been received, by place: grids of values, coarse and fine, and points. Nothing here is changed or filled in.
 
-import { coreOf, isWhole } from "./unfinished.js";
+import { coreOf, isWhole } from "./incomplete_grids.js";
 
 const KEPT = 48; // grids of windows a place; the session's own stay
 

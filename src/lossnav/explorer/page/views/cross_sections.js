@@ -1,10 +1,10 @@
 // The map's values along each axis through the selected point: rows of the grid that is drawn there, nothing between.
 
-import { byId } from "./dom.js";
-import { unit } from "./format.js";
-import { index } from "./known.js";
-import { draw } from "./plot.js";
-import { ink } from "./theme.js";
+import { byId } from "../base/dom.js";
+import { unit } from "../base/format.js";
+import { index } from "../state/received.js";
+import { draw } from "../drawing/line_plot.js";
+import { ink } from "../base/theme.js";
 
 // The finest layer that covers a point, and the nearest row and column of it.
 export function sectionsOf(scene) {

@@ -1,6 +1,6 @@
 // What the mouse, the fingers and the keys do.
 
-import { byId, el, replace } from "./dom.js";
+import { byId, el, replace } from "../base/dom.js";
 
 const MOUSE = [
   ["drag the map", "pan"],

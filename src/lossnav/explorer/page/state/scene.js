@@ -1,8 +1,8 @@
 // What is on the pictures: from the view and what is known, the layers, the scale and the marks that map and surface share.
 
-import { drawn } from "./colors.js";
-import { ticks } from "./format.js";
-import { below } from "./known.js";
+import { drawn } from "../drawing/colormaps.js";
+import { ticks } from "../base/format.js";
+import { below } from "./received.js";
 
 export const HOLES = { 2: "not finite", 3: "failed" };
 

@@ -1,13 +1,13 @@
 // Taking a view along: a link, PNG and SVG of each picture, the page itself, the same as Python.
 
-import { boxOf } from "./box.js";
-import { paintScale } from "./colorscale.js";
-import { PLAIN, byId } from "./dom.js";
-import { labelsOf, paintLabels } from "./frame.js";
-import { paintPlane } from "./map.js";
-import { encode } from "./state.js";
-import { SvgContext } from "./svgcontext.js";
-import { ink } from "./theme.js";
+import { boxOf } from "../drawing/plot_area.js";
+import { paintScale } from "../drawing/colorbar.js";
+import { PLAIN, byId } from "../base/dom.js";
+import { labelsOf, paintLabels } from "../drawing/axes_3d.js";
+import { paintPlane } from "../views/map.js";
+import { encode } from "../state/view_state.js";
+import { SvgContext } from "../drawing/svg_context.js";
+import { ink } from "../base/theme.js";
 
 const SCALE = 84; // pixels beside a picture for its scale
 const FINE = 2; // pixels of a PNG for one of the screen
