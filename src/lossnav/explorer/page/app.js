@@ -1,41 +1,18 @@
 // The page: joins the socket, the view and the pictures. What each of them does is in its own file.
 
-import { Balls } from "./views/optimizer_paths.js";
-import { showScale } from "./drawing/colorbar.js";
-import { CurveView, lineOf } from "./views/curve.js";
-import { byId, replace } from "./base/dom.js";
-import { coordinate, number, unit } from "./base/format.js";
-import { show as showHelp } from "./controls/help.js";
-import { listen as listenToKeys } from "./controls/keys.js";
-import { Known, index } from "./state/received.js";
-import { MapView, readingAt } from "./views/map.js";
-import { Onward } from "./controls/actions.js";
-import { placeWords, showClasses, showFacts, showPoint, showReport } from "./views/panel.js";
-import { showSections } from "./views/cross_sections.js";
-import { showBookmarks, showPlaces } from "./controls/navigation.js";
-import { Profile } from "./views/line_profile.js";
-import { Progress } from "./controls/progress.js";
-import { compose, holesOf, windowOf } from "./state/scene.js";
-import { Share } from "./controls/share.js";
-import { State } from "./state/view_state.js";
-import { SurfaceView } from "./views/surface.js";
-import * as theme from "./base/theme.js";
-import { Toolbar } from "./controls/toolbar.js";
-import { Wire } from "./state/connection.js";
-
 const SETTLE = 90; // ms after the view's last movement at which its window is asked for
 const PATIENCE = 1000; // ms after which a place is drawn without frames that were announced
 const ARROWS = 220; // ms after the last arrow key at which its point is asked for
 
-const wire = new Wire(receive, (word) => {
-  progress.connection(word);
+const connection = new Connection(receive, (word) => {
+  progress.showConnection(word);
   if (word === "open" || word === "page") {
     arriving = true;
-    wire.send({ type: "hello" });
+    connection.send({ type: "hello" });
   }
 });
 const state = new State();
-const known = new Known();
+const received = new Received();
 let session = null;
 let scene = null;
 let moving = false; // while the view moves, colours stay and nothing is asked for
@@ -50,15 +27,15 @@ let timers = {};
 let news = []; // timings of grids that are not yet drawn
 const timings = [];
 
-const progress = new Progress(() => wire.send({ type: "stop" }));
-const balls = new Balls(wire, schedule);
-const profile = new Profile(wire, schedule);
-const onward = new Onward({ wire, state, progress, profile, balls }, { session: () => session, settle, ask });
+const progress = new Progress(() => connection.send({ type: "stop" }));
+const optimizerPaths = new OptimizerPaths(connection, schedule);
+const profile = new LineProfile(connection, schedule);
+const actions = new Actions({ connection, state, progress, profile, optimizerPaths }, { session: () => session, settle, ask });
 const toolbar = new Toolbar(state, { whole });
 const map = new MapView(byId("map"), { pan, settle, select, hover });
 const surface = new SurfaceView(byId("surface"), byId("surface-labels"), { turn: (camera) => state.set({ camera }), select });
 const curve = new CurveView(byId("curve"), { pan: (x) => pan(x, null), settle, select, hover });
-const share = new Share(wire, {
+const share = new Share(connection, {
   current: () => ({
     scene, extras: extras(), value: reading?.values?.[scene?.variable.name], shape: session?.shape, place: state.view.place,
     view: { ...state.view, ranges: ranges(), kind: "contour" },
@@ -75,7 +52,7 @@ const takers = {
   points: takeGrid,
   point: takePoint,
   line: (message) => profile.take(message),
-  ball: (message) => balls.take(message),
+  ball: (message) => optimizerPaths.take(message),
   progress: (message) => progress.take(message, asked.window),
   code: ({ text }) => share.code(text),
   bookmarks: ({ bookmarks }) => {
@@ -84,7 +61,7 @@ const takers = {
   },
   places: ({ places }) => {
     session.places = places;
-    showPlaces(session, (place) => onward.go(place));
+    showPlaces(session, (place) => actions.go(place));
   },
   error: ({ said }) => progress.wrong(said),
 };
@@ -97,7 +74,7 @@ function arrive(message) {
   const wanted = state.view.place;
   if (arriving && message.place !== wanted && message.places.some((place) => place.number === wanted)) {
     arriving = false;
-    wire.send({ type: "go", place: wanted });
+    connection.send({ type: "go", place: wanted });
     return;
   }
   const moved = session !== null && message.place !== session.place;
@@ -107,7 +84,7 @@ function arrive(message) {
   awaited = message.frames ?? 0;
   clearTimeout(timers.patience);
   if (awaited) timers.patience = setTimeout(goOn, PATIENCE);
-  known.renew(message.place);
+  received.renew(message.place);
   if (moved || message.place !== wanted) {
     const k = message.axes.length;
     const at = message.live && message.place > 0 ? Array(k).fill(0) : null;
@@ -123,7 +100,7 @@ function arrive(message) {
   byId("actions").hidden = byId("actions-note").hidden = false;
   byId("actions-note").hidden = session.live;
   byId("actions").hidden = !session.live;
-  showPlaces(session, (place) => onward.go(place));
+  showPlaces(session, (place) => actions.go(place));
   showFacts(session);
   if (state.view.at && state.view.at.length !== session.axes.length) state.set({ at: null });
   if (!state.view.at && session.axes.every(({ range: [low, high] }) => low <= 0 && high >= 0)) {
@@ -135,11 +112,10 @@ function arrive(message) {
 }
 
 function takeGrid(frame) {
-  const { received } = frame;
   if (awaited && --awaited === 0) goOn();
-  const added = known.add(frame);
+  const added = received.add(frame);
   const values = frame.values.loss?.length ?? 0;
-  if (frame.type === "grid") news.push({ window: frame.window ?? null, level: frame.level, values, received, drawn: null });
+  if (frame.type === "grid") news.push({ window: frame.window ?? null, level: frame.level, values, received: frame.received, drawn: null });
   if (added && state.view.at && !reading) ask(0);
   schedule();
 }
@@ -165,7 +141,7 @@ function pan(x, y) {
   const good = (ends) => !ends || (ends[1] - ends[0] > limits[0] && ends[1] - ends[0] < limits[1] && ends.every((v) => Math.abs(v) < limits[1]));
   if (!good(x) || !good(y)) return;
   if (asked.window && progress.busy) {
-    wire.send({ type: "stop", id: asked.window });
+    connection.send({ type: "stop", id: asked.window });
     asked.window = null;
   }
   state.set(y ? { x, y } : { x });
@@ -187,7 +163,7 @@ function askWindow() {
   const words = JSON.stringify([session.place, wanted]);
   if (words === sentWindow) return;
   sentWindow = words;
-  asked.window = wire.send({ type: "window", ranges: wanted });
+  asked.window = connection.send({ type: "window", ranges: wanted });
 }
 
 function whole() {
@@ -212,8 +188,8 @@ function select(at, delay = 0) {
   const volume = session.shape === "volume";
   if (volume && !scene?.layers.length) return;
   const full = volume && at.length === 2 ? [...at, scene.layers[0].grid.slice] : at;
-  if (onward.from && onward.endLine(full)) return;
-  const near = session.live ? null : known.nearest(session.place, full, spansOf().map((s) => [0, s]));
+  if (actions.from && actions.endLine(full)) return;
+  const near = session.live ? null : received.nearest(session.place, full, spansOf().map((s) => [0, s]));
   const chosen = near ? near.at : full;
   state.set(volume && at.length === 3 ? { at: chosen, slice: chosen[2] } : { at: chosen });
   ask(delay);
@@ -227,7 +203,7 @@ function ask(delay) {
     reading = null;
     return;
   }
-  const near = known.nearest(session.place, at, spansOf().map((s) => [0, s]));
+  const near = received.nearest(session.place, at, spansOf().map((s) => [0, s]));
   const same = near && near.at.every((v, k) => v === at[k]);
   if (near && (same || !session.live)) reading = { at: near.at, values: strip(near.values), status: near.values.status, waiting: session.live ? "looking closer …" : "" };
   else if (session.live) reading = { at, values: { loss: NaN }, waiting: "evaluating …" };
@@ -237,7 +213,7 @@ function ask(delay) {
   }
   asked.point = null;
   clearTimeout(timers.point);
-  timers.point = setTimeout(() => (asked.point = wire.send({ type: "point", at: state.view.at })), delay);
+  timers.point = setTimeout(() => (asked.point = connection.send({ type: "point", at: state.view.at })), delay);
   schedule();
 }
 
@@ -258,9 +234,9 @@ function move(dx, dy) {
   const window = ranges();
   const at = state.view.at ?? window.map(([a, b]) => (a + b) / 2);
   if (session.shape === "line") {
-    const { x } = lineOf(known, session.place);
+    const { x } = measuredLine(received, session.place);
     if (!x.length) return;
-    select([x[Math.min(x.length - 1, Math.max(0, index(x, at[0]) + dx))]], ARROWS);
+    select([x[Math.min(x.length - 1, Math.max(0, nearestIndex(x, at[0]) + dx))]], ARROWS);
     return;
   }
   const finest = scene?.layers.at(-1);
@@ -269,7 +245,7 @@ function move(dx, dy) {
     if (!d) return at[k];
     if (!covers) return at[k] + (d * (window[k][1] - window[k][0])) / 64;
     const axis = [finest.x, finest.y][k];
-    return axis[Math.min(axis.length - 1, Math.max(0, index(axis, at[k]) + d))];
+    return axis[Math.min(axis.length - 1, Math.max(0, nearestIndex(axis, at[k]) + d))];
   });
   select(next, ARROWS);
   follow(next);
@@ -288,7 +264,7 @@ function hover(at) {
     replace(box);
     return;
   }
-  const found = readingAt(scene, at);
+  const found = valueAt(scene, at);
   const value = found && (found.hole ? "hole" : `${scene.variable.name} ${number(found.value)} ${unit(scene.variable)}`);
   replace(box, ...placeWords(at, session, spansOf()), value ? `    ${value}` : "    not evaluated");
 }
@@ -303,12 +279,12 @@ listenToKeys({
   farther: () => zoomBy(1 / 0.7),
   whole,
   help: showHelp,
-  leave: () => onward.leave(),
-  centre: () => onward.centre(),
-  axes: () => onward.openAxes(),
-  line: () => onward.beginLine(),
-  ball: () => onward.openBall(),
-  stop: () => wire.send({ type: "stop" }),
+  leave: () => actions.leave(),
+  centre: () => actions.centre(),
+  axes: () => actions.openAxes(),
+  line: () => actions.beginLine(),
+  ball: () => actions.openBall(),
+  stop: () => connection.send({ type: "stop" }),
   log: toggle("log"),
   lines: toggle("lines"),
   points: toggle("points"),
@@ -322,7 +298,7 @@ function extras() {
   const at = state.view.at;
   const here = reading && at && reading.at?.every((v, k) => v === at[k]);
   return {
-    balls: balls.at(state.view.place), line: profile.at(state.view.place),
+    optimizerPaths: optimizerPaths.at(state.view.place), line: profile.at(state.view.place),
     gradient: here && reading.gradient ? reading.gradient.in_plane : null,
   };
 }
@@ -344,24 +320,24 @@ function paint() {
   const marks = extras();
   if (session.shape === "line") {
     scene = null;
-    curve.paint(view, session, known, marks);
+    curve.paint(view, session, received, marks);
     showReport(session.report ?? [], {}, false);
   } else {
-    scene = compose(view, session, known, frozen);
+    scene = compose(view, session, received, frozen);
     map.paint(scene, marks);
     surface.paint(scene, marks);
-    showScale(byId("scale"), scene, reading?.values?.[scene.variable.name]);
+    showColorbar(byId("scale"), scene, reading?.values?.[scene.variable.name]);
     showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated));
   }
   toolbar.show(scene, view, session, scene ? scene.domain : curve.read.heights);
   showPoint(view.at ? reading : null, session, spansOf());
   showClasses(view.at && reading?.classes);
-  showBookmarks(session.bookmarks ?? [], onward);
+  showBookmarks(session.bookmarks ?? [], actions);
   const loss = session.variables?.find((v) => v.name === "loss");
   profile.show(view.place, view.log, unit(loss));
-  balls.show(view.place);
+  optimizerPaths.show(view.place);
   const busy = ["line-card", "ball-card"].filter((id) => !byId(id).hidden).length;
-  showSections(session.shape === "line" || busy ? null : scene);
+  showCrossSections(session.shape === "line" || busy ? null : scene);
   document.querySelector(".facts").hidden = busy === 2 && window.innerWidth > 820; // there is no room for everything
   byId("map-words").textContent = describe();
   if (!news.length) return;
@@ -382,17 +358,17 @@ function describe() {
 }
 
 state.listen((changed) => {
-  if (changed.has("place") && session && state.view.place !== session.place) onward.go(state.view.place);
+  if (changed.has("place") && session && state.view.place !== session.place) actions.go(state.view.place);
   if ((changed.has("x") || changed.has("y")) && !moving) askWindow();
   if (changed.has("at") && session && JSON.stringify(state.view.at) !== askedAt) ask(0);
   schedule();
 });
-theme.start(byId("theme"));
-theme.listen(schedule);
+startTheme(byId("theme"));
+onThemeChange(schedule);
 new ResizeObserver(schedule).observe(byId("views"));
 new ResizeObserver(schedule).observe(document.querySelector(".panel"));
 window.addEventListener("pagehide", () => state.save());
-wire.open();
+connection.open();
 
 // ------------------------------------------------------------------ for tests and the curious: read, not write
 
@@ -409,12 +385,38 @@ window.lossnav = Object.freeze({
   get moving() { return moving; },
   get busy() { return progress.busy; },
   get timings() { return structuredClone(timings); },
-  get requests() { return structuredClone(wire.requests); },
+  get requests() { return structuredClone(connection.requests); },
   drawn: () => scene && { metric: scene.variable.name, log: scene.view.log, domain: [...scene.domain], levels: [...scene.levels], x: [...scene.x], y: [...scene.y], slice: scene.layers[0]?.grid.slice ?? null, layers: scene.layers.map(copyOf) },
   surface: () => surface.shown(),
   curve: () => session?.shape === "line" && { x: [...curve.line.x], rows: structuredClone(curve.line.rows) },
-  ball: () => structuredClone(balls.all.at(-1) ?? null),
+  ball: () => structuredClone(optimizerPaths.all.at(-1) ?? null),
   line: () => structuredClone(profile.line),
   // Pixels of the window where coordinates lie on the map, to point at.
   pixel: (at) => map.pixelOf(at),
 });
+
+import { byId, replace } from "./base/dom.js";
+import { coordinate, number, unit } from "./base/format.js";
+import { onThemeChange, startTheme } from "./base/theme.js";
+import { Actions } from "./controls/actions.js";
+import { showHelp } from "./controls/help.js";
+import { listenToKeys } from "./controls/keys.js";
+import { showBookmarks, showPlaces } from "./controls/navigation.js";
+import { Progress } from "./controls/progress.js";
+import { Share } from "./controls/share.js";
+import { Toolbar } from "./controls/toolbar.js";
+import { showColorbar } from "./drawing/colorbar.js";
+import { Connection } from "./state/connection.js";
+import { nearestIndex } from "./state/interpolation.js";
+import { measuredLine, valueAt } from "./state/measurements.js";
+import { Received } from "./state/received.js";
+import { compose, holesOf, windowOf } from "./state/scene.js";
+import { State } from "./state/view_state.js";
+import { showCrossSections } from "./views/cross_sections.js";
+import { CurveView } from "./views/curve.js";
+import { LineProfile } from "./views/line_profile.js";
+import { MapView } from "./views/map.js";
+import { OptimizerPaths } from "./views/optimizer_paths.js";
+import { placeWords, showClasses, showFacts, showPoint, showReport } from "./views/panel.js";
+import { SurfaceView } from "./views/surface.js";
+

@@ -14,7 +14,7 @@ function fill(element, attributes, children) {
 
 // Canvases are painted by the processor: a picture like ours takes it 10 ms, and where there is no graphics card but
 // one that the processor plays, a canvas "on the card" costs 1.5 s a frame (measured in headless Chromium).
-export const PLAIN = { willReadFrequently: true };
+export const UNACCELERATED = { willReadFrequently: true };
 
 export const el = (tag, attributes = {}, ...children) => fill(document.createElement(tag), attributes, children);
 export const svg = (tag, attributes = {}, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);

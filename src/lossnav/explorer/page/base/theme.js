@@ -4,7 +4,7 @@ const KEY = "lossnav-theme";
 const listeners = [];
 let inks = null;
 
-const system = window.matchMedia("(prefers-color-scheme: dark)");
+const system = () => window.matchMedia("(prefers-color-scheme: dark)");
 
 function chosen() {
   try {
@@ -16,7 +16,7 @@ function chosen() {
 
 export function isDark() {
   const word = document.documentElement.dataset.theme;
-  return word ? word === "dark" : system.matches;
+  return word ? word === "dark" : system().matches;
 }
 
 export function ink() {
@@ -33,7 +33,7 @@ function changed() {
   for (const listener of listeners) listener();
 }
 
-export function start(button) {
+export function startTheme(button) {
   const word = chosen();
   if (word) document.documentElement.dataset.theme = word;
   const say = () => {
@@ -51,14 +51,14 @@ export function start(button) {
     say();
     changed();
   });
-  system.addEventListener("change", () => {
+  system().addEventListener("change", () => {
     say();
     changed();
   });
   say();
 }
 
-export function listen(listener) {
+export function onThemeChange(listener) {
   listeners.push(listener);
 }
 

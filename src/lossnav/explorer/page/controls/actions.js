@@ -1,10 +1,7 @@
 // Going on from the selected point: another centre, other axes, a line, a ball, a bookmark.
 
-import { byId } from "../base/dom.js";
-import { DEFAULTS } from "../state/view_state.js";
-
-export class Onward {
-  // parts: {wire, state, progress, profile, balls}; act: {session(), settle(), ask(delay)}
+export class Actions {
+  // parts: {connection, state, progress, profile, optimizerPaths}; act: {session(), settle(), ask(delay)}
   constructor(parts, act) {
     Object.assign(this, parts);
     this.act = act;
@@ -17,13 +14,13 @@ export class Onward {
     byId("bookmarks-open").addEventListener("click", () => byId("bookmarks-dialog").showModal());
     byId("bookmark-form").addEventListener("submit", (event) => {
       event.preventDefault();
-      this.wire.send({ type: "bookmark", name: String(new FormData(event.target).get("name")), view: { ...this.state.view } });
+      this.connection.send({ type: "bookmark", name: String(new FormData(event.target).get("name")), view: { ...this.state.view } });
       event.target.reset();
     });
   }
 
   go(place) {
-    if (place !== this.act.session().place) this.wire.send({ type: "go", place });
+    if (place !== this.act.session().place) this.connection.send({ type: "go", place });
   }
 
   #needsPoint() {
@@ -34,7 +31,7 @@ export class Onward {
   }
 
   centre() {
-    if (this.#needsPoint()) this.wire.send({ type: "place", center: this.state.view.at, axes: { kind: "keep", seed: 0 } });
+    if (this.#needsPoint()) this.connection.send({ type: "place", center: this.state.view.at, axes: { kind: "keep", seed: 0 } });
   }
 
   beginLine() {
@@ -71,12 +68,12 @@ export class Onward {
     const data = new FormData(event.target);
     const axes = { kind: String(data.get("kind")), seed: Math.round(Number(data.get("seed"))) || 0 };
     if (axes.kind === "checkpoint") axes.checkpoint = String(data.get("checkpoint")).trim();
-    this.wire.send({ type: "place", center: data.get("here") && this.state.view.at ? this.state.view.at : null, axes });
+    this.connection.send({ type: "place", center: data.get("here") && this.state.view.at ? this.state.view.at : null, axes });
   }
 
   openBall() {
     if (!this.#needsPoint()) return;
-    this.balls.from(this.state.view.at, this.act.session().place);
+    this.optimizerPaths.from(this.state.view.at, this.act.session().place);
     byId("ball-dialog").showModal();
   }
 
@@ -90,6 +87,10 @@ export class Onward {
   }
 
   remove(name) {
-    this.wire.send({ type: "bookmark", name, view: null });
+    this.connection.send({ type: "bookmark", name, view: null });
   }
 }
+
+import { byId } from "../base/dom.js";
+import { DEFAULTS } from "../state/view_state.js";
+

@@ -2,7 +2,7 @@
 
 const STILL = 4; // pixels that a click may wander
 
-export function follow(element, act) {
+export function followPointer(element, act) {
   const fingers = new Map();
   let moved = 0;
   let spread = 0;

@@ -1,7 +1,5 @@
 // What the mouse, the fingers and the keys do.
 
-import { byId, el, replace } from "../base/dom.js";
-
 const MOUSE = [
   ["drag the map", "pan"],
   ["wheel, pinch, double click", "zoom where the pointer is"],
@@ -30,9 +28,12 @@ const MARKS = [
   ["dark line on the surface", "where a path's shadow lies; the coloured line is at its true loss"],
 ];
 
-export function show() {
+export function showHelp() {
   const table = (caption, rows, key) =>
     el("table", {}, el("caption", {}, caption), el("tbody", {}, rows.map(([what, does]) => el("tr", {}, el("th", { scope: "row" }, key ? el("kbd", {}, what) : what), el("td", {}, does)))));
   replace(byId("help"), table("Pointer", MOUSE), table("Keys", KEYS, true), table("Marks", MARKS));
   byId("help-dialog").showModal();
 }
+
+import { byId, el, replace } from "../base/dom.js";
+

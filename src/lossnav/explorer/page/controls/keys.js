@@ -2,7 +2,7 @@
 
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
-export function listen(act) {
+export function listenToKeys(act) {
   window.addEventListener("keydown", (event) => {
     const target = event.target;
     const typing = target.matches?.("input:not([type=checkbox]):not([type=radio]), select, textarea, [contenteditable]");

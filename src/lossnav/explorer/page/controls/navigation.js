@@ -1,7 +1,5 @@
 // The breadcrumb of places and the bookmarks.
 
-import { byId, el, replace } from "../base/dom.js";
-
 export function showPlaces(session, go) {
   const places = session.places ?? [];
   byId("places").hidden = places.length < 2;
@@ -16,3 +14,6 @@ export function showBookmarks(bookmarks, act) {
       el("button", { type: "button", class: "close", "aria-label": `Remove the bookmark ${name}`, onclick: () => act.remove(name) }, "×")));
   replace(byId("bookmarks"), items.length ? items : el("li", { class: "note" }, "None yet."));
 }
+
+import { byId, el, replace } from "../base/dom.js";
+

@@ -1,8 +1,5 @@
 // What is being computed, how fast, and the button that stops it; and what went wrong, in a line.
 
-import { byId, el } from "../base/dom.js";
-import { count } from "../base/format.js";
-
 const WORDS = { window: "evaluating", point: "looking at a point", line: "walking a line", ball: "rolling", place: "turning the axes" };
 const SPOKEN = 4000; // ms between two lines for a screen reader
 
@@ -44,7 +41,7 @@ export class Progress {
     byId("live").textContent = words;
   }
 
-  connection(word) {
+  showConnection(word) {
     const box = byId("connection");
     box.hidden = word === "open";
     box.textContent = { lost: "connection lost, trying again", page: "saved page" }[word] ?? "";
@@ -59,3 +56,7 @@ export class Progress {
     while (byId("toasts").children.length > 3) byId("toasts").firstChild.remove();
   }
 }
+
+import { byId, el } from "../base/dom.js";
+import { count } from "../base/format.js";
+

@@ -1,21 +1,12 @@
 // Taking a view along: a link, PNG and SVG of each picture, the page itself, the same as Python.
 
-import { boxOf } from "../drawing/plot_area.js";
-import { paintScale } from "../drawing/colorbar.js";
-import { PLAIN, byId } from "../base/dom.js";
-import { labelsOf, paintLabels } from "../drawing/axes_3d.js";
-import { paintPlane } from "../views/map.js";
-import { encode } from "../state/view_state.js";
-import { SvgContext } from "../drawing/svg_context.js";
-import { ink } from "../base/theme.js";
-
 const SCALE = 84; // pixels beside a picture for its scale
 const FINE = 2; // pixels of a PNG for one of the screen
 
 export class Share {
   // act: {current() → {scene, extras, value, shape}, views: {map, surface, curve}, link()}
-  constructor(wire, act) {
-    this.wire = wire;
+  constructor(connection, act) {
+    this.connection = connection;
     this.act = act;
     byId("share-open").addEventListener("click", () => this.open());
     byId("share-dialog").addEventListener("click", (event) => {
@@ -29,11 +20,11 @@ export class Share {
   open() {
     const { view, place } = this.act.current();
     byId("link").value = this.act.link();
-    byId("export").href = `./export.html?place=${place}&view=${encodeURIComponent(encode(view))}`;
-    byId("share-page").hidden = Boolean(this.wire.stored);
+    byId("export").href = `./export.html?place=${place}&view=${encodeURIComponent(encodeView(view))}`;
+    byId("share-page").hidden = Boolean(this.connection.stored);
     byId("share-surface").hidden = this.act.current().shape === "line";
     byId("code").textContent = "…";
-    if (this.wire.send({ type: "code", view }) === null && byId("code").textContent === "…") byId("code").textContent = "";
+    if (this.connection.send({ type: "code", view }) === null && byId("code").textContent === "…") byId("code").textContent = "";
     byId("share-dialog").showModal();
   }
 
@@ -60,7 +51,7 @@ export class Share {
     context.fillStyle = ink().ground;
     context.fillRect(0, 0, width, height);
     if (what === "map") {
-      paintPlane(context, scene, extras, boxOf(scene, width - SCALE, height));
+      paintPlane(context, scene, extras, plotArea(scene, width - SCALE, height));
     } else {
       const { surface } = this.act.views;
       surface.paint(scene, extras); // what it drew lives until this frame ends
@@ -69,7 +60,7 @@ export class Share {
     }
     context.save();
     context.translate(width - SCALE, 0);
-    paintScale(context, scene, value, SCALE, height);
+    paintColorbar(context, scene, value, SCALE, height);
     context.restore();
   }
 
@@ -85,7 +76,7 @@ export class Share {
     const canvas = document.createElement("canvas");
     canvas.width = width * FINE;
     canvas.height = height * FINE;
-    const context = canvas.getContext("2d", PLAIN);
+    const context = canvas.getContext("2d", UNACCELERATED);
     context.scale(FINE, FINE);
     this.#paint(context, what, width, height);
     return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
@@ -106,7 +97,7 @@ export class Share {
     const canvas = document.createElement("canvas");
     canvas.width = width * FINE;
     canvas.height = height * FINE;
-    const context = canvas.getContext("2d", PLAIN);
+    const context = canvas.getContext("2d", UNACCELERATED);
     context.fillStyle = ink().ground;
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(image, 0, 0, canvas.width, canvas.height);
@@ -132,3 +123,13 @@ async function copy(text, button) {
   }
   setTimeout(() => (button.textContent = before), 1600);
 }
+
+import { byId, UNACCELERATED } from "../base/dom.js";
+import { ink } from "../base/theme.js";
+import { labelsOf, paintLabels } from "../drawing/axes_3d.js";
+import { paintColorbar } from "../drawing/colorbar.js";
+import { paintPlane } from "../drawing/plane.js";
+import { plotArea } from "../drawing/plot_area.js";
+import { SvgContext } from "../drawing/svg_context.js";
+import { encodeView } from "../state/view_state.js";
+

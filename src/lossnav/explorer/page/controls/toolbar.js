@@ -1,14 +1,9 @@
 // The controls above the pictures: they show the view and change it, and know nothing else.
 
-import { NAMES } from "../drawing/colormaps.js";
-import { byId, el, replace } from "../base/dom.js";
-import { coordinate, number } from "../base/format.js";
-import { isoLevels } from "../views/surface.js";
-
 export class Toolbar {
   constructor(state, act) {
     this.state = state;
-    replace(byId("colors"), NAMES.map((name) => el("option", { value: name }, name)));
+    replace(byId("colors"), COLORMAPS.map((name) => el("option", { value: name }, name)));
     const set = (changes) => state.set(changes);
     byId("controls").addEventListener("submit", (event) => event.preventDefault());
     byId("metric").addEventListener("change", (event) => set({ metric: event.target.value, range: null, iso: null }));
@@ -43,7 +38,7 @@ export class Toolbar {
     }
     metric.value = scene ? scene.variable.name : view.metric;
     byId(view.log ? "log" : "linear").checked = true;
-    byId("colors").value = NAMES.includes(view.colors) ? view.colors : NAMES[0];
+    byId("colors").value = COLORMAPS.includes(view.colors) ? view.colors : COLORMAPS[0];
     for (const name of ["lines", "points", "path"]) byId(name).checked = view[name];
     byId("levels").value = view.levels;
     byId("path-label").hidden = !session.trajectory;
@@ -73,3 +68,9 @@ export class Toolbar {
     byId("iso").title = isoLevels(scene).map((v) => number(view.log ? 10 ** v : v)).join(", ");
   }
 }
+
+import { byId, el, replace } from "../base/dom.js";
+import { coordinate, number } from "../base/format.js";
+import { COLORMAPS } from "../drawing/colormaps.js";
+import { isoLevels } from "../state/levels.js";
+

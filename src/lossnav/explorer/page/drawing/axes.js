@@ -1,9 +1,5 @@
 // A plane's frame: ticks with as many digits as they need, and what each axis is.
 
-import { transformOf } from "./plot_area.js";
-import { tick, ticks } from "../base/format.js";
-import { ink } from "../base/theme.js";
-
 export function paintAxes(context, scene, [left, top, w, h]) {
   const colors = ink();
   const { to } = transformOf(scene, [left, top, w, h]);
@@ -61,3 +57,8 @@ function paintAxisLabel(context, axis, at, angle, room) {
   context.fillText(axis.letter, -width / 2, -1);
   context.restore();
 }
+
+import { tick, ticks } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { transformOf } from "./plot_area.js";
+

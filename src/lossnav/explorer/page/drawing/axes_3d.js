@@ -1,10 +1,5 @@
 // The box around the 3-D view: its floor with a grid, where the axes stand, their ticks and letters.
 
-import { eyeOf, project } from "./camera.js";
-import { tick, ticks } from "../base/format.js";
-import { levelWords } from "./contour_lines.js";
-import { ink, rgb } from "../base/theme.js";
-
 export const TALL = 1.05; // height of the box, whose sides are 2
 
 const CORNERS = [[-1, -1], [1, -1], [1, 1], [-1, 1]];
@@ -27,7 +22,7 @@ function upright(matrix) {
   return CORNERS.toSorted((a, b) => across(a) - across(b))[0];
 }
 
-export function paintFrame(brush, scene, matrix, ratio) {
+export function paintFrame(renderer, scene, matrix, ratio) {
   const colors = ink();
   const grid = [];
   for (const value of ticks(...scene.x, 5).values) {
@@ -38,12 +33,12 @@ export function paintFrame(brush, scene, matrix, ratio) {
     const [, py] = worldOf(scene, [0, value, 0]);
     grid.push(-1, py, 0, 1, py, 0);
   }
-  brush.segments(grid, [...rgb(colors.hair), 1], 0.5 * ratio);
+  renderer.segments(grid, [...rgb(colors.hair), 1], 0.5 * ratio);
   const box = [];
   CORNERS.forEach((c, k) => box.push(...c, 0, ...CORNERS[(k + 1) % 4], 0));
   if (scene.volume) CORNERS.forEach((c, k) => box.push(...c, TALL, ...CORNERS[(k + 1) % 4], TALL, ...c, 0, ...c, TALL));
   else box.push(...upright(matrix), 0, ...upright(matrix), TALL);
-  brush.segments(box, [...rgb(colors.faint), 0.55], 0.7 * ratio);
+  renderer.segments(box, [...rgb(colors.faint), 0.55], 0.7 * ratio);
 }
 
 // Ticks and letters of the axes: words with their places, for a canvas and for an SVG.
@@ -74,7 +69,7 @@ export function labelsOf(scene, matrix, width, height) {
     const up = worldOf(scene, [0, 0, value])[2];
     if (k % every || up < 0.05) return; // lower stand the floor's ticks
     const [px, py] = on([...corner, up]);
-    const words = scene.volume ? tick(value, heights.step) : levelWords(scene, value);
+    const words = scene.volume ? tick(value, heights.step) : levelLabel(scene, value);
     made.push({ words, font: tickFont, color: colors.soft, align: "right", at: [px - 8, py] });
   });
   const [tx, ty] = on([...corner, TALL]);
@@ -92,3 +87,9 @@ export function paintLabels(context, labels) {
     context.fillText(words, ...at);
   }
 }
+
+import { tick, ticks } from "../base/format.js";
+import { ink, rgb } from "../base/theme.js";
+import { levelLabel } from "../state/levels.js";
+import { eyeOf, project } from "./camera.js";
+

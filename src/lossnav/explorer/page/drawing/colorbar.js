@@ -1,15 +1,9 @@
 // The scale between map and surface: which colour is which value, with the contour levels as its ticks.
 
-import { table } from "./colormaps.js";
-import { PLAIN } from "../base/dom.js";
-import { unit } from "../base/format.js";
-import { levelWords } from "./contour_lines.js";
-import { ink } from "../base/theme.js";
-
 const BAR = 12;
 
 // Draws into a context, at a place of this size; the tick of the selected point's value is a small triangle.
-export function paintScale(context, scene, value, width, height) {
+export function paintColorbar(context, scene, value, width, height) {
   const colors = ink();
   const [top, bottom] = [30, height - 16];
   const [low, high] = scene.domain;
@@ -17,9 +11,9 @@ export function paintScale(context, scene, value, width, height) {
   image.width = 1;
   image.height = 256;
   const pixels = new ImageData(1, 256);
-  const map = table(scene.view.colors);
+  const map = colorTable(scene.view.colors);
   for (let k = 0; k < 256; k++) pixels.data.set(map.subarray(4 * (255 - k), 4 * (256 - k)), 4 * k);
-  image.getContext("2d", PLAIN).putImageData(pixels, 0, 0);
+  image.getContext("2d", UNACCELERATED).putImageData(pixels, 0, 0);
   const left = 10;
   context.drawImage(image, left, top, BAR, bottom - top);
   context.strokeStyle = colors.faint;
@@ -37,7 +31,7 @@ export function paintScale(context, scene, value, width, height) {
     context.moveTo(left + BAR, at(level));
     context.lineTo(left + BAR + (k % every ? 2 : 4), at(level));
     context.stroke();
-    if (k % every === 0) context.fillText(levelWords(scene, level), left + BAR + 7, at(level));
+    if (k % every === 0) context.fillText(levelLabel(scene, level), left + BAR + 7, at(level));
   });
   context.fillStyle = colors.ink;
   context.font = `600 11px ${colors.sans}`;
@@ -57,13 +51,20 @@ export function paintScale(context, scene, value, width, height) {
   context.fill();
 }
 
-export function showScale(canvas, scene, value) {
+export function showColorbar(canvas, scene, value) {
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!width || !height) return;
   const ratio = Math.min(3, window.devicePixelRatio || 1);
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d", PLAIN);
+  const context = canvas.getContext("2d", UNACCELERATED);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  paintScale(context, scene, value, width, height);
+  paintColorbar(context, scene, value, width, height);
 }
+
+import { UNACCELERATED } from "../base/dom.js";
+import { unit } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { levelLabel } from "../state/levels.js";
+import { colorTable } from "./colormaps.js";
+

@@ -14,11 +14,11 @@ const MAPS = {
     "bfb06bc3b369c7b767ccba64d0be62d4c15fd9c55cddc858e1cc55e6d051ead34cefd748f3db42f8df3cfde334fee838",
 };
 
-export const NAMES = Object.keys(MAPS);
+export const COLORMAPS = Object.keys(MAPS);
 const tables = {};
 
 // 256 colours as RGBA bytes.
-export function table(name) {
+export function colorTable(name) {
   const key = Object.hasOwn(MAPS, name) ? name : "viridis";
   if (tables[key]) return tables[key];
   const knots = MAPS[key].match(/../g).map((pair) => parseInt(pair, 16));
@@ -33,16 +33,8 @@ export function table(name) {
   return (tables[key] = made);
 }
 
-export function css(name, t) {
-  const colors = table(name);
+export function cssColor(name, t) {
+  const colors = colorTable(name);
   const i = 4 * Math.round(255 * Math.min(1, Math.max(0, t)));
   return `rgb(${colors[i]} ${colors[i + 1]} ${colors[i + 2]})`;
-}
-
-// What is drawn of a value: itself or its log10. Where there is none, NaN, which everything draws as a hole.
-export function drawn(values, log) {
-  if (!log) return values;
-  const made = new Float64Array(values.length);
-  for (let i = 0; i < values.length; i++) made[i] = values[i] > 0 ? Math.log10(values[i]) : NaN;
-  return made;
 }

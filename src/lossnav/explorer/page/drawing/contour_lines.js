@@ -1,11 +1,5 @@
 // Contour lines on the map, with their values written where a line is calm.
 
-import { transformOf } from "./plot_area.js";
-import { css } from "./colormaps.js";
-import { contour } from "./contours.js";
-import { number, tick } from "../base/format.js";
-import { ink } from "../base/theme.js";
-
 // Contour lines in data coordinates, kept with the grid.
 export function linesOf(layer, levels) {
   const key = levels.join();
@@ -82,8 +76,8 @@ function paintLabels(context, labels, scene) {
     context.rotate(angle);
     context.lineWidth = 4;
     context.lineJoin = "round";
-    context.strokeStyle = css(scene.view.colors, t);
-    const words = levelWords(scene, level);
+    context.strokeStyle = cssColor(scene.view.colors, t);
+    const words = levelLabel(scene, level);
     context.strokeText(words, 0, 0.5);
     context.fillStyle = t < 0.62 ? "rgb(255 255 255 / 0.95)" : "rgb(20 24 28 / 0.85)";
     context.fillText(words, 0, 0.5);
@@ -91,7 +85,9 @@ function paintLabels(context, labels, scene) {
   }
 }
 
-export function levelWords(scene, level) {
-  if (!scene.view.log) return tick(level, scene.step);
-  return number(10 ** level, Number.isInteger(level) ? 1 : 2);
-}
+import { ink } from "../base/theme.js";
+import { levelLabel } from "../state/levels.js";
+import { cssColor } from "./colormaps.js";
+import { contour } from "./contours.js";
+import { transformOf } from "./plot_area.js";
+

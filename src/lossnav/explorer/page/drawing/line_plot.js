@@ -1,14 +1,10 @@
 // A plot of lines with bands, in SVG: the 1-D run, profiles between two points, what a ball did.
 
-import { svg } from "../base/dom.js";
-import { number, tick, ticks } from "../base/format.js";
-import { ink } from "../base/theme.js";
-
 const MARGIN = { left: 58, right: 14, top: 12, bottom: 36 };
 
 // options: {x: {label, ends}, y: {label, log, ends}, series: [{x, y, low, high, color, dash, width, dots, name}],
 // marks: [{x, y, label, color}]}. Returns {toX, toY, fromX, box} to read pixels by.
-export function draw(element, width, height, options) {
+export function drawPlot(element, width, height, options) {
   const colors = ink();
   const margin = { ...MARGIN, ...options.margin };
   const box = [margin.left, margin.top, Math.max(20, width - margin.left - margin.right), Math.max(20, height - margin.top - margin.bottom)];
@@ -137,3 +133,8 @@ function legend(series, [left, top, w], colors) {
   }
   return made;
 }
+
+import { svg } from "../base/dom.js";
+import { number, tick, ticks } from "../base/format.js";
+import { ink } from "../base/theme.js";
+

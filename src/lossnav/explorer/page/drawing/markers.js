@@ -1,7 +1,5 @@
 // What is marked on the map: where training walked, balls, lines, bookmarks, the centre and the selected point.
 
-import { ink } from "../base/theme.js";
-
 const CASING = "rgb(15 18 22 / 0.75)";
 
 export function paintMarks(context, scene, extras, { to, sx, sy }) {
@@ -13,7 +11,7 @@ export function paintMarks(context, scene, extras, { to, sx, sy }) {
     stroke(context, trajectory.at.map(to), colors.path, 1.6);
     paintEpochs(context, trajectory, to);
   }
-  for (const ball of extras.balls ?? []) {
+  for (const ball of extras.optimizerPaths ?? []) {
     stroke(context, ball.at.map(to), colors.ball, 1.8);
     if (ball.at.length) disc(context, to(ball.at.at(-1)), 5, colors.ball);
   }
@@ -159,3 +157,6 @@ function arrow(context, [px, py], [dx, dy], colors) {
   context.textBaseline = "middle";
   halo(context, "−∇", tip[0] + 12 * ux, tip[1] + 12 * uy, "#fff");
 }
+
+import { ink } from "../base/theme.js";
+

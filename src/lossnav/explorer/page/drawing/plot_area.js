@@ -6,7 +6,7 @@ const TOP = 12;
 const RIGHT = 14;
 
 // One length along both axes where they are alike in length, else all of the room.
-export function boxOf(scene, width, height, left = LEFT, bottom = BOTTOM) {
+export function plotArea(scene, width, height, left = LEFT, bottom = BOTTOM) {
   let w = Math.max(40, width - left - RIGHT);
   let h = Math.max(40, height - TOP - bottom);
   const ratio = (scene.x[1] - scene.x[0]) / (scene.y[1] - scene.y[0]);

@@ -1,10 +1,5 @@
 // A layer's colours as an image, interpolated in the values, so that panning and zooming only move an image.
 
-import { table } from "./colormaps.js";
-import { PLAIN } from "../base/dom.js";
-import { below, blend } from "../state/received.js";
-import { missing } from "../state/incomplete_grids.js";
-
 const SIDE = 400; // pixels that a layer's image has at least along a side: finer than a screen needs
 
 // Where the pixels of one side lie between the nodes of an axis.
@@ -15,7 +10,7 @@ function places(axis, factor) {
   const step = (axis.at(-1) - axis[0]) / Math.max(1, count - 1);
   for (let k = 0; k < count; k++) {
     const at = axis[0] + k * step;
-    cell[k] = axis.length > 1 ? below(axis, at) : 0;
+    cell[k] = axis.length > 1 ? cellIndex(axis, at) : 0;
     part[k] = axis.length > 1 ? Math.min(1, Math.max(0, (at - axis[cell[k]]) / (axis[cell[k] + 1] - axis[cell[k]]))) : 0;
   }
   return { count, cell, part };
@@ -23,7 +18,7 @@ function places(axis, factor) {
 
 // Returns {colors, holes, rectangle}: canvases whose top row is the highest y, and the rectangle that they cover,
 // half a pixel beyond the outermost nodes. `holes` is null where every point that was evaluated has a value.
-export function bitmap(layer, colors, domain) {
+export function raster(layer, colors, domain) {
   const { x, y, values, grid } = layer;
   const key = `${layer.key ?? ""}${colors}/${domain}`;
   grid.bitmaps ??= new Map();
@@ -36,7 +31,7 @@ export function bitmap(layer, colors, domain) {
   const mask = holeMask(layer);
   const maskImage = mask && new ImageData(across.count, up.count);
   const maskPixels = mask && new Uint32Array(maskImage.data.buffer);
-  const palette = new Uint32Array(table(colors).buffer);
+  const palette = new Uint32Array(colorTable(colors).buffer);
   const [low, high] = domain;
   const scale = 255 / (high - low);
   const ny = y.length;
@@ -48,7 +43,7 @@ export function bitmap(layer, colors, domain) {
     for (let column = 0; column < across.count; column++) {
       const at = across.cell[column] * ny + j;
       if (status && !(status[at] && status[at + 1] && status[at + ny] && status[at + ny + 1])) continue;
-      const value = blend(values, at, ny, across.part[column], t);
+      const value = bilinear(values, at, ny, across.part[column], t);
       if (value - value === 0) {
         const place = (value - low) * scale;
         pixels[row * across.count + column] = palette[place < 0 ? 0 : place > 255 ? 255 : place | 0];
@@ -85,6 +80,12 @@ function canvasOf(image) {
   const canvas = document.createElement("canvas");
   canvas.width = image.width;
   canvas.height = image.height;
-  canvas.getContext("2d", PLAIN).putImageData(image, 0, 0);
+  canvas.getContext("2d", UNACCELERATED).putImageData(image, 0, 0);
   return canvas;
 }
+
+import { UNACCELERATED } from "../base/dom.js";
+import { missing } from "../state/incomplete_grids.js";
+import { bilinear, cellIndex } from "../state/interpolation.js";
+import { colorTable } from "./colormaps.js";
+

@@ -110,7 +110,7 @@ function isPlayed() {
   return /swiftshader|llvmpipe|software|basic render/i.test(name);
 }
 
-export class Brush {
+export class Renderer {
   constructor(canvas) {
     const gl = canvas.getContext("webgl2", { antialias: !isPlayed(), alpha: true, premultipliedAlpha: true });
     if (!gl) throw new Error("no WebGL 2");

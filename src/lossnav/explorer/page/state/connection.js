@@ -1,29 +1,6 @@
 // The socket: JSON both ways, values as binary frames. An exported page has the same messages inside it.
 
-const ALIGN = 8;
-const WORDS = { nan: NaN, inf: Infinity, "-inf": -Infinity }; // numbers that JSON lacks
-
-export function parse(text) {
-  return JSON.parse(text, (_, value) => (typeof value === "string" && Object.hasOwn(WORDS, value) ? WORDS[value] : value));
-}
-
-// A frame: uint32 length of the header, the header as JSON padded to a multiple of 8 bytes, then float64 arrays.
-export function decode(buffer) {
-  const length = new DataView(buffer).getUint32(0, true);
-  const header = parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
-  const shape = header.type === "grid" ? header.axes.map((axis) => axis.length) : null;
-  let offset = 4 + length;
-  if (offset % ALIGN) offset += ALIGN - (offset % ALIGN);
-  const each = shape ? shape.reduce((a, b) => a * b, 1) : (buffer.byteLength - offset) / 8 / (header.arrays.length || 1);
-  const values = {};
-  for (const name of header.arrays) {
-    values[name] = new Float64Array(buffer, offset, each);
-    offset += 8 * each;
-  }
-  return { ...header, shape, values };
-}
-
-export class Wire {
+export class Connection {
   // on(type, message) is told of everything that arrives; status(word) of the connection.
   constructor(on, status) {
     this.on = on;
@@ -33,7 +10,7 @@ export class Wire {
     this.socket = null;
     this.waiting = 500; // ms before the next try
     const inside = document.getElementById("lossnav-data");
-    this.stored = inside && parse(inside.textContent);
+    this.stored = inside && parseMessage(inside.textContent);
     // Before anybody reads the view: that which was saved, unless a link says another.
     if (this.stored?.view && !location.hash) history.replaceState(null, "", `#${this.stored.view}`);
   }
@@ -52,7 +29,7 @@ export class Wire {
       this.waiting = 500;
       this.status("open");
     };
-    this.socket.onmessage = (event) => this.#take(typeof event.data === "string" ? parse(event.data) : decode(event.data));
+    this.socket.onmessage = (event) => this.#take(typeof event.data === "string" ? parseMessage(event.data) : decodeFrame(event.data));
     this.socket.onclose = () => {
       this.status("lost");
       setTimeout(() => this.open(), this.waiting);
@@ -83,7 +60,10 @@ export class Wire {
     if (message.type === "code" && place.code) this.#take({ type: "code", text: place.code });
     if (message.type !== "hello" && message.type !== "go") return null;
     this.#take({ ...place.session, live: false });
-    for (const frame of place.frames) this.#take(decode(Uint8Array.from(atob(frame), (c) => c.charCodeAt(0)).buffer));
+    for (const frame of place.frames) this.#take(decodeFrame(Uint8Array.from(atob(frame), (c) => c.charCodeAt(0)).buffer));
     return null;
   }
 }
+
+import { decodeFrame, parseMessage } from "./messages.js";
+

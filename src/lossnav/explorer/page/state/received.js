@@ -1,10 +1,8 @@
 // What has been received, by place: grids of values, coarse and fine, and points. Nothing here is changed or filled in.
 
-import { coreOf, isWhole } from "./incomplete_grids.js";
-
 const KEPT = 48; // grids of windows a place; the session's own stay
 
-export class Known {
+export class Received {
   constructor() {
     this.places = new Map();
     this.count = 0;
@@ -76,7 +74,7 @@ export class Known {
     const { grids, points } = this.of(place);
     for (const grid of grids) {
       if (grid.interpolated || grid.axes.length !== at.length) continue;
-      const places = grid.axes.map((axis, i) => index(axis, at[i]));
+      const places = grid.axes.map((axis, i) => nearestIndex(axis, at[i]));
       const flat = places.reduce((sum, k, i) => sum * grid.shape[i] + k, 0);
       if (grid.values.status && grid.values.status[flat] === 0) continue;
       consider(places.map((k, i) => grid.axes[i][k]), () => row(grid, flat));
@@ -95,60 +93,11 @@ function row(frame, k) {
   return Object.fromEntries(frame.arrays.map((name) => [name, frame.values[name][k]]));
 }
 
-// Of ascending values the index of the nearest.
-export function index(axis, value) {
-  const k = below(axis, value);
-  return k + 1 < axis.length && axis[k + 1] - value < value - axis[k] ? k + 1 : k;
-}
-
-// Of ascending values the last index, but for the end, whose value is not above.
-export function below(axis, value) {
-  let low = 0;
-  let high = axis.length - 1;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (axis[middle] <= value) low = middle;
-    else high = middle;
-  }
-  return low;
-}
-
-// The value between four known ones; of those that are holes the others speak; NaN in a hole's own cell and outside.
-export function sample(x, y, values, px, py) {
-  const nx = x.length;
-  const ny = y.length;
-  if (!(px >= x[0] && px <= x[nx - 1] && py >= y[0] && py <= y[ny - 1])) return NaN;
-  const i = below(x, px);
-  const j = below(y, py);
-  const s = nx > 1 ? (px - x[i]) / (x[i + 1] - x[i]) : 0;
-  const t = ny > 1 ? (py - y[j]) / (y[j + 1] - y[j]) : 0;
-  return blend(values, i * ny + j, ny, s, t);
-}
-
-export function blend(values, at, ny, s, t) {
-  const a = values[at];
-  const b = values[at + ny];
-  const c = values[at + 1];
-  const d = values[at + ny + 1];
-  const sum = a + b + c + d;
-  const p = (1 - s) * (1 - t);
-  const q = s * (1 - t);
-  const r = (1 - s) * t;
-  const u = s * t;
-  if (sum - sum === 0) return a * p + b * q + c * r + d * u;
-  const nearest = s < 0.5 ? (t < 0.5 ? a : c) : t < 0.5 ? b : d;
-  if (!Number.isFinite(nearest)) return NaN;
-  let total = 0;
-  let weight = 0;
-  for (const [value, w] of [[a, p], [b, q], [c, r], [d, u]]) {
-    if (!Number.isFinite(value)) continue;
-    total += w * value;
-    weight += w;
-  }
-  return total / weight;
-}
-
 // The share of the second interval that the first covers.
 const overlap = ([a, b], [c, d]) => Math.max(0, Math.min(b, d) - Math.max(a, c)) / (d - c);
 const meets = ([a, b], [c, d]) => a < d && c < b;
 const within = (inner, outer) => inner.every(([a, b], i) => a >= outer[i][0] - 1e-9 && b <= outer[i][1] + 1e-9);
+
+import { coreOf, isWhole } from "./incomplete_grids.js";
+import { nearestIndex } from "./interpolation.js";
+

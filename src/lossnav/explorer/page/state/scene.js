@@ -1,8 +1,4 @@
-// What is on the pictures: from the view and what is known, the layers, the scale and the marks that map and surface share.
-
-import { drawn } from "../drawing/colormaps.js";
-import { ticks } from "../base/format.js";
-import { below } from "./received.js";
+// What is on the pictures: from the view and what was received, the layers, the scale and the marks that map and surface share.
 
 export const HOLES = { 2: "not finite", 3: "failed" };
 
@@ -15,6 +11,14 @@ export function windowOf(view, session) {
 export function variableOf(view, session) {
   const named = (session.variables ?? []).filter((v) => !["status", "interpolated"].includes(v.name));
   return named.find((v) => v.name === view.metric) ?? named.find((v) => v.name === "loss") ?? { name: "loss", units: "1" };
+}
+
+// What is drawn of a value: itself or its log10. Where there is none, NaN, which everything draws as a hole.
+export function drawn(values, log) {
+  if (!log) return values;
+  const made = new Float64Array(values.length);
+  for (let i = 0; i < values.length; i++) made[i] = values[i] > 0 ? Math.log10(values[i]) : NaN;
+  return made;
 }
 
 // One grid as it is drawn: kept with the grid, since values never change.
@@ -43,22 +47,16 @@ export function sliceOf(volume, value) {
   return volume.slices[k];
 }
 
-function nearestIndex(axis, value) {
-  let best = 0;
-  axis.forEach((v, k) => { if (Math.abs(v - value) < Math.abs(axis[best] - value)) best = k; });
-  return best;
-}
-
-export function compose(view, session, known, frozen = null) {
+export function compose(view, session, received, frozen = null) {
   const variable = variableOf(view, session);
   const [x, y] = windowOf(view, session);
-  const volume = session.shape === "volume" ? known.volume(view.place, [x, y]) : null;
-  const grids = volume ? [sliceOf(volume, view.slice)] : known.layers(view.place, x, y);
+  const volume = session.shape === "volume" ? received.volume(view.place, [x, y]) : null;
+  const grids = volume ? [sliceOf(volume, view.slice)] : received.layers(view.place, x, y);
   const layers = grids.map((grid) => ({
     grid, x: grid.axes[0], y: grid.axes[1], raw: grid.values[variable.name], values: drawnOf(grid, variable.name, view.log), extent: grid.extent,
   }));
   const scale = scaleOf(view, volume ? [{ ...layers[0], values: drawnOf(volume, variable.name, view.log), all: true }] : layers, x, y, frozen);
-  return { view, session, variable, x, y, layers, volume, points: volume ? null : known.of(view.place).points, ...scale };
+  return { view, session, variable, x, y, layers, volume, points: volume ? null : received.of(view.place).points, ...scale };
 }
 
 // Ends of the colours and the contour levels, in what is drawn (log10 where it is logarithmic).
@@ -66,8 +64,7 @@ function scaleOf(view, layers, x, y, frozen) {
   let domain = frozen;
   if (view.range) domain = view.log ? view.range.map((v) => (v > 0 ? Math.log10(v) : NaN)) : view.range;
   if (!domain || !(domain[0] < domain[1])) domain = rangeOf(layers, x, y);
-  const { step, values } = ticks(...domain, view.levels, true);
-  return { domain, step, levels: values };
+  return { domain, ...contourLevels(domain, view.levels) };
 }
 
 function rangeOf(layers, x, y) {
@@ -83,8 +80,8 @@ function rangeOf(layers, x, y) {
       continue;
     }
     // The cell that an end of the window cuts counts too.
-    const [i0, i1] = [below(xs, x[0]), Math.min(xs.length - 1, below(xs, x[1]) + 1)];
-    const [j0, j1] = [below(ys, y[0]), Math.min(ys.length - 1, below(ys, y[1]) + 1)];
+    const [i0, i1] = [cellIndex(xs, x[0]), Math.min(xs.length - 1, cellIndex(xs, x[1]) + 1)];
+    const [j0, j1] = [cellIndex(ys, y[0]), Math.min(ys.length - 1, cellIndex(ys, y[1]) + 1)];
     for (let i = i0; i <= i1; i++) for (let j = j0; j <= j1; j++) take(values[i * ys.length + j]);
   }
   if (!(low < Infinity)) return [0, 1];
@@ -106,3 +103,7 @@ export function holesOf(scene) {
   }
   return found;
 }
+
+import { cellIndex, nearestIndex } from "./interpolation.js";
+import { contourLevels } from "./levels.js";
+

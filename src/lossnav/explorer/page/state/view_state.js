@@ -23,7 +23,7 @@ const LISTS = new Set(["x", "y", "range", "at", "camera", "iso"]);
 // 1e-9 of a range cannot be seen; shorter links can.
 const short = (value) => String(Number(value.toPrecision(10)));
 
-export function encode(view) {
+export function encodeView(view) {
   const parts = [];
   for (const [key, standard] of Object.entries(DEFAULTS)) {
     const value = view[key];
@@ -38,7 +38,7 @@ export function encode(view) {
 }
 
 // What does not read as a view is left at its default: a link may come from anywhere.
-export function decode(fragment) {
+export function decodeView(fragment) {
   const view = structuredClone(DEFAULTS);
   for (const [key, text] of new URLSearchParams(fragment.replace(/^#/, ""))) {
     if (!Object.hasOwn(DEFAULTS, key)) continue;
@@ -66,13 +66,13 @@ export function decode(fragment) {
 // The view that everything on the page shows. Changing it tells whoever listens and, a moment later, the address.
 export class State {
   constructor() {
-    this.view = decode(location.hash);
+    this.view = decodeView(location.hash);
     this.listeners = [];
     this.timer = 0;
     window.addEventListener("hashchange", () => {
-      if (location.hash.replace(/^#/, "") === encode(this.view)) return;
+      if (location.hash.replace(/^#/, "") === encodeView(this.view)) return;
       const before = this.view;
-      this.view = decode(location.hash);
+      this.view = decodeView(location.hash);
       this.#tell(Object.keys(DEFAULTS).filter((key) => JSON.stringify(before[key]) !== JSON.stringify(this.view[key])));
     });
   }
@@ -92,7 +92,7 @@ export class State {
 
   save() {
     clearTimeout(this.timer);
-    const fragment = encode(this.view);
+    const fragment = encodeView(this.view);
     history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
   }
 

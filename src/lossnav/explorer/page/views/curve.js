@@ -1,18 +1,12 @@
 // The 1-D run: its line with its band; drag pans, the wheel zooms, a click selects.
 
-import { number } from "../base/format.js";
-import { follow } from "../controls/gestures.js";
-import { draw } from "../drawing/line_plot.js";
-import { variableOf } from "../state/scene.js";
-import { ink } from "../base/theme.js";
-
 export class CurveView {
   // act: {pan(x), settle(), select(at), hover(at | null)}
   constructor(element, act) {
     this.element = element;
     this.act = act;
     this.read = null;
-    follow(element, {
+    followPointer(element, {
       drag: (dx) => this.read && act.pan(this.read.ends.map((end) => end - (dx / this.read.box[2]) * (this.read.ends[1] - this.read.ends[0]))),
       zoom: (factor, [px]) => {
         if (!this.read) return;
@@ -25,9 +19,9 @@ export class CurveView {
     });
   }
 
-  paint(view, session, known, extras) {
+  paint(view, session, received, extras) {
     const { clientWidth: width, clientHeight: height } = this.element.parentElement;
-    const line = lineOf(known, view.place);
+    const line = measuredLine(received, view.place);
     const variable = variableOf(view, session);
     this.line = line;
     const colors = ink();
@@ -38,10 +32,10 @@ export class CurveView {
     const [axis] = session.axes;
     const marks = [];
     if (view.at) marks.push({ x: view.at[0], y: nearestY(line.x, y, view.at[0]), color: colors.pick });
-    const balls = (extras.balls ?? []).map((ball) => ({
+    const balls = (extras.optimizerPaths ?? []).map((ball) => ({
       x: ball.at.map(([a]) => a), y: ball.loss, color: colors.ball, width: 1.4, dots: true, name: "ball",
     }));
-    this.read = draw(this.element, width, height, {
+    this.read = drawPlot(this.element, width, height, {
       x: { label: `${axis.letter}   ${axis.meaning ?? ""}`, ends: view.x ?? axis.range },
       y: { label: `${variable.name}${unit}`, log: view.log, ends: view.range },
       margin: { top: 22 },
@@ -63,22 +57,6 @@ export class CurveView {
   }
 }
 
-// All that was measured along the line, in order, each place once.
-export function lineOf(known, place) {
-  const rows = new Map();
-  const take = (frame, xs) => {
-    xs.forEach((x, k) => {
-      if (frame.values.status && frame.values.status[k] === 0) return;
-      rows.set(x, Object.fromEntries(frame.arrays.map((name) => [name, frame.values[name][k]])));
-    });
-  };
-  for (const grid of known.lines(place)) take(grid, grid.axes[0]);
-  const { points } = known.of(place);
-  if (points) take(points, points.values[points.arrays[0]]);
-  const x = [...rows.keys()].sort((a, b) => a - b);
-  return { x, rows: x.map((at) => rows.get(at)) };
-}
-
 function nearest(xs, at) {
   return xs.reduce((best, x, k) => (Math.abs(x - at) < Math.abs(xs[best] - at) ? k : best), 0);
 }
@@ -86,3 +64,11 @@ function nearest(xs, at) {
 function nearestY(xs, ys, at) {
   return xs.length ? ys[nearest(xs, at)] : NaN;
 }
+
+import { number } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { followPointer } from "../controls/gestures.js";
+import { drawPlot } from "../drawing/line_plot.js";
+import { measuredLine } from "../state/measurements.js";
+import { variableOf } from "../state/scene.js";
+

@@ -1,21 +1,16 @@
 // The line from here to there: which points, and the loss along it as it comes in.
 
-import { byId } from "../base/dom.js";
-import { count, number } from "../base/format.js";
-import { draw } from "../drawing/line_plot.js";
-import { ink } from "../base/theme.js";
-
-export class Profile {
-  constructor(wire, changed) {
-    this.wire = wire;
+export class LineProfile {
+  constructor(connection, changed) {
+    this.connection = connection;
     this.changed = changed;
     this.line = null;
     byId("line-close").addEventListener("click", () => this.clear());
   }
 
   ask(from, to, place, points = 41) {
-    if (this.line && !this.line.finished) this.wire.send({ type: "stop", id: this.line.id });
-    const id = this.wire.send({ type: "line", from, to, points });
+    if (this.line && !this.line.finished) this.connection.send({ type: "stop", id: this.line.id });
+    const id = this.connection.send({ type: "line", from, to, points });
     this.line = id === null ? null : { id, from, to, place, t: [], loss: [], error: [], finished: false, points };
     this.changed();
   }
@@ -28,7 +23,7 @@ export class Profile {
   }
 
   clear() {
-    if (this.line && !this.line.finished) this.wire.send({ type: "stop", id: this.line.id });
+    if (this.line && !this.line.finished) this.connection.send({ type: "stop", id: this.line.id });
     this.line = null;
     this.changed();
   }
@@ -43,7 +38,7 @@ export class Profile {
     if (!line) return;
     const room = byId("line-plot").parentElement;
     const banded = line.error.some(Number.isFinite);
-    draw(byId("line-plot"), room.clientWidth, room.clientHeight, {
+    drawPlot(byId("line-plot"), room.clientWidth, room.clientHeight, {
       x: { label: "part of the way from A to B", ends: [0, 1] },
       y: { label: unit ? `loss (${unit})` : "loss", log },
       series: [
@@ -61,3 +56,9 @@ export class Profile {
       : `${count(line.t.length)} of ${count(line.points)} points`;
   }
 }
+
+import { byId } from "../base/dom.js";
+import { count, number } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { drawPlot } from "../drawing/line_plot.js";
+

@@ -1,16 +1,11 @@
-// Balls: optimisers let go at the selected point, their steps as they come, and what they did in numbers.
-
-import { byId } from "../base/dom.js";
-import { count, number } from "../base/format.js";
-import { draw } from "../drawing/line_plot.js";
-import { ink } from "../base/theme.js";
+// OptimizerPaths: optimisers let go at the selected point, their steps as they come, and what they did in numbers.
 
 const NAMES = { sgd: "SGD", momentum: "SGD, momentum 0.9", adam: "Adam" };
 const WHY = { steps: "all steps done", stopped: "stopped", diverged: "diverged: the loss is not finite any more" };
 
-export class Balls {
-  constructor(wire, changed) {
-    this.wire = wire;
+export class OptimizerPaths {
+  constructor(connection, changed) {
+    this.connection = connection;
     this.changed = changed;
     this.all = [];
     byId("ball-close").addEventListener("click", () => this.clear());
@@ -35,7 +30,7 @@ export class Balls {
   }
 
   drop(recipe) {
-    const id = this.wire.send({ type: "ball", at: this.start, ...recipe });
+    const id = this.connection.send({ type: "ball", at: this.start, ...recipe });
     if (id === null) return;
     this.all.push({ id, place: this.place, recipe, steps: [], at: [], loss: [], projected: [], off: [], finished: false, why: null });
     if (this.all.length > 8) this.all.shift();
@@ -55,7 +50,7 @@ export class Balls {
   }
 
   clear() {
-    for (const ball of this.all) if (!ball.finished) this.wire.send({ type: "stop", id: ball.id });
+    for (const ball of this.all) if (!ball.finished) this.connection.send({ type: "stop", id: ball.id });
     this.all = [];
     this.changed();
   }
@@ -74,7 +69,7 @@ export class Balls {
     const colors = ink();
     const positive = ball.loss.every((v) => !Number.isFinite(v) || v > 0);
     const room = byId("ball-plot").parentElement;
-    draw(byId("ball-plot"), room.clientWidth, room.clientHeight, {
+    drawPlot(byId("ball-plot"), room.clientWidth, room.clientHeight, {
       x: { label: "step" },
       y: { label: "loss", log: positive },
       margin: { top: 20 },
@@ -94,3 +89,9 @@ export class Balls {
     byId("ball-words").dataset.loss = String(ball.loss[last]);
   }
 }
+
+import { byId } from "../base/dom.js";
+import { count, number } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { drawPlot } from "../drawing/line_plot.js";
+

@@ -1,9 +1,5 @@
 // The selected point in numbers: its loss with the error, the other metrics, the gradient, the classes.
 
-import { byId, el, letter, replace } from "../base/dom.js";
-import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
-import { css } from "../drawing/colormaps.js";
-
 const FRACTIONS = /accuracy|error$|top\d/;
 const HIDDEN = new Set(["loss", "loss_se", "status", "interpolated"]);
 
@@ -79,7 +75,7 @@ export function showClasses(classes) {
       const cell = el("td", { class: `figures${value ? "" : " none"}`, title: `${labels[i]} taken for ${labels[j]}: ${value}` }, value ? String(value) : "·");
       if (value) {
         const t = Math.sqrt(value / most);
-        cell.style.background = css("viridis", t);
+        cell.style.background = cssColor("viridis", t);
         cell.style.color = t > 0.62 ? "#14181c" : "#fff";
       }
       return cell;
@@ -123,3 +119,8 @@ function factWords(value) {
   if (value && typeof value === "object") return Object.entries(value).map(([k, v]) => `${k} ${factWords(v)}`).join("; ");
   return value === null || value === undefined ? "" : String(value);
 }
+
+import { byId, el, letter, replace } from "../base/dom.js";
+import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
+import { cssColor } from "../drawing/colormaps.js";
+

@@ -1,19 +1,5 @@
 // The 3-D view: the surface of the map's numbers in the map's colours, or a volume's isosurfaces; drag turns it.
 
-import { eyeOf, matrixOf, ray } from "../drawing/camera.js";
-import { table } from "../drawing/colormaps.js";
-import { PLAIN } from "../base/dom.js";
-import { TALL, labelsOf, paintFrame, paintLabels, verticalOf, worldOf } from "../drawing/axes_3d.js";
-import { follow } from "../controls/gestures.js";
-import { Brush } from "../drawing/webgl.js";
-import { below, sample } from "../state/received.js";
-import { measuredOf } from "./map.js";
-import { epochsOf } from "../drawing/markers.js";
-import { isosurfaceMesh, surfaceMesh } from "../drawing/meshes.js";
-import { drawnOf } from "../state/scene.js";
-import { ink, rgb } from "../base/theme.js";
-import { isWhole } from "../state/incomplete_grids.js";
-
 const TURN = 0.008; // radians a pixel
 const LIFT = 0.001; // lines lie this much before the surface they lie on
 const MANY = 6000; // measured points that are still worth marking
@@ -24,19 +10,19 @@ export class SurfaceView {
     this.canvas = canvas;
     this.labels = labels;
     this.act = act;
-    this.brush = null;
+    this.renderer = null;
     this.meshes = new Map();
     this.scene = null;
     this.#wake();
     canvas.addEventListener("webglcontextlost", (event) => {
       event.preventDefault();
-      this.brush = null;
+      this.renderer = null;
     });
     canvas.addEventListener("webglcontextrestored", () => {
       this.#wake();
       if (this.scene) this.paint(this.scene, this.extras);
     });
-    follow(canvas, {
+    followPointer(canvas, {
       drag: (dx, dy, event) => this.#turn(dx, dy, event),
       zoom: (factor) => this.#approach(factor),
       click: (at) => this.#pick(at),
@@ -46,9 +32,9 @@ export class SurfaceView {
   #wake() {
     this.meshes.clear();
     try {
-      this.brush = new Brush(this.canvas);
+      this.renderer = new Renderer(this.canvas);
     } catch (error) {
-      this.brush = null;
+      this.renderer = null;
       this.canvas.parentElement.dataset.lacks = "WebGL 2";
     }
   }
@@ -71,7 +57,7 @@ export class SurfaceView {
     this.scene = scene;
     this.extras = extras;
     const { clientWidth: width, clientHeight: height } = this.canvas;
-    if (!this.brush || !width || !height) return;
+    if (!this.renderer || !width || !height) return;
     const ratio = Math.min(2, window.devicePixelRatio || 1);
     for (const canvas of [this.canvas, this.labels]) {
       if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
@@ -79,13 +65,13 @@ export class SurfaceView {
     }
     const matrix = matrixOf(scene.view.camera, width / height);
     this.matrix = matrix;
-    const { brush } = this;
-    brush.begin(matrix, eyeOf(scene.view.camera), this.canvas.width, this.canvas.height);
-    brush.colors(scene.view.colors, table(scene.view.colors));
+    const { renderer } = this;
+    renderer.begin(matrix, eyeOf(scene.view.camera), this.canvas.width, this.canvas.height);
+    renderer.colors(scene.view.colors, colorTable(scene.view.colors));
     this.ratio = ratio;
     if (scene.volume) this.#paintVolume();
     else this.#paintSurface();
-    paintFrame(brush, scene, matrix, ratio);
+    paintFrame(renderer, scene, matrix, ratio);
     this.#paintMarks();
     this.#paintLabels(width, height);
   }
@@ -99,12 +85,12 @@ export class SurfaceView {
     if (mesh) this.meshes.delete(key);
     else {
       const { vertices, indexes } = make();
-      mesh = this.brush.upload(vertices, indexes);
+      mesh = this.renderer.upload(vertices, indexes);
     }
     this.meshes.set(key, mesh); // last used, last
     if (this.meshes.size > 24) {
       const [oldest, dropped] = this.meshes.entries().next().value;
-      this.brush.drop(dropped);
+      this.renderer.drop(dropped);
       this.meshes.delete(oldest);
     }
     return mesh;
@@ -127,17 +113,17 @@ export class SurfaceView {
     scene.layers.forEach((layer, k) => {
       const name = `${layer.grid.key}/${scene.variable.name}/${scene.view.log}`;
       const mesh = this.#mesh(name, () => surfaceMesh(layer.x, layer.y, layer.values));
-      this.brush.drawMesh(mesh, { ...this.#frameOf(), domain: scene.domain, steps, cuts: rectangles.slice(k + 1).filter(Boolean), before: k });
+      this.renderer.drawMesh(mesh, { ...this.#frameOf(), domain: scene.domain, steps, cuts: rectangles.slice(k + 1).filter(Boolean), before: k });
     });
     if (!scene.view.points) return;
-    const places = measuredOf(scene, scene.points);
+    const places = measuredPoints(scene, scene.points);
     if (places.length > MANY) return;
     const seen = places.map(([a, b]) => this.#world([a, b, this.heightAt([a, b])])).filter(inBox);
-    this.brush.points(seen, [1, 1, 1, 0.9], [0.08, 0.09, 0.11, 1], 3.6 * this.ratio, LIFT);
+    this.renderer.points(seen, [1, 1, 1, 0.9], [0.08, 0.09, 0.11, 1], 3.6 * this.ratio, LIFT);
   }
 
   #paintVolume() {
-    const { scene, brush } = this;
+    const { scene, renderer } = this;
     const { volume } = scene;
     const slice = scene.layers[0];
     const frame = this.#frameOf();
@@ -145,19 +131,19 @@ export class SurfaceView {
     const levels = isoLevels(scene);
     const drawIso = (level, opacity) => {
       const name = `${volume.key}/${scene.variable.name}/${scene.view.log}/${level}`;
-      brush.drawMesh(this.#mesh(name, () => isosurfaceMesh(volume.axes, values, level)), { ...frame, domain: scene.domain, opacity });
+      renderer.drawMesh(this.#mesh(name, () => isosurfaceMesh(volume.axes, values, level)), { ...frame, domain: scene.domain, opacity });
     };
     levels.slice(0, 1).forEach((level) => drawIso(level, 1));
     const name = `${slice.grid.key}/${scene.variable.name}/${scene.view.log}/slice`;
     const flat = this.#mesh(name, () => surfaceMesh(slice.x, slice.y, slice.values, slice.grid.slice));
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
     levels.slice(1).forEach((level, k) => drawIso(level, k ? 0.2 : 0.34));
-    brush.drawMesh(flat, { ...frame, domain: scene.domain, steps, lit: 0, opacity: 0.82 });
+    renderer.drawMesh(flat, { ...frame, domain: scene.domain, steps, lit: 0, opacity: 0.82 });
   }
 
   // What lies on the card: a vertex's place and value are float32 of what the map draws.
   shown() {
-    if (!this.scene || !this.brush) return null;
+    if (!this.scene || !this.renderer) return null;
     const layers = this.scene.layers.map((layer) => {
       const { vertices, indexes } = surfaceMesh(layer.x, layer.y, layer.values, this.scene.volume ? layer.grid.slice : null);
       return { heights: [...layer.values.keys()].map((k) => vertices[7 * k + 6]), triangles: indexes.length / 3 };
@@ -178,15 +164,15 @@ export class SurfaceView {
   }
 
   #path(path, color, width) {
-    const { brush, scene, ratio } = this;
+    const { renderer, scene, ratio } = this;
     if (scene.volume) {
-      brush.polyline(path.at.map((at) => this.#world([...at, at[2] ?? scene.layers[0].grid.slice])), [...rgb(color), 1], width * ratio, LIFT);
+      renderer.polyline(path.at.map((at) => this.#world([...at, at[2] ?? scene.layers[0].grid.slice])), [...rgb(color), 1], width * ratio, LIFT);
       return;
     }
     const shadow = path.at.map((at) => this.#world([...at, this.heightAt(at)])).map((p) => (inBox(p) ? p : [NaN, NaN, NaN]));
-    brush.polyline(shadow, [0.05, 0.06, 0.08, 0.55], 1.6 * ratio, LIFT);
+    renderer.polyline(shadow, [0.05, 0.06, 0.08, 0.55], 1.6 * ratio, LIFT);
     if (scene.variable.name !== "loss" || !path.loss) {
-      brush.polyline(shadow, [...rgb(color), 1], width * ratio, 1.2 * LIFT);
+      renderer.polyline(shadow, [...rgb(color), 1], width * ratio, 1.2 * LIFT);
       return;
     }
     // At its true loss: where it has left the plane it leaves the surface too.
@@ -197,14 +183,14 @@ export class SurfaceView {
       if ((k % every && k + 1 !== high.length) || !shadow[k].every(Number.isFinite) || !p.every(Number.isFinite)) return;
       if (Math.abs(p[2] - shadow[k][2]) > 0.015) stems.push(...shadow[k], ...p);
     });
-    brush.segments(stems, [...rgb(color), 0.5], 0.6 * ratio, LIFT);
-    brush.polyline(high, [0.05, 0.06, 0.08, 0.75], (width + 1.3) * ratio, LIFT);
-    brush.polyline(high, [...rgb(color), 1], width * ratio, 2 * LIFT);
+    renderer.segments(stems, [...rgb(color), 0.5], 0.6 * ratio, LIFT);
+    renderer.polyline(high, [0.05, 0.06, 0.08, 0.75], (width + 1.3) * ratio, LIFT);
+    renderer.polyline(high, [...rgb(color), 1], width * ratio, 2 * LIFT);
     return high;
   }
 
   #paintMarks() {
-    const { brush, scene, extras, ratio } = this;
+    const { renderer, scene, extras, ratio } = this;
     const colors = ink();
     const white = [1, 1, 1, 1];
     const dark = [0.06, 0.07, 0.09, 1];
@@ -212,38 +198,38 @@ export class SurfaceView {
     if (trajectory && scene.view.path) {
       const high = this.#path(trajectory, colors.path, 1.3) ?? [];
       const marks = epochsOf(trajectory).map(({ index }) => high[index]).filter(Boolean);
-      brush.points(marks, white, dark, 6 * ratio, 3 * LIFT);
+      renderer.points(marks, white, dark, 6 * ratio, 3 * LIFT);
     }
-    for (const ball of extras.balls ?? []) {
+    for (const ball of extras.optimizerPaths ?? []) {
       const high = this.#path(ball, colors.ball, 1.5);
       const last = high?.findLast((p) => p.every(Number.isFinite));
-      if (last) brush.points([last], [...rgb(colors.ball), 1], dark, 13 * ratio, 4 * LIFT);
+      if (last) renderer.points([last], [...rgb(colors.ball), 1], dark, 13 * ratio, 4 * LIFT);
     }
     if (extras.line && !scene.volume) {
       const { from, to } = extras.line;
       const walk = Array.from({ length: 65 }, (_, k) => from.map((v, c) => v + (k / 64) * (to[c] - v)));
       const high = walk.map((at) => this.#world([...at, this.heightAt(at)])).map((p) => (inBox(p) ? p : [NaN, NaN, NaN]));
-      brush.polyline(high, [...rgb(colors.pick), 1], 1.4 * ratio, 2 * LIFT);
+      renderer.polyline(high, [...rgb(colors.pick), 1], 1.4 * ratio, 2 * LIFT);
     }
     const { at } = scene.view;
     if (!at) return;
     const height = scene.volume ? scene.layers[0].grid.slice : this.heightAt(at);
     const place = this.#world([at[0], at[1], Number.isFinite(height) ? height : verticalOf(this.scene)[0]]);
     if (Math.abs(place[0]) > 1.001 || Math.abs(place[1]) > 1.001) return;
-    const gl = brush.gl;
+    const gl = renderer.gl;
     const stem = [place[0], place[1], 0, ...place];
     const pick = rgb(colors.pick);
     // What is behind the surface shines through faintly.
     gl.depthFunc(gl.GREATER);
-    brush.segments(stem, [...pick, 0.28], 0.8 * ratio);
-    brush.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
+    renderer.segments(stem, [...pick, 0.28], 0.8 * ratio);
+    renderer.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
     gl.depthFunc(gl.LEQUAL);
-    brush.segments(stem, [...pick, 0.9], 0.8 * ratio, LIFT);
-    brush.points([place], [...pick, 1], white, 14 * ratio, 6 * LIFT);
+    renderer.segments(stem, [...pick, 0.9], 0.8 * ratio, LIFT);
+    renderer.points([place], [...pick, 1], white, 14 * ratio, 6 * LIFT);
   }
 
   #paintLabels(width, height) {
-    const context = this.labels.getContext("2d", PLAIN);
+    const context = this.labels.getContext("2d", UNACCELERATED);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     paintLabels(context, labelsOf(this.scene, this.matrix, width, height));
@@ -300,7 +286,7 @@ export class SurfaceView {
     let last = NaN;
     for (let t = 0.3; t < (end ?? 14); t += 0.012) {
       const d = data(t);
-      const now = outside(d) ? NaN : valueIn(volume, values, d.at) - level;
+      const now = outside(d) ? NaN : sampleVolume(volume, values, d.at) - level;
       if (last * now <= 0) return t;
       last = now;
     }
@@ -308,26 +294,23 @@ export class SurfaceView {
   }
 }
 
-// Values between the slices of a volume; NaN where one of those around is a hole.
-function valueIn(volume, values, [a, b, c]) {
-  const [x, y, z] = volume.axes;
-  const k = below(z, c);
-  const [near, far] = [k, Math.min(k + 1, z.length - 1)].map((slice) => {
-    const [i, j] = [below(x, a), below(y, b)];
-    const at = (di, dj) => values[((i + di) * y.length + j + dj) * z.length + slice];
-    const [s, t] = [(a - x[i]) / (x[i + 1] - x[i]), (b - y[j]) / (y[j + 1] - y[j])];
-    return (1 - s) * ((1 - t) * at(0, 0) + t * at(0, 1)) + s * ((1 - t) * at(1, 0) + t * at(1, 1));
-  });
-  return near + ((c - z[k]) / (z[k + 1] - z[k])) * (far - near);
-}
-
-export function isoLevels(scene) {
-  if (scene.view.iso?.length) return scene.view.iso.map((v) => (scene.view.log ? Math.log10(v) : v)).filter(Number.isFinite).toSorted((a, b) => a - b);
-  const [low, high] = scene.domain;
-  return [0.12, 0.3, 0.55].map((part) => low + part * (high - low));
-}
-
 // A path may go lower than anything on the map does.
 const nearBox = ([a, b, c]) => Math.abs(a) <= 1.001 && Math.abs(b) <= 1.001 && c >= -0.8 && c <= TALL + 0.5;
 const inBox = ([a, b, c]) => Math.abs(a) <= 1.001 && Math.abs(b) <= 1.001 && c >= -0.001 && c <= TALL + 0.001;
 const wrap = (angle) => ((((angle + Math.PI) % (2 * Math.PI)) + 2 * Math.PI) % (2 * Math.PI)) - Math.PI;
+
+import { UNACCELERATED } from "../base/dom.js";
+import { ink, rgb } from "../base/theme.js";
+import { followPointer } from "../controls/gestures.js";
+import { labelsOf, paintFrame, paintLabels, TALL, verticalOf, worldOf } from "../drawing/axes_3d.js";
+import { eyeOf, matrixOf, ray } from "../drawing/camera.js";
+import { colorTable } from "../drawing/colormaps.js";
+import { epochsOf } from "../drawing/markers.js";
+import { isosurfaceMesh, surfaceMesh } from "../drawing/meshes.js";
+import { Renderer } from "../drawing/webgl.js";
+import { isWhole } from "../state/incomplete_grids.js";
+import { sample, sampleVolume } from "../state/interpolation.js";
+import { isoLevels } from "../state/levels.js";
+import { measuredPoints } from "../state/measurements.js";
+import { drawnOf } from "../state/scene.js";
+
