@@ -1,4 +1,34 @@
+// @ts-check
 // The page: joins the socket, the view and the pictures. What each of them does is in its own file.
+
+/** @import { Coordinates, Frame, Message, PointMessage, Range, Row, Session } from "./state/messages.js" */
+/** @import { Layer, Overlays, Scene } from "./state/scene.js" */
+/** @import { Reading } from "./views/panel.js" */
+
+import { byId, parentOf, replace } from "./base/dom.js";
+import { coordinate, number, unit } from "./base/format.js";
+import { onThemeChange, startTheme } from "./base/theme.js";
+import { Actions } from "./controls/actions.js";
+import { showHelp } from "./controls/help.js";
+import { listenToKeys } from "./controls/keys.js";
+import { showBookmarks, showPlaces } from "./controls/navigation.js";
+import { Progress } from "./controls/progress.js";
+import { Share } from "./controls/share.js";
+import { Toolbar } from "./controls/toolbar.js";
+import { showColorbar } from "./drawing/colorbar.js";
+import { Connection } from "./state/connection.js";
+import { nearestIndex } from "./state/interpolation.js";
+import { measuredLine, valueAt } from "./state/measurements.js";
+import { Received } from "./state/received.js";
+import { compose, holesOf, windowOf } from "./state/scene.js";
+import { State } from "./state/view_state.js";
+import { showCrossSections } from "./views/cross_sections.js";
+import { CurveView } from "./views/curve.js";
+import { LineProfile } from "./views/line_profile.js";
+import { MapView } from "./views/map.js";
+import { OptimizerPaths } from "./views/optimizer_paths.js";
+import { placeWords, showClasses, showFacts, showPoint, showReport } from "./views/panel.js";
+import { SurfaceView } from "./views/surface.js";
 
 const SETTLE = 90; // ms after the view's last movement at which its window is asked for
 const PATIENCE = 1000; // ms after which a place is drawn without frames that were announced
@@ -13,18 +43,27 @@ const connection = new Connection(receive, (word) => {
 });
 const state = new State();
 const received = new Received();
+/** @type {Session | null} */
 let session = null;
+/** @type {Scene | null} */
 let scene = null;
 let moving = false; // while the view moves, colours stay and nothing is asked for
+/** @type {Range | null} */
 let frozen = null; // ends of the colours until then
+/** @type {Reading | null} */
 let reading = null; // of the selected point
-let asked = {}; // numbers of what was asked: point, window
+/** @type {{ point?: number | null, window?: number | null }} */
+const asked = {}; // numbers of what was asked
 let askedAt = ""; // where the panel's point is
 let sentWindow = "";
 let arriving = true; // between a connection and the first place
 let awaited = 0; // frames that come right after their session: drawn with it, and not the empty place before them
-let timers = {};
+/** @typedef {ReturnType<typeof setTimeout> | undefined} Timer */
+const timers = { frame: 0, patience: /** @type {Timer} */ (undefined), settle: /** @type {Timer} */ (undefined), point: /** @type {Timer} */ (undefined) };
+/** @typedef {{ window: number | null, level: number | undefined, values: number, received: number | undefined, drawn: number | null }} Timing */
+/** @type {Timing[]} */
 let news = []; // timings of grids that are not yet drawn
+/** @type {Timing[]} */
 const timings = [];
 
 const progress = new Progress(() => connection.send({ type: "stop" }));
@@ -37,39 +76,56 @@ const surface = new SurfaceView(byId("surface"), byId("surface-labels"), { turn:
 const curve = new CurveView(byId("curve"), { pan: (x) => pan(x, null), settle, select, hover });
 const share = new Share(connection, {
   current: () => ({
-    scene, extras: extras(), value: reading?.values?.[scene?.variable.name], shape: session?.shape, place: state.view.place,
+    scene, overlays: overlays(), value: scene ? reading?.values[scene.variable.name] : undefined, shape: session?.shape, place: state.view.place,
     view: { ...state.view, ranges: ranges(), kind: "contour" },
   }),
-  views: { map, surface, curve },
+  views: { map, surface },
   link: () => state.link,
 });
 
 // ------------------------------------------------------------------ what arrives
 
-const takers = {
-  session: arrive,
-  grid: takeGrid,
-  points: takeGrid,
-  point: takePoint,
-  line: (message) => profile.take(message),
-  ball: (message) => optimizerPaths.take(message),
-  progress: (message) => progress.take(message, asked.window),
-  code: ({ text }) => share.code(text),
-  bookmarks: ({ bookmarks }) => {
-    session.bookmarks = bookmarks;
-    schedule();
-  },
-  places: ({ places }) => {
-    session.places = places;
-    showPlaces(session, (place) => actions.go(place));
-  },
-  error: ({ said }) => progress.wrong(said),
-};
-
-function receive(type, message) {
-  if (Object.hasOwn(takers, type) && (session || type === "session" || type === "error")) takers[type](message);
+/** @param {Message} message */
+function receive(message) {
+  if (message.type === "session") arrive(message);
+  else if (message.type === "error") progress.wrong(message.said);
+  else if (session) take(message, session);
 }
 
+/** @param {Message} message @param {Session} session */
+function take(message, session) {
+  switch (message.type) {
+    case "grid":
+    case "points":
+      takeGrid(message);
+      break;
+    case "point":
+      takePoint(message);
+      break;
+    case "line":
+      profile.take(message);
+      break;
+    case "ball":
+      optimizerPaths.take(message);
+      break;
+    case "progress":
+      progress.take(message, asked.window);
+      break;
+    case "code":
+      share.code(message.text);
+      break;
+    case "bookmarks":
+      session.bookmarks = message.bookmarks;
+      schedule();
+      break;
+    case "places":
+      session.places = message.places;
+      showPlaces(session, (place) => actions.go(place));
+      break;
+  }
+}
+
+/** @param {Session} message */
 function arrive(message) {
   const wanted = state.view.place;
   if (arriving && message.place !== wanted && message.places.some((place) => place.number === wanted)) {
@@ -91,12 +147,12 @@ function arrive(message) {
     state.set({ place: message.place, x: null, y: null, at, range: null, slice: null, iso: null });
   }
   reading = null;
-  document.title = `${session.title} · lossnav`;
-  byId("title").textContent = session.title;
+  document.title = `${message.title} · lossnav`;
+  byId("title").textContent = message.title;
   document.body.dataset.shape = session.shape;
-  byId("map-pane").hidden = byId("surface-pane").hidden = byId("scale").parentElement.hidden = session.shape === "line";
+  byId("map-pane").hidden = byId("surface-pane").hidden = parentOf(byId("scale")).hidden = session.shape === "line";
   byId("curve-pane").hidden = session.shape !== "line";
-  for (const name of ["centre", "line-from", "axes-open", "ball-open"]) byId(name).disabled = !session.live;
+  for (const name of /** @type {const} */ (["centre", "line-from", "axes-open", "ball-open"])) byId(name).disabled = !message.live;
   byId("actions").hidden = byId("actions-note").hidden = false;
   byId("actions-note").hidden = session.live;
   byId("actions").hidden = !session.live;
@@ -111,17 +167,19 @@ function arrive(message) {
   schedule();
 }
 
+/** @param {Frame} frame */
 function takeGrid(frame) {
   if (awaited && --awaited === 0) goOn();
-  const added = received.add(frame);
+  received.add(frame);
   const values = frame.values.loss?.length ?? 0;
   if (frame.type === "grid") news.push({ window: frame.window ?? null, level: frame.level, values, received: frame.received, drawn: null });
-  if (added && state.view.at && !reading) ask(0);
+  if (state.view.at && !reading) ask(0);
   schedule();
 }
 
+/** @param {PointMessage} message */
 function takePoint(message) {
-  if (message.id !== asked.point) return;
+  if (!session || message.id !== asked.point) return;
   reading = { ...message, waiting: message.finished === false ? "looking closer …" : "" };
   if (!session.live && message.at.some((v, k) => v !== state.view.at?.[k])) state.set({ at: message.at });
   schedule();
@@ -129,15 +187,19 @@ function takePoint(message) {
 
 // ------------------------------------------------------------------ where one looks
 
+/** @returns {Range[]} */
 function ranges() {
+  if (!session) return [];
   const window = windowOf(state.view, session);
   return session.axes.map((axis, k) => window[k] ?? axis.range);
 }
 
+/** @param {Range} x @param {Range | null} y */
 function pan(x, y) {
   if (!moving) frozen = scene?.domain ?? null;
   moving = true;
   const limits = [1e-7, 1e5];
+  /** @param {Range | null} ends */
   const good = (ends) => !ends || (ends[1] - ends[0] > limits[0] && ends[1] - ends[0] < limits[1] && ends.every((v) => Math.abs(v) < limits[1]));
   if (!good(x) || !good(y)) return;
   if (asked.window && progress.busy) {
@@ -171,31 +233,34 @@ function whole() {
   settle();
 }
 
+/** @param {number} factor */
 function zoomBy(factor) {
   if (!session) return;
   const [x, y] = windowOf(state.view, session).map(([a, b]) => {
     const [c, h] = [(a + b) / 2, ((b - a) / 2) * factor];
-    return [c - h, c + h];
+    return /** @type {Range} */ ([c - h, c + h]);
   });
   pan(x, session.shape === "line" ? null : y);
 }
 
 // ------------------------------------------------------------------ the selected point
 
+/** @param {Coordinates} at @param {number} delay */
 function select(at, delay = 0) {
   if (!session) return;
   // Of a volume the map knows two coordinates; the third is the slice's, which goes where a click in space was.
   const volume = session.shape === "volume";
-  if (volume && !scene?.layers.length) return;
-  const full = volume && at.length === 2 ? [...at, scene.layers[0].grid.slice] : at;
+  const slice = scene?.layers[0]?.grid.slice;
+  if (volume && slice === undefined) return;
+  const full = slice !== undefined && at.length === 2 ? [...at, slice] : at;
   if (actions.from && actions.endLine(full)) return;
-  const near = session.live ? null : received.nearest(session.place, full, spansOf().map((s) => [0, s]));
+  const near = session.live ? null : received.nearest(session.place, full, spansOf());
   const chosen = near ? near.at : full;
   state.set(volume && at.length === 3 ? { at: chosen, slice: chosen[2] } : { at: chosen });
   ask(delay);
 }
 
-// What is known at once, and the server's word as soon as it comes.
+/** What is known at once, and the server's answer as soon as it comes. @param {number} delay */
 function ask(delay) {
   const { at } = state.view;
   askedAt = JSON.stringify(at);
@@ -203,8 +268,8 @@ function ask(delay) {
     reading = null;
     return;
   }
-  const near = received.nearest(session.place, at, spansOf().map((s) => [0, s]));
-  const same = near && near.at.every((v, k) => v === at[k]);
+  const near = received.nearest(session.place, at, spansOf());
+  const same = near?.at.every((v, k) => v === at[k]);
   if (near && (same || !session.live)) reading = { at: near.at, values: strip(near.values), status: near.values.status, waiting: session.live ? "looking closer …" : "" };
   else if (session.live) reading = { at, values: { loss: NaN }, waiting: "evaluating …" };
   if (!session.live && near && !same) {
@@ -213,22 +278,26 @@ function ask(delay) {
   }
   asked.point = null;
   clearTimeout(timers.point);
-  timers.point = setTimeout(() => (asked.point = connection.send({ type: "point", at: state.view.at })), delay);
+  timers.point = setTimeout(() => {
+    asked.point = connection.send({ type: "point", at: state.view.at });
+  }, delay);
   schedule();
 }
 
+/** Without what is no measurement. @param {Row} values @returns {Row} */
 function strip(values) {
-  return Object.fromEntries(Object.entries(values).filter(([name]) => name !== "status" && !session.dims.includes(name)));
+  return Object.fromEntries(Object.entries(values).filter(([name]) => name !== "status" && !session?.dims.includes(name)));
 }
 
+/** The visible length of each axis. @returns {number[]} */
 function spansOf() {
-  return session.axes.map((axis, k) => {
+  return (session?.axes ?? []).map((axis, k) => {
     const ends = [state.view.x, state.view.y][k] ?? axis.range;
     return ends[1] - ends[0];
   });
 }
 
-// By one step of the finest grid that is drawn there.
+/** By steps of the finest grid that is drawn there. @param {number} dx @param {number} dy */
 function move(dx, dy) {
   if (!session) return;
   const window = ranges();
@@ -240,27 +309,28 @@ function move(dx, dy) {
     return;
   }
   const finest = scene?.layers.at(-1);
-  const covers = finest && [0, 1].every((k) => at[k] >= finest.extent[k][0] && at[k] <= finest.extent[k][1]);
+  const covers = finest && [0, 1].every((k) => at[k] >= finest.extent[k][0] && at[k] <= finest.extent[k][1]) ? finest : null;
   const next = [dx, dy].map((d, k) => {
     if (!d) return at[k];
     if (!covers) return at[k] + (d * (window[k][1] - window[k][0])) / 64;
-    const axis = [finest.x, finest.y][k];
+    const axis = [covers.x, covers.y][k];
     return axis[Math.min(axis.length - 1, Math.max(0, nearestIndex(axis, at[k]) + d))];
   });
   select(next, ARROWS);
-  follow(next);
+  follow(next, session);
 }
 
-// The view goes along with a point that leaves it.
-function follow(at) {
+/** The view goes along with a point that leaves it. @param {Coordinates} at @param {Session} session */
+function follow(at, session) {
   const [x, y] = windowOf(state.view, session);
   const shift = [x, y].map(([a, b], k) => (at[k] < a ? at[k] - a : at[k] > b ? at[k] - b : 0));
-  if (shift.some(Boolean)) pan(x.map((v) => v + shift[0]), y.map((v) => v + shift[1]));
+  if (shift.some(Boolean)) pan([x[0] + shift[0], x[1] + shift[0]], [y[0] + shift[1], y[1] + shift[1]]);
 }
 
+/** @param {Coordinates | null} at */
 function hover(at) {
   const box = byId("hover");
-  if (!at || !scene || session.shape === "line") {
+  if (!at || !scene || !session || session.shape === "line") {
     replace(box);
     return;
   }
@@ -271,35 +341,39 @@ function hover(at) {
 
 byId("help-open").addEventListener("click", showHelp);
 
+/** @param {"log" | "lines" | "points" | "path"} name */
 const toggle = (name) => () => state.set({ [name]: !state.view[name] });
 listenToKeys({
   move,
   turn: (dx, dy) => surface.turnBy(dx, dy),
-  nearer: () => zoomBy(0.7),
-  farther: () => zoomBy(1 / 0.7),
-  whole,
-  help: showHelp,
-  leave: () => actions.leave(),
-  centre: () => actions.centre(),
-  axes: () => actions.openAxes(),
-  line: () => actions.beginLine(),
-  ball: () => actions.openBall(),
-  stop: () => connection.send({ type: "stop" }),
-  log: toggle("log"),
-  lines: toggle("lines"),
-  points: toggle("points"),
-  path: toggle("path"),
+  named: {
+    nearer: () => zoomBy(0.7),
+    farther: () => zoomBy(1 / 0.7),
+    whole,
+    help: showHelp,
+    leave: () => actions.leave(),
+    centre: () => actions.centre(),
+    axes: () => actions.openAxes(),
+    line: () => actions.beginLine(),
+    ball: () => actions.openBall(),
+    stop: () => connection.send({ type: "stop" }),
+    log: toggle("log"),
+    lines: toggle("lines"),
+    points: toggle("points"),
+    path: toggle("path"),
+  },
   letters: { l: "log", k: "lines", p: "points", t: "path", c: "centre", a: "axes", m: "line", b: "ball", s: "stop" },
 });
 
 // ------------------------------------------------------------------ drawing
 
-function extras() {
-  const at = state.view.at;
-  const here = reading && at && reading.at?.every((v, k) => v === at[k]);
+/** @returns {Overlays} */
+function overlays() {
+  const { at } = state.view;
+  const gradient = at && reading?.at.every((v, k) => v === at[k]) ? reading.gradient : null;
   return {
     optimizerPaths: optimizerPaths.at(state.view.place), line: profile.at(state.view.place),
-    gradient: here && reading.gradient ? reading.gradient.in_plane : null,
+    gradient: gradient?.in_plane ?? null,
   };
 }
 
@@ -317,42 +391,43 @@ function paint() {
   timers.frame = 0;
   if (!session || state.view.place !== session.place) return;
   const { view } = state;
-  const marks = extras();
+  const shown = overlays();
   if (session.shape === "line") {
     scene = null;
-    curve.paint(view, session, received, marks);
+    curve.paint(view, session, received, shown);
     showReport(session.report ?? [], {}, false);
   } else {
     scene = compose(view, session, received, frozen);
-    map.paint(scene, marks);
-    surface.paint(scene, marks);
-    showColorbar(byId("scale"), scene, reading?.values?.[scene.variable.name]);
+    map.paint(scene, shown);
+    surface.paint(scene, shown);
+    showColorbar(byId("scale"), scene, reading?.values[scene.variable.name]);
     showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated));
   }
-  toolbar.show(scene, view, session, scene ? scene.domain : curve.read.heights);
+  toolbar.show(scene, view, session, scene?.domain ?? curve.read?.heights ?? [0, 1]);
   showPoint(view.at ? reading : null, session, spansOf());
-  showClasses(view.at && reading?.classes);
+  showClasses((view.at && reading?.classes) ?? null);
   showBookmarks(session.bookmarks ?? [], actions);
-  const loss = session.variables?.find((v) => v.name === "loss");
+  const loss = session.variables.find((v) => v.name === "loss");
   profile.show(view.place, view.log, unit(loss));
   optimizerPaths.show(view.place);
-  const busy = ["line-card", "ball-card"].filter((id) => !byId(id).hidden).length;
-  showCrossSections(session.shape === "line" || busy ? null : scene);
-  document.querySelector(".facts").hidden = busy === 2 && window.innerWidth > 820; // there is no room for everything
+  const plots = ["line-card", "ball-card"].filter((id) => !byId(id).hidden).length;
+  showCrossSections(session.shape === "line" || plots ? null : scene);
+  byId("facts-card").hidden = plots === 2 && window.innerWidth > 820; // there is no room for everything
   byId("map-words").textContent = describe();
   if (!news.length) return;
-  const shown = news;
+  const drawn = news;
   news = [];
   requestAnimationFrame(() => {
-    for (const timing of shown) timings.push({ ...timing, drawn: performance.now() });
+    for (const timing of drawn) timings.push({ ...timing, drawn: performance.now() });
     while (timings.length > 400) timings.shift();
   });
 }
 
-// The picture in a sentence, for who does not see it.
+/** The picture in a sentence, for who does not see it. */
 function describe() {
-  if (!scene || !scene.layers.length) return "Nothing is known here yet.";
-  const [low, high] = scene.domain.map((v) => (scene.view.log ? 10 ** v : v));
+  if (!scene?.layers.length) return "Nothing is known here yet.";
+  const { log } = scene.view;
+  const [low, high] = scene.domain.map((v) => (log ? 10 ** v : v));
   const [x, y] = [scene.x, scene.y].map((ends) => ends.map((v) => coordinate(v, ends[1] - ends[0])).join(" to "));
   return `${scene.variable.name} from ${number(low)} to ${number(high)} ${unit(scene.variable)}, over ${x} and ${y}.`;
 }
@@ -366,18 +441,19 @@ state.listen((changed) => {
 startTheme(byId("theme"));
 onThemeChange(schedule);
 new ResizeObserver(schedule).observe(byId("views"));
-new ResizeObserver(schedule).observe(document.querySelector(".panel"));
+new ResizeObserver(schedule).observe(byId("panel"));
 window.addEventListener("pagehide", () => state.save());
 connection.open();
 
 // ------------------------------------------------------------------ for tests and the curious: read, not write
 
+/** @param {Layer} layer */
 const copyOf = (layer) => ({
-  axes: layer.grid.axes.map((axis) => [...axis]), values: [...layer.raw], drawn: [...layer.values],
+  axes: layer.grid.axes.map((axis) => [...axis]), values: [...(layer.raw ?? [])], drawn: [...layer.values],
   window: layer.grid.window ?? null, level: layer.grid.level, interpolated: Boolean(layer.grid.interpolated),
 });
 
-window.lossnav = Object.freeze({
+const lossnav = Object.freeze({
   get ready() { return session !== null && timings.length > 0; },
   get session() { return structuredClone(session); },
   get view() { return structuredClone(state.view); },
@@ -392,31 +468,7 @@ window.lossnav = Object.freeze({
   ball: () => structuredClone(optimizerPaths.all.at(-1) ?? null),
   line: () => structuredClone(profile.line),
   // Pixels of the window where coordinates lie on the map, to point at.
+  /** @param {Coordinates} at */
   pixel: (at) => map.pixelOf(at),
 });
-
-import { byId, replace } from "./base/dom.js";
-import { coordinate, number, unit } from "./base/format.js";
-import { onThemeChange, startTheme } from "./base/theme.js";
-import { Actions } from "./controls/actions.js";
-import { showHelp } from "./controls/help.js";
-import { listenToKeys } from "./controls/keys.js";
-import { showBookmarks, showPlaces } from "./controls/navigation.js";
-import { Progress } from "./controls/progress.js";
-import { Share } from "./controls/share.js";
-import { Toolbar } from "./controls/toolbar.js";
-import { showColorbar } from "./drawing/colorbar.js";
-import { Connection } from "./state/connection.js";
-import { nearestIndex } from "./state/interpolation.js";
-import { measuredLine, valueAt } from "./state/measurements.js";
-import { Received } from "./state/received.js";
-import { compose, holesOf, windowOf } from "./state/scene.js";
-import { State } from "./state/view_state.js";
-import { showCrossSections } from "./views/cross_sections.js";
-import { CurveView } from "./views/curve.js";
-import { LineProfile } from "./views/line_profile.js";
-import { MapView } from "./views/map.js";
-import { OptimizerPaths } from "./views/optimizer_paths.js";
-import { placeWords, showClasses, showFacts, showPoint, showReport } from "./views/panel.js";
-import { SurfaceView } from "./views/surface.js";
-
+Object.assign(window, { lossnav });

@@ -1,13 +1,32 @@
+// @ts-check
 // Pointer, wheel and fingers as gestures: drag, zoom, click, double click, hover.
+
+/** @import { Pixel } from "../drawing/plot_area.js" */
+
+/**
+ * @typedef {object} Gestures What is done at each. Pixels are the element's own.
+ * @property {(dx: number, dy: number) => void} [drag]
+ * @property {(factor: number, at: Pixel) => void} [zoom] A factor above one shows more.
+ * @property {(at: Pixel) => void} [click]
+ * @property {(at: Pixel) => void} [double]
+ * @property {(at: Pixel | null) => void} [hover]
+ * @property {() => void} [settle] After the last movement.
+ */
+/** @typedef {Map<number, Pixel>} Fingers */
 
 const STILL = 4; // pixels that a click may wander
 
+/** @param {HTMLElement | SVGElement} element @param {Gestures} act */
 export function followPointer(element, act) {
+  /** @type {Fingers} */
   const fingers = new Map();
   let moved = 0;
   let spread = 0;
+  /** @type {{ when: number, at: Pixel }} */
   let clicked = { when: -1e9, at: [0, 0] };
-  let settling = 0;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let settling;
+  /** @param {MouseEvent} event @returns {Pixel} */
   const at = (event) => {
     const box = element.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
@@ -16,14 +35,16 @@ export function followPointer(element, act) {
     clearTimeout(settling);
     settling = setTimeout(() => act.settle?.(), 140);
   };
-  element.addEventListener("pointerdown", (event) => {
+  /** @param {PointerEvent} event */
+  const down = (event) => {
     if (event.button > 0) return;
     element.setPointerCapture(event.pointerId);
     fingers.set(event.pointerId, at(event));
     if (fingers.size === 1) moved = 0;
     spread = spreadOf(fingers);
-  });
-  element.addEventListener("pointermove", (event) => {
+  };
+  /** @param {PointerEvent} event */
+  const move = (event) => {
     const now = at(event);
     const before = fingers.get(event.pointerId);
     if (!before) {
@@ -35,16 +56,17 @@ export function followPointer(element, act) {
     moved += Math.hypot(dx, dy);
     if (fingers.size === 2) {
       const next = spreadOf(fingers);
-      if (spread > 0 && next > 0) act.zoom?.(spread / next, middle(fingers), event);
+      if (spread > 0 && next > 0) act.zoom?.(spread / next, middle(fingers));
       spread = next;
-      act.drag?.(dx / 2, dy / 2, event);
+      act.drag?.(dx / 2, dy / 2);
       settleSoon();
     } else if (moved > STILL) {
       element.classList.add("dragging");
-      act.drag?.(dx, dy, event);
+      act.drag?.(dx, dy);
       settleSoon();
     }
-  });
+  };
+  /** @param {PointerEvent} event */
   const up = (event) => {
     if (!fingers.delete(event.pointerId)) return;
     element.classList.remove("dragging");
@@ -61,27 +83,30 @@ export function followPointer(element, act) {
     else act.click?.(here);
     clicked = { when: now, at: here };
   };
-  element.addEventListener("pointerup", up);
-  element.addEventListener("pointercancel", up);
-  element.addEventListener("pointerleave", () => act.hover?.(null));
-  element.addEventListener(
-    "wheel",
-    (event) => {
-      event.preventDefault();
-      const lines = event.deltaMode === 1 ? 24 : 1;
-      act.zoom?.(Math.exp(Math.max(-120, Math.min(120, event.deltaY * lines)) * 0.0022), at(event), event);
-      settleSoon();
-    },
-    { passive: false },
-  );
+  /** @param {WheelEvent} event */
+  const wheel = (event) => {
+    event.preventDefault();
+    const lines = event.deltaMode === 1 ? 24 : 1;
+    act.zoom?.(Math.exp(Math.max(-120, Math.min(120, event.deltaY * lines)) * 0.0022), at(event));
+    settleSoon();
+  };
+  const target = /** @type {HTMLElement} */ (element); // the type of SVG elements lacks their events
+  target.addEventListener("pointerdown", down);
+  target.addEventListener("pointermove", move);
+  target.addEventListener("pointerup", up);
+  target.addEventListener("pointercancel", up);
+  target.addEventListener("pointerleave", () => act.hover?.(null));
+  target.addEventListener("wheel", wheel, { passive: false });
 }
 
+/** @param {Fingers} fingers */
 function spreadOf(fingers) {
   if (fingers.size !== 2) return 0;
   const [[ax, ay], [bx, by]] = fingers.values();
   return Math.hypot(ax - bx, ay - by);
 }
 
+/** @param {Fingers} fingers @returns {Pixel} */
 function middle(fingers) {
   const [[ax, ay], [bx, by]] = fingers.values();
   return [(ax + bx) / 2, (ay + by) / 2];

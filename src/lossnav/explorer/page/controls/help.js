@@ -1,4 +1,7 @@
+// @ts-check
 // What the mouse, the fingers and the keys do.
+
+import { byId, el, replace } from "../base/dom.js";
 
 const MOUSE = [
   ["drag the map", "pan"],
@@ -29,11 +32,9 @@ const MARKS = [
 ];
 
 export function showHelp() {
-  const table = (caption, rows, key) =>
+  /** @param {string} caption @param {string[][]} rows @param {boolean} key */
+  const table = (caption, rows, key = false) =>
     el("table", {}, el("caption", {}, caption), el("tbody", {}, rows.map(([what, does]) => el("tr", {}, el("th", { scope: "row" }, key ? el("kbd", {}, what) : what), el("td", {}, does)))));
   replace(byId("help"), table("Pointer", MOUSE), table("Keys", KEYS, true), table("Marks", MARKS));
   byId("help-dialog").showModal();
 }
-
-import { byId, el, replace } from "../base/dom.js";
-

@@ -1,5 +1,16 @@
+// @ts-check
 // A plane's frame: ticks with as many digits as they need, and what each axis is.
 
+/** @import { Axis } from "../state/messages.js" */
+/** @import { Scene } from "../state/scene.js" */
+/** @import { Box, Pixel } from "./plot_area.js" */
+/** @import { Context } from "./svg_context.js" */
+
+import { tick, ticks } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { transformOf } from "./plot_area.js";
+
+/** @param {Context} context @param {Scene} scene @param {Box} box */
 export function paintAxes(context, scene, [left, top, w, h]) {
   const colors = ink();
   const { to } = transformOf(scene, [left, top, w, h]);
@@ -28,12 +39,19 @@ export function paintAxes(context, scene, [left, top, w, h]) {
     context.fillText(tick(value, up.step), left - 8, py);
   }
   context.stroke();
-  const [first, second] = scene.session.axes ?? [];
+  const [first, second] = scene.session.axes;
   paintAxisLabel(context, first, [left + w / 2, top + h + 33], 0, w);
   paintAxisLabel(context, second, [left - 47, top + h / 2], -Math.PI / 2, h);
 }
 
-// The coordinate's letter in italics, then what its direction is, as much as there is room for.
+/**
+ * The coordinate's letter in italics, then what its direction is, as much as there is room for.
+ * @param {Context} context
+ * @param {Axis | undefined} axis
+ * @param {Pixel} at
+ * @param {number} angle
+ * @param {number} room
+ */
 function paintAxisLabel(context, axis, at, angle, room) {
   if (!axis) return;
   const colors = ink();
@@ -57,8 +75,3 @@ function paintAxisLabel(context, axis, at, angle, room) {
   context.fillText(axis.letter, -width / 2, -1);
   context.restore();
 }
-
-import { tick, ticks } from "../base/format.js";
-import { ink } from "../base/theme.js";
-import { transformOf } from "./plot_area.js";
-

@@ -1,9 +1,26 @@
+// @ts-check
 // The scale between map and surface: which colour is which value, with the contour levels as its ticks.
+
+/** @import { Scene } from "../state/scene.js" */
+/** @import { Context } from "./svg_context.js" */
+
+import { context2d } from "../base/dom.js";
+import { unit } from "../base/format.js";
+import { ink } from "../base/theme.js";
+import { levelLabel } from "../state/levels.js";
+import { scaled } from "../state/scene.js";
+import { colorTable } from "./colormaps.js";
 
 const BAR = 12;
 
-// Draws into a context, at a place of this size; the tick of the selected point's value is a small triangle.
-export function paintColorbar(context, scene, value, width, height) {
+/**
+ * Draws into a context, at its origin and of this size; a small triangle is at the selected point's value.
+ * @param {Context} context
+ * @param {Scene} scene
+ * @param {number | undefined} value
+ * @param {number} height
+ */
+export function paintColorbar(context, scene, value, height) {
   const colors = ink();
   const [top, bottom] = [30, height - 16];
   const [low, high] = scene.domain;
@@ -13,7 +30,7 @@ export function paintColorbar(context, scene, value, width, height) {
   const pixels = new ImageData(1, 256);
   const map = colorTable(scene.view.colors);
   for (let k = 0; k < 256; k++) pixels.data.set(map.subarray(4 * (255 - k), 4 * (256 - k)), 4 * k);
-  image.getContext("2d", UNACCELERATED).putImageData(pixels, 0, 0);
+  context2d(image).putImageData(pixels, 0, 0);
   const left = 10;
   context.drawImage(image, left, top, BAR, bottom - top);
   context.strokeStyle = colors.faint;
@@ -24,6 +41,7 @@ export function paintColorbar(context, scene, value, width, height) {
   context.textBaseline = "middle";
   context.fillStyle = colors.soft;
   const every = Math.max(1, Math.ceil(scene.levels.length / Math.max(2, Math.floor((bottom - top) / 22))));
+  /** @param {number} v */
   const at = (v) => bottom - ((v - low) / (high - low)) * (bottom - top);
   scene.levels.forEach((level, k) => {
     context.strokeStyle = colors.faint;
@@ -39,7 +57,7 @@ export function paintColorbar(context, scene, value, width, height) {
   context.fillStyle = colors.soft;
   context.font = `10.5px ${colors.sans}`;
   context.fillText([unit(scene.variable), scene.view.log ? "log" : ""].filter(Boolean).join(", "), left - 2, 21);
-  const shown = scene.view.log ? (value > 0 ? Math.log10(value) : NaN) : value;
+  const shown = scaled(value ?? NaN, scene.view.log);
   if (!Number.isFinite(shown)) return;
   const py = Math.min(bottom, Math.max(top, at(shown)));
   context.beginPath();
@@ -51,20 +69,14 @@ export function paintColorbar(context, scene, value, width, height) {
   context.fill();
 }
 
+/** @param {HTMLCanvasElement} canvas @param {Scene} scene @param {number} [value] */
 export function showColorbar(canvas, scene, value) {
   const { clientWidth: width, clientHeight: height } = canvas;
   if (!width || !height) return;
   const ratio = Math.min(3, window.devicePixelRatio || 1);
   canvas.width = Math.round(width * ratio);
   canvas.height = Math.round(height * ratio);
-  const context = canvas.getContext("2d", UNACCELERATED);
+  const context = context2d(canvas);
   context.setTransform(ratio, 0, 0, ratio, 0, 0);
-  paintColorbar(context, scene, value, width, height);
+  paintColorbar(context, scene, value, height);
 }
-
-import { UNACCELERATED } from "../base/dom.js";
-import { unit } from "../base/format.js";
-import { ink } from "../base/theme.js";
-import { levelLabel } from "../state/levels.js";
-import { colorTable } from "./colormaps.js";
-

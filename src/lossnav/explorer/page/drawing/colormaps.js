@@ -1,6 +1,8 @@
+// @ts-check
 // Colours of values: maps that are even to the eye and readable in grey, and the scale that a value is looked up by.
 
 // Every fourth colour of matplotlib's maps (both CC0), as hex triples; between them straight lines.
+/** @type {Record<string, string>} */
 const MAPS = {
   viridis:
     "44015446075a470d6047136548186a481d6f482374482878472d7b46327e453781443b844240864045883e49893d4e8a" +
@@ -15,13 +17,14 @@ const MAPS = {
 };
 
 export const COLORMAPS = Object.keys(MAPS);
+/** @type {Record<string, Uint8ClampedArray>} */
 const tables = {};
 
-// 256 colours as RGBA bytes.
+/** 256 colours as RGBA bytes. @param {string} name Of a map; viridis where there is none of it. */
 export function colorTable(name) {
   const key = Object.hasOwn(MAPS, name) ? name : "viridis";
   if (tables[key]) return tables[key];
-  const knots = MAPS[key].match(/../g).map((pair) => parseInt(pair, 16));
+  const knots = (MAPS[key].match(/../g) ?? []).map((pair) => parseInt(pair, 16));
   const last = knots.length / 3 - 1;
   const made = new Uint8ClampedArray(4 * 256);
   for (let i = 0; i < 256; i++) {
@@ -30,9 +33,11 @@ export function colorTable(name) {
     for (let c = 0; c < 3; c++) made[4 * i + c] = knots[3 * k + c] * (k + 1 - place) + knots[3 * k + 3 + c] * (place - k);
     made[4 * i + 3] = 255;
   }
-  return (tables[key] = made);
+  tables[key] = made;
+  return made;
 }
 
+/** @param {string} name @param {number} t In [0, 1]. */
 export function cssColor(name, t) {
   const colors = colorTable(name);
   const i = 4 * Math.round(255 * Math.min(1, Math.max(0, t)));

@@ -1,6 +1,17 @@
+// @ts-check
 // Contour lines on the map, with their values written where a line is calm.
 
-// Contour lines in data coordinates, kept with the grid.
+/** @import { Layer, Scene } from "../state/scene.js" */
+/** @import { Box, Pixel, Transform } from "./plot_area.js" */
+/** @import { Context } from "./svg_context.js" */
+
+import { ink } from "../base/theme.js";
+import { levelLabel } from "../state/levels.js";
+import { cssColor } from "./colormaps.js";
+import { contour } from "./contours.js";
+import { transformOf } from "./plot_area.js";
+
+/** Contour lines in data coordinates, kept with the grid. @param {Layer} layer @param {number[]} levels */
 export function linesOf(layer, levels) {
   const key = levels.join();
   layer.grid.lines ??= new Map();
@@ -11,13 +22,16 @@ export function linesOf(layer, levels) {
   return lines;
 }
 
+/** @param {number} t Of the range of the colours. */
 function lineInk(t) {
   return t < 0.62 ? "rgb(255 255 255 / 0.62)" : "rgb(20 24 28 / 0.5)";
 }
 
+/** @param {Context} context @param {Layer} layer @param {Scene} scene @param {Box} box */
 export function paintLines(context, layer, scene, box) {
   const { to } = transformOf(scene, box);
   const [low, high] = scene.domain;
+  /** @type {Label[]} */
   const labels = [];
   context.lineJoin = "round";
   for (const { level, chains } of linesOf(layer, scene.levels)) {
@@ -26,17 +40,17 @@ export function paintLines(context, layer, scene, box) {
     context.lineWidth = 1;
     context.beginPath();
     for (const chain of chains) {
-      let longest = 0;
-      let spot = null;
+      let length = 0;
+      /** @type {Pixel | null} */
       let before = null;
       for (let k = 0; k < chain.length; k += 2) {
         const p = to([chain[k], chain[k + 1]]);
         if (k) context.lineTo(...p);
         else context.moveTo(...p);
-        if (before) longest += Math.hypot(p[0] - before[0], p[1] - before[1]);
+        if (before) length += Math.hypot(p[0] - before[0], p[1] - before[1]);
         before = p;
       }
-      if (longest > 130) spot = middleOf(chain, to, longest, box);
+      const spot = length > 130 ? calmPart(chain, to, length, box) : null;
       if (spot) labels.push({ ...spot, level, t });
     }
     context.stroke();
@@ -44,8 +58,17 @@ export function paintLines(context, layer, scene, box) {
   paintLabels(context, labels, scene);
 }
 
-// A calm place for a label: a part of the line that is nearly straight and well inside.
-function middleOf(chain, to, length, [left, top, w, h]) {
+/** @typedef {{ at: Pixel, angle: number, level: number, t: number }} Label */
+
+/**
+ * Where a label goes: a part of the line that is nearly straight and well inside.
+ * @param {number[]} chain
+ * @param {Transform["to"]} to
+ * @param {number} length In pixels.
+ * @param {Box} box
+ */
+function calmPart(chain, to, length, [left, top, w, h]) {
+  /** @type {{ score: number, at: Pixel, angle: number } | null} */
   let best = null;
   const count = chain.length / 2;
   const reach = Math.max(2, Math.round((count * 16) / length));
@@ -63,10 +86,12 @@ function middleOf(chain, to, length, [left, top, w, h]) {
   return best;
 }
 
+/** @param {Context} context @param {Label[]} labels @param {Scene} scene */
 function paintLabels(context, labels, scene) {
   context.font = `10px ${ink().sans}`;
   context.textAlign = "center";
   context.textBaseline = "middle";
+  /** @type {Pixel[]} */
   const taken = [];
   for (const { at, angle, level, t } of labels) {
     if (taken.some((other) => Math.hypot(other[0] - at[0], other[1] - at[1]) < 46)) continue;
@@ -84,10 +109,3 @@ function paintLabels(context, labels, scene) {
     context.restore();
   }
 }
-
-import { ink } from "../base/theme.js";
-import { levelLabel } from "../state/levels.js";
-import { cssColor } from "./colormaps.js";
-import { contour } from "./contours.js";
-import { transformOf } from "./plot_area.js";
-

@@ -1,19 +1,31 @@
+// @ts-check
 // Lines of equal value by marching squares (Lorensen and Cline's idea in the plane), joined to polylines.
 
 // Which pairs of a cell's four edges (0 low y, 1 high x, 2 high y, 3 low x) a line crosses, by which corners lie above.
+/** @typedef {[from: number, to: number]} Pair Two edges of a cell. */
+/** @type {(Pair[] | null)[]} */
 const CASES = [
   [], [[3, 0]], [[0, 1]], [[3, 1]], [[1, 2]], null, [[0, 2]], [[3, 2]],
   [[2, 3]], [[2, 0]], null, [[2, 1]], [[1, 3]], [[1, 0]], [[0, 3]], [],
 ];
 
-// values[i * ny + j] lies at (x[i], y[j]). Returns polylines as flat arrays x0, y0, x1, y1, ...
-// A cell that touches a value that is not finite has no line.
+/**
+ * Polylines as flat arrays x0, y0, x1, y1, ... A cell that touches a value that is not finite has no line.
+ * @param {ArrayLike<number>} x
+ * @param {ArrayLike<number>} y
+ * @param {ArrayLike<number>} values That of index i * ny + j lies at (x[i], y[j]).
+ * @param {number} level
+ * @returns {number[][]}
+ */
 export function contour(x, y, values, level) {
   const nx = x.length;
   const ny = y.length;
+  /** @type {Map<number, number[]>} */
   const next = new Map(); // edge → the edges a segment joins it with
+  /** @param {number} a @param {number} b */
   const link = (a, b) => {
-    if (next.has(a)) next.get(a).push(b);
+    const others = next.get(a);
+    if (others) others.push(b);
     else next.set(a, [b]);
   };
   // An edge's number: twice the index of its lower corner, and one more where it runs along y.
@@ -45,6 +57,7 @@ export function contour(x, y, values, level) {
       }
     }
   }
+  /** @param {number} edge */
   const place = (edge) => {
     const at = edge >> 1;
     const i = Math.floor(at / ny);
@@ -56,17 +69,21 @@ export function contour(x, y, values, level) {
   return chains(next).map((chain) => chain.flatMap(place));
 }
 
-// Every edge has one or two neighbours: follow them from the ends first, then around what is closed.
+/**
+ * Every edge has one or two neighbours: follow them from the ends first, then around what is closed.
+ * @param {Map<number, number[]>} next
+ */
 function chains(next) {
+  /** @type {number[][]} */
   const made = [];
+  /** @param {number} start */
   const follow = (start) => {
     const chain = [start];
     let at = start;
     for (;;) {
-      const others = next.get(at);
-      if (!others || !others.length) break;
-      const to = others.pop();
-      const back = next.get(to);
+      const to = next.get(at)?.pop();
+      if (to === undefined) break;
+      const back = next.get(to) ?? [];
       back.splice(back.indexOf(at), 1);
       chain.push(to);
       at = to;

@@ -1,9 +1,22 @@
+// @ts-check
 // Triangles from grids: seven numbers a vertex (place, normal, value), and which vertices make a triangle.
 
-// A surface over a plane, or with `floor` a flat slice at that height. A cell that touches a hole is left out.
+/** @typedef {ArrayLike<number>} Numbers */
+/** @typedef {{ vertices: Float32Array, indexes: Uint32Array }} Mesh */
+
+/**
+ * A surface over a plane, or with `floor` a flat slice at that height. A cell that touches a hole is left out.
+ * Triangles are counter-clockwise seen from above.
+ * @param {Numbers} x
+ * @param {Numbers} y
+ * @param {Numbers} values
+ * @param {number | null} floor
+ * @returns {Mesh}
+ */
 export function surfaceMesh(x, y, values, floor = null) {
   const [nx, ny] = [x.length, y.length];
   const vertices = new Float32Array(7 * nx * ny);
+  /** @param {number} v */
   const finite = (v) => v - v === 0;
   for (let i = 0; i < nx; i++) {
     for (let j = 0; j < ny; j++) {
@@ -43,7 +56,15 @@ export function surfaceMesh(x, y, values, floor = null) {
   return { vertices, indexes: indexes.subarray(0, count) };
 }
 
-// The derivative along one axis, by what neighbours there are.
+/**
+ * The derivative along one axis, by what neighbours there are.
+ * @param {Numbers} values
+ * @param {Numbers} axis
+ * @param {number} k Index on the axis.
+ * @param {number} n
+ * @param {number} at Index of the value.
+ * @param {number} stride From a value to the next along the axis.
+ */
 function slope(values, axis, k, n, at, stride) {
   const before = k > 0 ? 1 : 0;
   const after = k + 1 < n ? 1 : 0;
@@ -65,25 +86,40 @@ function slope(values, axis, k, n, at, stride) {
 // The six tetrahedra that share a cube's diagonal, by corners numbered x + 2 y + 4 z.
 const TETRAHEDRA = [[0, 1, 3, 7], [0, 3, 2, 7], [0, 2, 6, 7], [0, 6, 4, 7], [0, 4, 5, 7], [0, 5, 1, 7]];
 
-// Where a volume has one value, by marching tetrahedra (Doi and Koide 1991): no case is ambiguous.
+/**
+ * Where a volume has one value, by marching tetrahedra (Doi and Koide 1991): no case is ambiguous.
+ * @param {readonly Numbers[]} axes
+ * @param {Numbers} values Row-major.
+ * @param {number} level
+ * @returns {Mesh}
+ */
 export function isosurfaceMesh([x, y, z], values, level) {
   const [nx, ny, nz] = [x.length, y.length, z.length];
+  /** @type {number[]} */
   const vertices = [];
+  /** @type {number[]} */
   const indexes = [];
+  /** @type {Map<number, number>} */
   const made = new Map();
   const size = nx * ny * nz;
+  /** @param {number} i @param {number} j @param {number} k */
   const flat = (i, j, k) => (i * ny + j) * nz + k;
+  /** @param {number} at */
   const slopes = (at) => {
     const k = at % nz;
     const j = Math.floor(at / nz) % ny;
     const i = Math.floor(at / (nz * ny));
     return [slope(values, x, i, nx, at, ny * nz), slope(values, y, j, ny, at, nz), slope(values, z, k, nz, at, 1)];
   };
+  /** @param {number} at */
   const placeOf = (at) => [x[Math.floor(at / (nz * ny))], y[Math.floor(at / nz) % ny], z[at % nz]];
+  /** On the edge between two corners, once. @param {number} a @param {number} b */
   const vertex = (a, b) => {
     const key = a < b ? a * size + b : b * size + a;
-    if (made.has(key)) return made.get(key);
+    const there = made.get(key);
+    if (there !== undefined) return there;
     const t = (level - values[a]) / (values[b] - values[a]);
+    /** @param {number[]} p @param {number[]} q */
     const mix = (p, q) => p.map((v, c) => v + t * (q[c] - v));
     vertices.push(...mix(placeOf(a), placeOf(b)), ...mix(slopes(a), slopes(b)), level);
     made.set(key, vertices.length / 7 - 1);

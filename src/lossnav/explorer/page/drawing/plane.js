@@ -1,8 +1,23 @@
+// @ts-check
 // The map as a picture, in any context: colours, holes, contour lines, measured points, markers and axes.
+
+/** @import { Layer, Overlays, Scene } from "../state/scene.js" */
+/** @import { Box, Pixel } from "./plot_area.js" */
+/** @import { Context } from "./svg_context.js" */
+
+import { context2d } from "../base/dom.js";
+import { ink } from "../base/theme.js";
+import { measuredPoints } from "../state/measurements.js";
+import { paintAxes } from "./axes.js";
+import { paintLines } from "./contour_lines.js";
+import { paintMarkers } from "./markers.js";
+import { transformOf } from "./plot_area.js";
+import { raster } from "./raster.js";
 
 const DENSE = 5; // pixels between measured points under which marks would hide the picture
 
-export function paintPlane(context, scene, extras, box) {
+/** @param {Context} context @param {Scene} scene @param {Overlays} overlays @param {Box} box */
+export function paintPlane(context, scene, overlays, box) {
   const colors = ink();
   const [left, top, w, h] = box;
   context.fillStyle = colors.pane;
@@ -16,16 +31,18 @@ export function paintPlane(context, scene, extras, box) {
     if (scene.view.lines) paintLines(context, layer, scene, box);
   }
   if (scene.view.points) paintPoints(context, scene, box);
-  paintMarks(context, scene, extras, transformOf(scene, box));
+  paintMarkers(context, scene, overlays, transformOf(scene, box));
   context.restore();
   paintAxes(context, scene, box);
 }
 
+/** @param {Context} context @param {Layer} layer @param {Scene} scene @param {Box} box */
 function paintColors(context, layer, scene, box) {
   const image = raster(layer, scene.view.colors, scene.domain);
   const { sx, sy, to } = transformOf(scene, box);
   const [x0, x1, y0, y1] = image.rectangle;
   const [px, py] = to([x0, y1]);
+  /** @type {Pixel} */
   const size = [(x1 - x0) * sx, (y1 - y0) * sy];
   const corner = to([layer.extent[0][0], layer.extent[1][1]]);
   context.save();
@@ -41,14 +58,21 @@ function paintColors(context, layer, scene, box) {
   context.restore();
 }
 
-// The hatching that says "measured, and there is no number", even on the screen at every zoom.
+/**
+ * The hatching that says "measured, and there is no number", even on the screen at every zoom.
+ * @param {HTMLCanvasElement} mask
+ * @param {number} px
+ * @param {number} py
+ * @param {Pixel} size
+ * @param {Box} box
+ */
 function hatched(mask, px, py, size, [left, top, w, h]) {
   const colors = ink();
   const ratio = Math.min(2, window.devicePixelRatio || 1);
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(w * ratio));
   canvas.height = Math.max(1, Math.round(h * ratio));
-  const context = canvas.getContext("2d", UNACCELERATED);
+  const context = context2d(canvas);
   context.scale(ratio, ratio);
   context.fillStyle = colors.pane;
   context.fillRect(0, 0, w, h);
@@ -66,6 +90,7 @@ function hatched(mask, px, py, size, [left, top, w, h]) {
   return canvas;
 }
 
+/** @param {Context} context @param {Scene} scene @param {Box} box */
 function paintPoints(context, scene, box) {
   const { to, sx } = transformOf(scene, box);
   const [left, top, w, h] = box;
@@ -76,7 +101,7 @@ function paintPoints(context, scene, box) {
   context.strokeStyle = "rgb(20 24 28 / 0.7)";
   context.lineWidth = 0.6;
   context.beginPath();
-  for (const at of measuredPoints(scene, scene.points)) {
+  for (const at of measuredPoints(scene)) {
     const [px, py] = to(at);
     if (px < left - 3 || px > left + w + 3 || py < top - 3 || py > top + h + 3) continue;
     context.moveTo(px + size, py);
@@ -85,13 +110,3 @@ function paintPoints(context, scene, box) {
   context.fill();
   if (!crowded) context.stroke();
 }
-
-import { UNACCELERATED } from "../base/dom.js";
-import { ink } from "../base/theme.js";
-import { measuredPoints } from "../state/measurements.js";
-import { paintAxes } from "./axes.js";
-import { paintLines } from "./contour_lines.js";
-import { paintMarks } from "./markers.js";
-import { transformOf } from "./plot_area.js";
-import { raster } from "./raster.js";
-

@@ -1,13 +1,23 @@
+// @ts-check
 // A layer's colours as an image, interpolated in the values, so that panning and zooming only move an image.
+
+/** @import { Range } from "../state/messages.js" */
+/** @import { Values } from "../state/received.js" */
+/** @import { Layer } from "../state/scene.js" */
+
+import { context2d } from "../base/dom.js";
+import { cornerStatus } from "../state/incomplete_grids.js";
+import { bilinear, cellIndex } from "../state/interpolation.js";
+import { colorTable } from "./colormaps.js";
 
 const SIDE = 400; // pixels that a layer's image has at least along a side: finer than a screen needs
 
-// Where the pixels of one side lie between the nodes of an axis.
+/** Where the pixels of one side lie between the nodes of an axis. @param {Values} axis @param {number} factor */
 function places(axis, factor) {
   const count = axis.length > 1 ? (axis.length - 1) * factor + 1 : 1;
   const cell = new Int32Array(count);
   const part = new Float64Array(count);
-  const step = (axis.at(-1) - axis[0]) / Math.max(1, count - 1);
+  const step = (axis[axis.length - 1] - axis[0]) / Math.max(1, count - 1);
   for (let k = 0; k < count; k++) {
     const at = axis[0] + k * step;
     cell[k] = axis.length > 1 ? cellIndex(axis, at) : 0;
@@ -16,11 +26,16 @@ function places(axis, factor) {
   return { count, cell, part };
 }
 
-// Returns {colors, holes, rectangle}: canvases whose top row is the highest y, and the rectangle that they cover,
-// half a pixel beyond the outermost nodes. `holes` is null where every point that was evaluated has a value.
+/**
+ * Returns canvases whose top row is the highest y, and the rectangle that they cover (x0, x1, y0, y1), half a pixel
+ * beyond the outermost nodes. `holes` is null where every point that was evaluated has a value.
+ * @param {Layer} layer
+ * @param {string} colors
+ * @param {Range} domain
+ */
 export function raster(layer, colors, domain) {
   const { x, y, values, grid } = layer;
-  const key = `${layer.key ?? ""}${colors}/${domain}`;
+  const key = `${colors}/${domain}`;
   grid.bitmaps ??= new Map();
   const kept = grid.bitmaps.get(values);
   if (kept?.key === key) return kept;
@@ -29,13 +44,13 @@ export function raster(layer, colors, domain) {
   const image = new ImageData(across.count, up.count);
   const pixels = new Uint32Array(image.data.buffer);
   const mask = holeMask(layer);
-  const maskImage = mask && new ImageData(across.count, up.count);
-  const maskPixels = mask && new Uint32Array(maskImage.data.buffer);
+  const maskImage = new ImageData(mask ? across.count : 1, mask ? up.count : 1);
+  const maskPixels = new Uint32Array(maskImage.data.buffer);
   const palette = new Uint32Array(colorTable(colors).buffer);
   const [low, high] = domain;
   const scale = 255 / (high - low);
   const ny = y.length;
-  const status = missing(grid);
+  const status = cornerStatus(grid);
   for (let row = 0; row < up.count; row++) {
     const v = up.count - 1 - row;
     const j = up.cell[v];
@@ -53,17 +68,18 @@ export function raster(layer, colors, domain) {
       }
     }
   }
-  const halves = [x, y].map((axis, k) => (axis.at(-1) - axis[0]) / Math.max(1, [across, up][k].count - 1) / 2);
+  const halves = [x, y].map((axis, k) => (axis[axis.length - 1] - axis[0]) / Math.max(1, [across, up][k].count - 1) / 2);
   const made = {
     key,
     colors: canvasOf(image),
     holes: mask && canvasOf(maskImage),
-    rectangle: [x[0] - halves[0], x.at(-1) + halves[0], y[0] - halves[1], y.at(-1) + halves[1]],
+    rectangle: [x[0] - halves[0], x[x.length - 1] + halves[0], y[0] - halves[1], y[y.length - 1] + halves[1]],
   };
   grid.bitmaps.set(values, made);
   return made;
 }
 
+/** @param {Layer} layer */
 function holeMask({ values, grid }) {
   const status = grid.values.status;
   let any = false;
@@ -76,16 +92,11 @@ function holeMask({ values, grid }) {
   return any ? mask : null;
 }
 
+/** @param {ImageData} image */
 function canvasOf(image) {
   const canvas = document.createElement("canvas");
   canvas.width = image.width;
   canvas.height = image.height;
-  canvas.getContext("2d", UNACCELERATED).putImageData(image, 0, 0);
+  context2d(canvas).putImageData(image, 0, 0);
   return canvas;
 }
-
-import { UNACCELERATED } from "../base/dom.js";
-import { missing } from "../state/incomplete_grids.js";
-import { bilinear, cellIndex } from "../state/interpolation.js";
-import { colorTable } from "./colormaps.js";
-

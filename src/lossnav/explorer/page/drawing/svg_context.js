@@ -1,15 +1,55 @@
+// @ts-check
 // A canvas's context that writes SVG: the map is painted by the same lines on the screen and into a file.
 
-const escape = (words) => String(words).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]);
+import { context2d } from "../base/dom.js";
+
+/** @typedef {CanvasRenderingContext2D | SvgContext} Context What pictures are painted into. */
+/**
+ * @typedef {object} Pen What `save` keeps.
+ * @property {string} fillStyle
+ * @property {string} strokeStyle
+ * @property {number} lineWidth
+ * @property {string} font
+ * @property {CanvasTextAlign} textAlign
+ * @property {CanvasTextBaseline} textBaseline
+ * @property {CanvasLineJoin} lineJoin
+ * @property {CanvasLineCap} lineCap
+ * @property {boolean} imageSmoothingEnabled
+ * @property {number[]} dash
+ */
+
+/** @type {Record<string, string>} */
+const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" };
+const ILLEGAL = /[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\u{10000}-\u{10ffff}]/gu; // in XML, even as entities
+/** @param {unknown} words */
+const escaped = (words) => String(words).replace(ILLEGAL, "\ufffd").replace(/[&<>"]/g, (c) => ESCAPES[c]);
+/** @param {number} v */
 const round = (v) => Math.round(v * 100) / 100;
-const KEPT = ["fillStyle", "strokeStyle", "lineWidth", "font", "textAlign", "textBaseline", "lineJoin", "lineCap"];
 
 export class SvgContext {
+  /** @type {string} */ fillStyle = "#000";
+  /** @type {string} */ strokeStyle = "#000";
+  lineWidth = 1;
+  font = "10px sans-serif";
+  /** @type {CanvasTextAlign} */ textAlign = "start";
+  /** @type {CanvasTextBaseline} */ textBaseline = "alphabetic";
+  /** @type {CanvasLineJoin} */ lineJoin = "miter";
+  /** @type {CanvasLineCap} */ lineCap = "butt";
+  imageSmoothingEnabled = true;
+  /** @type {number[]} */ dash = [];
+
+  /** @type {string[]} */ parts = [];
+  /** @type {string[]} */ defs = [];
+  path = "";
+  /** @type {{ open: number, pen: Pen }[]} */ stack = [];
+  open = 0; // groups
+  clips = 0;
+  /** @type {CanvasRenderingContext2D | null} */ measuring = null;
+
+  /** @param {number} width @param {number} height */
   constructor(width, height) {
-    Object.assign(this, { width, height, parts: [], defs: [], path: "", stack: [], open: 0, dash: [], clips: 0 });
-    Object.assign(this, { fillStyle: "#000", strokeStyle: "#000", lineWidth: 1, font: "10px sans-serif" });
-    Object.assign(this, { textAlign: "start", textBaseline: "alphabetic", lineJoin: "miter", lineCap: "butt" });
-    this.measuring = document.createElement("canvas").getContext("2d");
+    this.width = width;
+    this.height = height;
   }
 
   toString() {
@@ -19,15 +59,19 @@ export class SvgContext {
   }
 
   save() {
-    this.stack.push([this.open, Object.fromEntries(KEPT.map((k) => [k, this[k]])), this.dash]);
+    const { fillStyle, strokeStyle, lineWidth, font, textAlign, textBaseline, lineJoin, lineCap, imageSmoothingEnabled, dash } = this;
+    const pen = { fillStyle, strokeStyle, lineWidth, font, textAlign, textBaseline, lineJoin, lineCap, imageSmoothingEnabled, dash };
+    this.stack.push({ open: this.open, pen });
   }
 
   restore() {
-    const [open, kept, dash] = this.stack.pop();
-    while (this.open > open) this.#close();
-    Object.assign(this, kept, { dash });
+    const kept = this.stack.pop();
+    if (!kept) return;
+    while (this.open > kept.open) this.#close();
+    Object.assign(this, kept.pen);
   }
 
+  /** @param {string} attributes */
   #group(attributes) {
     this.parts.push(`<g ${attributes}>`);
     this.open++;
@@ -38,23 +82,36 @@ export class SvgContext {
     this.open--;
   }
 
+  /** @param {number} x @param {number} y */
   translate(x, y) { this.#group(`transform="translate(${round(x)} ${round(y)})"`); }
+  /** @param {number} angle Radians. */
   rotate(angle) { this.#group(`transform="rotate(${round((angle * 180) / Math.PI)})"`); }
-  setTransform() {}
-  clearRect() {}
+  /** @param {number[]} dash */
   setLineDash(dash) { this.dash = dash; }
+  /** @param {string} words */
   measureText(words) {
+    this.measuring ??= context2d(document.createElement("canvas"));
     this.measuring.font = this.font;
     return this.measuring.measureText(words);
   }
 
   beginPath() { this.path = ""; }
+  /** @param {number} x @param {number} y */
   moveTo(x, y) { this.path += `M${round(x)} ${round(y)}`; }
+  /** @param {number} x @param {number} y */
   lineTo(x, y) { this.path += `${this.path ? "L" : "M"}${round(x)} ${round(y)}`; }
   closePath() { this.path += "Z"; }
+  /** @param {number} x @param {number} y @param {number} w @param {number} h */
   rect(x, y, w, h) { this.path += `M${round(x)} ${round(y)}h${round(w)}v${round(h)}h${round(-w)}Z`; }
-  // Whole circles are all we draw.
-  arc(x, y, r) {
+  /**
+   * Whole circles are all we draw.
+   * @param {number} x
+   * @param {number} y
+   * @param {number} r
+   * @param {number} _from
+   * @param {number} _to
+   */
+  arc(x, y, r, _from, _to) {
     const [left, d] = [round(x - r), round(2 * r)];
     this.path += `M${left} ${round(y)}a${round(r)} ${round(r)} 0 1 0 ${d} 0a${round(r)} ${round(r)} 0 1 0 ${-d} 0Z`;
   }
@@ -67,32 +124,38 @@ export class SvgContext {
 
   #pen() {
     const dash = this.dash.length ? ` stroke-dasharray="${this.dash.join(" ")}"` : "";
-    return `fill="none" stroke="${escape(this.strokeStyle)}" stroke-width="${round(this.lineWidth)}" stroke-linejoin="${this.lineJoin}" stroke-linecap="${this.lineCap}"${dash}`;
+    return `fill="none" stroke="${escaped(this.strokeStyle)}" stroke-width="${round(this.lineWidth)}" stroke-linejoin="${this.lineJoin}" stroke-linecap="${this.lineCap}"${dash}`;
   }
 
   stroke() { if (this.path) this.parts.push(`<path d="${this.path}" ${this.#pen()}/>`); }
-  fill() { if (this.path) this.parts.push(`<path d="${this.path}" fill="${escape(this.fillStyle)}"/>`); }
+  fill() { if (this.path) this.parts.push(`<path d="${this.path}" fill="${escaped(this.fillStyle)}"/>`); }
+  /** @param {number} x @param {number} y @param {number} w @param {number} h */
   fillRect(x, y, w, h) {
-    this.parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(w)}" height="${round(h)}" fill="${escape(this.fillStyle)}"/>`);
+    this.parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(w)}" height="${round(h)}" fill="${escaped(this.fillStyle)}"/>`);
   }
+  /** @param {number} x @param {number} y @param {number} w @param {number} h */
   strokeRect(x, y, w, h) {
     this.parts.push(`<rect x="${round(x)}" y="${round(y)}" width="${round(w)}" height="${round(h)}" ${this.#pen()}/>`);
   }
 
+  /** @param {string} words @param {number} x @param {number} y @param {string} paint */
   #words(words, x, y, paint) {
-    const [, style, weight, size, family] = this.font.match(/^(italic )?(\d+ )?([\d.]+)px (.*)$/) ?? [null, "", "", 10, "sans-serif"];
-    const anchor = { center: "middle", right: "end", end: "end" }[this.textAlign] ?? "start";
-    const drop = { middle: 0.36, top: 0.9 }[this.textBaseline] ?? 0;
+    const [, style = "", weight = "", size = "10", family = "sans-serif"] = this.font.match(/^(italic )?(\d+ )?([\d.]+)px (.*)$/) ?? [];
+    const anchor = this.textAlign === "center" ? "middle" : this.textAlign === "right" || this.textAlign === "end" ? "end" : "start";
+    const drop = this.textBaseline === "middle" ? 0.36 : this.textBaseline === "top" ? 0.9 : 0;
     this.parts.push(
-      `<text x="${round(x)}" y="${round(y + drop * size)}" text-anchor="${anchor}" font-size="${size}" font-family="${escape(family)}"${style ? ' font-style="italic"' : ""}${weight ? ` font-weight="${weight.trim()}"` : ""} xml:space="preserve" ${paint}>${escape(words)}</text>`,
+      `<text x="${round(x)}" y="${round(y + drop * Number(size))}" text-anchor="${anchor}" font-size="${size}" font-family="${escaped(family)}"${style ? ' font-style="italic"' : ""}${weight ? ` font-weight="${weight.trim()}"` : ""} xml:space="preserve" ${paint}>${escaped(words)}</text>`,
     );
   }
 
-  fillText(words, x, y) { this.#words(words, x, y, `fill="${escape(this.fillStyle)}"`); }
+  /** @param {string} words @param {number} x @param {number} y */
+  fillText(words, x, y) { this.#words(words, x, y, `fill="${escaped(this.fillStyle)}"`); }
+  /** @param {string} words @param {number} x @param {number} y */
   strokeText(words, x, y) { this.#words(words, x, y, this.#pen()); }
 
-  drawImage(canvas, x, y, w = canvas.width, h = canvas.height) {
-    const smooth = this.imageSmoothingEnabled === false ? ' image-rendering="pixelated"' : "";
+  /** @param {HTMLCanvasElement} canvas @param {number} x @param {number} y @param {number} w @param {number} h */
+  drawImage(canvas, x, y, w, h) {
+    const smooth = this.imageSmoothingEnabled ? "" : ' image-rendering="pixelated"';
     this.parts.push(`<image x="${round(x)}" y="${round(y)}" width="${round(w)}" height="${round(h)}" preserveAspectRatio="none"${smooth} href="${canvas.toDataURL("image/png")}"/>`);
   }
 }

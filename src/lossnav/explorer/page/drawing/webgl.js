@@ -1,4 +1,8 @@
+// @ts-check
 // What the 3-D view draws with: meshes coloured by value, lines of even width, round points. WebGL 2, no library.
+
+/** @import { Matrix, Vector } from "./camera.js" */
+/** @import { Mesh } from "./meshes.js" */
 
 const MESH_VERTEX = `#version 300 es
 in vec3 place; in vec3 slope; in float value;
@@ -82,22 +86,25 @@ void main() {
   color = vec4(shown.rgb, 1.0) * ink.a * cover;
 }`;
 
+/** @param {WebGL2RenderingContext} gl @param {string} vertex @param {string} fragment */
 function program(gl, vertex, fragment) {
   const made = gl.createProgram();
-  for (const [kind, source] of [[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]]) {
+  for (const [kind, source] of /** @type {[number, string][]} */ ([[gl.VERTEX_SHADER, vertex], [gl.FRAGMENT_SHADER, fragment]])) {
     const shader = gl.createShader(kind);
+    if (!shader) throw new Error("The graphics card is lost.");
     gl.shaderSource(shader, source);
     gl.compileShader(shader);
     gl.attachShader(made, shader);
   }
   gl.linkProgram(made);
   if (!gl.getProgramParameter(made, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(made) ?? "shader");
+  /** @type {Record<string, WebGLUniformLocation | null>} */
   const uniforms = {};
   for (let k = 0; k < gl.getProgramParameter(made, gl.ACTIVE_UNIFORMS); k++) {
-    const { name } = gl.getActiveUniform(made, k);
+    const name = gl.getActiveUniform(made, k)?.name ?? "";
     uniforms[name.replace("[0]", "")] = gl.getUniformLocation(made, name);
   }
-  return { made, uniforms, at: (name) => gl.getAttribLocation(made, name) };
+  return { made, uniforms, at: (/** @type {string} */ name) => gl.getAttribLocation(made, name) };
 }
 
 // Whether a processor plays the graphics card. Four samples a pixel then triple what a picture of 201×201 takes.
@@ -110,7 +117,11 @@ function isPlayed() {
   return /swiftshader|llvmpipe|software|basic render/i.test(name);
 }
 
+/** @typedef {[red: number, green: number, blue: number, opacity: number]} Color Each in [0, 1]. */
+/** @typedef {{ vertices: WebGLBuffer | null, indexes: WebGLBuffer | null, count: number }} Uploaded */
+
 export class Renderer {
+  /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
     const gl = canvas.getContext("webgl2", { antialias: !isPlayed(), alpha: true, premultipliedAlpha: true });
     if (!gl) throw new Error("no WebGL 2");
@@ -123,13 +134,20 @@ export class Renderer {
     gl.bufferData(gl.ARRAY_BUFFER, new Float32Array([0, -1, 1, -1, 0, 1, 1, 1]), gl.STATIC_DRAW);
     this.loose = gl.createBuffer();
     this.texture = gl.createTexture();
+    /** @type {string | null} */
     this.textureName = null;
+    /** @type {Matrix} */
+    this.matrix = new Float32Array(16);
+    /** @type {Vector} */
+    this.eye = [0, 0, 0];
+    this.screen = [1, 1];
     gl.enable(gl.BLEND);
     gl.blendFunc(gl.ONE, gl.ONE_MINUS_SRC_ALPHA);
     gl.enable(gl.DEPTH_TEST);
     gl.depthFunc(gl.LEQUAL);
   }
 
+  /** @param {Matrix} matrix @param {Vector} eye @param {number} width @param {number} height */
   begin(matrix, eye, width, height) {
     const { gl } = this;
     this.matrix = matrix;
@@ -141,19 +159,20 @@ export class Renderer {
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
   }
 
+  /** @param {string} name @param {Uint8ClampedArray} table */
   colors(name, table) {
     if (this.textureName === name) return;
     const { gl } = this;
     gl.bindTexture(gl.TEXTURE_2D, this.texture);
-    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(table.buffer));
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 256, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(table));
     for (const edge of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, edge, gl.CLAMP_TO_EDGE);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
     gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MAG_FILTER, gl.LINEAR);
     this.textureName = name;
   }
 
-  // Seven numbers a vertex: place, normal, value. Lives on the card until it is dropped.
-  upload(vertices, indexes) {
+  /** Seven numbers a vertex: place, normal, value. Lives on the card until it is dropped. @param {Mesh} mesh @returns {Uploaded} */
+  upload({ vertices, indexes }) {
     const { gl } = this;
     const made = { vertices: gl.createBuffer(), indexes: gl.createBuffer(), count: indexes.length };
     gl.bindBuffer(gl.ARRAY_BUFFER, made.vertices);
@@ -163,11 +182,25 @@ export class Renderer {
     return made;
   }
 
+  /** @param {Uploaded} mesh */
   drop(mesh) {
     this.gl.deleteBuffer(mesh.vertices);
     this.gl.deleteBuffer(mesh.indexes);
   }
 
+  /**
+   * @param {Uploaded} mesh
+   * @param {object} options
+   * @param {number[]} options.low Corner of the box in data.
+   * @param {number[]} options.size Of the box in data.
+   * @param {number} options.tall
+   * @param {number[]} options.domain Ends of the colours.
+   * @param {number[]} [options.steps] First level and distance of contour lines; none where that is 0.
+   * @param {number} [options.opacity]
+   * @param {number[][]} [options.cuts] Rectangles (x0, x1, y0, y1) of the box that are left out; six at most.
+   * @param {number} [options.lit]
+   * @param {number} [options.before] How many steps of depth it is drawn before its place.
+   */
   drawMesh(mesh, { low, size, tall, domain, steps = [0, 0], opacity = 1, cuts = [], lit = 1, before = 0 }) {
     const { gl } = this;
     const { made, uniforms, at } = this.mesh;
@@ -186,7 +219,7 @@ export class Renderer {
     if (used.length) gl.uniform4fv(uniforms.cuts, used.flat());
     gl.bindTexture(gl.TEXTURE_2D, this.texture);
     gl.bindBuffer(gl.ARRAY_BUFFER, mesh.vertices);
-    const names = [["place", 3, 0], ["slope", 3, 12], ["value", 1, 24]];
+    const names = /** @type {[string, number, number][]} */ ([["place", 3, 0], ["slope", 3, 12], ["value", 1, 24]]);
     for (const [name, count, offset] of names) {
       gl.enableVertexAttribArray(at(name));
       gl.vertexAttribPointer(at(name), count, gl.FLOAT, false, 28, offset);
@@ -202,7 +235,12 @@ export class Renderer {
     for (const [name] of names) gl.disableVertexAttribArray(at(name));
   }
 
-  // Pairs of places, flat: ax, ay, az, bx, by, bz, ...
+  /**
+   * @param {number[]} places Pairs, flat: ax, ay, az, bx, by, bz, ...
+   * @param {Color} color
+   * @param {number} width Pixels.
+   * @param {number} lift
+   */
   segments(places, color, width, lift = 0) {
     if (!places.length) return;
     const { gl } = this;
@@ -219,7 +257,7 @@ export class Renderer {
     gl.vertexAttribDivisor(at("corner"), 0);
     gl.bindBuffer(gl.ARRAY_BUFFER, this.loose);
     gl.bufferData(gl.ARRAY_BUFFER, new Float32Array(places), gl.STREAM_DRAW);
-    for (const [name, offset] of [["start", 0], ["end", 12]]) {
+    for (const [name, offset] of /** @type {[string, number][]} */ ([["start", 0], ["end", 12]])) {
       gl.enableVertexAttribArray(at(name));
       gl.vertexAttribPointer(at(name), 3, gl.FLOAT, false, 24, offset);
       gl.vertexAttribDivisor(at(name), 1);
@@ -233,7 +271,9 @@ export class Renderer {
     }
   }
 
+  /** @param {Vector[]} points With holes where one is not finite. @param {Color} color @param {number} width @param {number} lift */
   polyline(points, color, width, lift = 0) {
+    /** @type {number[]} */
     const places = [];
     for (let k = 0; k + 1 < points.length; k++) {
       if (points[k].every(Number.isFinite) && points[k + 1].every(Number.isFinite)) places.push(...points[k], ...points[k + 1]);
@@ -241,6 +281,7 @@ export class Renderer {
     this.segments(places, color, width, lift);
   }
 
+  /** @param {Vector[]} points @param {Color} color @param {Color} rim @param {number} width @param {number} lift */
   points(points, color, rim, width, lift = 0) {
     const seen = points.filter((p) => p.every(Number.isFinite));
     if (!seen.length) return;

@@ -1,16 +1,35 @@
-// The socket: JSON both ways, values as binary frames. An exported page has the same messages inside it.
+// @ts-check
+// The socket to the server. An exported page has the same messages inside it.
+
+/** @import { Message, Request, Session } from "./messages.js" */
+
+import { decodeFrame, parseMessage } from "./messages.js";
+
+/**
+ * @typedef {object} Stored What an exported page has inside it.
+ * @property {{ session: Session, frames: string[], code?: string }[]} places Frames in base64.
+ * @property {number} [place]
+ * @property {string} [view]
+ */
+/** @typedef {"open" | "lost" | "page"} Status */
 
 export class Connection {
-  // on(type, message) is told of everything that arrives; status(word) of the connection.
+  /**
+   * @param {(message: Message) => void} on Is told of everything that arrives.
+   * @param {(status: Status) => void} status
+   */
   constructor(on, status) {
     this.on = on;
     this.status = status;
+    /** @type {{ id: number | null | undefined, type: string, sent: number }[]} */
     this.requests = [];
     this.number = 0;
+    /** @type {WebSocket | null} */
     this.socket = null;
     this.waiting = 500; // ms before the next try
     const inside = document.getElementById("lossnav-data");
-    this.stored = inside && parseMessage(inside.textContent);
+    /** @type {Stored | null} */
+    this.stored = inside && parseMessage(inside.textContent ?? "");
     // Before anybody reads the view: that which was saved, unless a link says another.
     if (this.stored?.view && !location.hash) history.replaceState(null, "", `#${this.stored.view}`);
   }
@@ -37,9 +56,13 @@ export class Connection {
     };
   }
 
-  // Returns the message's number, by which its answers are known; null where nobody would answer.
+  /**
+   * Returns the message's number, by which its answers are known; null where nobody would answer.
+   * @param {Request} message
+   * @returns {number | null}
+   */
   send(message) {
-    if (this.stored) return this.#answer(message);
+    if (this.stored) return this.#answer(this.stored, message);
     if (!this.socket || this.socket.readyState !== WebSocket.OPEN) return null;
     const id = message.type === "stop" ? message.id : ++this.number;
     this.requests.push({ id, type: message.type, sent: performance.now() });
@@ -48,15 +71,20 @@ export class Connection {
     return id ?? null;
   }
 
+  /** @param {Message & { received?: number }} message */
   #take(message) {
     message.received = performance.now();
-    this.on(message.type, message);
+    this.on(message);
   }
 
-  // What an exported page can answer by itself: which place, and the code it came with.
-  #answer(message) {
-    const number = message.type === "go" ? message.place : (this.stored.place ?? 0);
-    const place = this.stored.places.find(({ session }) => session.place === number) ?? this.stored.places[0];
+  /**
+   * What an exported page can answer by itself: which place, and the code it came with.
+   * @param {Stored} stored
+   * @param {Request} message
+   */
+  #answer(stored, message) {
+    const number = message.type === "go" ? message.place : (stored.place ?? 0);
+    const place = stored.places.find(({ session }) => session.place === number) ?? stored.places[0];
     if (message.type === "code" && place.code) this.#take({ type: "code", text: place.code });
     if (message.type !== "hello" && message.type !== "go") return null;
     this.#take({ ...place.session, live: false });
@@ -64,6 +92,3 @@ export class Connection {
     return null;
   }
 }
-
-import { decodeFrame, parseMessage } from "./messages.js";
-

@@ -1,12 +1,25 @@
+// @ts-check
 // Between measured values: where a coordinate lies on an axis, and the value between its neighbours.
 
-// Of ascending values the index of the nearest.
+/** @import { Coordinates } from "./messages.js" */
+
+/** @typedef {ArrayLike<number>} Numbers */
+
+/**
+ * The index of the nearest of ascending values.
+ * @param {Numbers} axis
+ * @param {number} value
+ */
 export function nearestIndex(axis, value) {
   const k = cellIndex(axis, value);
   return k + 1 < axis.length && axis[k + 1] - value < value - axis[k] ? k + 1 : k;
 }
 
-// Of ascending values the last index, but for the end, whose value is not above.
+/**
+ * The cell of ascending values in which a value lies: the index of its lower end, or the nearest cell's outside.
+ * @param {Numbers} axis
+ * @param {number} value
+ */
 export function cellIndex(axis, value) {
   let low = 0;
   let high = axis.length - 1;
@@ -18,7 +31,14 @@ export function cellIndex(axis, value) {
   return low;
 }
 
-// The value between four known ones; of those that are holes the others speak; NaN in a hole's own cell and outside.
+/**
+ * The value between four measured ones; NaN nearest to a hole and outside.
+ * @param {Numbers} x
+ * @param {Numbers} y
+ * @param {Numbers} values
+ * @param {number} px
+ * @param {number} py
+ */
 export function sample(x, y, values, px, py) {
   const nx = x.length;
   const ny = y.length;
@@ -30,6 +50,14 @@ export function sample(x, y, values, px, py) {
   return bilinear(values, i * ny + j, ny, s, t);
 }
 
+/**
+ * Bilinear between the corners of a cell. Where some are holes the others are weighted; NaN if the nearest corner is a hole.
+ * @param {Numbers} values
+ * @param {number} at Index of the lower corner.
+ * @param {number} ny
+ * @param {number} s Part of the way along the first axis, in [0, 1].
+ * @param {number} t
+ */
 export function bilinear(values, at, ny, s, t) {
   const a = values[at];
   const b = values[at + ny];
@@ -53,15 +81,20 @@ export function bilinear(values, at, ny, s, t) {
   return total / weight;
 }
 
-// Values between the slices of a volume; NaN where one of those around is a hole.
-export function sampleVolume(volume, values, [a, b, c]) {
-  const [x, y, z] = volume.axes;
+/**
+ * Trilinear between the corners of a volume's cell; NaN where one of them is a hole.
+ * @param {readonly Numbers[]} axes
+ * @param {Numbers} values
+ * @param {Coordinates} at
+ */
+export function sampleVolume([x, y, z], values, [a, b, c]) {
   const k = cellIndex(z, c);
   const [near, far] = [k, Math.min(k + 1, z.length - 1)].map((slice) => {
     const [i, j] = [cellIndex(x, a), cellIndex(y, b)];
-    const at = (di, dj) => values[((i + di) * y.length + j + dj) * z.length + slice];
+    /** @param {number} di @param {number} dj */
+    const corner = (di, dj) => values[((i + di) * y.length + j + dj) * z.length + slice];
     const [s, t] = [(a - x[i]) / (x[i + 1] - x[i]), (b - y[j]) / (y[j + 1] - y[j])];
-    return (1 - s) * ((1 - t) * at(0, 0) + t * at(0, 1)) + s * ((1 - t) * at(1, 0) + t * at(1, 1));
+    return (1 - s) * ((1 - t) * corner(0, 0) + t * corner(0, 1)) + s * ((1 - t) * corner(1, 0) + t * corner(1, 1));
   });
   return near + ((c - z[k]) / (z[k + 1] - z[k])) * (far - near);
 }

@@ -1,21 +1,36 @@
+// @ts-check
 // Which values are marked: contour levels as round numbers, their words, and the levels of isosurfaces.
 
-// Round numbers over the range of the colours, about so many (of log10 where it is logarithmic).
+/** @import { Range } from "./messages.js" */
+/** @import { View } from "./view_state.js" */
+
+import { number, tick, ticks } from "../base/format.js";
+
+/**
+ * Round numbers over the range of the colours (of log10 where it is logarithmic).
+ * @param {Range} domain
+ * @param {number} about How many.
+ */
 export function contourLevels(domain, about) {
   const { step, values } = ticks(...domain, about, true);
   return { step, levels: values };
 }
 
+/** @param {{ view: Pick<View, "log">, step: number }} scene @param {number} level */
 export function levelLabel(scene, level) {
   if (!scene.view.log) return tick(level, scene.step);
   return number(10 ** level, Number.isInteger(level) ? 1 : 2);
 }
 
-export function isoLevels(scene) {
-  if (scene.view.iso?.length) return scene.view.iso.map((v) => (scene.view.log ? Math.log10(v) : v)).filter(Number.isFinite).toSorted((a, b) => a - b);
-  const [low, high] = scene.domain;
+/**
+ * Levels of isosurfaces, ascending, of values as drawn: those of the view, else three in the lower half of the range.
+ * @param {{ view: Pick<View, "log" | "iso">, domain: Range }} scene
+ */
+export function isoLevels({ view, domain }) {
+  if (view.iso?.length) {
+    const drawn = view.iso.map((v) => (view.log ? Math.log10(v) : v));
+    return drawn.filter(Number.isFinite).toSorted((a, b) => a - b);
+  }
+  const [low, high] = domain;
   return [0.12, 0.3, 0.55].map((part) => low + part * (high - low));
 }
-
-import { number, tick, ticks } from "../base/format.js";
-

@@ -1,13 +1,31 @@
+// @ts-check
 // The selected point in numbers: its loss with the error, the other metrics, the gradient, the classes.
+
+/** @import { Classes, Coordinates, Gradient, ReportItem, Row, Session } from "../state/messages.js" */
+
+import { byId, el, letter, replace } from "../base/dom.js";
+import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
+import { cssColor } from "../drawing/colormaps.js";
 
 const FRACTIONS = /accuracy|error$|top\d/;
 const HIDDEN = new Set(["loss", "loss_se", "status", "interpolated"]);
 
+/** Coordinates with their letters. @param {Coordinates} at @param {Session} session @param {number[]} spans @returns {(Node | string)[]} */
 export function placeWords(at, session, spans) {
   return at.flatMap((value, k) => [k ? "   " : "", letter(session.axes[k]?.letter ?? ""), "\u2009", coordinate(value, spans[k])]);
 }
 
-// reading: {at, values, gradient, status, measured, waiting} or null.
+/**
+ * @typedef {object} Reading Of the selected point.
+ * @property {Coordinates} at
+ * @property {Row} values
+ * @property {number} [status]
+ * @property {Gradient | null} [gradient]
+ * @property {Classes | null} [classes]
+ * @property {string} waiting What is still awaited.
+ */
+
+/** @param {Reading | null} reading @param {Session} session @param {number[]} spans */
 export function showPoint(reading, session, spans) {
   const box = byId("point");
   if (!reading) {
@@ -17,7 +35,9 @@ export function showPoint(reading, session, spans) {
   const { values } = reading;
   const variable = (session.variables ?? []).find((v) => v.name === "loss");
   const [loss, error] = withError(values.loss, values.loss_se);
+  /** @type {HTMLElement[]} */
   const rows = [];
+  /** @param {string} name @param {string} words */
   const row = (name, words) => rows.push(el("dt", {}, name), el("dd", { class: "figures" }, words));
   for (const [name, value] of Object.entries(values)) {
     if (HIDDEN.has(name) || session.dims?.includes(name)) continue;
@@ -44,20 +64,20 @@ export function showPoint(reading, session, spans) {
   );
 }
 
-// Below the sixth digit float32 differs by the order of its sums.
+/** Below the sixth digit float32 differs by the order of its sums. @param {number} loss @param {number} center */
 function against(loss, center) {
   const more = loss - center;
   if (Math.abs(more) < 1e-6 * Math.abs(center)) return "the same to 6 digits";
   return more > 0 ? `+${number(more, 3)}` : number(more, 3);
 }
 
-// Accuracy a class as bars, and who is taken for whom. Rows are the true classes.
+/** Accuracy a class as bars, and which class is taken for which. Rows are the true classes. @param {Classes | null} classes */
 export function showClasses(classes) {
   byId("classes-card").hidden = !classes;
   if (!classes) return;
   const labels = classes.labels ?? [];
   const confusion = classes.confusion ?? [];
-  const few = labels.length <= 12 && confusion.length;
+  const few = labels.length <= 12 && confusion.length > 0;
   const bars = el("table", { class: "bars" },
     el("caption", { class: "unseen" }, "Accuracy by class"),
     el("tbody", {}, labels.slice(0, 40).map((label, k) => {
@@ -83,9 +103,15 @@ export function showClasses(classes) {
   replace(byId("classes"), bars, matrix);
 }
 
+/** @type {Record<string, string>} */
 const LEVELS = { warning: "Warning", error: "Error", info: "Note", note: "Note", unknown: "Unknown", ok: "Good" };
 
-// What the report says stands beside the picture; so does what the picture leaves out.
+/**
+ * What the report says stands beside the picture; so does what the picture leaves out.
+ * @param {ReportItem[]} report
+ * @param {Record<string, number>} holes
+ * @param {boolean} interpolated
+ */
 export function showReport(report, holes, interpolated) {
   const items = report.filter(({ level }) => level !== "ok").map(({ level, check, said, do: advice }) =>
     el("li", { class: level }, el("b", {}, `${LEVELS[level] ?? level}: `), check ? `${check}. ` : "", said, advice ? el("span", { class: "do" }, ` ${advice}`) : null));
@@ -97,9 +123,12 @@ export function showReport(report, holes, interpolated) {
   replace(byId("report"), items);
 }
 
+/** @param {Session} session */
 export function showFacts(session) {
   const { objective = {}, center = {}, axes_info: info = {} } = session;
+  /** @type {HTMLElement[]} */
   const rows = [];
+  /** @param {string} name @param {string | null | undefined} words */
   const row = (name, words) => words && rows.push(el("dt", {}, name), el("dd", { class: "figures" }, words));
   row("model", objective.model && `${objective.model}${objective.parameters ? `, ${count(objective.parameters)} parameters` : ""}`);
   row("loss", objective.loss);
@@ -107,20 +136,16 @@ export function showFacts(session) {
   row("computed in", [objective.dtype, objective.device].filter(Boolean).join(" on "));
   row("BatchNorm", objective.bn);
   if (center.loss !== undefined) row("centre", `${number(center.loss)}${center.accuracy === undefined ? "" : `, accuracy ${percent(center.accuracy)}`}`);
-  for (const axis of session.axes ?? []) row(axis.letter, axis.meaning);
+  for (const axis of session.axes) row(axis.letter, axis.meaning);
   for (const [name, value] of Object.entries(info ?? {})) row(name.replaceAll("_", " "), factWords(value));
   row("lossnav", session.version);
   replace(byId("facts"), rows);
 }
 
+/** @param {unknown} value @returns {string} */
 function factWords(value) {
   if (typeof value === "number") return number(value);
   if (Array.isArray(value)) return value.map(factWords).join(", ");
   if (value && typeof value === "object") return Object.entries(value).map(([k, v]) => `${k} ${factWords(v)}`).join("; ");
   return value === null || value === undefined ? "" : String(value);
 }
-
-import { byId, el, letter, replace } from "../base/dom.js";
-import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
-import { cssColor } from "../drawing/colormaps.js";
-
