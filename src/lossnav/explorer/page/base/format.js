@@ -26,6 +26,9 @@ export function number(value, digits = 4) {
   return text.replace(/^-/, MINUS);
 }
 
+/** Of the first digit, also where a sum of steps is a little less than the number that it stands for. @param {number} value */
+const exponentOf = (value) => Number(value.toExponential(9).split("e")[1]);
+
 /**
  * A tick: no more digits than the step between ticks needs.
  * @param {number} value
@@ -34,11 +37,12 @@ export function number(value, digits = 4) {
 export function tick(value, step) {
   if (Math.abs(value) < step * 1e-6) return "0";
   const size = Math.abs(value);
+  const last = exponentOf(step); // the place of the last digit
   if (size >= 1e5 || size < 1e-4) {
-    const digits = Math.min(17, Math.max(1, 1 + Math.round(Math.log10(size / step))));
+    const digits = Math.min(17, Math.max(1, 1 + exponentOf(size) - last));
     return number(value, digits).replaceAll(THIN, "");
   }
-  const places = Math.min(17, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+  const places = Math.min(17, Math.max(0, -last));
   return value.toFixed(places).replace(/^-/, MINUS);
 }
 
@@ -90,15 +94,15 @@ export function ticks(low, high, about = 6, nearest = false) {
   const span = high - low;
   if (!(span > 0) || !Number.isFinite(span)) return { step: 1, values: [] };
   const rough = span / about;
-  const power = 10 ** Math.floor(Math.log10(rough));
-  const steps = [1, 2, 5, 10];
-  /** @param {number} k */
-  const away = (k) => Math.abs(Math.log((k * power) / rough));
-  const step = power * (nearest ? steps.reduce((a, b) => (away(b) < away(a) ? b : a)) : (steps.find((k) => k * power >= rough * 0.999) ?? 10));
+  const power = Math.floor(Math.log10(rough));
+  const steps = ["1", "2", "5", "10"].map((k) => Number(`${k}e${power}`)); // the nearest float, which 5 * 10 ** -7 is not
+  /** @param {number} step */
+  const away = (step) => Math.abs(Math.log(step / rough));
+  const step = nearest ? steps.reduce((a, b) => (away(b) < away(a) ? b : a)) : (steps.find((each) => each >= rough * 0.999) ?? steps[3]);
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.floor(high / step + (span / step) * 1e-9);
   // Where a step is less than the distance of neighbouring floats there is no tick to tell apart.
-  if (!Number.isSafeInteger(first) || !Number.isSafeInteger(last)) return { step: 1, values: [] };
+  if (!Number.isSafeInteger(first) || !Number.isSafeInteger(last) || !Number.isFinite(step)) return { step: 1, values: [] };
   const values = [];
   for (let k = first; k <= last; k++) values.push(k * step);
   return { step, values };

@@ -16,10 +16,16 @@ export function contourLevels(domain, about) {
   return { step, levels: values };
 }
 
-/** @param {{ view: Pick<View, "log">, step: number }} scene @param {number} level */
-export function levelLabel(scene, level) {
-  if (!scene.view.log) return tick(level, scene.step);
-  return number(10 ** level, Number.isInteger(level) ? 1 : 2);
+/**
+ * A level in words, with as many digits as tell it from its neighbours.
+ * @param {{ view: Pick<View, "log">, step: number }} scene
+ * @param {number} level
+ */
+export function levelLabel({ view, step }, level) {
+  if (!view.log) return tick(level, step);
+  if (Number.isInteger(level)) return number(10 ** level, 1);
+  const apart = 10 ** step - 1; // of the next level, relative to this one
+  return number(10 ** level, Math.min(15, Math.max(2, 1 + Math.ceil(-Math.log10(apart)))));
 }
 
 /**
