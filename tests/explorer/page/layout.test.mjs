@@ -48,6 +48,10 @@ test("no circle, and no module that nobody imports", () => {
   assert.deepEqual([...done].toSorted(), modules.toSorted());
 });
 
+test("importing a module asks for no browser", async () => {
+  for (const name of modules) if (name !== "app.js") await import(join(PAGE, name));
+});
+
 test("modules are named alike, and no two have one name", () => {
   const names = modules.map((name) => posix.basename(name));
   assert.equal(new Set(names).size, names.length);
