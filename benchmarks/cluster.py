@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 import lossnav as ln
 from benchmarks import workloads
 from benchmarks.common import machine, options, paired, ratio, report
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.engines.cluster import Cluster
 from lossnav.evaluation.center import probe_points
 
@@ -32,11 +32,11 @@ SAMPLES, POINTS = (250, 40), (60, 8)  # full, quick: of the data; points a round
 EMPTY_TILES = (4000, 400)
 
 
-def function(samples: int) -> PointFunction:
+def function(samples: int) -> ChartFunction:
     """ResNet-56 on a plane."""
     workload = workloads.resnet56(samples)
     objective = ln.Objective(workload.model, workload.loss, (workload.x, workload.y))
-    return PointFunction(objective, ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0)))
+    return ChartFunction(objective, ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0)))
 
 
 def nothing(point: NDArray[np.float64]) -> Mapping[str, float]:

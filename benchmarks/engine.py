@@ -23,7 +23,7 @@ from torch.func import functional_call
 import lossnav as ln
 from benchmarks import peers, workloads
 from benchmarks.common import machine, options, paired, report
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.evaluation.center import probe_points
 
 PLANE = 51 * 51
@@ -61,7 +61,7 @@ def measure(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     for precision in ("native", "bfloat16"):
         label = "lossnav" if precision == "native" else "lossnav bfloat16"
         total = 60 if quick else PLANE
-        function = PointFunction(objective, plane).accelerate(probes, total, precision)
+        function = ChartFunction(objective, plane).accelerate(probes, total, precision)
         planned[label] = function
         contenders[label] = lambda f=function: [f(point)["loss"] for point in points]
         result[f"{label}: plan"] = str(function.choice.plan)

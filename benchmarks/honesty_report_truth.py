@@ -159,12 +159,16 @@ def _constant(line: Any, truth: Truth) -> str | None:
 
 
 def _ripples(line: Any, truth: Truth) -> str | None:
-    if line.level == "ok" and not truth.errors_seen and line.values.get("pits"):
+    if line.level == "ok" and not truth.errors_seen and line.values.get("local_minima"):
         return "no standard error is known"
     if truth.losses is None or line.level == "unknown":
         return None
-    pits = _minima(truth.losses)
-    return None if bool(line.values.get("pits")) == (pits > 0) else f"there are {pits} local minima inside"
+    local_minima = _minima(truth.losses)
+    return (
+        None
+        if bool(line.values.get("local_minima")) == (local_minima > 0)
+        else f"there are {local_minima} local minima inside"
+    )
 
 
 def _minima(loss: Array) -> int:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
+import lossnav as ln
+
 FEATURES, SAMPLES = 6, 48
 
 
@@ -172,3 +174,7 @@ def plain_loss(model, dtype=torch.float64):
         model, x = model.to(dtype), x.to(dtype)
     with torch.no_grad():
         return float(F.cross_entropy(model(x), y))
+
+
+def objective_of(model, **options):
+    return ln.Objective(model, F.cross_entropy, data(), batch_size=16, **options)

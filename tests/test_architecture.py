@@ -197,6 +197,56 @@ def test_the_root_is_short_and_every_folder_has_a_row():
     assert folders | files == set(ROW)
 
 
+def named_twice(files):
+    """Classes and types whose name, underscores aside, means two things in some sources."""
+    found = {}
+    for path, text in files.items():
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.ClassDef):
+                found.setdefault(node.name.lstrip("_"), set()).add(path)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id.lstrip("_")
+                if name[:1].isupper() and not name.isupper():  # a type that has a name
+                    found.setdefault(name, set()).add(ast.unparse(node.value))
+    return sorted(name for name, meanings in found.items() if len(meanings) > 1)
+
+
+def test_one_name_has_one_meaning():
+    assert named_twice(sources()) == []
+    assert named_twice({"a.py": "class Place:\n    pass", "b.py": "_Place = str | None"}) == ["Place"]
+    assert named_twice({"a.py": "Array = list[int]", "b.py": "Array = list[int]"}) == []
+
+
+# ---------------------------------------------------------------------- where the law of a file is found
+
+TESTS = Path(__file__).parent
+OF_NO_FILE = ("chaos", "real_models")  # these are about all of it
+
+
+def astray(tests, modules):
+    """Tests whose name does not begin with that of a module in the same place, or of the folder itself."""
+    for path in tests:
+        *folders, name = path.removesuffix(".py").split("/")
+        name = name.removeprefix("test_")
+        here = "/".join(folders)
+        own = {module.rpartition("/")[2] for module in modules if module.rpartition("/")[0] == here}
+        own |= {folders[-1], *(f"{folder}_{module}" for folder in folders for module in own)}
+        own |= {"explorer_page"} if here == "explorer/page" else set()
+        if not any(name == each or name.startswith(f"{each}_") for each in own):
+            yield path
+
+
+def test_tests_lie_where_their_sources_lie():
+    modules = {path.removesuffix(".py") for path in sources()}
+    modules |= {module.removesuffix("/__init__") for module in modules}
+    tests = [path.relative_to(TESTS).as_posix() for path in TESTS.rglob("test_*.py")]
+    tests = [path for path in tests if "/" in path and not belongs(path, OF_NO_FILE)]
+    assert list(astray(tests, modules)) == []
+    assert list(astray(["charts/test_affine_ends.py", "charts/test_lanczos.py"], {"charts/affine"})) == [
+        "charts/test_lanczos.py"
+    ]
+
+
 # ---------------------------------------------------------------------- what packages are free of
 
 

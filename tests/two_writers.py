@@ -56,7 +56,7 @@ def run(store, pipe, pauses, rows=8, kind="grid", host=None):
         made = ln.evaluate(*problem(at), sampler, store=store, check=False, progress=False)
         pipe.send(("done", int((made["status"] != 0).sum())))
     except ln.Interrupted as stopped:
-        pipe.send(("stopped", int((stopped.surface["status"] != 0).sum())))
+        pipe.send(("stopped", int((stopped.partial["status"] != 0).sum())))
     except errors.StoreError as error:
         kept = None if error.surface is None else int((error.surface["status"] != 0).sum())
         pipe.send((type(error).__name__, kept, str(error)))

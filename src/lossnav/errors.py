@@ -37,7 +37,7 @@
     ├── RequestError                  a message to the explorer is none that can be read
     └── MissingExtraError             an optional package is not installed
 
-    Interrupted (a KeyboardInterrupt) a run was stopped; what it computed is in `.surface`
+    Interrupted (a KeyboardInterrupt) a run was stopped; what it computed is in `.partial`
 
     LossnavWarning                    what every warning of ours is
     ├── TrainModeWarning              the model was in train mode; says what is done about it
@@ -218,17 +218,18 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes
     ----------
-    surface : xarray.Dataset or None
-        The surface as far as it got; `status` is 0 where nothing was evaluated.
+    partial : xarray.Dataset, Report, Eigenpairs, ... or None
+        The result as far as it was computed, of the type that the call returns; a surface's `status` is 0 where nothing
+        was evaluated.
     directions : tuple
         Of a stopped `directions.random`: those that were whole.
     signal : int
         The number of the signal (2 for Ctrl-C, 15 for SIGTERM); exit codes are 128 + signal.
     """
 
-    def __init__(self, message: str, surface: Any = None, signal: int = 2) -> None:
+    def __init__(self, message: str, partial: Any = None, signal: int = 2) -> None:
         super().__init__(message)
-        self.surface = surface
+        self.partial = partial
         self.directions: tuple[Any, ...] = ()
         self.signal = signal
 

@@ -155,7 +155,7 @@ def test_ctrl_c_keeps_the_steps_so_far():
     calls[0] = 0
     with pytest.raises(ln.Interrupted, match="Stopped after 35 products") as stopped:
         spectral_density(objective)
-    found = stopped.value.surface
+    found = stopped.value.partial
     assert found.nodes.shape == (5, 7)
     assert np.allclose(found.weights.sum(1), 1)
 

@@ -106,7 +106,7 @@ def test_ctrl_c_keeps_what_is_known():
     calls[0] = 0
     with pytest.raises(ln.Interrupted, match="Stopped after 6 products") as stopped:
         ln.curvature.top_eigenpairs(objective, which="both", tolerance=1e-6)
-    pairs = stopped.value.surface
+    pairs = stopped.value.partial
     assert 2 <= pairs.values[0] < pairs.values[1] <= 100
 
 

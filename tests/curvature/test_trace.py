@@ -88,7 +88,7 @@ def test_ctrl_c_keeps_what_the_probes_so_far_show(matrix, last):
     calls[0] = 0
     with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ products.*\.surface") as stopped:
         trace(objective, products=90)
-    found = stopped.value.surface
+    found = stopped.value.partial
     assert isinstance(found, Estimate)
     assert found.probes >= 2
     low, high = found.interval(0.99)
@@ -139,7 +139,7 @@ def test_ctrl_c_keeps_the_diagonal_so_far():
     calls[0] = 0
     with pytest.raises(ln.Interrupted, match="Stopped after 20 products") as stopped:
         diagonal(objective)
-    assert torch.equal(stopped.value.surface.value["x"], 2 * torch.arange(1.0, 21.0))
+    assert torch.equal(stopped.value.partial.value["x"], 2 * torch.arange(1.0, 21.0))
 
 
 def test_derivatives_that_are_not_finite_are_said():

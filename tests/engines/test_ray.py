@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import lossnav as ln
 from lossnav import cli
-from lossnav.acceleration import Plan, PointFunction
+from lossnav.acceleration import ChartFunction, Plan
 from lossnav.engines import placing
 from lossnav.engines import ray as ray_engine
 from lossnav.engines.ray import _pickled, _Worker
@@ -150,7 +150,7 @@ def kinds():
 @pytest.mark.parametrize(("kind", "objective"), list(kinds()), ids=[kind for kind, _ in kinds()])
 def test_every_objective_can_be_sent(kind, objective):
     direction = {name: torch.ones_like(tensor) for name, tensor in objective.params.items()}
-    function = PointFunction(objective, ln.Line(objective.params, direction))
+    function = ChartFunction(objective, ln.Line(objective.params, direction))
     there = ray.cloudpickle.loads(_pickled(function))
     assert there.objective.fingerprint == objective.fingerprint
     for point in ([0.0], [0.5]):
@@ -354,7 +354,7 @@ def test_a_cluster_that_others_hold(cluster, monkeypatch):
 
 def test_who_comes_after_one_without_memory_works_in_smaller_batches(digits_objective):
     objective, worker, threads = digits_objective, _Worker(), 1
-    function = PointFunction(objective, ln.Line(objective.params, *ln.directions.random(objective, seed=0)))
+    function = ChartFunction(objective, ln.Line(objective.params, *ln.directions.random(objective, seed=0)))
     points = np.array([[0.0], [0.5]])
     report = worker.build(_pickled(function), False, points, 100, Plan(batch_size=200), "native", threads, 2)
     assert report["said"]["plan_fields"] == {"batch_size": 50}

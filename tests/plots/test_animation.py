@@ -9,10 +9,10 @@ import xarray as xr
 from PIL import Image, ImageSequence
 
 import lossnav as ln
+from commands import lossnav
 from conftest import made
 from lossnav import errors
 from lossnav.plots import animation
-from test_cli import lossnav
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import lossnav as ln
+from commands import lossnav
 from conftest import made
 from lossnav import errors
 from lossnav.plots.comparison import compare
-from test_cli import lossnav
 
 KINDS = ["contour", "heatmap", "surface"]
 

@@ -389,8 +389,8 @@ def test_a_report_that_is_stopped_keeps_what_it_measured(clean, tmp_path, monkey
     monkeypatch.setattr(parts._Measuring, "trace", stopped)
     with pytest.raises(errors.Interrupted) as caught:
         ln.report(store, objective=objective)
-    assert caught.value.surface["descent"].level == "ok"
-    assert caught.value.surface.to_dict() == ln.report(store).to_dict()
+    assert caught.value.partial["descent"].level == "ok"
+    assert caught.value.partial.to_dict() == ln.report(store).to_dict()
     assert "step" not in open_group(store, "report").attrs
 
 

@@ -23,7 +23,7 @@ TRAJECTORY_SCHEMA = "lossnav.trajectory"
 LEASE = "lease"  # the group in a store that says who writes there
 TRAJECTORY_HEADER = "trajectory.json"  # in the folder of a recorded trajectory
 
-Place = str | os.PathLike[str] | Any  # a path, an fsspec URL, or a zarr.abc.store.Store
+Location = str | os.PathLike[str] | Any  # a path, an fsspec URL, or a zarr.abc.store.Store
 
 
 def require_writable(
@@ -252,19 +252,19 @@ def _exchange(one: Path, other: Path) -> bool:
     return False
 
 
-def is_url(place: Place) -> bool:
+def is_url(place: Location) -> bool:
     """Whether this is an fsspec URL, such as ``s3://bucket/run.zarr``."""
     return isinstance(place, str) and "://" in place
 
 
-def as_path(place: Place) -> Place:
+def as_path(place: Location) -> Location:
     """A ``file://`` URL as the path that it is; other places as they are."""
     if isinstance(place, str) and place.startswith("file://"):
         return url2pathname(urlsplit(place).path)
     return place
 
 
-def beside(place: Place) -> str:
+def beside(place: Location) -> str:
     """Where a store's directions are kept: ``run.zarr`` has ``run.directions.safetensors`` beside it."""
     place = as_path(place)
     if not isinstance(place, str | os.PathLike):
@@ -272,7 +272,7 @@ def beside(place: Place) -> str:
     return os.fspath(place).rstrip("/").removesuffix(".zarr") + ".directions.safetensors"
 
 
-def inside(place: Place, group: str) -> Place:
+def inside(place: Location, group: str) -> Location:
     """A group within a store."""
     place = as_path(place)
     if isinstance(place, str | os.PathLike):
@@ -292,17 +292,17 @@ def is_there_file(place: str | os.PathLike[str]) -> bool:
     return bool(system.exists(path))
 
 
-def is_local(place: Place) -> bool:
+def is_local(place: Location) -> bool:
     """Whether this is a path on this machine."""
     return isinstance(place, str | os.PathLike) and not is_url(place)
 
 
-def name_of(place: Place) -> str:
+def name_of(place: Location) -> str:
     """A place in words."""
     return os.fspath(place) if isinstance(place, str | os.PathLike) else str(place)
 
 
-def is_there(place: Place) -> bool:
+def is_there(place: Location) -> bool:
     """Whether there is anything at a place.
 
     Raises

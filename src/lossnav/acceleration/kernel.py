@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from lossnav.acceleration.compiler import _FLAGS, _compile, _compiler, _processor
-from lossnav.acceleration.kernel_source import _ALIGNED, _FEW_PIXELS, _FLOATS, _NEAR, _Layout
-from lossnav.acceleration.trace_graph import Graph, NotReadableError
+from lossnav.acceleration.kernel_source import _ALIGNED, _FEW_PIXELS, _FLOATS, _NEAR, _KernelLayout
+from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph
 from lossnav.params import Params
 
 
-def require_weights_in_cache(graph: Graph) -> None:
+def require_weights_in_cache(graph: TraceGraph) -> None:
     """Raise NotReadableError where weights would be read from far away, sample after sample, for little work.
 
     A convolution reads its weights once a sample: 512 kB and more of them pay only for 64 pixels and more.
@@ -44,7 +44,7 @@ class Kernel:
 
     Parameters
     ----------
-    graph : Graph
+    graph : TraceGraph
     sources : int
         Of how many tensors, weighed and added up, the data consists; 1 is plain data.
     half : bool
@@ -56,12 +56,12 @@ class Kernel:
         If the operations are known but stand in an order the kernel cannot do, or the processor has no bfloat16.
     """
 
-    def __init__(self, graph: Graph, sources: int = 1, half: bool = False) -> None:
+    def __init__(self, graph: TraceGraph, sources: int = 1, half: bool = False) -> None:
         if half and "avx512_bf16" not in _processor():
             raise NotReadableError("this processor has no instructions for bfloat16")
         self.graph, self.sources = graph, sources
         self.features = graph.nodes[-1].shape[0]
-        layout = _Layout(graph, sources, half)
+        layout = _KernelLayout(graph, sources, half)
         self.names = {name for packer in layout.packers for name in packer.names}
         self.source, self._packers = layout.source, layout.packers
         self._packed = _aligned_zeros(layout.weights)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lossnav.acceleration.fold_batch_norm import fold_batch_norm
-from lossnav.acceleration.trace_graph import Graph, Node, NotReadableError
+from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph, TraceNode
 from lossnav.params import Params
 
 _ALIGNED = 16  # floats: 64 bytes
@@ -26,7 +26,7 @@ _FEW_PIXELS = 64
 class _Packer:
     """Where the weights of one node lie in the buffer that the kernel reads, and how they come there."""
 
-    def __init__(self, node: Node, start: int, width: int, blocks: int, size: int, half: bool) -> None:
+    def __init__(self, node: TraceNode, start: int, width: int, blocks: int, size: int, half: bool) -> None:
         self.node, self.start, self.width, self.blocks, self.size, self.half = node, start, width, blocks, size, half
         norm = node.norm
         of_norm = () if norm is None else (norm.weight, norm.bias, norm.mean, norm.var)
@@ -70,10 +70,10 @@ class _Packer:
         packed[start : start + values.numel()].copy_(values)
 
 
-class _Layout:
+class _KernelLayout:
     """Sizes, places in memory and the source text."""
 
-    def __init__(self, graph: Graph, sources: int, half: bool) -> None:
+    def __init__(self, graph: TraceGraph, sources: int, half: bool) -> None:
         self.nodes, self.sources, self.half = graph.nodes, sources, half
         self.vector, self.registers = _vector_unit()
         self.weights = self.scratch = 0
@@ -105,7 +105,7 @@ class _Layout:
         lanes = self._lanes(channels)
         return -(-channels // lanes) * lanes
 
-    def _stride(self, node: Node) -> int:
+    def _stride(self, node: TraceNode) -> int:
         """Floats between pixels; data that only convolutions read is not padded."""
         if node.kind == "input" and all(user.kind == "convolution" for user in self.users[id(node)]):
             return self._words(node.shape[0]) * (2 if self.half else 1)
@@ -155,7 +155,7 @@ class _Layout:
             self.places[id(node)] = f"(scratch + {start})"
             alive.append((last_use[id(node)], form, start))
 
-    def _place_vector(self, node: Node) -> None:
+    def _place_vector(self, node: TraceNode) -> None:
         if node.kind == "flatten":
             return  # lies where the image is written
         if self._read_in_place(node):
@@ -165,14 +165,14 @@ class _Layout:
         self.places[id(node)] = f"(scratch + {self._take(step * self.rows)})"
         self.steps[id(node)] = f"{step}L"
 
-    def _read_in_place(self, node: Node) -> bool:
+    def _read_in_place(self, node: TraceNode) -> bool:
         """Whether the data, whose rows end where the next begin, is only read by what needs no padding: products."""
         only_multiplied = all(u.kind == "linear" and u.added is not node for u in self.users[id(node)])
         return node.kind == "input" and self.sources == 1 and not node.relu and not self.half and only_multiplied
 
     # ---- code
 
-    def _write(self, node: Node) -> None:
+    def _write(self, node: TraceNode) -> None:
         kind = node.kind
         if kind == "flatten":
             return
@@ -221,12 +221,12 @@ class _Layout:
                 }[kind]
             )
 
-    def _image(self, node: Node) -> str:
+    def _image(self, node: TraceNode) -> str:
         if node.spatial:
             return self.images[id(node)]
         return f"Image<{node.shape[0]}, {self._padded(node.shape[0])}, 1, 1, 0>"
 
-    def _write_input(self, node: Node) -> None:
+    def _write_input(self, node: TraceNode) -> None:
         out = self.places[id(node)]
         if node.spatial:
             call = f"enter<{self.images[id(node)]}, {self.sources}>"
@@ -243,7 +243,7 @@ class _Layout:
         most = min(16, self.registers // across)
         return lanes, across, -(-length // -(-length // most))
 
-    def _write_convolution(self, node: Node, before: Node, flags: str) -> None:
+    def _write_convolution(self, node: TraceNode, before: TraceNode, flags: str) -> None:
         lanes, across, pixels = self._block(node.shape[0], node.shape[2])
         blocks = self._padded(node.shape[0]) // (lanes * across)
         size = math.prod(node.kernel) * self._words(before.shape[0]) * blocks * lanes * across
@@ -256,7 +256,7 @@ class _Layout:
             f"w + {start}, w + {start + size}, {added}, {self.places[id(node)]});"
         )
 
-    def _write_linear(self, node: Node, before: Node, flags: str) -> None:
+    def _write_linear(self, node: TraceNode, before: TraceNode, flags: str) -> None:
         lanes, across, rows = self._block(node.shape[0], self.rows)
         padded = self._padded(node.shape[0])
         blocks = padded // (lanes * across)
@@ -274,7 +274,7 @@ class _Layout:
             f"{added[0]}, {added[1]}, {self.places[id(node)]}, {self.steps[id(node)]});"
         )
 
-    def _weights_for(self, node: Node, width: int, blocks: int, size: int) -> int:
+    def _weights_for(self, node: TraceNode, width: int, blocks: int, size: int) -> int:
         """Room for weights and, after them, one bias an output."""
         start = self.weights
         self.packers.append(_Packer(node, start, width, blocks, size, self.half))

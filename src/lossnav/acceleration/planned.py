@@ -20,7 +20,7 @@ from lossnav._utils import random_state, turns
 from lossnav.acceleration.fold_batch_norm import Norm, fold_batch_norm
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.structure import Structure
-from lossnav.acceleration.trace_graph import TRACED_SAMPLES, Graph, NotReadableError, read
+from lossnav.acceleration.trace_graph import TRACED_SAMPLES, NotReadableError, TraceGraph, read
 from lossnav.charts import Chart
 from lossnav.engines.plan import Plan
 from lossnav.objective.batches import Batch, map_tensors, tensors, versions
@@ -31,9 +31,9 @@ from lossnav.objective.passes import FunctionalPasses
 from lossnav.objective.reduction import Values
 from lossnav.params import Params
 
-Point = NDArray[np.float64]
+_Point = NDArray[np.float64]
 Response = Tensor | tuple[list[Tensor], list[float]]  # of the first layer; or its parts and their factors
-Pair = tuple[Batch, "Response | None"]
+BatchAndResponse = tuple[Batch, "Response | None"]
 
 
 class StateWrittenError(Exception):
@@ -71,7 +71,7 @@ class Fast:
         given_layer = structure.first_layer if plan.amortize_first_layer else None
         folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
         self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
-        self._given = _Given.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
+        self._given = _PrecomputedLayer.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
         if plan.onednn_linear:
             for name in structure.linears:
                 if name == given_layer:
@@ -87,11 +87,11 @@ class Fast:
         self._fused = self._fuse(model) if plan.fused else None
         if self._fused is not None and chart.affine:
             self._weights = _AffineWeights(chart, self._fused.kernel.names)
-        self._whole = _Whole(self._fused or model, objective._step, self._fused or self._given)
+        self._whole = _PlannedPass(self._fused or model, objective._step, self._fused or self._given)
         self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
         self._versions = versions(self._lasting)
 
-    def __call__(self, point: Point) -> Values:
+    def __call__(self, point: _Point) -> Values:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
         if self.plan.points > 1:
             return self.many([point])[0]
@@ -100,14 +100,14 @@ class Fast:
             self.objective.samples = count
         return values
 
-    def many(self, points: Sequence[Point] | Point) -> list[Values]:
+    def many(self, points: Sequence[_Point] | _Point) -> list[Values]:
         """Return loss and metrics at several coordinates, all in one pass through the model."""
         made = [self.objective._reduce(steps) for steps in self.many_steps(points)]
         if self.samples is None:
             self.objective.samples = made[-1][1]
         return [values for values, _ in made]
 
-    def steps(self, point: Point) -> list[StepValues]:
+    def steps(self, point: _Point) -> list[StepValues]:
         """Return what every batch gives at some coordinates, before it is joined."""
         if self.plan.points > 1:
             return self.many_steps([point])[0]
@@ -121,7 +121,7 @@ class Fast:
             self._require_unwritten()
         return steps
 
-    def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
+    def many_steps(self, points: Sequence[_Point] | _Point) -> list[list[StepValues]]:
         """Return what every batch gives at several coordinates, all in one pass through the model."""
         objective = self.objective
         with random_state.preserved(objective.seed, objective.device), self._lock, torch.no_grad(), _tf32(self.plan):
@@ -156,7 +156,7 @@ class Fast:
             raise StateWrittenError("the model writes into its buffers or its input")
 
     @property
-    def graph(self) -> Graph | None:
+    def graph(self) -> TraceGraph | None:
         """What the fused kernel does, where there is one."""
         return None if self._fused is None else self._fused.kernel.graph
 
@@ -236,7 +236,7 @@ class Fast:
 
     # ------------------------------------------------------------------ what every point changes
 
-    def _state(self, point: Point) -> Params:
+    def _state(self, point: _Point) -> Params:
         """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
         params, buffers = self._weights(point), self.chart.buffers(point)
         moved = {name: buffers[name].clone() for name in self._moving_buffers}
@@ -257,7 +257,7 @@ class Fast:
         folded = {f"{fold.layer}.{leaf}" for fold in self._folds for leaf in ("weight", "bias")}
         return folded | set(self.objective.params) | set(self._moving_buffers)
 
-    def _pairs(self, point: Sequence[Any] | Point) -> Iterator[Pair]:
+    def _pairs(self, point: Sequence[Any] | _Point) -> Iterator[BatchAndResponse]:
         """Batches, each with the first layer's response to it where that is amortised."""
         if self._responses is None:
             return ((batch, None) for batch in self._batches)
@@ -266,7 +266,7 @@ class Fast:
             return ((batch, (row, factors)) for batch, row in zip(self._batches, self._responses, strict=True))
         return ((batch, _mix(row, point)) for batch, row in zip(self._batches, self._responses, strict=True))
 
-    def _functional(self, state: Params, pairs: Iterable[Pair]) -> list[StepValues]:
+    def _functional(self, state: Params, pairs: Iterable[BatchAndResponse]) -> list[StepValues]:
         result: list[StepValues]
         if self.plan.compiled:  # which reads torch's own call, and not ours
             result = functional_call(self._whole, state, (pairs,))
@@ -274,7 +274,7 @@ class Fast:
             result = call_with(self._whole, state, pairs)
         return result
 
-    def _run_one(self, state: Params, pair: Pair) -> list[StepValues]:
+    def _run_one(self, state: Params, pair: BatchAndResponse) -> list[StepValues]:
         """Compiled for batches of the first one's size; a short last batch runs as it is."""
         usual = _length(pair[0]) == _length(self._batches[0])
         result: list[StepValues] = (self._call if usual else self._functional)(state, [pair])
@@ -298,7 +298,7 @@ class _AffineWeights:
         self.steps = [[torch.empty_like(s).copy_(b[n]) for n, s in zip(names, self.start, strict=True)] for b in basis]
         self.buffers = [torch.empty_like(start) for start in self.start]
 
-    def __call__(self, point: Point) -> Params:
+    def __call__(self, point: _Point) -> Params:
         torch._foreach_copy_(self.buffers, self.start)
         for x, steps in zip(point, self.steps, strict=True):
             if x:
@@ -331,7 +331,7 @@ class _Fold:
 # ---------------------------------------------------------------------- layers
 
 
-class _Given(nn.Module):
+class _PrecomputedLayer(nn.Module):
     """A layer whose response was computed before."""
 
     def __init__(self, original: nn.Module) -> None:
@@ -341,7 +341,7 @@ class _Given(nn.Module):
         self.response: Tensor | None = None
 
     @classmethod
-    def in_place_of(cls, model: nn.Module, name: str | None) -> _Given:
+    def in_place_of(cls, model: nn.Module, name: str | None) -> _PrecomputedLayer:
         """Put one in the place of a layer."""
         assert name is not None
         given = cls(model.get_submodule(name))
@@ -389,15 +389,15 @@ class _OneDnnLinear(nn.Linear):
         return result
 
 
-class _Whole(nn.Module):
+class _PlannedPass(nn.Module):
     """Batches through model and measures under one swap of weights."""
 
-    def __init__(self, model: nn.Module, step: Any, given: _Given | _Fused | None) -> None:
+    def __init__(self, model: nn.Module, step: Any, given: _PrecomputedLayer | _Fused | None) -> None:
         super().__init__()
         self.model, self.step = model, step
         self.set_response: Any = given.set_response if given is not None else None
 
-    def forward(self, pairs: Iterable[Pair]) -> list[StepValues]:
+    def forward(self, pairs: Iterable[BatchAndResponse]) -> list[StepValues]:
         results = []
         for batch, response in pairs:
             if self.set_response is not None:
@@ -448,7 +448,7 @@ def _linear_map(layer: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | 
     return result
 
 
-def _mix(row: list[Tensor], point: Sequence[Any] | Point) -> Tensor:
+def _mix(row: list[Tensor], point: Sequence[Any] | _Point) -> Tensor:
     """z_0 + sum_i x_i z_i, in new memory: the model may write into it."""
     if isinstance(point[0], Tensor):  # several points at once
         return torch.stack([row[0], *(x.to(z.dtype) * z for x, z in zip(point, row[1:], strict=True))]).sum(0)

@@ -473,9 +473,9 @@ class _Finder:
             stacklevel=6,
         )
 
-    def _hold(self, plan: Plan) -> _Held:
+    def _hold(self, plan: Plan) -> _Agreement:
         """Hold a plan against the plain path: at every probe on the tuning samples, at two on all data."""
-        part, held = self._build(plan, self.tuning), _Held()
+        part, held = self._build(plan, self.tuning), _Agreement()
         for i, steps in enumerate(part.many_steps(self.probes) if plan.points > 1 else map(part.steps, self.probes)):
             held.add(self._compare(i, self.tuning, steps, plan.tolerance))
         self._proven = self._build(plan, None)
@@ -484,11 +484,11 @@ class _Finder:
                 held.add(self._compare(i, None, self._proven.steps(self.probes[i]), plan.tolerance))
         return held
 
-    def _compare(self, i: int, samples: int | None, fast: list[StepValues], tolerance: float) -> _Held:
+    def _compare(self, i: int, samples: int | None, fast: list[StepValues], tolerance: float) -> _Agreement:
         """What a plan gives at a probe beside what the plain path gives."""
-        plain, held = self._plain(i, samples), _Held(probes=1)
+        plain, held = self._plain(i, samples), _Agreement(probes=1)
         if set(plain[0][1]) != set(fast[0][1]):
-            return _Held(loss=math.inf, probes=1)
+            return _Agreement(loss=math.inf, probes=1)
         loss, same = column(plain, "loss"), column(fast, "loss")
         held.loss = relative(loss.mean, same.mean, abs(loss.mean))
         values, others = ((self.objective._reduce(steps)[0].get("loss_se", 0.0)) for steps in (plain, fast))
@@ -532,7 +532,7 @@ class _Finder:
 
 
 @dataclass
-class _Held:
+class _Agreement:
     """How a plan compares with the plain path at some probes."""
 
     loss: float = 0.0
@@ -548,7 +548,7 @@ class _Held:
         if not error <= self.metrics:
             self.metrics, self.metric = error, name
 
-    def add(self, other: _Held) -> None:
+    def add(self, other: _Agreement) -> None:
         """Take another probe in."""
         self.loss = max(self.loss, other.loss)
         self.worst(other.metric, other.metrics)

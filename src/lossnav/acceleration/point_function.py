@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lossnav.acceleration.planned import Fast, Point, StateWrittenError
+from lossnav.acceleration.planned import Fast, StateWrittenError, _Point
 from lossnav.acceleration.planner import Choice, Way, choose
 from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import Chart, meet
@@ -23,7 +23,7 @@ from lossnav.specs.objective_of import rebuild
 _SMALLEST_BATCH = 1
 
 
-class PointFunction:
+class ChartFunction:
     """The plain path from coordinates to values; `accelerate` finds a faster one.
 
     Parameters
@@ -35,13 +35,13 @@ class PointFunction:
     def __init__(self, objective: Objective, chart: Chart) -> None:
         self.objective, self.chart = meet(objective, chart)
 
-    def __call__(self, point: Point) -> Mapping[str, float]:
+    def __call__(self, point: _Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
         return self.objective.evaluate(self.chart(point))
 
-    def keeping_samples(self) -> PointFunction:
+    def keeping_samples(self) -> ChartFunction:
         """Return the same function, whose values have the losses of single samples beside them."""
-        return PointFunction(self.objective.keeping_samples(), self.chart)
+        return ChartFunction(self.objective.keeping_samples(), self.chart)
 
     def by_spec(self) -> FromSpec:
         """Return what makes this function anew where the SPEC of its objective can be built.
@@ -90,10 +90,10 @@ class FromSpec:
     chart: Chart
     keeps_samples: bool = False
 
-    def __call__(self) -> PointFunction:
+    def __call__(self) -> ChartFunction:
         """Build the function; raise ObjectiveError where the SPEC means something else there."""
         objective = rebuild(self.origin, *self.drawn)
-        function = PointFunction(objective.keeping_samples() if self.keeps_samples else objective, self.chart)
+        function = ChartFunction(objective.keeping_samples() if self.keeps_samples else objective, self.chart)
         if (here := function.objective.fingerprint) != self.fingerprint:
             raise ObjectiveError(
                 f"{self.origin['spec']} is another objective here: its fingerprint is {here}, not "
@@ -110,10 +110,10 @@ class Accelerated:
     choice : Choice
     """
 
-    def __init__(self, plain: PointFunction, fast: Fast | None, choice: Choice) -> None:
+    def __init__(self, plain: ChartFunction, fast: Fast | None, choice: Choice) -> None:
         self.plain, self.fast, self.choice = plain, fast, choice
 
-    def __call__(self, point: Point) -> Mapping[str, float]:
+    def __call__(self, point: _Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
         if self.fast is None:
             return self.plain(point)
@@ -132,7 +132,7 @@ class Accelerated:
         """How many points `many` takes best."""
         return 1 if self.fast is None else self.fast.plan.points
 
-    def many(self, points: Sequence[Point]) -> list[Values]:
+    def many(self, points: Sequence[_Point]) -> list[Values]:
         """Return loss and metrics at several coordinates, in one pass; fewer at once when memory runs out."""
         if self.fast is None:  # given up on the way
             return [dict(self.plain(point)) for point in points]

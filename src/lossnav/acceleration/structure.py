@@ -62,7 +62,7 @@ class Structure:
 
 
 @dataclass
-class _Call:
+class _LayerCall:
     name: str
     given: Tensor
     made: Tensor
@@ -118,14 +118,14 @@ def look(objective: Objective, *displaced: Params) -> Structure:
     return found
 
 
-def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch: Batch) -> list[_Call]:
+def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch: Batch) -> list[_LayerCall]:
     """Every call of a layer or BatchNorm in one pass, in order, with its input and output tensors."""
-    calls: list[_Call] = []
+    calls: list[_LayerCall] = []
 
     def hook(name: str) -> Callable[..., None]:
         def record(module: nn.Module, given: tuple[Any, ...], made: Any) -> None:
             if given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
-                calls.append(_Call(name, given[0], made))
+                calls.append(_LayerCall(name, given[0], made))
 
         return record
 

@@ -21,7 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from lossnav.acceleration.fold_batch_norm import Norm
 from lossnav.params import Params
 
-Kind = Literal[
+NodeKind = Literal[
     "input", "convolution", "linear", "affine", "relu", "add", "max_pool", "average_pool", "mean", "select", "flatten"
 ]
 ATEN = torch.ops.aten
@@ -33,20 +33,20 @@ class NotReadableError(Exception):
 
 
 @dataclass(eq=False)
-class Node:
+class TraceNode:
     """One operation on what others made, for one sample.
 
     Attributes
     ----------
     kind : str
-    inputs : list of Node
+    inputs : list of TraceNode
     shape : tuple of int
         (channels, height, width) or (features,), without the sample axis.
     weight, bias : str or None
         Names of parameters (convolution, linear).
     norm : Norm or None
         Applied to the result; an "affine" node is nothing else.
-    added : Node or None
+    added : TraceNode or None
         Added to the result, after the norm.
     relu : bool
         Applied last.
@@ -55,13 +55,13 @@ class Node:
         First channel that a "select" writes; the others are zero.
     """
 
-    kind: Kind
-    inputs: list[Node]
+    kind: NodeKind
+    inputs: list[TraceNode]
     shape: tuple[int, ...]
     weight: str | None = None
     bias: str | None = None
     norm: Norm | None = None
-    added: Node | None = None
+    added: TraceNode | None = None
     relu: bool = False
     kernel: tuple[int, int] = (1, 1)
     stride: tuple[int, int] = (1, 1)
@@ -76,12 +76,12 @@ class Node:
 
 
 @dataclass
-class Graph:
+class TraceGraph:
     """Operations in the order they are done; the first is the input, the last the output.
 
     Attributes
     ----------
-    nodes : list of Node
+    nodes : list of TraceNode
     given : tuple of int
         Shape of one sample of the data.
     tail : callable or None
@@ -90,13 +90,13 @@ class Graph:
         Multiplications and additions for one sample.
     """
 
-    nodes: list[Node]
+    nodes: list[TraceNode]
     given: tuple[int, ...]
     tail: Callable[[Tensor], Tensor] | None
     flops: float
 
 
-def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor) -> Graph:
+def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor) -> TraceGraph:
     """Read what a function of weights and data does as a graph of known operations.
 
     Parameters
@@ -122,7 +122,7 @@ def read(call: Callable[[Params, Tensor], Tensor], state: Params, sample: Tensor
     except Exception as error:  # a value asked for while it is traced, most often
         raise NotReadableError(f"it cannot be traced: {str(error).splitlines()[0][:80]}") from None
     traced.graph.eliminate_dead_code()
-    return _Reader(traced.graph, list(state), tuple(sample.shape[1:])).graph()
+    return _TraceReader(traced.graph, list(state), tuple(sample.shape[1:])).graph()
 
 
 def _to_one_tensor(call: Callable[[Params, Tensor], Tensor]) -> Callable[[Params, Tensor], Tensor]:
@@ -135,14 +135,14 @@ def _to_one_tensor(call: Callable[[Params, Tensor], Tensor]) -> Callable[[Params
     return checked
 
 
-class _Reader:
+class _TraceReader:
     def __init__(self, graph: fx.Graph, names: Sequence[str], shape: tuple[int, ...]) -> None:
         self.fx, self.shape = graph, shape
         holders = [node for node in graph.nodes if node.op == "placeholder"]
         self.names = dict(zip(holders, names, strict=False))
-        self.made: dict[fx.Node, Node] = {holders[-1]: Node("input", [], shape)}
+        self.made: dict[fx.Node, TraceNode] = {holders[-1]: TraceNode("input", [], shape)}
 
-    def graph(self) -> Graph:
+    def graph(self) -> TraceGraph:
         tail = None
         for node in self.fx.nodes:
             if node.op == "placeholder":
@@ -185,7 +185,7 @@ class _Reader:
         else:
             raise NotReadableError(str(node.target))
 
-    def _of(self, node: fx.Node, i: int) -> Node:
+    def _of(self, node: fx.Node, i: int) -> TraceNode:
         given: Any = node.args[i]
         if given not in self.made:
             raise NotReadableError(f"{node.target} of something that is not the data")
@@ -201,12 +201,12 @@ class _Reader:
 
     def _convolution(
         self, node: fx.Node, x: Any, w: Any, b: Any, stride: Any, pad: Any, dil: Any, turned: bool, _: Any, groups: int
-    ) -> Node:
+    ) -> TraceNode:
         before, shape = self._of(node, 0), _shape_of(node)
         if turned or groups != 1 or len(before.shape) != 3 or shape is None:
             raise NotReadableError("a grouped, transposed or not two-dimensional convolution")
         kernel = tuple(w.meta["tensor_meta"].shape[2:])
-        return Node(
+        return TraceNode(
             "convolution",
             [before],
             shape[1:],
@@ -218,62 +218,62 @@ class _Reader:
             dilation=_pair(dil),
         )
 
-    def _batch_norm(self, node: fx.Node, x: Any, w: Any, b: Any, mean: Any, var: Any, *rest: Any) -> Node:
+    def _batch_norm(self, node: fx.Node, x: Any, w: Any, b: Any, mean: Any, var: Any, *rest: Any) -> TraceNode:
         training = node.target is ATEN.native_batch_norm.default and rest[0]
         before = self._of(node, 0)
         if training or mean is None:
             raise NotReadableError("BatchNorm with the batch's own statistics")
         names = [self._name(part) for part in (w, b, mean, var)]
         norm = Norm(names[0], names[1], str(names[2]), str(names[3]), float(rest[-1]))
-        return Node("affine", [before], before.shape, norm=norm)
+        return TraceNode("affine", [before], before.shape, norm=norm)
 
-    def _relu(self, node: fx.Node, x: Any) -> Node:
+    def _relu(self, node: fx.Node, x: Any) -> TraceNode:
         before = self._of(node, 0)
-        return Node("relu", [before], before.shape, relu=True)
+        return TraceNode("relu", [before], before.shape, relu=True)
 
-    def _add(self, node: fx.Node, x: Any, y: Any) -> Node:
+    def _add(self, node: fx.Node, x: Any, y: Any) -> TraceNode:
         if node.kwargs:
             raise NotReadableError("a scaled addition")
         first, second = self._of(node, 0), self._of(node, 1)
         if first.shape != second.shape:
             raise NotReadableError("an addition of two shapes")
-        return Node("add", [first], first.shape, added=second)
+        return TraceNode("add", [first], first.shape, added=second)
 
-    def _max_pool(self, node: fx.Node, x: Any, kernel: Any, stride: Any = (), pad: Any = 0, *rest: Any) -> Node:
+    def _max_pool(self, node: fx.Node, x: Any, kernel: Any, stride: Any = (), pad: Any = 0, *rest: Any) -> TraceNode:
         before = self._of(node, 0)
         dilation, ceil = rest[0] if rest else 1, len(rest) > 1 and rest[1]
         if len(before.shape) != 3 or _pair(dilation) != (1, 1) or ceil:
             raise NotReadableError("max-pooling that is dilated or not two-dimensional")
         k, s, p = _pair(kernel), _pair(stride or kernel), _pair(pad)
         shape = (before.shape[0], *(_pooled(before.shape[i + 1], k[i], s[i], p[i]) for i in (0, 1)))
-        return Node("max_pool", [before], shape, kernel=k, stride=s, padding=p)
+        return TraceNode("max_pool", [before], shape, kernel=k, stride=s, padding=p)
 
     def _average_pool(
         self, node: fx.Node, x: Any, kernel: Any, stride: Any = (), pad: Any = 0, ceil: bool = False, *rest: Any
-    ) -> Node:
+    ) -> TraceNode:
         before = self._of(node, 0)
         if len(before.shape) != 3 or any(_pair(pad)) or ceil or any(part is not None for part in rest[1:]):
             raise NotReadableError("average pooling with padding")
         k, s = _pair(kernel), _pair(stride or kernel)
         shape = (before.shape[0], *(_pooled(before.shape[i + 1], k[i], s[i], 0) for i in (0, 1)))
-        return Node("average_pool", [before], shape, kernel=k, stride=s)
+        return TraceNode("average_pool", [before], shape, kernel=k, stride=s)
 
-    def _adaptive_pool(self, node: fx.Node, x: Any, size: Any) -> Node:
+    def _adaptive_pool(self, node: fx.Node, x: Any, size: Any) -> TraceNode:
         before, (height, width) = self._of(node, 0), _pair(size)
         if len(before.shape) != 3 or before.shape[1] % height or before.shape[2] % width:
             raise NotReadableError("adaptive pooling into uneven parts")
         kernel = (before.shape[1] // height, before.shape[2] // width)
-        return Node("average_pool", [before], (before.shape[0], height, width), kernel=kernel, stride=kernel)
+        return TraceNode("average_pool", [before], (before.shape[0], height, width), kernel=kernel, stride=kernel)
 
-    def _mean(self, node: fx.Node, x: Any, dims: Any, keep: bool = False, **_: Any) -> Node:
+    def _mean(self, node: fx.Node, x: Any, dims: Any, keep: bool = False, **_: Any) -> TraceNode:
         before = self._of(node, 0)
         if len(before.shape) != 3 or {d % 4 for d in dims} != {2, 3} or node.kwargs:
             raise NotReadableError("a mean over other axes than height and width")
         kernel = before.shape[1:]
-        pooled = Node("average_pool", [before], (before.shape[0], 1, 1), kernel=kernel, stride=kernel)
-        return pooled if keep else Node("flatten", [pooled], before.shape[:1])
+        pooled = TraceNode("average_pool", [before], (before.shape[0], 1, 1), kernel=kernel, stride=kernel)
+        return pooled if keep else TraceNode("flatten", [pooled], before.shape[:1])
 
-    def _view(self, node: fx.Node, x: Any, _: Any) -> Node:
+    def _view(self, node: fx.Node, x: Any, _: Any) -> TraceNode:
         before, shape = self._of(node, 0), _shape_of(node)
         if shape is None or shape[0] != TRACED_SAMPLES:
             raise NotReadableError("a view that mixes samples")
@@ -286,26 +286,28 @@ class _Reader:
             before.shape = shape[1:]  # the data is read in the order it lies in
             return before
         if len(before.shape) == 3 and shape[1:] == (math.prod(before.shape),):
-            return Node("flatten", [before], shape[1:])
+            return TraceNode("flatten", [before], shape[1:])
         raise NotReadableError(f"a view from {before.shape} to {shape[1:]}")
 
-    def _linear(self, node: fx.Node, x: Node, w: Any, b: Any) -> Node:
+    def _linear(self, node: fx.Node, x: TraceNode, w: Any, b: Any) -> TraceNode:
         shape = _shape_of(node)
         if x.spatial or shape is None or len(shape) != 2:
             raise NotReadableError("a linear layer on images")
         if b is not None and _shape_of(b) != shape[1:]:
             raise NotReadableError("a bias that is spread over outputs")
-        return Node("linear", [x], shape[1:], weight=self._name(w, transposed=True), bias=self._name(b))
+        return TraceNode("linear", [x], shape[1:], weight=self._name(w, transposed=True), bias=self._name(b))
 
-    def _addmm(self, node: fx.Node, b: Any, x: Any, w: Any) -> Node:
+    def _addmm(self, node: fx.Node, b: Any, x: Any, w: Any) -> TraceNode:
         if node.kwargs:
             raise NotReadableError("a scaled product")
         return self._linear(node, self._of(node, 1), w, b)
 
-    def _mm(self, node: fx.Node, x: Any, w: Any) -> Node:
+    def _mm(self, node: fx.Node, x: Any, w: Any) -> TraceNode:
         return self._linear(node, self._of(node, 0), w, None)
 
-    def _slice(self, node: fx.Node, x: Any, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1) -> Node:
+    def _slice(
+        self, node: fx.Node, x: Any, dim: int = 0, start: Any = None, stop: Any = None, step: int = 1
+    ) -> TraceNode:
         before, shape = self._of(node, 0), _shape_of(node)
         if shape is None or len(before.shape) != 3 or start not in (None, 0):
             raise NotReadableError("a part of an image")
@@ -316,9 +318,9 @@ class _Reader:
         stride = (step, 1) if dim % 4 == 2 else (1, step)
         if before.kind == "select" and before.shape[0] == before.inputs[0].shape[0]:  # both axes in one go
             stride, before = (before.stride[0] * stride[0], before.stride[1] * stride[1]), before.inputs[0]
-        return Node("select", [before], shape[1:], stride=stride)
+        return TraceNode("select", [before], shape[1:], stride=stride)
 
-    def _pad(self, node: fx.Node, x: Any, pad: Any, value: float = 0.0) -> Node:
+    def _pad(self, node: fx.Node, x: Any, pad: Any, value: float = 0.0) -> TraceNode:
         before, shape = self._of(node, 0), _shape_of(node)
         if (
             shape is None
@@ -332,14 +334,14 @@ class _Reader:
         stride = (1, 1)
         if before.kind == "select" and before.shape[0] == before.inputs[0].shape[0]:
             stride, before = before.stride, before.inputs[0]
-        return Node("select", [before], shape[1:], stride=stride, offset=pad[4] if len(pad) == 6 else 0)
+        return TraceNode("select", [before], shape[1:], stride=stride, offset=pad[4] if len(pad) == 6 else 0)
 
-    def _same(self, node: fx.Node, x: Any, *_: Any) -> Node:
+    def _same(self, node: fx.Node, x: Any, *_: Any) -> TraceNode:
         return self._of(node, 0)
 
     # ------------------------------------------------------------------ all of it
 
-    def _finish(self, last: Node, tail: Callable[[Tensor], Tensor] | None) -> Graph:
+    def _finish(self, last: TraceNode, tail: Callable[[Tensor], Tensor] | None) -> TraceGraph:
         """Nodes that the output needs, in order, with norm, addition and relu drawn into the layer before them."""
         nodes = _merge(_in_order(last))
         if nodes[-1].spatial:
@@ -352,35 +354,35 @@ class _Reader:
             raise NotReadableError("an output that does not depend on the data")
         if len(nodes[0].shape) not in (1, 3):
             raise NotReadableError(f"data of shape {nodes[0].shape}")
-        return Graph(nodes, self.shape, tail, sum(_flops(node) for node in nodes))
+        return TraceGraph(nodes, self.shape, tail, sum(_flops(node) for node in nodes))
 
 
 _KNOWN: dict[Any, Any] = {
-    ATEN.convolution.default: _Reader._convolution,
-    ATEN.native_batch_norm.default: _Reader._batch_norm,
-    ATEN._native_batch_norm_legit_no_training.default: _Reader._batch_norm,
-    ATEN.relu.default: _Reader._relu,
-    ATEN.add.Tensor: _Reader._add,
-    ATEN.max_pool2d_with_indices.default: _Reader._max_pool,
-    ATEN.avg_pool2d.default: _Reader._average_pool,
-    ATEN._adaptive_avg_pool2d.default: _Reader._adaptive_pool,
-    ATEN.mean.dim: _Reader._mean,
-    ATEN.view.default: _Reader._view,
-    ATEN._unsafe_view.default: _Reader._view,
-    ATEN.squeeze.dims: _Reader._view,
-    ATEN.addmm.default: _Reader._addmm,
-    ATEN.mm.default: _Reader._mm,
-    ATEN.slice.Tensor: _Reader._slice,
-    ATEN.constant_pad_nd.default: _Reader._pad,
-    ATEN.clone.default: _Reader._same,
-    ATEN.detach.default: _Reader._same,
-    ATEN.alias.default: _Reader._same,
+    ATEN.convolution.default: _TraceReader._convolution,
+    ATEN.native_batch_norm.default: _TraceReader._batch_norm,
+    ATEN._native_batch_norm_legit_no_training.default: _TraceReader._batch_norm,
+    ATEN.relu.default: _TraceReader._relu,
+    ATEN.add.Tensor: _TraceReader._add,
+    ATEN.max_pool2d_with_indices.default: _TraceReader._max_pool,
+    ATEN.avg_pool2d.default: _TraceReader._average_pool,
+    ATEN._adaptive_avg_pool2d.default: _TraceReader._adaptive_pool,
+    ATEN.mean.dim: _TraceReader._mean,
+    ATEN.view.default: _TraceReader._view,
+    ATEN._unsafe_view.default: _TraceReader._view,
+    ATEN.squeeze.dims: _TraceReader._view,
+    ATEN.addmm.default: _TraceReader._addmm,
+    ATEN.mm.default: _TraceReader._mm,
+    ATEN.slice.Tensor: _TraceReader._slice,
+    ATEN.constant_pad_nd.default: _TraceReader._pad,
+    ATEN.clone.default: _TraceReader._same,
+    ATEN.detach.default: _TraceReader._same,
+    ATEN.alias.default: _TraceReader._same,
 }
 
 
-def _in_order(last: Node) -> list[Node]:
+def _in_order(last: TraceNode) -> list[TraceNode]:
     """What a node needs, each after what it needs itself, and the node."""
-    done: list[Node] = []
+    done: list[TraceNode] = []
     stack = [last]
     while stack:
         node = stack[-1]
@@ -394,7 +396,7 @@ def _in_order(last: Node) -> list[Node]:
     return done
 
 
-def _merge(nodes: list[Node]) -> list[Node]:
+def _merge(nodes: list[TraceNode]) -> list[TraceNode]:
     """Draw what follows a node alone into it: BatchNorm into a layer, then one addition, then relu."""
     layers = ("convolution", "linear")
     changed = True
@@ -435,11 +437,11 @@ def _merge(nodes: list[Node]) -> list[Node]:
     return nodes
 
 
-def _reordered(node: Node | None) -> bool:
+def _reordered(node: TraceNode | None) -> bool:
     return node is not None and node.kind == "flatten" and node.inputs[0].shape[1:] != (1, 1)
 
 
-def _flops(node: Node) -> float:
+def _flops(node: TraceNode) -> float:
     if not node.inputs:
         return 0.0
     if node.kind == "convolution":

@@ -14,8 +14,8 @@ from lossnav import params as algebra
 from lossnav.checkpoints.files import PICK, Stored
 from lossnav.checkpoints.matching import (
     EXTRA,
-    Node,
-    Place,
+    Placement,
+    TreeNode,
     choose,
     drop_training_state,
     no_weights,
@@ -171,17 +171,17 @@ def _searched(
     return name, {name: node.value for name, node in place.pairs.items()}
 
 
-def _misfit(place: Place, known: Mapping[str, Any], needed: Sequence[str], aliases: Mapping[str, str]) -> bool:
+def _misfit(place: Placement, known: Mapping[str, Any], needed: Sequence[str], aliases: Mapping[str, str]) -> bool:
     wrong = any(not shaped(node.value, known[name]) for name, node in place.pairs.items())
     return wrong or bool(place.extras) or bool(_missing(place, needed, aliases))
 
 
-def _missing(place: Place, needed: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
+def _missing(place: Placement, needed: Sequence[str], aliases: Mapping[str, str]) -> list[str]:
     there = place.pairs.keys() | {aliases[name] for name in place.pairs if name in aliases}
     return [name for name in needed if name not in there]
 
 
-def _meant_instead(chosen: Place, places: Sequence[Place], needed: Sequence[str]) -> Place | None:
+def _meant_instead(chosen: Placement, places: Sequence[Placement], needed: Sequence[str]) -> Placement | None:
     """The weights that would be taken before those that were chosen, if they did fit: not an average in their stead."""
     for place in places:
         inside = f"{chosen.node.name}.".startswith(f"{place.node.name}.") or not place.node.name
@@ -193,7 +193,9 @@ def _meant_instead(chosen: Place, places: Sequence[Place], needed: Sequence[str]
     return None
 
 
-def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], source: str, what: str) -> None:
+def _require_larger_part(
+    file: TreeNode, place: Placement, fitting: Sequence[Placement], source: str, what: str
+) -> None:
     """Refuse to take a small part of a state dict for the whole model, unless it was asked for by its name.
 
     A criterion or a head beside the model is no part of it; one layer of another network may fit by chance.
@@ -215,9 +217,9 @@ def _require_larger_part(file: Node, place: Place, fitting: Sequence[Place], sou
 
 
 def _require_nothing_left(
-    file: Node,
-    place: Place,
-    fitting: Sequence[Place],
+    file: TreeNode,
+    place: Placement,
+    fitting: Sequence[Placement],
     known: Mapping[str, Any],
     aliases: Mapping[str, str],
     source: str,
@@ -280,8 +282,8 @@ def _lost(tensor: Tensor) -> str:
 
 
 def _mismatch(
-    file: Node,
-    places: Sequence[Place],
+    file: TreeNode,
+    places: Sequence[Placement],
     known: Mapping[str, Any],
     needed: Sequence[str],
     aliases: Mapping[str, str],
@@ -322,7 +324,7 @@ def _mismatch(
     return f"{begin}{'; '.join(words)}. {part or _way_on(wrong, missing, extras)}"
 
 
-def _way_on(wrong: Sequence[str], missing: Sequence[str], extras: Sequence[Node]) -> str:
+def _way_on(wrong: Sequence[str], missing: Sequence[str], extras: Sequence[TreeNode]) -> str:
     if any(".lora_" in f".{node.name}" or ".base_layer." in f".{node.name}" for node in extras):
         return (
             "They are of a network with adapters of peft. Give the model the same ones (peft.get_peft_model), or merge "
@@ -348,7 +350,7 @@ def _some(words: Sequence[str], most: int = 3) -> str:
     return f"{', '.join(words[:most])} and {len(words) - most:,} more"
 
 
-def _named(nodes: Sequence[Node]) -> str:
+def _named(nodes: Sequence[TreeNode]) -> str:
     return _some([f'"{node.name}" {_shape(node.value)}'.rstrip() for node in nodes]) if nodes else ""
 
 

@@ -31,7 +31,7 @@ _TRIED = 64  # places that are looked at for a message where none fits
 
 
 @dataclass(eq=False, slots=True)
-class Node:
+class TreeNode:
     """A level of names: what lies below it, and the value that has this very name.
 
     Attributes
@@ -50,13 +50,13 @@ class Node:
     value: Any = None
     nested: bool = False
     leaves: int = 0
-    children: dict[str, Node] = field(default_factory=dict)
+    children: dict[str, TreeNode] = field(default_factory=dict)
 
-    def only(self) -> Node | None:
+    def only(self) -> TreeNode | None:
         """The one child of a level that is nothing else."""
         return next(iter(self.children.values())) if self.value is None and len(self.children) == 1 else None
 
-    def walk(self) -> Iterator[Node]:
+    def walk(self) -> Iterator[TreeNode]:
         """Yield this level and all below it, from above."""
         ahead = [self]
         while ahead:
@@ -64,7 +64,7 @@ class Node:
             yield node
             ahead += reversed(node.children.values())
 
-    def values(self, nested: bool = True) -> Iterator[Node]:
+    def values(self, nested: bool = True) -> Iterator[TreeNode]:
         """Yield the levels here and below that have a value; those in dicts of their own only if asked for."""
         ahead = [self]
         while ahead:
@@ -73,9 +73,9 @@ class Node:
                 yield node
             ahead += [child for child in reversed(node.children.values()) if nested or not child.nested]
 
-    def find(self, words: Sequence[str]) -> Node | None:
+    def find(self, words: Sequence[str]) -> TreeNode | None:
         """The level at a path below this one."""
-        node: Node | None = self
+        node: TreeNode | None = self
         for word in words:
             node = None if node is None else node.children.get(word)
         return node
@@ -86,7 +86,7 @@ class Node:
         return {node.name[start:]: node.value for node in self.values()}
 
 
-def tree_of(content: Any) -> Node:
+def tree_of(content: Any) -> TreeNode:
     """Arrange what a file holds by its levels: tensors, and the extra state of modules; the rest is left out.
 
     The state of an optimiser (``state`` beside ``param_groups``) holds no weights and is left out too. Where there is
@@ -97,11 +97,11 @@ def tree_of(content: Any) -> Node:
     CheckpointError
         If it refers to itself, is nested too deeply, or has too many names.
     """
-    root = Node(nested=True)
+    root = TreeNode(nested=True)
     _grow(root, content, 0, (), Tensor)
     _count(root)
     if not root.leaves:
-        root = Node(nested=True)
+        root = TreeNode(nested=True)
         _grow(root, content, 0, (), np.ndarray)
         _count(root)
     return root
@@ -115,7 +115,7 @@ def as_tensor(value: Any) -> Any:
         return None
 
 
-def _grow(node: Node, content: Any, count: int, around: tuple[int, ...], leaf: type) -> int:
+def _grow(node: TreeNode, content: Any, count: int, around: tuple[int, ...], leaf: type) -> int:
     """Add what a dict or list holds; returns how many names there are by then."""
     if id(content) in around:
         raise CheckpointError(f"{_part(node)} refers to itself, so it is no checkpoint. Save model.state_dict().")
@@ -142,7 +142,7 @@ def _grow(node: Node, content: Any, count: int, around: tuple[int, ...], leaf: t
             raise CheckpointError(f"A name of {len(words):,} words is none of a module. Save model.state_dict().")
         below = node
         for word in words:
-            below = below.children.setdefault(word, Node(f"{below.name}.{word}" if below.name else word))
+            below = below.children.setdefault(word, TreeNode(f"{below.name}.{word}" if below.name else word))
         count += len(words)
         if count > _MOST:
             raise CheckpointError(
@@ -158,7 +158,7 @@ def _grow(node: Node, content: Any, count: int, around: tuple[int, ...], leaf: t
     return count
 
 
-def _part(node: Node) -> str:
+def _part(node: TreeNode) -> str:
     return f'What is called "{node.name[:60]}"' if node.name else "The file"
 
 
@@ -166,19 +166,19 @@ def _holds_tensors(values: Sequence[Any], leaf: type) -> bool:
     return any(isinstance(value, Mapping | leaf) for value in values)
 
 
-def _count(root: Node) -> None:
+def _count(root: TreeNode) -> None:
     """Count what lies below each level, and drop the levels below which there is nothing."""
     for node in reversed(list(root.walk())):
         node.children = {word: child for word, child in node.children.items() if child.leaves}
         node.leaves = (node.value is not None) + sum(child.leaves for child in node.children.values())
 
 
-def drop_training_state(root: Node, names: Iterable[str]) -> None:
+def drop_training_state(root: TreeNode, names: Iterable[str]) -> None:
     """Drop what lies under words of optimisers, gradients and the like, but for those that a model has itself.
 
     Parameters
     ----------
-    root : Node
+    root : TreeNode
         Of a file; changed in place.
     names : iterable of str
         Of the model's tensors: where a layer of it is called ``velocity``, one such word on a path is the layer's.
@@ -186,7 +186,7 @@ def drop_training_state(root: Node, names: Iterable[str]) -> None:
     own = Counter[str]()
     for name in names:
         own |= Counter(state_words(name.split(".")))
-    ahead: list[tuple[Node, Counter[str]]] = [(root, Counter())]
+    ahead: list[tuple[TreeNode, Counter[str]]] = [(root, Counter())]
     while ahead:
         node, above = ahead.pop()
         for word, child in list(node.children.items()):
@@ -199,22 +199,22 @@ def drop_training_state(root: Node, names: Iterable[str]) -> None:
 
 
 @dataclass(eq=False)
-class Place:
+class Placement:
     """Where in a file the tensors of a model were found.
 
     Attributes
     ----------
-    node : Node
+    node : TreeNode
         Of the file.
     pairs : dict of str to Node
         By the model's names what the file has.
     """
 
-    node: Node
-    pairs: dict[str, Node]
+    node: TreeNode
+    pairs: dict[str, TreeNode]
 
     @property
-    def extras(self) -> list[Node]:
+    def extras(self) -> list[TreeNode]:
         """What lies at this place beside the model's tensors."""
         used = {id(node) for node in self.pairs.values()}
         start = len(self.node.name) + 1 if self.node.name else 0
@@ -230,7 +230,7 @@ def shaped(value: Any, like: Any) -> bool:
     return not isinstance(like, Tensor)
 
 
-def places_of(known: Mapping[str, Any], required: Iterable[str], file: Node) -> list[Place]:
+def places_of(known: Mapping[str, Any], required: Iterable[str], file: TreeNode) -> list[Placement]:
     """Find where the tensors of a model may lie in a file: the places with some of them, those with most first.
 
     Parameters
@@ -239,13 +239,13 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: Node) -> 
         Every tensor of the model by its names, and extra state of its modules.
     required : iterable of str
         Those that must be there.
-    file : Node
+    file : TreeNode
     """
     needed = set(required)
     models = [tree_of(known)]
     while (inner := models[-1].only()) is not None:  # the model itself is wrapped, or the file is of what is in it
         models.append(inner)
-    found: dict[frozenset[int], tuple[tuple[int, int], Place]] = {}
+    found: dict[frozenset[int], tuple[tuple[int, int], Placement]] = {}
     rooms = [node for node in file.walk() if 2 * node.leaves >= max(1, len(needed))]  # half of them, for a message
     if not rooms:
         rooms = sorted(file.walk(), key=lambda node: -node.leaves)[:_TRIED]
@@ -255,7 +255,7 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: Node) -> 
             if id(node) in seen or not model.children.keys() & node.children.keys():
                 continue
             pairs = _aligned(model, node, {})[1]
-            place = Place(node, dict(pairs))
+            place = Placement(node, dict(pairs))
             names = {name for name, part in pairs if shaped(part.value, known[name])}
             score = (len(names & needed) if needed else len(names), len(pairs))
             key = frozenset(id(part) for part in place.pairs.values())
@@ -268,10 +268,10 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: Node) -> 
     return [place for _, place in sorted(found.values(), key=lambda pair: pair[0], reverse=True)]
 
 
-_Found = tuple[int, list[tuple[str, Node]]]
+_Alignment = tuple[int, list[tuple[str, TreeNode]]]
 
 
-def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _Found:
+def _aligned(model: TreeNode, file: TreeNode, done: dict[tuple[int, int], _Alignment]) -> _Alignment:
     """Pair the tensors below a level of a model with those below a level of a file; levels with one child may be left.
 
     Returns the pairs, and how good they are: 2 for each of the same shape, 1 for each of the same name alone.
@@ -279,7 +279,7 @@ def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _F
     key = id(model), id(file)
     if key in done:
         return done[key]
-    score, pairs = 0, list[tuple[str, Node]]()
+    score, pairs = 0, list[tuple[str, TreeNode]]()
     if model.value is not None and file.value is not None and _last(model) == _last(file):
         score, pairs = (2 if shaped(file.value, model.value) else 1), [(model.name, file)]
     for word, child in model.children.items():
@@ -287,7 +287,7 @@ def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _F
             more, below = _aligned(child, file.children[word], done)
             score += more
             pairs += below
-    best: _Found = score, pairs
+    best: _Alignment = score, pairs
     if score < 2 * model.leaves:
         wrapped, wrapping = file.only(), model.only()
         if wrapped is not None:
@@ -298,7 +298,7 @@ def _aligned(model: Node, file: Node, done: dict[tuple[int, int], _Found]) -> _F
     return best
 
 
-def _last(node: Node) -> str:
+def _last(node: TreeNode) -> str:
     """A tensor's own name, which no wrapper changes: neither a bias nor a momentum is a weight."""
     return node.name.rpartition(".")[2]
 
@@ -328,7 +328,7 @@ def plain_choice(names: Sequence[str]) -> str | None:
     return left[0] if left else None
 
 
-def state_dicts(root: Node) -> list[Node]:
+def state_dicts(root: TreeNode) -> list[TreeNode]:
     """The levels of a file that are a dict of tensors by themselves, from above."""
     return [
         node
@@ -337,7 +337,7 @@ def state_dicts(root: Node) -> list[Node]:
     ]
 
 
-def without_model(root: Node, source: str) -> Node:
+def without_model(root: TreeNode, source: str) -> TreeNode:
     """Choose the state dict of a file where no model says which one fits.
 
     Raises
@@ -354,7 +354,7 @@ def without_model(root: Node, source: str) -> Node:
     return next(node for node in found if node.name == chosen)
 
 
-def _weights_alone(found: list[Node], source: str) -> list[Node]:
+def _weights_alone(found: list[TreeNode], source: str) -> list[TreeNode]:
     """Leave out the state dicts that are no weights, such as averages of gradients by the names of the weights.
 
     A layer may have such a word for its name, and no model is there to tell: what is left out has no names but those
@@ -377,7 +377,7 @@ def no_weights(names: Sequence[str], source: str) -> str:
     )
 
 
-def require_tensors(root: Node, source: str) -> None:
+def require_tensors(root: TreeNode, source: str) -> None:
     """Raise where there is nothing that could be weights.
 
     Raises
@@ -398,7 +398,7 @@ def pick_words(names: Sequence[str], source: str) -> str:
     return f"{listed}. Say which one, after two colons: {source}{'.' if PICK in source else PICK}{first}"
 
 
-def same_values(places: Sequence[Place]) -> bool:
+def same_values(places: Sequence[Placement]) -> bool:
     """Whether places hold the same values, so that it does not matter which one is taken."""
     first = places[0].pairs
     return all(
@@ -412,7 +412,7 @@ def _same(a: Any, b: Any) -> bool:
     return a is b or (isinstance(a, Tensor) and isinstance(b, Tensor) and algebra.same(a, b))
 
 
-def choose(places: Sequence[Place], source: str, what: str) -> Place:
+def choose(places: Sequence[Placement], source: str, what: str) -> Placement:
     """Choose among places that all fit a model.
 
     Raises

@@ -86,7 +86,7 @@ class _Dict(dict[Any, Any]):
     """An ordered dict."""
 
 
-class _Reader(pickle.Unpickler):
+class _PickleReader(pickle.Unpickler):
     """Reads a pickle into dicts, lists and inert records."""
 
     def __init__(self, file: Any) -> None:
@@ -118,7 +118,7 @@ class Inside:
     kinds : list of str
         Its types that torch does not make from an untrusted file.
     content : object
-        As `_Reader` reads it; None where it cannot be read.
+        As `_PickleReader` reads it; None where it cannot be read.
     protocol : int
         Of the pickle.
     """
@@ -138,14 +138,14 @@ def look_into(source: Path) -> Inside:
                 with archive.open(name) as file:
                     found.protocol = _protocol(file.read(2))
                 with archive.open(name) as file:
-                    reader = _Reader(file)
+                    reader = _PickleReader(file)
                     found.content = reader.load()
         else:
             with source.open("rb") as file:
                 found.protocol = _protocol(file.read(2))
                 file.seek(0)
                 for _ in range(_PICKLES):
-                    reader = _Reader(file)
+                    reader = _PickleReader(file)
                     found.content = reader.load()
                     if not isinstance(found.content, int) and not _is_system(found.content):
                         break

@@ -11,7 +11,7 @@ import typer
 from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import (
     Address,
-    Checkpoint,
+    CheckpointOption,
     CpusPerWorker,
     DataRoot,
     Device,
@@ -22,7 +22,7 @@ from lossnav.cli.options import (
     Kinds,
     MissingBuffers,
     Overwrite,
-    Params,
+    ParamsOption,
     Seed,
     Through,
     Trust,
@@ -85,10 +85,10 @@ def evaluate(
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="So many seeds of the directions, from --seed on.")] = 1,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
-    checkpoint: Checkpoint = None,
+    checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
-    params: Params = None,
+    params: ParamsOption = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
         typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),

@@ -11,14 +11,14 @@ import typer
 
 from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import (
-    Checkpoint,
+    CheckpointOption,
     DataRoot,
     Device,
     EvaluationMode,
     Kinds,
     MissingBuffers,
     Overwrite,
-    Params,
+    ParamsOption,
     Seed,
     Through,
     engine_of,
@@ -48,10 +48,10 @@ def explore(
     range_: Annotated[
         tuple[float, float] | None, typer.Option("--range", help="Ends of each axis to begin with. As of evaluate.")
     ] = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
-    params: Params = None,
+    params: ParamsOption = None,
     device: Device = None,
     data_root: DataRoot = None,
     seed: Seed = 0,

@@ -10,16 +10,16 @@ import typer
 from lossnav.cli.command import app, reporting
 from lossnav.cli.options import (
     At,
-    Checkpoint,
+    CheckpointOption,
     Coordinates,
     DataRoot,
     Device,
     EvaluationMode,
     Json,
-    Level,
+    LevelOption,
     MissingBuffers,
     Overwrite,
-    Params,
+    ParamsOption,
     Seed,
     Surface,
     Trust,
@@ -53,7 +53,7 @@ def curvature(
         typer.Option(help="all, or a glob over parameters that move; repeat. Default: all that move."),
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
     subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
@@ -143,7 +143,7 @@ def report(
     try:
         found = run(surface, objective=objective, seed=seed, limit=limit, progress=True)
     except Interrupted as stopped:
-        typer.echo(str(stopped.surface))
+        typer.echo(str(stopped.partial))
         raise
     typer.echo(found.to_json() if as_json else str(found))
 
@@ -156,10 +156,10 @@ def sharpness(
     options: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
     ] = None,
-    checkpoint: Checkpoint = None,
+    checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
-    params: Params = None,
+    params: ParamsOption = None,
     device: Device = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
@@ -188,7 +188,7 @@ def sharpness(
 def interval(
     surface: Surface,
     at: At,
-    level: Level = 0.95,
+    level: LevelOption = 0.95,
     as_json: Json = False,
 ) -> None:
     """Say how sure the loss at a point is: an interval over samples, and whether it holds."""
@@ -206,7 +206,7 @@ def difference(
     at: At,
     and_: Annotated[str | None, typer.Option("--and", help="The point whose loss is subtracted.")] = None,
     other: Annotated[str | None, typer.Option(help="The surface whose loss is subtracted; of the same data.")] = None,
-    level: Level = 0.95,
+    level: LevelOption = 0.95,
     as_json: Json = False,
 ) -> None:
     """Subtract the loss at one point from that at another, or of another surface: with its paired standard error."""

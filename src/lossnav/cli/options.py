@@ -23,13 +23,13 @@ MissingBuffers = Annotated[
     Literal["refuse", "keep"],
     typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
 ]
-Params = Annotated[
+ParamsOption = Annotated[
     list[str] | None,
     typer.Option(
         "--params", help="What moves: trainable, all, or a glob over parameters; repeat. Default: the SPEC's."
     ),
 ]
-Checkpoint = Annotated[
+CheckpointOption = Annotated[
     Path | None,
     typer.Option(
         help="Weights to look around: a file or folder (docs/checkpoints.md); file.pt::ema for what is in it."
@@ -60,7 +60,7 @@ Workers = Annotated[int | None, typer.Option(help="Default: as many as the clust
 CpusPerWorker = Annotated[int | None, typer.Option(help="Default: 1.")]
 GpusPerWorker = Annotated[float | None, typer.Option(help="Default: none.")]
 At = Annotated[str, typer.Option("--at", help="Coordinates of a point that was evaluated: 0 0.5.")]
-Level = Annotated[float, typer.Option(help="Of the interval.")]
+LevelOption = Annotated[float, typer.Option(help="Of the interval.")]
 
 
 def engine_of(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:

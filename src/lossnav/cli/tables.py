@@ -142,7 +142,9 @@ def summary_words(surface: Any) -> dict[str, str]:
 
 def made_words(surface: Any) -> dict[str, str]:
     """How a surface was made, as far as it says that."""
-    objective, chart, engine = (_Said(surface.attrs.get(key, {})) for key in ("objective", "chart", "engine"))
+    objective, chart, engine = (
+        _KnownAttributes(surface.attrs.get(key, {})) for key in ("objective", "chart", "engine")
+    )
     axes = ", ".join(f"{dim}: {size}" for dim, size in surface.sizes.items())
     samples = f", {objective['samples']:,} samples" if objective.get("samples") else ""
     words = {
@@ -164,7 +166,7 @@ def made_words(surface: Any) -> dict[str, str]:
             counts = ", ".join(f"{name} {n:,}" for name, n in differing.items())
             words["  rounding"] = f"decides {counts} of {engine['plan_compared']:,} samples at these"
         words["planning"] = f"{float(engine.get('plan_seconds', 0.0)):.1f} s"
-    made = _Said(surface.attrs)
+    made = _KnownAttributes(surface.attrs)
     words["created"] = f"{made['created']} by lossnav {made['lossnav_version']}"
     return words
 
@@ -176,7 +178,7 @@ class _Unknown(str):
         return str(self)
 
 
-class _Said(dict[str, Any]):
+class _KnownAttributes(dict[str, Any]):
     """Attributes; what they lack, or do not know, is unknown."""
 
     def __missing__(self, key: str) -> Any:

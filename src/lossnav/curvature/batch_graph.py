@@ -15,7 +15,7 @@ Leaves = Sequence[Tensor]
 _SHARE = 1 / 4  # of the memory that is free, for the graphs that are kept from one product to the next
 
 
-class Graph(NamedTuple):
+class BatchGraph(NamedTuple):
     """What a batch adds to the derivatives, for as long as this is held.
 
     Attributes
@@ -37,7 +37,7 @@ class Graph(NamedTuple):
     weight: float = 0.0
 
 
-class Keeper:
+class GraphCache:
     """Keeps the graphs of the last batches, as many as a budget of memory holds.
 
     What is kept needs no forward pass and no first backward pass for the next product at the same point. The last
@@ -51,15 +51,15 @@ class Keeper:
 
     def __init__(self, budget: float | None = None) -> None:
         self._budget = _SHARE * free_bytes(torch.device("cpu")) if budget is None else budget
-        self._kept: dict[int, tuple[Graph, int]] = {}
+        self._kept: dict[int, tuple[BatchGraph, int]] = {}
 
-    def add(self, number: int, graph: Graph) -> None:
+    def add(self, number: int, graph: BatchGraph) -> None:
         """Take the graph of the next batch, and let go of the first ones where there is no room for it."""
         self._kept[number] = graph, held_bytes(graph.ends)
         while sum(size for _, size in self._kept.values()) > self._budget:
             del self._kept[next(iter(self._kept))]
 
-    def get(self, number: int) -> Graph | None:
+    def get(self, number: int) -> BatchGraph | None:
         """The graph of a batch, if it was kept."""
         return self._kept[number][0] if number in self._kept else None
 

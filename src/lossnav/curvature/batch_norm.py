@@ -23,7 +23,7 @@ def layers_of(model: nn.Module) -> list[str]:
     ]
 
 
-class _Watched(TorchFunctionMode):
+class _BatchNormMode(TorchFunctionMode):
     """Sees every call of `F.batch_norm` with running statistics of ours: torch has no gradient by these."""
 
     def __init__(self, layers: Sequence[str], buffers: Params, held: Params) -> None:
@@ -65,7 +65,7 @@ class Statistics(NamedTuple):
     calls: list[int]
 
 
-class Recorded(_Watched):
+class Recorded(_BatchNormMode):
     """Adds up the statistics that each layer would average into its running ones.
 
     Attributes
@@ -97,7 +97,7 @@ class Recorded(_Watched):
         return plainly()
 
 
-class Given(_Watched):
+class GivenStatistics(_BatchNormMode):
     """Puts statistics of ours, which may have a gradient, in the place of each layer's own."""
 
     def __init__(self, layers: Sequence[str], buffers: Params, held: Params, statistics: Sequence[Tensor]) -> None:

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav.curvature.eigen import Eigenpairs
-from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.operators import Operator, Precision
+from lossnav.curvature.gauss_newton import OperatorKind, make_operator
+from lossnav.curvature.operators import Operator, ProductPrecision
 from lossnav.curvature.products import Products, Signs, without
 from lossnav.curvature.trace import Estimate
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
@@ -95,11 +95,11 @@ def spectral_density(
     steps: int = 50,
     width: float | None = None,
     pairs: Eigenpairs | None = None,
-    operator: Kind = "hessian",
+    operator: OperatorKind = "hessian",
     seed: int = 0,
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
-    precision: Precision = "native",
+    precision: ProductPrecision = "native",
     progress: bool | None = None,
 ) -> SpectralDensity:
     """Estimate the density of the eigenvalues of the Hessian, by stochastic Lanczos quadrature.
@@ -175,7 +175,7 @@ def spectral_density(
         found = quadrature(multiply, signs, probes, steps, known, seed + 1)
     made = density_of(found, steps, width, matrix.rounding, products=matrix.count, passes=matrix.passes)
     if multiply.signal is not None:
-        said = f"Stopped after {matrix.count} products. What they show is in the .surface of this exception."
+        said = f"Stopped after {matrix.count} products. What they show is in the .partial of this exception."
         raise Interrupted(said, made, multiply.signal)
     if not math.isfinite(made.width):
         warnings.warn(

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.operators import Precision
+from lossnav.curvature.gauss_newton import OperatorKind, make_operator
+from lossnav.curvature.operators import ProductPrecision
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import LEAST
 from lossnav.errors import Interrupted, OptionError
@@ -44,11 +44,11 @@ def diagonal(
     point: Mapping[str, Tensor] | None = None,
     *,
     products: int = 50,
-    operator: Kind = "hessian",
+    operator: OperatorKind = "hessian",
     seed: int = 0,
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
-    precision: Precision = "native",
+    precision: ProductPrecision = "native",
     progress: bool | None = None,
 ) -> Diagonal:
     """Estimate the diagonal of the Hessian: the second derivative by each parameter alone.
@@ -122,6 +122,6 @@ def diagonal(
         error = torch.sqrt(squares / (n - 1) / n + rounding**2) if n > 1 else torch.full_like(mean, math.inf)
     found = Diagonal(matrix.to_params(mean), matrix.to_params(error), n, matrix.passes)
     if multiply.signal is not None:
-        said = f"Stopped after {n} products. What they show is in the .surface of this exception."
+        said = f"Stopped after {n} products. What they show is in the .partial of this exception."
         raise Interrupted(said, found, multiply.signal)
     return found

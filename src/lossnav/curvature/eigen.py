@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav.curvature.gauss_newton import Kind, make_operator
+from lossnav.curvature.gauss_newton import OperatorKind, make_operator
 from lossnav.curvature.lanczos import Ritz, lanczos
-from lossnav.curvature.operators import Operator, Precision
+from lossnav.curvature.operators import Operator, ProductPrecision
 from lossnav.curvature.products import Products
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
 from lossnav.objective.objective import Objective
@@ -66,10 +66,10 @@ def top_eigenpairs(
     seed: int = 0,
     tolerance: float = 1e-3,
     limit: int = LIMIT,
-    operator: Kind = "hessian",
+    operator: OperatorKind = "hessian",
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
-    precision: Precision = "native",
+    precision: ProductPrecision = "native",
     progress: bool | None = None,
 ) -> Eigenpairs:
     """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
@@ -132,7 +132,7 @@ def top_eigenpairs(
     with Products(matrix, "eigenvalues", None, progress) as multiply:
         pairs = search(multiply, smallest, largest, seed=seed, tolerance=tolerance, limit=limit)
     if multiply.signal is not None:
-        said = f"Stopped after {pairs.products} products. What they show is in the .surface of this exception."
+        said = f"Stopped after {pairs.products} products. What they show is in the .partial of this exception."
         raise Interrupted(said, pairs, multiply.signal)
     if doubt := doubts(pairs, tolerance):
         warnings.warn(doubt, LossnavWarning, stacklevel=2)

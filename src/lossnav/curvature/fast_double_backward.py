@@ -36,7 +36,7 @@ class Operation(Protocol):
         """Return B_x^T(g, w), B_w^T(g, x) and g summed over all but the channels; None where it is not wanted."""
 
 
-class Layout:
+class ImageLayout:
     """How images lie in memory.
 
     Parameters
@@ -69,7 +69,7 @@ class Layout:
 class Convolution:
     """Of any number of dims."""
 
-    layout: Layout
+    layout: ImageLayout
     stride: Sequence[int]
     padding: Sequence[int]
     dilation: Sequence[int]
@@ -168,18 +168,18 @@ class Cheaper(TorchFunctionMode):
     Parameters
     ----------
     last : bool
-        Of the `Layout` of images.
+        Of the `ImageLayout` of images.
 
     Attributes
     ----------
-    layout : Layout
+    layout : ImageLayout
     count : int
         How many calls were.
     """
 
     def __init__(self, last: bool) -> None:
         super().__init__()
-        self.layout, self.count = Layout(last), 0
+        self.layout, self.count = ImageLayout(last), 0
 
     @property
     def is_laid_well(self) -> bool:

@@ -8,16 +8,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lossnav.curvature.batch_graph import Graph, Leaves, require_whole
+from lossnav.curvature.batch_graph import BatchGraph, Leaves, require_whole
 from lossnav.curvature.double_backward import Derivatives, _dot, _grad, _is_between, _twice_differentiable
-from lossnav.curvature.operators import Hessian, Operator, Precision
+from lossnav.curvature.operators import Hessian, Operator, ProductPrecision
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.objective.batches import map_tensors
 from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, logits
 from lossnav.objective.objective import Objective
 
-Kind = Literal["hessian", "gauss-newton"]
+OperatorKind = Literal["hessian", "gauss-newton"]
 
 
 class GaussNewton(Operator):
@@ -80,7 +80,7 @@ class GaussNewton(Operator):
         *,
         params: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = (),
-        precision: Precision = "native",
+        precision: ProductPrecision = "native",
     ) -> None:
         if objective._loss.function is None:
             raise ObjectiveError(
@@ -115,7 +115,7 @@ class GaussNewton(Operator):
         """Whether a way leads from the loss to the outputs, and from these on."""
         return _is_between(part, self._between.cut) and any(_is_between(z.sum(), by) for z in self._between.outputs)
 
-    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> BatchGraph:
         """Gradient J^T dL/dz and products J^T d2L/dz2 J v, z being the outputs."""
         outputs, cut = self._between.outputs, self._between.cut
         if first:
@@ -132,7 +132,7 @@ class GaussNewton(Operator):
             bent = _grad(_dot(pull, along), cut, retain_graph=True)
             return _grad(_dot(outputs, bent), by, retain_graph=True)
 
-        return Graph(gradient, multiply, [*pull, *gradient])
+        return BatchGraph(gradient, multiply, [*pull, *gradient])
 
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
@@ -186,12 +186,12 @@ OPERATORS: dict[str, type[Operator]] = {"hessian": Hessian, "gauss-newton": Gaus
 
 
 def make_operator(
-    kind: Kind,
+    kind: OperatorKind,
     objective: Objective,
     point: Mapping[str, Tensor] | None,
     params: str | Sequence[str],
     exclude: str | Sequence[str],
-    precision: Precision,
+    precision: ProductPrecision,
 ) -> Operator:
     """Make the operator of a name.
 

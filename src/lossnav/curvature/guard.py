@@ -47,7 +47,7 @@ _COPIES = 12  # of the weights in float64: vectors, points and their graph
 
 
 @dataclass(frozen=True)
-class _Scale:
+class _TrustedScale:
     """How far differences are trusted in some numbers.
 
     Attributes
@@ -65,8 +65,8 @@ class _Scale:
     resolved: float
 
 
-_FINE = _Scale((4e-6, 1e-6, 1.6e-5), 1e-3, 1e3 * torch.finfo(torch.float64).eps)
-_COARSE = _Scale((1e-2, 4e-3, 2.5e-2), 5e-2, 1e2 * torch.finfo(torch.float32).eps)
+_FINE = _TrustedScale((4e-6, 1e-6, 1.6e-5), 1e-3, 1e3 * torch.finfo(torch.float64).eps)
+_COARSE = _TrustedScale((1e-2, 4e-3, 2.5e-2), 5e-2, 1e2 * torch.finfo(torch.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class _Widening(TorchFunctionMode):
 
 
 def _held(
-    make: Make, few: Objective, exact: Objective, near: Params, names: Sequence[str], twice: bool, scale: _Scale
+    make: Make, few: Objective, exact: Objective, near: Params, names: Sequence[str], twice: bool, scale: _TrustedScale
 ) -> tuple[Verdict, bool]:
     """What differences of `exact` contradict; and whether those of the loss agree, with its gradient or each other."""
     sizes = [near[name].numel() for name in names]
@@ -241,7 +241,7 @@ def _seen(operator: Operator) -> tuple[float, Tensor | None]:
     return made.loss, operator.seen(made)
 
 
-def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float, scale: _Scale) -> str:
+def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float, scale: _TrustedScale) -> str:
     """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not.
 
     A slope that is no larger than `blur` cannot be told from none.
@@ -262,7 +262,7 @@ def _unlike_products(
     scales: Tensor,
     sizes: list[int],
     names: Sequence[str],
-    scale: _Scale,
+    scale: _TrustedScale,
 ) -> str:
     """In which tensor all differences contradict a product most; nothing where they do not."""
     norms = [

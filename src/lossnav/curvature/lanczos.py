@@ -145,7 +145,7 @@ def lanczos(
     for side in sides:
         outermost = 0 if side.sign < 0 else -1
         side.ceiling = side.sign * float(values[outermost]) + float(errors[outermost])
-    known = _Known.of(space, [*range(space.n)]).trimmed(sides, goal_of, radius)
+    known = _LockedPairs.of(space, [*range(space.n)]).trimmed(sides, goal_of, radius)
     while True:
         for side in sides:
             own = side.wanted(known)
@@ -172,7 +172,7 @@ def lanczos(
         if new:
             if space.n < beside:
                 new = sorted({*new, *_cheap(space.values, space.residuals, known, sides, goal_of, radius)})
-            known = known.joined(_Known.of(space, new)).trimmed(sides, goal_of, radius)
+            known = known.joined(_LockedPairs.of(space, new)).trimmed(sides, goal_of, radius)
     order = [*range(smallest), *range(len(known.values) - largest, len(known.values))]
     values, errors = known.values[order], known.lengths()[order]
     for side in sides:
@@ -248,7 +248,7 @@ class _Krylov:
         self,
         product: Callable[[Tensor], Tensor],
         start: Tensor,
-        beside: _Known | None,
+        beside: _LockedPairs | None,
         enough: Callable[[_Krylov, bool], bool],
         limit: int,
         stop: Callable[[], bool],
@@ -293,7 +293,7 @@ class _Krylov:
 
 
 @dataclass
-class _Known:
+class _LockedPairs:
     """Ritz pairs that are locked: H vectors = values * vectors + parts @ outside."""
 
     values: Array  # (m,), increasing
@@ -302,7 +302,7 @@ class _Known:
     outside: Tensor  # (spaces, d), orthogonal to the vectors
 
     @classmethod
-    def of(cls, space: _Krylov, which: list[int]) -> _Known:
+    def of(cls, space: _Krylov, which: list[int]) -> _LockedPairs:
         """Of some of the pairs of a space."""
         parts = space.vectors[-1, which][:, None].copy()
         return cls(space.values[which], space.combined(which), parts, space.image[None].clone())
@@ -312,7 +312,7 @@ class _Known:
         gram = (self.outside @ self.outside.T).cpu().numpy()
         return np.asarray(np.sqrt(np.maximum(((self.parts @ gram) * self.parts).sum(1), 0.0)))
 
-    def joined(self, other: _Known) -> _Known:
+    def joined(self, other: _LockedPairs) -> _LockedPairs:
         """Rayleigh-Ritz in the space of both; the other's vectors are orthogonal to these."""
         k, m = len(self.values), len(other.values)
         matrix = np.diag(np.concatenate([self.values, other.values]))
@@ -324,16 +324,16 @@ class _Known:
         parts[:k, : self.parts.shape[1]], parts[k:, self.parts.shape[1] :] = self.parts, other.parts
         outside = torch.cat([self.outside, other.outside])
         outside = outside - (outside @ vectors.T) @ vectors
-        return _Known(values, _combined(turned, vectors), turned.T @ parts, outside)
+        return _LockedPairs(values, _combined(turned, vectors), turned.T @ parts, outside)
 
-    def trimmed(self, sides: list[_Side], goal_of: Goals, radius: float) -> _Known:
+    def trimmed(self, sides: list[_Side], goal_of: Goals, radius: float) -> _LockedPairs:
         """What is wanted of each side, and what else costs their errors little.
 
         The more is locked, the sooner it is clear that nothing is left.
         """
         wanted = {i for side in sides for i in side.wanted(self)}
         which = sorted(wanted | set(_cheap(self.values, self.lengths(), self, sides, goal_of, radius, wanted)))
-        return _Known(self.values[which], self.vectors[which], self.parts[which], self.outside)
+        return _LockedPairs(self.values[which], self.vectors[which], self.parts[which], self.outside)
 
 
 Goals = Callable[[Array, float], Array]
@@ -360,17 +360,17 @@ class _Side:
     bound: float = math.inf
     open: bool = True
 
-    def wanted(self, known: _Known) -> list[int]:
+    def wanted(self, known: _LockedPairs) -> list[int]:
         """Places of the values that are sought, the outermost first."""
         order = range(len(known.values))
         return list(order)[: self.count] if self.sign < 0 else list(order)[::-1][: self.count]
 
-    def goals(self, known: _Known, goal_of: Goals, radius: float) -> tuple[Array, Array]:
+    def goals(self, known: _LockedPairs, goal_of: Goals, radius: float) -> tuple[Array, Array]:
         """The values that are sought, the largest first, and how sure each is to be."""
         values = known.values[self.wanted(known)]
         return self.sign * values, goal_of(values, radius)
 
-    def belonging(self, space: _Krylov, known: _Known, goal_of: Goals, radius: float) -> list[int]:
+    def belonging(self, space: _Krylov, known: _LockedPairs, goal_of: Goals, radius: float) -> list[int]:
         """Ritz values that belong among those that are sought, by more than half a goal.
 
         The j-th displaces the j-th from the last.
@@ -381,7 +381,7 @@ class _Side:
         more = np.logical_and.accumulate(self.sign * space.values[order] > displaced)
         return [int(i) for i in order[more]]
 
-    def settled(self, space: _Krylov, known: _Known, goal_of: Goals, radius: float) -> bool:
+    def settled(self, space: _Krylov, known: _LockedPairs, goal_of: Goals, radius: float) -> bool:
         """Whether those that belong here are found, or there are none."""
         new = self.belonging(space, known, goal_of, radius)
         if new:
@@ -390,7 +390,7 @@ class _Side:
         place = values[-1] + goals[-1] / 2  # the other half is for what is locked and not quite sure
         return bool(space.excluded(np.array([self.sign * place]))[0])
 
-    def bounded(self, space: _Krylov, known: _Known, goal_of: Goals, radius: float) -> float:
+    def bounded(self, space: _Krylov, known: _LockedPairs, goal_of: Goals, radius: float) -> float:
         """What no eigenvalue beside those that are locked exceeds, as far as a space shows it."""
         values, goals = self.goals(known, goal_of, radius)
         loss = _losses(known.values, known.lengths(), known, self, goal_of, radius)
@@ -405,12 +405,14 @@ class _Side:
         return float(places[free.argmax()]) + float(loss.sum()) if free.any() else math.inf
 
 
-def _all_settled(sides: list[_Side], known: _Known, goal_of: Goals, radius: float) -> Callable[[_Krylov, bool], bool]:
+def _all_settled(
+    sides: list[_Side], known: _LockedPairs, goal_of: Goals, radius: float
+) -> Callable[[_Krylov, bool], bool]:
     """What `_Krylov.grow` asks beside what is locked."""
     return lambda space, last: all(side.settled(space, known, goal_of, radius) for side in sides)
 
 
-def _losses(values: Array, lengths: Array, known: _Known, side: _Side, goal_of: Goals, radius: float) -> Array:
+def _losses(values: Array, lengths: Array, known: _LockedPairs, side: _Side, goal_of: Goals, radius: float) -> Array:
     """By how much each pair that is locked, and none of those sought, may raise what is left beside it.
 
     With H = [[D, C^T], [C, B]] there is no eigenvalue above t > D where B + C (t - D)^-1 C^T has none (Schur
@@ -423,7 +425,7 @@ def _losses(values: Array, lengths: Array, known: _Known, side: _Side, goal_of: 
 def _cheap(
     values: Array,
     lengths: Array,
-    known: _Known,
+    known: _LockedPairs,
     sides: list[_Side],
     goal_of: Goals,
     radius: float,

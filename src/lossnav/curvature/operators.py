@@ -19,8 +19,8 @@ from torch import Tensor
 from lossnav import params as algebra
 from lossnav._utils import random_state, turns
 from lossnav._utils.validation import require
-from lossnav.curvature.batch_graph import Graph, Keeper, Leaves, require_no_reentrant, require_whole
-from lossnav.curvature.batch_norm import Given, Recorded, Statistics, layers_of
+from lossnav.curvature.batch_graph import BatchGraph, GraphCache, Leaves, require_no_reentrant, require_whole
+from lossnav.curvature.batch_norm import GivenStatistics, Recorded, Statistics, layers_of
 from lossnav.curvature.double_backward import (
     _CAUSES,
     _REMEDY,
@@ -40,7 +40,7 @@ from lossnav.objective.passes import CopyPasses, FunctionalPasses, FunctionPasse
 from lossnav.objective.reduction import share
 from lossnav.params import Params
 
-Precision = Literal["native", "float64"]
+ProductPrecision = Literal["native", "float64"]
 
 PRECISIONS = ("native", "float64")
 
@@ -75,7 +75,7 @@ class Operator:
         *,
         params: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = (),
-        precision: Precision = "native",
+        precision: ProductPrecision = "native",
     ) -> None:
         if precision not in PRECISIONS:
             raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
@@ -98,7 +98,7 @@ class Operator:
         self._unsymmetric = max(1e-9, 1e3 * torch.finfo(self._dtype).eps)
         self._rounding = _DIGITS * torch.finfo(self._dtype).eps  # of a product, relative to it
         self._slope = 0.0
-        self._keeper: Keeper | None = None
+        self._keeper: GraphCache | None = None
         self._leaves: Params | None = None
         self._in_place: Params = {}  # buffers that are in the model while it is derived
 
@@ -221,9 +221,9 @@ class Operator:
         sums = [[torch.zeros_like(leaf, dtype=torch.float64) for leaf in by] for _ in range(1 + len(slopes))]
         numerator = weight = 0.0
         kept = self._keeper if slopes else None
-        keeper = Keeper() if kept is None and self._is_worth_keeping(slopes) else None
+        keeper = GraphCache() if kept is None and self._is_worth_keeping(slopes) else None
         training = self.objective._pass.training(self.objective.bn == "batch")
-        with training, Given(layers, buffers, self._in_place, statistics) if layers else nullcontext():
+        with training, GivenStatistics(layers, buffers, self._in_place, statistics) if layers else nullcontext():
             for number, batch in enumerate(self._batches()):
                 graph = None if kept is None else kept.get(number)
                 if graph is None:
@@ -246,14 +246,14 @@ class Operator:
         lasting = lasting and not objective._unplanned  # a buffer that the next batch writes to is in the graph
         return lasting and objective.device.type == "cpu" and 0 < len(slopes) < self.count
 
-    def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> Graph:
+    def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> BatchGraph:
         part, weight = self._one(given, buffers, batch, self.objective.bn == "batch")
         if first:
             require_no_reentrant([part])
         graph = self._differentiate(part, by, twice, first)
         return graph._replace(numerator=part.item(), weight=weight)
 
-    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> BatchGraph:
         """Gradient of a batch's part of the loss, and products if it is to be derived twice."""
         raise NotImplementedError
 
@@ -391,7 +391,7 @@ class Operator:
         """A product with the first batch alone, shape (d,)."""
         return _joined(math.nan, [self._first_graph().multiply(slope)]).gradient
 
-    def _first_graph(self) -> Graph:
+    def _first_graph(self) -> BatchGraph:
         with random_state.preserved(self.objective.seed, self.objective.device):
             given, buffers, leaves = self._begin()
             return self._graph(given, buffers, next(iter(self._batches())), leaves, twice=True, first=True)
@@ -533,11 +533,11 @@ class Hessian(Operator):
         """The change itself."""
         return change
 
-    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> Graph:
+    def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> BatchGraph:
         gradient = _grad(part, by, create_graph=twice)
         if twice and first:
             require_whole(gradient)
-        return Graph(gradient, lambda slope: _grad(_dot(gradient, slope), by, retain_graph=True), gradient)
+        return BatchGraph(gradient, lambda slope: _grad(_dot(gradient, slope), by, retain_graph=True), gradient)
 
     def _bend(self, through: Leaves, slope: Leaves) -> Tensor:
         return _dot(through, slope)

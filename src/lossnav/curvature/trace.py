@@ -13,8 +13,8 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.operators import Precision
+from lossnav.curvature.gauss_newton import OperatorKind, make_operator
+from lossnav.curvature.operators import ProductPrecision
 from lossnav.curvature.products import Entries, Products, Signs, without
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
 from lossnav.objective.objective import Objective
@@ -68,11 +68,11 @@ def trace(
     products: int = 60,
     tolerance: float | None = None,
     method: Method = "hutch++",
-    operator: Kind = "hessian",
+    operator: OperatorKind = "hessian",
     seed: int = 0,
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
-    precision: Precision = "native",
+    precision: ProductPrecision = "native",
     progress: bool | None = None,
 ) -> Estimate:
     """Estimate the trace of the Hessian: the sum of its eigenvalues.
@@ -165,7 +165,7 @@ def trace(
     about = {"products": matrix.count, "passes": matrix.passes}
     found = estimate(exact, samples, variances, certain=whole, rounding=multiply.rounding, **about)
     if multiply.signal is not None:
-        said = f"Stopped after {matrix.count} products. What they show is in the .surface of this exception."
+        said = f"Stopped after {matrix.count} products. What they show is in the .partial of this exception."
         raise Interrupted(said, found, multiply.signal)
     if not math.isfinite(found.value):
         warnings.warn(

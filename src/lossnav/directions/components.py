@@ -20,7 +20,7 @@ from lossnav.objective.roles import excluded
 from lossnav.params import Params
 
 if TYPE_CHECKING:
-    from lossnav.trajectory.trajectory import Part, Trajectory
+    from lossnav.trajectory.trajectory import BlockRows, Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,7 +202,7 @@ def pca(
     )
 
 
-_Path = tuple[NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]]
+_SnapshotMatrix = tuple[NDArray[np.float64], float, NDArray[np.float64], NDArray[np.float64]]
 
 
 def _by_columns(
@@ -214,7 +214,7 @@ def _by_columns(
     middle: Params,
     made: Sequence[Params],
     progress: bool | None,
-) -> _Path:
+) -> _SnapshotMatrix:
     """Components by the Gram matrix of the snapshots, written to `made`, and their mean to `middle`.
 
     Returns eigenvalues, their sum, squared norms of the snapshots and lengths of the steps between them.
@@ -252,7 +252,7 @@ def _by_rows(
     middle: Params,
     made: Sequence[Params],
     progress: bool | None,
-) -> _Path:
+) -> _SnapshotMatrix:
     """The same of many snapshots, by the matrix of their coordinates, without one of snapshots by snapshots."""
 
     def blocks() -> Iterator[NDArray[np.float64]]:
@@ -286,7 +286,7 @@ def _require_dimensions(values: NDArray[np.float64], n: int) -> None:
         raise DirectionError(f"The path has {rank} dimensions, not {n}. Ask for fewer directions.")
 
 
-def _put(params: Params, parts: Sequence[Part], values: NDArray[np.float64]) -> None:
+def _put(params: Params, parts: Sequence[BlockRows], values: NDArray[np.float64]) -> None:
     """Write columns of a block (see `Trajectory.columns`) where they belong."""
     for name, rows, columns in parts:
         target = params[name][rows] if params[name].dim() else params[name]

@@ -39,7 +39,7 @@ Job = TypeVar("Job")
 Made = TypeVar("Made")
 
 
-class Part(NamedTuple):
+class DrawPart(NamedTuple):
     """A part of a weight as a matrix: some whole rows, or a stretch of one. In memory it is one stretch."""
 
     number: int
@@ -47,18 +47,18 @@ class Part(NamedTuple):
     columns: slice
 
 
-def slices(shape: torch.Size) -> list[Part]:
+def slices(shape: torch.Size) -> list[DrawPart]:
     """Cut a weight into what one generator draws: as many rows along its first axis as fit, or parts of a long one."""
     rows, columns = _matrix_shape(shape)
     return _cut(slice(0, rows), slice(0, columns), _SLICE)
 
 
-def pieces(part: Part) -> list[Part]:
+def pieces(part: DrawPart) -> list[DrawPart]:
     """Cut a slice, in order, into what is worked on at once."""
     return _cut(part.rows, part.columns, _PIECE)
 
 
-def block(tensor: Tensor, part: Part) -> Tensor:
+def block(tensor: Tensor, part: DrawPart) -> Tensor:
     """A part of a weight, as a matrix; of a contiguous tensor it is a view."""
     if tensor.dim() < 2:
         return tensor.reshape(1, -1)[:, part.columns]
@@ -187,7 +187,7 @@ class Draws:
         elif orthogonal and n > 1:
             self._find_one_matrix(params)
 
-    def pieces(self, name: str, part: Part, wanted: Sequence[int]) -> Iterator[dict[int, Tensor]]:
+    def pieces(self, name: str, part: DrawPart, wanted: Sequence[int]) -> Iterator[dict[int, Tensor]]:
         """Make a slice of the wanted directions, piece by piece, in their dtype and on their device."""
         like = self.like[name]
         for _, made in self._pieces(name, part, wanted):
@@ -200,7 +200,7 @@ class Draws:
     def fill(self, wanted: Mapping[str, Mapping[int, Tensor]]) -> None:
         """Write directions into contiguous tensors, given by name and number of the direction."""
 
-        def write(job: tuple[str, Part]) -> None:
+        def write(job: tuple[str, DrawPart]) -> None:
             name, part = job
             for piece, made in zip(pieces(part), self.pieces(name, part, list(wanted[name])), strict=True):
                 for i, values in made.items():
@@ -219,7 +219,7 @@ class Draws:
             Inner products of the directions.
         """
 
-        def products(job: tuple[str, Part]) -> NDArray[np.float64]:
+        def products(job: tuple[str, DrawPart]) -> NDArray[np.float64]:
             total = np.zeros((self.n, self.n))
             for _, made in self._pieces(*job, range(self.n)):
                 wide = [values.to(self.like[job[0]].dtype).double() for values in made.values()]
@@ -251,10 +251,10 @@ class Draws:
 
     # ------------------------------------------------------------------ inside: draws
 
-    def _jobs(self, names: Mapping[str, object]) -> list[tuple[str, Part]]:
+    def _jobs(self, names: Mapping[str, object]) -> list[tuple[str, DrawPart]]:
         return [(name, part) for name in names for part in slices(self.like[name].shape)]
 
-    def _pieces(self, name: str, part: Part, wanted: Sequence[int]) -> Iterator[tuple[Part, dict[int, Tensor]]]:
+    def _pieces(self, name: str, part: DrawPart, wanted: Sequence[int]) -> Iterator[tuple[DrawPart, dict[int, Tensor]]]:
         """Make a slice of the wanted directions, piece by piece, in float64 on the CPU."""
         matrix = self._matrices.get(name)
         terms = {i: range(i + 1) if matrix is not None and self.orthogonal else (i,) for i in wanted}
@@ -288,12 +288,12 @@ class Draws:
                 made |= dict(zip(many, self._layouts[name].combine(matrix, here, many, drawn), strict=True))
             yield piece, {i: made[i] for i in terms}
 
-    def _generator(self, index: int, name: str, part: Part) -> np.random.Generator:
+    def _generator(self, index: int, name: str, part: DrawPart) -> np.random.Generator:
         """Each slice of each tensor of each direction has a counter-based generator of its own."""
         key = (index, zlib.crc32(name.encode()), *((part.number,) if part.number else ()))
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy=self.seed, spawn_key=key)))
 
-    def _draw(self, generator: np.random.Generator, piece: Part) -> Tensor:
+    def _draw(self, generator: np.random.Generator, piece: DrawPart) -> Tensor:
         """Draw the next numbers of a slice, float32 as float64."""
         shape = (piece.rows.stop - piece.rows.start, piece.columns.stop - piece.columns.start)
         if self.distribution == "normal":
@@ -340,7 +340,7 @@ class Draws:
         Without orthogonality each direction with itself alone, (n, 1, filters).
         """
 
-        def of_slice(job: tuple[str, Part]) -> tuple[slice, Tensor]:
+        def of_slice(job: tuple[str, DrawPart]) -> tuple[slice, Tensor]:
             name, part = job
             layout, center = self._layouts[name], params[name]
             groups = slice(part.rows.start // layout.height, (part.rows.stop - 1) // layout.height + 1)
@@ -349,7 +349,7 @@ class Draws:
                 theta = block(center, piece).to("cpu", torch.float64)
                 group = torch.arange(piece.rows.start, piece.rows.stop, device="cpu") // layout.height - groups.start
 
-                def add(sums: Tensor, products: Tensor, group: Tensor = group, piece: Part = piece) -> None:
+                def add(sums: Tensor, products: Tensor, group: Tensor = group, piece: DrawPart = piece) -> None:
                     if layout.width > 1:
                         sums[:, piece.columns].index_add_(0, group, products)
                     else:
@@ -378,7 +378,7 @@ class Draws:
         return {name: (sums[:-1].reshape(self.n, across, -1), sums[-1]) for name, sums in gathered.items()}
 
 
-class _Layout(NamedTuple):
+class _FilterLayout(NamedTuple):
     """Where the filters of a weight lie, the weight being seen as a matrix of rows along its first axis.
 
     Groups of `height` rows; where filters run along the second axis, a group holds `outputs` filters beside each
@@ -407,7 +407,7 @@ class _Layout(NamedTuple):
         """From (k, groups, width) to (k, filters)."""
         return sums.reshape(len(sums), self.filters, self.span).sum(2)
 
-    def add_products(self, sums: Tensor, drawn: Tensor, group: Tensor, piece: Part) -> None:
+    def add_products(self, sums: Tensor, drawn: Tensor, group: Tensor, piece: DrawPart) -> None:
         """Add the inner products of directions in a piece, but those of the first few, which are summed one by one.
 
         Parameters
@@ -467,16 +467,16 @@ class _Layout(NamedTuple):
         return of_groups.expand(-1, -1, -1, self.height, -1).reshape(n, m, self.groups * self.height, self.width)
 
 
-def _layout(shape: torch.Size, by_filter: bool, transposed_groups: int | None) -> _Layout:
+def _layout(shape: torch.Size, by_filter: bool, transposed_groups: int | None) -> _FilterLayout:
     """One filter a row or, as in `params.to_filters`, along the second axis; else the whole is one."""
     rows, columns = _matrix_shape(shape)
     if not by_filter or len(shape) < 2:
-        return _Layout(1, rows, 1, 1, rows * columns)
+        return _FilterLayout(1, rows, 1, 1, rows * columns)
     if transposed_groups is None:
-        return _Layout(rows, 1, 1, 1, columns)
+        return _FilterLayout(rows, 1, 1, 1, columns)
     height, outputs = rows // transposed_groups, shape[1]
     span = columns // max(1, outputs)
-    return _Layout(transposed_groups, height, outputs, span, height * span)
+    return _FilterLayout(transposed_groups, height, outputs, span, height * span)
 
 
 def _matrix_shape(shape: torch.Size) -> tuple[int, int]:
@@ -484,13 +484,13 @@ def _matrix_shape(shape: torch.Size) -> tuple[int, int]:
     return (1, entries) if len(shape) < 2 else (shape[0], entries // max(1, shape[0]))
 
 
-def _cut(rows: slice, columns: slice, most: int) -> list[Part]:
+def _cut(rows: slice, columns: slice, most: int) -> list[DrawPart]:
     """Cut a part into parts of at most so many entries, in the order of memory."""
     width = columns.stop - columns.start
     tall, wide = max(1, most // max(1, width)), max(1, min(width, most))
     corners = [(r, c) for r in range(rows.start, rows.stop, tall) for c in range(columns.start, columns.stop, wide)]
     return [
-        Part(i, slice(r, min(r + tall, rows.stop)), slice(c, min(c + wide, columns.stop)))
+        DrawPart(i, slice(r, min(r + tall, rows.stop)), slice(c, min(c + wide, columns.stop)))
         for i, (r, c) in enumerate(corners)
     ]
 

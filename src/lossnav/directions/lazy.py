@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.directions.counter_based import Draws, Part, block, in_threads, pieces, slices
+from lossnav.directions.counter_based import DrawPart, Draws, block, in_threads, pieces, slices
 from lossnav.errors import DirectionError
 from lossnav.params import Params
 
@@ -175,7 +175,7 @@ def combine(
         name: torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device) for name, tensor in center.items()
     }
 
-    def move(job: tuple[str, Part]) -> None:
+    def move(job: tuple[str, DrawPart]) -> None:
         name, part = job
         streams = {
             family: family.draws.pieces(name, part, indices)

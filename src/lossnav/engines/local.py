@@ -14,15 +14,15 @@ from lossnav.engines.plan import PRECISIONS, Plan, Precision
 from lossnav.errors import OptionError
 
 
-class _Run(threading.local):
+class _ThreadRun(threading.local):
     """What belongs to the run of a thread: several may use one engine."""
 
     function: Any = None
     prepared = False
     stopped = False
 
-    def __reduce__(self) -> tuple[type[_Run], tuple[()]]:
-        return _Run, ()  # a copy has no run yet
+    def __reduce__(self) -> tuple[type[_ThreadRun], tuple[()]]:
+        return _ThreadRun, ()  # a copy has no run yet
 
 
 class Local(Engine):
@@ -56,7 +56,7 @@ class Local(Engine):
         if plan == "plain" and precision != "native":
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
-        self._run = _Run()
+        self._run = _ThreadRun()
         self._last: Any = None  # for a thread that tells of what another prepared
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lossnav._utils import random_state
 from lossnav._utils.geometry import mesh
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart, meet
 from lossnav.engines import Local
 from lossnav.engines.base import Point
@@ -61,7 +61,7 @@ def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
 
     def losses(points: Point) -> Point:
         found = np.full(len(points), math.nan)
-        for outcome in Local(plan="plain").run(PointFunction(objective, chart), points):
+        for outcome in Local(plan="plain").run(ChartFunction(objective, chart), points):
             found[outcome.number] = outcome.values.get("loss", math.nan)
         return found
 

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lossnav._utils import jsonable
 from lossnav._utils.geometry import Array
-from lossnav._utils.paths import Place, inside, name_of
+from lossnav._utils.paths import Location, inside, name_of
 from lossnav._utils.validation import require
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.curvature.eigen import LIMIT, random_vector, require_reachable
 from lossnav.curvature.lanczos import lanczos
-from lossnav.curvature.operators import PRECISIONS, Hessian, Precision, chosen
+from lossnav.curvature.operators import PRECISIONS, Hessian, ProductPrecision, chosen
 from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
 from lossnav.evaluation.center import losses_of, require_fit
 from lossnav.evaluation.evaluate import measure
@@ -45,8 +45,8 @@ def evaluate_curvature(
     seed: int = 0,
     tolerance: float = 1e-3,
     limit: int = LIMIT,
-    precision: Precision = "native",
-    store: Place | None = None,
+    precision: ProductPrecision = "native",
+    store: Location | None = None,
     overwrite: bool = False,
     check: bool = True,
     progress: bool | None = None,
@@ -144,11 +144,11 @@ def evaluate_curvature(
             about={"curvature": function.options()},
         )
     except Interrupted as stopped:
-        kept = "They are in the .surface of this exception."
+        kept = "They are in the .partial of this exception."
         if place is not None:
             kept = f"They are kept in {name_of(place)}, and the same call goes on from there."
-        done = int((stopped.surface["status"] != variables.NOT_EVALUATED).sum())
-        raise Interrupted(f"Stopped after {done:,} points. {kept}", stopped.surface, stopped.signal) from None
+        done = int((stopped.partial["status"] != variables.NOT_EVALUATED).sum())
+        raise Interrupted(f"Stopped after {done:,} points. {kept}", stopped.partial, stopped.signal) from None
     if function.unsure:
         warnings.warn(
             f"At {function.unsure:,} points an eigenvalue is not as sure as the tolerance {tolerance:g} asks for after "
@@ -159,7 +159,7 @@ def evaluate_curvature(
     return made
 
 
-class CurvatureFunction(PointFunction):
+class CurvatureFunction(ChartFunction):
     """From coordinates to gradient and curvature there; it remembers the eigenvectors of the last point."""
 
     def __init__(
@@ -171,7 +171,7 @@ class CurvatureFunction(PointFunction):
         seed: int,
         tolerance: float,
         limit: int,
-        precision: Precision,
+        precision: ProductPrecision,
     ) -> None:
         super().__init__(objective, chart)
         self.seed, self.tolerance, self.limit, self.precision = seed, tolerance, limit, precision
@@ -264,7 +264,7 @@ def _split(gradient: Tensor, tangents: Tensor) -> dict[str, float]:
     return {f"gradient_{name}": float(torch.linalg.vector_norm(part)) for name, part in parts.items()}
 
 
-def _require_same_chart(store: Place, chart: Chart) -> None:
+def _require_same_chart(store: Location, chart: Chart) -> None:
     """Refuse a store whose surface is on another chart."""
     said = zarr_io.open_surface(store).attrs
     asked = {**said, "chart": jsonable.jsonable(chart.describe())}

@@ -141,7 +141,7 @@ def ensemble(
     if run.stopped is not None:
         complete = sum(bool(surface.attrs["finished"]) for surface in run.surfaces.values()) + len(run.failed)
         what = "They are" if complete else "What there is of the first is"
-        where = f"saved in {store}; the same call goes on" if store else "in the .surface of this exception"
+        where = f"saved in {store}; the same call goes on" if store else "in the .partial of this exception"
         raise Interrupted(
             f"Stopped after {complete} of {len(chosen)} seeds. {what} {where}.", joined, run.stopped.signal
         )
@@ -209,8 +209,8 @@ class _Ensemble:
             raise
         except KeyboardInterrupt as error:  # an Interrupted, or one before there was anything
             self.stopped = error if isinstance(error, Interrupted) else Interrupted("Stopped before the first point.")
-            if not self.surfaces and self.stopped.surface is not None:
-                self.surfaces[seed] = self.stopped.surface
+            if not self.surfaces and self.stopped.partial is not None:
+                self.surfaces[seed] = self.stopped.partial
         return self.stopped is None
 
     def _surface(self, seed: int, chart: Chart) -> xr.Dataset:

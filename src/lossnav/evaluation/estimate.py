@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from lossnav._utils import random_state
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.engines import Engine, Local
 from lossnav.engines import base as engine_base
@@ -25,7 +25,7 @@ _ESTIMATING_SECONDS, _FEWEST_ESTIMATED, _MOST_ESTIMATED = 0.5, 3, 4000  # how lo
 
 
 @dataclass(frozen=True)
-class Estimate:
+class CostEstimate:
     """What a run would cost.
 
     Attributes
@@ -73,7 +73,7 @@ class Estimate:
         return self.checking_seconds + self.planning_seconds + points * self.seconds_per_point / self.workers
 
 
-def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: Engine | None = None) -> Estimate:
+def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: Engine | None = None) -> CostEstimate:
     """Plan a run and do a few of its points, to say what all of it would cost.
 
     Parameters
@@ -83,7 +83,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
 
     Returns
     -------
-    Estimate
+    CostEstimate
 
     Raises
     ------
@@ -111,14 +111,14 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
         try:
             started = time.perf_counter()
             probes = probe_points(sampler, objective.seed)
-            function = engine.prepare(PointFunction(objective, chart), probes, sampler.total)
+            function = engine.prepare(ChartFunction(objective, chart), probes, sampler.total)
             planning = time.perf_counter() - started
             per_point = _seconds_per_point(engine, function, _typical_points(sampler, objective.seed))
             said, workers = engine.describe(), engine.concurrency
         finally:
             engine.close()
     compiling = float(said.get("plan_compiling_seconds", 0.0))
-    return Estimate(
+    return CostEstimate(
         sampler.total,
         str(said.get("plan", "plain")),
         float(said.get("plan_error", 0.0)),

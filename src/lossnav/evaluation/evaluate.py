@@ -10,12 +10,12 @@ import torch
 import xarray as xr
 
 from lossnav._utils import jsonable, random_state
-from lossnav._utils.paths import Place, beside
+from lossnav._utils.paths import Location, beside
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
 from lossnav._utils.validation import require
 from lossnav._version import __version__
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.charts.io import save_chart
 from lossnav.engines import Engine, Local
@@ -36,7 +36,7 @@ def evaluate(
     sampler: Sampler,
     *,
     engine: Engine | None = None,
-    store: Place | None = None,
+    store: Location | None = None,
     overwrite: bool = False,
     save_directions: bool = False,
     keep_samples: bool = False,
@@ -115,7 +115,7 @@ def evaluate(
     """
     _require_nouns(objective, chart, sampler, engine)
     return measure(
-        PointFunction(objective, chart),
+        ChartFunction(objective, chart),
         sampler,
         engine=engine,
         store=store,
@@ -130,11 +130,11 @@ def evaluate(
 
 
 def measure(
-    function: PointFunction,
+    function: ChartFunction,
     sampler: Sampler,
     *,
     engine: Engine | None = None,
-    store: Place | None = None,
+    store: Location | None = None,
     overwrite: bool = False,
     save_directions: bool = False,
     keep_samples: bool = False,
@@ -148,7 +148,7 @@ def measure(
 
     Parameters
     ----------
-    function : PointFunction
+    function : ChartFunction
         With its objective and its chart; the values it returns have the loss among them.
     sampler, engine, store, overwrite, save_directions, keep_samples, check, progress, resume, on_update
         As in `evaluate`.
@@ -198,7 +198,7 @@ def measure(
             stop.signal = stop.signal or 2
     run.warn()
     if stop.signal is not None:
-        kept = "It is in the .surface of this exception."
+        kept = "It is in the .partial of this exception."
         if place is not None:
             kept = f"It is kept in {place}; the same call goes on from there, or: lossnav resume {place}"
         total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
@@ -207,7 +207,7 @@ def measure(
 
 
 @contextmanager
-def _opened(store: Place | None, overwrite: bool, bar: Progress) -> Iterator[Store | None]:
+def _opened(store: Location | None, overwrite: bool, bar: Progress) -> Iterator[Store | None]:
     """The store of a run, which nobody else can write to until it ends."""
     if store is None:
         yield None
@@ -259,7 +259,7 @@ def stream(
     pace = _Updates(None)
     with random_state.preserved(device=objective.device):
         center = _check_center(objective, chart) if check else {}
-        run = _Run(PointFunction(objective, chart), sampler, engine or Local(), center, resume)
+        run = _Run(ChartFunction(objective, chart), sampler, engine or Local(), center, resume)
     silent = Progress("evaluate", run.sampler.total, "points", show=False)
     steps, running = run.steps(silent), True
     try:
@@ -275,7 +275,7 @@ def stream(
             if ends:
                 run.warn()
             if stop.signal is not None:
-                said = f"Stopped after {len(run.gathered):,} points. They are in the .surface of this exception."
+                said = f"Stopped after {len(run.gathered):,} points. They are in the .partial of this exception."
                 raise Interrupted(said, surface, stop.signal)
             if running or not pace.saw(run):
                 pace.sent(run)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lossnav import samplers
-from lossnav._utils.paths import Place, beside, is_local, is_there_file, is_url, name_of
+from lossnav._utils.paths import Location, beside, is_local, is_there_file, is_url, name_of
 from lossnav.charts.io import open_chart, require_same
 from lossnav.errors import ChartError, CheckpointError, DirectionError, NotATrajectoryError, OptionError
 from lossnav.evaluation import views
 from lossnav.evaluation.evaluate import evaluate
 from lossnav.specs.objective_of import rebuild
 from lossnav.specs.trust import Asked, require_trust
-from lossnav.storage.keys import Said
+from lossnav.storage.keys import StoredDocument
 from lossnav.surface.run_identity import put_together
 from lossnav.surface.zarr_io import open_surface
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def resume(
-    store: Place,
+    store: Location,
     objective: Objective | None = None,
     *,
     spec: str | None = None,
@@ -79,7 +79,7 @@ def resume(
     >>> surface = ln.resume("run.zarr", spec="my_project.py:objective")  # doctest: +SKIP
     """
     surface = open_surface(store)
-    said = Said(surface.attrs)
+    said = StoredDocument(surface.attrs)
     if made_by := put_together(said):
         raise OptionError(
             f"{name_of(store)} is no measurement of one run: it has {made_by} in its attributes. Run it anew."
@@ -105,7 +105,7 @@ def resume(
     return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
 
 
-def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Place | None = None) -> Chart:
+def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Location | None = None) -> Chart:
     """Make the chart of a stored run again: from its recipe, the files it leads through, or what was kept beside it.
 
     Parameters
@@ -151,7 +151,7 @@ def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def objective_of(
-    said: Mapping[str, Any], store: Place, trust: bool | Asked = False, **elsewhere: str | None
+    said: Mapping[str, Any], store: Location, trust: bool | Asked = False, **elsewhere: str | None
 ) -> Objective:
     """Build the objective of a surface from where it came from, with its subset.
 

@@ -20,7 +20,7 @@ from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
 from lossnav._utils.validation import require_callback
 from lossnav._version import __version__
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.engines import Engine, Outcome
 from lossnav.engines import base as engine_base
@@ -94,7 +94,7 @@ class _Run:
 
     def __init__(
         self,
-        plain: PointFunction,
+        plain: ChartFunction,
         sampler: Sampler,
         engine: Engine,
         center: Mapping[str, float],

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav._utils.jsonable import jsonable
-from lossnav._utils.paths import Place, name_of
+from lossnav._utils.paths import Location, name_of
 from lossnav._utils.validation import require
 from lossnav._version import __version__
 from lossnav.curvature.density import Quadrature, SpectralDensity, density_of, quadrature, require_steps, surely_known
 from lossnav.curvature.eigen import LIMIT, Eigenpairs, doubts, require_count, require_reachable, search
-from lossnav.curvature.gauss_newton import Kind, make_operator
-from lossnav.curvature.operators import Operator, Precision
+from lossnav.curvature.gauss_newton import OperatorKind, make_operator
+from lossnav.curvature.operators import Operator, ProductPrecision
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import Estimate, entries, estimate, residual
 from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
@@ -40,7 +40,7 @@ def spectrum(
     top: int = 5,
     density: bool = False,
     trace: bool = False,
-    operator: Kind = "hessian",
+    operator: OperatorKind = "hessian",
     probes: int = 5,
     steps: int = 50,
     width: float | None = None,
@@ -49,8 +49,8 @@ def spectrum(
     seed: int = 0,
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] = (),
-    precision: Precision = "native",
-    store: Place | None = None,
+    precision: ProductPrecision = "native",
+    store: Location | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -130,7 +130,7 @@ def spectrum(
     require(objective, "objective")
     point = objective.params if point is None else point
     group = None if store is None else _group(store, overwrite, algebra.fingerprint(point))
-    found, started = _Found(objective, matrix), time.monotonic()
+    found, started = _SpectrumSoFar(objective, matrix), time.monotonic()
     found.options = {"seed": seed, "tolerance": tolerance, "limit": limit, "precision": precision}
     found.point = algebra.fingerprint(point)
     found.values = objective.evaluate(point)
@@ -168,7 +168,7 @@ def spectrum(
     if store is not None:
         save_spectrum(made, store, group)
     if found.signal is not None:
-        kept = "is in the .surface of this exception." if store is None else f"is kept in {name_of(store)}."
+        kept = "is in the .partial of this exception." if store is None else f"is kept in {name_of(store)}."
         raise Interrupted(f"Stopped after {matrix.count} products. What they show {kept}", made, found.signal)
     if not found.finite:
         warnings.warn(
@@ -182,7 +182,7 @@ def spectrum(
     return made
 
 
-class _Found:
+class _SpectrumSoFar:
     """What is known so far."""
 
     def __init__(self, objective: Objective, matrix: Operator) -> None:
@@ -290,7 +290,7 @@ class _Found:
         return said
 
 
-def _group(store: Place, overwrite: bool, point: str) -> str | None:
+def _group(store: Location, overwrite: bool, point: str) -> str | None:
     """Where in a store it goes; a surface there is to lie around the same point."""
     group, surface = spectrum_place(store, overwrite)
     if group is not None and surface["chart"]["center"] != point:

@@ -97,12 +97,12 @@ def evaluate_subset(
                 made.append(evaluate(whole or objective.subset(subset, seed), chart, points, **kept, **options))
             except Interrupted as error:
                 if parts is not None:
-                    parts.save(error.surface)
-                done = int((error.surface["status"] != 0).sum())
-                where = "is in the .surface of this exception." if parts is None else f"is saved in {store}; "
+                    parts.save(error.partial)
+                done = int((error.partial["status"] != 0).sum())
+                where = "is in the .partial of this exception." if parts is None else f"is saved in {store}; "
                 said = f"Stopped. The surface of {words} as far as it got, {done:,} points, {where}"
                 said += "" if parts is None else "the same call goes on."
-                raise Interrupted(said, error.surface, error.signal) from error
+                raise Interrupted(said, error.partial, error.signal) from error
         full, few = made
         try:
             surface = control_variate(few, full)

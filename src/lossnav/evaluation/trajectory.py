@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lossnav import params as algebra
 from lossnav._utils import jsonable, random_state, turns
-from lossnav._utils.paths import TRAJECTORY_SCHEMA, Place, name_of
+from lossnav._utils.paths import TRAJECTORY_SCHEMA, Location, name_of
 from lossnav._utils.progress import Progress, track
 from lossnav._utils.signals import StopRequests
 from lossnav._utils.validation import require
@@ -131,7 +131,7 @@ def evaluate_trajectory(
     *,
     buffers: Literal["snapshot", "objective"] = "snapshot",
     engine: Engine | None = None,
-    store: Place | None = None,
+    store: Location | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> xr.Dataset:
@@ -179,7 +179,7 @@ def evaluate_trajectory(
     EvaluationError
         If every snapshot raised; where some did there is a `PointsFailedWarning`.
     Interrupted
-        After Ctrl-C or SIGTERM, with the path as far as it got in ``.surface``; it is kept in the store.
+        After Ctrl-C or SIGTERM, with the path as far as it got in ``.partial``; it is kept in the store.
     StoreError
         If the store cannot be written, with the path in ``.surface``.
     """
@@ -234,7 +234,7 @@ def evaluate_trajectory(
     if store is not None:
         save_group(made, store, TRAJECTORY)
     if stop.signal is not None:
-        kept = "in the .surface of this exception."
+        kept = "in the .partial of this exception."
         if store is not None:
             kept = f"kept in {name_of(store)}; the same call goes on from there."
         done = int((run.status != variables.NOT_EVALUATED).sum())
@@ -299,7 +299,7 @@ class _Path:
         for name, value in values.items():
             self.columns.setdefault(name, np.full(len(self.status), np.nan))[number] = value
 
-    def know(self, store: Place) -> None:
+    def know(self, store: Location) -> None:
         """Take over what the store's group has of the same snapshots.
 
         Raises

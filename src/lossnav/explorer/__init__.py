@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lossnav._utils.paths import Place
+from lossnav._utils.paths import Location
 from lossnav._utils.validation import require
 from lossnav.errors import OptionError
 
@@ -30,11 +30,11 @@ __all__ = ["explore"]
 
 
 def explore(
-    what: Place | Objective,
+    what: Location | Objective,
     chart: Chart | None = None,
     *,
     ends: Sequence[float] | Sequence[Sequence[float]] = (-1.0, 1.0),
-    store: Place | None = None,
+    store: Location | None = None,
     overwrite: bool = False,
     engine: Local | None = None,
     host: str = "127.0.0.1",

@@ -27,7 +27,7 @@ from lossnav._utils.progress import Progress
 from lossnav._utils.validation import described
 from lossnav.errors import DataError
 from lossnav.objective import contents as contents_module
-from lossnav.objective.loading import Reader, without_restarts
+from lossnav.objective.loading import LoaderWorkers, without_restarts
 
 Batch = Any
 
@@ -117,7 +117,7 @@ class Batches:
                         self._kept.append(move(batch, device, float_dtype))
                 bar.advance()
         self._keep(self._kept)
-        if self._kept is not None and isinstance(self._source, Reader):
+        if self._kept is not None and isinstance(self._source, LoaderWorkers):
             self._source.close()
         if self.count == 0:
             used_up = isinstance(source, Iterator)
@@ -402,7 +402,7 @@ def _hash_batch(batch: Batch, digest: hashlib._Hash) -> None:
 
 def _generators_of(source: Any) -> list[torch.Generator]:
     """The generators of a loader and its samplers."""
-    loader = source.loader if isinstance(source, Reader) else source
+    loader = source.loader if isinstance(source, LoaderWorkers) else source
     inner = getattr(loader, "batch_sampler", None)
     parts = (loader, getattr(loader, "sampler", None), inner, getattr(inner, "sampler", None))
     found = [getattr(part, "generator", None) for part in parts]

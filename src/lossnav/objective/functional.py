@@ -29,13 +29,13 @@ from lossnav.params import Params
 
 Measured = Tensor | tuple[Tensor, Tensor]  # a mean (), single values (n,), or numerators and weights (n,)
 StepValues = tuple[int, dict[str, Measured]]
-Step = Callable[[Any, Batch], StepValues]
+StepFunction = Callable[[Any, Batch], StepValues]
 
 
 class Borrowed:
     """A step of the user's own, in eval or train mode for a `with`; on leaving all of it is as it was."""
 
-    def __init__(self, step: Step, training: bool = False) -> None:
+    def __init__(self, step: StepFunction, training: bool = False) -> None:
         self.parts, self.training = users_parts(step), training
 
     def __enter__(self) -> None:
@@ -46,7 +46,7 @@ class Borrowed:
         self.kept.restore()
 
 
-class _Held(nn.Module):
+class _ModelHolder(nn.Module):
     """A model, and something to call while other weights are in it."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -84,7 +84,7 @@ def _places(module: nn.Module, state: Params) -> Params:
     return places
 
 
-def users_parts(step: Step) -> list[Any]:
+def users_parts(step: StepFunction) -> list[Any]:
     """What of a step is the user's: `forward=`, the loss and the metrics, or a function of theirs."""
     arguments = step.args if isinstance(step, partial) else (step,)
     return [part for argument in arguments for part in getattr(argument, "users_parts", (argument,))]

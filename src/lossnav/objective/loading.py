@@ -36,10 +36,10 @@ def without_restarts(source: Any) -> Any:
         type(source).__iter__ is not DataLoader.__iter__ or type(source)._get_iterator is not DataLoader._get_iterator
     )
     is_pipe = any(kind.__name__ in ("IterDataPipe", "MapDataPipe") for kind in type(source.dataset).__mro__)
-    return source if is_own or is_pipe else Reader(source)
+    return source if is_own or is_pipe else LoaderWorkers(source)
 
 
-class Reader:
+class LoaderWorkers:
     """Passes over a DataLoader by workers that are started once.
 
     Passes that overlap (of two threads, or one begun inside another) have workers of their own.
@@ -98,7 +98,7 @@ class _Private:
         self.closed, self._passes = False, 0
         self._loader = copy.copy(loader)
         streams = isinstance(loader.dataset, IterableDataset)
-        own: Any = (_Stream if streams else _Rows)(loader.dataset, loader.collate_fn)
+        own: Any = (_Stream if streams else _LabelledRows)(loader.dataset, loader.collate_fn)
         changes: dict[str, Any] = {
             "dataset": own,
             "worker_init_fn": _Beginning(loader.worker_init_fn),
@@ -175,7 +175,7 @@ class _Remembered:
         torch.set_rng_state(self._generators[2])
 
 
-class _Rows(_Remembered):
+class _LabelledRows(_Remembered):
     """A dataset with indices that say of which pass they are."""
 
     def __getitem__(self, labelled: tuple[int, Any]) -> Any:

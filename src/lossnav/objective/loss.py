@@ -24,7 +24,7 @@ from lossnav.objective.diagnosis import require_same_size
 from lossnav.objective.functional import Measured, StepValues
 from lossnav.objective.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.objective.readings import Reading
-from lossnav.objective.watching import CLASSES, YES_OR_NO, Call, Watch, unwatched
+from lossnav.objective.watching import CLASSES, YES_OR_NO, LossCall, LossWatch, unwatched
 
 _OF_TORCH = tuple(value for name, value in vars(F).items() if name.endswith("_loss") or "cross_entropy" in name)
 _LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -80,14 +80,14 @@ class Loss:
         self.reading = Reading(self.name, weighs, predicts, follows=not own)
         self._scores_held = own or self.function is None
 
-    def watch(self) -> Watch | None:
+    def watch(self) -> LossWatch | None:
         """What to enter while the loss is computed, where something is to be found out."""
         hidden = self._single is None and self.reduction != "none"
         if hidden and self.reading.active:
             return self.reading.watch()
         return self.reading.watch() if self.reading.predicts and not self.reading.known else None
 
-    def weigh(self, value: Measured, watch: Watch | None, outputs: Any, targets: Any) -> Measured:
+    def weigh(self, value: Measured, watch: LossWatch | None, outputs: Any, targets: Any) -> Measured:
         """Turn the mean of a batch into numerator and weight, where it is known what it is a mean over."""
         if isinstance(value, tuple) or value.dim():
             return value
@@ -112,7 +112,7 @@ class Loss:
             self._prove(outputs, targets, single, n)
         return _means(single, n)
 
-    def hold_scores(self, calls: Sequence[Call], outputs: Any, targets: Any, metric: str) -> None:
+    def hold_scores(self, calls: Sequence[LossCall], outputs: Any, targets: Any, metric: str) -> None:
         """Raise where the scores of torch's loss depend on the targets: with those it cannot be said what is right.
 
         A margin (ArcFace, LDAM) lowers the score of the class that is right, so that fewer samples look right; a choice
@@ -133,7 +133,7 @@ class Loss:
         kept, scores = kept_state.Kept(self.users_parts, borrowed=True), []
         try:
             for labels in (targets, _exchanged(targets, *pair)):
-                with random_state.preserved(0, targets.device), Watch() as watch:
+                with random_state.preserved(0, targets.device), LossWatch() as watch:
                     cast(Any, self.function)(
                         map_tensors(outputs, Tensor.clone), labels.clone()
                     )  # which may be written into
@@ -173,8 +173,8 @@ class Loss:
             If its scores depend on them.
         """
 
-        def calls(given: Any) -> list[Call]:
-            with Watch() as watch:
+        def calls(given: Any) -> list[LossCall]:
+            with LossWatch() as watch:
                 measure(given)
             return [call for call in watch.calls if call.name in (*CLASSES, *YES_OR_NO)]
 
@@ -289,7 +289,7 @@ class Loss:
             raise LossMisjudgedError
 
 
-def _pair_of_classes(call: Call) -> tuple[Tensor, Tensor] | None:
+def _pair_of_classes(call: LossCall) -> tuple[Tensor, Tensor] | None:
     """Two classes to exchange among the targets of a call, of which one at least is there; None where there is none."""
     known = call.target.shape == call.counted.shape and not (call.name in CLASSES and call.target.is_floating_point())
     classes = torch.unique(call.target[call.counted]) if known else call.target[:0]
@@ -302,7 +302,7 @@ def _pair_of_classes(call: Call) -> tuple[Tensor, Tensor] | None:
     return a, b
 
 
-def _has_several_classes(call: Call) -> bool:
+def _has_several_classes(call: LossCall) -> bool:
     return len(torch.unique(call.target[call.counted])) > 1
 
 

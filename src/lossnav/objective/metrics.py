@@ -15,7 +15,7 @@ from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, _means, length_of, logits, name_of
 from lossnav.objective.predictions import NAMED
 from lossnav.objective.readings import LossMisjudgedError as LossMisjudgedError
-from lossnav.objective.watching import Watch
+from lossnav.objective.watching import LossWatch
 from lossnav.storage.samples import VARIABLES
 
 Metric = Callable[[Any, Any], Any]
@@ -54,7 +54,13 @@ _NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
 
 
 def measure_metrics(
-    metrics: Mapping[str, Metric], loss: Loss, value: Measured, watch: Watch | None, outputs: Any, targets: Any, n: int
+    metrics: Mapping[str, Metric],
+    loss: Loss,
+    value: Measured,
+    watch: LossWatch | None,
+    outputs: Any,
+    targets: Any,
+    n: int,
 ) -> dict[str, Measured]:
     """Measure metrics of a batch: those with a name by what the loss takes for a prediction."""
     outputs = logits(outputs)

@@ -30,15 +30,15 @@ from lossnav.params import Checkpoint, Params
 End = Objective | nn.Module | str | os.PathLike[str] | Mapping[str, Tensor]
 
 
-class Code:
+class ModuleIdentity:
     """The module that weights are of, as long as the user keeps it; another process does not know it."""
 
     def __init__(self, module: nn.Module | None = None) -> None:
         self._module = None if module is None else weakref.ref(module)
         self._held_to: weakref.ref[Objective] | None = None
 
-    def __reduce__(self) -> tuple[type[Code], tuple[()]]:
-        return Code, ()
+    def __reduce__(self) -> tuple[type[ModuleIdentity], tuple[()]]:
+        return ModuleIdentity, ()
 
     def require_same_function(self, objective: Objective) -> None:
         """Hold the module to the network of an objective, once (see `Objective.require_same_function`).
@@ -78,7 +78,7 @@ class Network:
         Of its file; empty where it is in none.
     extra : mapping of str to object
         The extra state of its modules, as far as it is known.
-    code : Code
+    code : ModuleIdentity
         Of a module.
     """
 
@@ -91,7 +91,7 @@ class Network:
     in_file: bool = False
     path: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
-    code: Code = field(default_factory=Code)
+    code: ModuleIdentity = field(default_factory=ModuleIdentity)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -201,7 +201,9 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
     if isinstance(end, nn.Module):
         parts = weights.anatomy_of(end)
         buffers = algebra.copy(parts.buffers)  # training goes on with the module's own
-        return Network(parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra, code=Code(end))
+        return Network(
+            parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra, code=ModuleIdentity(end)
+        )
     if isinstance(end, str | os.PathLike):
         source = f"The checkpoint {os.fspath(end)}"
         path = os.fspath(end) if is_url(end) else os.path.abspath(os.path.expanduser(end))

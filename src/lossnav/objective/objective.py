@@ -55,7 +55,7 @@ from lossnav.objective.forward import (
     _require_callable_with,
     _tensor_of,
 )
-from lossnav.objective.functional import Step, StepValues
+from lossnav.objective.functional import StepFunction, StepValues
 from lossnav.objective.layers import count_roles, describe_layers
 from lossnav.objective.loss import Loss, name_of
 from lossnav.objective.metrics import Metric, resolve_metrics
@@ -270,7 +270,7 @@ class Objective:
         self._writes_weights, self._unplanned = False, ""
         self._of_batch = self.bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules())
         self._counts, self._cut, self._cut_samples, self._metrics_cut = count is None, None, 0, {}
-        step: Step = partial(_measure, self._forward, self._loss, self.metrics, self._count)
+        step: StepFunction = partial(_measure, self._forward, self._loss, self.metrics, self._count)
         self._loss_parameters = _parameters_of_loss(self._loss, model)
         self._adopt(make_passes(model, step, self.bn, self.device, self.mode == "train"))
 
@@ -393,7 +393,7 @@ class Objective:
                 self.batches = Batches(data, device=self.device, batch_size=batch_size, budget=data_budget, seed=seed)
             self.batches.written_to = True  # as far as anybody knows
         has_data = data is not None
-        step: Step = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
+        step: StepFunction = partial(_measure_function, function, self._loss, self.metrics, self._count, has_data)
         self._adopt(FunctionPasses(step).apart())
         first = None if self.batches is None else self._first_batch()
         how = ("frozen", self.device, seed, True)
@@ -1028,7 +1028,7 @@ class Objective:
 
     # ------------------------------------------------------------------ inside
 
-    def _prove(self, model: nn.Module, step: Step, copies: bool) -> None:
+    def _prove(self, model: nn.Module, step: StepFunction, copies: bool) -> None:
         """Pass the first batch: learn what the loss returns, how the model may be called, and what a pass writes to."""
         first = None if self.batches is None else self._first_batch()
         found = list(data_batches.tensors(first))

@@ -38,7 +38,7 @@ _ATOMS = (*_NUMBERS, types.ModuleType, type)
 _LIBRARIES = tuple(Path(sysconfig.get_path(name)).as_posix() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
-class Place:
+class Binding:
     """A name that holds something: in a module, a class, or what a function encloses.
 
     Attributes
@@ -164,14 +164,14 @@ class Outside:
     """
 
     def __init__(self, parts: Iterable[Any]) -> None:
-        found: dict[tuple[int, str], _Found] = {}
+        found: dict[tuple[int, str], _Reference] = {}
         for holder, name, title, bound in _Search(parts).places():
             key = id(holder.__dict__ if isinstance(holder, types.ModuleType | _Globals) else holder), name
             known = key in found and found[key][3]
             found[key] = (holder, name, title, bound or known)
-        self.places = [Place(*each) for each in found.values()]
+        self.places = [Binding(*each) for each in found.values()]
 
-    def changed(self) -> list[Place]:
+    def changed(self) -> list[Binding]:
         """Places that hold something else now."""
         return [place for place in self.places if place.changed]
 
@@ -181,7 +181,7 @@ class Outside:
             place.restore()
 
 
-_Found = tuple[Any, str, str, bool]  # holder, name, title, and whether the code binds it
+_Reference = tuple[Any, str, str, bool]  # holder, name, title, and whether the code binds it
 
 
 class _Search:
@@ -191,7 +191,7 @@ class _Search:
         self.ahead: list[Any] = list(parts)
         self.seen: set[int] = set()
 
-    def places(self) -> Iterator[_Found]:
+    def places(self) -> Iterator[_Reference]:
         """Holders and names of what may be state, and what they are called."""
         for part in self.ahead:  # which grows
             part = _unwrapped(part)
@@ -205,7 +205,7 @@ class _Search:
             elif part is not None:
                 self.ahead.append(type(part))
 
-    def _of_class(self, kind: type) -> Iterator[_Found]:
+    def _of_class(self, kind: type) -> Iterator[_Reference]:
         for base in kind.__mro__:
             if not _is_users(base.__module__):
                 continue
@@ -215,7 +215,7 @@ class _Search:
                 elif not (name.startswith("__") and name.endswith("__")) or callable(value):
                     yield from self._of_value(base, name, value, f'"{name}" of the class {base.__name__}', True)
 
-    def _of_function(self, function: types.FunctionType) -> Iterator[_Found]:
+    def _of_function(self, function: types.FunctionType) -> Iterator[_Reference]:
         if not _is_users(function.__module__):
             return
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
@@ -240,7 +240,7 @@ class _Search:
                         title = f'"{name}" of the module {other.__name__}'
                         yield from self._of_value(other, name, vars(other)[name], title, True)
 
-    def _of_value(self, holder: Any, name: str, value: Any, title: str, bound: bool) -> Iterator[_Found]:
+    def _of_value(self, holder: Any, name: str, value: Any, title: str, bound: bool) -> Iterator[_Reference]:
         """The place itself if it may be state, and what is to be followed from there."""
         if isinstance(value, functools._lru_cache_wrapper):
             self.ahead.append(value.__wrapped__)

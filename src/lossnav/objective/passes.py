@@ -16,15 +16,23 @@ from lossnav.errors import ObjectiveError
 from lossnav.objective import contents as contents_module
 from lossnav.objective.batch_norm import _batch_norm_recording, _mode_of_batch_norm
 from lossnav.objective.batches import Batch
-from lossnav.objective.functional import Borrowed, Step, StepValues, _Held, _set_mode, call_with, users_parts
+from lossnav.objective.functional import (
+    Borrowed,
+    StepFunction,
+    StepValues,
+    _ModelHolder,
+    _set_mode,
+    call_with,
+    users_parts,
+)
 from lossnav.objective.kept_state import Kept
 from lossnav.params import Params
 
 
-class _Whole(nn.Module):
+class _WholePass(nn.Module):
     """All batches in one forward, so that the weights are swapped in once a point and not once a batch."""
 
-    def __init__(self, model: nn.Module, step: Step, borrowed: bool = False, training: bool = False) -> None:
+    def __init__(self, model: nn.Module, step: StepFunction, borrowed: bool = False, training: bool = False) -> None:
         super().__init__()
         self.model, self.step, self.borrowed, self.in_training = model, step, borrowed, training
         self.seen: Callable[[dict[str, Tensor]], None] | None = None  # who wants to see the buffers after a pass
@@ -74,7 +82,7 @@ class FunctionPasses(_Beginnings):
 
     _kept: Kept
 
-    def __init__(self, step: Step, borrowed: bool = False) -> None:
+    def __init__(self, step: StepFunction, borrowed: bool = False) -> None:
         self.step, self.borrowed = step, borrowed
         self._kept = self._begins()["_kept"]
 
@@ -100,7 +108,7 @@ class FunctionPasses(_Beginnings):
         return nullcontext()
 
     @turns.alone()
-    def measuring(self, step: Step) -> FunctionPasses:
+    def measuring(self, step: StepFunction) -> FunctionPasses:
         """Return the same with another step."""
         self._kept.restore()
         return FunctionPasses(step, self.borrowed)
@@ -137,9 +145,9 @@ class FunctionalPasses(_Beginnings):
     _of_model: Kept
 
     def __init__(
-        self, structure: nn.Module, step: Step, bn: str, borrowed: bool = False, training: bool = False
+        self, structure: nn.Module, step: StepFunction, bn: str, borrowed: bool = False, training: bool = False
     ) -> None:
-        self.whole, self.step, self.bn = _Whole(structure, step, borrowed, training), step, bn
+        self.whole, self.step, self.bn = _WholePass(structure, step, borrowed, training), step, bn
         self.in_training = training
         self.remembers = False
         vars(self).update(self._begins())
@@ -185,7 +193,7 @@ class FunctionalPasses(_Beginnings):
     def around(self, model: nn.Module) -> FunctionalPasses:
         """Return the same that puts weights into this model: the user's own, which is as before after a call."""
         made = copy.copy(self)
-        made.whole, made.remembers = _Whole(model, self.step, self.whole.borrowed, self.in_training), False
+        made.whole, made.remembers = _WholePass(model, self.step, self.whole.borrowed, self.in_training), False
         return made
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
@@ -232,18 +240,18 @@ class FunctionalPasses(_Beginnings):
         user's own), is to be of these weights and not of the NaNs in their place.
         """
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
-        return call_with(_Held(self.whole.model), state, function)
+        return call_with(_ModelHolder(self.whole.model), state, function)
 
     def training(self, training: bool) -> AbstractContextManager[None]:
         """BatchNorm layers in train mode or not, for the backward passes of `one` too."""
         return _mode_of_batch_norm(self.whole.model, training, self.in_training)
 
     @turns.alone()
-    def measuring(self, step: Step) -> FunctionalPasses:
+    def measuring(self, step: StepFunction) -> FunctionalPasses:
         """Return the same with another step."""
         self.restore()
         made = copy.copy(self)
-        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed, self.in_training), step
+        made.whole, made.step = _WholePass(self.whole.model, step, self.whole.borrowed, self.in_training), step
         made._of_step = _kept_of_step(made.whole)
         return made
 
@@ -276,13 +284,15 @@ class CopyPasses(_Beginnings):
     _of_step: Kept
     _of_model: Kept
 
-    def __init__(self, model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> None:
+    def __init__(
+        self, model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False
+    ) -> None:
         self.in_training = training
         made, own_step = copied_together(model, step, _attributes_of_copy(model), training)
         self._take(made.to(device), own_step, bn, own_step is step)
 
-    def _take(self, model: nn.Module, step: Step, bn: str, borrowed: bool) -> None:
-        self.whole, self.step, self.bn = _Whole(model, step, borrowed, self.in_training), step, bn
+    def _take(self, model: nn.Module, step: StepFunction, bn: str, borrowed: bool) -> None:
+        self.whole, self.step, self.bn = _WholePass(model, step, borrowed, self.in_training), step, bn
         vars(self).update(self._begins())
 
     def _begins(self) -> dict[str, Kept]:
@@ -349,11 +359,11 @@ class CopyPasses(_Beginnings):
         return targets
 
     @turns.alone()
-    def measuring(self, step: Step) -> CopyPasses:
+    def measuring(self, step: StepFunction) -> CopyPasses:
         """Return the same with another step."""
         self._of_step.restore()
         made = copy.copy(self)
-        made.whole, made.step = _Whole(self.whole.model, step, self.whole.borrowed, self.in_training), step
+        made.whole, made.step = _WholePass(self.whole.model, step, self.whole.borrowed, self.in_training), step
         made._of_step = _kept_of_step(made.whole)
         return made
 
@@ -379,8 +389,8 @@ def _leaves(params: Params, names: Collection[str]) -> Params:
 
 
 def copied_together(
-    model: nn.Module, step: Step, memo: dict[int, Any], training: bool = False
-) -> tuple[nn.Module, Step]:
+    model: nn.Module, step: StepFunction, memo: dict[int, Any], training: bool = False
+) -> tuple[nn.Module, StepFunction]:
     """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
     made = contents_module.copied(model, memo)
     if contents_module.is_shared(list(model.modules()), list(made.modules())):
@@ -388,7 +398,7 @@ def copied_together(
     return made, copied_step(step, memo, training)
 
 
-def copied_step(step: Step, memo: dict[int, Any], training: bool = False) -> Step:
+def copied_step(step: StepFunction, memo: dict[int, Any], training: bool = False) -> StepFunction:
     """Copy what is measured, in eval or train mode; a step that cannot be copied is returned itself."""
     try:
         made = contents_module.copied(step, dict(memo))
@@ -400,7 +410,7 @@ def copied_step(step: Step, memo: dict[int, Any], training: bool = False) -> Ste
     return made
 
 
-def _kept_of_step(whole: _Whole) -> Kept:
+def _kept_of_step(whole: _WholePass) -> Kept:
     return Kept(() if whole.borrowed else users_parts(whole.step), without=_tensors_put_in(whole.model))
 
 
@@ -409,7 +419,7 @@ def _tensors_put_in(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def _double(model: nn.Module | None, step: Step) -> None:
+def _double(model: nn.Module | None, step: StepFunction) -> None:
     """Turn the parameters, buffers and plain tensors of a model and of what is measured with it into float64."""
     modules = [part for part in contents_module.reachable(users_parts(step)) if isinstance(part, nn.Module)]
     for module in [*(model.double().modules() if model is not None else ()), *modules]:
@@ -427,7 +437,7 @@ def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None =
     return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
 
 
-def make_passes(model: nn.Module, step: Step, bn: str, device: torch.device, training: bool = False) -> Passes:
+def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False) -> Passes:
     """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
 
     Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lossnav.errors import OptionError
 from lossnav.objective.functional import Measured
-from lossnav.objective.watching import YES_OR_NO, Call
+from lossnav.objective.watching import YES_OR_NO, LossCall
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Prediction:
         return (classes == self.targets.unsqueeze(1)).any(1)
 
 
-def of_call(call: Call, counted: Tensor) -> Prediction:
+def of_call(call: LossCall, counted: Tensor) -> Prediction:
     """The predictions that a call of one of torch's losses for classes, or for yes or no, looked at."""
     scores, targets = call.input, call.target
     if call.name in YES_OR_NO:

@@ -24,7 +24,7 @@ from lossnav.objective.batches import Batch
 from lossnav.objective.diagnosis import explained
 from lossnav.objective.first_pass import _MOST_CACHES, _caches, _first_pass, _truth, _watched
 from lossnav.objective.functional import users_parts
-from lossnav.objective.outside import Outside, Place
+from lossnav.objective.outside import Binding, Outside
 from lossnav.objective.passes import CopyPasses, FunctionalPasses, Passes
 from lossnav.objective.reduction import Values
 from lossnav.objective.truth import (
@@ -200,7 +200,7 @@ def _of_order(
 
 
 def _of_stale(
-    case: Case, place: Place, value: Callable[[Params], float], elsewhere: Params
+    case: Case, place: Binding, value: Callable[[Params], float], elsewhere: Params
 ) -> tuple[float, float] | None:
     """The losses at a displaced point without what a place holds, and with it; None where it is no stale cache."""
     known = value(case.center), value(elsewhere)

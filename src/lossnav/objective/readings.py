@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lossnav.errors import OptionError
 from lossnav.objective.predictions import Prediction, of_call
-from lossnav.objective.watching import CLASSES, YES_OR_NO, Call, Watch, slopes
+from lossnav.objective.watching import CLASSES, YES_OR_NO, LossCall, LossWatch, slopes
 
 _IGNORED = (0, 255, -1, -100)  # what is commonly left out, besides nothing at all
 
@@ -114,7 +114,7 @@ class Reading:
         self._factor: Tensor | None = None  # of the mean, or of each of several, and what they are over by the first
         self._is_sum = False  # of several means
         self._counts: list[tuple[int, int]] | None = None  # (shift, ignored) of labels whose number the weight is
-        self._first: Call | None = None  # of a loss of torch's own; what the others are like but for their tensors
+        self._first: LossCall | None = None  # of a loss of torch's own; what the others are like but for their tensors
         self._at_once = not follows  # whether every call was given outputs and targets themselves
         self.settled = not (weighs or predicts)
 
@@ -133,15 +133,15 @@ class Reading:
         """Whether the call that would be seen is known before: torch's own loss, of outputs and targets themselves."""
         return self.settled and self._at_once and self._first is not None
 
-    def calls(self, watch: Watch | None, outputs: Any, targets: Any) -> Sequence[Call]:
+    def calls(self, watch: LossWatch | None, outputs: Any, targets: Any) -> Sequence[LossCall]:
         """The calls that were seen, or, without a watch, the one that is known."""
         if watch is not None:
             return watch.calls
         return [self._first.of(outputs, targets)] if self.known and self._first is not None else ()
 
-    def watch(self) -> Watch:
+    def watch(self) -> LossWatch:
         """What to enter while the loss is computed."""
-        return Watch(self._follows and (self.predicts or not (self.settled and self._is_sum)))
+        return LossWatch(self._follows and (self.predicts or not (self.settled and self._is_sum)))
 
     def take(self, weighs: bool) -> None:
         """Say whether batches are taken by what their means are means over, or by their number of samples."""
@@ -149,7 +149,7 @@ class Reading:
 
     # ------------------------------------------------------------------ the weight of a batch
 
-    def weight(self, calls: Sequence[Call], value: Tensor, outputs: Any, targets: Any) -> Tensor | None:
+    def weight(self, calls: Sequence[LossCall], value: Tensor, outputs: Any, targets: Any) -> Tensor | None:
         """What the mean over a batch is a mean over, shape (): counted targets, say; None where it is not known."""
         if not self.weighs:
             return None
@@ -163,7 +163,7 @@ class Reading:
             self._hold_counts(calls, found, targets)
         return found
 
-    def _hold_counts(self, calls: Sequence[Call], weight: Tensor, targets: Any) -> None:
+    def _hold_counts(self, calls: Sequence[LossCall], weight: Tensor, targets: Any) -> None:
         """Keep the ways of counting labels that give the weight of every batch."""
         if self._counts is None:
             ignored = calls[0].arguments.get("ignore_index") if calls else None
@@ -171,7 +171,7 @@ class Reading:
         labels = isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
         self._counts = [way for way in self._counts if labels and bool(_count_labels(targets, *way) == weight)]
 
-    def _weight_of_call(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
+    def _weight_of_call(self, calls: Sequence[LossCall], value: Tensor) -> Tensor | None:
         if len(calls) > 1:
             return self._weight_of_sum(calls, value)
         (call,) = calls
@@ -185,7 +185,7 @@ class Reading:
             raise LossMisjudgedError
         return None
 
-    def _weight_of_sum(self, calls: Sequence[Call], value: Tensor) -> Tensor | None:
+    def _weight_of_sum(self, calls: Sequence[LossCall], value: Tensor) -> Tensor | None:
         """Of several means over the same, or over as many times more in every batch (a head and an auxiliary one)."""
         self._is_sum = True
         over = [call.denominator for call in calls]
@@ -211,7 +211,7 @@ class Reading:
             return None
         return first
 
-    def _weight_by_slope(self, call: Call, value: Tensor) -> Tensor | None:
+    def _weight_by_slope(self, call: LossCall, value: Tensor) -> Tensor | None:
         """Of a loss that is a mean of terms that a call shows: how many there are, or what the call divided by."""
         slope = slopes(value, call.result)
         if slope is None:
@@ -261,7 +261,7 @@ class Reading:
     # ------------------------------------------------------------------ predictions
 
     def prediction(
-        self, calls: Sequence[Call], value: Any, outputs: Any, targets: Any, n: int, metric: str
+        self, calls: Sequence[LossCall], value: Any, outputs: Any, targets: Any, n: int, metric: str
     ) -> Prediction:
         """What the loss takes for a prediction.
 
@@ -295,7 +295,7 @@ class Reading:
             return Candidate(1).prediction(outputs, targets)
         raise _undefined(metric, f"the loss {self.name} {_of_shapes(outputs, targets)}", outputs)
 
-    def _of_call(self, call: Call, value: Any, targets: Any, n: int, metric: str) -> Prediction:
+    def _of_call(self, call: LossCall, value: Any, targets: Any, n: int, metric: str) -> Prediction:
         counted = call.counted
         if call.reduction == "none" and self._may_follow:
             if not self._follows:

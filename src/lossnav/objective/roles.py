@@ -87,7 +87,7 @@ def describe_parameters(model: nn.Module, names: Collection[str]) -> tuple[dict[
     >>> describe_parameters(nn.Sequential(LinearNorm(2, 3), nn.PReLU()), ["0.weight", "0.bias", "1.weight"])[0]
     {'0.weight': 'weight', '0.bias': 'bias', '1.weight': 'norm'}
     """
-    places = Places(model)
+    places = ParameterOwners(model)
     roles = {name: places.role(name) for name in names}
     transposed: dict[str, int] = {}
     for name in names:
@@ -104,7 +104,7 @@ def role_by_name(name: str) -> Role:
     return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
 
 
-class Places:
+class ParameterOwners:
     """Where the parameters of a model are: in which layer, and under which name of its.
 
     A weight that is computed (`torch.nn.utils.parametrize`, weight_norm) counts as that of the layer which uses it.
@@ -164,7 +164,7 @@ class Places:
 
 def open_names(model: nn.Module, names: Collection[str]) -> list[str]:
     """Names of the parameters whose role a pass must tell."""
-    places = Places(model)
+    places = ParameterOwners(model)
     return [name for name in names if places.is_open(name)]
 
 
@@ -189,10 +189,10 @@ def by_use(
     dict of str to {"weight", "bias", "norm"}
         All roles.
     """
-    watch = _Watch(tensors)
+    watch = _UseMode(tensors)
     with watch:
         run()
-    places, found = Places(model), dict(roles)
+    places, found = ParameterOwners(model), dict(roles)
     scales: set[int] = set()  # layers in which something scales
     for name, uses in watch.uses.items():
         module, leaf, parameter = places.owner(name)
@@ -220,7 +220,7 @@ def by_use(
     return found
 
 
-class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _UseMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes what the operations of a pass do with some tensors, and with what is computed of one of them alone."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from lossnav.objective import batches as data_batches
 from lossnav.objective import contents as contents_module
 from lossnav.objective import kept_state
 from lossnav.objective.batches import Batch
-from lossnav.objective.functional import Step, StepValues
+from lossnav.objective.functional import StepFunction, StepValues
 from lossnav.objective.loss import LossMisjudgedError
 from lossnav.objective.passes import CopyPasses, FunctionalPasses, Passes
 from lossnav.objective.reduction import Values, reduce_steps
@@ -76,7 +76,7 @@ class Case:
     ----------
     model : nn.Module
         The user's own.
-    step : Step
+    step : StepFunction
         With the user's own loss, metrics and `forward=`.
     passes : Passes
         With copies of all that.
@@ -94,7 +94,7 @@ class Case:
     """
 
     model: nn.Module
-    step: Step
+    step: StepFunction
     passes: Passes
     center: Params
     held: Params

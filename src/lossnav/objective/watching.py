@@ -30,7 +30,7 @@ _ROWS = ("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_
          "triplet_margin_with_distance_loss")  # fmt: skip
 
 
-class Call:
+class LossCall:
     """One call of a loss of torch's.
 
     Attributes
@@ -118,7 +118,7 @@ class Call:
         others = [part.shape for part in list(self.arguments.values())[:2] if isinstance(part, Tensor)]
         return torch.Size(torch.broadcast_shapes(*others)).numel()  # type: ignore[no-untyped-call]
 
-    def of(self, input: Any, target: Any) -> Call:
+    def of(self, input: Any, target: Any) -> LossCall:
         """The same with other tensors for input and target, without a result."""
         other = copy.copy(self)
         other.arguments = dict(self.arguments)
@@ -130,7 +130,7 @@ class Call:
         """Whether it was given these themselves."""
         return self.input is input and self.target is target
 
-    def is_like(self, other: Call) -> bool:
+    def is_like(self, other: LossCall) -> bool:
         """Whether another call was given the same tensors."""
         return self.name == other.name and all(
             a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.dtype == b.dtype
@@ -138,7 +138,7 @@ class Call:
         )
 
 
-class Watch(TorchFunctionMode):
+class LossWatch(TorchFunctionMode):
     """While it is entered, calls of torch's losses are noted; they return what they always do.
 
     Parameters
@@ -148,12 +148,12 @@ class Watch(TorchFunctionMode):
 
     Attributes
     ----------
-    calls : list of Call
+    calls : list of LossCall
     """
 
     def __init__(self, follow: bool = False) -> None:
         super().__init__()
-        self.calls: list[Call] = []
+        self.calls: list[LossCall] = []
         self.follow = follow
 
     def __torch_function__(
@@ -164,7 +164,7 @@ class Watch(TorchFunctionMode):
         name = _WATCHED.get(func) if isinstance(result, Tensor) else None
         if name is None:
             return result
-        call = Call(name, result, args, kwargs or {})
+        call = LossCall(name, result, args, kwargs or {})
         if not any(call.is_like(other) for other in self.calls):
             self.calls.append(call)
             if self.follow and result.is_floating_point():
@@ -173,7 +173,7 @@ class Watch(TorchFunctionMode):
                     return call.result.clone()  # a loss may write into what it was given
         return result
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> LossWatch:
         self._grad = torch.is_grad_enabled()
         if self.follow:
             torch.set_grad_enabled(True)

@@ -27,7 +27,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 @dataclass(frozen=True)
-class Axis:
+class PictureAxis:
     """One coordinate: its values, its letter, and what it means."""
 
     values: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Picture:
         Standard error of the values.
     holes : ndarray of bool
         Where nothing is drawn.
-    axes : tuple of Axis
+    axes : tuple of PictureAxis
     log : bool
     label, log_label : str
         Of the values, and of their log10.
@@ -82,7 +82,7 @@ class Picture:
     drawn: NDArray[np.float64]
     se: NDArray[np.float64] | None
     holes: NDArray[np.bool_]
-    axes: tuple[Axis, ...]
+    axes: tuple[PictureAxis, ...]
     log: bool
     label: str
     log_label: str
@@ -286,10 +286,10 @@ def _corrected(dataset: xr.Dataset) -> str:
     return f"corrected by all the data at {said['points']:,} points, residual error {residual}"
 
 
-def _axis(dataset: xr.Dataset, dim: str) -> Axis:
+def _axis(dataset: xr.Dataset, dim: str) -> PictureAxis:
     name = dataset[dim].attrs.get("long_name", dim)
     letter, _, meaning = str(name).partition(", ")
-    return Axis(np.asarray(dataset[dim].values, dtype=np.float64), letter, meaning)
+    return PictureAxis(np.asarray(dataset[dim].values, dtype=np.float64), letter, meaning)
 
 
 def title_of(dataset: xr.Dataset) -> str:
@@ -312,7 +312,7 @@ def meanings(picture: Picture) -> str:
 
 
 def _center(
-    axes: tuple[Axis, ...],
+    axes: tuple[PictureAxis, ...],
     values: NDArray[np.float64],
     holes: NDArray[np.bool_],
     dataset: xr.Dataset,

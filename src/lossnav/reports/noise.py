@@ -13,12 +13,12 @@ from lossnav.reports.digits import arithmetic, precision_of
 from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, unknown
 from lossnav.surface.intervals import UNSEEN, Interval, interval_of, recorded, rounding_of, spread_at
-from lossnav.surface.ruggedness import Pit, pits
+from lossnav.surface.ruggedness import LocalMinimum, local_minima
 from lossnav.surface.variables import OK
 
-MOST_PITS = 40_000  # points of a surface up to which pits are looked for: Python visits each
+MOST_FOR_MINIMA = 40_000  # points of a surface up to which local minima are looked for: Python visits each
 
-_PAIRED = 200  # pits whose depth is held against kept samples
+_PAIRED = 200  # local minima whose depth is held against kept samples
 _INTERVALS = 50  # points whose intervals are looked at
 
 
@@ -264,7 +264,7 @@ def _do_without_errors(subject: Subject) -> str:
     return "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
 
 
-def pits_of(subject: Subject) -> list[tuple[Pit, int, int]]:
+def local_minima_of(subject: Subject) -> list[tuple[LocalMinimum, int, int]]:
     """Local minima of the picture, deepest first, with the numbers of their bottoms and passes among the points."""
     assert subject.surface is not None
     loss = subject.surface["loss"]
@@ -273,19 +273,19 @@ def pits_of(subject: Subject) -> list[tuple[Pit, int, int]]:
         if len(subject.axes) != 1:
             return []
         order = np.argsort(subject.places[:, 0], kind="stable")
-        found = pits(subject.losses[order])
-        return _deepest([(pit, int(order[pit.bottom[0]]), int(order[pit.over[0]])) for pit in found])
-    if loss.size > MOST_PITS:
+        found = local_minima(subject.losses[order])
+        return _deepest([(minimum, int(order[minimum.at[0]]), int(order[minimum.saddle[0]])) for minimum in found])
+    if loss.size > MOST_FOR_MINIMA:
         return []
     shape = loss.shape
 
     def number(place: tuple[int, ...]) -> int:
         return int(numbers[np.ravel_multi_index(place, shape)])
 
-    return _deepest([(pit, number(pit.bottom), number(pit.over)) for pit in pits(loss.values)])
+    return _deepest([(minimum, number(minimum.at), number(minimum.saddle)) for minimum in local_minima(loss.values)])
 
 
-def _deepest(found: list[tuple[Pit, int, int]]) -> list[tuple[Pit, int, int]]:
+def _deepest(found: list[tuple[LocalMinimum, int, int]]) -> list[tuple[LocalMinimum, int, int]]:
     return sorted(found, key=lambda each: -each[0].depth)
 
 
@@ -296,24 +296,24 @@ def _ripples(subject: Subject) -> Finding:
     if "point" in loss.dims and len(subject.axes) != 1:
         because = "the points lie on no grid: which of them are local minima was not looked at."
         return unknown("ripples", because, "Take ln.Grid, or interpolate: surface.lossnav.to_grid().")
-    if loss.size > MOST_PITS and "point" not in loss.dims:
-        because = f"local minima of more than {MOST_PITS:,} points are not looked for ({loss.size:,})."
+    if loss.size > MOST_FOR_MINIMA and "point" not in loss.dims:
+        because = f"local minima of more than {MOST_FOR_MINIMA:,} points are not looked for ({loss.size:,})."
         return unknown("ripples", because, "Look at a part of them: surface[{dim: slice(None, None, 2)}].")
     if len(subject.losses) < 3 or ("point" not in loss.dims and max(loss.shape) < 3):
         because = "no point of the picture has neighbours on both sides."
         return unknown("ripples", because, "Take more points along each axis.")
-    found = pits_of(subject)
+    found = local_minima_of(subject)
     if not found:
         said = "Inside its border the picture has no local minimum beside its lowest."
-        return Finding("ripples", "ok", said, values={"pits": 0})
-    noise = _errors_of_pits(subject, found)
+        return Finding("ripples", "ok", said, values={"local_minima": 0})
+    noise = _errors_of_minima(subject, found)
     deepest, error = found[0][0].depth, noise[0]
-    values: dict[str, Any] = {"pits": len(found), "deepest": deepest, "deepest_se": error}
-    values["paired"] = min(len(found), _PAIRED) if subject.has_samples else len(_measured_pits(subject))
+    values: dict[str, Any] = {"local_minima": len(found), "deepest": deepest, "deepest_se": error}
+    values["paired"] = min(len(found), _PAIRED) if subject.has_samples else len(_measured_minima(subject))
     many = f"{len(found)} local minima" if len(found) > 1 else "One local minimum"
     known_error = arithmetic(subject)
     rounding = 0.0 if known_error is None else known_error[0]
-    shallow = sum(not pit.depth > rounding for pit, *_ in found)
+    shallow = sum(not minimum.depth > rounding for minimum, *_ in found)
     values |= {"rounded": shallow}
     if shallow == len(found):
         return Finding(
@@ -324,13 +324,13 @@ def _ripples(subject: Subject) -> Finding:
             "Do not call the surface rough for them; compute in more digits.",
             values,
         )
-    known = [(pit, each) for (pit, *_), each in zip(found, noise, strict=True) if each is not None]
+    known = [(minimum, each) for (minimum, *_), each in zip(found, noise, strict=True) if each is not None]
     if len(known) < len(found):
         because = (
             f"{_without_errors(subject)} ({many[0].lower()}{many[1:]} beside the lowest, the deepest by {deepest:.3g})."
         )
         return unknown("ripples", because, _do_without_errors(subject), values)
-    unsure = [pit for pit, each in known if not pit.depth > thresholds.SURE * each]
+    unsure = [minimum for minimum, each in known if not minimum.depth > thresholds.SURE * each]
     values |= {"unsure": len(unsure)}
     if not unsure:
         said = f"{many} beside the lowest, the deepest by {deepest:.3g} ± {error:.2g}: more than noise of the samples"
@@ -360,18 +360,18 @@ def _ripples(subject: Subject) -> Finding:
     )
 
 
-def _measured_pits(subject: Subject) -> dict[tuple[float, ...], float]:
-    """Standard errors of the depths of pits that were measured sample by sample, by their ends."""
+def _measured_minima(subject: Subject) -> dict[tuple[float, ...], float]:
+    """Standard errors of the depths of local minima that were measured sample by sample, by their ends."""
     return {
         (*pair["low"], *pair["high"]): float(pair["error"])
         for pair in subject.facts.get("differences", [])
-        if pair["what"] == "pit"
+        if pair["what"] == "minimum"
     }
 
 
-def _errors_of_pits(subject: Subject, found: list[tuple[Pit, int, int]]) -> list[float | None]:
-    """Standard errors of the depths of pits: measured, of kept samples, as of independent ones, or not known."""
-    known, errors = _measured_pits(subject), subject.errors
+def _errors_of_minima(subject: Subject, found: list[tuple[LocalMinimum, int, int]]) -> list[float | None]:
+    """Standard errors of the depths of minima: measured, of kept samples, as of independent ones, or not known."""
+    known, errors = _measured_minima(subject), subject.errors
     noise: list[float | None] = []
     for number, (_, low, high) in enumerate(found):
         ends = (*subject.places[low].tolist(), *subject.places[high].tolist())

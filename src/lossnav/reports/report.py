@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 from lossnav._utils import validation
-from lossnav._utils.paths import Place, inside, is_local, is_trajectory, name_of
+from lossnav._utils.paths import Location, inside, is_local, is_trajectory, name_of
 from lossnav.errors import NotASurfaceError, NotATrajectoryError, OptionError
 from lossnav.reports import center, directions, held_parameters, noise, paths, points
 from lossnav.reports.evidence import Subject
@@ -26,7 +26,7 @@ _CHECKS = (points, directions, held_parameters, noise, center, paths)
 
 
 def report(
-    subject: xr.Dataset | Place,
+    subject: xr.Dataset | Location,
     *beside: xr.Dataset,
     objective: Objective | None = None,
     chart: Chart | None = None,
@@ -122,7 +122,7 @@ def report(
     try:
         measured = run(about, objective, chart, place=place, **options)
     except Interrupted as stopped:
-        stopped.surface = _with(about, stopped.surface, place)
+        stopped.partial = _with(about, stopped.partial, place)
         raise
     return _with(about, measured, place)
 
@@ -132,7 +132,7 @@ def of(subject: Subject) -> Report:
     return Report(subject.words, tuple(line for check in _CHECKS for line in check.check(subject)))
 
 
-def _with(subject: Subject, measured: xr.Dataset, place: Place | None) -> Report:
+def _with(subject: Subject, measured: xr.Dataset, place: Location | None) -> Report:
     """The report with what was measured, which is kept beside the run."""
     if place is not None:
         save_group(measured, place, REPORT)
@@ -140,7 +140,7 @@ def _with(subject: Subject, measured: xr.Dataset, place: Place | None) -> Report
     return of(Subject(**parts, measured=measured))
 
 
-def with_beside(place: Place, surface: xr.Dataset | None = None) -> list[xr.Dataset]:
+def with_beside(place: Location, surface: xr.Dataset | None = None) -> list[xr.Dataset]:
     """The surface of a store, and what lies beside it that a report looks at.
 
     A group that is none of ours is left out. The surface is not read again where it is given.

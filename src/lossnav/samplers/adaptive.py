@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from lossnav.errors import SamplerError
-from lossnav.samplers.base import Losses, Points, Sampler, require_names
+from lossnav.samplers.base import Losses, PointArray, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
 from lossnav.samplers.refinement import Refinement
 
@@ -32,7 +32,8 @@ class Adaptive(Sampler):
     largest of its own and 0.6 of its neighbours'; on a line once and twice it, and there
     no less than one size of cells before, nor than the rest of a series at cusps. Where the estimate is above the
     tolerance, the cell is divided into 2^k, and these are tested in turn; where it is above twice the tolerance, the
-    cells around it are divided too.
+    cells around it are divided too. Once all hold, tips and folds are looked for that tests may have passed by: where
+    the points around a cell are fitted better by a cone or a fold than by a paraboloid, one more is measured.
 
     Some places are evaluated twice: eight spread over the range by the seed, a few where the loss surprised most or is
     lowest, and one near cells that are to be divided although differences fell slowly. Where the two losses differ,
@@ -130,7 +131,7 @@ class Adaptive(Sampler):
         self.tolerance, self.max_points, self.start, self.max_depth = tolerance, max_points, start, max_depth
         self.seed = seed
 
-    def settle(self, losses: Callable[[Points], Losses]) -> Adaptive:
+    def settle(self, losses: Callable[[PointArray], Losses]) -> Adaptive:
         """Find the automatic ranges, where there are any."""
         if not self._auto:
             return self
@@ -140,11 +141,11 @@ class Adaptive(Sampler):
         return settled
 
     @property
-    def box(self) -> Points:
+    def box(self) -> PointArray:
         """Lowest and highest value of each coordinate, shape (k, 2)."""
         return np.array(list(self.ends.values()))
 
-    def rounds(self) -> Generator[Points, Losses, dict[str, Any]]:
+    def rounds(self) -> Generator[PointArray, Losses, dict[str, Any]]:
         """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
         return Refinement(self.box, self.tolerance, self.max_points, self.start, self.max_depth, self.seed).rounds()
 

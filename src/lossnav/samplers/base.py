@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lossnav.errors import SamplerError
 
-Points = NDArray[np.float64]  # (m, k)
+PointArray = NDArray[np.float64]  # (m, k)
 Losses = NDArray[np.float64]  # (m,)
 
 
@@ -34,13 +34,13 @@ class Sampler(ABC):
     dims: tuple[str, ...]
 
     @abstractmethod
-    def rounds(self) -> Generator[Points, Losses, dict[str, Any] | None]:
+    def rounds(self) -> Generator[PointArray, Losses, dict[str, Any] | None]:
         """Ask by yielding coordinates of shape (m, k), no point twice; be told their losses, shape (m,), by `send`.
 
         What it returns at the end, where it is not None, is the outcome: kept in the surface beside what was asked.
         """
 
-    def settle(self, losses: Callable[[Points], Losses]) -> Sampler:
+    def settle(self, losses: Callable[[PointArray], Losses]) -> Sampler:
         """Return the sampler with all that was left open decided, by the losses at a few points; itself if nothing was.
 
         Parameters

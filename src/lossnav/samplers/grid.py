@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossnav._utils.geometry import mesh
 from lossnav.errors import SamplerError
-from lossnav.samplers.base import Losses, Points, Sampler, require_names
+from lossnav.samplers.base import Losses, PointArray, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
 
 Axis = NDArray[np.float64]
@@ -96,7 +96,7 @@ class Grid(Sampler):
         middles = {dim: float(values.min() + values.max()) / 2 for dim, values in known.items()}
         return cls(**{dim: (middle - half, middle + half, n) for dim, middle in middles.items()})  # type: ignore[arg-type]
 
-    def settle(self, losses: Callable[[Points], Losses]) -> Grid:
+    def settle(self, losses: Callable[[PointArray], Losses]) -> Grid:
         """Find the automatic ranges, where there are any."""
         if not self._auto:
             return self
@@ -116,11 +116,11 @@ class Grid(Sampler):
         """Number of points."""
         return math.prod(len(axis) for axis in self._axes.values())
 
-    def points(self) -> Points:
+    def points(self) -> PointArray:
         """All points, shape (total, k), the last coordinate running fastest."""
         return mesh(self._axes.values())
 
-    def rounds(self) -> Generator[Points, Losses, None]:
+    def rounds(self) -> Generator[PointArray, Losses, None]:
         """Ask level by level, each halving the steps of the one before: stopped early, it is a complete coarse grid."""
         seen = np.zeros([len(axis) for axis in self._axes.values()], bool)
         for indices in zip(*self._levels(), strict=True):
@@ -173,7 +173,7 @@ class Snake(Grid):
     def __init__(self, grid: Grid) -> None:
         self._axes, self._found, self._auto, self.dims = grid._axes, grid._found, {}, grid.dims
 
-    def rounds(self) -> Generator[Points, Losses, None]:
+    def rounds(self) -> Generator[PointArray, Losses, None]:
         """Ask for all of them at once, in that order."""
         path: list[tuple[int, ...]] = [()]
         for axis in self._axes.values():

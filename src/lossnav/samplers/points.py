@@ -13,7 +13,7 @@ from lossnav._utils.geometry import distinct, packed, unpacked
 from lossnav._utils.validation import described
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Sampler
-from lossnav.samplers.base import Points as Coordinates
+from lossnav.samplers.base import PointArray as Coordinates
 
 _ONE_PLACE = 1e-12  # of the range: 0.3 and 0.1 + 0.2 are no two points
 _MOST = 2**21  # numbers that are written down: attributes are read into memory whole

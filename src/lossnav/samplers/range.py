@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lossnav.errors import SamplerError
-from lossnav.samplers.base import Losses, Points
+from lossnav.samplers.base import Losses, PointArray
 
-Ask = Callable[[Points], Losses]
+Ask = Callable[[PointArray], Losses]
 
 RISE = 10.0
 _SMALLEST = 2.0**-10

@@ -9,21 +9,21 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from lossnav.sharpness_measures.neighborhood import Ground, Stopped
-from lossnav.sharpness_measures.result import Interval
+from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
+from lossnav.sharpness_measures.result import Bounds
 
 Map = Callable[[Tensor], Tensor]
 Ahead = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def ascents(
-    ground: Ground, lift: Map, pull: Map, ahead: Ahead, starts: Sequence[Tensor], elsewhere: Tensor, steps: int
+    ground: Neighborhood, lift: Map, pull: Map, ahead: Ahead, starts: Sequence[Tensor], elsewhere: Tensor, steps: int
 ) -> list[float]:
     """The rises of the loss that ascents from some starts reach; fewer where it was stopped.
 
     Parameters
     ----------
-    ground : Ground
+    ground : Neighborhood
     lift, pull : callable
         From bounded coordinates u to a step, and from a gradient by steps to one by u: a linear map and its transpose.
     ahead : callable
@@ -42,7 +42,9 @@ def ascents(
     return rises
 
 
-def _ascend(ground: Ground, lift: Map, pull: Map, ahead: Ahead, start: Tensor, elsewhere: Tensor, steps: int) -> float:
+def _ascend(
+    ground: Neighborhood, lift: Map, pull: Map, ahead: Ahead, start: Tensor, elsewhere: Tensor, steps: int
+) -> float:
     """Take steps of stride 1; halve the stride where one led down."""
     at, stride = start, 1.0
     height, slope = ground.slope(lift(at))
@@ -68,7 +70,7 @@ def _ascend(ground: Ground, lift: Map, pull: Map, ahead: Ahead, start: Tensor, e
     return height - ground.center
 
 
-def largest(found: Sequence[float]) -> tuple[float, float, Interval, str]:
+def largest(found: Sequence[float]) -> tuple[float, float, Bounds, str]:
     """Value, error, interval and what they are, of ascents to the same maximum; what is not finite comes first."""
     if not found:
         return math.nan, math.nan, (-math.inf, math.inf), "stopped before the first ascent ended"

@@ -13,14 +13,14 @@ from lossnav import directions as makers
 from lossnav.charts import Line
 from lossnav.directions.normalize import Normalization
 from lossnav.sharpness_measures.crossing import crossing, require_crossing, rise_settings, rise_words, target_rise
-from lossnav.sharpness_measures.neighborhood import Ground, Stopped
+from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
 from lossnav.sharpness_measures.options import require_count, require_normalization
-from lossnav.sharpness_measures.result import Finding, Interval
+from lossnav.sharpness_measures.result import Bounds, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES
 
 
 def width(
-    ground: Ground,
+    ground: Neighborhood,
     seed: int,
     *,
     rise: float = 2.0,
@@ -29,7 +29,7 @@ def width(
     directions: int = 20,
     limit: float = 16.0,
     tolerance: float = 1e-2,
-) -> Finding:
+) -> KindResult:
     """Find the median width of the basin: along random directions, from where the loss has risen to where it has.
 
     On each side of each direction a power of two is found beyond which the loss has risen, then the crossing between it
@@ -87,7 +87,7 @@ def width(
     if walls:
         said += f"; {walls} losses were not finite and count as risen"
     unit = "in units of weights" if normalize is None else f"in parts of the weights (normalize={normalize!r})"
-    return Finding(
+    return KindResult(
         value,
         error,
         interval,
@@ -102,7 +102,7 @@ def width(
     )
 
 
-def _median(least: NDArray[np.float64], unending: NDArray[np.bool_]) -> tuple[float, float, Interval, str]:
+def _median(least: NDArray[np.float64], unending: NDArray[np.bool_]) -> tuple[float, float, Bounds, str]:
     """The median of widths, of which some are known only to be larger, and an interval for it.
 
     Between the k-th smallest and the k-th largest of n lies the median with probability 1 - 2 P(B(n, 1/2) < k),

@@ -8,22 +8,22 @@ import torch
 from torch import Tensor
 
 from lossnav.sharpness_measures.ascent import ascent_words, ascents, largest
-from lossnav.sharpness_measures.neighborhood import Ground
+from lossnav.sharpness_measures.neighborhood import Neighborhood
 from lossnav.sharpness_measures.options import require_count, require_positive
-from lossnav.sharpness_measures.result import Finding, Invariance
+from lossnav.sharpness_measures.result import Invariance, KindResult
 
 _INVARIANCE = Invariance(False, "of the sides epsilon (|theta_i| + 1) of the box, the 1 is not scaled as weights are")
 
 
 def epsilon(
-    ground: Ground,
+    ground: Neighborhood,
     seed: int,
     *,
     epsilon: float = 1e-3,
     dimension: int | None = None,
     steps: int = 10,
     starts: int = 3,
-) -> Finding:
+) -> KindResult:
     """Find the largest loss in a small box around the weights, relative to the loss itself, in per cent.
 
     100 (max f(x + A y) - f(x)) / (1 + f(x)) over |y_i| <= epsilon (|(A^+ x)_i| + 1). An ascent goes to the corner that
@@ -76,7 +76,7 @@ def epsilon(
     rises = ascents(ground, lift, pull, ahead, [torch.zeros_like(width), *others], elsewhere, steps)
     found = [100 * rise / (1 + ground.center) for rise in rises]
     space = "all" if columns is None else "a random subspace of"
-    return Finding(
+    return KindResult(
         *largest(found),
         f"100 (max L(theta + e) - L(theta)) / (1 + L(theta)), e in the box |e_i| <= {epsilon:g} (|theta_i| + 1) of "
         f"{space} {len(width):,} dimensions; {ascent_words(steps, starts)}",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.curvature.operators import Hessian, Precision
+from lossnav.curvature.operators import Hessian, ProductPrecision
 from lossnav.curvature.products import Entries, Signs
 from lossnav.objective.objective import Objective
 
@@ -18,7 +18,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
     """It was asked to stop, so nothing further is computed; within this package only."""
 
 
-class Ground:
+class Neighborhood:
     """Loss, gradient and Hessian-vector products at the centre of an objective and at steps away from it.
 
     A step is a Tensor of shape (d,), float64: the parameters that move, one after the other. Others stay.
@@ -61,7 +61,7 @@ class Ground:
         objective: Objective,
         params: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = (),
-        precision: Precision = "native",
+        precision: ProductPrecision = "native",
         stopping: Callable[[], bool] = lambda: False,
         advance: Callable[[], None] = lambda: None,
     ) -> None:

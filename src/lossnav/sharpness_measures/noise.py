@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lossnav.directions.normalize import Normalization
 from lossnav.sharpness_measures.crossing import crossing, require_crossing, rise_settings, rise_words, target_rise
-from lossnav.sharpness_measures.neighborhood import Ground, Stopped
+from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
 from lossnav.sharpness_measures.options import require_count, require_normalization, require_positive
-from lossnav.sharpness_measures.result import Finding, Interval
+from lossnav.sharpness_measures.result import Bounds, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, scales
 
 _NOISES: dict[Normalization, str] = {
@@ -32,14 +32,14 @@ _STRIDE = 0.1  # of sigma, on both sides: between them the slope of the mean ris
 
 
 def average(
-    ground: Ground,
+    ground: Neighborhood,
     seed: int,
     *,
     sigma: float = 0.05,
     normalize: Normalization = "filter",
     draws: int = 20,
     antithetic: bool = True,
-) -> Finding:
+) -> KindResult:
     """Find the mean rise of the loss under normal noise: E L(theta + e) - L(theta).
 
     Parameters
@@ -65,7 +65,7 @@ def average(
     with suppress(Stopped):
         for rise in _rises(ground, sigma * scales(ground, normalize, shared=True), draws, antithetic, seed):
             rises.append(rise)  # noqa: PERF402 - what came before it was stopped is kept
-    return Finding(
+    return KindResult(
         *mean_of(rises),
         f"E L(theta + e) - L(theta), e from {_NOISES[normalize]}, sigma = {sigma:g}; {len(rises)} draws"
         + (", each with both signs" if antithetic else ""),
@@ -77,7 +77,7 @@ def average(
 
 
 def magnitude(
-    ground: Ground,
+    ground: Neighborhood,
     seed: int,
     *,
     rise: float = 2.0,
@@ -86,7 +86,7 @@ def magnitude(
     draws: int = 20,
     limit: float = 16.0,
     tolerance: float = 1e-3,
-) -> Finding:
+) -> KindResult:
     """Find how much normal noise the weights bear: the sigma at which the mean loss has risen so far.
 
     The same draws, with both signs, serve every sigma. Large is flat.
@@ -138,7 +138,7 @@ def magnitude(
                 said = _BY_SLOPE
             else:
                 said = "the error is not known: the mean loss does not rise here, or is not finite beside it"
-    return Finding(
+    return KindResult(
         value,
         error,
         interval,
@@ -153,7 +153,7 @@ def magnitude(
     )
 
 
-def mean_of(found: Sequence[float]) -> tuple[float, float, Interval, str]:
+def mean_of(found: Sequence[float]) -> tuple[float, float, Bounds, str]:
     """Mean, standard error, 95 % interval, and these in words.
 
     Where few directions bend much more than all others, rises are skewed as squares are, and of 20 draws Student's t
@@ -188,7 +188,7 @@ def mean_of(found: Sequence[float]) -> tuple[float, float, Interval, str]:
     return mean, error, (low, high), said
 
 
-def _rises(ground: Ground, spread: Tensor, draws: int, antithetic: bool, seed: int) -> Iterator[float]:
+def _rises(ground: Neighborhood, spread: Tensor, draws: int, antithetic: bool, seed: int) -> Iterator[float]:
     """What the loss rises by at each draw, the mean of both signs where they are taken."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(draws):

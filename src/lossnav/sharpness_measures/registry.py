@@ -10,52 +10,52 @@ from typing import Any, Literal, NamedTuple, get_args
 from lossnav import params as algebra
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
-from lossnav.curvature.operators import Precision
+from lossnav.curvature.operators import ProductPrecision
 from lossnav.errors import Interrupted, NonFiniteCenterError, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.sharpness_measures.basin_width import width
 from lossnav.sharpness_measures.keskar import epsilon
-from lossnav.sharpness_measures.neighborhood import Ground
+from lossnav.sharpness_measures.neighborhood import Neighborhood
 from lossnav.sharpness_measures.noise import average, magnitude
 from lossnav.sharpness_measures.options import require_count
-from lossnav.sharpness_measures.result import Finding, Sharpness
+from lossnav.sharpness_measures.result import KindResult, Sharpness
 from lossnav.sharpness_measures.sam import asam, sam
 from lossnav.sharpness_measures.spectral import lambda_max, relative_flatness, trace
 
-Kind = Literal[
+SharpnessKind = Literal[
     "epsilon", "sam", "asam", "average", "magnitude", "trace", "lambda_max", "relative_flatness", "width"
 ]  # fmt: skip
 
 
-class _Known(NamedTuple):
-    function: Callable[..., Finding]
+class _Entry(NamedTuple):
+    function: Callable[..., KindResult]
     exclude: tuple[str, ...] = ()
 
 
 _RANDOM = ("bias", "norm")  # as directions.random leaves out: a random step in them is arbitrary
 
-KINDS: dict[str, _Known] = {
-    "epsilon": _Known(epsilon),
-    "sam": _Known(sam),
-    "asam": _Known(asam),
-    "average": _Known(average, _RANDOM),
-    "magnitude": _Known(magnitude, _RANDOM),
-    "trace": _Known(trace),
-    "lambda_max": _Known(lambda_max),
-    "relative_flatness": _Known(relative_flatness),
-    "width": _Known(width, _RANDOM),
+KINDS: dict[str, _Entry] = {
+    "epsilon": _Entry(epsilon),
+    "sam": _Entry(sam),
+    "asam": _Entry(asam),
+    "average": _Entry(average, _RANDOM),
+    "magnitude": _Entry(magnitude, _RANDOM),
+    "trace": _Entry(trace),
+    "lambda_max": _Entry(lambda_max),
+    "relative_flatness": _Entry(relative_flatness),
+    "width": _Entry(width, _RANDOM),
 }
-assert set(KINDS) == set(get_args(Kind))
+assert set(KINDS) == set(get_args(SharpnessKind))
 
 
 def sharpness(
     objective: Objective,
-    kind: Kind,
+    kind: SharpnessKind,
     *,
     params: str | Sequence[str] = "*",
     exclude: str | Sequence[str] | None = None,
     seed: int = 0,
-    precision: Precision = "native",
+    precision: ProductPrecision = "native",
     progress: bool | None = None,
     **options: Any,
 ) -> Sharpness:
@@ -128,7 +128,7 @@ def sharpness(
     left_out = algebra.listed(known.exclude if exclude is None else exclude)
     moving: dict[str, Any] = {"params": algebra.listed(params), "exclude": left_out}
     with Progress(f"sharpness ({kind})", None, "passes", progress) as bar, StopRequests() as stop:
-        ground = Ground(
+        ground = Neighborhood(
             objective, **moving, precision=precision, stopping=lambda: stop.signal is not None, advance=bar.advance
         )
         if not math.isfinite(ground.center):
@@ -160,13 +160,13 @@ def sharpness(
     )
     if stop.signal is not None:
         said = (
-            f"Stopped after {ground.passes} passes over the data. What they show is in the .surface of this exception."
+            f"Stopped after {ground.passes} passes over the data. What they show is in the .partial of this exception."
         )
         raise Interrupted(said, made, stop.signal)
     return made
 
 
-def _require_known(kind: str, options: dict[str, Any]) -> _Known:
+def _require_known(kind: str, options: dict[str, Any]) -> _Entry:
     """The function of a kind; OptionError where there is none, or it takes no such options."""
     if kind not in KINDS:
         raise OptionError(f"kind={kind!r} is unknown. Use {', '.join(KINDS)}.")

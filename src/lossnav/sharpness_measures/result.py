@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-Interval = tuple[float, float]
+Bounds = tuple[float, float]
 
 
 class Invariance(NamedTuple):
@@ -17,12 +17,12 @@ class Invariance(NamedTuple):
     words: str
 
 
-class Finding(NamedTuple):
+class KindResult(NamedTuple):
     """What the function of one kind finds; the fields are those of a `Sharpness`."""
 
     value: float
     error: float
-    interval: Interval
+    interval: Bounds
     uncertainty: str
     definition: str
     source: str
@@ -71,7 +71,7 @@ class Sharpness:
     kind: str
     value: float
     error: float
-    interval: Interval
+    interval: Bounds
     uncertainty: str
     definition: str
     source: str

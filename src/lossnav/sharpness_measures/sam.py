@@ -8,13 +8,13 @@ from torch import Tensor
 from lossnav.directions.normalize import Normalization
 from lossnav.errors import OptionError
 from lossnav.sharpness_measures.ascent import ascent_words, ascents, largest
-from lossnav.sharpness_measures.neighborhood import Ground
+from lossnav.sharpness_measures.neighborhood import Neighborhood
 from lossnav.sharpness_measures.options import require_count, require_normalization, require_positive
-from lossnav.sharpness_measures.result import Finding, Invariance
+from lossnav.sharpness_measures.result import Invariance, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, WORDS, scales
 
 
-def sam(ground: Ground, seed: int, *, radius: float = 0.05, steps: int = 10, starts: int = 3) -> Finding:
+def sam(ground: Neighborhood, seed: int, *, radius: float = 0.05, steps: int = 10, starts: int = 3) -> KindResult:
     """Find the largest rise of the loss in a ball: max L(theta + e) - L(theta) over |e|_2 <= radius.
 
     One ascent begins at the centre; its first step is that of sharpness-aware minimisation, radius * grad / |grad|, and
@@ -36,7 +36,7 @@ def sam(ground: Ground, seed: int, *, radius: float = 0.05, steps: int = 10, sta
     """
     require_positive("radius", radius)
     rises = _rises(ground, torch.ones_like(ground.origin()), radius, steps, starts, seed)
-    return Finding(
+    return KindResult(
         *largest(rises),
         f"max L(theta + e) - L(theta) over |e|_2 <= {radius:g}; {ascent_words(steps, starts)}",
         "Foret et al. 2021, eq. 1 and 2"
@@ -48,7 +48,7 @@ def sam(ground: Ground, seed: int, *, radius: float = 0.05, steps: int = 10, sta
 
 
 def asam(
-    ground: Ground,
+    ground: Neighborhood,
     seed: int,
     *,
     radius: float = 0.5,
@@ -56,7 +56,7 @@ def asam(
     eta: float = 0.0,
     steps: int = 10,
     starts: int = 3,
-) -> Finding:
+) -> KindResult:
     """Find the largest rise of the loss for steps bounded by what they change: |T^-1 e|_2 <= radius.
 
     Parameters
@@ -90,7 +90,7 @@ def asam(
     kept = INVARIANCES[normalize]
     if eta and kept.holds:
         kept = Invariance(False, f"eta = {eta:g} is added to the weights' own scale")
-    return Finding(
+    return KindResult(
         *largest(rises),
         f"max L(theta + e) - L(theta) over |T^-1 e|_2 <= {radius:g}, T = {WORDS[normalize]}{added}; "
         + ascent_words(steps, starts),
@@ -102,7 +102,7 @@ def asam(
     )
 
 
-def _rises(ground: Ground, scale: Tensor, radius: float, steps: int, starts: int, seed: int) -> list[float]:
+def _rises(ground: Neighborhood, scale: Tensor, radius: float, steps: int, starts: int, seed: int) -> list[float]:
     """What ascents reach in the ball |u| <= radius, where the step is scale * u.
 
     A stride is the ball's diameter, cut off at its surface: from the centre that is the step of the papers, and after

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.directions.normalize import Normalization
-from lossnav.sharpness_measures.neighborhood import Ground
+from lossnav.sharpness_measures.neighborhood import Neighborhood
 from lossnav.sharpness_measures.result import Invariance
 
 INVARIANCES: dict[Normalization, Invariance] = {
@@ -34,12 +34,12 @@ WORDS: dict[Normalization, str] = {
 }
 
 
-def scales(ground: Ground, normalize: Normalization, *, shared: bool = False) -> Tensor:
+def scales(ground: Neighborhood, normalize: Normalization, *, shared: bool = False) -> Tensor:
     """Diagonal of T_theta at the centre, shape (d,), float64.
 
     Parameters
     ----------
-    ground : Ground
+    ground : Neighborhood
     normalize : "weight", "filter", "layer" or None
         |theta|; the norm of the filter an entry belongs to, where a vector's entries (of biases, normalisation layers)
         are filters of one; the norm of its tensor; 1.

@@ -15,10 +15,10 @@ from lossnav.curvature.eigen import LIMIT, require_reachable
 from lossnav.curvature.lanczos import lanczos
 from lossnav.directions.normalize import Normalization
 from lossnav.errors import LossnavWarning, OptionError
-from lossnav.sharpness_measures.neighborhood import Ground, Stopped
+from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
 from lossnav.sharpness_measures.noise import mean_of
 from lossnav.sharpness_measures.options import require_count, require_normalization
-from lossnav.sharpness_measures.result import Finding, Interval, Invariance
+from lossnav.sharpness_measures.result import Bounds, Invariance, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, WORDS, scales
 
 _AT_ONCE, _MEMORY = 8, 2**30  # probes in one pass, as far as their vectors take no more bytes
@@ -27,7 +27,7 @@ _RELATIVE = Invariance(
 )
 
 
-def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes: int = 30) -> Finding:
+def trace(ground: Neighborhood, seed: int, *, normalize: Normalization = None, probes: int = 30) -> KindResult:
     """Find the trace of the Hessian, or of T H T for steps measured by the weights.
 
     Parameters
@@ -48,7 +48,7 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     scale = scales(ground, normalize)
     found, value, error, interval, uncertainty, method = _trace(lambda v: scale * v, ground, probes, seed)
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
-    return Finding(
+    return KindResult(
         value,
         error,
         interval,
@@ -62,7 +62,7 @@ def trace(ground: Ground, seed: int, *, normalize: Normalization = None, probes:
     )
 
 
-def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding:
+def relative_flatness(ground: Neighborhood, seed: int, *, probes: int = 30) -> KindResult:
     """Find the relative flatness of one layer: the sum over its rows of <w_s, w_t> tr H_st.
 
     H_st is the block of the Hessian of rows s and t of the weight. With G = W W^T the sum is the trace of
@@ -96,7 +96,7 @@ def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding
         return algebra.from_filters(root @ filters, shape, groups).reshape(-1)
 
     found, value, error, interval, uncertainty, method = _trace(spread, ground, probes, seed)
-    return Finding(
+    return KindResult(
         value,
         error,
         interval,
@@ -110,8 +110,8 @@ def relative_flatness(ground: Ground, seed: int, *, probes: int = 30) -> Finding
 
 
 def lambda_max(
-    ground: Ground, seed: int, *, normalize: Normalization = None, tolerance: float = 1e-3, limit: int = LIMIT
-) -> Finding:
+    ground: Neighborhood, seed: int, *, normalize: Normalization = None, tolerance: float = 1e-3, limit: int = LIMIT
+) -> KindResult:
     """Find the largest eigenvalue of the Hessian, or of T H T for steps measured by the weights.
 
     At a minimum, radius^2 / 2 times it is what `sam` (`asam`) finds for a small radius.
@@ -158,7 +158,7 @@ def lambda_max(
             stacklevel=3,
         )
     of = "the Hessian H" if normalize is None else f"T H T, T = {WORDS[normalize]}"
-    return Finding(
+    return KindResult(
         value,
         error,
         (value - error, value + error) if math.isfinite(value) else (-math.inf, math.inf),
@@ -176,16 +176,16 @@ def lambda_max(
 
 
 def _no_surer(
-    rounding: float, value: float, error: float, interval: Interval, uncertainty: str
-) -> tuple[float, float, Interval, str]:
+    rounding: float, value: float, error: float, interval: Bounds, uncertainty: str
+) -> tuple[float, float, Bounds, str]:
     """The same with an error and an interval that hold what rounding may do."""
     low, high = interval
     return value, math.hypot(error, rounding), (low - rounding, high + rounding), uncertainty
 
 
 def _trace(
-    apply: Callable[[Tensor], Tensor], ground: Ground, probes: int, seed: int
-) -> tuple[list[float], float, float, Interval, str, str]:
+    apply: Callable[[Tensor], Tensor], ground: Neighborhood, probes: int, seed: int
+) -> tuple[list[float], float, float, Bounds, str, str]:
     """Estimate the trace of A H A, A symmetric: samples, value, error, interval, what these are, and the method.
 
     The samples are z . A H A z over random signs z. Where there are no more parameters than probes, the trace is the

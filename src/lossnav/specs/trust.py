@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib.machinery import PathFinder
 from pathlib import Path
 
-from lossnav._utils.paths import LEASE, TRAJECTORY_HEADER, Place, as_path, is_local, name_of
+from lossnav._utils.paths import LEASE, TRAJECTORY_HEADER, Location, as_path, is_local, name_of
 from lossnav.errors import SpecError, UntrustedCodeError
 
 _OF_A_PROJECT = (".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg")
@@ -23,7 +23,7 @@ _OF_OURS = (TRAJECTORY_HEADER, "session.json")  # whose schema is one of ours: o
 Asked = Callable[[str], bool]  # given "file:name" as it is shown; whether the user says yes
 
 
-def require_trust(spec: str, store: Place, trusted: bool | Asked) -> None:
+def require_trust(spec: str, store: Location, trusted: bool | Asked) -> None:
     """Raise unless the code that a store names may be run.
 
     Parameters
@@ -97,7 +97,7 @@ def project_of(folder: Path) -> Path:
     return folder
 
 
-def is_in_a_store(file: Path, store: Place) -> bool:
+def is_in_a_store(file: Path, store: Location) -> bool:
     """Whether a file lies in this store, or in any other."""
     if is_local(store) and file.is_relative_to(Path(as_path(store)).resolve()):
         return True

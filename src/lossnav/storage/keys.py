@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from lossnav._utils.paths import Place, as_path, is_local
+from lossnav._utils.paths import Location, as_path, is_local
 from lossnav.errors import MissingAttributeError, StoreError
 
 DOCUMENT = "zarr.json"  # what says of a key's folder that it is a group or an array
@@ -52,7 +52,7 @@ class Keys(Protocol):
         """
 
 
-def keys_of(place: Place, writing: bool = False) -> Keys:
+def keys_of(place: Location, writing: bool = False) -> Keys:
     """The keys of a store."""
     place = as_path(place)
     if is_local(place):
@@ -109,7 +109,7 @@ def digest_of(said: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class Said(dict[str, Any]):
+class StoredDocument(dict[str, Any]):
     """What a document says, part in part; where it does not say what is asked for, that is an error of ours."""
 
     def __missing__(self, key: str) -> Any:
@@ -120,9 +120,9 @@ class Said(dict[str, Any]):
 
 
 def as_said(value: Any) -> Any:
-    """A value of JSON in which mappings are `Said`."""
+    """A value of JSON in which mappings are `StoredDocument`."""
     if isinstance(value, dict):
-        return Said({key: as_said(part) for key, part in value.items()})
+        return StoredDocument({key: as_said(part) for key, part in value.items()})
     if isinstance(value, list) and value and isinstance(value[0], dict | list):
         return [as_said(part) for part in value]
     return value
@@ -235,7 +235,7 @@ class FolderKeys:
 class StoreKeys:
     """Keys behind a URL, or of a Zarr store."""
 
-    def __init__(self, place: Place, writing: bool) -> None:
+    def __init__(self, place: Location, writing: bool) -> None:
         from zarr.core.sync import sync
         from zarr.storage._common import make_store_path
 

@@ -28,7 +28,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
-from lossnav._utils.paths import LEASE, Place, name_of
+from lossnav._utils.paths import LEASE, Location, name_of
 from lossnav.errors import StoreBusyError, StoreError, StoreTakenOverError
 from lossnav.storage.keys import DIGEST, Keys, document, group_document, is_whole, keys_of
 
@@ -68,7 +68,7 @@ class Lease:
         If another one writes there.
     """
 
-    def __init__(self, place: Place, least: int = 0, of_ours: bool = False) -> None:
+    def __init__(self, place: Location, least: int = 0, of_ours: bool = False) -> None:
         self._place, self._keys = name_of(place), keys_of(place, writing=True)
         self._owner, self._count = os.getpid(), 0
         self._started = _process(self._owner)[1]
@@ -194,7 +194,7 @@ class Lease:
         }
 
 
-def require_free(place: Place) -> None:
+def require_free(place: Location) -> None:
     """Raise where somebody writes into a store; nothing is waited for, so that a doubtful one counts as somebody.
 
     Raises
@@ -208,7 +208,7 @@ def require_free(place: Place) -> None:
             raise _busy(name_of(place), there)
 
 
-def highest(place: Place) -> int:
+def highest(place: Location) -> int:
     """The number of the last who wrote, 0 where nobody did."""
     return (_numbers(keys_of(place)) or [0])[-1]
 

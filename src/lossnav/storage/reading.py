@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
-from lossnav._utils.paths import LEASE, Place, is_local, name_of
+from lossnav._utils.paths import LEASE, Location, is_local, name_of
 from lossnav.errors import NotASurfaceError, StoreError
 from lossnav.storage import arrays, journal
 from lossnav.storage import samples as kept
 from lossnav.storage.keys import DOCUMENT, WRITTEN, Keys, as_said, document, is_whole, keys_of
-from lossnav.storage.schema import LARGEST, MOST_VALUES, SPARSE, Kind, WrongError, check_array
+from lossnav.storage.schema import LARGEST, MOST_VALUES, SPARSE, Check, WrongError, check_array
 
 _MOST_FILES = 100_000  # that are looked at before a store is opened
 _MOST_CHUNKS = 2**16  # of an array
@@ -47,7 +47,7 @@ class Documents(NamedTuple):
     damaged: list[str]
 
 
-def documents_of(place: Place, under: str = "") -> Documents | None:
+def documents_of(place: Location, under: str = "") -> Documents | None:
     """Read the documents of a group and its arrays; None where there is none.
 
     Raises
@@ -72,7 +72,7 @@ def documents_of(place: Place, under: str = "") -> Documents | None:
     return Documents(as_said(arrays.unsealed(attributes)), found, None not in whole.values(), damaged)
 
 
-def require_sound(documents: Documents, model: Kind, place: Place, under: str = "") -> None:
+def require_sound(documents: Documents, model: Check, place: Location, under: str = "") -> None:
     """Raise a StoreError where a group is damaged, not as its schema says, or declares more than there is."""
     if documents.damaged:
         raise StoreError(
@@ -89,7 +89,7 @@ def require_sound(documents: Documents, model: Kind, place: Place, under: str = 
         _require_there(place, under, total)
 
 
-def require_model(attributes: Mapping[str, Any], model: Kind) -> None:
+def require_model(attributes: Mapping[str, Any], model: Check) -> None:
     """Raise a StoreError where attributes are not as the schema says."""
     try:
         model(attributes, "")
@@ -121,7 +121,7 @@ def _below(folder: Path) -> Iterator[Path]:
         yield from (Path(at) / name for name in (*folders, *files))
 
 
-def _require_there(place: Place, under: str, declared: int) -> None:
+def _require_there(place: Location, under: str, declared: int) -> None:
     """Raise where arrays declare far more than what is stored could be."""
     if not is_local(place):
         if declared > 64 * MOST_VALUES:
@@ -146,7 +146,7 @@ _ANEW = "Make it anew, under another name or with --overwrite."
 # ---------------------------------------------------------------------- arrays
 
 
-class Found(NamedTuple):
+class StoredArrays(NamedTuple):
     """What the arrays of a store hold.
 
     Attributes
@@ -163,7 +163,7 @@ class Found(NamedTuple):
     damaged: dict[str, list[tuple[slice, ...]]]
 
 
-def group_of(place: Place, under: str = "") -> zarr.Group:
+def group_of(place: Location, under: str = "") -> zarr.Group:
     """A group of a store, to read.
 
     Raises
@@ -193,9 +193,9 @@ def array_of(root: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def read_arrays(root: zarr.Group, documents: Documents, without: Sequence[str] = ()) -> Found:
+def read_arrays(root: zarr.Group, documents: Documents, without: Sequence[str] = ()) -> StoredArrays:
     """Read the arrays of a group, as far as they are whole."""
-    found = Found({}, set(), {})
+    found = StoredArrays({}, set(), {})
     for name, said in documents.arrays.items():
         if name in without:
             continue
@@ -215,7 +215,7 @@ def read_arrays(root: zarr.Group, documents: Documents, without: Sequence[str] =
     return found
 
 
-def dataset_of(found: Found, attributes: Mapping[str, Any]) -> xr.Dataset:
+def dataset_of(found: StoredArrays, attributes: Mapping[str, Any]) -> xr.Dataset:
     """The arrays of a group as a dataset.
 
     Raises
@@ -231,7 +231,7 @@ def dataset_of(found: Found, attributes: Mapping[str, Any]) -> xr.Dataset:
         raise _UnevenError(f"Its arrays do not belong together: {error}. {_ANEW}") from None
 
 
-def read_group(place: Place, under: str, model: Kind) -> xr.Dataset | None:
+def read_group(place: Location, under: str, model: Check) -> xr.Dataset | None:
     """Open a group of a store, or with no name the store itself, in memory; None where there is no such group.
 
     Raises
@@ -270,7 +270,7 @@ def require_coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> None:
             raise NotASurfaceError(f"Its coordinate {dim!r} does not increase along its axis. {_ANEW}")
 
 
-def write_dataset(dataset: xr.Dataset, place: Place, group: str | None = None, mode: Any = "w-") -> None:
+def write_dataset(dataset: xr.Dataset, place: Location, group: str | None = None, mode: Any = "w-") -> None:
     """Write a dataset into a group, with checksums on every chunk and a digest on every document."""
     encoding = {}
     clean = dataset.copy()
@@ -335,7 +335,7 @@ class Verification(NamedTuple):
     damaged: list[str]
 
 
-def verify(place: Place) -> Verification:
+def verify(place: Location) -> Verification:
     """Read all of a store, its groups and journal too, and say what is damaged.
 
     Raises

@@ -13,7 +13,7 @@ from typing import Any
 
 from lossnav._utils.geometry import unpacked
 
-Kind = Callable[[Any, str], None]  # raises WrongError; the second argument says where the value stands
+Check = Callable[[Any, str], None]  # raises WrongError; the second argument says where the value stands
 
 NAME = 255  # characters of a name: a metric, a dim; file systems hold no longer one
 MOST_DIMS = 8
@@ -77,7 +77,7 @@ def coordinate(value: Any, where: str) -> None:
         raise WrongError(where, f"a number up to {LARGEST:g}", value)
 
 
-def packed_or(kind: Kind, most: float | None = None) -> Kind:
+def packed_or(kind: Check, most: float | None = None) -> Check:
     """A list of a kind, or a text that many numbers, none above `most`, were put into (`geometry.packed`)."""
 
     def check(value: Any, where: str) -> None:
@@ -108,12 +108,12 @@ def anything(value: Any, where: str) -> None:
     """Any value of JSON."""
 
 
-def maybe(kind: Kind) -> Kind:
+def maybe(kind: Check) -> Check:
     """Of a kind, or null."""
     return lambda value, where: None if value is None else kind(value, where)
 
 
-def list_of(kind: Kind, least: int = 0, most: int = 10**7) -> Kind:
+def list_of(kind: Check, least: int = 0, most: int = 10**7) -> Check:
     """A list whose entries are of a kind."""
 
     def check(value: Any, where: str) -> None:
@@ -125,7 +125,7 @@ def list_of(kind: Kind, least: int = 0, most: int = 10**7) -> Kind:
     return check
 
 
-def map_of(kind: Kind) -> Kind:
+def map_of(kind: Check) -> Check:
     """A mapping of names to values of a kind."""
 
     def check(value: Any, where: str) -> None:
@@ -137,7 +137,7 @@ def map_of(kind: Kind) -> Kind:
     return check
 
 
-def record(**parts: Kind) -> Kind:
+def record(**parts: Check) -> Check:
     """A mapping with these parts; those whose name ends in ``_`` may be absent. There may be others."""
 
     def check(value: Any, where: str) -> None:
@@ -153,7 +153,7 @@ def record(**parts: Kind) -> Kind:
     return check
 
 
-def by_kind(kinds: Mapping[str, Kind], every: Kind) -> Kind:
+def by_kind(kinds: Mapping[str, Check], every: Check) -> Check:
     """A mapping whose ``kind`` says what else is in it, beside what every kind may have."""
 
     def check(value: Any, where: str) -> None:
@@ -269,7 +269,7 @@ _interpolation = record(
     values_=map_of(packed_or(list_of(number))), left_out_error_=number, left_out_error_p99_=number,
 )  # fmt: skip
 
-_outcome_of_a_run: dict[str, Kind] = {
+_outcome_of_a_run: dict[str, Check] = {
     "plan_hash_": text, "sampler_": _sampler, "engine_": _engine, "center_": map_of(number), "sampling_": _sampling,
     "control_variate_": record(
         points=count, outside=count, residual_error=number, relative_=boolean, largest=number, correction_=number

@@ -14,13 +14,13 @@ from lossnav.errors import OptionError
 from lossnav.storage import samples as kept
 from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of, spread_of
 
-Point = Sequence[float] | Mapping[str, float]
+PointLike = Sequence[float] | Mapping[str, float]
 
 
 def difference(
     surface: xr.Dataset,
-    first: xr.Dataset | Point,
-    second: Point,
+    first: xr.Dataset | PointLike,
+    second: PointLike,
     *,
     level: float = 0.95,
 ) -> Interval:
@@ -109,7 +109,7 @@ def has_samples(surface: xr.Dataset) -> bool:
     return kept.LOSS in surface and kept.WEIGHT in surface
 
 
-def _samples_at(surface: xr.Dataset, point: Point) -> tuple[Array, Array]:
+def _samples_at(surface: xr.Dataset, point: PointLike) -> tuple[Array, Array]:
     at = place_of(surface, point)
     if not has_samples(surface):
         raise OptionError(

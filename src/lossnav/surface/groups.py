@@ -11,7 +11,7 @@ import xarray as xr
 from lossnav._utils.paths import (
     SURFACE_SCHEMA,
     TRAJECTORY_SCHEMA,
-    Place,
+    Location,
     as_path,
     is_local,
     is_there,
@@ -38,7 +38,7 @@ _MODELS: dict[str, Any] = {TRAJECTORY: TRAJECTORY_MODEL, SPECTRUM: SPECTRUM_MODE
 _WORDS = "<U8"  # of a coordinate in memory; Zarr has a type for strings of any length only
 
 
-def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
+def save_group(dataset: xr.Dataset, place: Location, name: str | None) -> None:
     """Write a dataset into a group of a store, in place of what the group held; locally whole or not at all.
 
     Without a name it is the store itself.
@@ -67,7 +67,7 @@ def save_group(dataset: xr.Dataset, place: Place, name: str | None) -> None:
         raise failure from error
 
 
-def open_group(place: Place, name: str) -> xr.Dataset | None:
+def open_group(place: Location, name: str) -> xr.Dataset | None:
     """Open what lies in a group of a store, in memory; None where there is no such group."""
     place = as_path(place)
     source = Path(place).expanduser() if is_local(place) else place
@@ -79,7 +79,7 @@ def open_group(place: Place, name: str) -> xr.Dataset | None:
         raise type(error)(f"The group {name} of {name_of(place)}: {error}") from None
 
 
-def open_trajectory(place: Place) -> xr.Dataset:
+def open_trajectory(place: Location) -> xr.Dataset:
     """Open the path that `evaluate_trajectory` wrote into a surface's store (docs/schema.md).
 
     Parameters
@@ -128,7 +128,7 @@ def require_path(path: xr.Dataset) -> xr.Dataset:
     return path
 
 
-def open_spectrum(place: Place) -> xr.Dataset:
+def open_spectrum(place: Location) -> xr.Dataset:
     """Open a spectrum that `spectrum` stored: alone, or beside a surface (docs/schema.md).
 
     Parameters
@@ -168,7 +168,7 @@ def open_spectrum(place: Place) -> xr.Dataset:
     return require_spectrum(spectrum)
 
 
-def save_spectrum(spectrum: xr.Dataset, place: Place, group: str | None) -> None:
+def save_spectrum(spectrum: xr.Dataset, place: Location, group: str | None) -> None:
     """Write a spectrum where `spectrum_place` said.
 
     Raises
@@ -180,7 +180,7 @@ def save_spectrum(spectrum: xr.Dataset, place: Place, group: str | None) -> None
     save_group(spectrum.assign_coords(end=words), place, group)
 
 
-def spectrum_place(place: Place, overwrite: bool) -> tuple[str | None, dict[str, Any]]:
+def spectrum_place(place: Location, overwrite: bool) -> tuple[str | None, dict[str, Any]]:
     """Say, before anything is computed, where in a store a spectrum goes: a group, or None for the store itself.
 
     Returns
@@ -249,7 +249,7 @@ def require_spectrum(spectrum: xr.Dataset) -> xr.Dataset:
     return spectrum
 
 
-def _attributes_of(place: Place) -> dict[str, Any]:
+def _attributes_of(place: Location) -> dict[str, Any]:
     import zarr
 
     try:
@@ -258,5 +258,5 @@ def _attributes_of(place: Place) -> dict[str, Any]:
         return {}
 
 
-def _schema_of(place: Place) -> Any:
+def _schema_of(place: Location) -> Any:
     return _attributes_of(place).get("schema")

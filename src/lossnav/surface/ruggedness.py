@@ -1,4 +1,4 @@
-"""How rough a plane is: where the loss falls away from the centre, where it is not convex, how deep its pits are."""
+"""Ruggedness of a plane: where the loss falls away from the centre, where it is not convex, its local minima."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SURE = 2.0  # standard errors
 
 
 @dataclass(frozen=True)
-class Relief:
+class Ruggedness:
     """Numbers for the shape of a surface over a plane, as far as its grid shows it.
 
     "Surely" is by more than two standard errors over the samples, as if the errors of neighbouring points were
@@ -28,48 +28,48 @@ class Relief:
 
     Attributes
     ----------
-    falling, falling_surely : float
+    descending_fraction, descending_fraction_certain : float
         Part of the inner points, the centre left out, at which the loss falls on the straight way outwards: there the
         way downhill does not lead to the centre. By central differences.
-    bent, bent_surely : float
+    nonconvex_fraction, nonconvex_fraction_certain : float
         Part of the triples of neighbours, along rows and columns, whose middle lies above the chord: not convex.
-    pits, pits_surely : int
+    local_minima, local_minima_certain : int
         Local minima (among eight neighbours) inside the border, the lowest point of all left out.
     depth, depth_se : float
-        Of the deepest pit: how far the loss has to rise on the easiest way from it to a lower place (its persistence),
-        in the unit of the loss; 0 and nan where there is none.
+        Of the deepest minimum: how far the loss has to rise on the easiest way from it to a lower place (its
+        persistence), in the unit of the loss; 0 and nan where there is none.
     rise : float
         Median of the loss over the plane, above its lowest: how steep the ground is, whatever its shape.
     """
 
-    falling: float
-    falling_surely: float
-    bent: float
-    bent_surely: float
-    pits: int
-    pits_surely: int
+    descending_fraction: float
+    descending_fraction_certain: float
+    nonconvex_fraction: float
+    nonconvex_fraction_certain: float
+    local_minima: int
+    local_minima_certain: int
     depth: float
     depth_se: float
     rise: float
 
 
-class Pit(NamedTuple):
+class LocalMinimum(NamedTuple):
     """A local minimum that is not the lowest.
 
     Attributes
     ----------
-    bottom, over : tuple of int
+    at, saddle : tuple of int
         Where its bottom is on the grid, and where the easiest way to lower ground leads over.
     depth : float
-        How far the loss rises between the two: the persistence of the pit.
+        How far the loss rises between the two: the persistence of the minimum.
     """
 
-    bottom: tuple[int, ...]
-    over: tuple[int, ...]
+    at: tuple[int, ...]
+    saddle: tuple[int, ...]
     depth: float
 
 
-def relief(surface: xr.Dataset, step: int = 1) -> Relief:
+def ruggedness(surface: xr.Dataset, step: int = 1) -> Ruggedness:
     """Measure the relief of a plane.
 
     Parameters
@@ -81,7 +81,7 @@ def relief(surface: xr.Dataset, step: int = 1) -> Relief:
 
     Returns
     -------
-    Relief
+    Ruggedness
         Places with a neighbour that is not finite are left out. Standard errors are 0 where the surface has none.
 
     Raises
@@ -92,7 +92,8 @@ def relief(surface: xr.Dataset, step: int = 1) -> Relief:
     References
     ----------
     Li et al. 2018, section 6, call a surface chaotic where in large regions the gradient does not point towards the
-    minimizer at the centre. They give no number; `falling` is the one that this sentence asks for. Persistence:
+    minimizer at the centre. They give no number; `descending_fraction` is the one that this sentence asks for.
+    Persistence:
     Edelsbrunner, Letscher, Zomorodian 2002.
     """
     if surface["loss"].ndim != 2 or "point" in surface.dims or "seed" in surface.dims:
@@ -103,12 +104,15 @@ def relief(surface: xr.Dataset, step: int = 1) -> Relief:
     se = thinned["loss_se"].values if "loss_se" in thinned else np.zeros_like(loss)
     if min(loss.shape) < 3:
         raise OptionError(f"A plane of {loss.shape[0]}x{loss.shape[1]} points has no inside. Use 3x3 or more.")
-    falling, bent = _outwards(loss, se, x, y), _bends(loss, se, x, y)
-    depths = sorted(((pit.depth, float(np.hypot(se[pit.over], se[pit.bottom]))) for pit in pits(loss)), reverse=True)
+    descending_fraction, nonconvex_fraction = _outwards(loss, se, x, y), _bends(loss, se, x, y)
+    depths = sorted(
+        ((minimum.depth, float(np.hypot(se[minimum.saddle], se[minimum.at]))) for minimum in local_minima(loss)),
+        reverse=True,
+    )
     deepest = depths[0] if depths else (0.0, math.nan)
     surely = sum(depth > _SURE * error for depth, error in depths)
     rise = float(np.nanmedian(loss) - np.nanmin(loss)) if np.isfinite(loss).any() else math.nan
-    return Relief(*_parts(*falling), *_parts(*bent), len(depths), surely, *deepest, rise)
+    return Ruggedness(*_parts(*descending_fraction), *_parts(*nonconvex_fraction), len(depths), surely, *deepest, rise)
 
 
 def _parts(below_zero: Array, error: Array) -> tuple[float, float]:
@@ -141,7 +145,7 @@ def _bends(loss: Array, se: Array, x: Array, y: Array) -> tuple[Array, Array]:
     return np.concatenate(values), np.concatenate(errors)
 
 
-def pits(loss: Array) -> list[Pit]:
+def local_minima(loss: Array) -> list[LocalMinimum]:
     """Find every local minimum inside the border but the lowest, and the easiest way from it to lower ground.
 
     The ground is flooded from its lowest point up. Where two lakes meet, the one with the higher bottom ends: from its
@@ -154,13 +158,13 @@ def pits(loss: Array) -> list[Pit]:
 
     Returns
     -------
-    list of Pit
+    list of LocalMinimum
         In the order in which the flood closes them, with places as indices into the array.
 
     Examples
     --------
-    >>> pits(np.array([9.0, 0.0, 4.0, 1.0, 9.0]))
-    [Pit(bottom=(3,), over=(2,), depth=3.0)]
+    >>> local_minima(np.array([9.0, 0.0, 4.0, 1.0, 9.0]))
+    [LocalMinimum(at=(3,), saddle=(2,), depth=3.0)]
     """
     k = loss.ndim
     near = [step for step in itertools.product((-1, 0, 1), repeat=k) if any(step)]
@@ -182,5 +186,5 @@ def pits(loss: Array) -> list[Pit]:
             lake[at] = meeting[0]
             inside = all(0 < i < n - 1 for i, n in zip(at, loss.shape, strict=True))
             if inside and loss[place] > loss[at]:
-                found.append(Pit(at, place, float(loss[place] - loss[at])))
+                found.append(LocalMinimum(at, place, float(loss[place] - loss[at])))
     return found

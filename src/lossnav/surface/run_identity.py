@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lossnav._utils.jsonable import jsonable
-from lossnav.storage.keys import Said
+from lossnav.storage.keys import StoredDocument
 
 if TYPE_CHECKING:
     pass
@@ -50,7 +50,7 @@ def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in attributes.get(part, {}).items()
         if key not in left_out
     }
-    said = Said(attributes)
+    said = StoredDocument(attributes)
     items["objective.device"] = str(said["objective"]["device"]).partition(":")[0]
     items["engine.precision"] = said["engine"]["precision"]
     return items | {name: said[name] for name in ("lossnav_version", "torch_version")}

@@ -22,7 +22,7 @@ import zarr
 from numpy.typing import NDArray
 
 from lossnav._utils import jsonable
-from lossnav._utils.paths import LEASE, Place, as_path, is_local, is_there, name_of, require_writable
+from lossnav._utils.paths import LEASE, Location, as_path, is_local, is_there, name_of, require_writable
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
 from lossnav.storage import arrays, journal
 from lossnav.storage.journal import GROUP, Journal, Row, Rows, is_same
@@ -60,7 +60,7 @@ class Store:
         If another run is writing there.
     """
 
-    def __init__(self, place: Place, overwrite: bool = False) -> None:
+    def __init__(self, place: Location, overwrite: bool = False) -> None:
         self.place = place = as_path(place)
         there = is_there(place)
         if is_local(place):
@@ -278,7 +278,7 @@ def _rows_in(root: zarr.Group, damaged: list[str]) -> Rows | None:
     return None if arrays is None or not bool(arrays["status"].any()) else assemble.table_of(arrays)
 
 
-def _last_writer(place: Place) -> int:
+def _last_writer(place: Location) -> int:
     """The highest number of a writer in the journal that is there."""
     try:
         return journal.last_writer(zarr.open_group(place, mode="r"))

@@ -17,7 +17,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav._utils.paths import (
-    Place,
+    Location,
     as_path,
     is_local,
     is_there,
@@ -102,7 +102,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     return target
 
 
-def open_surface(path: Place) -> xr.Dataset:
+def open_surface(path: Location) -> xr.Dataset:
     """Open a stored surface into memory; of a run that goes on, or was killed, all that it has measured.
 
     Losses of single samples stay on disk until they are asked for, and come a part at a time where a part is asked for.
@@ -257,7 +257,7 @@ def _in_order(dataset: xr.Dataset) -> xr.Dataset:
     return dataset[[name for name in (*first, *names, "status") if name in dataset.data_vars]]
 
 
-def _not_a_surface(source: Place) -> NotASurfaceError:
+def _not_a_surface(source: Location) -> NotASurfaceError:
     return NotASurfaceError(
         f"{name_of(source)} is not a lossnav surface: it does not open as Zarr. "
         "Pass a folder that lossnav evaluate wrote."

@@ -60,7 +60,7 @@ _BLOCK = 2**26  # bytes of a block of columns in float64
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
-class Part(NamedTuple):
+class BlockRows(NamedTuple):
     """Some rows of a tensor, and where they stand among the columns of a block."""
 
     name: str
@@ -444,7 +444,7 @@ class Trajectory:
 
     def columns(
         self, names: Sequence[str] | None = None, description: str = "read", progress: bool | None = None
-    ) -> Iterator[tuple[list[Part], NDArray[np.float64]]]:
+    ) -> Iterator[tuple[list[BlockRows], NDArray[np.float64]]]:
         """Yield the matrix of all snapshots, a row each, some columns at a time.
 
         Memory is that of one block (64 MB), however many snapshots there are and however large the model is; every
@@ -459,7 +459,7 @@ class Trajectory:
 
         Yields
         ------
-        parts : list of Part
+        parts : list of BlockRows
             Which rows of which tensors the columns are.
         block : ndarray of shape (m, columns)
             In float64.
@@ -683,16 +683,16 @@ def _describe(model: nn.Module, names: Sequence[str], every: int, dtype: str | N
     }
 
 
-def _blocks(shapes: Mapping[str, Sequence[int]], entries: int) -> Iterator[list[Part]]:
+def _blocks(shapes: Mapping[str, Sequence[int]], entries: int) -> Iterator[list[BlockRows]]:
     """Cut tensors into whole rows, and join these to blocks of about so many entries."""
-    parts: list[Part] = []
+    parts: list[BlockRows] = []
     filled = 0
     for name, shape in shapes.items():
         rows, size = (shape[0] if len(shape) else 1), math.prod(shape[1:])
         taken = 0
         while taken < rows:
             more = min(rows - taken, max(1, (entries - filled) // max(1, size)))
-            parts.append(Part(name, slice(taken, taken + more), slice(filled, filled + more * size)))
+            parts.append(BlockRows(name, slice(taken, taken + more), slice(filled, filled + more * size)))
             taken, filled = taken + more, filled + more * size
             if filled >= entries:
                 yield parts

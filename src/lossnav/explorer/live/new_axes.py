@@ -141,11 +141,11 @@ def _watched(objective: Objective, check: Callable[[], None]) -> Objective:
     """The same objective, whose data asks before every batch whether to go on."""
     other = copy.copy(objective)
     if objective.batches is not None:
-        other.batches = _Watched(objective.batches, check)  # type: ignore[assignment]
+        other.batches = _InterruptibleBatches(objective.batches, check)  # type: ignore[assignment]
     return other
 
 
-class _Watched:
+class _InterruptibleBatches:
     def __init__(self, batches: Any, check: Callable[[], None]) -> None:
         self._batches, self._check = batches, check
 

@@ -25,7 +25,7 @@ from lossnav.objective.objective import Objective
 MOMENTUM = 0.9
 
 
-class Step(NamedTuple):
+class OptimizerStep(NamedTuple):
     """Where the ball is.
 
     Attributes
@@ -55,7 +55,7 @@ def roll(
     steps: int = 200,
     batch: int | None = None,
     seed: int = 0,
-) -> Iterator[Step]:
+) -> Iterator[OptimizerStep]:
     """Roll from a place of an affine chart, and say at every step where it is.
 
     The optimisers are torch's own, SGD (momentum 0.9) and Adam. BatchNorm and dropout are as the objective has them: it
@@ -76,7 +76,7 @@ def roll(
 
     Yields
     ------
-    Step
+    OptimizerStep
         One where it was dropped and one after each step; the last is where the loss is no longer finite.
 
     Raises
@@ -96,7 +96,7 @@ def roll(
     """
     if not chart.affine:
         raise ChartError(f"A {type(chart).__name__} is bent, and a ball has no shadow on it. Use a line or a plane.")
-    batches = _Batches(objective, batch, seed) if batch is not None else None
+    batches = _MiniBatches(objective, batch, seed) if batch is not None else None
     point = {name: tensor.clone() for name, tensor in chart(start).items()}
     moving = _optimizer(optimizer, list(point.values()), lr)
     for number in range(steps + 1):
@@ -108,7 +108,7 @@ def roll(
             loss, flat, _ = hessian.derive()  # both in one pass over the data
         else:
             loss = objective.evaluate(here)["loss"]
-        yield Step(number, loss, place.coords, place.residual)
+        yield OptimizerStep(number, loss, place.coords, place.residual)
         if last or not math.isfinite(loss):
             return
         if batches is not None:
@@ -119,7 +119,7 @@ def roll(
         moving.step()
 
 
-class _Batches(Iterator[Objective]):
+class _MiniBatches(Iterator[Objective]):
     """The objective on one mini-batch after the other."""
 
     def __init__(self, objective: Objective, size: int, seed: int) -> None:

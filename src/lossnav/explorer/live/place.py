@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lossnav._utils import jsonable, random_state
 from lossnav._version import __version__
-from lossnav.acceleration import PointFunction
+from lossnav.acceleration import ChartFunction
 from lossnav.acceleration.kernel import Kernel, compiling_later
 from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import meet
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class Ground:
+class LivePlace:
     """One place of a live session.
 
     Parameters
@@ -94,7 +94,7 @@ class Ground:
         earlier = store.earlier
         if earlier is not None and "sampler" in earlier.attrs and "axes" in earlier.attrs["sampler"]:
             self.base = np.array([earlier.attrs["sampler"]["axes"][dim][:2] for dim in chart.dims], np.float64)
-        self.plain = PointFunction(objective, chart)
+        self.plain = ChartFunction(objective, chart)
         self.function: Any = self.plain
         self.made_of = {"objective": objective.describe(), "chart": chart.describe()} | about_chart(objective, chart)
         self.center: dict[str, float] = {}

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lossnav._utils import jsonable
-from lossnav._utils.paths import Place, as_path, beside, is_local, require_writable
+from lossnav._utils.paths import Location, as_path, beside, is_local, require_writable
 from lossnav.charts.io import open_chart, save_chart
 from lossnav.engines import Local
 from lossnav.errors import OptionError, PlanMismatchError, SamplerError, StoreBusyError, StoreError
 from lossnav.explorer.live.new_axes import Departure, probes_of
-from lossnav.explorer.live.place import Ground
+from lossnav.explorer.live.place import LivePlace
 from lossnav.explorer.stored.session import KIND, folder_of, place_store, place_stores
 from lossnav.surface import run_identity, zarr_io
 from lossnav.surface.run_store import Store
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "lossnav-explore"  # in the working directory, where no store is named
 
 
-class Grounds(list[Ground]):
+class LivePlaces(list[LivePlace]):
     """The places of a live session, by their numbers.
 
     Parameters
@@ -58,7 +58,7 @@ class Grounds(list[Ground]):
         objective: Objective,
         chart: Chart,
         base: Any,
-        store: Place | None,
+        store: Location | None,
         overwrite: bool,
         engine: Local,
         center: Mapping[str, float] = MappingProxyType({}),
@@ -89,7 +89,7 @@ class Grounds(list[Ground]):
                 _remove(further)
         if beneath is not None:
             base = _ends_of(beneath, base)
-        first = Ground(
+        first = LivePlace(
             objective, chart, base, probes_of(chart, base, objective.seed), own, self.engine, about, beneath, center
         )
         if beneath is not None:
@@ -128,7 +128,7 @@ class Grounds(list[Ground]):
         if self._lock is not None:
             self._lock.close()
 
-    def settle(self, found: Departure, center: ArrayLike | None) -> Ground:
+    def settle(self, found: Departure, center: ArrayLike | None) -> LivePlace:
         """Make a place of what was found, with a store of its own and its chart beside it."""
         number = len(self)
         at = None if center is None else np.asarray(center, np.float64).tolist()
@@ -137,7 +137,7 @@ class Grounds(list[Ground]):
         store = self._store(path, overwrite=True)
         save_chart(found.chart, beside(path))
         engine = Local(self.engine.plan, self.engine.precision)
-        made = Ground(
+        made = LivePlace(
             found.objective,
             found.chart,
             found.base,
@@ -162,7 +162,7 @@ class Grounds(list[Ground]):
         if failure is not None:
             raise failure
 
-    def _open(self, number: int, path: Path) -> Ground:
+    def _open(self, number: int, path: Path) -> LivePlace:
         """A place that an earlier session left."""
         store = self._store(path)
         assert store.earlier is not None
@@ -172,7 +172,7 @@ class Grounds(list[Ground]):
         about = {"number": number, **{name: said["explorer"][name] for name in ("words", "center", "axes_info")}}
         base = _ends_of(store.earlier, self[0].base)
         engine = Local(self.engine.plan, self.engine.precision)
-        return Ground(objective, chart, base, probes_of(chart, base, objective.seed), store, engine, about)
+        return LivePlace(objective, chart, base, probes_of(chart, base, objective.seed), store, engine, about)
 
 
 def _base(ends: ArrayLike, chart: Chart) -> Any:
@@ -198,7 +198,7 @@ def _default(objective: Objective, chart: Chart, base: Any) -> Path:
     return Path(FOLDER) / f"{name}-{run_identity.plan_hash(jsonable.jsonable(plan | versions))[:8]}.zarr"
 
 
-def _require_same(beneath: Any, ground: Ground) -> None:
+def _require_same(beneath: Any, ground: LivePlace) -> None:
     """Refuse a surface whose points are not measurements of this objective on this chart."""
     if made_by := run_identity.put_together(beneath.attrs):
         raise PlanMismatchError(

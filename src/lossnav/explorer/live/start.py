@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lossnav._utils import random_state
-from lossnav._utils.paths import Place
+from lossnav._utils.paths import Location
 from lossnav.charts import meet
 from lossnav.engines import Local
 from lossnav.errors import OptionError
-from lossnav.explorer.live.places import Grounds, _base
+from lossnav.explorer.live.places import LivePlaces, _base
 from lossnav.explorer.stored.session import Session, findings_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def begin(
     chart: Chart,
     ends: ArrayLike = (-1.0, 1.0),
     *,
-    store: Place | None = None,
+    store: Location | None = None,
     overwrite: bool = False,
     engine: Local | None = None,
 ) -> LiveDesk:
@@ -46,7 +46,7 @@ def begin(
     if len(chart.dims) > 3:
         raise OptionError(f"A chart of {len(chart.dims)} coordinates cannot be shown. Use one of up to three.")
     known = {} if draws else center  # without its seed it is another number
-    grounds = Grounds(objective, chart, _base(ends, chart), store, overwrite, engine or Local(), known)
+    grounds = LivePlaces(objective, chart, _base(ends, chart), store, overwrite, engine or Local(), known)
     session = Session([ground.place for ground in grounds], grounds.title, grounds.store, live=True)
     if session.places[0].surface["loss"].size > _LEAST:
         session.report = findings_of(session.places[0].surface)

@@ -23,8 +23,8 @@ from lossnav._utils import random_state
 from lossnav._utils.geometry import mesh
 from lossnav.errors import LossnavError, OptionError
 from lossnav.explorer.live import inspect_point, new_axes, optimizer_path
-from lossnav.explorer.live.place import Ground
-from lossnav.explorer.live.places import Grounds
+from lossnav.explorer.live.place import LivePlace
+from lossnav.explorer.live.places import LivePlaces
 from lossnav.explorer.server import wire
 from lossnav.explorer.stored.handlers import Client, Desk, idle
 from lossnav.explorer.stored.session import Session, sides
@@ -48,10 +48,10 @@ class Task:
         The lower the sooner.
     client : Client
     request : Request
-    ground : Ground
+    ground : LivePlace
     """
 
-    def __init__(self, rank: int, client: Client, request: wire.Request, ground: Ground) -> None:
+    def __init__(self, rank: int, client: Client, request: wire.Request, ground: LivePlace) -> None:
         self.rank, self.client, self.request, self.ground = rank, client, request, ground
         self.steps: Iterator[None]
         self.cancelled = self.begun = False
@@ -76,14 +76,14 @@ class LiveDesk(Desk):
     Parameters
     ----------
     session : Session
-    grounds : Grounds
+    grounds : LivePlaces
         The places, and how further ones are made.
     draws : bool
         Whether the objective draws random numbers. Then the global generators are seeded for every point and set back
         after it; else they are not touched, so that whoever draws from them meanwhile gets what they would have got.
     """
 
-    def __init__(self, session: Session, grounds: Grounds, draws: bool = True) -> None:
+    def __init__(self, session: Session, grounds: LivePlaces, draws: bool = True) -> None:
         super().__init__(session)
         self._draws = draws
         self.grounds = grounds
@@ -92,7 +92,7 @@ class LiveDesk(Desk):
         self._closing = False
         self._turns = 0  # that were taken by all pages
         self._nobody = Client(lambda message: None)  # by the time a browser is there, the first picture may be too
-        self._begin(_AHEAD, self._nobody, wire.Window(None, grounds[0].place.base), self._window)
+        self._begin(_AHEAD, self._nobody, wire.WindowRequest(None, grounds[0].place.base), self._window)
         self._thread = threading.Thread(target=self._work, name="lossnav explorer worker", daemon=True)
         self._thread.start()
 
@@ -121,37 +121,37 @@ class LiveDesk(Desk):
 
     # ------------------------------------------------------------------ one a request
 
-    def on_window(self, client: Client, request: wire.Window) -> None:
+    def on_window(self, client: Client, request: wire.WindowRequest) -> None:
         """Evaluate what is seen; the window before ends."""
         mine = (client, self._nobody)
-        self._cancel(lambda task: task.client in mine and isinstance(task.request, wire.Window))
+        self._cancel(lambda task: task.client in mine and isinstance(task.request, wire.WindowRequest))
         self._begin(_WINDOW, client, request, self._window)
 
-    def on_point(self, client: Client, request: wire.Point) -> None:
+    def on_point(self, client: Client, request: wire.PointRequest) -> None:
         """Say what is at a point; the point before is of no interest any more."""
-        self._cancel(lambda task: task.client is client and isinstance(task.request, wire.Point))
+        self._cancel(lambda task: task.client is client and isinstance(task.request, wire.PointRequest))
         self._begin(_POINT, client, request, self._point)
 
-    def on_line(self, client: Client, request: wire.Line) -> None:
+    def on_line(self, client: Client, request: wire.LineRequest) -> None:
         """Evaluate between two points."""
         self._begin(_LINE, client, request, self._line)
 
-    def on_ball(self, client: Client, request: wire.Ball) -> None:
+    def on_ball(self, client: Client, request: wire.OptimizerRequest) -> None:
         """Let an optimiser roll."""
         self._begin(_BALL, client, request, self._ball)
 
-    def on_place(self, client: Client, request: wire.NewPlace) -> None:
+    def on_place(self, client: Client, request: wire.PlaceRequest) -> None:
         """Go somewhere else."""
         if len(self.session.places) >= _MOST_PLACES:
             raise OptionError(f"This session has {_MOST_PLACES:,} places. Go to one of them, or begin another session.")
         self._begin(_POINT, client, request, self._travel)
 
-    def on_go(self, client: Client, request: wire.Go) -> None:
+    def on_go(self, client: Client, request: wire.GoRequest) -> None:
         """Go back; what was looked at ends."""
-        self._cancel(lambda task: task.client is client and isinstance(task.request, wire.Window))
+        self._cancel(lambda task: task.client is client and isinstance(task.request, wire.WindowRequest))
         super().on_go(client, request)
 
-    def on_stop(self, client: Client, request: wire.Stop) -> None:
+    def on_stop(self, client: Client, request: wire.StopRequest) -> None:
         """End one thing, or all."""
         self._cancel(lambda task: task.client is client and request.id in (None, task.request.id))
         super().on_stop(client, request)
@@ -245,7 +245,7 @@ class LiveDesk(Desk):
 
     # ------------------------------------------------------------------ what is done, a step a yield
 
-    def _window(self, task: Task, request: wire.Window) -> Iterator[None]:
+    def _window(self, task: Task, request: wire.WindowRequest) -> Iterator[None]:
         """Level by level; one that is known as a whole is shown without those before it."""
         ground, place = task.ground, task.ground.place
         levels = list(place.lattice.levels(request.ranges, **sides(len(place.dims))))
@@ -275,7 +275,7 @@ class LiveDesk(Desk):
                 ground.speed_up()
                 yield
 
-    def _point(self, task: Task, request: wire.Point) -> Iterator[None]:
+    def _point(self, task: Task, request: wire.PointRequest) -> Iterator[None]:
         """First the values, then what takes longer."""
         ground = task.ground
         task.total = 1
@@ -291,7 +291,7 @@ class LiveDesk(Desk):
         found["gradient"] = inspect_point.slope(ground.objective, ground.chart, request.at)
         task.client.send(said | found | {"finished": True})
 
-    def _line(self, task: Task, request: wire.Line) -> Iterator[None]:
+    def _line(self, task: Task, request: wire.LineRequest) -> Iterator[None]:
         """From coarse to fine; every message holds all there is."""
         ground = task.ground
         parts = np.linspace(0.0, 1.0, request.points)
@@ -308,11 +308,11 @@ class LiveDesk(Desk):
                 task.client.send(_line_message(request, parts, points, rows))
             yield
 
-    def _ball(self, task: Task, request: wire.Ball) -> Iterator[None]:
+    def _ball(self, task: Task, request: wire.OptimizerRequest) -> Iterator[None]:
         """Step by step, told in small batches; the shadow's loss is kept as any point's."""
         ground, why = task.ground, "stopped"
         task.total = request.steps
-        waiting: list[tuple[optimizer_path.Step, float]] = []
+        waiting: list[tuple[optimizer_path.OptimizerStep, float]] = []
         told = 0.0
         try:
             for step in optimizer_path.roll(
@@ -344,7 +344,7 @@ class LiveDesk(Desk):
             ground.flush()
             task.client.send(_ball_message(request, waiting, why))
 
-    def _travel(self, task: Task, request: wire.NewPlace) -> Iterator[None]:
+    def _travel(self, task: Task, request: wire.PlaceRequest) -> Iterator[None]:
         """Find the axes, make the place and go there."""
         ground, client = task.ground, task.client
         client.send(task.progress())
@@ -368,7 +368,7 @@ class LiveDesk(Desk):
 
 _MOST_TASKS = 16  # of one page that are under way or wait
 _MOST_PLACES = 1000  # of a session
-_REPLACED = (wire.Point, wire.Window)  # the next takes the place of the one before
+_REPLACED = (wire.PointRequest, wire.WindowRequest)  # the next takes the place of the one before
 
 
 def _turn(task: Task) -> tuple[bool, bool, int, int]:
@@ -390,7 +390,7 @@ def _coarse_first(n: int) -> Iterator[int]:
         step //= 2
 
 
-def _line_message(request: wire.Line, parts: Any, points: Any, rows: dict[int, Any]) -> dict[str, Any]:
+def _line_message(request: wire.LineRequest, parts: Any, points: Any, rows: dict[int, Any]) -> dict[str, Any]:
     order = sorted(rows)
     nan = float("nan")
     return {
@@ -405,7 +405,7 @@ def _line_message(request: wire.Line, parts: Any, points: Any, rows: dict[int, A
 
 
 def _ball_message(
-    request: wire.Ball, steps: list[tuple[optimizer_path.Step, float]], why: str | None
+    request: wire.OptimizerRequest, steps: list[tuple[optimizer_path.OptimizerStep, float]], why: str | None
 ) -> dict[str, Any]:
     return {
         "type": "ball",

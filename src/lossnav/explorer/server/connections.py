@@ -14,7 +14,7 @@ PING, PONG = 15.0, 15.0  # seconds between pings to a page, and for it to answer
 LOOK = 10.0  # seconds between two looks; what has not moved between two leads nowhere
 
 
-class Watched:
+class IdleTimeout:
     """To be mixed into a protocol: the connection is looked at now and then, also when a socket has grown out of it."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:

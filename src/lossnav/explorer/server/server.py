@@ -15,7 +15,7 @@ from typing import Any
 from lossnav._utils.signals import StopRequests
 from lossnav.errors import MissingExtraError, OptionError
 from lossnav.explorer.server.app import make_app
-from lossnav.explorer.server.connections import PING, PONG, Watched
+from lossnav.explorer.server.connections import PING, PONG, IdleTimeout
 from lossnav.explorer.server.security import new_token
 from lossnav.explorer.server.wire import LIMITS
 from lossnav.explorer.stored.handlers import Desk
@@ -82,7 +82,7 @@ class Explorer:
         self.url = f"http://{f'[{named}]' if ':' in named else named}:{port}/{self._token}/"
         config = uvicorn.Config(
             _quiet(app),
-            http=type("Connection", (Watched, AutoHTTPProtocol), {}),
+            http=type("Connection", (IdleTimeout, AutoHTTPProtocol), {}),
             log_level="error",
             access_log=False,  # the address holds the token
             lifespan="off",

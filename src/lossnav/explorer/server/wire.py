@@ -84,14 +84,14 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Hello(Request):
+class HelloRequest(Request):
     """Wants to know what there is."""
 
     type = "hello"
 
 
 @dataclass(frozen=True)
-class Window(Request):
+class WindowRequest(Request):
     """What is seen now: ``ranges`` of shape (k, 2)."""
 
     type = "window"
@@ -99,7 +99,7 @@ class Window(Request):
 
 
 @dataclass(frozen=True)
-class Point(Request):
+class PointRequest(Request):
     """Asks what is at a place, of shape (k,)."""
 
     type = "point"
@@ -107,7 +107,7 @@ class Point(Request):
 
 
 @dataclass(frozen=True)
-class Line(Request):
+class LineRequest(Request):
     """Asks what lies between two places."""
 
     type = "line"
@@ -117,7 +117,7 @@ class Line(Request):
 
 
 @dataclass(frozen=True)
-class Ball(Request):
+class OptimizerRequest(Request):
     """Drop an optimiser here. ``batch`` samples a step, or all; ``seed`` is of their choice."""
 
     type = "ball"
@@ -130,7 +130,7 @@ class Ball(Request):
 
 
 @dataclass(frozen=True)
-class NewPlace(Request):
+class PlaceRequest(Request):
     """Go to this point of the chart (None: stay), and look along these axes."""
 
     type = "place"
@@ -141,7 +141,7 @@ class NewPlace(Request):
 
 
 @dataclass(frozen=True)
-class Go(Request):
+class GoRequest(Request):
     """Back to a place where one was."""
 
     type = "go"
@@ -149,14 +149,14 @@ class Go(Request):
 
 
 @dataclass(frozen=True)
-class Stop(Request):
+class StopRequest(Request):
     """End what goes by the number ``id``; None: everything."""
 
     type = "stop"
 
 
 @dataclass(frozen=True)
-class Code(Request):
+class CodeRequest(Request):
     """Asks how a view is made in Python."""
 
     type = "code"
@@ -164,7 +164,7 @@ class Code(Request):
 
 
 @dataclass(frozen=True)
-class Bookmark(Request):
+class BookmarkRequest(Request):
     """Keep this view by a name; a view of None takes the name away."""
 
     type = "bookmark"
@@ -284,9 +284,9 @@ class _Words:
         return value
 
 
-def _ball(words: _Words, number: int | None) -> Ball:
+def _ball(words: _Words, number: int | None) -> OptimizerRequest:
     batch = words.message.get("batch")
-    return Ball(
+    return OptimizerRequest(
         number,
         words.place("at"),
         words.word("optimizer", OPTIMIZERS, "sgd"),
@@ -297,31 +297,31 @@ def _ball(words: _Words, number: int | None) -> Ball:
     )
 
 
-def _new_place(words: _Words, number: int | None) -> NewPlace:
+def _new_place(words: _Words, number: int | None) -> PlaceRequest:
     center = None if words.message.get("center") is None else words.place("center")
     axes = _Words(words.object("axes"), words.k)
     kind = axes.word("kind", AXES)
     path = axes.text("checkpoint") if kind == "checkpoint" else None
-    return NewPlace(number, center, kind, axes.whole("seed", 0, 2**53, 0), path)
+    return PlaceRequest(number, center, kind, axes.whole("seed", 0, 2**53, 0), path)
 
 
-def _bookmark(words: _Words, number: int | None) -> Bookmark:
+def _bookmark(words: _Words, number: int | None) -> BookmarkRequest:
     view = None if words.message.get("view") is None else words.view("view")
-    return Bookmark(number, words.text("name"), view)
+    return BookmarkRequest(number, words.text("name"), view)
 
 
 _PARSERS: dict[str, Any] = {
-    "hello": lambda words, number: Hello(number),
-    "window": lambda words, number: Window(number, words.ranges("ranges")),
-    "point": lambda words, number: Point(number, words.place("at")),
-    "line": lambda words, number: Line(
+    "hello": lambda words, number: HelloRequest(number),
+    "window": lambda words, number: WindowRequest(number, words.ranges("ranges")),
+    "point": lambda words, number: PointRequest(number, words.place("at")),
+    "line": lambda words, number: LineRequest(
         number, words.place("from"), words.place("to"), words.whole("points", 2, LIMITS["line"], 41)
     ),
     "ball": _ball,
     "place": _new_place,
-    "go": lambda words, number: Go(number, words.whole("place", 0, 2**31)),
-    "stop": lambda words, number: Stop(number),
-    "code": lambda words, number: Code(number, words.view("view")),
+    "go": lambda words, number: GoRequest(number, words.whole("place", 0, 2**31)),
+    "stop": lambda words, number: StopRequest(number),
+    "code": lambda words, number: CodeRequest(number, words.view("view")),
     "bookmark": _bookmark,
 }
 

@@ -15,8 +15,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from lossnav._utils.paths import Place as StorePlace
-from lossnav._utils.paths import require_writable, write_whole
+from lossnav._utils.paths import Location, require_writable, write_whole
 from lossnav.errors import OptionError
 from lossnav.explorer.server import wire
 from lossnav.explorer.server.page_files import PAGE, files
@@ -32,7 +31,7 @@ _IMPORT = re.compile(r'(\bfrom\s*|\bimport\s*\(?\s*)"(\.\.?/[\w./-]+\.js)"')
 
 
 def write_html(
-    store: StorePlace, path: str | os.PathLike[str], *, view: str | None = None, overwrite: bool = False
+    store: Location, path: str | os.PathLike[str], *, view: str | None = None, overwrite: bool = False
 ) -> Path:
     """Write a stored surface, with the places beside it, as one HTML file.
 

@@ -70,11 +70,11 @@ class Desk:
 
     # ------------------------------------------------------------------ one a request
 
-    def on_hello(self, client: Client, request: wire.Hello) -> None:
+    def on_hello(self, client: Client, request: wire.HelloRequest) -> None:
         """Say all there is."""
         self.show(client, client.place, request.id)
 
-    def on_go(self, client: Client, request: wire.Go) -> None:
+    def on_go(self, client: Client, request: wire.GoRequest) -> None:
         """Go back to a place."""
         self.show(client, self.session.place(request.place).number, request.id)
 
@@ -96,7 +96,7 @@ class Desk:
         if client in self.clients and client.place == place.number:
             client.send(grid)
 
-    def on_window(self, client: Client, request: wire.Window) -> None:
+    def on_window(self, client: Client, request: wire.WindowRequest) -> None:
         """Send what is known of a window, coarse first; of a surface of its own all was sent."""
         place = self.session.place(client.place)
         levels = list(place.known_levels(request.ranges)) if place.explored else []
@@ -104,7 +104,7 @@ class Desk:
             client.send(place.block(axes, request.id, i, final=i == len(levels) - 1))
         client.send(idle("window", request.id, len(levels)))
 
-    def on_point(self, client: Client, request: wire.Point) -> None:
+    def on_point(self, client: Client, request: wire.PointRequest) -> None:
         """Send the nearest point that was measured."""
         row = self.session.place(client.place).nearest(request.at)
         if row is None:
@@ -113,27 +113,27 @@ class Desk:
         said |= {"status": row.status, "classes": None, "gradient": None, "measured": True, "finished": True}
         client.send(said)
 
-    def on_line(self, client: Client, request: wire.Line) -> None:
+    def on_line(self, client: Client, request: wire.LineRequest) -> None:
         """Only a live session can."""
         raise OptionError(_NOT_LIVE)
 
-    def on_ball(self, client: Client, request: wire.Ball) -> None:
+    def on_ball(self, client: Client, request: wire.OptimizerRequest) -> None:
         """Only a live session can."""
         raise OptionError(_NOT_LIVE)
 
-    def on_place(self, client: Client, request: wire.NewPlace) -> None:
+    def on_place(self, client: Client, request: wire.PlaceRequest) -> None:
         """Only a live session can."""
         raise OptionError(_NOT_LIVE)
 
-    def on_stop(self, client: Client, request: wire.Stop) -> None:
+    def on_stop(self, client: Client, request: wire.StopRequest) -> None:
         """There is nothing to stop."""
         client.send(idle("stop", request.id))
 
-    def on_code(self, client: Client, request: wire.Code) -> None:
+    def on_code(self, client: Client, request: wire.CodeRequest) -> None:
         """Say the Python of a view."""
         client.send({"type": "code", "id": request.id, "text": code_of(self.session, client.place, request.view)})
 
-    def on_bookmark(self, client: Client, request: wire.Bookmark) -> None:
+    def on_bookmark(self, client: Client, request: wire.BookmarkRequest) -> None:
         """Keep a view, and tell everybody."""
         self.session.bookmark(request.name, request.view)
         self.tell({"type": "bookmarks", "bookmarks": self.session.bookmarks})

@@ -17,8 +17,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from lossnav._utils.geometry import unpacked
-from lossnav._utils.paths import Place as StorePlace
-from lossnav._utils.paths import as_path, is_local, name_of, require_writable, write_whole
+from lossnav._utils.paths import Location, as_path, is_local, name_of, require_writable, write_whole
 from lossnav._version import __version__
 from lossnav.errors import LossnavError, NotATrajectoryError, OptionError, StoreError
 from lossnav.explorer.server import wire
@@ -93,7 +92,7 @@ class Place:
         self.base = _ends(surface, self.dims)
         self.lattice = Lattice(self.base)
         self.axes_info: dict[str, Any] = {}
-        self.store: StorePlace | None = None
+        self.store: Location | None = None
         self.made_of: Mapping[str, Any] = surface.attrs
         self._is_own = surface.attrs.get("sampler", {}).get("kind") != KIND
         self.explored = grows or not self._is_own
@@ -272,7 +271,7 @@ class Session:
         Each a ``name`` and a ``view``.
     """
 
-    def __init__(self, places: list[Place], title: str, store: StorePlace | None = None, live: bool = False) -> None:
+    def __init__(self, places: list[Place], title: str, store: Location | None = None, live: bool = False) -> None:
         self.places, self.title, self.store, self.live = places, title, store, live
         places[0].store = store
         self.path: dict[str, Any] | None = None
@@ -363,7 +362,7 @@ class Session:
 _BOOKMARKS = 200
 
 
-def open_session(store: StorePlace) -> Session:
+def open_session(store: Location) -> Session:
     """Read a stored surface, and the places beside it that a live session left.
 
     Raises
@@ -394,7 +393,7 @@ def open_session(store: StorePlace) -> Session:
     return session
 
 
-def findings_of(run: StorePlace | xr.Dataset, surface: xr.Dataset | None = None) -> list[dict[str, str]]:
+def findings_of(run: Location | xr.Dataset, surface: xr.Dataset | None = None) -> list[dict[str, str]]:
     """What a run's report says, line by line; nothing where it is of a kind that nothing is said of.
 
     The surface of a store is not read again where it is given.
@@ -407,17 +406,17 @@ def findings_of(run: StorePlace | xr.Dataset, surface: xr.Dataset | None = None)
     return [{"level": line.level, "check": line.check, "said": line.said, "do": line.do} for line in lines]
 
 
-def folder_of(store: StorePlace) -> Path:
+def folder_of(store: Location) -> Path:
     """Where what lies beside a store is kept: ``run.zarr`` has ``run.explore``."""
     return Path(store).expanduser().with_suffix(".explore")
 
 
-def place_store(store: StorePlace, number: int) -> Path:
+def place_store(store: Location, number: int) -> Path:
     """Where a further place is kept; 0 is for what was explored on a stored surface of its own."""
     return folder_of(store) / f"place-{number:04d}.zarr"
 
 
-def place_stores(store: StorePlace) -> dict[int, Path]:
+def place_stores(store: Location) -> dict[int, Path]:
     """The stores of further places by their numbers, in the order they were reached."""
     found = sorted(folder_of(store).glob("place-[0-9][0-9][0-9][0-9].zarr"))
     return {int(path.stem.removeprefix("place-")): path for path in found}

@@ -21,7 +21,7 @@ from lossnav import params as algebra
 from lossnav._utils import random_state, turns
 from lossnav._utils.geometry import Array
 from lossnav._utils.jsonable import jsonable
-from lossnav._utils.paths import Place
+from lossnav._utils.paths import Location
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
 from lossnav._version import __version__
@@ -37,12 +37,12 @@ from lossnav.reports.center import step_length
 from lossnav.reports.evidence import REPORT_SCHEMA, REPORT_VERSION, Subject
 from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.reports.measuring.twins import rescaled_twin
-from lossnav.reports.noise import pits_of
+from lossnav.reports.noise import local_minima_of
 from lossnav.surface.run_identity import differences
 
 _TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
 _AT_ONCE = 4  # vectors a pass: their products are held beside the weights
-_MOST_PITS = 6  # whose depth is measured sample by sample: two passes each
+_MOST_MINIMA = 6  # whose depth is measured sample by sample: two passes each
 _STEPS, _SHORTER = 3, 8.0  # against the gradient, and how much shorter each is than the one before
 _INWARDS, _ABOVE_DIGITS = 5, 100.0  # steps along an eigenvector, and units in the last place that they are to show
 _CHECKED = 5  # points at which the arithmetic is held against float64
@@ -53,7 +53,7 @@ def measure(
     objective: Objective | None,
     chart: Chart | None = None,
     *,
-    place: Place | None = None,
+    place: Location | None = None,
     seed: int = 0,
     probes: int = 8,
     limit: int = 200,
@@ -329,7 +329,7 @@ class _Measuring:
         near, lowest = int(subject.distances.argmin()), int(subject.losses.argmin())
         wanted = [("middle", *subject.ends_of_middle), ("lowest", lowest, near)]
         if subject.seeds is None:
-            wanted += [("pit", low, high) for _, low, high in pits_of(subject)[:_MOST_PITS]]
+            wanted += [("minimum", low, high) for _, low, high in local_minima_of(subject)[:_MOST_MINIMA]]
         made = []
         for what, low, high in wanted:
             places = subject.places[low], subject.places[high]

@@ -13,13 +13,13 @@ import xarray as xr
 from lossnav import plots
 from lossnav._utils.paths import write_whole
 from lossnav.plots.page import Section, write_page
-from lossnav.surface.ruggedness import Relief, relief
+from lossnav.surface.ruggedness import Ruggedness, ruggedness
 
 REPORT, PAGE = "REPORT.md", "index.html"
 PICTURES = {"contour": "contour.png", "surface": "surface.png"}  # by kind
 
 Planes = Mapping[str, Sequence[xr.Dataset]]
-Row = tuple[str, str, str]
+TableRow = tuple[str, str, str]
 
 # test error of Li et al. 2018, figure 5: with shortcuts, without
 PAPER = {20: (0.0737, 0.0818), 56: (0.0589, 0.1331), 110: (0.0579, 0.1644)}
@@ -32,15 +32,15 @@ class _Measure(NamedTuple):
     """One number of a plane: its name, in what it is read, and how it is written."""
 
     name: str
-    of: Callable[[Relief], float]
+    of: Callable[[Ruggedness], float]
     written: Callable[[float], str]
 
 
 _MEASURES = (
-    _Measure("falls outwards", lambda found: found.falling, lambda value: f"{value:.1%}"),
-    _Measure("is not convex", lambda found: found.bent, lambda value: f"{value:.1%}"),
-    _Measure("number of pits", lambda found: float(found.pits), lambda value: f"{value:.0f}"),
-    _Measure("deepest pit (nat)", lambda found: found.depth, lambda value: f"{value:.3g}"),
+    _Measure("falls outwards", lambda found: found.descending_fraction, lambda value: f"{value:.1%}"),
+    _Measure("is not convex", lambda found: found.nonconvex_fraction, lambda value: f"{value:.1%}"),
+    _Measure("number of local minima", lambda found: float(found.local_minima), lambda value: f"{value:.0f}"),
+    _Measure("deepest minimum (nat)", lambda found: found.depth, lambda value: f"{value:.3g}"),
     _Measure("median rise (nat)", lambda found: found.rise, lambda value: f"{value:.3g}"),
 )
 
@@ -98,7 +98,7 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
 # ---------------------------------------------------------------------- numbers
 
 
-def _errors(record: Mapping[str, Any], labels: Sequence[str]) -> list[Row]:
+def _errors(record: Mapping[str, Any], labels: Sequence[str]) -> list[TableRow]:
     """Rows of test errors: the paper's, and what was measured, with its standard error over the images."""
     rows = [
         (f"paper: test error of {depth} layers, {_PAPER_PASSES} passes", f"{with_:.2%}", f"{without:.2%}")
@@ -112,10 +112,10 @@ def _errors(record: Mapping[str, Any], labels: Sequence[str]) -> list[Row]:
     return [*rows, (words, here[0], here[1])]
 
 
-def _measured(surfaces: Planes) -> list[Row]:
+def _measured(surfaces: Planes) -> list[TableRow]:
     """Rows of what was measured on the planes."""
     first = [planes[0] for planes in surfaces.values()]
-    fine = [relief(plane) for plane in first]
+    fine = [ruggedness(plane) for plane in first]
     side = first[0]["loss"].shape[0]
     centers, found = [plane.lossnav.center for plane in first], [plane.lossnav.summary() for plane in first]
     rows = [
@@ -124,13 +124,13 @@ def _measured(surfaces: Planes) -> list[Row]:
         _row("lowest loss on the plane", [_place(each, "lowest") for each in found]),
         _row("highest loss on the plane", [_place(each, "highest") for each in found]),
         _row("standard error of the loss, median", [f"{float(plane['loss_se'].median()):.2g} nat" for plane in first]),
-        _row(f"falls outwards, of {side}x{side} points", [f"{r.falling:.1%}" for r in fine]),
-        _row("  surely, for other images too", [f"{r.falling_surely:.1%}" for r in fine]),
-        _row("is not convex along rows and columns", [f"{r.bent:.1%}" for r in fine]),
-        _row("  surely", [f"{r.bent_surely:.1%}" for r in fine]),
-        _row("pits (local minima off the border)", [str(r.pits) for r in fine]),
-        _row("  surely", [str(r.pits_surely) for r in fine]),
-        _row("deepest pit", [f"{r.depth:.3g} ± {r.depth_se:.2g} nat" if r.pits else "none" for r in fine]),
+        _row(f"falls outwards, of {side}x{side} points", [f"{r.descending_fraction:.1%}" for r in fine]),
+        _row("  surely, for other images too", [f"{r.descending_fraction_certain:.1%}" for r in fine]),
+        _row("is not convex along rows and columns", [f"{r.nonconvex_fraction:.1%}" for r in fine]),
+        _row("  surely", [f"{r.nonconvex_fraction_certain:.1%}" for r in fine]),
+        _row("local minima (off the border)", [str(r.local_minima) for r in fine]),
+        _row("  surely", [str(r.local_minima_certain) for r in fine]),
+        _row("deepest minimum", [f"{r.depth:.3g} ± {r.depth_se:.2g} nat" if r.local_minima else "none" for r in fine]),
         _row("median rise above the lowest", [f"{r.rise:.3g} nat" for r in fine]),
         _row("points left out: not finite, or failed", [str(each["points"] - each["status"]["ok"]) for each in found]),
     ]
@@ -142,7 +142,7 @@ def _measured(surfaces: Planes) -> list[Row]:
     return rows
 
 
-def _row(name: str, values: Sequence[str]) -> Row:
+def _row(name: str, values: Sequence[str]) -> TableRow:
     with_, without = values
     return name, with_, without
 
@@ -154,13 +154,13 @@ def _place(found: Mapping[str, Any], word: str) -> str:
     return f"{found[word]['loss']:.4g} nat at ({at})"
 
 
-def _on_one_grid(surfaces: Planes) -> dict[str, list[Relief]]:
+def _on_one_grid(surfaces: Planes) -> dict[str, list[Ruggedness]]:
     """The relief of every plane on the grid of the coarsest, which the others hold."""
     found = {}
     for name, planes in surfaces.items():
         least = min(plane["loss"].shape[0] for plane in planes)
         steps = [(plane["loss"].shape[0] - 1) // (least - 1) for plane in planes]
-        found[name] = [relief(plane, step) for plane, step in zip(planes, steps, strict=True)]
+        found[name] = [ruggedness(plane, step) for plane, step in zip(planes, steps, strict=True)]
     return found
 
 
@@ -304,8 +304,8 @@ def _markdown(
     record: Mapping[str, Any],
     labels: Sequence[str],
     pictures: Sequence[Path],
-    errors: Sequence[Row],
-    measured: Sequence[Row],
+    errors: Sequence[TableRow],
+    measured: Sequence[TableRow],
     findings: Sequence[str],
     missing: Sequence[str],
 ) -> str:
@@ -323,8 +323,8 @@ def _markdown(
         "## Measured on the planes",
         _table(("", *labels), measured),
         "“Falls outwards”: part of the inner points at which the loss falls on the straight way from the centre. “Not "
-        "convex”: part of the triples of neighbours whose middle lies above the chord. A pit is as deep as the loss "
-        "has to rise before it falls lower. “Surely”: by more than two standard errors over the images, as if the "
+        "convex”: part of the triples of neighbours whose middle lies above the chord. A minimum is as deep as the loss"
+        " has to rise before it falls lower. “Surely”: by more than two standard errors over the images, as if the "
         "errors of neighbouring points were independent, which they are not: it is the least there is.",
         "## What it says",
         _list(findings),

@@ -162,12 +162,12 @@ def reproduce(
     asked = {"paper": "li2018", "scale": scale, "device": place.type, "seed": seed, **wanted, "depth": size.depth}
     folder = Path(out).expanduser()
     record = _open_folder(folder, asked, overwrite)
-    run = _Run(folder, record, size, recipes, place, seed, started, progress, say)
+    run = _Reproduction(folder, record, size, recipes, place, seed, started, progress, say)
     try:
         return run.all(data_root)
     except KeyboardInterrupt as error:
         words = f"Stopped. What was done is kept in {folder}; the same call goes on from there."
-        raise Interrupted(words, getattr(error, "surface", None), getattr(error, "signal", 2)) from error
+        raise Interrupted(words, getattr(error, "partial", None), getattr(error, "signal", 2)) from error
 
 
 def _device(size: Scale, scale: str, force: bool) -> str:
@@ -211,7 +211,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 
 @dataclass
-class _Run:
+class _Reproduction:
     """One call: the record in the folder, and how to bring it to its end."""
 
     folder: Path
