@@ -1,6 +1,6 @@
 """The modules of the page: their laws run in node, and Python agrees with them.
 
-`npm run check` in the folder ``page`` checks their types and their style.
+`npm run check` in this folder checks their types and their style.
 """
 
 import json
@@ -15,7 +15,7 @@ import pytest
 from lossnav.explorer.server import wire
 from lossnav.explorer.server.page_files import PAGE, files
 
-TESTS = Path(__file__).parent / "page"
+TESTS = Path(__file__).parent
 NODE = shutil.which("node")
 NEEDED = 20  # the first with Array.prototype.toSorted, which the page uses
 
