@@ -195,12 +195,12 @@ def test_a_rim_that_is_not_finite_has_risen():
 
 @pytest.mark.parametrize("spec", ["all", ("auto", 5, 6), ("wide", 5)])
 def test_other_words_are_no_axis(spec):
-    with pytest.raises(SamplerError, match="is no axis"):
+    with pytest.raises(SamplerError, match="must be .*got"):
         ln.Grid(alpha=spec)
 
 
 def test_no_multiple_of_nothing():
-    with pytest.raises(SamplerError, match="no multiple"):
+    with pytest.raises(SamplerError, match="positive loss at the centre"):
         ln.Grid(alpha="auto").settle(lambda p: p[:, 0] ** 2)
 
 
