@@ -161,7 +161,7 @@ def test_the_same_losses_lead_to_the_same_points():
         ({"alpha": (1, -1)}, "not an interval"),
         ({"alpha": (0, float("inf"))}, "not an interval"),
         ({"alpha": (0, 1), "tolerance": 0}, "not a positive number"),
-        ({"alpha": (0, 1), "start": 0}, "1 and 0, or more"),
+        ({"alpha": (0, 1), "start": 0}, "at least 1 and 0"),
         ({"alpha": (0, 1), "max_points": 4}, "fewer than the 5 points"),
         ({"alpha": "auto", "rise": 1.0}, "above 1"),
     ],

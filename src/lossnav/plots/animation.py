@@ -167,8 +167,8 @@ def require_writer(suffix: str) -> None:
     ------
     OptionError
         If the file extension is not supported.
-        MissingExtraError
-            If an MP4 is requested and ffmpeg is missing.
+    MissingExtraError
+        If an MP4 is requested and ffmpeg is missing.
     """
     if suffix not in ENDINGS:
         raise OptionError(f"The file name of an animation must end in .gif or .mp4, got {suffix or 'no ending'!r}.")

@@ -44,6 +44,8 @@ class Adaptive(Sampler):
     ----------
     tolerance : float
         Target for the relative error of the loss; if not all losses are positive, a fraction of their range.
+    max_points : int
+        Maximum number of points; cells still above the tolerance are then reported as unresolved.
     start : int, optional
         Initial cells along each axis; by default 32 on a line, 8 on a plane, 4 in a volume, and fewer (16, 6)
         if `max_points` is too small. A shape narrower than such a cell may be missed.
@@ -54,7 +56,7 @@ class Adaptive(Sampler):
     rise, cap : float
         For automatic ranges, as in `Grid`.
     **ends : (low, high) or "auto"
-        One per coordinate, in the chart's order.
+            One per coordinate, in the chart's order.
 
     Raises
     ------
