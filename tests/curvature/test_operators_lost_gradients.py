@@ -142,7 +142,7 @@ STEPS = {
 @pytest.mark.parametrize("function", STEPS.values(), ids=STEPS)
 def test_a_loss_of_steps_is_said_to_be_one(function):
     with pytest.warns(errors.LossnavWarning, match="made of steps"):
-        assert ln.curvature.trace(objective(function)).value == 0
+        assert ln.curvature.trace(ln.curvature.Hessian(objective(function))).value == 0
 
 
 def test_steps_in_a_network_are_said_too():
@@ -186,4 +186,4 @@ def test_nothing_is_said_of_losses_that_bend_or_have_kinks(function, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ln.curvature.gradient(given)
-        ln.curvature.trace(given, products=15)
+        ln.curvature.trace(ln.curvature.Hessian(given), products=15)

@@ -15,7 +15,7 @@ from torch import nn
 import lossnav as ln
 from landscapes import quadratic, relu_net, rescaled, rosy, symmetric
 from lossnav import errors
-from lossnav.curvature.operators import Operator
+from lossnav.curvature.operators import LossOperator
 from lossnav.sharpness_measures import KINDS, Sharpness, registry
 
 SMALL = {
@@ -167,7 +167,7 @@ def passes_of(monkeypatch, at=0):
         return counting
 
     monkeypatch.setattr(ln.Objective, "evaluate", counted(ln.Objective.evaluate, False))
-    monkeypatch.setattr(Operator, "derive", counted(Operator.derive, True))
+    monkeypatch.setattr(LossOperator, "derive", counted(LossOperator.derive, True))
     return passes
 
 
@@ -211,7 +211,7 @@ def test_what_was_computed_is_kept_when_it_is_stopped(kind, at, monkeypatch):
         at = min(at, 3)  # there are four dimensions
     side = 25 if "probes" in options else 2
     objective, passes = slope(side), passes_of(monkeypatch, at)
-    with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
+    with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .partial") as stopped:
         ln.sharpness(objective, kind, **options)
     found = stopped.value.partial
     assert isinstance(found, Sharpness)

@@ -65,6 +65,7 @@ def curvature(
     overwrite: Overwrite = False,
 ) -> None:
     """Find the eigenvalues at both ends of the Hessian of an objective and, if asked for, density and trace."""
+    from lossnav.curvature import OPERATORS, DensityOptions
     from lossnav.evaluation.spectrum import spectrum
     from lossnav.specs.objective_of import load_objective
     from lossnav.surface.groups import spectrum_place
@@ -81,18 +82,18 @@ def curvature(
     )
     if subset is not None:
         objective = objective.subset(subset_of(subset), seed)
-    wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
-    wanted |= {"probes": probes, "steps": steps, "tolerance": tolerance, "limit": limit, "seed": seed}
+    block: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
     found = spectrum(
-        objective,
+        OPERATORS[operator](objective, **block),
         top=top,
-        density=density,
+        density=DensityOptions(probes, steps) if density else False,
         trace=trace,
-        operator=operator,
+        tolerance=tolerance,
+        limit=limit,
+        seed=seed,
         store=out,
         overwrite=overwrite,
         progress=True,
-        **wanted,
     )
     if as_json:
         pairs = [found[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error")]

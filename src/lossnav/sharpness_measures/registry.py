@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from lossnav import params as algebra
 from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests
+from lossnav._utils.signals import StopRequests, conclude
 from lossnav.curvature.operators import ProductPrecision
-from lossnav.errors import Interrupted, NonFiniteCenterError, OptionError
+from lossnav.errors import NonFiniteCenterError, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.sharpness_measures.basin_width import width
 from lossnav.sharpness_measures.keskar import epsilon
@@ -110,7 +110,7 @@ def sharpness(
     ObjectiveError
         If the model cannot be differentiated where the kind needs it.
     Interrupted
-        After Ctrl-C: a KeyboardInterrupt with the sharpness as far as it is known in ``surface``.
+        After Ctrl-C: a KeyboardInterrupt with the sharpness as far as it is known in ``partial``.
 
     Examples
     --------
@@ -158,12 +158,7 @@ def sharpness(
         products=ground.products,
         passes=ground.passes,
     )
-    if stop.signal is not None:
-        said = (
-            f"Stopped after {ground.passes} passes over the data. What they show is in the .partial of this exception."
-        )
-        raise Interrupted(said, made, stop.signal)
-    return made
+    return conclude(made, stop.signal, f"{ground.passes} passes over the data")
 
 
 def _require_known(kind: str, options: dict[str, Any]) -> _Entry:
