@@ -23,6 +23,7 @@ from lossnav.cli.options import (
     Seed,
     Surface,
     Trust,
+    as_setting,
     numbers,
     setting_of,
     subset_of,
@@ -149,11 +150,27 @@ def report(
     typer.echo(found.to_json() if as_json else str(found))
 
 
+def _list_kinds(asked: bool) -> None:
+    """Print every kind of sharpness, what it is and which options it has, and end."""
+    if not asked:
+        return
+    from lossnav.sharpness_measures import KINDS
+
+    for kind in KINDS.values():
+        options = "  ".join(f"{name}={as_setting(value)}" for name, value in kind.options.items())
+        print_table({kind.name: kind.formula, "  source": kind.source, "  options": options})
+    raise typer.Exit
+
+
 @app.command()
 @reporting
 def sharpness(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
-    kind: Annotated[str, typer.Option(help="Which definition: sam, asam, epsilon, ... (docs/sharpness.md).")],
+    kind: Annotated[str, typer.Option(help="Which definition: sam, asam, epsilon, ... (--kinds lists all).")],
+    kinds: Annotated[
+        bool,
+        typer.Option("--kinds", help="List the definitions, with their options.", is_eager=True, callback=_list_kinds),
+    ] = False,
     options: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
     ] = None,

@@ -93,6 +93,11 @@ def setting_of(text: str) -> tuple[str, Any]:
         return name, None if value == "none" else value
 
 
+def as_setting(value: Any) -> str:
+    """A value as ``--set name=value`` takes it: the way back of `setting_of`."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
 def trusted_by(yes: bool) -> Any:
     """What says whether code that a store names may be run: the option, or whoever sits at the terminal."""
 
