@@ -66,10 +66,10 @@ def objective(function, start=(0.4, 0.1, -0.2, 0.3)):
 
 CALLS = {
     "gradient": ln.curvature.gradient,
-    "top_eigenpairs": ln.curvature.top_eigenpairs,
-    "trace": ln.curvature.trace,
-    "diagonal": ln.curvature.diagonal,
-    "spectral_density": ln.curvature.spectral_density,
+    "top_eigenpairs": lambda objective: ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective)),
+    "trace": lambda objective: ln.curvature.trace(ln.curvature.Hessian(objective)),
+    "diagonal": lambda objective: ln.curvature.diagonal(ln.curvature.Hessian(objective)),
+    "spectral_density": lambda objective: ln.curvature.spectral_density(ln.curvature.Hessian(objective)),
     "spectrum": lambda objective: ln.spectrum(objective, top=1),
     "sam": lambda objective: ln.sharpness(objective, "sam"),
     "asam": lambda objective: ln.sharpness(objective, "asam"),
