@@ -79,7 +79,7 @@ def _ends(case: Case, seed: int) -> bool:
 
 def _trace(method: str, products: int) -> Callable[[Case, int], bool]:
     def holds(case: Case, seed: int) -> bool:
-        found = ln.curvature.trace(case.operator, products=products, method=method, seed=seed)
+        found = ln.curvature.trace(case.operator, products=products, method=method, seed=seed)  # type: ignore[arg-type]
         low, high = found.interval(_CONFIDENCE)
         return low <= float(case.matrix.trace()) <= high
 
@@ -153,7 +153,7 @@ def _network(
     torch.manual_seed(int(rng.integers(2**31)))
     inputs, hidden, classes, n = (int(rng.integers(low, high)) for low, high in ((2, 6), (3, 9), (2, 5), (8, 40)))
     first = nn.Linear(inputs, hidden)
-    first = first if normed == -2 else weight_norm(first, dim=normed)
+    first = first if normed == -2 else weight_norm(first, dim=normed)  # type: ignore[arg-type]
     model = nn.Sequential(first, _Activation(activation), nn.Linear(hidden, classes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
