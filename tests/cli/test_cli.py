@@ -189,6 +189,16 @@ def test_an_automatic_range_is_one_for_all_seeds(project):
     assert ln.open(project / "run.zarr").sizes == {"seed": 3, "alpha": 5}
 
 
+def test_the_same_command_on_finished_seeds_returns_them(project):
+    run = ("evaluate", "project.py:objective", "-o", "band.zarr", "--chart", "line", "--grid", 5)
+    assert lossnav(*run, "--seeds", 2, cwd=project).returncode == 0
+    there = ln.open(project / "band.zarr")
+    assert lossnav(*run, "--seeds", 2, cwd=project).returncode == 0
+    assert ln.open(project / "band.zarr").identical(there)
+    refused = lossnav(*run, "--seeds", 3, cwd=project)
+    assert refused.returncode == 1 and "OutputExistsError" in refused.stderr
+
+
 def test_a_dry_run_counts_seeds_and_control(project, monkeypatch):
     monkeypatch.setattr("lossnav.evaluation.estimate._seconds_per_point", lambda *_: 0.01)  # not for a clock to decide
     run = ("evaluate", "project.py:quick", "--chart", "line", "--normalize", "none", "--exclude", "", "--dry-run")

@@ -127,7 +127,7 @@ def evaluate(
     from lossnav.evaluation.subset import coarse_grid, evaluate_subset
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs.objective_of import load_objective
-    from lossnav.surface.parts import Parts
+    from lossnav.surface.parts import Parts, finished_ensemble
 
     per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     chosen_engine = engine_of(engine, plan, precision, address=address, workers=workers, **per_worker)
@@ -150,7 +150,7 @@ def evaluate(
     if not dry_run and not (alone and is_url(out)):
         if alone:
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
-        else:
+        elif seeds == 1 or finished_ensemble(out, range(seed, seed + seeds)) is None:
             Parts(out, overwrite)
     ends_given: Any = "auto" if auto_range else range_
     axes: dict[str, Any] = dict.fromkeys(dims, ends_given or (-1.0, 1.0))

@@ -15,9 +15,9 @@ from torch import Tensor
 from lossnav.errors import OptionError
 from lossnav.objective.functional import Measured
 from lossnav.objective.watching import YES_OR_NO, LossCall
-from lossnav.storage.samples import VARIABLES
+from lossnav.storage.schema import RESERVED
 
-TAKEN = ("loss", "loss_se", "loss_skewness", "status", "point", "sample", *VARIABLES)  # names of other variables
+TAKEN = ("loss", "loss_se", "loss_skewness", *RESERVED)  # names of other variables
 
 
 @dataclass
