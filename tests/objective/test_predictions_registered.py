@@ -54,7 +54,7 @@ def test_its_words_are_kept_with_a_surface_and_shown(registered, tmp_path):
     surface = ln.open(tmp_path / "run.zarr")
     words = {name: surface[name].attrs["long_name"] for name in ("accuracy", "confidence", "sure")}
     assert words["confidence"] == "confidence (probabilities of the class that is predicted), mean over the data"
-    assert words["accuracy"] == "accuracy (predictions that are right), mean over the data"
+    assert words["accuracy"] == "accuracy (fraction of correct predictions), mean over the data"
     assert words["sure"] == "sure, mean over the data"  # another name is another's
     assert surface.attrs["objective"]["metric_words"].keys() == {"accuracy", "confidence"}
 

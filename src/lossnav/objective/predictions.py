@@ -131,7 +131,7 @@ def register_metric(
     name : str
         What ``metrics=[name]`` is to be: letters, digits and underscores.
     words : str
-        What it is the mean of over all the data: "predictions that are right".
+        What it is the mean of over all the data: "fraction of correct predictions".
     of_prediction : bool
         True: from a `Prediction` (what the loss takes for one) and the number of samples n to numerators and weights,
         of each sample (shape (n,)) or of the batch, which are summed up over the data. False: from outputs and targets
@@ -170,7 +170,7 @@ def register_metric(
 
 def table() -> str:
     """All metrics that have a name as the table of docs/metrics.md, in Markdown."""
-    rows = ["| name | what it is |", "|---|---|"]
+    rows = ["| name | definition |", "|---|---|"]
     return "\n".join([*rows, *(f"| `{metric.name}` | {metric.words} |" for metric in METRICS.values())])
 
 
@@ -195,36 +195,38 @@ def _require_one_reading(prediction: Prediction, name: str) -> None:
         )
 
 
-@register_metric("accuracy", "predictions that are right", of_prediction=True)
+@register_metric("accuracy", "fraction of correct predictions", of_prediction=True)
 def _accuracy(prediction: Prediction, n: int) -> Measured:
     _require_one_reading(prediction, "accuracy")
     return _share_of(prediction.right(), prediction, n)
 
 
-@register_metric("error", "predictions that are wrong", of_prediction=True)
+@register_metric("error", "fraction of wrong predictions", of_prediction=True)
 def _error(prediction: Prediction, n: int) -> Measured:
     _require_one_reading(prediction, "error")
     return _share_of(~prediction.right(), prediction, n)
 
 
-@register_metric("top5_accuracy", "targets among the five best classes", of_prediction=True)
+@register_metric("top5_accuracy", "fraction of targets among the five largest outputs", of_prediction=True)
 def _top5(prediction: Prediction, n: int) -> Measured:
     _require_classes(prediction, "top5_accuracy")
     return _share_of(prediction.among(5), prediction, n)
 
 
-@register_metric("token_accuracy", "predictions of classes that are right, at each position", of_prediction=True)
+@register_metric("token_accuracy", "fraction of correct class predictions over all positions", of_prediction=True)
 def _token_accuracy(prediction: Prediction, n: int) -> Measured:
     _require_classes(prediction, "token_accuracy")
     return _share_of(prediction.right(), prediction, n)
 
 
-@register_metric("element_accuracy", "answers of yes or no that are right, each by itself", of_prediction=True)
+@register_metric(
+    "element_accuracy", "fraction of correct binary predictions, each counted separately", of_prediction=True
+)
 def _element_accuracy(prediction: Prediction, n: int) -> Measured:
     return _share_of(prediction.right(), prediction, n)
 
 
-@register_metric("exact_match", "samples of which every counted prediction is right", of_prediction=True)
+@register_metric("exact_match", "fraction of samples whose counted predictions are all correct", of_prediction=True)
 def _exact_match(prediction: Prediction, n: int) -> Measured:
     right, counted = prediction.right(), prediction.counted
     if not n or len(right) % n or not prediction.rows_are_samples:

@@ -22,8 +22,8 @@ from lossnav.sharpness_measures.scaling import INVARIANCES
 
 @register(
     "width",
-    formula="median over random directions of the distance between the places on both sides where the loss "
-    "is `rise` times the centre's; large is flat",
+    formula="median over random directions of the distance between the two points, one on each side, where the "
+    "loss is `rise` times the centre's; large is flat",
     source="Huang et al. 2020; directions of Li et al. 2018",
     invariant_under="as T",
     uncertainty="interval of the median by order statistics; directions that do not rise within `limit` are counted",

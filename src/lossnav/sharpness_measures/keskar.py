@@ -20,7 +20,7 @@ _INVARIANCE = Invariance(False, "of the sides epsilon (|theta_i| + 1) of the box
     "epsilon",
     formula="100 (max L(θ+e) − L(θ)) / (1 + L(θ)), |e_i| ≤ ε (|θ_i| + 1); all dimensions, or a random "
     "subspace of `dimension`",
-    source="Keskar et al. 2017, Metric 2.1 (by another ascent, which gets higher than their L-BFGS-B)",
+    source="Keskar et al. 2017, Metric 2.1 (by another ascent, which reaches higher values than their L-BFGS-B)",
     invariant_under="nothing",
     uncertainty="a lower bound of the maximum; spread over starts",
 )

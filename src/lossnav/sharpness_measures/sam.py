@@ -17,7 +17,7 @@ from lossnav.sharpness_measures.scaling import INVARIANCES, WORDS, scales
 
 @register(
     "sam",
-    formula="max L(θ+e) − L(θ), |e|₂ ≤ ρ; `steps=1, starts=1` is the one step of the paper",
+    formula="max L(θ+e) − L(θ), |e|₂ ≤ ρ; `steps=1, starts=1` is the single step of the paper",
     source="Foret et al. 2021, eq. 1 and 2",
     invariant_under="nothing",
     uncertainty="a lower bound of the maximum; spread over starts",

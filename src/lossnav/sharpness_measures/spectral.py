@@ -129,7 +129,7 @@ def relative_flatness(ground: Neighborhood, seed: int, *, probes: int = 30) -> K
     formula="λmax(T H T)",
     source="Dinh et al. 2017, section 2; T of Kwon et al.",
     invariant_under="as T",
-    uncertainty="norm of the residual: an eigenvalue lies within it",
+    uncertainty="norm of the residual: an eigenvalue lies within this distance",
 )
 def lambda_max(
     ground: Neighborhood, seed: int, *, normalize: Normalization = None, tolerance: float = 1e-3, limit: int = LIMIT
