@@ -205,7 +205,7 @@ def test_new_axes_are_what_they_are_called(started, kind_):
     there = objective.at(plane([0.25, 0.0]))
     chart = desk.grounds[1].chart
     if kind_ == "hessian":
-        pairs = ln.curvature.top_eigenpairs(there, which="both")
+        pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(there), which="both")
         found = [pair["value"] for pair in said["axes_info"]["eigenvalues"]]
         assert found == pytest.approx(pairs.values[::-1], rel=1e-4)
     expected = {
