@@ -6,18 +6,23 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
+from lossnav._utils.lazy_import import lazily
 from lossnav.curvature.gauss_newton import OperatorKind, make_operator
 from lossnav.curvature.operators import ProductPrecision
 from lossnav.curvature.products import Entries, Products, Signs, without
 from lossnav.errors import Interrupted, LossnavWarning, OptionError
 from lossnav.objective.objective import Objective
+
+if TYPE_CHECKING:
+    from scipy import special
+else:
+    special = lazily("scipy.special")
 
 Method = Literal["hutch++", "hutchinson"]
 
@@ -57,7 +62,11 @@ class Estimate:
         >>> round(low, 2), round(high, 2)
         (7.22, 12.78)
         """
-        reach = self.error * float(stdtrit(self.probes - 1, 0.5 + confidence / 2)) if self.probes > 1 else self.error
+        reach = (
+            self.error * float(special.stdtrit(self.probes - 1, 0.5 + confidence / 2))
+            if self.probes > 1
+            else self.error
+        )
         return self.value - reach, self.value + reach
 
 

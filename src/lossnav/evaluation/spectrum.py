@@ -7,15 +7,15 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import Location, name_of
 from lossnav._utils.validation import require
 from lossnav._version import __version__
@@ -29,6 +29,11 @@ from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatc
 from lossnav.objective.objective import Objective
 from lossnav.objective.reduction import Values
 from lossnav.surface.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 _TRACE_PROBES = 20  # random vectors of a trace, those of the density among them
 
