@@ -106,7 +106,9 @@ def describe_variables(dataset: xr.Dataset) -> None:
             in_loss = name not in ("lambda_ratio", "products")
             variable.attrs = {"long_name": _CURVATURE[str(name)], "units": unit if in_loss else "1"}
         else:
-            variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
+            words = objective.get("metric_words", {}).get(name)
+            said = f"{name} ({words})" if words else str(name)
+            variable.attrs = {"long_name": f"{said}, mean over the data", "units": "1"}
     recipes = chart.get("directions", [])
     for i, dim in enumerate(chart.get("dims", [])):
         recipe = recipes[i] if i < len(recipes) else {}
