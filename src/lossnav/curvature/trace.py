@@ -5,23 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Literal
-=======
-from typing import Any, Literal
->>>>>>> main
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from lossnav._utils.lazy_import import lazily
-from lossnav.curvature.gauss_newton import OperatorKind, make_operator
-from lossnav.curvature.operators import ProductPrecision
-=======
 from lossnav.curvature.base import Operator, as_operator
->>>>>>> main
 from lossnav.curvature.products import Entries, Products, Signs, without
 from lossnav.errors import OptionError
 

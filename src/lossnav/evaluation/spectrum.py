@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-<<<<<<< HEAD
-from torch import Tensor
-=======
-import xarray as xr
->>>>>>> main
 
 from lossnav import params as algebra
 from lossnav._utils.jsonable import jsonable
@@ -36,6 +31,7 @@ if TYPE_CHECKING:
     import xarray as xr
 else:
     xr = lazily("xarray")
+
 
 _TRACE_PROBES = 20  # random vectors of a trace, those of the density among them
 
