@@ -57,7 +57,7 @@ class Fast:
         self, objective: Objective, chart: Chart, structure: Structure, plan: Plan, samples: int | None = None
     ) -> None:
         self._lock = threading.Lock()  # buffers are used again at every point
-        passes = objective._pass
+        passes = objective.forward_pass.passes
         assert isinstance(passes, FunctionalPasses)
         self.objective, self.chart, self.structure, self.plan, self.samples = objective, chart, structure, plan, samples
         original = passes.whole.model
@@ -67,7 +67,7 @@ class Fast:
         belonging = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
         self._buffers = {name: tensor.clone() for name, tensor in belonging.items()}  # nobody else's are at risk
         self._moving_buffers = chart.moving_buffers
-        self._fixed = {name: self._form(t) for name, t in (objective._held | self._buffers).items()}
+        self._fixed = {name: self._form(t) for name, t in (objective.forward_pass.held | self._buffers).items()}
         given_layer = structure.first_layer if plan.amortize_first_layer else None
         folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
         self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
@@ -87,7 +87,7 @@ class Fast:
         self._fused = self._fuse(model) if plan.fused else None
         if self._fused is not None and chart.affine:
             self._weights = _AffineWeights(chart, self._fused.kernel.names)
-        self._whole = _PlannedPass(self._fused or model, objective._step, self._fused or self._given)
+        self._whole = _PlannedPass(self._fused or model, objective.forward_pass.step, self._fused or self._given)
         self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
         self._versions = versions(self._lasting)
 
@@ -95,14 +95,14 @@ class Fast:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
         if self.plan.points > 1:
             return self.many([point])[0]
-        values, count = self.objective._reduce(self.steps(point))
+        values, count = self.objective.forward_pass.reduce(self.steps(point))
         if self.samples is None:
             self.objective.samples = count
         return values
 
     def many(self, points: Sequence[_Point] | _Point) -> list[Values]:
         """Return loss and metrics at several coordinates, all in one pass through the model."""
-        made = [self.objective._reduce(steps) for steps in self.many_steps(points)]
+        made = [self.objective.forward_pass.reduce(steps) for steps in self.many_steps(points)]
         if self.samples is None:
             self.objective.samples = made[-1][1]
         return [values for values, _ in made]
@@ -198,7 +198,7 @@ class Fast:
         """
         name = str(self.structure.first_layer)
         layer = original.get_submodule(name)
-        center = self.chart.center | self.objective._held
+        center = self.chart.center | self.objective.forward_pass.held
         points = [center, *self.chart.basis]
         responses = []
         for given in _inputs_of(layer, self.objective, self._batches):
@@ -213,13 +213,13 @@ class Fast:
 
     def _fuse(self, model: nn.Module) -> _Fused:
         """Compile the model, as it is without its first layer where that is given, into one kernel."""
-        pass_, sample = self.objective._pass, self._batches[0]
+        pass_, sample = self.objective.forward_pass.passes, self._batches[0]
         assert isinstance(pass_, FunctionalPasses)
         half = self.plan.precision == "bfloat16"
         first = cut(sample, 0, TRACED_SAMPLES)
         if _length(first) < TRACED_SAMPLES:
             raise NotReadableError(f"fewer than {TRACED_SAMPLES} samples")
-        state = self.objective.params | self.objective._held | self._buffers
+        state = self.objective.params | self.objective.forward_pass.held | self._buffers
         x = _input_of(pass_.whole.model, self.objective, first)
         if self._given is None or self._responses is None:
             graph = read(lambda weights, x: functional_call(model, weights, (x,)), state, x)
@@ -246,7 +246,7 @@ class Fast:
             return {}
         state = {name: self._form(tensor) for name, tensor in params.items()} | fixed
         for fold in self._folds:
-            folded = fold.fold(params | self.objective._held | self._buffers | moved)
+            folded = fold.fold(params | self.objective.forward_pass.held | self._buffers | moved)
             state |= {name: self._form(tensor) for name, tensor in folded.items()}
         gone = {name for fold in self._folds for name in fold.gone}
         return {f"model.{name}": tensor for name, tensor in state.items() if name not in gone}
@@ -417,7 +417,9 @@ def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch])
     with turns.alone(), torch.no_grad():
         handle = layer.register_forward_hook(lambda _, given, made: seen.append(given[0]))
         try:
-            objective._pass(objective.params | objective._held, objective._buffers, batches)
+            objective.forward_pass.passes(
+                objective.params | objective.forward_pass.held, objective.forward_pass.buffers, batches
+            )
         finally:
             handle.remove()
     return seen
@@ -431,7 +433,9 @@ def _input_of(model: nn.Module, objective: Objective, batch: Batch) -> Tensor:
             lambda _, args, kwargs: seen.append((args, kwargs)), prepend=True, with_kwargs=True
         )  # before the user's own hooks, which are part of what is traced
         try:
-            objective._pass(objective.params | objective._held, objective._buffers, [batch])
+            objective.forward_pass.passes(
+                objective.params | objective.forward_pass.held, objective.forward_pass.buffers, [batch]
+            )
         finally:
             handle.remove()
     if len(seen) != 1 or len(seen[0][0]) != 1 or seen[0][1] or not isinstance(seen[0][0][0], Tensor):

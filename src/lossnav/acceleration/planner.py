@@ -41,7 +41,6 @@ from lossnav.objective.batches import tensors
 from lossnav.objective.comparing import Column, Shaken, changed, column, cut, depends_on_batches, explained, relative
 from lossnav.objective.functional import StepValues
 from lossnav.objective.objective import Objective
-from lossnav.objective.passes import FunctionalPasses
 from lossnav.params import Params
 
 _TUNING_SECONDS = 0.1  # of plain work a timing is taken on: enough to tell, a hundredth of a usual run
@@ -167,8 +166,8 @@ class _Finder:
             self._fall_back_to_plain()
             return None
         written = objective.batches is not None and objective.batches.written_to
-        reason = objective._unplanned or ("its data is written to" if written else "")
-        if not isinstance(objective._pass, FunctionalPasses) or objective.batches is None or reason:
+        reason = objective.forward_pass.unplanned or ("its data is written to" if written else "")
+        if not objective.forward_pass.by_value or objective.batches is None or reason:
             self.choice.events.append(f"plain: {reason or 'this model or function cannot be taken apart'}")
             self._fall_back_to_plain()
             return None
@@ -211,7 +210,7 @@ class _Finder:
         kept = self._cached()
         if kept is None:
             kept = self._search()
-            self.objective._plans[self._key()] = kept
+            self.objective.forward_pass.plans[self._key()] = kept
         return self._prove(kept)
 
     def _keeps_batches(self, asked: bool) -> bool:
@@ -299,7 +298,7 @@ class _Finder:
         return self.precision, *kind, long, torch.get_num_threads()
 
     def _cached(self) -> list[Plan] | None:
-        return self.objective._plans.get(self._key())
+        return self.objective.forward_pass.plans.get(self._key())
 
     def _plain_seconds(self) -> float:
         """Seconds a plain point takes, by a part of the data; sets how much of it plans are tuned on."""
@@ -436,7 +435,7 @@ class _Finder:
                 found, reason = self._hold(plan), ""
                 reason = found.reason(plan.tolerance)
             except StateWrittenError as failure:
-                self.objective._unplanned = str(failure)
+                self.objective.forward_pass.leave_unplanned(str(failure))
                 self.choice.events.append(f"plain: {failure}")
                 self._fall_back_to_plain()
                 self.choice.plan = Plan()
@@ -491,7 +490,7 @@ class _Finder:
             return _Agreement(loss=math.inf, probes=1)
         loss, same = column(plain, "loss"), column(fast, "loss")
         held.loss = relative(loss.mean, same.mean, abs(loss.mean))
-        values, others = ((self.objective._reduce(steps)[0].get("loss_se", 0.0)) for steps in (plain, fast))
+        values, others = ((self.objective.forward_pass.reduce(steps)[0].get("loss_se", 0.0)) for steps in (plain, fast))
         held.worst("loss_se", relative(values, others, max(abs(values), abs(loss.mean))))
         held.compared = int(sum(n for n, _ in plain))
         for name in self.objective.metrics:
@@ -507,7 +506,7 @@ class _Finder:
     def _shaken(self, i: int, samples: int | None, name: str, tolerance: float) -> Column:
         """How far a count moves at a probe where the outputs move by the tolerance."""
         shaken = Shaken(self.objective.metrics[name], tolerance, self.objective.seed)
-        counting = self.objective._measuring(self.objective._loss, {name: shaken})
+        counting = self.objective.forward_pass.measuring(self.objective.forward_pass.loss, {name: shaken})
         return column(self._pass_plain(counting, i, samples), name)
 
     def _plain(self, i: int, samples: int | None, cached: bool = True) -> list[StepValues]:
@@ -520,7 +519,7 @@ class _Finder:
         params = self.chart(self.probes[i])
         joined = self.structure.joined
         if samples in (None, self.structure.samples) or joined is None:
-            return objective._steps(params)  # the truth itself
+            return objective.forward_pass.checked(params)  # the truth itself
         ends = [0]
         for batch in objective.batches or []:
             ends.append(min(ends[-1] + next(tensors(batch)).shape[0], samples))
@@ -528,7 +527,9 @@ class _Finder:
                 break
         parts = [cut(joined, start, stop) for start, stop in itertools.pairwise(ends)]
         with random_state.preserved(objective.seed, objective.device), torch.no_grad():
-            return objective._pass(params | objective._held, objective.buffers_at(params), parts)
+            return objective.forward_pass.passes(
+                params | objective.forward_pass.held, objective.buffers_at(params), parts
+            )
 
 
 @dataclass

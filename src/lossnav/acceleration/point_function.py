@@ -58,7 +58,9 @@ class ChartFunction:
                 "'file.py:name') or on the command line, or use build='send'."
             )
         drawn = (objective.population, objective.samples, objective.subset_seed)
-        return FromSpec(objective.origin, drawn, objective.fingerprint, self.chart, objective._keeps_samples)
+        return FromSpec(
+            objective.origin, drawn, objective.fingerprint, self.chart, objective.forward_pass.keeps_samples
+        )
 
     def accelerate(
         self, probes: NDArray[np.float64], total: int | None, precision: Precision, plan: Way | Plan = "auto"
@@ -152,7 +154,7 @@ class Accelerated:
 
     def _give_up(self, error: StateWrittenError) -> None:
         """From here on the plain path, which gives every pass buffers and data of its own."""
-        self.plain.objective._unplanned = str(error)
+        self.plain.objective.forward_pass.leave_unplanned(str(error))
         self.fast, self.choice.plan = None, Plan()
         self.choice.events.append(f"plain from here on: {error}")
 

@@ -78,11 +78,11 @@ def look(objective: Objective, *displaced: Params) -> Structure:
         Other weights and buffers, to see which inputs depend on them.
     """
     found = Structure()
-    passes = objective._pass
-    if not isinstance(passes, FunctionalPasses) or objective.batches is None or objective._unplanned:
+    passes = objective.forward_pass.passes
+    if not isinstance(passes, FunctionalPasses) or objective.batches is None or objective.forward_pass.unplanned:
         return found
     first = objective.batches.peek()
-    steps = passes(objective.params | objective._held, objective._buffers, [first])
+    steps = passes(objective.params | objective.forward_pass.held, objective.forward_pass.buffers, [first])
     found.joined, found.samples = _join(objective, steps[0][1])
     model = passes.whole.model
     sample = first if found.joined is None else cut(found.joined, 0, 4)
@@ -98,7 +98,9 @@ def look(objective: Objective, *displaced: Params) -> Structure:
     layers = [call for call in at_center if isinstance(modules[call.name], LAYERS)]
     if layers and times[layers[0].name] == 1:
         again = [next((call for call in calls if call.name == layers[0].name), None) for calls in elsewhere]
-        moves = f"{layers[0].name}.weight" in objective.params | objective._held  # and is not computed from others
+        moves = (
+            f"{layers[0].name}.weight" in objective.params | objective.forward_pass.held
+        )  # and is not computed from others
         if moves and all(call is not None and torch.equal(call.given, layers[0].given) for call in again):
             found.first_layer = layers[0].name
             weight: Any = modules[layers[0].name].weight
@@ -135,7 +137,7 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
         if isinstance(module, (*LAYERS, BATCH_NORMS))
     ]
     try:
-        passes(params | objective._held, objective.buffers_at(params), [batch])
+        passes(params | objective.forward_pass.held, objective.buffers_at(params), [batch])
     finally:
         for handle in handles:
             handle.remove()
@@ -148,7 +150,7 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
 def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | None, int]:
     """All batches as one, where every tensor counts the samples along its first axis and so do all values."""
     batches = objective.batches
-    if batches is None or not batches.resident or batches.written_to or objective._unplanned:
+    if batches is None or not batches.resident or batches.written_to or objective.forward_pass.unplanned:
         return None, 0
     if objective.bn != "frozen":
         return None, 0  # statistics of a batch depend on which samples are in it

@@ -80,15 +80,15 @@ class GaussNewton(LossOperator):
         exclude: str | Sequence[str] = (),
         precision: ProductPrecision = "native",
     ) -> None:
-        if objective._loss.function is None:
+        if objective.forward_pass.loss.function is None:
             raise ObjectiveError(
                 f"{objective.name} returns its loss itself, and a Gauss-Newton matrix needs the outputs that the loss "
                 "is taken of. Pass Objective(model, loss, data) with a model that returns outputs and a loss beside "
                 "it, or use ln.curvature.Hessian."
             )
         super().__init__(objective, point, params=params, exclude=exclude, precision=precision)
-        self._between = _Between(self.objective._loss)
-        self.objective = self.objective._measuring(self._between, {})
+        self._between = _Between(self.objective.forward_pass.loss)
+        self.objective = self.objective.forward_pass.measuring(self._between, {})
 
     def seen(self, made: Derivatives) -> Tensor | None:
         """The outputs of the last batch; in the last pass with statistics made anew they are of another kind."""

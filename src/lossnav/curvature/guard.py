@@ -371,7 +371,7 @@ def _direction(scales: Tensor, point: Params, names: Sequence[str], padding: dic
 
 def _padding(objective: Objective) -> dict[str, int]:
     """Embeddings with a row that torch holds still though the loss may depend on it (`padding_idx`)."""
-    passes = objective._pass
+    passes = objective.forward_pass.passes
     if isinstance(passes, FunctionPasses):
         return {}
     return {

@@ -37,7 +37,7 @@ from lossnav.curvature.fast_double_backward import Cheaper
 from lossnav.curvature.guard import Verdict, examine
 from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
 from lossnav.objective.objective import Objective
-from lossnav.objective.passes import CopyPasses, FunctionalPasses, FunctionPasses
+from lossnav.objective.passes import CopyPasses, FunctionPasses
 from lossnav.objective.reduction import share
 from lossnav.params import Params
 
@@ -94,7 +94,9 @@ class LossOperator(CheckedOperator[Params]):
         objective.require_same_structure(point, "the point")
         self.original, self.point, self.precision = objective, point, precision
         self.names = chosen(objective, params, exclude)
-        if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
+        if (
+            not objective.forward_pass.loss.settled
+        ):  # what a loss returns is known for sure after one pass over the data
             objective.evaluate(point)
         objective = objective.without_metrics()
         self._native, self._in_double = objective, precision == "float64"
@@ -206,7 +208,7 @@ class LossOperator(CheckedOperator[Params]):
     def _holding(self, function: Callable[[], Any]) -> Any:
         """Call a function with this point's weights in the model, so that its backward passes find them there."""
         given, self._in_place, _ = self._begin()
-        return self.objective._pass.holding(given, self._in_place, function)
+        return self.objective.forward_pass.passes.holding(given, self._in_place, function)
 
     def _soonest(self, slopes: Sequence[Leaves]) -> Derivatives:
         cheaper = self._cheaper() if slopes else None
@@ -216,7 +218,7 @@ class LossOperator(CheckedOperator[Params]):
             with cheaper:
                 return self._derive(slopes)
         except Exception:  # some later batch is not like the first; what is the user's own is raised again
-            self.objective._plans[self._plan] = None
+            self.objective.forward_pass.plans[self._plan] = None
             self._keeper = None
         return self._derive(slopes)
 
@@ -235,17 +237,19 @@ class LossOperator(CheckedOperator[Params]):
     def _begin(self) -> tuple[Params, Params, list[Tensor]]:
         """All parameters and buffers for one pass over the data, and those that are differentiated by."""
         objective = self.objective
-        given, buffers = objective._pass.leaves(self._point | objective._held, self._at_point, self.names)
-        if not isinstance(objective._pass, CopyPasses):
+        given, buffers = objective.forward_pass.passes.leaves(
+            self._point | objective.forward_pass.held, self._at_point, self.names
+        )
+        if not isinstance(objective.forward_pass.passes, CopyPasses):
             given = self._leaves = self._leaves or given  # the same each time: graphs that are kept hang on them
         return given, buffers, [given[name] for name in self.names]
 
     def _one(self, given: Params, buffers: Params, batch: Any, training: bool) -> tuple[Tensor, float]:
         """Part of a batch in the numerator of the loss, hanging on what it is differentiated by, and its weight."""
         objective = self.objective
-        if objective._writes_weights:  # then into these, which hang on the leaves
+        if objective.forward_pass.writes_weights:  # then into these, which hang on the leaves
             given = {name: tensor.clone() for name, tensor in given.items()}
-        n, values = objective._pass.one(given, buffers, batch, training)
+        n, values = objective.forward_pass.passes.one(given, buffers, batch, training)
         return share(values["loss"], n)
 
     def _sweep(
@@ -258,7 +262,7 @@ class LossOperator(CheckedOperator[Params]):
         numerator = weight = 0.0
         kept = self._keeper if slopes else None
         keeper = GraphCache() if kept is None and self._is_worth_keeping(slopes) else None
-        training = self.objective._pass.training(self.objective.bn == "batch")
+        training = self.objective.forward_pass.passes.training(self.objective.bn == "batch")
         with training, GivenStatistics(layers, buffers, self._in_place, statistics) if layers else nullcontext():
             for number, batch in enumerate(self._batches()):
                 graph = None if kept is None else kept.get(number)
@@ -278,8 +282,10 @@ class LossOperator(CheckedOperator[Params]):
     def _is_worth_keeping(self, slopes: Sequence[Leaves]) -> bool:
         """Whether more products at this point are likely, and what the graphs hold on to stays as it is until then."""
         objective = self.objective
-        lasting = objective.bn == "frozen" and isinstance(objective._pass, FunctionalPasses)
-        lasting = lasting and not objective._unplanned  # a buffer that the next batch writes to is in the graph
+        lasting = objective.bn == "frozen" and objective.forward_pass.by_value
+        lasting = (
+            lasting and not objective.forward_pass.unplanned
+        )  # a buffer that the next batch writes to is in the graph
         return lasting and objective.device.type == "cpu" and 0 < len(slopes) < self.count
 
     def _graph(self, given: Params, buffers: Params, batch: Any, by: Leaves, twice: bool, first: bool) -> BatchGraph:
@@ -380,7 +386,7 @@ class LossOperator(CheckedOperator[Params]):
 
     def _cheaper(self) -> Cheaper | None:
         """What gives the products of torch's own derivatives sooner: held against them once, on the first batch."""
-        plans = self.objective._plans
+        plans = self.objective.forward_pass.plans
         if self._plan not in plans:
             plans[self._plan] = self._found()
         last = plans[self._plan]
@@ -388,7 +394,7 @@ class LossOperator(CheckedOperator[Params]):
 
     def _found(self) -> bool | None:
         """Whether images are to lie with their channels last; None where nothing is cheaper than torch's own."""
-        bare = isinstance(self.objective._pass, FunctionPasses)
+        bare = self.objective.forward_pass.is_function
         for last in (True, False) if self.objective.device.type == "cpu" and not bare else ():
             cheaper = Cheaper(last)
             if self._agrees(cheaper):
@@ -425,7 +431,7 @@ class LossOperator(CheckedOperator[Params]):
     # ------------------------------------------------------------------ inside: bn="recompute"
 
     def _layers(self) -> list[str]:
-        passes = self.objective._pass
+        passes = self.objective.forward_pass.passes
         if self.objective.bn != "recompute" or isinstance(passes, FunctionPasses):
             return []
         return layers_of(passes.whole.model)
@@ -489,7 +495,10 @@ class LossOperator(CheckedOperator[Params]):
         """For each batch the leaves, and what its pass in train mode would make of the statistics."""
         given, buffers, leaves = self._begin()
         for batch in self._batches():
-            with self.objective._pass.training(True), Recorded(layers, buffers, self._in_place) as recorded:
+            with (
+                self.objective.forward_pass.passes.training(True),
+                Recorded(layers, buffers, self._in_place) as recorded,
+            ):
                 self._one(given, buffers, batch, training=True)
                 yield leaves, recorded.so_far()  # in the same modes: a backward pass may compute it anew
 

@@ -55,6 +55,7 @@ from lossnav.objective.forward import (
     _require_callable_with,
     _tensor_of,
 )
+from lossnav.objective.forward_pass import ForwardPass
 from lossnav.objective.functional import StepFunction, StepValues
 from lossnav.objective.layers import count_roles, describe_layers
 from lossnav.objective.loss import Loss, name_of
@@ -432,6 +433,11 @@ class Objective:
         """
         values, self.samples = self._reduce(self._steps(params, buffers))
         return values
+
+    @property
+    def forward_pass(self) -> ForwardPass:
+        """One pass over the data with weights and buffers that are given: `lossnav.objective.ForwardPass`."""
+        return ForwardPass(self)
 
     def _steps(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
         """What every batch gives at a point, before it is joined."""

@@ -12,13 +12,11 @@ from torch import Tensor
 
 from lossnav import curvature
 from lossnav import params as algebra
-from lossnav._utils import random_state
 from lossnav.charts import Chart
 from lossnav.directions import lazy as lazily
 from lossnav.objective.functional import StepValues
 from lossnav.objective.loss import logits
 from lossnav.objective.objective import Objective
-from lossnav.objective.passes import FunctionPasses
 
 _MOST_CLASSES, _MOST_CONFUSED = 1000, 50  # that are listed, and of which every pair is
 
@@ -39,11 +37,11 @@ def classes(objective: Objective, point: Mapping[str, Tensor]) -> dict[str, Any]
         each; nan where there is none), and ``confusion``: row i, column j counts samples of class i taken for j; None
         above 50 classes. None where the targets are no class numbers with one row of outputs a sample.
     """
-    if objective.batches is None or isinstance(objective._pass, FunctionPasses):
+    if objective.batches is None or objective.forward_pass.is_function:
         return None
 
     def step(model: Any, batch: Any) -> StepValues:
-        outputs, targets = objective._forward(model, batch)
+        outputs, targets = objective.forward_pass.outputs_and_targets(model, batch)
         outputs = logits(outputs)
         if not _are_classes(outputs, targets):
             raise _NoClassesError
@@ -51,11 +49,8 @@ def classes(objective: Objective, point: Mapping[str, Tensor]) -> dict[str, Any]
         shape = torch.tensor(outputs.shape[1])
         return len(targets), {"taken": outputs.argmax(1)[valid], "true": targets[valid], "shape": shape}
 
-    passes = objective._pass.measuring(step)
-    everything = {name: point[name].detach().to(c.device, c.dtype) for name, c in objective.params.items()}
     try:
-        with random_state.preserved(objective.seed, objective.device), torch.no_grad():
-            found = passes(everything | objective._held, objective.buffers_at(point), objective.batches)
+        found = objective.forward_pass(point, step=step)
     except _NoClassesError:
         return None
     n = int(found[0][1]["shape"])  # type: ignore[arg-type]

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lossnav._utils import random_state
 from lossnav.errors import DataError, LossnavError
 from lossnav.objective.batches import Batches
 from lossnav.objective.objective import Objective
@@ -28,14 +27,10 @@ def single_losses(
     """
     if objective.batches is None:
         return None
-    if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
+    if not objective.forward_pass.loss.settled:  # what a loss returns is known for sure after one pass over the data
         objective.evaluate(params)
     objective = objective.without_metrics()
-    point = {name: params[name].detach().to(c.device, c.dtype, copy=True) for name, c in objective.params.items()}
-    buffers = objective.buffers_at(params)
-    with random_state.preserved(objective.seed, objective.device), torch.no_grad():
-        steps = objective._pass(point | objective._held, buffers, batches or objective.batches)
-    return single_terms(steps)
+    return single_terms(objective.forward_pass(params, batches=batches))
 
 
 def difference(

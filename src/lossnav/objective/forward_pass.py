@@ -1,0 +1,193 @@
+"""One pass over an objective's data with weights and buffers that are given: the seam that all else stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lossnav._utils import random_state
+from lossnav.objective.batches import Batch, Batches
+from lossnav.objective.functional import StepFunction, StepValues
+from lossnav.objective.loss import Loss
+from lossnav.objective.metrics import Metric
+from lossnav.objective.passes import FunctionalPasses, FunctionPasses, Passes
+from lossnav.objective.reduction import Values
+from lossnav.params import Params
+
+if TYPE_CHECKING:
+    from lossnav.objective.objective import Objective
+
+
+class ForwardPass:
+    """One pass over an objective's data with given weights and buffers, and what it is made of.
+
+    ``objective.forward_pass`` gives it. Calling it runs model, loss and metrics over all batches, without a gradient, in
+    the mode of the objective and from its random state; the user's model, data and loss stay as they are. The plain path
+    of `evaluate`, fast plans, curvature, the report's samples and the explorer's inspection are built on it.
+
+    Attributes
+    ----------
+    batches : Batches or None
+        The data in the batches that a pass takes; None where a bare function has none.
+    loss : Loss
+        The loss, and what is known of its reduction.
+    step : callable
+        ``step(model, batch) -> (n, values)``: samples of a batch, and for each name a Tensor: a mean, shape (), or values
+        of single samples, shape (n,), or (numerators, weights) of shape (n,) each.
+    passes : Passes
+        How the model is called with other weights than its own: by value, or on a copy.
+    held : dict of str to Tensor
+        Parameters that do not move, with their values.
+    buffers : dict of str to Tensor
+        Of the model, at the centre.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from lossnav.objective import Objective
+    >>> x = torch.arange(4.0).reshape(-1, 1)
+    >>> objective = Objective(nn.Linear(1, 1), "mse", (x, x), batch_size=2)
+    >>> zero = {name: torch.zeros_like(tensor) for name, tensor in objective.params.items()}
+    >>> [(n, values["loss"].flatten().tolist()) for n, values in objective.forward_pass(zero)]
+    [(2, [0.0, 1.0]), (2, [4.0, 9.0])]
+    """
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+
+    def __call__(
+        self,
+        params: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor] | None = None,
+        batches: Iterable[Batch] | None = None,
+        step: StepFunction | None = None,
+    ) -> list[StepValues]:
+        """Run the pass.
+
+        Parameters
+        ----------
+        params : mapping of str to Tensor
+            A point of weight space: names and shapes of ``objective.params``; other dtypes and devices are converted.
+        buffers : mapping of str to Tensor, optional
+            All or some of the model's buffers; by default those that the point carries, else those of the centre.
+        batches : iterable of batches, optional
+            Instead of those of the objective.
+        step : callable, optional
+            ``step(model, batch) -> (n, values)`` instead of the objective's own: whatever is to be measured of the model.
+
+        Returns
+        -------
+        list of (int, dict of str to Tensor)
+            What the step gave of each batch; `reduce` joins it.
+
+        Raises
+        ------
+        StructureMismatchError
+            If names or shapes of the parameters or buffers differ.
+        """
+        objective = self._objective
+        objective.require_same_structure(params, "the point")
+        point = {name: params[name].detach().to(c.device, c.dtype) for name, c in objective.params.items()}
+        if self.writes_weights:
+            point = {name: tensor.clone() for name, tensor in point.items()}
+        passes = self.passes if step is None else self.passes.measuring(step)
+        with random_state.preserved(objective.seed, objective.device), torch.no_grad():
+            return passes(
+                point | self.held, objective.buffers_at(params, buffers), self.batches if batches is None else batches
+            )
+
+    def checked(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
+        """Run the pass as `Objective.evaluate` does: a loss that was misjudged is judged anew, errors are explained."""
+        return self._objective._steps(params, buffers)
+
+    def reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
+        """Join what the batches gave into means over the samples, in float64, with the standard error of the loss.
+
+        Returns
+        -------
+        values : dict of str to float
+            As `Objective.evaluate` returns them.
+        count : int or None
+            Samples.
+        """
+        return self._objective._reduce(steps)
+
+    def measuring(self, loss: Loss, metrics: dict[str, Metric]) -> Objective:
+        """Return the same objective with another loss and other metrics, on the same model and data."""
+        return self._objective._measuring(loss, metrics)
+
+    def outputs_and_targets(self, model: Any, batch: Batch) -> tuple[Any, Any]:
+        """What the model returns for a batch, and the targets in it."""
+        outputs, targets = self._objective._forward(model, batch)
+        return outputs, targets
+
+    # ------------------------------------------------------------------ what it is made of
+
+    @property
+    def batches(self) -> Batches | None:
+        """The data, in the batches of a pass."""
+        return self._objective.batches
+
+    @property
+    def loss(self) -> Loss:
+        """The loss, and what is known of its reduction."""
+        return self._objective._loss
+
+    @property
+    def step(self) -> StepFunction:
+        """What is done with one batch."""
+        return self._objective._step
+
+    @property
+    def passes(self) -> Passes:
+        """How the model is called with other weights than its own."""
+        return self._objective._pass
+
+    @property
+    def held(self) -> Params:
+        """Parameters that do not move."""
+        return self._objective._held
+
+    @property
+    def buffers(self) -> Params:
+        """The model's buffers at the centre."""
+        return self._objective._buffers
+
+    @property
+    def is_function(self) -> bool:
+        """Whether there is no module, but a bare function of parameters."""
+        return isinstance(self.passes, FunctionPasses)
+
+    @property
+    def by_value(self) -> bool:
+        """Whether the model is called by value (`torch.func.functional_call`), and not on a copy."""
+        return isinstance(self.passes, FunctionalPasses)
+
+    @property
+    def writes_weights(self) -> bool:
+        """Whether the model may write into the weights that it is given."""
+        return self._objective._writes_weights
+
+    @property
+    def keeps_samples(self) -> bool:
+        """Whether the losses of single samples are kept beside the values."""
+        return self._objective._keeps_samples
+
+    # ------------------------------------------------------------------ what engines remember of it
+
+    @property
+    def plans(self) -> dict[Any, Any]:
+        """What engines found fastest, by what they were asked; objectives that are made of this one share it."""
+        return self._objective._plans
+
+    @property
+    def unplanned(self) -> str:
+        """Why no faster plan may be looked for; empty where one may."""
+        return self._objective._unplanned
+
+    def leave_unplanned(self, reason: str) -> None:
+        """Look for no faster plan from now on, for this reason."""
+        self._objective._unplanned = reason
