@@ -6,13 +6,13 @@ import signal
 import numpy as np
 import pytest
 import torch
-from networks import BATCH, Dense, conv_loss, conv_net, dense, images, network_like, quadratic, symmetric
 from scipy.special import stdtrit
 
 import lossnav as ln
 from lossnav import errors
 from lossnav.curvature import density as module
 from lossnav.curvature import spectral_density, top_eigenpairs
+from networks import BATCH, Dense, conv_loss, conv_net, dense, images, network_like, quadratic, symmetric
 
 SEEDS = range(100)
 D, PROBES, STEPS = 200, 5, 25

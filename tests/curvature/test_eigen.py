@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import BATCH, attention, conv_loss, conv_net, dense, flat, images, module_loss
 
 import lossnav as ln
 from lossnav import errors
 from lossnav import params as algebra
+from networks import BATCH, attention, conv_loss, conv_net, dense, flat, images, module_loss
 
 
 @pytest.fixture(scope="module")

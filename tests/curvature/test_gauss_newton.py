@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import BATCH, attention, conv_net, conv_outputs, dense_gauss_newton, images, module_loss
 from torch import nn
 
 import lossnav as ln
 from lossnav import errors
 from lossnav.curvature import GaussNewton, Hessian
+from networks import BATCH, attention, conv_net, conv_outputs, dense_gauss_newton, images, module_loss
 
 
 def check(objective, truth):

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import network_like, symmetric
 
 from lossnav.curvature import lanczos as module
 from lossnav.curvature.lanczos import lanczos
+from networks import network_like, symmetric
 
 
 def start(d, seed=1):

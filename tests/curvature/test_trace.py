@@ -6,12 +6,12 @@ import signal
 import numpy as np
 import pytest
 import torch
-from networks import BATCH, conv_loss, conv_net, dense, flat, images, network_like, quadratic, symmetric
 from scipy.special import stdtrit
 
 import lossnav as ln
 from lossnav import errors
 from lossnav.curvature import Estimate, diagonal, trace
+from networks import BATCH, conv_loss, conv_net, dense, flat, images, network_like, quadratic, symmetric
 
 SEEDS = range(100)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from planted import PLAIN, Decayed, bent, clusters, line_of, network, plane_of, train
 from torch import nn
 
 import lossnav as ln
@@ -15,6 +14,7 @@ from lossnav import errors
 from lossnav.reports.measuring import parts
 from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.surface.groups import open_group
+from planted import PLAIN, Decayed, bent, clusters, line_of, network, plane_of, train
 
 
 def levels(report):

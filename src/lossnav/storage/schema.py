@@ -201,7 +201,9 @@ _buffers = record(
 
 _parts_of_a_chart = record(
     kind_=name, dims=list_of(name, 1, 64), directions_=list_of(_recipe, 0, 64), affine_=boolean, center_=maybe(text),
-    center_norm_=number, cosines_=map_of(number), buffers_=maybe(_buffers),
+    center_norm_=number, cosines_=map_of(number), buffers_=maybe(_buffers), axes_=map_of(text),
+    points_=list_of(record(name=text, fingerprint=text, norm_=number), 1, 10**4), options_=map_of(anything),
+    signature_=list_of(maybe(number), 0, 64), origin_=list_of(coordinate, 1, 64),
 )  # fmt: skip
 
 

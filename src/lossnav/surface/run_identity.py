@@ -31,7 +31,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "draws",
         "cut_samples",
     ),
-    "chart": (),
+    "chart": ("axes",),  # words
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
     "curvature": (),
 }

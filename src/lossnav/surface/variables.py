@@ -79,13 +79,30 @@ def describe_variables(dataset: xr.Dataset) -> None:
             variable.attrs = {"long_name": _CURVATURE[str(name)], "units": unit if in_loss else "1"}
         else:
             variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
-    recipes = chart.get("directions", [])
-    for i, dim in enumerate(chart.get("dims", [])):
-        recipe = recipes[i] if i < len(recipes) else {}
+    for dim, words in axis_words(chart).items():
         dataset[dim].attrs = {
-            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
-            "units": "lengths of the direction",
+            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {words}",
+            "units": "lengths of the direction" if chart.get("directions") else "1",
         }
+
+
+def axis_words(chart: Mapping[str, Any]) -> dict[str, str]:
+    """Say in a few words what each coordinate of a chart is, by its description.
+
+    Examples
+    --------
+    >>> axis_words({"kind": "Line", "dims": ["alpha"], "directions": [{"kind": "gradient"}]})
+    {'alpha': 'gradient of the loss'}
+    >>> axis_words({"kind": "QuadraticPath", "dims": ["t"], "directions": [], "axes": {"t": "from a to c"}})
+    {'t': 'from a to c'}
+    """
+    dims, recipes = list(chart.get("dims", [])), list(chart.get("directions", []))
+    if len(recipes) == len(dims):
+        words = {dim: direction_words(recipe) for dim, recipe in zip(dims, recipes, strict=True)}
+    else:
+        kind = f"coordinate of a {chart['kind']}" if chart.get("kind") else direction_words({})
+        words = dict.fromkeys(dims, kind)
+    return words | {dim: str(said) for dim, said in chart.get("axes", {}).items() if dim in words}
 
 
 def direction_words(recipe: Mapping[str, Any]) -> str:
