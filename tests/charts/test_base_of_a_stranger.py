@@ -268,3 +268,22 @@ def test_what_a_stranger_may_get_wrong_is_said():
         Half({})
     with pytest.raises(errors.StructureMismatchError, match=r"control points b and a differ at \"w\""):
         Half({"a": a, "b": {"w": torch.zeros(3)}})
+
+
+def test_it_is_explored_live(one, tmp_path):
+    from lossnav.explorer.live.inspect_point import slope
+    from lossnav.explorer.live.new_axes import depart
+    from lossnav.explorer.live.start import begin
+
+    chart = path(one)
+    desk = begin(one, chart, ends=(0, 1), store=tmp_path / "live.zarr")
+    try:
+        (axis,) = desk.session.message()["axes"]
+        assert axis == {"letter": "t", "meaning": "from a to c, drawn towards b", "range": [0.0, 1.0]}
+    finally:
+        desk.close()
+    there = depart(one, chart, np.array([[0.0, 1.0]]), [0.4], "keep").chart
+    torch.testing.assert_close(there([0.1])["0.weight"], chart([0.5])["0.weight"])
+    found, step = slope(one, chart, [0.5]), 1e-3
+    near = [one.double().evaluate(truth(controls(chart), 0.5 + s))["loss"] for s in (-step, step)]
+    assert found["in_plane"] == pytest.approx([(near[1] - near[0]) / (2 * step)], rel=1e-4)

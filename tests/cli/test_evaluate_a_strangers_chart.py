@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from commands import lossnav, lossnav_process
 from lossnav.explorer.stored.handlers import Desk
 from lossnav.explorer.stored.session import open_session
 from lossnav.specs.objective_of import load_objective
+from lossnav.surface.groups import open_group
 
 
 @pytest.fixture
@@ -27,12 +30,12 @@ def project(tmp_path):
 
 
 def test_info_plot_and_export_need_no_class(project, monkeypatch):
-    folder, surface = project
+    folder, _ = project
     monkeypatch.setattr("lossnav.charts.registry._KINDS", {})
     done = lossnav("info", "run.zarr", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "QuadraticPath (t: 9)" in done.stdout
-    done = lossnav("plot", "run.zarr", "-o", "line.html", cwd=folder)
+    done = lossnav("plot", "line", "run.zarr", "-o", "line.html", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "from a to c, drawn towards b" in (folder / "line.html").read_text()
     done = lossnav("report", "run.zarr", "--json", cwd=folder)
@@ -40,14 +43,13 @@ def test_info_plot_and_export_need_no_class(project, monkeypatch):
     assert json.loads(done.stdout)
     axes = Desk(open_session(folder / "run.zarr")).session.message()["axes"]
     assert axes == [{"letter": "t", "meaning": "from a to c, drawn towards b", "range": [0.0, 1.0]}]
-    del surface
 
 
 def test_report_measures_on_it(project):
     folder, surface = project
     done = lossnav("report", "run.zarr", "--measure", "--spec", "project.py:objective", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
-    measured = ln.open(folder / "run.zarr" / "report").attrs
+    measured = open_group(folder / "run.zarr", "report").attrs
     assert measured["center"]["loss"] == pytest.approx(float(surface["loss"][0]), rel=1e-5)
     assert len(measured["cosines_with_weights"]) == 1
 
@@ -68,9 +70,6 @@ def test_resume_in_a_process_that_knows_the_class_by_the_spec_alone(tmp_path):
     shutil.copy(Path(quadratic_path.__file__), tmp_path / "elsewhere.py")
     write = "import elsewhere as e, lossnav as ln; o = e.objective(); ln.evaluate(o, e.path(o), ln.Grid(t=(0, 1, 9)), "
     (tmp_path / "write.py").write_text(write + 'store="run.zarr", save_directions=True)\n')
-    import subprocess
-    import sys
-
     subprocess.run([sys.executable, "write.py"], cwd=tmp_path, check=True)
     done = lossnav_process("resume", "run.zarr", "--spec", "elsewhere.py:objective", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

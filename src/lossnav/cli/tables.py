@@ -156,6 +156,9 @@ def made_words(surface: Any) -> dict[str, str]:
         facts = [f"{key} {recipe[key]}" for key in ("normalize", "distribution", "seed") if key in recipe]
         facts += [f"norm {float(recipe['norm']):.5g}"] if "norm" in recipe else []
         words[f"  {dim}"] = ", ".join([recipe["kind"], *facts])
+    for point in chart.get("points", ()):
+        norm = f", norm {float(point['norm']):.5g}" if "norm" in point else ""
+        words[f"  {point['name']}"] = f"control point {point['fingerprint'][:12]}{norm}"
     words |= {f"  cosine {pair}": f"{float(cosine):.2g}" for pair, cosine in chart.get("cosines", {}).items()}
     words["BatchNorm"] = str(objective["bn"])
     words["computed"] = f"{objective['dtype']} on {objective['device']}, {engine['kind']}, plan: {engine['plan']}"

@@ -79,9 +79,9 @@ def describe_variables(dataset: xr.Dataset) -> None:
             variable.attrs = {"long_name": _CURVATURE[str(name)], "units": unit if in_loss else "1"}
         else:
             variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
-    for dim, words in axis_words(chart).items():
+    for dim, meaning in axis_words(chart).items():
         dataset[dim].attrs = {
-            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {words}",
+            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {meaning}",
             "units": "lengths of the direction" if chart.get("directions") else "1",
         }
 
