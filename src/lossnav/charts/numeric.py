@@ -13,21 +13,21 @@ from lossnav import params as algebra
 from lossnav.params import Params
 
 Array = NDArray[np.float64]
-Map = Callable[[Array], Params]
+WeightMap = Callable[[Array], Params]
 
 _FIRST_STEP, _SECOND_STEP = 1e-5, 1e-3  # of differences in float64, in units of the coordinates
 _STARTS = np.linspace(-1.0, 2.0, 7)  # along each coordinate, where a closest point is first looked for
 _ROUNDS = 50
 
 
-def tangents(precise: Map, coords: ArrayLike) -> tuple[Params, ...]:
+def tangents(precise: WeightMap, coords: ArrayLike) -> tuple[Params, ...]:
     """Return d map / d x_i at some coordinates, by central differences: good to about ten digits."""
     at = np.asarray(coords, np.float64).reshape(-1)
     pairs = [(precise(at + step), precise(at - step)) for step in _FIRST_STEP * np.eye(len(at))]
     return tuple({name: (a[name] - b[name]) / (2 * _FIRST_STEP) for name in a} for a, b in pairs)
 
 
-def bending(precise: Map, coords: ArrayLike, covector: Mapping[str, Tensor]) -> Array:
+def bending(precise: WeightMap, coords: ArrayLike, covector: Mapping[str, Tensor]) -> Array:
     """Return covector . d^2 map / d x_i d x_j, shape (k, k), by central differences: good to about six digits."""
     at = np.asarray(coords, np.float64).reshape(-1)
     k, steps = len(at), _SECOND_STEP * np.eye(len(at))
@@ -47,7 +47,7 @@ def bending(precise: Map, coords: ArrayLike, covector: Mapping[str, Tensor]) -> 
     return made
 
 
-def closest(precise: Map, k: int, params: Mapping[str, Tensor]) -> tuple[Array, float]:
+def closest(precise: WeightMap, k: int, params: Mapping[str, Tensor]) -> tuple[Array, float]:
     """Find coordinates of a point of the map that is near a point of weight space, and the distance.
 
     Levenberg-Marquardt from the nearest of the points of a coarse lattice over [-1, 2]^k. What is found is a closest
@@ -82,7 +82,7 @@ def closest(precise: Map, k: int, params: Mapping[str, Tensor]) -> tuple[Array, 
     return at, length
 
 
-def signature(precise: Map, k: int) -> list[float | None]:
+def signature(precise: WeightMap, k: int) -> list[float | None]:
     """Numbers by which two maps that differ are told apart: at three places a length, and a product with a fixed wave.
 
     None where the map is not defined, or not finite.
