@@ -378,6 +378,34 @@ class Chart(ABC):
         networks = dict.fromkeys((*self._networks.values(), *self._ends()))
         return sorted(more | differing(anatomy, [_sorted(network, anatomy) for network in networks]))
 
+    def replacing(self, points: Mapping[str, Mapping[str, Tensor]]) -> Chart:
+        """Return the same chart of other control points or vectors; those that are not named stay.
+
+        Parameters
+        ----------
+        points : mapping of str to (mapping of str to Tensor)
+            By the names of `points`.
+
+        Raises
+        ------
+        ChartError
+            If there is no control point of that name.
+
+        Examples
+        --------
+        >>> from lossnav.charts import Line
+        >>> line = Line({"w": torch.zeros(1)}, {"w": torch.ones(1)})
+        >>> line.replacing({"center": {"w": torch.tensor([5.0])}})([1.0])
+        {'w': tensor([6.])}
+        """
+        if unknown := [name for name in points if name not in self.points]:
+            raise ChartError(f"There is no control point {unknown[0]!r}. Use {', '.join(self.points)}.")
+        made = copy.copy(self)
+        controls = {name: points.get(name, network) for name, network in self._networks.items()}
+        vectors = zip(self._names, self.directions, strict=True)
+        made._hold(*arrange(controls, [points.get(name, direction) for name, direction in vectors]))
+        return made
+
     def around(self, coords: ArrayLike) -> Chart:
         """Return a chart with its origin at some coordinates of this one; it shows the same points.
 

@@ -96,11 +96,13 @@ def _noise_words(outcome: Any) -> str:
         words = f"{noise:.2g} relative ({'between points' if repeats else 'standard deviation'})"
     if repeats or "places_twice" not in outcome:
         return words
-    return f"{words}, at {outcome['noise_places']} of {outcome['places_twice']} places evaluated twice"
+    return f"{words}, at {outcome.get('noise_places', '?')} of {outcome['places_twice']} places evaluated twice"
 
 
 def summary_words(surface: Any) -> dict[str, str]:
     """What came out of a run."""
+    from lossnav.surface.estimates import estimate_of
+
     found = surface.lossnav.summary()
     words = {"points": f"{found['points']:,}"}
     if weights := surface.attrs.get("objective", {}).get("weights"):
@@ -115,8 +117,8 @@ def summary_words(surface: Any) -> dict[str, str]:
         if name in found:
             at = ", ".join(f"{dim} = {x:g}" for dim, x in found[name]["at"].items())
             words[f"{name} loss"] = f"{found[name]['loss']:.6g} at {at}"
-    outcome = surface.attrs.get("sampler", {}).get("outcome")
-    if outcome is not None and "seed" not in surface.dims:
+    outcome = estimate_of(surface.attrs)
+    if outcome and "seed" not in surface.dims:
         resolved = outcome["cells"] - outcome["unresolved"]
         words["estimated error"] = (
             f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells; no bound"
@@ -132,6 +134,8 @@ def summary_words(surface: Any) -> dict[str, str]:
             words["noise"] = _noise_words(outcome)
         if outcome["non_finite"]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
+    elif own := surface.attrs.get("sampler", {}).get("outcome"):  # of a sampler of the user's own
+        words |= {str(key): str(value) for key, value in own.items() if isinstance(value, str | int | float)}
     if "control_variate" in surface.attrs:
         words["residual error"] = f"{float(surface.attrs['control_variate']['residual_error']):.2g} relative"
     if "seconds" in found:

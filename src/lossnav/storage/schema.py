@@ -227,11 +227,23 @@ _outcome = record(
     estimated_error_=number, estimated_error_p99_=number, noise_=number, noise_largest_=number, noise_of_range_=number,
     noise_places_=count, noise_non_finite_=count, noise_at_=list_of(list_of(coordinate)),
 )  # fmt: skip
-_sampler = record(
-    kind=name, axes_=map_of(_ends), coordinates_=map_of(list_of(coordinate, 1)), places_=_coordinates,
-    places_hash_=text,
-    auto_=map_of(record(reach=number, rise_=number, found_=number, capped_=boolean, floored_=boolean, points_=count)),
-    tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=maybe(whole), outcome_=_outcome,
+_of_grids = record(coordinates_=map_of(list_of(coordinate, 1)))
+_sampler = by_kind(
+    {
+        "Grid": _of_grids,
+        "Explorer": _of_grids,
+        "Points": record(places_=_coordinates, places_hash_=text, points_=count),
+        "Adaptive": record(
+            tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=maybe(whole),
+            outcome_=_outcome,
+        ),
+    },
+    record(
+        kind=name, axes_=map_of(_ends), outcome_=maybe(_maps),
+        auto_=map_of(
+            record(reach=number, rise_=number, found_=number, capped_=boolean, floored_=boolean, points_=count)
+        ),
+    ),
 )  # fmt: skip
 
 _origin = record(

@@ -52,7 +52,7 @@ def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
     said = StoredDocument(attributes)
     items["objective.device"] = str(said["objective"]["device"]).partition(":")[0]
-    items["engine.precision"] = said["engine"]["precision"]
+    items["engine.precision"] = said["engine"].get("precision", "native")
     return items | {name: said[name] for name in ("lossnav_version", "torch_version")}
 
 
