@@ -1,8 +1,9 @@
 """Whether `Adaptive` claims what it has not seen: estimated beside true errors, on functions drawn from a seed.
 
 A case is a kind of function on [-1, 1] or [-1, 1]²: smooth bowls (benign), and bowls with sums of sines (periods from
-an eighth of the range up; on lines also 16 to 64 rad a unit), ReLU kinks, wells exp(-(r/w)²) of w ≥ 0.1, steps, curved
-narrow valleys, all of these mixed; steps at even places, cusps |x|^p (p 0.3 to 0.9), cones of radius 0.12 to 0.3; and
+an eighth of the range up; also 16 to 64 rad a unit: *fast*), ReLU kinks, wells exp(-(r/w)²) of w ≥ 0.1, steps, curved
+narrow valleys, all of these mixed; steps at even places, cusps |x|^p (p 0.3 to 0.9), cones of radius 0.12 to 0.3,
+*tips* r^p (p 0.5 to 1), up or down, drawn out by up to five, and *creases* that end (a roof over a stretch of a line);
 noise of 0.1 to 10 % that is drawn anew at every evaluation, everywhere or in a ball of radius 0.25 to 0.6 (*regional*),
 noise of 1e-7 to 1e-6 of an offset, and NaN in 10 to 40 % of evaluations. The true error is
 the largest relative error of the interpolated loss over 2,001 places of a line or 121x121 of a plane. *Covered*: the
@@ -37,6 +38,9 @@ _SHARES = {
     "even steps": 4,
     "cusps": 2,
     "cones": 2,
+    "tips": 2,
+    "creases": 2,
+    "fast sines": 2,
     "regional noise": 2,
     "nan": 2,
 }  # so many times fewer draws: these take up to 2,000 points each
@@ -210,6 +214,39 @@ def _cones(random: np.random.Generator, k: int) -> Function:
     return lambda p: np.asarray(bowl(p) * (1 - depth * np.maximum(0, 1 - np.linalg.norm(p - middle, axis=1) / width)))
 
 
+def _dented(bowl: Function, sign: float, dent: Function, multiplies: bool) -> Function:
+    """A bowl and something on it, up or down, that is a part of the loss or is added; all losses are positive."""
+    if multiplies:
+        return lambda p: np.asarray(bowl(p) * (1 + sign * dent(p)))
+    return lambda p: np.asarray(bowl(p) + (0.6 if sign < 0 else 0.0) + sign * dent(p))
+
+
+def _tips(random: np.random.Generator, k: int) -> Function:
+    """Siblings of cones: a tip r^p of p from 0.5 to 1, up or down, round or drawn out, on its own or on any ground."""
+    middle, depth, power = random.uniform(-0.9, 0.9, k), random.uniform(0.1, 0.6), random.uniform(0.5, 1)
+    width = np.linalg.qr(random.normal(size=(k, k)))[0] * np.exp(random.uniform(np.log(0.12), np.log(0.6), k))
+    inverse = np.linalg.inv(width)
+
+    def dent(p: Array) -> Array:
+        return np.asarray(depth * np.maximum(0, 1 - np.linalg.norm((p - middle) @ inverse.T, axis=1) ** power))
+
+    return _dented(_bowl(random, k), random.choice((-1.0, 1.0)), dent, bool(random.integers(2)))
+
+
+def _creases(random: np.random.Generator, k: int) -> Function:
+    """A roof, up or down, over a stretch of a line: a crease that ends twice."""
+    middle, way, half = random.uniform(-0.7, 0.7, k), random.normal(size=k), random.uniform(0.05, 0.4)
+    way /= np.linalg.norm(way)
+    depth, width = random.uniform(0.1, 0.6), np.exp(random.uniform(np.log(0.12), np.log(0.4)))
+
+    def dent(p: Array) -> Array:
+        along = np.clip((p - middle) @ way, -half, half)
+        off = np.linalg.norm(p - middle - along[:, None] * way, axis=1)
+        return np.asarray(depth * np.maximum(0, 1 - off / width))
+
+    return _dented(_bowl(random, k), random.choice((-1.0, 1.0)), dent, bool(random.integers(2)))
+
+
 def _noisy(function: Function, random: np.random.Generator, k: int) -> Function:
     """Every evaluation is off by a normal number of its own, of a part of the loss between 0.1 and 10 %."""
     size = np.exp(random.uniform(np.log(1e-3), np.log(0.1)))
@@ -248,6 +285,7 @@ Kind = Callable[[np.random.Generator, int], Function]
 _ALL: dict[str, Kind] = {
     "bowl": _bowl, "sines": _sines, "kinks": _kinks, "wells": _wells, "steps": _steps,
     "valley": _valley, "mixed": _mixed, "noise": _noise, "even steps": _even_steps,
-    "cusps": _cusps, "cones": _cones, "regional noise": _bowl, "offset noise": _offset, "nan": _bowl,
+    "cusps": _cusps, "cones": _cones, "tips": _tips, "creases": _creases,
+    "regional noise": _bowl, "offset noise": _offset, "nan": _bowl, "fast sines": _fast,
 }  # fmt: skip
-KINDS: dict[int, dict[str, Kind]] = {1: _ALL | {"fast sines": _fast}, 2: _ALL}
+KINDS: dict[int, dict[str, Kind]] = {1: _ALL, 2: _ALL}

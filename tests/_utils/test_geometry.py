@@ -18,8 +18,9 @@ from lossnav._utils.interpolation import Interpolant, interpolants, together
 from lossnav.cli import app
 from lossnav.samplers import points as samplers
 from lossnav.storage import keys
+from lossnav.storage.journal import Rows
 from lossnav.storage.keys import digest_of
-from lossnav.surface import assemble, resample, run_identity, variables, zarr_io
+from lossnav.surface import assemble, resample, run_identity, variables
 
 MANY = np.random.default_rng(0).uniform(-1, 1, (1500, 2))
 
@@ -236,7 +237,7 @@ def scattered(count, k=2):
     accuracy, margin = np.exp(-losses), points[:, 0] ** 3
     accuracy[[5, 9]] = np.nan
     dims = ["alpha", "beta", "gamma"][:k]
-    rows = zarr_io.Rows(points, status, {"loss": losses, "accuracy": accuracy, "margin": margin})
+    rows = Rows(points, status, {"loss": losses, "accuracy": accuracy, "margin": margin})
     attributes = {"chart": {"kind": "Plane", "dims": dims}, "objective": {}, "center": {}}
     attributes |= {"sampler": {"kind": "Points"}, "engine": {"kind": "Local"}}
     return assemble.assemble_table(dims, None, rows, attributes)

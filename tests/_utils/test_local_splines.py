@@ -11,7 +11,8 @@ import lossnav as ln
 from lossnav._utils.geometry import distinct, unpacked
 from lossnav._utils.interpolation import Interpolant, together
 from lossnav._utils.local_splines import LocalSpline
-from lossnav.surface import assemble, resample, variables, zarr_io
+from lossnav.storage.journal import Rows
+from lossnav.surface import assemble, resample, variables
 
 DEGREES = {"quintic": 2, "cubic": 1, "linear": 0}
 
@@ -66,7 +67,7 @@ def test_pictures_of_scattered_points_have_the_old_values(k, count):
     losses[8:11], status[8:11] = np.nan, variables.FAILED
     accuracy = np.where(status == variables.FAILED, np.nan, np.exp(-losses))
     dims = ["alpha", "beta", "gamma"][:k]
-    rows = zarr_io.Rows(points, status, {"loss": losses, "accuracy": accuracy})
+    rows = Rows(points, status, {"loss": losses, "accuracy": accuracy})
     attributes = {"chart": {"dims": dims}, "objective": {}, "sampler": {}, "engine": {}, "center": {}}
     grid = assemble.assemble_table(dims, None, rows, attributes).lossnav.to_grid(17 if k < 3 else 9)
     places = np.stack(np.meshgrid(*[grid[dim].values for dim in dims], indexing="ij"), -1).reshape(-1, k)
@@ -185,7 +186,7 @@ def test_errors_of_a_sample_of_points_are_those_of_all_and_their_limit_holds():
 
 def test_a_picture_says_how_many_points_were_left_out_in_turn():
     points = np.random.default_rng(6).uniform(-1, 1, (2500, 2))
-    rows = zarr_io.Rows(points, np.ones(2500, np.uint8), {"loss": losses_of(points)})
+    rows = Rows(points, np.ones(2500, np.uint8), {"loss": losses_of(points)})
     attributes = {"chart": {"dims": ["alpha", "beta"]}, "objective": {}, "sampler": {}, "engine": {}, "center": {}}
     made = assemble.assemble_table(["alpha", "beta"], None, rows, attributes)
     said = made.lossnav.to_grid(9).attrs["interpolation"]

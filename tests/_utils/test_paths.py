@@ -14,6 +14,7 @@ import xarray as xr
 import lossnav as ln
 from lossnav import errors
 from lossnav._utils import paths
+from lossnav.checkpoints import weights as weights_on_disk
 from lossnav.explorer.stored.export_html import write_html
 from lossnav.plots.page import Section, write_page
 from lossnav.surface import groups
@@ -175,7 +176,7 @@ def test_a_killed_process_leaves_the_old_or_the_new(name, step, surface, target,
 
     place = {"write": (Path, "write_bytes", half), "fsync": (os, "fsync", kill), "before": (Path, "replace", kill)}
     if step == "write" and name == "weights.safetensors":
-        place = {"write": (ln.checkpoints, "save_file", kill)}
+        place = {"write": (weights_on_disk, "save_file", kill)}
     monkeypatch.setattr(*place.get(step, (Path, "replace", after)))
     assert ended(lambda: WRITERS[name](surface, target)) == -9
     monkeypatch.undo()

@@ -11,6 +11,7 @@ from torch import nn
 import lossnav as ln
 from lossnav import errors
 from lossnav.directions import counter_based
+from lossnav.directions import drawn as drawing
 from lossnav.directions.drawn import random
 from lossnav.params import to_filters
 
@@ -98,10 +99,10 @@ def test_work_grows_with_the_number_where_nothing_is_made_orthogonal(objective, 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
-    monkeypatch.setattr(ln.directions, "_TOGETHER", 4)
+    monkeypatch.setattr(drawing, "_TOGETHER", 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     whole = random(objective, 20, orthogonal=False)
-    plain, calls = ln.directions._stored, []
+    plain, calls = drawing._stored, []
 
     def stored(*given):
         calls.append(given)
@@ -109,7 +110,7 @@ def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
             raise KeyboardInterrupt
         return plain(*given)
 
-    monkeypatch.setattr(ln.directions, "_stored", stored)
+    monkeypatch.setattr(drawing, "_stored", stored)
     with pytest.raises(ln.Interrupted, match="8 of 20 directions") as caught:
         random(objective, 20, orthogonal=False)
     assert len(caught.value.directions) == 8
@@ -142,12 +143,12 @@ def test_threads_end_at_their_next_piece_after_ctrl_c(monkeypatch):
 def test_a_bar_counts_all_that_is_drawn(objective, monkeypatch):
     bars = []
 
-    class Counting(ln.directions.Progress):
+    class Counting(drawing.Progress):
         def __init__(self, *given):
             super().__init__(*given)
             bars.append(self)
 
-    monkeypatch.setattr(ln.directions, "Progress", Counting)
+    monkeypatch.setattr(drawing, "Progress", Counting)
     for options in (
         {},
         {"orthogonal": False},

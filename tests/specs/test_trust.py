@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import lossnav as ln
 from lossnav.cli import app
 from lossnav.errors import SpecError, UntrustedCodeError
+from lossnav.specs import objective_of
 from lossnav.specs.objective_of import load_objective
 from lossnav.specs.trust import file_of, project_of
 
@@ -199,7 +200,7 @@ def test_a_project_is_the_nearest_folder_that_says_so(tmp_path):
 def test_the_zoo_is_ours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SpecError, match="lossnav train"):  # it gets as far as the missing weights
-        ln.specs.rebuild({"spec": "zoo:notebook-digits"}, None, None, None)
+        objective_of.rebuild({"spec": "zoo:notebook-digits"}, None, None, None)
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ def between(a: End | Network, b: End | Network) -> Direction:
 
     Examples
     --------
+    >>> import torch
     >>> between({"w": torch.tensor([1.0])}, {"w": torch.tensor([4.0])})["w"]
     tensor([3.])
     """
@@ -88,6 +89,7 @@ def through(a: End | Network, *others: End | Network, orthogonal: bool = True) -
 
     Examples
     --------
+    >>> import torch
     >>> a, b, c = ({"w": torch.tensor(w)} for w in ([0.0, 0.0], [2.0, 0.0], [1.0, 3.0]))
     >>> d1, d2 = through(a, b, c)
     >>> d2["w"], d2.recipe["places"]

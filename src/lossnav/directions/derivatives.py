@@ -44,6 +44,7 @@ def gradient(
 
     Examples
     --------
+    >>> import torch
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.tensor([1.0, 2.0])})
     >>> gradient(bowl)
     Direction(kind='gradient', norm=4.472)
@@ -103,6 +104,7 @@ def hessian(
 
     Examples
     --------
+    >>> import torch
     >>> saddle = Objective.from_function(lambda p: 3 * p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
     >>> up, down = hessian(saddle)
     >>> up["x"].round(decimals=3), round(down.recipe["eigenvalue"], 3)

@@ -83,7 +83,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
 
     Returns
     -------
-    Estimate
+    CostEstimate
 
     Raises
     ------

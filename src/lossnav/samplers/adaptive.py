@@ -34,7 +34,8 @@ class Adaptive(Sampler):
     largest of its own and 0.6 of its neighbours'; on a line once and twice it, and there
     no less than one size of cells before, nor than the rest of a series at cusps. Where the estimate is above the
     tolerance, the cell is divided into 2^k, and these are tested in turn; where it is above twice the tolerance, the
-    cells around it are divided too.
+    cells around it are divided too. Once all hold, tips and folds are looked for that tests may have passed by: where
+    the points around a cell are fitted better by a cone or a fold than by a paraboloid, one more is measured.
 
     Some places are evaluated twice: eight spread over the range by the seed, a few where the loss surprised most or is
     lowest, and one near cells that are to be divided although differences fell slowly. Where the two losses differ,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lossnav._utils.interpolation import Interpolant
 from lossnav.samplers.base import Losses, PointArray
+from lossnav.samplers.edges import fit_edges
 
 Array = NDArray[np.float64]
 Key = tuple[int, ...]  # a point: its coordinates in units of the smallest cell there can be, but for its shift
@@ -23,9 +24,6 @@ _FAST, _SLOW = 0.12, 0.3  # what surprises fall by when cells are halved: smooth
 _BESIDE = 0.6  # of the largest surprise among neighbours, off smooth ground: one test may be predicted by luck
 _SURE, _UNSURE = (0.5, 1.8), (1.0, 2.0)  # estimated error / largest surprise on smooth ground and on other, and on
 # lines, where few tests meet what is narrow: once a test is a point too, smooth ground is surer than it showed
-_BELIEVED = (
-    0.3  # on planes, of the largest surprise that a cell's last division was tested by: what may be left at a tip
-)
 _INHERITED = 1.0  # the same on lines off smooth ground: one size of cells may be predicted by luck
 _CUSP, _SLOWEST, _TAIL = 0.55, 0.9, 2.0  # falls a halving that tell a cusp from a kink; the slowest there is; safety
 _PAIRS, _FEWEST_PAIRS, _MORE_PAIRS = 8, 4, 12  # places evaluated twice; where max_points is small; where some differ
@@ -39,6 +37,10 @@ _SEEN, _LAST_DIGITS = 1e-3, 1e-11  # unless they are such a part of the picture'
 _DROWNED = 8.0  # estimates below so many standard deviations of the noise fall no further
 _FALLS = 0.5  # where surprises fall by less than this over most of the range, they are noise or finer than the cells
 _ENOUGH = 16  # cells from which that is said
+_LOOKS = {1: 4, 2: 8, 3: 16}  # points at once where edges may hide, once all cells hold
+_LOOKED_FOR = 0.25  # of the tolerance: what may hide and does not matter, however small the estimate is
+_ALONE = 1 / 16  # of a cell's side: nearer to a point little hides, and a spline through both may swing
+_STEPS = 6  # from a place to the nearest point of the finest cells
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Refinement:
         self.known: dict[Key, float] = {}
         self.predicted: dict[Key, float] = {}  # the loss expected, of every point but the first
         self.pairs: dict[Key, float] = {}  # what was measured a second time, at the next number there is
+        self.looked: dict[Key, int] = {}  # points where an edge may have hidden: half the side of the cell they test
         self.cells: dict[_Cell, None] = {}  # those that are not divided, in order
         self._spots: dict[Key, Array] = {}
 
@@ -110,16 +113,27 @@ class Refinement:
             if len(tested) < len(waiting):
                 break
             yield from self._again(self._rough())
-            risks, own = self._risks()
-            floors = dict(zip(self.cells, np.maximum(self.tolerance, _DROWNED * self._noise_near()), strict=True))
-            failed = [cell for cell, risk in risks.items() if risk > floors[cell] and cell.size > 2]
-            failed.sort(key=lambda cell: (-own[cell], -risks[cell], cell.size, cell.corner))
+            failed = self._failed()
+            if not failed:
+                yield from self._look()
+                failed = self._failed()
             divided = self._affordable(failed, _Cell.nodes)
             yield from self._measure([node for cell in divided for node in cell.nodes()])
             for cell in divided:
                 del self.cells[cell]
             waiting = [part for cell in divided for part in cell.parts()]
         return self._outcome()
+
+    def _failed(self) -> list[_Cell]:
+        """Cells that are to be divided, the worst first."""
+        risks, own = self._risks()
+        floors = dict(zip(self.cells, self._floors(), strict=True))
+        failed = [cell for cell, risk in risks.items() if risk > floors[cell] and cell.size > 2]
+        return sorted(failed, key=lambda cell: (-own[cell], -risks[cell], cell.size, cell.corner))
+
+    def _floors(self) -> Array:
+        """What each cell's error is held against."""
+        return np.maximum(self.tolerance, _DROWNED * self._noise_near())
 
     # ------------------------------------------------------------------ what is asked
 
@@ -170,6 +184,63 @@ class Refinement:
             if all(self._apart(key, other) > _REACH for other in (*self.pairs, *chosen)):
                 chosen.append(key)
         return chosen
+
+    def _look(self) -> Generator[PointArray, Losses, None]:
+        """Measure where a tip or a fold fits the points around a cell better than smooth ground does.
+
+        Tests may pass these by, and the cell is believed. Of each size of cells a place is looked at once.
+        """
+        if self._spent >= self.max_points:
+            return
+        cells, least = self._believed()
+        losses, spots = np.array(list(self.known.values())), np.array([self._spot(key) for key in self.known])
+        interpolant, finite = Interpolant(self._at(spots), losses), np.isfinite(losses)
+        heights, scale = losses[finite], 1.0 if interpolant.log else interpolant.range
+        heights = np.log(heights) if interpolant.log else heights / scale
+        corners = [self._spot(key) for cell in cells for key in cell.corners()]
+        boxes = np.array(corners).reshape(len(cells), 2**self.k, self.k)
+        edges = fit_edges(spots[finite], heights, boxes, least)
+        spline = interpolant.heights(self._at(edges.places.reshape(-1, self.k))).reshape(edges.heights.shape) / scale
+        off = np.abs(edges.heights - spline)
+        most, left = off.max(1, initial=0.0), min(_LOOKS.get(self.k, _LOOKS[3]), self.max_points - self._spent)
+        chosen: dict[Key, int] = {}
+        for i in np.argsort(-most, kind="stable"):
+            if most[i] > edges.doubt[i] and len(chosen) < left:
+                cell = cells[edges.cells[i]]
+                key = self._nearest(cell, edges.places[i, off[i].argmax()])
+                gaps = np.abs(spots - self._spot(key)).max(1)
+                chosen |= {key: cell.size // 2} if gaps.min() > _ALONE * cell.size else {}
+        self.looked |= chosen
+        yield from self._measure(list(chosen))
+
+    def _believed(self) -> tuple[list[_Cell], Array]:
+        """Cells that hold and where none of their size was looked at, and the differences that matter in each.
+
+        These are above the largest estimate: of what may hide half is seen, and that would make the estimate false.
+        """
+        errors, _, _ = self._errors()
+        floors = self._floors()
+        hold = [i for i, cell in enumerate(self.cells) if errors[i] <= floors[i] and not self._was_looked_at(cell)]
+        cells, most = list(self.cells), errors[hold].max(initial=0.0)
+        return [cells[i] for i in hold], np.clip(most, _LOOKED_FOR * floors[hold], floors[hold])
+
+    def _was_looked_at(self, cell: _Cell) -> bool:
+        return any(
+            half == cell.size // 2 and all(0 <= x - c <= cell.size for x, c in zip(key, cell.corner, strict=True))
+            for key, half in self.looked.items()
+        )
+
+    def _nearest(self, cell: _Cell, spot: Array) -> Key:
+        """The middle of a finest cell in this one that lies near a place, which is given in units."""
+        low = np.array(cell.corner)
+        at, found = spot, (math.inf, cell.middle)
+        for _ in range(_STEPS):
+            odd = np.clip(np.floor(at / 2).astype(int) * 2 + 1, low + 1, low + cell.size - 1)
+            key = tuple(int(c) for c in odd)
+            gap = spot - self._spot(key)
+            found = min(found, (float(np.abs(gap).max()), key))
+            at = odd + gap
+        return found[1]
 
     def _apart(self, one: Key, other: Key) -> float:
         return float(max(abs(a - b) for a, b in zip(one, other, strict=True)) / self.side)
@@ -244,9 +315,12 @@ class Refinement:
             self.pairs |= dict(zip(twice, map(float, losses), strict=True))
 
     def _places(self, keys: list[Key]) -> PointArray:
+        return self._at(np.array([self._spot(key) for key in keys], dtype=np.float64).reshape(-1, self.k))
+
+    def _at(self, spots: Array) -> PointArray:
+        """Coordinates of places that are given in units."""
         low, high = self.box.T
-        steps = np.array([self._spot(key) for key in keys], dtype=np.float64).reshape(-1, self.k)
-        places: PointArray = (low * (self.side - steps) + high * steps) / self.side
+        places: PointArray = (low * (self.side - spots) + high * spots) / self.side
         return places
 
     def _spot(self, key: Key) -> Array:
@@ -318,9 +392,12 @@ class Refinement:
         return bool((losses > 0).all()), (float(np.ptp(losses)) if len(losses) else 0.0) or 1.0
 
     def _surprises(self) -> tuple[Array, Array, Array]:
-        """Of all points that were predicted: keys (m, k), half the side of the cells they test, and by how much off."""
+        """Of all points that were predicted: keys (m, k), half the side of the cells they test, and by how much off.
+
+        What is not finite surprises without end where it was looked at; else the cells around it know.
+        """
         relative, spread = self._measure_of_losses()
-        keys = [key for key in self.predicted if math.isfinite(self.known[key])]
+        keys = [key for key in self.predicted if math.isfinite(self.known[key]) or key in self.looked]
         predicted = np.array([self.predicted[key] for key in keys])
         measured = np.array([self.known[key] for key in keys])
         with np.errstate(over="ignore", invalid="ignore"):
@@ -333,33 +410,44 @@ class Refinement:
         """Estimated error of each cell, inf beside a hole and untested; its own surprise; what surprises fell by."""
         cells = list(self.cells)
         keys, sizes, off = self._surprises()
+        halves = np.array([self.looked.get(tuple(map(int, key)), 0) for key in keys], dtype=int)
+        tests = halves == 0
         corners = np.array([cell.corner for cell in cells], np.float64).reshape(-1, self.k)
         sides = np.array([cell.size for cell in cells])
-        errors, mine, rates = np.zeros(len(cells)), np.zeros(len(cells)), np.ones(len(cells))
+        own, around, earlier, seen, edges, tail = np.full((6, len(cells)), math.nan)
+        rates = np.ones(len(cells))
         for side in np.unique(sides):
             which = np.flatnonzero(sides == side)
-            finer, same, before = sizes <= side // 2, sizes == side // 2, sizes == side
+            same, before = tests & (sizes == side // 2), tests & (sizes == side)
+            finer = (sizes <= side // 2) & (tests | (side == 2))  # the test of a finest cell may be a look at a larger
 
-            def worst(tests: NDArray[np.bool_], beyond: int, low: Array = corners[which], side: int = side) -> Array:
+            def worst(chosen: NDArray[np.bool_], beyond: int, low: Array = corners[which], side: int = side) -> Array:
                 """Return the largest surprise in each cell and so many sides beyond it; nan where there is none."""
-                if not tests.any():
+                if not chosen.any():
                     return np.full(len(low), math.nan)
-                x = keys[tests]
+                x = keys[chosen]
                 near = ((x >= low[:, None] - beyond * side) & (x <= low[:, None] + (beyond + 1) * side)).all(-1)
-                return np.asarray(np.where(near, off[tests], -1.0).max(1))
+                return np.asarray(np.where(near, off[chosen], -1.0).max(1))
 
-            own, around, earlier = worst(finer, 0), worst(same, 1), worst(before, 2)
+            own[which], around[which], earlier[which] = worst(finer, 0), worst(same, 1), worst(before, 2)
+            seen[which] = worst(~tests & (halves <= side // 2), 0)
             with np.errstate(divide="ignore", invalid="ignore"):
-                rate = np.where(earlier >= 0, np.where(around > 0, around / earlier, 0.0), 1.0)
+                falls = around[which] / earlier[which]
+            rate = np.where(earlier[which] >= 0, np.where(around[which] > 0, falls, 0.0), 1.0)
             rates[which] = np.where(np.isnan(rate), 1.0, rate)
-            slow = np.clip(np.log(np.maximum(rates[which], 1e-9) / _FAST) / math.log(_SLOW / _FAST), 0, 1)
-            mine[which] = own
-            fast, plain = _UNSURE if self.k == 1 else _SURE
-            smooth, rough = fast * own, plain * np.fmax(own, _BESIDE * around)
-            history = [worst(sizes == coarser, 2 * coarser // side) for coarser in self._coarser(int(side))]
+            edges[which] = worst(~tests, 1)
             if self.k == 1:
-                rough = np.fmax(rough, _tail(around, earlier, history))
-            errors[which] = np.where(slow > 0, np.where(slow < 1, smooth + slow * (rough - smooth), rough), smooth)
+                history = [worst(tests & (sizes == size), 2 * size // side) for size in self._coarser(int(side))]
+                tail[which] = _tail(around[which], earlier[which], history)
+        ground = np.where(edges > self.tolerance, np.fmax(rates, _SLOW), rates)
+        if self.k > 1:
+            ground = _roughest_beside(ground, corners, sides)
+        slow = np.clip(np.log(np.maximum(ground, 1e-9) / _FAST) / math.log(_SLOW / _FAST), 0, 1)
+        fast, plain = _UNSURE if self.k == 1 else _SURE
+        smooth, rough = fast * own, np.fmax(plain * np.fmax(own, _BESIDE * around), tail)
+        with np.errstate(invalid="ignore"):
+            errors = np.where(slow > 0, np.where(slow < 1, smooth + slow * (rough - smooth), rough), smooth)
+        errors, mine = np.fmax(errors, seen), np.fmax(own, seen)
         for i, cell in enumerate(cells):
             finite = [math.isfinite(self.known[key]) for key in cell.nodes() if key in self.known]
             if not all(finite) or cell.middle not in self.known:
@@ -429,6 +517,16 @@ class Refinement:
         _, spread = self._measure_of_losses()
         apart = [abs(self.known[key] - value) for key, value in self.pairs.items()]
         return max((one for one in apart if math.isfinite(one)), default=math.nan) / spread
+
+
+def _roughest_beside(rates: Array, corners: Array, sides: Array) -> Array:
+    """Rates of cells, or of smaller ones that touch them: where these show an edge, it may run on in the larger."""
+    ends, found, rough = corners + sides[:, None], rates.copy(), rates > _FAST
+    low, high, small, its = corners[rough], ends[rough], sides[rough], rates[rough]
+    for i in np.flatnonzero(rates < _SLOW):
+        beside = (small < sides[i]) & ((low <= ends[i]) & (corners[i] <= high)).all(1)
+        found[i] = max(found[i], its[beside].max(initial=0.0))
+    return found
 
 
 def _tail(around: Array, earlier: Array, history: list[Array]) -> Array:

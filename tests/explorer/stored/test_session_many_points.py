@@ -6,7 +6,7 @@ import pytest
 import lossnav as ln
 from lossnav.explorer.stored import session as sessions
 from lossnav.explorer.stored.session import Place, open_session
-from lossnav.storage.journal import Row
+from lossnav.storage.journal import Row, Rows
 from lossnav.surface import assemble, variables, zarr_io
 from talking import Browser, unframe
 
@@ -20,7 +20,7 @@ def surface_of(count, k=2, seed=0):
     losses[3], status[3] = np.inf, variables.NON_FINITE
     losses[5], status[5] = np.nan, variables.FAILED
     accuracy = np.where(status == variables.FAILED, np.nan, np.exp(-losses))
-    rows = zarr_io.Rows(points, status, {"loss": losses, "accuracy": accuracy})
+    rows = Rows(points, status, {"loss": losses, "accuracy": accuracy})
     attributes = {"chart": {"dims": dims}, "objective": {}, "sampler": {"kind": "Points"}, "engine": {}, "center": {}}
     return assemble.assemble_table(dims, None, rows, attributes)
 

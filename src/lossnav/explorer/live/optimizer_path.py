@@ -76,7 +76,7 @@ def roll(
 
     Yields
     ------
-    Step
+    OptimizerStep
         One where it was dropped and one after each step; the last is where the loss is no longer finite.
 
     Raises
