@@ -167,7 +167,7 @@ def line(bowl):
 
 def test_a_minimal_engine_works_everywhere(bowl, line, tmp_path):
     grid, store = ln.Grid(alpha=(-1, 1, 501)), tmp_path / "run.zarr"
-    surface = ln.evaluate(bowl, line, grid, engine=Threads(), store=store)
+    surface = ln.evaluate(bowl, line, grid, engine=Threads(), store=store, save_directions=True)
     np.testing.assert_allclose(surface["loss"], 25 * surface["alpha"] ** 2, rtol=1e-6)
     assert surface.attrs["engine"] == {"kind": "Threads", "plan": "plain", "precision": "native"}
     assert ln.report(store, objective=bowl, progress=False)

@@ -29,7 +29,9 @@ class TestSnake(SamplerLaws):
         return Snake(ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 4)))
 
     def test_description_is_complete(self):
-        """It describes itself as the grid whose points it asks for."""
+        """It describes itself as the grid whose points it asks for, and is made of that."""
+
+    test_it_is_made_again_from_its_description = test_description_is_complete
 
 
 class TestPoints(SamplerLaws):
@@ -80,7 +82,8 @@ def spiral(**parts):
 
 def rounds(*each, outcome=None):
     def ask(self):
-        yield from each
+        for points in each:
+            _ = yield points
         return outcome
 
     return ask

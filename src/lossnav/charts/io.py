@@ -21,7 +21,6 @@ from lossnav.charts.anchors import Anchors
 from lossnav.charts.base import Chart
 from lossnav.charts.registry import ChartKind, kinds
 from lossnav.checkpoints import weights
-from lossnav.directions import between_points
 from lossnav.directions import lazy as lazily
 from lossnav.directions.base import Direction
 from lossnav.directions.lazy import LazyDirection
@@ -215,33 +214,23 @@ def _drawn(
     calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
     made: list[Direction | LazyDirection] = []
     for recipe in recipes:
+        kind = directions.kinds().get(str(recipe["kind"]))
         points = recipe.get("points") or [recipe.get(name) for name in ("start", "end")]
-        if recipe["kind"] in ("between", "through") and all(point in ends for point in points):
-            made.append(between_points.led(recipe, [ends[point] for point in points]))
+        if kind is not None and kind.lead is not None and all(point in ends for point in points):
+            made.append(kind.lead(recipe, [ends[point] for point in points]))
             continue
-        if recipe["kind"] not in _MAKERS:
+        if kind is None or kind.make is None:
             raise ChartError(
                 f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "
                 "or keep its tensors with save_directions=True."
             )
-        maker, names = _MAKERS[recipe["kind"]]
-        options = {name: recipe[name] for name in names if name in recipe}
+        options = {name: recipe[name] for name in kind.options if name in recipe}
         call = json.dumps([recipe["kind"], options])
         if call not in calls:
-            found = maker(objective, **options)
+            found = kind.make(objective, **options)
             calls[call] = found if isinstance(found, tuple) else (found,)
         made.append(calls[call][recipe.get("index", 0)])
     return made
-
-
-_MAKERS: dict[str, tuple[Any, tuple[str, ...]]] = {  # whose directions the objective alone makes again
-    "random": (directions.random, ("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy")),
-    "gradient": (directions.gradient, ("exclude", "precision")),
-    "hessian": (
-        directions.hessian,
-        ("n", "which", "exclude", "seed", "tolerance", "limit", "precision"),
-    ),
-}
 
 
 def _read(kept: str | os.PathLike[str]) -> tuple[weights.State, list[str]]:

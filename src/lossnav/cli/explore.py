@@ -11,6 +11,7 @@ import typer
 
 from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import (
+    ChartWord,
     CheckpointOption,
     DataRoot,
     Device,
@@ -35,9 +36,7 @@ def explore(
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="Of a SPEC: where points are kept. Default: in lossnav-explore.")
     ] = None,
-    chart: Annotated[
-        Literal["line", "plane", "volume"] | None, typer.Option(help="Of a SPEC: where to look. As of evaluate.")
-    ] = None,
+    chart: ChartWord = None,
     kinds: Kinds = None,
     to: Through = None,
     trajectory: Annotated[Path | None, typer.Option(help="A recorded training run, that pca looks along.")] = None,

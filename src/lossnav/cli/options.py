@@ -39,6 +39,14 @@ Through = Annotated[
     list[Path] | None,
     typer.Option("--to", help="A checkpoint to lead through, from the weights of the SPEC or --checkpoint; repeat."),
 ]
+ChartWord = Annotated[
+    str | None,
+    typer.Option(
+        "--chart",
+        help="line, plane, volume, rescaled-line or rescaled-bilinear. Default: a plane; what the checkpoints of --to "
+        "span; of a gradient a line.",
+    ),
+]
 Kinds = Annotated[
     list[str] | None,
     typer.Option("--directions", help="random (default), hessian, gradient or pca; repeat: one for each axis."),

@@ -10,6 +10,7 @@ from lossnav import curvature
 from lossnav import params as algebra
 from lossnav._utils.validation import require
 from lossnav.directions.base import Direction, _require_number
+from lossnav.directions.registry import register
 from lossnav.errors import DirectionError
 from lossnav.objective.objective import Objective
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     pass
 
 
+@register("gradient", options=("exclude", "precision"), on_command_line=True)
 def gradient(
     objective: Objective, *, exclude: Sequence[str] = (), precision: Literal["native", "float64"] = "native"
 ) -> Direction:
@@ -61,6 +63,7 @@ def gradient(
     return direction
 
 
+@register("hessian", options=("n", "which", "exclude", "seed", "tolerance", "limit", "precision"), on_command_line=True)
 def hessian(
     objective: Objective,
     n: int = 2,

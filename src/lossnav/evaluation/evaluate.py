@@ -19,6 +19,7 @@ from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.charts.io import save_chart
 from lossnav.engines import Engine, Local
+from lossnav.engines import base as engine_base
 from lossnav.errors import (
     Interrupted,
     OptionError,
@@ -27,6 +28,7 @@ from lossnav.evaluation.center import _check_center, require_fit
 from lossnav.evaluation.run import _require_samples, _require_samples_there, _Run, _Updates
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
+from lossnav.samplers.base import description_of
 from lossnav.surface.run_store import Store
 
 
@@ -301,6 +303,6 @@ def plan_attributes(
     The sampler is one that leaves nothing open (`Sampler.settle`).
     """
     objective, chart = require_fit(objective, chart, sampler)
-    made = {"objective": objective.describe(), "chart": chart.describe(), "sampler": sampler.describe()}
+    made = {"objective": objective.describe(), "chart": chart.describe(), "sampler": description_of(sampler)}
     versions = {"lossnav_version": __version__, "torch_version": torch.__version__}
-    return jsonable.jsonable({**made, "engine": (engine or Local()).describe(), **versions})  # type: ignore[no-any-return]
+    return jsonable.jsonable({**made, "engine": engine_base.description_of(engine or Local()), **versions})  # type: ignore[no-any-return]

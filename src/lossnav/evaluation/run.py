@@ -35,6 +35,7 @@ from lossnav.errors import (
 from lossnav.evaluation.center import _REPEAT_TOLERANCE, losses_of, probe_points
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
+from lossnav.samplers import base as sampler_base
 from lossnav.storage import samples as kept
 from lossnav.storage.journal import Gathered, Row, Rows, joined, keys, rows_of
 from lossnav.surface import assemble, run_identity, seeds, variables
@@ -110,7 +111,7 @@ class _Run:
         self.finished = False
         self.stop: StopRequests
         self.made_of: dict[str, Any] = {"objective": objective.describe(), "chart": chart.describe()}
-        self.made_of["sampler"] = sampler.describe()
+        self.made_of["sampler"] = jsonable.jsonable(sampler_base.description_of(sampler))
         self.made_of |= jsonable.jsonable(about or {})
         if keep_samples:
             self.made_of["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
@@ -183,7 +184,9 @@ class _Run:
         Only of samplers that can be made again from their descriptions: those say all that their points depend on.
         """
         asked = {key: value for key, value in earlier.attrs.get("sampler", {}).items() if key != "outcome"}
-        same = "again" in vars(type(self.sampler)) and asked == jsonable.jsonable(self.sampler.describe())
+        same = "again" in vars(type(self.sampler)) and asked == jsonable.jsonable(
+            sampler_base.description_of(self.sampler)
+        )
         done = np.isin(earlier["status"].values, (variables.OK, variables.NON_FINITE)).all()
         return bool(same and done and earlier.attrs.get("finished"))
 
@@ -195,7 +198,7 @@ class _Run:
             )
             self._before = {}
             if self.store is not None:  # before the points that it computes: else who is killed leaves them without
-                self.store.describe({"engine": jsonable.jsonable(self.engine.describe())})
+                self.store.describe({"engine": jsonable.jsonable(engine_base.description_of(self.engine))})
         return self.function
 
     def steps(self, bar: Progress) -> Iterator[bool]:
@@ -210,10 +213,11 @@ class _Run:
             try:
                 points = next(asking) if losses is None else asking.send(losses)
             except StopIteration as end:
-                self.outcome, self.finished = end.value, True
+                self.outcome, self.finished = jsonable.jsonable(end.value), True
                 self.seconds += time.perf_counter() - clock
                 yield True
                 return
+            points = sampler_base.asked(points, self.sampler)
             losses = np.full(len(points), math.nan)
             numbers = np.array([self._number.get(key, -1) for key in keys(points)], np.intp)
             done = int((numbers >= 0).sum())
@@ -258,7 +262,8 @@ class _Run:
                 if self.function is None:
                     with bar.phase("planning"):
                         self.prepare()
-                for outcome in self.engine.run(self.prepare(), points[new]):
+                stopped = lambda: self.stop.signal is not None  # noqa: E731
+                for outcome in engine_base.every_outcome(self.engine, self.prepare(), points[new], stopped):
                     self.computed += 1
                     yield outcome._replace(number=int(new[outcome.number]))
 
@@ -359,7 +364,7 @@ class _Run:
             **self.made_of,
             "objective": self.made_of["objective"] | {"samples": self.objective.samples},
             "sampler": self.made_of["sampler"] | ({"outcome": self.outcome} if self.outcome is not None else {}),
-            "engine": self.engine.describe(),
+            "engine": jsonable.jsonable(engine_base.description_of(self.engine)),
             "center": self.center,
             "lossnav_version": __version__,
             "torch_version": torch.__version__,

@@ -191,7 +191,7 @@ _recipe = by_kind(
     },
     record(
         norm_=finite, norms_=map_of(finite), index_=count, n_=count, seed_=maybe(whole), exclude_=maybe(texts),
-        times_=number,
+        times_=number, words_=text,
     ),
 )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -105,23 +105,46 @@ def axis_words(chart: Mapping[str, Any]) -> dict[str, str]:
     return words | {dim: str(said) for dim, said in chart.get("axes", {}).items() if dim in words}
 
 
+def is_straight(chart: Mapping[str, Any]) -> bool:
+    """Whether a chart, by its description, is its centre plus coordinates times its directions."""
+    return chart.get("kind") in ("Line", "Plane", "Volume") and "signature" not in chart
+
+
+def is_rescaled(chart: Mapping[str, Any]) -> bool:
+    """Whether a chart, by its description, scales its directions to the weights, tensor by tensor."""
+    return chart.get("kind") in ("RescaledLine", "RescaledBilinear") and "signature" not in chart
+
+
 def direction_words(recipe: Mapping[str, Any]) -> str:
-    """Say in a few words what a direction is, for an axis label."""
-    kind = recipe.get("kind", "given")
-    if kind == "random":
-        drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
-        how = recipe.get("normalize")
-        return f"random {drawn}" + (f", {how}-normalised" if how else "")
-    if kind == "pca":
-        how = ", filter-normalised" if recipe.get("scale") else ""
-        mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
-        return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
-    if kind == "hessian":
-        return f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}"
-    words = {"between": "from start to end", "given": "given direction", "gradient": "gradient of the loss"}
-    words |= {"moment": f"Adam's {recipe.get('moment')}", "through": "through several models"}
+    """Say in a few words what a direction is, for an axis label: the ``words`` of its recipe, or by its kind."""
+    kind = str(recipe.get("kind", "given"))
+    known = _WORDS.get(kind, lambda recipe: kind)
     times = f", times {float(recipe['times']):.3g}" if "times" in recipe else ""
-    return words.get(kind, str(kind)) + times
+    return str(recipe.get("words") or known(recipe)) + times
+
+
+def _random_words(recipe: Mapping[str, Any]) -> str:
+    drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
+    how = recipe.get("normalize")
+    return f"random {drawn}" + (f", {how}-normalised" if how else "")
+
+
+def _component_words(recipe: Mapping[str, Any]) -> str:
+    how = ", filter-normalised" if recipe.get("scale") else ""
+    mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
+    return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
+
+
+_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of recipes that hold none
+    "random": _random_words,
+    "pca": _component_words,
+    "hessian": lambda recipe: f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}",
+    "between": lambda recipe: "from start to end",
+    "through": lambda recipe: "through several models",
+    "gradient": lambda recipe: "gradient of the loss",
+    "moment": lambda recipe: f"Adam's {recipe.get('moment')}",
+    "given": lambda recipe: "given direction",
+}
 
 
 def validate(dataset: xr.Dataset) -> xr.Dataset:
