@@ -213,11 +213,6 @@ def test_what_is_no_points_is_refused_with_its_name(bowl, plane):
             ln.evaluate(bowl, plane, spiral(rounds=rounds(points))())
 
 
-def test_a_place_that_is_asked_for_again_is_computed_once(bowl, plane):
-    surface = ln.evaluate(bowl, plane, spiral(rounds=rounds(ONE, np.concatenate([ONE, -ONE])))())
-    assert surface["loss"].size == 2
-
-
 def test_a_registered_one_is_resumed(bowl, plane, tmp_path, monkeypatch):
     class Ring(Spiral):
         def describe(self):

@@ -179,7 +179,7 @@ class ChartLaws(Laws):
     def test_description_is_complete(self) -> None:
         """JSON holds it; it is the same for the same chart and another one for another control point."""
         chart, _ = self._chart()
-        require_described(chart.describe(), type(chart).__name__)
+        require_described(chart.describe(), "What describe() returns")
         require(self.make().describe() == chart.describe(), "A chart that was made the same way describes itself so.")
         for i, (name, point) in enumerate(_stored(chart).items()):
             other = chart.replacing({name: _shaken(point, i)})

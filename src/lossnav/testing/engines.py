@@ -134,7 +134,7 @@ class EngineLaws(Laws):
     def test_description_is_complete(self) -> None:
         """JSON holds what it says of itself; its precision is one that is known, and there are workers."""
         engine: Engine = self.make()
-        require_described(description_of(engine), type(engine).__name__)
+        require_described(description_of(engine), "What describe() returns")
         said = description_of(engine)["precision"]
         require(said in PRECISIONS, f"precision is {said!r}; use one of {', '.join(PRECISIONS)}.")
         require(engine.concurrency >= 1 and engine.threads >= 1, "concurrency and threads are 1 or more.")

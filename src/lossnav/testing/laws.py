@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
-
-from lossnav._utils.jsonable import jsonable
 
 
 class Laws:
@@ -66,20 +63,24 @@ def require(holds: object, message: str) -> None:
 
 def require_described(described: Any, name: str) -> None:
     """Raise unless a description is a mapping that JSON gives back as it was."""
-    require(isinstance(described, dict), f"{name}.describe() returned {described!r}, which is no dict.")
-    said = jsonable(described)
-    again = json.loads(json.dumps(said))
+    require(isinstance(described, dict), f"{name} is {described!r}, which is no dict.")
+    wrong = next(_beyond_json(described, ""), None)
     require(
-        again == said and said == _plain(described),
-        f"{name}.describe() returned {described!r}; JSON gives back {again!r}. Use str, int, float, bool, None, lists "
-        "and dicts with string keys.",
+        wrong is None,
+        f"{name} holds {wrong}, which JSON does not give back. Use str, int, float, bool, None, lists and dicts with "
+        "string keys.",
     )
 
 
-def _plain(value: Any) -> Any:
-    """A value with its tuples as lists; all else as it is, so that what JSON lacks is seen."""
+def _beyond_json(value: Any, where: str) -> Iterator[str]:
+    """What of a value JSON lacks, and where it is."""
     if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return jsonable(value) if isinstance(value, float) else value
+        for key, part in value.items():
+            if not isinstance(key, str):
+                yield f"the key {key!r}"
+            yield from _beyond_json(part, f"{where}[{key!r}]")
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _beyond_json(part, f"{where}[{i}]")
+    elif type(value) not in (str, int, float, bool, type(None)):
+        yield f"{value!r} at {where}"

@@ -164,7 +164,7 @@ class SamplerLaws(Laws):
     def test_description_is_complete(self) -> None:
         """JSON holds it, and it says the kind: the name of the class."""
         described = self._settled().describe()
-        require_described(described, type(self.make()).__name__)
+        require_described(described, "What describe() returns")
         kind = described.get("kind", type(self.make()).__name__)
         require(kind == type(self.make()).__name__, f"kind is {kind!r}, not the name of the class.")
 
@@ -172,7 +172,7 @@ class SamplerLaws(Laws):
         """What `rounds` returns is None, or a dict that JSON holds."""
         outcome = self._asked(self._settled(), _bowl)[1]
         if outcome is not None:
-            require_described(outcome, "what rounds() returns; .")
+            require_described(outcome, "What rounds() returns")
 
     def test_it_is_made_again_from_its_description(self) -> None:
         """`again` makes a sampler that asks for the same points, or says that it does not."""
