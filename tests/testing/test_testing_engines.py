@@ -30,6 +30,7 @@ class TestLocalInFloat64(EngineLaws):
 
 
 @pytest.mark.cluster
+@pytest.mark.slow
 class TestRay(EngineLaws):
     def make(self):
         return ln.Ray(workers=1)

@@ -21,7 +21,6 @@ from lossnav.trajectory.trajectory import Trajectory
 CHARTS: dict[str, type[DirectedChart]] = {
     kind.word: kind.chart for kind in charts.kinds().values() if kind.word and issubclass(kind.chart, DirectedChart)
 }
-KINDS = tuple(sorted(name for name, kind in directions.kinds().items() if kind.on_command_line))  # of directions
 _STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
 _INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most
 
@@ -195,8 +194,9 @@ def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()
     >>> kind_of(None), kind_of(None, ["gradient"]), kind_of(None, to=["a.pt", "b.pt"])
     ('plane', 'line', 'plane')
     """
-    if unknown := [name for name in kinds if name not in KINDS]:
-        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+    known = sorted(name for name, kind in directions.kinds().items() if kind.on_command_line)
+    if unknown := [name for name in kinds if name not in known]:
+        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(known[:-1])} or {known[-1]}.")
     if chart is not None and chart not in CHARTS:
         raise OptionError(f"There is no chart {chart!r}. Use {', '.join(CHARTS)}.")
     if not to:

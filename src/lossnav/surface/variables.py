@@ -118,9 +118,9 @@ def is_rescaled(chart: Mapping[str, Any]) -> bool:
 def direction_words(recipe: Mapping[str, Any]) -> str:
     """Say in a few words what a direction is, for an axis label: the ``words`` of its recipe, or by its kind."""
     kind = str(recipe.get("kind", "given"))
-    known = _WORDS.get(kind, lambda recipe: kind)
     times = f", times {float(recipe['times']):.3g}" if "times" in recipe else ""
-    return str(recipe.get("words") or known(recipe)) + times
+    words = recipe.get("words") or (_WORDS[kind](recipe) if kind in _WORDS else kind)
+    return f"{words}{times}"
 
 
 def _random_words(recipe: Mapping[str, Any]) -> str:
