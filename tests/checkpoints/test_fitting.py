@@ -457,7 +457,7 @@ def test_a_row_of_the_table(name, tmp_path):
 
 def page_rows():
     lines = PAGE.read_text().splitlines()
-    start = lines.index("| checkpoint | what becomes of it |")
+    start = lines.index("| checkpoint | result |")
     table = [line for line in lines[start + 2 :] if line.startswith("|")]
     return dict(tuple(cell.strip() for cell in line.strip("|").rsplit("|", 1)) for line in table)
 

@@ -189,6 +189,16 @@ def test_an_automatic_range_is_one_for_all_seeds(project):
     assert ln.open(project / "run.zarr").sizes == {"seed": 3, "alpha": 5}
 
 
+def test_the_same_command_on_finished_seeds_returns_them(project):
+    run = ("evaluate", "project.py:objective", "-o", "band.zarr", "--chart", "line", "--grid", 5)
+    assert lossnav(*run, "--seeds", 2, cwd=project).returncode == 0
+    there = ln.open(project / "band.zarr")
+    assert lossnav(*run, "--seeds", 2, cwd=project).returncode == 0
+    assert ln.open(project / "band.zarr").identical(there)
+    refused = lossnav(*run, "--seeds", 3, cwd=project)
+    assert refused.returncode == 1 and "OutputExistsError" in refused.stderr
+
+
 def test_a_dry_run_counts_seeds_and_control(project, monkeypatch):
     monkeypatch.setattr("lossnav.evaluation.estimate._seconds_per_point", lambda *_: 0.01)  # not for a clock to decide
     run = ("evaluate", "project.py:quick", "--chart", "line", "--normalize", "none", "--exclude", "", "--dry-run")
@@ -236,9 +246,9 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("evaluate", "project.py:objective", "--chart", "sphere"), 2, "sphere"),
         (("evaluate", "project.py:objective", "--normalize", "filters"), 2, "filters"),
         (("evaluate", "project.py:bad_loss"), 1, "LossShapeError"),
-        (("evaluate", "project.py:objective", "--subset", "some"), 2, "Use a number, or auto"),
+        (("evaluate", "project.py:objective", "--subset", "some"), 2, "must be a number of samples or auto, got some"),
         (("evaluate", "project.py:objective", "--subset", "10"), 2, "OptionError"),
-        (("evaluate", "project.py:objective", "--control", "5"), 2, "--control corrects a --subset"),
+        (("evaluate", "project.py:objective", "--control", "5"), 2, "--control needs a --subset"),
         (("evaluate", "project.py:objective", "--subset", "9", "--control", "4"), 2, "Use --grid 52"),
         (("evaluate", "project.py:objective", "--subset", "9", "--control", "1"), 2, "control"),
         (("evaluate", "project.py:objective", "--subset", "9", "--control", "-5"), 2, "control"),
@@ -246,7 +256,7 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (
             ("evaluate", "project.py:objective", "--chart", "line", "--subset", "9", "--control", "3"),
             2,
-            "makes 3 points with all the data and a correction needs 6. Use --control 6",
+            "gives 3 points with all the data, but a correction needs 6. Use --control 6",
         ),
         (
             ("evaluate", "project.py:objective", "--chart", "line", "--grid", "5", "--subset", "9", "--control", "3"),
@@ -268,7 +278,7 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("plot", "contour", "none.zarr", "-o", "x.png"), 1, "There is no none.zarr"),
         (("plot", "pie", "none.zarr", "-o", "x.png"), 2, "pie"),
         (("train", "zoo:alexnet"), 2, "zoo has no 'alexnet'"),
-        (("train", "project.py:objective"), 2, "not of the zoo"),
+        (("train", "project.py:objective"), 2, "not in the zoo"),
         (("train", "zoo:resnet21"), 2, "6n + 2 layers"),
         (("train", "zoo:notebook-digits", "--device", "nowhere"), 1, "The device 'nowhere' is not there"),
         (("train", "zoo:notebook-digits", "--samples", "2000"), 2, "from 1 to 1,397"),

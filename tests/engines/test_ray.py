@@ -394,7 +394,7 @@ def test_the_command_line(tmp_path):
     objective = load_objective(f"{tmp_path / 'project.py'}:objective")
     line = ln.Line(objective.params, *ln.directions.random(objective, exclude=(), seed=0))
     assert_same(surface, ln.evaluate(objective, line, NINE))
-    with pytest.raises(ln.errors.OptionError, match="--workers is of a cluster. Add --engine ray"):
+    with pytest.raises(ln.errors.OptionError, match="--workers is an option of a cluster. Add --engine ray"):
         cli.engine_of("local", "auto", "native", workers=2)
 
 

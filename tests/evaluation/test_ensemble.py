@@ -243,6 +243,94 @@ def test_what_another_call_wrote_is_not_replaced(tmp_path):
     same(ln.open(store), whole)
 
 
+@pytest.mark.parametrize("sampler", [GRID, ln.Adaptive(alpha=(-2, 2)), ln.Grid(alpha="auto")])
+def test_the_same_call_on_a_finished_ensemble_returns_it(tmp_path, sampler):
+    store, places = tmp_path / "band.zarr", []
+    objective, line, _ = hills(places.append)
+    made = ln.ensemble(objective, line, sampler, range(3), store=store, check=False, progress=False)
+    written = (store / "zarr.json").stat().st_mtime_ns
+    places.clear()
+    again = ln.ensemble(objective, line, sampler, range(3), store=store, check=False, progress=False)
+    assert again.identical(ln.open(store)) and again.identical(made)
+    assert not places or "auto" in made.attrs["sampler"]  # the range is looked for, to be held against the plan
+    assert (store / "zarr.json").stat().st_mtime_ns == written
+    assert [path.name for path in tmp_path.iterdir()] == ["band.zarr"]
+
+
+@pytest.mark.parametrize("other", ["fewer", "more", "order", "grid", "chart", "objective", "engine", "corrected"])
+def test_another_call_on_a_finished_ensemble_is_refused(tmp_path, other):
+    store = tmp_path / "band.zarr"
+    objective, line, _ = hills()
+    made = ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False)
+    seeds, sampler, options = range(3), GRID, {}
+    if other in ("fewer", "more", "order"):
+        seeds = {"fewer": range(2), "more": range(4), "order": [2, 1, 0]}[other]
+    elif other == "grid":
+        sampler = ln.Grid(alpha=(-2, 2, 11))
+    elif other == "chart":
+        whole, line = line, lambda seed: whole(seed + 1)
+    elif other == "objective":
+        objective = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), objective.params, name="bowl")
+    elif other == "engine":
+        options = {"engine": ln.Local(precision="float64")}
+    else:
+        made.attrs["control_variate"] = {"points": 9, "outside": 0, "residual_error": 0.1, "largest": 0.2}
+        ln.save(made, store, overwrite=True)
+    there = ln.open(store)
+    with pytest.raises(errors.OutputExistsError):
+        ln.ensemble(objective, line, sampler, seeds, store=store, check=False, progress=False, **options)
+    assert ln.open(store).identical(there)
+
+
+def test_points_that_raised_in_a_finished_ensemble_are_tried_again(tmp_path):
+    store, places = tmp_path / "band.zarr", []
+    objective, line, held = hills(places.append)
+    held[1] = lambda x: x[0] < -1.9
+    for seeds, sampler in ((range(3), GRID), ([0, 5], ln.Adaptive(alpha=(-2, 2), tolerance=0.1))):
+        held[1] = lambda x: x[0] < -1.9
+        with pytest.warns(errors.PointsFailedWarning):
+            ln.ensemble(objective, line, sampler, seeds, store=store, check=False, progress=False, overwrite=True)
+        held[1] = None
+        places.clear()
+        made = ln.ensemble(objective, line, sampler, seeds, store=store, check=False, progress=False)
+        if sampler is GRID:  # no point that has a value is evaluated again, but for those at which a plan is tried
+            raised = {place for place in places if place[0] < -1.9}
+            assert raised and len([place for place in places if place not in raised]) <= 3 * 6
+            same(made, ln.ensemble(objective, line, sampler, seeds, check=False, progress=False))
+        assert ln.open(store).identical(made)
+        assert [path.name for path in tmp_path.iterdir()] == ["band.zarr"]
+
+
+def test_a_stopped_second_try_leaves_the_finished_ensemble(tmp_path):
+    store = tmp_path / "band.zarr"
+    objective, line, held = hills()
+    held[1] = lambda x: x[0] < -1.9
+    with pytest.warns(errors.PointsFailedWarning):
+        there = ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False)
+
+    def stop(place):
+        raise KeyboardInterrupt
+
+    held[1], held[0] = None, stop
+    with pytest.raises(ln.Interrupted):
+        ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False)
+    assert ln.open(store).identical(there)
+    held[0] = None
+    made = ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False)
+    same(made, ln.ensemble(objective, line, GRID, range(3), check=False, progress=False))
+
+
+def test_what_a_finished_ensemble_lost_is_evaluated_again(tmp_path):
+    store = tmp_path / "band.zarr"
+    objective, line, _ = hills()
+    whole = ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False)
+    chunk_of(store / "loss").write_bytes(b"nothing")
+    with pytest.warns(errors.DamagedStoreWarning):
+        made = ln.ensemble(objective, line, GRID, range(3), store=store, check=False, progress=False)
+    same(made, whole)
+    same(ln.open(store), whole)
+
+
 def test_names_with_dots_share_nothing(tmp_path):
     objective, line, _ = hills([].append)
     first = ln.ensemble(objective, line, GRID, range(3), store=tmp_path / "run.1", check=False, progress=False)

@@ -17,9 +17,9 @@ import killing
 import lossnav as ln
 import two_writers
 from lossnav import errors
-from lossnav.evaluation import run as run_module
 from lossnav.storage import journal, keys, lease
 from lossnav.surface import assemble
+from lossnav.surface.run_record import RunRecord
 from lossnav.surface.run_store import Store
 
 SAMPLERS = {"grid": two_writers.GRID, "points": ln.Points(np.random.default_rng(0).uniform(-1, 1, (60, 2)))}
@@ -289,10 +289,10 @@ def test_a_run_that_is_stopped_before_it_comes_to_what_is_known_loses_none_of_it
         evaluate(store, sampler, on_update=stop)
     assert measured(store) == before
 
-    def stopping(run, points, numbers):  # before the first of them, as a second Ctrl-C does
+    def stopping(record, points):  # before the first of them, as a second Ctrl-C does
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module._Run, "_take_over", stopping)
+    monkeypatch.setattr(RunRecord, "take_known", stopping)
     with pytest.raises(ln.Interrupted):
         evaluate(store, sampler)
     assert measured(store) == before

@@ -370,7 +370,7 @@ def test_a_stopped_ensemble_keeps_what_it_has(tmp_path, after, seeds, done):
     assert whole["loss"].equals(again["loss"])
     assert [path.name for path in tmp_path.iterdir()] == ["e.zarr"]
     with pytest.raises(ln.errors.OutputExistsError):
-        ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(4), store=tmp_path / "e.zarr", check=False)
+        ln.ensemble(objective, line, ln.Grid(alpha=(-1, 1, 9)), range(3), store=tmp_path / "e.zarr", check=False)
 
 
 def test_stopped_at_once_the_points_are_kept_as_they_are(tmp_path):

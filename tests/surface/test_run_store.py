@@ -317,7 +317,7 @@ def test_directions_of_one_call_are_drawn_together_again(objective):
 def test_another_version_is_refused(objective, plane, tmp_path, monkeypatch):
     grid = ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3))
     ln.evaluate(objective, plane, grid, store=tmp_path / "run.zarr")
-    monkeypatch.setattr("lossnav.evaluation.run.__version__", "9.9")
+    monkeypatch.setattr("lossnav.evaluation.provenance.__version__", "9.9")
     with pytest.raises(errors.PlanMismatchError, match=f"lossnav_version: was '{ln.__version__}', is '9.9'"):
         ln.evaluate(objective, plane, grid, store=tmp_path / "run.zarr")
 

@@ -2,7 +2,7 @@
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 finished with failed points, 130 Ctrl-C, 143 SIGTERM.
 
-Importing this package loads no command: `main` does, with Ctrl-C in its hands before anything that takes time.
+Importing this package loads no command: `main` does, after it has taken over Ctrl-C.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PLACES = {"app": "command", "engine_of": "options"}
 
 
 def main() -> None:
-    """Run the command line; exits with the code that says how it went."""
+    """Run the command line; exits with one of the exit codes above."""
     from lossnav._utils.signals import EndAtOnce
 
     with EndAtOnce():

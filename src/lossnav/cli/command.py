@@ -1,4 +1,4 @@
-"""What every command has: its errors in one sentence and an exit code, results to stdout, all else to stderr."""
+"""Common behaviour of commands: errors become one line and an exit code; results go to stdout, all else to stderr."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ USAGE_ERRORS = (OptionError, SamplerError, SpecError)
 
 
 def reporting(command: Callable[P, None]) -> Callable[P, None]:
-    """Turn our errors into a line on stderr and an exit code; anything else is a bug and shows its traceback."""
+    """Turn lossnav errors into a line on stderr and an exit code; any other error is a bug and shows its traceback."""
 
     @functools.wraps(command)
     def reported(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -80,7 +80,7 @@ def _root(
 
 
 def run() -> None:
-    """Run the command that was typed; say so where a disk is full that nothing of ours was writing to, as by ``>``."""
+    """Run the typed command; report a full disk also if only stdout writes to it, as with ``>``."""
     try:
         try:
             app()
@@ -102,6 +102,6 @@ def say(text: str) -> None:
 
 
 def show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-    """Print a warning of ours as a line, and no other."""
+    """Print a LossnavWarning as one line; ignore other warnings."""
     if issubclass(category, LossnavWarning):
         say(f"{category.__name__}: {message}")

@@ -1,4 +1,4 @@
-"""What is stored, in pictures, films, files of other programs, and words."""
+"""The commands info, plot, compare, animate and export."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ def info(
     surface: Surface,
     as_json: Json = False,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read every byte of the store, and list what does not match its checksum.")
+        bool,
+        typer.Option("--verify", help="Read every byte of the store, and list files that do not match their checksum."),
     ] = False,
 ) -> None:
-    """Say what a stored surface holds and how it was made."""
+    """Print the contents of a stored surface and how it was made."""
     from lossnav.surface.zarr_io import open_surface
 
     if verify:
@@ -35,7 +36,7 @@ def info(
 
 
 def _verify(surface: str, as_json: bool) -> None:
-    """Say of every byte of a store whether it is what was written; exits with 1 where one is not."""
+    """Compare every file of a store with its checksum; exit with 1 if one differs."""
     from lossnav.storage.reading import verify
 
     found = verify(surface)
@@ -44,10 +45,10 @@ def _verify(surface: str, as_json: bool) -> None:
     else:
         for name in found.damaged:
             typer.echo(f"damaged: {name}")
-        without = f", {found.unchecked:,} have no checksum (of an older lossnav)" if found.unchecked else ""
+        without = f", {found.unchecked:,} have no checksum (written by an older lossnav)" if found.unchecked else ""
         typer.echo(f"{found.checked:,} chunks and documents were checked, {len(found.damaged):,} are damaged{without}.")
     if found.damaged:
-        say("Damaged points are taken as not evaluated, and lossnav resume evaluates them again.")
+        say("Damaged points count as not evaluated; lossnav resume evaluates them again.")
         raise typer.Exit(1)
 
 
@@ -56,7 +57,7 @@ def _verify(surface: str, as_json: bool) -> None:
 def plot(
     kind: Annotated[
         Literal["line", "contour", "heatmap", "surface", "spectrum"],
-        typer.Argument(help="What to draw; spectrum: what lossnav curvature wrote."),
+        typer.Argument(help="Kind of picture. spectrum: a result of lossnav curvature."),
     ],
     surface: Surface,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
@@ -66,7 +67,7 @@ def plot(
     trajectory: Annotated[bool, typer.Option("--trajectory", help="Draw the training run stored beside it.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw a stored surface, or the spectrum beside it or alone."""
+    """Draw a stored surface or spectrum."""
     from lossnav import plots
     from lossnav.surface.groups import open_spectrum, open_trajectory
     from lossnav.surface.zarr_io import open_surface
@@ -82,18 +83,20 @@ def plot(
 @app.command()
 @reporting
 def compare(
-    surfaces: Annotated[list[str], typer.Argument(help="Two .zarr folders or URLs, or more.", metavar="SURFACE...")],
+    surfaces: Annotated[list[str], typer.Argument(help="Two or more .zarr folders or URLs.", metavar="SURFACE...")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg, .pdf or .html file.")],
-    kind: Annotated[Literal["line", "contour", "heatmap", "surface"], typer.Option(help="What to draw.")] = "contour",
+    kind: Annotated[
+        Literal["line", "contour", "heatmap", "surface"], typer.Option(help="Kind of picture.")
+    ] = "contour",
     labels: Annotated[
-        str | None, typer.Option(help="One a surface, with commas between them. Default: the names of the folders.")
+        str | None, typer.Option(help="One label per surface, separated by commas. Default: the names of the folders.")
     ] = None,
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
     log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log for contours only.")] = None,
     points: Annotated[bool, typer.Option("--points", help="Mark the points that were measured.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Draw several stored surfaces in one figure, with the same axes, levels and colours."""
+    """Draw several stored surfaces in one figure with common axes, levels and colours."""
     from lossnav import plots
     from lossnav.surface.zarr_io import open_surface
 
@@ -110,7 +113,7 @@ def compare(
 @reporting
 def animate(
     surface: Surface,
-    out: Annotated[Path, typer.Option("--out", "-o", help="A .gif, or an .mp4 where ffmpeg is installed.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="A .gif file, or .mp4 if ffmpeg is installed.")],
     variable: Annotated[str, typer.Option(help="loss, or a metric.")] = "loss",
     log: Annotated[bool | None, typer.Option("--log/--linear", help="Default: log under a trajectory only.")] = None,
     trajectory: Annotated[
@@ -118,7 +121,7 @@ def animate(
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a film of a stored plane: it turns once, or its training run is drawn over it."""
+    """Animate a stored plane: it rotates once, or its training run is drawn over it."""
     from lossnav import plots
     from lossnav.surface.groups import open_trajectory
     from lossnav.surface.zarr_io import open_surface
@@ -133,11 +136,11 @@ def animate(
 def export(
     surface: Surface,
     out: Annotated[Path, typer.Option("--out", "-o", help="A .csv, .json, .vti, .vtp, .glb or .obj file.")],
-    variable: Annotated[str, typer.Option(help="Of a mesh (.vtp, .glb, .obj): what its heights are.")] = "loss",
-    log: Annotated[bool, typer.Option("--log/--linear", help="Of a mesh: heights are log10.")] = False,
+    variable: Annotated[str, typer.Option(help="Variable shown as height in a mesh (.vtp, .glb, .obj).")] = "loss",
+    log: Annotated[bool, typer.Option("--log/--linear", help="Use log10 heights in a mesh.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a stored surface for other programs: tables, ParaView, Blender."""
+    """Export a stored surface to other programs: tables, ParaView, Blender."""
     from lossnav.exports import export as run
     from lossnav.surface.zarr_io import open_surface
 

@@ -1,4 +1,4 @@
-"""A surface: evaluated, and gone on with."""
+"""The commands evaluate and resume."""
 
 from __future__ import annotations
 
@@ -47,41 +47,46 @@ def evaluate(
     kinds: Kinds = None,
     to: Through = None,
     trajectory: Annotated[
-        Path | None, typer.Option(help="A recorded training run: what pca looks along; its path is evaluated too.")
+        Path | None,
+        typer.Option(help="Recorded training run: gives the pca directions, and its path is evaluated too."),
     ] = None,
     normalize: Annotated[
         Literal["filter", "layer", "weight", "none"] | None,
-        typer.Option(help="Default: filter; none for rescaled charts."),
+        typer.Option(help="Normalisation of directions. Default: filter; none for rescaled charts."),
     ] = None,
     distribution: Annotated[
-        Literal["normal", "uniform"] | None, typer.Option(help="Default: normal; uniform for rescaled charts.")
+        Literal["normal", "uniform"] | None,
+        typer.Option(help="Distribution of random directions. Default: normal; uniform for rescaled charts."),
     ] = None,
     exclude: Annotated[
         list[str] | None,
-        typer.Option(help="bias, norm or a glob; repeat. Default: bias norm of random directions. '' for nothing."),
+        typer.Option(
+            help="Tensors left out: bias, norm or a glob; repeatable. Default for random: bias norm. '': none."
+        ),
     ] = None,
     sampler: Annotated[
-        Literal["grid", "adaptive"], typer.Option(help="Every point of a grid, or points where the surface bends.")
+        Literal["grid", "adaptive"],
+        typer.Option(help="grid: every point of a grid. adaptive: more points where the surface bends."),
     ] = "grid",
     grid: Annotated[int | None, typer.Option(help="Points along each axis of a grid. Default: 51; volume: 21.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Of the adaptive sampler: relative error of the loss.")] = 0.01,
-    max_points: Annotated[int, typer.Option(help="Of the adaptive sampler.")] = 2000,
+    tolerance: Annotated[float, typer.Option(help="For --sampler adaptive: relative error of the loss.")] = 0.01,
+    max_points: Annotated[int, typer.Option(help="For --sampler adaptive: maximum number of points.")] = 2000,
     range_: Annotated[
         tuple[float, float] | None,
         typer.Option(
             "--range",
-            help="Ends of each axis. Default: -1 1; around what --to or --trajectory names.",
+            help="Ends of each axis. Default: -1 1; with --to or --trajectory, around their points.",
         ),
     ] = None,
     auto_range: Annotated[
-        bool, typer.Option("--auto-range", help="Find the ends: where the loss is ten times the centre's.")
+        bool, typer.Option("--auto-range", help="Choose the ends where the loss is ten times the centre's.")
     ] = False,
-    subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Number of random samples of the data, or auto.")] = None,
     control: Annotated[
         int | None,
         typer.Option(min=2, help="With --subset: points along each axis of a coarse grid with all the data."),
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="So many seeds of the directions, from --seed on.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the directions, starting at --seed.")] = 1,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
@@ -89,17 +94,19 @@ def evaluate(
     params: ParamsOption = None,
     plan: Annotated[
         Literal["auto", "plain", "tuned"],
-        typer.Option(help="auto: faster ways by rule, proved; tuned: by the clock; plain: the reference path."),
+        typer.Option(
+            help="auto: faster paths chosen by rule and verified; tuned: chosen by timing; plain: the reference path."
+        ),
     ] = "auto",
     precision: Annotated[
         Literal["native", "float32", "tf32", "bfloat16", "float64"],
-        typer.Option(help="What the model computes in."),
+        typer.Option(help="Arithmetic of the model."),
     ] = "native",
     save_directions: Annotated[
-        bool, typer.Option("--save-directions", help="Keep centre and directions too, beside the surface.")
+        bool, typer.Option("--save-directions", help="Store centre and directions beside the surface.")
     ] = False,
     keep_samples: Annotated[
-        bool, typer.Option("--keep-samples", help="Keep the loss of every sample at every point too.")
+        bool, typer.Option("--keep-samples", help="Store the loss of every sample at every point.")
     ] = False,
     engine: EngineName = "local",
     address: Address = None,
@@ -108,14 +115,14 @@ def evaluate(
     gpus_per_worker: GpusPerWorker = None,
     device: Device = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would cost: plan, time, memory. Writes nothing.")
+        bool, typer.Option("--dry-run", help="Print the estimated plan, time and memory; write nothing.")
     ] = False,
     data_root: DataRoot = None,
     as_json: Json = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Evaluate an objective on a chart and write the surface, as it goes; the same call goes on where it stopped."""
+    """Evaluate an objective on a chart and write the surface during the run; the same call resumes a stopped run."""
     from lossnav._utils.paths import is_url, require_writable
     from lossnav.cli.terminal_map import TerminalMap
     from lossnav.evaluation import views
@@ -125,7 +132,7 @@ def evaluate(
     from lossnav.evaluation.subset import coarse_grid, evaluate_subset
     from lossnav.samplers import Adaptive, Grid
     from lossnav.specs.objective_of import load_objective
-    from lossnav.surface.parts import Parts
+    from lossnav.surface.parts import Parts, finished_ensemble
 
     per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     chosen_engine = engine_of(engine, plan, precision, address=address, workers=workers, **per_worker)
@@ -148,7 +155,7 @@ def evaluate(
     if not dry_run and not (alone and is_url(out)):
         if alone:
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
-        else:
+        elif seeds == 1 or finished_ensemble(out, range(seed, seed + seeds)) is None:
             Parts(out, overwrite)
     ends_given: Any = "auto" if auto_range else range_
     axes: dict[str, Any] = dict.fromkeys(dims, ends_given or (-1.0, 1.0))
@@ -203,7 +210,7 @@ def evaluate(
 def _sampler(
     grids: Any, adaptive: Any, name: str, axes: dict[str, Any], points: int, tolerance: float, max_points: int
 ) -> Any:
-    """The sampler of a name, along axes of which the ends are known or to be found."""
+    """Make the sampler of a name, for axes with given or automatic ends."""
     if name == "adaptive":
         return adaptive(tolerance=tolerance, max_points=max_points, **axes)
     return grids(**{dim: (ends, points) if ends == "auto" else (*ends, points) for dim, ends in axes.items()})
@@ -212,8 +219,10 @@ def _sampler(
 @app.command()
 @reporting
 def resume(
-    surface: Annotated[str, typer.Argument(help="Folder or URL of a run that was stopped or killed.")],
-    spec: Annotated[str | None, typer.Option(help="Of its objective, given again: then no code is asked for.")] = None,
+    surface: Annotated[str, typer.Argument(help="Folder or URL of a stopped or killed run.")],
+    spec: Annotated[
+        str | None, typer.Option(help="SPEC of its objective, given again; then the command does not ask.")
+    ] = None,
     trust: Trust = False,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
     engine: EngineName = "local",
@@ -223,9 +232,9 @@ def resume(
     gpus_per_worker: GpusPerWorker = None,
     as_json: Json = False,
 ) -> None:
-    """Go on with a run where it stopped; points that failed are tried again.
+    """Resume a stopped run. Failed points are evaluated again.
 
-    A store is data. The code that it names is run where you give it again by --spec, add --trust, or say yes.
+    A store is data. The code that it names is run only if you give it again by --spec, add --trust, or confirm.
     """
     from lossnav.cli.terminal_map import TerminalMap
     from lossnav.evaluation.resume import asked_of
@@ -244,25 +253,23 @@ def resume(
 def _require_control(
     control: int, grid: int, k: int, subset: str | None, sampler: str, auto_range: bool, seeds: int
 ) -> None:
-    """Refuse, before anything is computed, what a control variate cannot be made of."""
+    """Refuse options that do not fit --control, before anything is computed."""
     from lossnav.evaluation.subset import FEWEST, controls_of
 
     lacking = ["add --subset auto"] if subset is None else []
     words = {"--sampler adaptive": sampler == "adaptive", "--auto-range": auto_range, "--seeds": seeds > 1}
     lacking += [f"leave out {word}" for word, there in words.items() if there]
     if lacking:
-        raise OptionError(
-            f"--control corrects a --subset on a grid of a given range, for one seed: {' and '.join(lacking)}."
-        )
+        raise OptionError(f"--control needs a --subset, a grid, a given range and one seed: {' and '.join(lacking)}.")
     fits = controls_of(grid, k)
     if control**k < FEWEST:
         instead = f"--control {fits[0]}" if fits else "--grid 11 --control 6"
         raise OptionError(
-            f"--control {control} makes {control**k} points with all the data and a correction needs {FEWEST}. Use "
+            f"--control {control} gives {control**k} points with all the data, but a correction needs {FEWEST}. Use "
             f"{instead}."
         )
     if control not in fits:
         raise OptionError(
-            f"--control {control} has points that --grid {grid} has not: {grid} - 1 is no multiple of {control} - 1. "
+            f"--control {control} has points outside --grid {grid}: {grid} - 1 is not a multiple of {control} - 1. "
             f"Use --grid {(grid - 1) // (control - 1) * (control - 1) + control}."
         )

@@ -1,4 +1,4 @@
-"""Walk through loss space in the browser."""
+"""The command explore."""
 
 from __future__ import annotations
 
@@ -31,21 +31,23 @@ from lossnav.errors import Interrupted, OptionError
 @reporting
 def explore(
     what: Annotated[
-        str, typer.Argument(help="A .zarr folder or a URL to look at; or a SPEC (file.py:name, zoo:...) to evaluate.")
+        str,
+        typer.Argument(help="A stored surface (.zarr folder or URL), or a SPEC (file.py:name, zoo:...) to evaluate."),
     ],
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Of a SPEC: where points are kept. Default: in lossnav-explore.")
+        str | None,
+        typer.Option("--out", "-o", help="For a SPEC: store of its points. Default: a folder in lossnav-explore."),
     ] = None,
     chart: ChartWord = None,
     kinds: Kinds = None,
     to: Through = None,
-    trajectory: Annotated[Path | None, typer.Option(help="A recorded training run, that pca looks along.")] = None,
+    trajectory: Annotated[Path | None, typer.Option(help="Recorded training run; gives the pca directions.")] = None,
     normalize: Annotated[
         Literal["filter", "layer", "weight", "none"] | None,
-        typer.Option(help="Of random directions. Default: filter."),
+        typer.Option(help="Normalisation of random directions. Default: filter."),
     ] = None,
     range_: Annotated[
-        tuple[float, float] | None, typer.Option("--range", help="Ends of each axis to begin with. As of evaluate.")
+        tuple[float, float] | None, typer.Option("--range", help="Initial ends of each axis, as in evaluate.")
     ] = None,
     checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
@@ -54,22 +56,24 @@ def explore(
     device: Device = None,
     data_root: DataRoot = None,
     seed: Seed = 0,
-    plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As of evaluate.")] = "auto",
+    plan: Annotated[Literal["auto", "plain", "tuned"], typer.Option(help="As in evaluate.")] = "auto",
     precision: Annotated[
-        Literal["native", "float32", "tf32", "bfloat16", "float64"], typer.Option(help="As of evaluate.")
+        Literal["native", "float32", "tf32", "bfloat16", "float64"], typer.Option(help="As in evaluate.")
     ] = "native",
-    host: Annotated[str, typer.Option(help="Address to listen on. Default: this machine alone.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on. Default: only this machine.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 0,
     allow_host: Annotated[
-        list[str] | None, typer.Option(help="Name of a proxy under which the page is reached; repeat.")
+        list[str] | None, typer.Option(help="Host name of a proxy that serves the page; repeatable.")
     ] = None,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address, open nothing.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Print the address without opening a browser.")
+    ] = False,
     export: Annotated[
         Path | None, typer.Option("--export", help="Write the stored surface as one HTML file instead.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Walk through loss space in the browser: a stored surface, or an objective that is evaluated where you look."""
+    """Explore a surface in the browser: a stored one, or an objective that is evaluated where you look."""
     from lossnav._utils.paths import is_url
     from lossnav.explorer import explore as run
     from lossnav.explorer.server.server import HASTE
@@ -78,7 +82,7 @@ def explore(
     if export is not None:
         if is_spec:
             raise OptionError(
-                f"--export is of a stored surface, and {what} is a SPEC. Explore it with -o run.zarr first."
+                f"--export needs a stored surface, but {what} is a SPEC. Explore it with -o run.zarr first."
             )
         from lossnav.explorer.stored.export_html import write_html
 

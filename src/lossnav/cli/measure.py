@@ -1,4 +1,4 @@
-"""Numbers at a point: curvature, sharpness, how sure a value is, and what a picture can say."""
+"""The commands curvature, report, sharpness, interval and difference."""
 
 from __future__ import annotations
 
@@ -38,33 +38,35 @@ def curvature(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
     out: Annotated[
         str,
-        typer.Option("--out", "-o", help="Where to keep it: a new .zarr, or that of a surface around the same point."),
+        typer.Option("--out", "-o", help="Where to store it: a new .zarr, or that of a surface around the same point."),
     ] = "spectrum.zarr",
-    top: Annotated[int, typer.Option(min=0, help="So many eigenvalues of each end.")] = 5,
-    density: Annotated[bool, typer.Option("--density", help="The density of all eigenvalues.")] = False,
-    trace: Annotated[bool, typer.Option("--trace", help="Their sum.")] = False,
-    operator: Annotated[Literal["hessian", "gauss-newton"], typer.Option(help="Of which matrix.")] = "hessian",
-    probes: Annotated[int, typer.Option(min=2, help="Of the density: random vectors.")] = 5,
-    steps: Annotated[int, typer.Option(min=2, help="Of the density: Lanczos steps of each.")] = 50,
+    top: Annotated[int, typer.Option(min=0, help="Number of eigenvalues at each end.")] = 5,
+    density: Annotated[bool, typer.Option("--density", help="Estimate the density of all eigenvalues.")] = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Estimate the trace.")] = False,
+    operator: Annotated[Literal["hessian", "gauss-newton"], typer.Option(help="Matrix to analyse.")] = "hessian",
+    probes: Annotated[int, typer.Option(min=2, help="For --density: number of random vectors.")] = 5,
+    steps: Annotated[int, typer.Option(min=2, help="For --density: Lanczos steps per random vector.")] = 50,
     tolerance: Annotated[float, typer.Option(help="Relative error of the eigenvalues.")] = 1e-3,
-    limit: Annotated[int, typer.Option(min=1, help="Most products for the eigenvalues.")] = 500,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of products for the eigenvalues.")] = 500,
     params: Annotated[
         list[str] | None,
-        typer.Option(help="all, or a glob over parameters that move; repeat. Default: all that move."),
+        typer.Option(help="all, or a glob over parameters that move; repeatable. Default: all that move."),
     ] = None,
-    exclude: Annotated[list[str] | None, typer.Option(help="bias, norm or a glob; repeat. Default: nothing.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="Tensors left out: bias, norm or a glob; repeatable. Default: none.")
+    ] = None,
     checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
-    subset: Annotated[str | None, typer.Option(help="So many random samples of the data, or auto.")] = None,
-    precision: Annotated[Literal["native", "float64"], typer.Option(help="What the model computes in.")] = "native",
+    subset: Annotated[str | None, typer.Option(help="Number of random samples of the data, or auto.")] = None,
+    precision: Annotated[Literal["native", "float64"], typer.Option(help="Arithmetic of the model.")] = "native",
     device: Device = None,
     data_root: DataRoot = None,
     as_json: Json = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Find the eigenvalues at both ends of the Hessian of an objective and, if asked for, density and trace."""
+    """Compute extreme eigenvalues of the Hessian of an objective, and optionally its spectral density and trace."""
     from lossnav.evaluation.spectrum import spectrum
     from lossnav.specs.objective_of import load_objective
     from lossnav.surface.groups import spectrum_place
@@ -108,22 +110,26 @@ def curvature(
 def report(
     surface: Surface,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Measure at the centre what is not known, with the run's own objective.")
+        bool, typer.Option("--measure", help="Measure missing values at the centre, with the objective of the run.")
     ] = False,
-    spec: Annotated[str | None, typer.Option(help="Of the objective, given again, or where the run has none.")] = None,
+    spec: Annotated[
+        str | None, typer.Option(help="SPEC of the objective, given again, or if the run has none.")
+    ] = None,
     trust: Trust = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Its weights, where they are not where they were.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Its weights, if their file has moved.")] = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
     device: Device = None,
     data_root: DataRoot = None,
-    limit: Annotated[int, typer.Option(min=2, help="Hessian-vector products for λmin and λmax.")] = 200,
+    limit: Annotated[
+        int, typer.Option(min=2, help="Maximum number of Hessian-vector products for λmin and λmax.")
+    ] = 200,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Say what a stored picture can and cannot say: warnings, notes, what is not known, and what to do.
+    """Report what a stored picture can and cannot say: warnings, notes, unknowns, and what to do.
 
-    With --measure the code that the store names is run, where you give it again by --spec, add --trust, or say yes.
+    With --measure the code that the store names is run only if you give it again by --spec, add --trust, or confirm.
     """
     from lossnav.evaluation.resume import objective_of
     from lossnav.reports import report as run
@@ -138,7 +144,7 @@ def report(
         objective = objective_of(open_surface(surface).attrs.get("objective", {}), surface, trusted_by(trust), **moved)
     elif any(moved.values()) or trust:
         raise OptionError(
-            "--spec, --trust, --checkpoint, --data-root and --device say what to measure with. Add --measure."
+            "--spec, --trust, --checkpoint, --data-root and --device are options of a measurement. Add --measure."
         )
     try:
         found = run(surface, objective=objective, seed=seed, limit=limit, progress=True)
@@ -152,9 +158,9 @@ def report(
 @reporting
 def sharpness(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
-    kind: Annotated[str, typer.Option(help="Which definition: sam, asam, epsilon, ... (docs/sharpness.md).")],
+    kind: Annotated[str, typer.Option(help="Definition: sam, asam, epsilon, ... (docs/sharpness.md).")],
     options: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the kind, such as radius=0.1; repeat.")
+        list[str] | None, typer.Option("--set", help="Option of the definition, such as radius=0.1; repeatable.")
     ] = None,
     checkpoint: CheckpointOption = None,
     missing_buffers: MissingBuffers = "refuse",
@@ -165,7 +171,7 @@ def sharpness(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Measure how sharp the loss is at the weights, by a named definition, with its uncertainty."""
+    """Measure the sharpness of the loss at the weights, by a named definition, with its uncertainty."""
     from lossnav.sharpness_measures import sharpness as run
     from lossnav.specs.objective_of import load_objective
 
@@ -191,7 +197,7 @@ def interval(
     level: LevelOption = 0.95,
     as_json: Json = False,
 ) -> None:
-    """Say how sure the loss at a point is: an interval over samples, and whether it holds."""
+    """Print a confidence interval of the loss at a point, and whether it is valid."""
     from lossnav.surface.intervals import interval as run
     from lossnav.surface.zarr_io import open_surface
 
@@ -204,19 +210,17 @@ def interval(
 def difference(
     surface: Annotated[str, typer.Argument(help="A .zarr folder or a URL, evaluated with --keep-samples.")],
     at: At,
-    and_: Annotated[str | None, typer.Option("--and", help="The point whose loss is subtracted.")] = None,
-    other: Annotated[str | None, typer.Option(help="The surface whose loss is subtracted; of the same data.")] = None,
+    and_: Annotated[str | None, typer.Option("--and", help="Point whose loss is subtracted.")] = None,
+    other: Annotated[str | None, typer.Option(help="Surface whose loss is subtracted, of the same data.")] = None,
     level: LevelOption = 0.95,
     as_json: Json = False,
 ) -> None:
-    """Subtract the loss at one point from that at another, or of another surface: with its paired standard error."""
+    """Print the difference of the loss at two points, or of two surfaces, with its paired standard error."""
     from lossnav.surface.difference import difference as run
     from lossnav.surface.zarr_io import open_surface
 
     if (and_ is None) == (other is None):
-        raise OptionError(
-            "A difference is of two points (--at 0 0 --and 0.5 0.5), or of two surfaces at one (--other)."
-        )
+        raise OptionError("Pass two points (--at 0 0 --and 0.5 0.5), or one point and a second surface (--other).")
     point, opened = numbers(at, "--at"), open_surface(surface)
     if other is not None:
         found = run(opened, open_surface(other), point, level=level)

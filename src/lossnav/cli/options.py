@@ -1,4 +1,4 @@
-"""Options that several commands have, and what their words mean."""
+"""Options shared by several commands, and the parsers of their values."""
 
 from __future__ import annotations
 
@@ -17,27 +17,32 @@ DataRoot = Annotated[
 ]
 EvaluationMode = Annotated[
     Literal["eval", "train"] | None,
-    typer.Option("--mode", help="train: the loss as training has it (dropout of one seed, batch statistics)."),
+    typer.Option(
+        "--mode",
+        help="train: the loss in train mode (dropout with one seed, batch statistics). Default: as in the SPEC.",
+    ),
 ]
 MissingBuffers = Annotated[
     Literal["refuse", "keep"],
-    typer.Option("--missing-buffers", help="Where a checkpoint lacks buffers of the model; keep: the model's own."),
+    typer.Option("--missing-buffers", help="If a checkpoint lacks buffers of the model. keep: use the model's own."),
 ]
 ParamsOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--params", help="What moves: trainable, all, or a glob over parameters; repeat. Default: the SPEC's."
+        "--params", help="Parameters that move: trainable, all, or a glob; repeatable. Default: as in the SPEC."
     ),
 ]
 CheckpointOption = Annotated[
     Path | None,
     typer.Option(
-        help="Weights to look around: a file or folder (docs/checkpoints.md); file.pt::ema for what is in it."
+        help="Weights at the centre: a file or folder (docs/checkpoints.md); file.pt::ema for one state dict of it."
     ),
 ]
 Through = Annotated[
     list[Path] | None,
-    typer.Option("--to", help="A checkpoint to lead through, from the weights of the SPEC or --checkpoint; repeat."),
+    typer.Option(
+        "--to", help="Checkpoint that the chart passes through, starting at the SPEC or --checkpoint; repeatable."
+    ),
 ]
 ChartWord = Annotated[
     str | None,
@@ -49,52 +54,54 @@ ChartWord = Annotated[
 ]
 Kinds = Annotated[
     list[str] | None,
-    typer.Option("--directions", help="random (default), hessian, gradient or pca; repeat: one for each axis."),
+    typer.Option("--directions", help="random (default), hessian, gradient or pca; repeat for each axis."),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, ...: where to compute. Default: where the SPEC does.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
-Seed = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, ... Default: that of the SPEC.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Run the code that the store names, where it lies in this project. Else it is asked."),
+    typer.Option("--trust", help="Run the code that the store names, if it is in this project. Default: ask."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing output.")]
 Surface = Annotated[str, typer.Argument(help="A .zarr folder, or a URL.")]
-EngineName = Annotated[Literal["local", "ray"], typer.Option(help="This process, or workers on a Ray cluster.")]
-Address = Annotated[
-    str | None, typer.Option(help="Of the cluster: local (default: a private one), auto, or host:port.")
+EngineName = Annotated[
+    Literal["local", "ray"], typer.Option(help="local: this process. ray: workers on a Ray cluster.")
 ]
-Workers = Annotated[int | None, typer.Option(help="Default: as many as the cluster has room for.")]
-CpusPerWorker = Annotated[int | None, typer.Option(help="Default: 1.")]
-GpusPerWorker = Annotated[float | None, typer.Option(help="Default: none.")]
-At = Annotated[str, typer.Option("--at", help="Coordinates of a point that was evaluated: 0 0.5.")]
-LevelOption = Annotated[float, typer.Option(help="Of the interval.")]
+Address = Annotated[
+    str | None, typer.Option(help="Address of the cluster: local (default: a private one), auto, or host:port.")
+]
+Workers = Annotated[int | None, typer.Option(help="Number of workers. Default: as many as the cluster has room for.")]
+CpusPerWorker = Annotated[int | None, typer.Option(help="CPUs of each worker. Default: 1.")]
+GpusPerWorker = Annotated[float | None, typer.Option(help="GPUs of each worker. Default: none.")]
+At = Annotated[str, typer.Option("--at", help="Coordinates of an evaluated point, such as 0 0.5.")]
+LevelOption = Annotated[float, typer.Option(help="Confidence level of the interval.")]
 
 
 def engine_of(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
-    """Make the engine of a name; what is said of a cluster needs one."""
+    """Make the engine of a name; options of a cluster need --engine ray."""
     from lossnav.engines import Local, Ray
 
     said = {option: value for option, value in cluster.items() if value is not None}
     if name == "ray":
         return Ray(plan, precision, **said)
     if said:
-        raise OptionError(f"--{next(iter(said)).replace('_', '-')} is of a cluster. Add --engine ray.")
+        raise OptionError(f"--{next(iter(said)).replace('_', '-')} is an option of a cluster. Add --engine ray.")
     return Local(plan, precision)
 
 
 def subset_of(words: str) -> Any:
-    """A number of samples, or auto."""
+    """Parse --subset: a number of samples, or auto."""
     if words != "auto" and not words.isdecimal():
-        raise OptionError(f"--subset {words} is no number of samples. Use a number, or auto.")
+        raise OptionError(f"--subset must be a number of samples or auto, got {words}.")
     return words if words == "auto" else int(words)
 
 
 def setting_of(text: str) -> tuple[str, Any]:
-    """From ``name=value`` the name, and the value as JSON has it or as it stands there."""
+    """Split ``name=value``; the value is parsed as JSON if possible, else taken as text."""
     name, equals, value = text.partition("=")
     if not name or not equals:
-        raise OptionError(f"--set {text} sets nothing. Use name=value, such as --set radius=0.1.")
+        raise OptionError(f"--set must be name=value, such as --set radius=0.1, got {text}.")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:
@@ -102,7 +109,7 @@ def setting_of(text: str) -> tuple[str, Any]:
 
 
 def trusted_by(yes: bool) -> Any:
-    """What says whether code that a store names may be run: the option, or whoever sits at the terminal."""
+    """Return a function that decides if code named by a store may be run: by --trust, or by asking at the terminal."""
 
     def asked(shown: str) -> bool:
         if yes or not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -113,10 +120,10 @@ def trusted_by(yes: bool) -> Any:
 
 
 class Coordinates(typer.core.TyperCommand):
-    """A command whose --at and --and take as many numbers as there are: ``--at 0 -0.5``."""
+    """A command whose --at and --and take several numbers: ``--at 0 -0.5``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Join the numbers after an option to one value."""
+        """Join the numbers after an option into one value."""
         joined: list[str] = []
         taking = False
         for word in args:
@@ -137,10 +144,10 @@ def _is_number(word: str) -> bool:
 
 
 def numbers(words: str, option: str) -> list[float]:
-    """Read the coordinates of a point."""
+    """Parse the coordinates of a point."""
     try:
         return [float(word) for word in words.replace(",", " ").split()]
     except ValueError:
         raise OptionError(
-            f"{option} {words} holds no numbers. Pass the coordinates of a point: {option} 0 0.5."
+            f"{option} must be the coordinates of a point, such as {option} 0 0.5, got {words}."
         ) from None

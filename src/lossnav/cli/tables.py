@@ -1,4 +1,4 @@
-"""Results in words and columns, or as JSON."""
+"""Results as text tables, or as JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def as_text(value: Any) -> str:
 
 
 def print_result(surface: Any, place: str, as_json: bool = False, rows: dict[str, str] | None = None) -> None:
-    """Say what was found and where it is; some points may have failed."""
+    """Print the summary and the path of a surface; exit with 3 if points failed."""
     if as_json:
         typer.echo(as_text(surface_values(surface, place)))
     else:
@@ -28,13 +28,13 @@ def print_result(surface: Any, place: str, as_json: bool = False, rows: dict[str
 
 
 def surface_values(surface: Any, place: str) -> dict[str, Any]:
-    """What a surface holds and how it was made, in values of JSON."""
+    """Contents and provenance of a surface as JSON values."""
     sizes = {str(dim): size for dim, size in surface.sizes.items()}
     return {"path": str(place), "sizes": sizes, "summary": surface.lossnav.summary(), **surface.attrs}
 
 
 def place_words(places: dict[str, list[float]], dims: tuple[str, ...]) -> dict[str, str]:
-    """Where checkpoints lie on a chart."""
+    """Table rows with the coordinates of checkpoints on a chart."""
     return {
         f"at {', '.join(f'{dim} = {x:.4g}' for dim, x in zip(dims, place, strict=True))}": name
         for name, place in places.items()
@@ -42,7 +42,7 @@ def place_words(places: dict[str, list[float]], dims: tuple[str, ...]) -> dict[s
 
 
 def estimate_values(found: Any, seeds: int, whole: Any = None) -> dict[str, Any]:
-    """What a run would cost, in values of JSON."""
+    """Estimated cost of a run as JSON values."""
     values = {key: value for key, value in vars(found).items() if not key.startswith("_")} | {"seconds": found.seconds}
     return values | {"seeds": seeds} | ({} if whole is None else {"control": estimate_values(whole, 1)})
 
@@ -55,7 +55,7 @@ def print_table(rows: dict[str, str]) -> None:
 
 
 def estimate_words(found: Any, seeds: int, whole: Any = None) -> dict[str, str]:
-    """What a run would cost: of one surface, of several seeds, or of a subset and of all the data at fewer points."""
+    """Table rows of the estimated cost: of one surface, of several seeds, or of a subset and its control."""
     points = "as many as it takes" if found.points is None else f"{found.points:,}"
     if seeds > 1:
         points += f" for each of {seeds} seeds"
@@ -88,7 +88,7 @@ def _in_hours(seconds: float) -> str:
 
 
 def _noise_words(outcome: Any) -> str:
-    """Standard deviation, and at how many of the places that were evaluated twice."""
+    """Standard deviation of the noise, and the number of noisy places among those evaluated twice."""
     noise, repeats = float(outcome["noise"]), bool(outcome.get("noise_repeats"))
     if math.isinf(noise):
         words = "finite once and once not"
@@ -100,7 +100,7 @@ def _noise_words(outcome: Any) -> str:
 
 
 def summary_words(surface: Any) -> dict[str, str]:
-    """What came out of a run."""
+    """Table rows that summarise a run."""
     from lossnav.surface.estimates import estimate_of
 
     found = surface.lossnav.summary()
@@ -145,7 +145,7 @@ def summary_words(surface: Any) -> dict[str, str]:
 
 
 def made_words(surface: Any) -> dict[str, str]:
-    """How a surface was made, as far as it says that."""
+    """Table rows of the recorded provenance of a surface."""
     objective, chart, engine = (
         _KnownAttributes(surface.attrs.get(key, {})) for key in ("objective", "chart", "engine")
     )
@@ -179,14 +179,14 @@ def made_words(surface: Any) -> dict[str, str]:
 
 
 class _Unknown(str):
-    """What a surface does not say, in whatever format."""
+    """Placeholder for a missing attribute; ignores format specifiers."""
 
     def __format__(self, how: str) -> str:
         return str(self)
 
 
 class _KnownAttributes(dict[str, Any]):
-    """Attributes; what they lack, or do not know, is unknown."""
+    """Attributes of which a missing or null one reads as "unknown"."""
 
     def __missing__(self, key: str) -> Any:
         return _Unknown("unknown")
@@ -197,7 +197,7 @@ class _KnownAttributes(dict[str, Any]):
 
 
 def spectrum_words(spectrum: Any) -> dict[str, str]:
-    """What a spectrum found: each number with its error, and what it cost."""
+    """Table rows of a spectrum: each number with its error, and the cost."""
     said = spectrum.attrs
     names = {"hessian": "Hessian", "gauss-newton": "Gauss-Newton matrix"}
     entries = f"{said['parameters']:,} parameters"

@@ -1,4 +1,4 @@
-"""A small map in the terminal that sharpens while a run goes on."""
+"""A small map in the terminal, updated during a run."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _HOLE = "#3a3a3a"
 
 
 class TerminalMap:
-    """Draws partial surfaces on stderr, the last one in place of the one before; for `evaluate(on_update=)`.
+    """Draws partial surfaces on stderr, each in place of the previous one; for `evaluate(on_update=)`.
 
-    A plane is a map of the log-loss, two places a character, blue for low and yellow for high; a line is a curve.
-    Each place shows its nearest point. Where stderr is no terminal a line of the last one's numbers is all there is.
+    A plane is a map of the log-loss, two cells per character, blue for low and yellow for high; a line is a curve.
+    Each cell shows its nearest point. If stderr is not a terminal, only a line of the final numbers is printed.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class TerminalMap:
         return self
 
     def __call__(self, surface: xr.Dataset) -> None:
-        """Draw a surface, whole or not."""
+        """Draw a surface, complete or partial."""
         self._last = surface
         if self._console.is_terminal:
             self._live.update(draw(surface), refresh=True)
@@ -57,7 +57,7 @@ class TerminalMap:
 
 
 def draw(surface: xr.Dataset, width: int | None = None) -> Text:
-    """Return a surface of one or two coordinates as lines of text for rich; of three its middle slice."""
+    """Return a surface of one or two coordinates as rich text; for three, its middle slice."""
     from rich.text import Text
 
     points, losses = surface.lossnav.points()
@@ -81,7 +81,7 @@ def draw(surface: xr.Dataset, width: int | None = None) -> Text:
 
 
 def _nearest(points: NDArray[np.float64], shown: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The value of the nearest point on a grid of a shape over the first coordinates, the others at 0."""
+    """Value of the nearest point at each cell of a grid over the first coordinates, the others at 0."""
     low, high = points.min(0), points.max(0)
     axes = [np.linspace(a, b, n) for a, b, n in zip(low, high, shape, strict=False)]
     axes += [np.zeros(1)] * (points.shape[1] - len(shape))

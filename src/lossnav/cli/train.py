@@ -1,4 +1,4 @@
-"""Networks to look at: the demo, the zoo, and a paper made again."""
+"""The commands demo, train and reproduce."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from lossnav.errors import Interrupted, SpecError
 @app.command()
 @reporting
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("lossnav-demo"),
-    data: Annotated[Literal["digits", "mnist"], typer.Option(help="MNIST is the notebook itself.")] = "digits",
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("lossnav-demo"),
+    data: Annotated[Literal["digits", "mnist"], typer.Option(help="mnist: the notebook's own data.")] = "digits",
     data_root: DataRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Train the notebook's network and show the ground around it: a line, two planes, pictures, one page."""
+    """Train a small network and draw its loss surface: a line, two planes, pictures, one page."""
     from lossnav.reproductions.demo import demo as run
 
     result = run(out, data=data, data_root=data_root, seed=seed, overwrite=overwrite, progress=True, say=say)
@@ -41,13 +41,16 @@ def train(
     ),
     data_root: DataRoot = None,
     passes: Annotated[
-        int | None, typer.Option("--passes", "--epochs", help="Over the training data. Default: the recipe's.")
+        int | None,
+        typer.Option("--passes", "--epochs", help="Passes over the training data. Default: those of the recipe."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(help="The first so many training samples. Default: all.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="The step at the beginning. Default: the recipe's.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Number of training samples, from the first on. Default: all.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Batch size. Default: that of the recipe.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Initial learning rate. Default: that of the recipe.")] = None,
     order: Annotated[
-        Literal["stored", "shuffled"] | None, typer.Option(help="Of the batches. Default: the recipe's.")
+        Literal["stored", "shuffled"] | None, typer.Option(help="Order of the batches. Default: that of the recipe.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda.")] = "cpu",
     seed: Seed = 0,
@@ -59,7 +62,7 @@ def train(
 
     prefix, _, name = spec.rpartition(":")
     if prefix != "zoo":
-        raise SpecError(f"{spec!r} is not of the zoo. Use zoo:notebook-digits, zoo:notebook-mnist or zoo:resnet20.")
+        raise SpecError(f"{spec!r} is not in the zoo. Use zoo:notebook-digits, zoo:notebook-mnist or zoo:resnet20.")
     require_writable(out, overwrite)
     recipe = zoo.recipe(name)
     model = recipe.model(seed, device)
@@ -76,7 +79,7 @@ def train(
         model, out, metadata={"recipe": name, "seed": seed, "held_out_accuracy": held_out}, overwrite=overwrite
     )
     if interrupted is not None:
-        words = f"Stopped. The weights as they are (held-out accuracy {held_out:.4f}) are in {out}."
+        words = f"Stopped. The current weights (held-out accuracy {held_out:.4f}) are in {out}."
         raise Interrupted(words, signal=getattr(interrupted, "signal", 2))
     assert history is not None
     print_table({"held-out accuracy": f"{held_out:.4f}", "training loss": f"{history.loss[-1]:.5g} nat"})
@@ -87,26 +90,33 @@ def train(
 @reporting
 def reproduce(
     paper: Annotated[Literal["li2018"], typer.Argument(help="Li et al. 2018, arXiv:1712.09913.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder to make, or to go on in.")] = Path("lossnav-li2018"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="Output folder; a stopped run in it is resumed.")] = Path(
+        "lossnav-li2018"
+    ),
     scale: Annotated[
         Literal["small", "full"],
         typer.Option(help="small: ResNet-20, 20 minutes on two cores. full: ResNet-56 as in the paper, on a GPU."),
     ] = "small",
     data_root: DataRoot = None,
-    minutes: Annotated[float | None, typer.Option(help="The time there is. Default: 20 for small.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Time available. Default: 20 for small.")] = None,
     depth: Annotated[int | None, typer.Option(help="Layers of the networks, 6n + 2.")] = None,
-    passes: Annotated[int | None, typer.Option("--passes", "--epochs", help="Default: by the time.")] = None,
-    samples: Annotated[
-        int | None, typer.Option(help="The first so many training images. Default: by the time.")
+    passes: Annotated[
+        int | None,
+        typer.Option("--passes", "--epochs", help="Passes over the training data. Default: chosen to fit the time."),
     ] = None,
-    grid: Annotated[int | None, typer.Option(help="Points along each axis. Default: by the time.")] = None,
-    images: Annotated[int | None, typer.Option(help="A plane is measured on. Default: by the time.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(help="Number of training images, from the first on. Default: chosen to fit the time.")
+    ] = None,
+    grid: Annotated[int | None, typer.Option(help="Points along each axis. Default: chosen to fit the time.")] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Number of images for each plane. Default: chosen to fit the time.")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or cuda.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Run the full scale without a GPU.")] = False,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make a result of a paper again, and report what came out beside what the paper says."""
+    """Reproduce a result of a paper, and report it beside the published one."""
     from lossnav.reproductions.li2018.run import reproduce as run
 
     size: dict[str, Any] = {"minutes": minutes, "depth": depth, "passes": passes, "samples": samples}

@@ -16,6 +16,7 @@ from lossnav._utils import random_state
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.validation import described, require
 from lossnav.charts import Chart
+from lossnav.engines import Engine, Local
 from lossnav.errors import (
     DamagedStoreWarning,
     EvaluationError,
@@ -27,11 +28,14 @@ from lossnav.errors import (
     StoreError,
 )
 from lossnav.evaluation.center import losses_of, require_fit
-from lossnav.evaluation.evaluate import evaluate, plan_attributes
+from lossnav.evaluation.evaluate import evaluate
+from lossnav.evaluation.provenance import provenance
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
-from lossnav.surface.parts import Parts
-from lossnav.surface.run_identity import differences, plan_hash
+from lossnav.samplers.base import description_of
+from lossnav.surface.parts import Parts, finished_ensemble
+from lossnav.surface.run_identity import differences
+from lossnav.surface.run_record import RunRecord
 from lossnav.surface.seeds import add_seeds, join_seeds, of_seeds
 from lossnav.surface.variables import FAILED, NOT_EVALUATED
 from lossnav.surface.zarr_io import open_surface, save_surface
@@ -64,7 +68,8 @@ def ensemble(
     store : path, optional
         Where the surface is written. Until all seeds are there, they are kept beside it as they go (``band.zarr`` has
         a folder ``band.parts``), and the same call goes on from there after a stop or a kill. Each has a store of its
-        own until there are 32 of these, which are then put to the others in one: files do not grow with the seeds.
+        own until there are 32 of these, which are then put to the others in one: files do not grow with the seeds. If
+        the store already holds the result of the same call, it is returned; points that failed are evaluated again.
     overwrite : bool
         Whether what is there is replaced.
     **options
@@ -119,8 +124,16 @@ def ensemble(
             "An ensemble joins the grids of its seeds, without the losses of single samples. Leave out "
             "keep_samples=True, or evaluate one seed with it."
         )
-    with nullcontext() if store is None else Parts(store, overwrite) as parts:
-        run = _Ensemble(objective, chart_of, _settled_for_all(objective, chart_of, sampler, chosen), parts, options)
+    there, engine = None, options.get("engine")
+    if store is not None and not overwrite and (there := finished_ensemble(store, chosen)) is not None:
+        sampler = _settled_for_all(objective, chart_of, sampler, chosen)
+        if not all(_is_same(there.lossnav.seed(s), _plan(objective, chart_of(s), sampler, engine)) for s in chosen):
+            there = None
+        elif _is_whole(there):
+            return there
+    with nullcontext() if store is None else Parts(store, overwrite, goes_on=there is not None) as parts:
+        sampler = _settled_for_all(objective, chart_of, sampler, chosen)
+        run = _Ensemble(objective, chart_of, sampler, parts, options, there)
         for seed in chosen:
             if not run.take(seed):
                 break
@@ -184,9 +197,10 @@ class _Ensemble:
         sampler: Sampler,
         parts: Parts | None,
         options: Mapping[str, Any],
+        there: xr.Dataset | None,
     ) -> None:
         self._objective, self._chart_of, self._sampler, self._options = objective, chart_of, sampler, options
-        self._parts, self._folded = parts, None if parts is None else _Folded(parts)
+        self._parts, self._folded = parts, None if parts is None else _Folded(parts, there)
         self.surfaces: dict[int, xr.Dataset] = {}
         self.failed: dict[int, tuple[Chart, EvaluationError]] = {}
         self.stopped: Interrupted | None = None
@@ -218,8 +232,8 @@ class _Ensemble:
             return evaluate(self._objective, chart, self._sampler, **self._options)
         kept = dict(self._options)
         if (there := self._folded.seed(seed)) is not None:
-            asked = plan_attributes(self._objective, chart, self._sampler, self._options.get("engine"))
-            self._folded.require_same_plan(seed, there, asked)
+            plan = _plan(self._objective, chart, self._sampler, self._options.get("engine"))
+            self._folded.require_same_plan(seed, there, plan)
             if _is_whole(there):
                 self._parts.remove(_name(seed))  # whoever folded it was killed before that
                 return there
@@ -250,10 +264,11 @@ class _Folded:
     """Seeds that are finished, in one store beside the result: how many files there are does not grow with the seeds.
 
     A store of its own each of them has until there are `_BLOCK` of such, which then are put to the others. At every
-    moment each seed is in one of the two, or in both.
+    moment each seed is in one of the two, or in both. A result of the same call is looked into last.
     """
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, result: xr.Dataset | None) -> None:
+        self._result = result
         self._parts, self._waiting = parts, dict[int, xr.Dataset]()
         self._place = parts.place(_FOLDED)
         self._surface: xr.Dataset | None = None
@@ -282,9 +297,11 @@ class _Folded:
 
     def seed(self, seed: int) -> xr.Dataset | None:
         """The surface of a seed that is here."""
-        if self._surface is None or seed not in self._surface["seed"].values:
-            return None
-        return self._surface.lossnav.seed(seed)  # type: ignore[no-any-return]
+        for surface in (self._surface, self._result):
+            if surface is not None and seed in surface["seed"].values:
+                there: xr.Dataset = surface.lossnav.seed(seed)
+                return there if _is_whole(there) or "interpolated" not in there else None
+        return None
 
     def require_same_plan(self, seed: int, there: xr.Dataset, asked: Mapping[str, Any]) -> None:
         """Refuse to take a seed of something else.
@@ -294,7 +311,8 @@ class _Folded:
         PlanMismatchError
             That says in what it differs, item by item.
         """
-        if there.attrs.get("plan_hash") != plan_hash(asked) and (different := differences(there.attrs, asked)):
+        if not _is_same(there, asked):
+            different = differences(there.attrs, asked)
             raise PlanMismatchError(
                 f"{self._place} holds another run of seed {seed}:\n  "
                 + "\n  ".join(different)
@@ -334,6 +352,17 @@ class _Folded:
         """Remove what is here, unless there are seeds that were not asked for now."""
         if self._surface is None or set(self._surface["seed"].values.tolist()) <= set(seeds):
             self._parts.remove(_FOLDED)
+
+
+def _plan(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> dict[str, Any]:
+    """What the surface of a seed would say of its plan, without anything being evaluated."""
+    objective, chart = require_fit(objective, chart, sampler)
+    return RunRecord(chart.dims, provenance(objective, chart, description_of(sampler), engine or Local())).attributes()
+
+
+def _is_same(there: xr.Dataset, plan: Mapping[str, Any]) -> bool:
+    """Whether a surface is of such a plan."""
+    return there.attrs.get("plan_hash") == plan["plan_hash"] or not differences(there.attrs, plan)
 
 
 def _name(seed: int) -> str:
@@ -384,7 +413,7 @@ def _settled_for_all(
             settled = sampler.settle(losses_of(*fitting))
         if settled is sampler:  # nothing was left open
             return sampler
-        mine = settled.describe()
+        mine = description_of(settled)
         said = said or mine
         for dim, found in mine["auto"].items():
             if found["reach"] > said["auto"][dim]["reach"]:

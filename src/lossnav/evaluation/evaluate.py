@@ -6,29 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import xarray as xr
 
-from lossnav._utils import jsonable, random_state
+from lossnav._utils import random_state
 from lossnav._utils.paths import Location, beside
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
 from lossnav._utils.validation import require
-from lossnav._version import __version__
 from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.charts.io import save_chart
 from lossnav.engines import Engine, Local
-from lossnav.engines import base as engine_base
-from lossnav.errors import (
-    Interrupted,
-    OptionError,
-)
+from lossnav.errors import OptionError
 from lossnav.evaluation.center import _check_center, require_fit
-from lossnav.evaluation.run import _require_samples, _require_samples_there, _Run, _Updates
+from lossnav.evaluation.run import _Run, _Updates, require_samples
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
-from lossnav.samplers.base import description_of
+from lossnav.surface.known_points import require_samples_there
 from lossnav.surface.run_store import Store
 
 
@@ -170,22 +164,21 @@ def measure(
         _opened(store, overwrite, bar) as place,
         StopRequests() as stop,
     ):
-        keep = keep_samples or (place is not None and place.has_samples)
-        _require_samples_there(keep_samples, place, resume)
+        require_samples_there(keep_samples, place, resume)
         with bar.phase("checking the centre"):
             center = _check_center(objective, chart) if check else {}
-            if keep:
-                _require_samples(objective, chart, center)
+            if keep_samples or (place is not None and place.has_samples):
+                require_samples(objective, chart, center)
                 function = function.keeping_samples()
         try:
             with bar.phase("preparing"):  # a range may have to be found
-                run = _Run(function, sampler, engine or Local(), center, resume, place, about, keep)
+                run = _Run(function, sampler, engine or Local(), center, resume, place, about, keep_samples)
                 run.stop = stop
                 if save_directions:
                     save_chart(chart, beside(store))
             bar.total = run.sampler.total
             for round_ended in run.steps(bar):
-                updates.offer(run, round_ended)
+                updates.offer(run.record, round_ended)
         except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
             stop.signal = stop.signal or 2
             if run is None:
@@ -193,18 +186,15 @@ def measure(
         finally:
             if run is not None:
                 run.engine.close()
-        surface = run.end(interrupted=stop.signal is not None)
+        surface = run.record.end(interrupted=stop.signal is not None)
         try:
             updates.send(surface)
         except KeyboardInterrupt:
             stop.signal = stop.signal or 2
-    run.warn()
+    run.record.warn()
     if stop.signal is not None:
-        kept = "It is in the .partial of this exception."
-        if place is not None:
-            kept = f"It is kept in {place}; the same call goes on from there, or: lossnav resume {place}"
         total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
-        raise Interrupted(f"Stopped after {len(run.gathered):,} of {total} points. {kept}", surface, stop.signal)
+        raise run.record.stopped(surface, stop.signal, total, command=f", or: lossnav resume {place}")
     return surface
 
 
@@ -269,18 +259,17 @@ def stream(
             with random_state.preserved(device=objective.device), StopRequests() as stop:
                 try:
                     run.stop = stop
-                    running = any(pace.due(run, round_ended) for round_ended in steps)
+                    running = any(pace.due(run.record, round_ended) for round_ended in steps)
                 except KeyboardInterrupt:
                     stop.signal = stop.signal or 2
                 ends = stop.signal is not None or not running
-                surface = run.end(stop.signal is not None) if ends else run.surface()
+                surface = run.record.end(stop.signal is not None) if ends else run.record.dataset()
             if ends:
-                run.warn()
+                run.record.warn()
             if stop.signal is not None:
-                said = f"Stopped after {len(run.gathered):,} points. They are in the .partial of this exception."
-                raise Interrupted(said, surface, stop.signal)
-            if running or not pace.saw(run):
-                pace.sent(run)
+                raise run.record.stopped(surface, stop.signal)
+            if running or not pace.saw(run.record):
+                pace.sent(run.record)
                 yield surface
     finally:
         run.engine.close()
@@ -293,16 +282,3 @@ def _require_nouns(objective: Objective, chart: Chart, sampler: Sampler, engine:
     require(sampler, "sampler")
     if engine is not None:
         require(engine, "engine")
-
-
-def plan_attributes(
-    objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None = None
-) -> dict[str, Any]:
-    """What a surface would say of its plan (`lossnav.surface.plan_of`), without anything being evaluated.
-
-    The sampler is one that leaves nothing open (`Sampler.settle`).
-    """
-    objective, chart = require_fit(objective, chart, sampler)
-    made = {"objective": objective.describe(), "chart": chart.describe(), "sampler": description_of(sampler)}
-    versions = {"lossnav_version": __version__, "torch_version": torch.__version__}
-    return jsonable.jsonable({**made, "engine": engine_base.description_of(engine or Local()), **versions})  # type: ignore[no-any-return]

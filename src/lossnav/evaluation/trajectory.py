@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -27,19 +27,17 @@ from lossnav.charts import Chart, meet
 from lossnav.directions import lazy as lazily
 from lossnav.engines import Engine, Local
 from lossnav.errors import (
-    EvaluationError,
-    Interrupted,
     LossnavWarning,
     NotATrajectoryError,
     OptionError,
     PlanMismatchError,
-    PointsFailedWarning,
     StructureMismatchError,
 )
 from lossnav.objective.objective import Objective
 from lossnav.params import Params
-from lossnav.surface import seeds, variables, zarr_io
+from lossnav.surface import assemble, seeds, variables, zarr_io
 from lossnav.surface.groups import TRAJECTORY, TRAJECTORY_VERSION, open_trajectory, save_group
+from lossnav.surface.run_record import RunRecord
 from lossnav.trajectory.trajectory import Trajectory
 
 BUFFERS = ("snapshot", "objective")
@@ -206,53 +204,38 @@ def evaluate_trajectory(
     path.attrs |= jsonable.jsonable(made_of)
     if surface is not None:
         _require_same(surface, path, f"{name_of(store)} holds a surface of something else")
-    run = _Path(path)
+    record = _PathRecord(path)
     if store is not None and not overwrite:
-        run.know(store)
+        record.know(store)
     engine = engine or Local(plan="plain")
     places = np.stack([path[dim].values for dim in chart.dims], axis=1)
     function = _AtSnapshot(objective, chart, trajectory, places, buffers == "snapshot")
-    numbers = np.flatnonzero(run.status == variables.NOT_EVALUATED)
-    points, saved = numbers[:, None].astype(np.float64), time.monotonic()
+    points = np.setdiff1d(np.arange(len(trajectory), dtype=np.float64), record.rows.points)[:, None]
+    saved = time.monotonic()
     with random_state.preserved(device=objective.device), StopRequests() as stop:
         try:
-            with Progress("evaluate trajectory", len(numbers), "snapshots", progress) as bar:
+            with Progress("evaluate trajectory", len(points), "snapshots", progress) as bar:
                 prepared = engine.prepare(function, points[:1], len(points)) if len(points) else function
                 for outcome in engine.run(prepared, points) if len(points) else ():
-                    run.keep(int(numbers[outcome.number]), outcome.values, outcome.error)
+                    record.add(points[outcome.number], outcome.values, outcome.error)
                     bar.advance()
                     if stop.signal is not None:
                         engine.stop()
                     elif store is not None and time.monotonic() - saved > _SAVE_SECONDS:
-                        save_group(run.dataset(), store, TRAJECTORY)
+                        save_group(record.dataset(), store, TRAJECTORY)
                         saved = time.monotonic()
         except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
             stop.signal = stop.signal or 2
         finally:
             engine.close()
-    made = run.dataset()
+    made = record.dataset()
     if store is not None:
         save_group(made, store, TRAJECTORY)
     if stop.signal is not None:
-        kept = "in the .partial of this exception."
-        if store is not None:
-            kept = f"kept in {name_of(store)}; the same call goes on from there."
-        done = int((run.status != variables.NOT_EVALUATED).sum())
-        raise Interrupted(
-            f"Stopped after {done:,} of {len(trajectory):,} snapshots. They are {kept}", made, stop.signal
-        )
-    if run.errors and (run.status == variables.FAILED).all():
-        raise EvaluationError(
-            f"All {len(run.errors)} snapshots raised an error, the first at {run.errors[0]}. "
-            "Call objective.evaluate(trajectory[0]) to see where it comes from."
-        )
-    if run.errors:
-        warnings.warn(
-            f"{len(run.errors)} of {len(trajectory):,} snapshots raised an error and have status 3 (failed), the first "
-            f"at {run.errors[0]}. The others are there.",
-            PointsFailedWarning,
-            stacklevel=2,
-        )
+        place = "" if store is None else name_of(store)
+        raise record.stopped(made, stop.signal, f"{len(trajectory):,}", place)
+    record.require_a_value()
+    record.warn()
     return made
 
 
@@ -283,21 +266,29 @@ class _AtSnapshot:
         return values | {f"{name}_projected": value for name, value in shadow.items()}
 
 
-class _Path:
-    """A path under way: its values, snapshot by snapshot."""
+class _PathRecord(RunRecord):
+    """The record of a path: what was measured at its snapshots, by their numbers, beside where they lie."""
+
+    what = "snapshots"
+    hint = "Call objective.evaluate(trajectory[0]) to see where it comes from."
 
     def __init__(self, projected: xr.Dataset) -> None:
-        m = projected.sizes["snapshot"]
-        self.projected, self.columns = projected, dict[str, NDArray[np.float64]]()
-        self.status = np.zeros(m, np.uint8)
-        self.errors: list[str] = []
+        self.projected = projected
+        numbers = np.arange(projected.sizes["snapshot"], dtype=np.float64)
+        super().__init__(("snapshot",), projected.attrs, axes={"snapshot": numbers})
 
-    def keep(self, number: int, values: Mapping[str, float], error: str | None = None) -> None:
-        self.status[number] = variables.status_of(values, error)
-        if error is not None:
-            self.errors.append(f"step {int(self.projected['step'][number])}: {error}")
-        for name, value in values.items():
-            self.columns.setdefault(name, np.full(len(self.status), np.nan))[number] = value
+    def place_words(self, point: Sequence[float]) -> str:
+        """A snapshot is called by its step."""
+        return f"step {int(self.projected['step'][int(point[0])])}"
+
+    def attributes(self, interrupted: bool = False) -> dict[str, Any]:
+        """A path says of its evaluation what failed (docs/schema.md)."""
+        return {**self.projected.attrs, "failures": self.errors[: seeds.FAILURES_KEPT]}
+
+    def dataset(self, interrupted: bool = False) -> xr.Dataset:
+        """The path, with what was measured so far."""
+        values = assemble.arrays_of(self.dims, self.axes, self.rows).drop_vars("snapshot")
+        return _described(self.projected.assign(values.data_vars).assign_attrs(self.attributes()))
 
     def know(self, store: Location) -> None:
         """Take over what the store's group has of the same snapshots.
@@ -318,15 +309,7 @@ class _Path:
         for number, row in enumerate(np.stack([self.projected[name].values for name in mine], 1).tolist()):
             i = rows.get(tuple(row))
             if i is not None and there["status"].values[i] not in (variables.NOT_EVALUATED, variables.FAILED):
-                self.keep(number, {name: float(there[name].values[i]) for name in names})
-
-    def dataset(self) -> xr.Dataset:
-        made = self.projected.copy()
-        for name, column in (self.columns or {"loss": np.full(len(self.status), np.nan)}).items():
-            made[name] = ("snapshot", column.copy())
-        made["status"] = ("snapshot", self.status.copy())
-        made.attrs["failures"] = self.errors[: seeds.FAILURES_KEPT]
-        return _described(made)
+                self.add_known([number], {name: float(there[name].values[i]) for name in names})
 
 
 def _require_same(there: xr.Dataset, path: xr.Dataset, what: str, *options: str) -> None:

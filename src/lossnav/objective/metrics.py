@@ -16,7 +16,7 @@ from lossnav.objective.loss import Loss, _means, length_of, logits, name_of
 from lossnav.objective.predictions import NAMED
 from lossnav.objective.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.objective.watching import LossWatch
-from lossnav.storage.samples import VARIABLES
+from lossnav.storage.schema import RESERVED
 
 Metric = Callable[[Any, Any], Any]
 
@@ -49,7 +49,7 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | Non
     return found
 
 
-_TAKEN = ("loss", "loss_se", "loss_skewness", "status", "point", "sample", *VARIABLES)
+_TAKEN = ("loss", "loss_se", "loss_skewness", *RESERVED)
 _NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
 
 

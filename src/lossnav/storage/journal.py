@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from lossnav.storage.arrays import CODECS, array_documents, seal
 from lossnav.storage.keys import is_whole, keys_of
-from lossnav.storage.schema import NAME, WrongError, check_array
+from lossnav.storage.schema import NAME, RESERVED, WrongError, check_array
 
 GROUP = "journal"
 
@@ -271,7 +271,7 @@ def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = N
 
 def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Iterator[tuple[Rows, int]]:
     """Each with how many rows it has where it holds all that was known, else with -1."""
-    taken = {_whole(str(name)): "ours" for name in (*_dims(root), *_OURS)}  # names, and of what shape the values are
+    taken = {_whole(str(name)): "ours" for name in (*_dims(root), *RESERVED)}  # names, and of what shape the values are
     for _, array in sorted(_arrays(root, damaged).items(), key=lambda pair: _order(pair[0])):
         table = _table(array, k, damaged)
         if table is not None and _fit(table.values, taken):
@@ -279,9 +279,6 @@ def _tables(root: zarr.Group, k: int | None, damaged: list[str] | None) -> Itera
             yield table, whole if isinstance(whole, int) else -1
 
 
-_OURS = (  # no values are called so
-    "status", "point", "seed", "row", "column", "sample", "sample_loss", "sample_weight",
-)  # fmt: skip
 _ENTRY = re.compile(r"([^\[\]]+)\[(\d{1,4}), (\d{1,4})\]")
 
 

@@ -16,6 +16,9 @@ from lossnav._utils.geometry import unpacked
 Check = Callable[[Any, str], None]  # raises WrongError; the second argument says where the value stands
 
 NAME = 255  # characters of a name: a metric, a dim; file systems hold no longer one
+RESERVED = (  # names that no value of a point has
+    "status", "point", "seed", "row", "column", "sample", "sample_loss", "sample_weight",
+)  # fmt: skip
 MOST_DIMS = 8
 MOST_VALUES = 2**24  # of a chunk; and of what is declared and not there
 SPARSE = 1000  # what is there may be so many times smaller than what it declares

@@ -17,9 +17,7 @@ from lossnav._utils.paths import (
     SURFACE_SCHEMA,
 )
 from lossnav._version import __version__
-from lossnav.errors import (
-    StoreError,
-)
+from lossnav.errors import OptionError, StoreError
 from lossnav.storage import journal
 from lossnav.storage import samples as kept
 from lossnav.storage.journal import Row, Rows, is_same, joined
@@ -72,6 +70,15 @@ def assemble_table(
     dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None, rows: Rows, attributes: Mapping[str, Any]
 ) -> xr.Dataset:
     """The same of a table of what was measured."""
+    dataset = arrays_of(dims, axes, rows)
+    header = {"schema": SURFACE_SCHEMA, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
+    dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | jsonable(attributes)
+    describe_variables(dataset)
+    return validate(dataset)
+
+
+def arrays_of(dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None, rows: Rows) -> xr.Dataset:
+    """The values of a table and their status, each in its place, without a word on what they are."""
     points = rows.points
     if axes is not None:
         shape: tuple[int, ...] = tuple(len(axes[dim]) for dim in dims)
@@ -90,11 +97,37 @@ def assemble_table(
     status = np.zeros(shape, np.uint8)
     status[where] = rows.status
     variables["status"] = (value_dims, status)
-    dataset = xr.Dataset(variables, coords=coords)
-    header = {"schema": SURFACE_SCHEMA, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
-    dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | jsonable(attributes)
-    describe_variables(dataset)
-    return validate(dataset)
+    return xr.Dataset(variables, coords=coords)
+
+
+def require_axes(dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None) -> None:
+    """Raise OptionError unless a grid has increasing coordinates along each dim."""
+    if axes is None:
+        return
+    if set(axes) != set(dims) or not all(np.ndim(axis) == 1 and (np.diff(axis) > 0).all() for axis in axes.values()):
+        raise OptionError(
+            f"The axes must be increasing coordinates for each of {', '.join(dims)}, got {dict(axes)}. Pass those of "
+            "the grid: axes=grid.axes."
+        )
+
+
+def require_place(
+    point: NDArray[np.float64], dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None
+) -> None:
+    """Raise OptionError for a point that would lie elsewhere in the surface than it says."""
+    if point.shape != (len(dims),) or not np.isfinite(point).all():
+        raise OptionError(
+            f"The point {point.tolist()} has no finite value for each of {', '.join(dims)}. Pass an array of shape "
+            f"({len(dims)},)."
+        )
+    for dim, x in zip(dims, point.tolist(), strict=True) if axes is not None else ():
+        axis = axes[dim]  # type: ignore[index]
+        i = int(np.searchsorted(axis, x))
+        if i == len(axis) or axis[i] != x:
+            raise OptionError(
+                f"{dim} = {x!r} is no coordinate of the grid. Take the points from its axes, or leave out axes= for "
+                "points that lie on no grid."
+            )
 
 
 def table_of(dataset: xr.Dataset) -> Rows:

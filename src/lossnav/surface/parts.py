@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +17,7 @@ import numpy as np
 import xarray as xr
 
 from lossnav._utils.paths import LEASE, require_writable, write_whole
-from lossnav.errors import StoreError
+from lossnav.errors import DamagedStoreWarning, StoreError
 from lossnav.storage.lease import Lease
 from lossnav.surface.zarr_io import open_surface, save_surface
 
@@ -35,6 +37,8 @@ class Parts:
     target : path
         Of the result.
     overwrite : bool
+    goes_on : bool
+        Whether what is there is a result of the same call, which may be replaced.
 
     Attributes
     ----------
@@ -52,11 +56,11 @@ class Parts:
         In a ``with`` statement, if another process makes the same result.
     """
 
-    def __init__(self, target: str | os.PathLike[str], overwrite: bool) -> None:
+    def __init__(self, target: str | os.PathLike[str], overwrite: bool, goes_on: bool = False) -> None:
         self.anew, self._names = overwrite, list[str]()
         place = Path(target).expanduser()
         self.folder = place.with_name(place.name.removesuffix(".zarr") + ".parts")
-        self.overwrite = overwrite or self._wrote(place)
+        self.overwrite = overwrite or goes_on or self._wrote(place)
         self.target = require_writable(target, self.overwrite, kind="surface")
 
     def __enter__(self) -> Parts:
@@ -118,6 +122,34 @@ class Parts:
         for name in self._names:
             self.remove(name)
         (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is one like any other
+
+
+def finished_ensemble(place: str | os.PathLike[str], seeds: Sequence[int]) -> xr.Dataset | None:
+    """The ensemble of exactly these seeds that is there as a whole call left it; else None.
+
+    Where points of it were lost, those of grids that were measured are not evaluated in it; of interpolated ones it is
+    not known which were, and it is none.
+    """
+    target = Path(place).expanduser()
+    if not target.is_dir():
+        return None
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            there = open_surface(target)
+    except StoreError:
+        return None
+    for each in caught:
+        warnings.warn(str(each.message), each.category, stacklevel=3)
+    ensemble = there.attrs.get("ensemble", {})
+    damaged = any(issubclass(each.category, DamagedStoreWarning) for each in caught)
+    as_left = (
+        "seed" in there.dims
+        and not (damaged and "interpolated" in there)
+        and (damaged or bool(there.attrs.get("finished")))
+    )
+    corrected = any("control_variate" in said for said in (there.attrs, *ensemble.get("each", ())))
+    return there if as_left and not corrected and ensemble["seeds"] == list(seeds) else None
 
 
 def _digest(surface: xr.Dataset) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import xarray as xr
@@ -15,9 +15,11 @@ from lossnav._utils.validation import no_surface
 from lossnav._version import __version__
 from lossnav.errors import (
     NotASurfaceError,
+    OptionError,
     SchemaTooNewError,
 )
 from lossnav.storage import samples as kept
+from lossnav.storage.schema import RESERVED
 
 if TYPE_CHECKING:
     pass
@@ -52,6 +54,28 @@ def status_of(values: Mapping[str, float], error: str | None = None) -> int:
     if error is not None:
         return FAILED
     return OK if math.isfinite(values["loss"]) else NON_FINITE
+
+
+def stored_values(values: Mapping[str, float], dims: Sequence[str]) -> dict[str, float]:
+    """Return what a surface holds of a point: its values, and the skewness of its samples after the standard error.
+
+    Raises
+    ------
+    OptionError
+        If there is no loss, a value is no number, or is called as something else of a surface over these `dims`.
+    """
+    if "loss" not in values:
+        raise OptionError(f"The values {dict(values)} have no loss. Pass {{'loss': ...}}, or error= if there is none.")
+    if taken := values.keys() & {*dims, *RESERVED}:
+        raise OptionError(f"A surface has something else that is called {taken.pop()!r}. Rename the value.")
+    made = dict(values)
+    if (skewness := getattr(values, "skewness", None)) is not None:
+        first = {name: values[name] for name in ("loss", "loss_se") if name in values}
+        made = first | {"loss_skewness": skewness} | made
+    try:
+        return {name: float(value) for name, value in made.items()}
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"The values {made} are no numbers: {error}. Pass one float a name.") from error
 
 
 def describe_variables(dataset: xr.Dataset) -> None:

@@ -1,5 +1,6 @@
 """The explorer's page in a real browser on the real server: what it draws is what the store holds."""
 
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -593,3 +594,35 @@ def test_bookmarks_are_told_to_all_and_brought_back(serve, visit, tmp_path):
     other.locator("#bookmarks-open").click()
     other.get_by_text("<b>here</b>").click()
     wait(other, "() => lossnav.view.log")
+
+
+def test_a_link_or_a_bookmark_that_is_no_view_shows_the_surface_as_it_is(serve, visit, tmp_path):
+    """Ends between which no step of a float lies made the page count ticks for ever."""
+    store = tmp_path / "run.zarr"
+    ln.save(made(np.ones((5, 5)) + np.arange(5)), store)
+    folder = tmp_path / "run.explore"
+    folder.mkdir()
+    view = {
+        "camera": "x",
+        "at": "abc",
+        "x": [1, 0],
+        "levels": 1e9,
+        "metric": "\ud800",
+        "range": {},
+        "iso": [None],
+        "log": 1,
+    }
+    marks = {"schema": "lossnav.explorer", "bookmarks": [{"name": "odd", "view": view}]}
+    (folder / "session.json").write_text(json.dumps(marks))
+    explorer = serve(store)
+    page = visit(
+        f"{explorer.url}#x=1e17,100000000000000016&y=,1&levels=1e300&camera=1,2&range=5,4&at=&metric=%ED%A0%80"
+    )
+    assert [float(end) for end in page.evaluate("lossnav.view.x")] == [1e17, 1e17 + 16]
+    assert page.evaluate("[lossnav.view.y, lossnav.view.range, lossnav.view.levels]") == [None, None, 40]
+    page.locator("#bookmarks-open").click()
+    page.locator("#bookmarks li button").first.click()
+    wait(page, "() => lossnav.view.x === null && lossnav.drawn().layers.length === 1")
+    assert page.evaluate("lossnav.view.camera.every(Number.isFinite)")
+    page.evaluate("dispatchEvent(new Event('pagehide'))")  # writes the address
+    assert page.evaluate("location.hash").startswith("#")

@@ -204,7 +204,7 @@ def _require_same(beneath: Any, ground: LivePlace) -> None:
         raise PlanMismatchError(
             f"{ground.store} is no measurement of one run: it has {made_by} in its attributes. Choose another store."
         )
-    asked = jsonable.jsonable(ground.attributes())
+    asked = ground.record.attributes()
     if different := run_identity.differences(beneath.attrs, asked, "objective", "chart", "engine"):
         raise PlanMismatchError(
             "The store holds another run:\n  " + "\n  ".join(different) + "\nChoose another store, or pass "

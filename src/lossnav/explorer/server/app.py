@@ -136,7 +136,7 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
     routes = [
         Route("/", index),
         Route("/export.html", exported),
-        Route("/static/{name}", static),
+        Route("/static/{name:path}", static),
         WebSocketRoute("/ws", talk),
     ]
     return Guard(Starlette(routes=routes), token, hosts, proxies)

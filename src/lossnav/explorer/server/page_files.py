@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 
 PAGE = Path(__file__).parents[1] / "page"
 
 
 def files() -> dict[str, Path]:
-    """What is handed out, by name: the page's own files. Nothing else has a name."""
-    return {path.name: path for path in PAGE.iterdir() if path.is_file() and not path.name.startswith(".")}
+    """The files that are served, by their path below the page's folder, such as ``state/scene.js``.
+
+    A request names one of these keys. No path of a request is ever joined to a folder.
+    """
+    found = ((path.relative_to(PAGE), path) for path in PAGE.rglob("*") if path.is_file())
+    return {name.as_posix(): path for name, path in found if not any(part.startswith(".") for part in name.parts)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import posixpath
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ _LONGEST_VIEW = 4096  # characters
 
 _STYLE = re.compile(r'<link rel="stylesheet" href="\./static/([\w.-]+)">')
 _ENTRY = re.compile(r'<script type="module" src="\./static/([\w.-]+)"></script>')
-_IMPORT = re.compile(r'(\bfrom\s*|\bimport\s*\(?\s*)"\./([\w.-]+\.js)"')
+_IMPORT = re.compile(r'(\bfrom\s*|\bimport\s*\(?\s*)"(\.\.?/[\w./-]+\.js)"')
 
 
 def write_html(
@@ -99,13 +100,22 @@ def _place(session: Session, place: Place) -> dict[str, Any]:
 
 def _modules(known: dict[str, Path]) -> str:
     """The import map: each module by a name that does not depend on where it is."""
-    scripts = {name: _read(known, name) for name in sorted(known) if name.endswith(".js")}
     urls = {
-        _named(name): "data:text/javascript;base64,"
-        + base64.b64encode(_IMPORT.sub(lambda found: f'{found[1]}"{_named(found[2])}"', text).encode()).decode()
-        for name, text in scripts.items()
+        _named(name): "data:text/javascript;base64," + base64.b64encode(_renamed(known, name).encode()).decode()
+        for name in sorted(known)
+        if name.endswith(".js")
     }
     return f'<script type="importmap">{_as_data({"imports": urls})}</script>'
+
+
+def _renamed(known: dict[str, Path], module: str) -> str:
+    """A module's text, its relative imports by the names of the import map: a ``data:`` URL has no folder."""
+    folder = posixpath.dirname(module)
+
+    def rename(found: re.Match[str]) -> str:
+        return f'{found[1]}"{_named(posixpath.normpath(posixpath.join(folder, found[2])))}"'
+
+    return _IMPORT.sub(rename, _read(known, module))
 
 
 def _named(module: str) -> str:

@@ -1,0 +1,111 @@
+"""What a surface says of how it was made: its objective, chart and engine, and how sure its losses are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from lossnav import params as algebra
+from lossnav._version import __version__
+from lossnav.charts import Chart
+from lossnav.engines import Engine
+from lossnav.engines.base import description_of
+from lossnav.objective.objective import Objective
+from lossnav.surface.intervals import spread_of
+
+
+def provenance(
+    objective: Objective,
+    chart: Chart,
+    sampler: Mapping[str, Any],
+    engine: Engine,
+    center: Mapping[str, float] = MappingProxyType({}),
+    about: Mapping[str, Any] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Say how the points of a run are measured, as a `RunRecord` takes it.
+
+    Parameters
+    ----------
+    objective : Objective
+    chart : Chart
+        As they are for each other (`lossnav.charts.meet`).
+    sampler : mapping
+        What chose the points: `Sampler.describe`, or ``{"kind": "MySearch"}`` and whatever its points depend on.
+    engine : Engine
+        That computes them; ``Local(plan="plain")`` where the loop calls the objective itself.
+    center : mapping, optional
+        What the objective's ``evaluate`` gave at the centre of the chart.
+    about : mapping, optional
+        Further attributes of the surface.
+
+    Returns
+    -------
+    dict of str to value
+        A value that changes while the run goes on is a function that returns it.
+
+    Examples
+    --------
+    >>> import torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    >>> line = ln.Line(bowl.params, {"x": torch.tensor([3.0, 4.0])})
+    >>> list(provenance(bowl, line, {"kind": "MySearch"}, ln.Local()))[:3]
+    ['objective', 'chart', 'sampler']
+    """
+    made = measured(objective, chart) | {"sampler": dict(sampler)} | dict(about)
+    if sampling := _sampling(objective, chart, center):
+        made["sampling"] = sampling
+    made |= about_chart(objective, chart)
+    return made | {"engine": lambda: description_of(engine), "center": dict(center)} | versions(engine)
+
+
+def measured(objective: Objective, chart: Chart) -> dict[str, Any]:
+    """What is measured, and where. How many samples there are is known once a pass was made."""
+    described = objective.describe()
+    return {"objective": lambda: described | {"samples": objective.samples}, "chart": chart.describe()}
+
+
+def versions(engine: Engine) -> dict[str, Any]:
+    """By what it is computed."""
+    made = {"lossnav_version": __version__, "torch_version": torch.__version__}
+    return made | {"torch_threads": lambda: engine.threads}
+
+
+def about_chart(objective: Objective, chart: Chart) -> dict[str, Any]:
+    """What a surface says of its chart beside its recipe (docs/schema.md): buffers, files, and what does not move."""
+    said: dict[str, Any] = {}
+    if foreign := _foreign_buffers(objective, chart):
+        said["foreign_buffers"] = foreign
+    if chart.files:
+        said["checkpoints"] = dict(chart.files)
+    still = chart.still()
+    sizes = {name: tensor.numel() for name, tensor in chart.center.items()}
+    of = None if still is None else {name: [count, sizes[name]] for name, count in still.items()}
+    return said | {"still": None if of is None else {"entries": sum(sizes.values()), "of": of}}
+
+
+def _foreign_buffers(objective: Objective, chart: Chart) -> list[str]:
+    """Buffers that are the objective's at every point, though the weights at the centre of the chart are others."""
+    if chart.knows_buffers or chart.anchors is not None:
+        return []
+    own = objective.params
+    if all(algebra.same(t.to(own[name].device, own[name].dtype), own[name]) for name, t in chart.center.items()):
+        return []
+    return objective.anatomy.missing(())
+
+
+def _sampling(objective: Objective, chart: Chart, center: Mapping[str, float]) -> dict[str, Any]:
+    """What the samples at the centre, and the data, say of how sure the losses are (docs/schema.md)."""
+    samples = getattr(center, "samples", None)
+    if samples is None:
+        return {}
+    losses, weights = samples
+    said = spread_of(losses, weights, objective.labels) | objective.sampling()
+    if said.get("population") and algebra.fingerprint(chart.center) == algebra.fingerprint(objective.params):
+        error = center.get("loss_se", math.nan)
+        if error > 0:
+            said["population"]["off"] = (said["population"]["loss"] - center["loss"]) / error
+    return said

@@ -1,0 +1,42 @@
+// @ts-check
+// Which values are marked: contour levels as round numbers, their words, and the levels of isosurfaces.
+
+/** @import { Range } from "./messages.js" */
+/** @import { View } from "./view_state.js" */
+
+import { number, tick, ticks } from "../base/format.js";
+
+/**
+ * Round numbers over the range of the colours (of log10 where it is logarithmic).
+ * @param {Range} domain
+ * @param {number} about How many.
+ */
+export function contourLevels(domain, about) {
+  const { step, values } = ticks(...domain, about, true);
+  return { step, levels: values };
+}
+
+/**
+ * A level in words, with as many digits as tell it from its neighbours.
+ * @param {{ view: Pick<View, "log">, step: number }} scene
+ * @param {number} level
+ */
+export function levelLabel({ view, step }, level) {
+  if (!view.log) return tick(level, step);
+  if (Number.isInteger(level)) return number(10 ** level, 1);
+  const apart = 10 ** step - 1; // of the next level, relative to this one
+  return number(10 ** level, Math.min(15, Math.max(2, 1 + Math.ceil(-Math.log10(apart)))));
+}
+
+/**
+ * Levels of isosurfaces, ascending, of values as drawn: those of the view, else three in the lower half of the range.
+ * @param {{ view: Pick<View, "log" | "iso">, domain: Range }} scene
+ */
+export function isoLevels({ view, domain }) {
+  if (view.iso?.length) {
+    const drawn = view.iso.map((v) => (view.log ? Math.log10(v) : v));
+    return drawn.filter(Number.isFinite).toSorted((a, b) => a - b);
+  }
+  const [low, high] = domain;
+  return [0.12, 0.3, 0.55].map((part) => low + part * (high - low));
+}

@@ -1,0 +1,151 @@
+// @ts-check
+// The selected point in numbers: its loss with the error, the other metrics, the gradient, the classes.
+
+/** @import { Classes, Coordinates, Gradient, ReportItem, Row, Session } from "../state/messages.js" */
+
+import { byId, el, letter, replace } from "../base/dom.js";
+import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
+import { cssColor } from "../drawing/colormaps.js";
+
+const FRACTIONS = /accuracy|error$|top\d/;
+const HIDDEN = new Set(["loss", "loss_se", "status", "interpolated"]);
+
+/** Coordinates with their letters. @param {Coordinates} at @param {Session} session @param {number[]} spans @returns {(Node | string)[]} */
+export function placeWords(at, session, spans) {
+  return at.flatMap((value, k) => [k ? "   " : "", letter(session.axes[k]?.letter ?? ""), "\u2009", coordinate(value, spans[k])]);
+}
+
+/**
+ * @typedef {object} Reading Of the selected point.
+ * @property {Coordinates} at
+ * @property {Row} values
+ * @property {number} [status]
+ * @property {Gradient | null} [gradient]
+ * @property {Classes | null} [classes]
+ * @property {string} waiting What is still awaited.
+ */
+
+/** @param {Reading | null} reading @param {Session} session @param {number[]} spans */
+export function showPoint(reading, session, spans) {
+  const box = byId("point");
+  if (!reading) {
+    replace(box, el("p", { class: "note" }, "Click the map or the surface, or move with the arrow keys."));
+    return;
+  }
+  const { values } = reading;
+  const variable = (session.variables ?? []).find((v) => v.name === "loss");
+  const [loss, error] = withError(values.loss, values.loss_se);
+  /** @type {HTMLElement[]} */
+  const rows = [];
+  /** @param {string} name @param {string} words */
+  const row = (name, words) => rows.push(el("dt", {}, name), el("dd", { class: "figures" }, words));
+  for (const [name, value] of Object.entries(values)) {
+    if (HIDDEN.has(name) || session.dims?.includes(name)) continue;
+    row(name.replaceAll("_", " "), FRACTIONS.test(name) ? percent(value) : number(value));
+  }
+  if (session.center?.loss !== undefined) row("against the centre", against(values.loss, session.center.loss));
+  const { gradient } = reading;
+  if (gradient) {
+    row("|∇L|", number(gradient.norm));
+    row("in the plane", `${number(gradient.in_plane_norm)}  (${percent((gradient.in_plane_norm / gradient.norm) ** 2, 2)} of |∇L|²)`);
+    row("out of it", number(gradient.out_of_plane_norm));
+  }
+  const status = reading.status === 3 ? "evaluating it failed" : Number.isFinite(values.loss) ? "" : "the loss is not finite here";
+  replace(
+    box,
+    el("p", { class: "where figures" }, placeWords(reading.at, session, spans)),
+    el("p", { class: "value" },
+      el("span", { class: "figures big", id: "point-loss", "data-loss": String(values.loss) }, loss),
+      error && el("span", { class: "figures" }, ` ±\u2009${error}`),
+      el("span", { class: "unit" }, ` ${unit(variable)}`)),
+    status && el("p", { class: "warn" }, status),
+    reading.waiting && el("p", { class: "note waiting" }, reading.waiting),
+    el("dl", { class: "numbers" }, rows),
+  );
+}
+
+/** Below the sixth digit float32 differs by the order of its sums. @param {number} loss @param {number} center */
+function against(loss, center) {
+  const more = loss - center;
+  if (Math.abs(more) < 1e-6 * Math.abs(center)) return "the same to 6 digits";
+  return more > 0 ? `+${number(more, 3)}` : number(more, 3);
+}
+
+/** Accuracy a class as bars, and which class is taken for which. Rows are the true classes. @param {Classes | null} classes */
+export function showClasses(classes) {
+  byId("classes-card").hidden = !classes;
+  if (!classes) return;
+  const labels = classes.labels ?? [];
+  const confusion = classes.confusion ?? [];
+  const few = labels.length <= 12 && confusion.length > 0;
+  const bars = el("table", { class: "bars" },
+    el("caption", { class: "unseen" }, "Accuracy by class"),
+    el("tbody", {}, labels.slice(0, 40).map((label, k) => {
+      const part = classes.accuracy[k];
+      const bar = el("span", { class: "bar" });
+      bar.style.width = `${100 * (Number.isFinite(part) ? part : 0)}%`;
+      return el("tr", {}, el("th", { scope: "row" }, String(label)), el("td", {}, bar),
+        el("td", { class: "figures" }, percent(part, 0)), el("td", { class: "figures soft" }, count(classes.counts?.[k] ?? 0)));
+    })));
+  const most = Math.max(1, ...confusion.flat());
+  const matrix = few && el("table", { class: "confusion" },
+    el("caption", {}, "true class down, taken for across"),
+    el("thead", {}, el("tr", {}, el("td"), labels.map((label) => el("th", { scope: "col" }, String(label))))),
+    el("tbody", {}, confusion.map((line, i) => el("tr", {}, el("th", { scope: "row" }, String(labels[i])), line.map((value, j) => {
+      const cell = el("td", { class: `figures${value ? "" : " none"}`, title: `${labels[i]} taken for ${labels[j]}: ${value}` }, value ? String(value) : "·");
+      if (value) {
+        const t = Math.sqrt(value / most);
+        cell.style.background = cssColor("viridis", t);
+        cell.style.color = t > 0.62 ? "#14181c" : "#fff";
+      }
+      return cell;
+    })))));
+  replace(byId("classes"), bars, matrix);
+}
+
+/** @type {Record<string, string>} */
+const LEVELS = { warning: "Warning", error: "Error", info: "Note", note: "Note", unknown: "Unknown", ok: "Good" };
+
+/**
+ * What the report says stands beside the picture; so does what the picture leaves out.
+ * @param {ReportItem[]} report
+ * @param {Record<string, number>} holes
+ * @param {boolean} interpolated
+ */
+export function showReport(report, holes, interpolated) {
+  const items = report.filter(({ level }) => level !== "ok").map(({ level, check, said, do: advice }) =>
+    el("li", { class: level }, el("b", {}, `${LEVELS[level] ?? level}: `), check ? `${check}. ` : "", said, advice ? el("span", { class: "do" }, ` ${advice}`) : null));
+  for (const [word, many] of Object.entries(holes)) {
+    items.push(el("li", { class: "holes" }, el("b", {}, `${count(many)} `), `${many === 1 ? "point" : "points"} ${word}: left as holes (hatched).`));
+  }
+  if (interpolated) items.push(el("li", { class: "info" }, el("b", {}, "Note: "), "colours between measured points are interpolated; the values read here are measured."));
+  byId("report-card").hidden = !items.length;
+  replace(byId("report"), items);
+}
+
+/** @param {Session} session */
+export function showFacts(session) {
+  const { objective = {}, center = {}, axes_info: info = {} } = session;
+  /** @type {HTMLElement[]} */
+  const rows = [];
+  /** @param {string} name @param {string | null | undefined} words */
+  const row = (name, words) => words && rows.push(el("dt", {}, name), el("dd", { class: "figures" }, words));
+  row("model", objective.model && `${objective.model}${objective.parameters ? `, ${count(objective.parameters)} parameters` : ""}`);
+  row("loss", objective.loss);
+  row("data", objective.samples && `${count(objective.samples)} samples${objective.population ? ` of ${count(objective.population)}` : ""}`);
+  row("computed in", [objective.dtype, objective.device].filter(Boolean).join(" on "));
+  row("BatchNorm", objective.bn);
+  if (center.loss !== undefined) row("centre", `${number(center.loss)}${center.accuracy === undefined ? "" : `, accuracy ${percent(center.accuracy)}`}`);
+  for (const axis of session.axes) row(axis.letter, axis.meaning);
+  for (const [name, value] of Object.entries(info ?? {})) row(name.replaceAll("_", " "), factWords(value));
+  row("lossnav", session.version);
+  replace(byId("facts"), rows);
+}
+
+/** @param {unknown} value @returns {string} */
+function factWords(value) {
+  if (typeof value === "number") return number(value);
+  if (Array.isArray(value)) return value.map(factWords).join(", ");
+  if (value && typeof value === "object") return Object.entries(value).map(([k, v]) => `${k} ${factWords(v)}`).join("; ");
+  return value === null || value === undefined ? "" : String(value);
+}

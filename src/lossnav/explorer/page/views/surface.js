@@ -1,0 +1,356 @@
+// @ts-check
+// The 3-D view: the surface of the map's numbers in the map's colours, or a volume's isosurfaces; drag turns it.
+
+/** @import { Camera, Matrix, Vector } from "../drawing/camera.js" */
+/** @import { Mesh } from "../drawing/meshes.js" */
+/** @import { Pixel } from "../drawing/plot_area.js" */
+/** @import { Color, Uploaded } from "../drawing/webgl.js" */
+/** @import { Coordinates } from "../state/messages.js" */
+/** @import { Grid } from "../state/received.js" */
+/** @import { Overlays, Path, Scene } from "../state/scene.js" */
+
+import { context2d, parentOf } from "../base/dom.js";
+import { ink, rgb } from "../base/theme.js";
+import { followPointer } from "../controls/gestures.js";
+import { labelsOf, paintFrame, paintLabels, TALL, verticalOf, worldOf } from "../drawing/axes_3d.js";
+import { eyeOf, matrixOf, ray } from "../drawing/camera.js";
+import { colorTable } from "../drawing/colormaps.js";
+import { epochsOf } from "../drawing/markers.js";
+import { isosurfaceMesh, surfaceMesh } from "../drawing/meshes.js";
+import { Renderer } from "../drawing/webgl.js";
+import { isComplete } from "../state/incomplete_grids.js";
+import { sampleVolume } from "../state/interpolation.js";
+import { isoLevels } from "../state/levels.js";
+import { heightAt, measuredPoints } from "../state/measurements.js";
+import { drawnOf, scaled } from "../state/scene.js";
+
+const TURN = 0.008; // radians a pixel
+const LIFT = 0.001; // lines lie this much before the surface they lie on
+const MESHES = 24; // on the card
+const MANY = 6000; // measured points that are still worth marking
+
+/** @typedef {{ at: Coordinates, p: Vector }} OnRay Coordinates, and the place in the box. */
+/** @typedef {{ turn: (camera: Camera) => void, select: (at: Coordinates) => void }} Acts */
+
+/** @type {Vector} */
+const NOWHERE = [NaN, NaN, NaN];
+
+export class SurfaceView {
+  /** @param {HTMLCanvasElement} canvas @param {HTMLCanvasElement} labels @param {Acts} act */
+  constructor(canvas, labels, act) {
+    this.canvas = canvas;
+    this.labels = labels;
+    this.act = act;
+    /** @type {Renderer | null} */
+    this.renderer = null;
+    /** @type {Map<string, Uploaded>} */
+    this.meshes = new Map();
+    /** @type {Scene | null} */
+    this.scene = null;
+    /** @type {Overlays} */
+    this.overlays = {};
+    /** @type {Matrix} */
+    this.matrix = new Float32Array(16);
+    this.ratio = 1; // pixels of the screen for one of the page
+    this.#wake();
+    canvas.addEventListener("webglcontextlost", (event) => {
+      event.preventDefault();
+      this.renderer = null;
+    });
+    canvas.addEventListener("webglcontextrestored", () => {
+      this.#wake();
+      if (this.scene) this.paint(this.scene, this.overlays);
+    });
+    followPointer(canvas, {
+      drag: (dx, dy) => this.turnBy(dx, dy),
+      zoom: (factor) => this.#approach(factor),
+      click: (at) => this.#pick(at),
+    });
+  }
+
+  #wake() {
+    this.meshes.clear();
+    try {
+      this.renderer = new Renderer(this.canvas);
+    } catch {
+      this.renderer = null;
+      parentOf(this.canvas).dataset.lacks = "WebGL 2";
+    }
+  }
+
+  /** @param {number} dx @param {number} dy Pixels. */
+  turnBy(dx, dy) {
+    if (!this.scene) return;
+    const [azimuth, elevation, distance] = this.scene.view.camera;
+    this.act.turn([wrap(azimuth - dx * TURN), Math.min(1.55, Math.max(-0.4, elevation + dy * TURN)), distance]);
+  }
+
+  /** @param {number} factor */
+  #approach(factor) {
+    if (!this.scene) return;
+    const [azimuth, elevation, distance] = this.scene.view.camera;
+    this.act.turn([azimuth, elevation, Math.min(12, Math.max(2, distance * factor))]);
+  }
+
+  /** @param {Scene} scene @param {Overlays} overlays */
+  paint(scene, overlays) {
+    this.scene = scene;
+    this.overlays = overlays;
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const { renderer } = this;
+    if (!renderer || !width || !height) return;
+    const ratio = Math.min(2, window.devicePixelRatio || 1);
+    for (const canvas of [this.canvas, this.labels]) {
+      if (canvas.width !== Math.round(width * ratio)) canvas.width = Math.round(width * ratio);
+      if (canvas.height !== Math.round(height * ratio)) canvas.height = Math.round(height * ratio);
+    }
+    const matrix = matrixOf(scene.view.camera, width / height);
+    this.matrix = matrix;
+    renderer.begin(matrix, eyeOf(scene.view.camera), this.canvas.width, this.canvas.height);
+    renderer.colors(scene.view.colors, colorTable(scene.view.colors));
+    this.ratio = ratio;
+    if (scene.volume) this.#paintVolume(renderer, scene, scene.volume);
+    else this.#paintSurface(renderer, scene);
+    paintFrame(renderer, scene, matrix, ratio);
+    this.#paintMarkers(renderer, scene);
+    this.#paintLabels(scene, width, height);
+  }
+
+  /** A mesh on the card, made once. @param {Renderer} renderer @param {string} key @param {() => Mesh} make */
+  #mesh(renderer, key, make) {
+    const there = this.meshes.get(key);
+    if (there) this.meshes.delete(key);
+    const mesh = there ?? renderer.upload(make());
+    this.meshes.set(key, mesh); // last used, last
+    if (this.meshes.size > MESHES) {
+      const [[oldest, dropped]] = this.meshes;
+      renderer.drop(dropped);
+      this.meshes.delete(oldest);
+    }
+    return mesh;
+  }
+
+  /** @param {Renderer} renderer @param {Scene} scene */
+  #paintSurface(renderer, scene) {
+    const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
+    // What is finer stands for what lies under it, once it is whole; until then it lies a little before it.
+    const rectangles = scene.layers.map(({ grid, extent: [[x0, x1], [y0, y1]] }) => {
+      const [a, b] = [worldOf(scene, [x0, y0, 0]), worldOf(scene, [x1, y1, 0])];
+      return isComplete(grid) ? [a[0], b[0], a[1], b[1]] : null;
+    });
+    scene.layers.forEach((layer, k) => {
+      const name = `${layer.grid.key}/${scene.variable.name}/${scene.view.log}`;
+      const mesh = this.#mesh(renderer, name, () => surfaceMesh(layer.x, layer.y, layer.values));
+      renderer.drawMesh(mesh, { ...boxIn(scene), domain: scene.domain, steps, cuts: rectangles.slice(k + 1).filter((cut) => cut !== null), before: k });
+    });
+    if (!scene.view.points) return;
+    const places = measuredPoints(scene);
+    if (places.length > MANY) return;
+    const seen = places.map((at) => onSurface(scene, at)).filter(inBox);
+    renderer.points(seen, [1, 1, 1, 0.9], [0.08, 0.09, 0.11, 1], 3.6 * this.ratio, LIFT);
+  }
+
+  /** @param {Renderer} renderer @param {Scene} scene @param {Grid} volume */
+  #paintVolume(renderer, scene, volume) {
+    const slice = scene.layers[0];
+    const frame = boxIn(scene);
+    const values = drawnOf(volume, scene.variable.name, scene.view.log);
+    const levels = isoLevels(scene);
+    /** @param {number} level @param {number} opacity */
+    const drawIso = (level, opacity) => {
+      const name = `${volume.key}/${scene.variable.name}/${scene.view.log}/${level}`;
+      renderer.drawMesh(this.#mesh(renderer, name, () => isosurfaceMesh(volume.axes, values, level)), { ...frame, domain: scene.domain, opacity });
+    };
+    for (const level of levels.slice(0, 1)) drawIso(level, 1);
+    const name = `${slice.grid.key}/${scene.variable.name}/${scene.view.log}/slice`;
+    const flat = this.#mesh(renderer, name, () => surfaceMesh(slice.x, slice.y, slice.values, slice.grid.slice));
+    const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
+    for (const [k, level] of levels.slice(1).entries()) drawIso(level, k ? 0.2 : 0.34);
+    renderer.drawMesh(flat, { ...frame, domain: scene.domain, steps, lit: 0, opacity: 0.82 });
+  }
+
+  /** What lies on the card: a vertex's place and value are float32 of what the map draws. */
+  shown() {
+    const { scene } = this;
+    if (!scene || !this.renderer) return null;
+    const layers = scene.layers.map((layer) => {
+      const { vertices, indexes } = surfaceMesh(layer.x, layer.y, layer.values, scene.volume ? layer.grid.slice : null);
+      return { heights: [...layer.values.keys()].map((k) => vertices[7 * k + 6]), triangles: indexes.length / 3 };
+    });
+    const { at } = scene.view;
+    return { layers, at, height: at && heightAt(scene, at) };
+  }
+
+  /**
+   * A path over the surface at its true loss, and its shadow on it. Returns where it was drawn.
+   * @param {Renderer} renderer
+   * @param {Scene} scene
+   * @param {Path} path
+   * @param {string} color
+   * @param {number} width
+   * @returns {Vector[]}
+   */
+  #path(renderer, scene, path, color, width) {
+    const { ratio } = this;
+    if (scene.volume) {
+      const { slice } = scene.layers[0].grid;
+      renderer.polyline(path.at.map((at) => worldOf(scene, [at[0], at[1], at[2] ?? slice])), [...rgb(color), 1], width * ratio, LIFT);
+      return [];
+    }
+    const shadow = path.at.map((at) => onSurface(scene, at)).map((p) => (inBox(p) ? p : NOWHERE));
+    renderer.polyline(shadow, [0.05, 0.06, 0.08, 0.55], 1.6 * ratio, LIFT);
+    const { loss } = path;
+    if (scene.variable.name !== "loss" || !loss) {
+      renderer.polyline(shadow, [...rgb(color), 1], width * ratio, 1.2 * LIFT);
+      return [];
+    }
+    // At its true loss: where it has left the plane it leaves the surface too.
+    const high = path.at.map((at, k) => worldOf(scene, [at[0], at[1], scaled(loss[k], scene.view.log)])).map((p) => (nearBox(p) ? p : NOWHERE));
+    /** @type {number[]} */
+    const stems = [];
+    const every = Math.max(1, Math.floor(path.at.length / 24));
+    high.forEach((p, k) => {
+      if ((k % every && k + 1 !== high.length) || !shadow[k].every(Number.isFinite) || !p.every(Number.isFinite)) return;
+      if (Math.abs(p[2] - shadow[k][2]) > 0.015) stems.push(...shadow[k], ...p);
+    });
+    renderer.segments(stems, [...rgb(color), 0.5], 0.6 * ratio, LIFT);
+    renderer.polyline(high, [0.05, 0.06, 0.08, 0.75], (width + 1.3) * ratio, LIFT);
+    renderer.polyline(high, [...rgb(color), 1], width * ratio, 2 * LIFT);
+    return high;
+  }
+
+  /** @param {Renderer} renderer @param {Scene} scene */
+  #paintMarkers(renderer, scene) {
+    const { overlays, ratio } = this;
+    const colors = ink();
+    /** @type {Color} */
+    const white = [1, 1, 1, 1];
+    /** @type {Color} */
+    const dark = [0.06, 0.07, 0.09, 1];
+    const { trajectory } = scene.session;
+    if (trajectory && scene.view.path) {
+      const high = this.#path(renderer, scene, { at: trajectory.at, loss: trajectory.loss }, colors.path, 1.3);
+      const marks = epochsOf(trajectory).map(({ index }) => high[index] ?? NOWHERE);
+      renderer.points(marks, white, dark, 6 * ratio, 3 * LIFT);
+    }
+    for (const path of overlays.optimizerPaths ?? []) {
+      const high = this.#path(renderer, scene, path, colors.ball, 1.5);
+      const last = high.findLast((p) => p.every(Number.isFinite));
+      if (last) renderer.points([last], [...rgb(colors.ball), 1], dark, 13 * ratio, 4 * LIFT);
+    }
+    if (overlays.line && !scene.volume) {
+      const { from, to } = overlays.line;
+      const walk = Array.from({ length: 65 }, (_, k) => from.map((v, c) => v + (k / 64) * (to[c] - v)));
+      const high = walk.map((at) => onSurface(scene, at)).map((p) => (inBox(p) ? p : NOWHERE));
+      renderer.polyline(high, [...rgb(colors.pick), 1], 1.4 * ratio, 2 * LIFT);
+    }
+    const { at } = scene.view;
+    if (!at) return;
+    const height = scene.volume ? (scene.layers[0].grid.slice ?? NaN) : heightAt(scene, at);
+    const place = worldOf(scene, [at[0], at[1], Number.isFinite(height) ? height : verticalOf(scene)[0]]);
+    if (Math.abs(place[0]) > 1.001 || Math.abs(place[1]) > 1.001) return;
+    const gl = renderer.gl;
+    const stem = [place[0], place[1], 0, ...place];
+    const pick = rgb(colors.pick);
+    // What is behind the surface shines through faintly.
+    gl.depthFunc(gl.GREATER);
+    renderer.segments(stem, [...pick, 0.28], 0.8 * ratio);
+    renderer.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
+    gl.depthFunc(gl.LEQUAL);
+    renderer.segments(stem, [...pick, 0.9], 0.8 * ratio, LIFT);
+    renderer.points([place], [...pick, 1], white, 14 * ratio, 6 * LIFT);
+  }
+
+  /** @param {Scene} scene @param {number} width @param {number} height */
+  #paintLabels(scene, width, height) {
+    const context = context2d(this.labels);
+    context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    paintLabels(context, labelsOf(scene, this.matrix, width, height));
+  }
+
+  /** The place under a pixel, on the surface or on a volume's slice or first isosurface, whichever the ray meets first. @param {Pixel} pixel */
+  #pick([px, py]) {
+    const { scene, canvas } = this;
+    if (!scene) return;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    const { eye, way } = ray(scene.view.camera, px, py, width, height);
+    const { x, y } = scene;
+    const [low, high] = verticalOf(scene);
+    /** @param {number} t @returns {OnRay} */
+    const data = (t) => {
+      /** @type {Vector} */
+      const p = [eye[0] + t * way[0], eye[1] + t * way[1], eye[2] + t * way[2]];
+      const place = [x[0] + ((p[0] + 1) / 2) * (x[1] - x[0]), y[0] + ((p[1] + 1) / 2) * (y[1] - y[0])];
+      return { at: scene.volume ? [...place, low + (p[2] / TALL) * (high - low)] : place, p };
+    };
+    /** @param {OnRay} on */
+    const outside = ({ p }) => Math.abs(p[0]) > 1 || Math.abs(p[1]) > 1 || (scene.volume !== null && (p[2] < 0 || p[2] > TALL));
+    if (scene.volume) {
+      const met = meets(scene, scene.volume, eye[2], way[2], data, outside);
+      if (met !== null) this.act.select(data(met).at);
+      return;
+    }
+    /** @param {number} t */
+    const over = (t) => {
+      const d = data(t);
+      return outside(d) ? NaN : d.p[2] - onSurface(scene, d.at)[2];
+    };
+    let last = NaN;
+    for (let t = 0.3; t < 14; t += 0.012) {
+      const now = over(t);
+      if (last > 0 && now <= 0) {
+        let [a, b] = [t - 0.012, t];
+        for (let k = 0; k < 24; k++) {
+          const m = (a + b) / 2;
+          if (over(m) > 0) a = m;
+          else b = m;
+        }
+        this.act.select(data(b).at);
+        return;
+      }
+      last = now;
+    }
+  }
+}
+
+/** The box of the view, in data. @param {Scene} scene */
+function boxIn(scene) {
+  const { x, y } = scene;
+  const [low, high] = verticalOf(scene);
+  return { low: [x[0], y[0], low], size: [x[1] - x[0], y[1] - y[0], high - low], tall: TALL };
+}
+
+/** Where coordinates lie on the surface, in the box. @param {Scene} scene @param {Coordinates} at */
+const onSurface = (scene, at) => worldOf(scene, [at[0], at[1], heightAt(scene, at)]);
+
+/**
+ * How far along a ray a volume's slice or its opaque isosurface lies; null where it meets neither.
+ * @param {Scene} scene
+ * @param {Grid} volume
+ * @param {number} eye Height of the eye.
+ * @param {number} way Of the ray's direction the part that goes up.
+ * @param {(t: number) => OnRay} data
+ * @param {(on: OnRay) => boolean} outside
+ */
+function meets(scene, volume, eye, way, data, outside) {
+  const slice = (worldOf(scene, [0, 0, scene.layers[0].grid.slice ?? NaN])[2] - eye) / way;
+  const end = slice > 0 && !outside(data(slice)) ? slice : null;
+  const values = drawnOf(volume, scene.variable.name, scene.view.log);
+  const [level] = isoLevels(scene);
+  let last = NaN;
+  for (let t = 0.3; t < (end ?? 14); t += 0.012) {
+    const d = data(t);
+    const now = outside(d) ? NaN : sampleVolume(volume.axes, values, d.at) - level;
+    if (last * now <= 0) return t;
+    last = now;
+  }
+  return end;
+}
+
+/** A path may go lower than anything on the map does. @param {Vector} p */
+const nearBox = ([a, b, c]) => Math.abs(a) <= 1.001 && Math.abs(b) <= 1.001 && c >= -0.8 && c <= TALL + 0.5;
+/** @param {Vector} p */
+const inBox = ([a, b, c]) => Math.abs(a) <= 1.001 && Math.abs(b) <= 1.001 && c >= -0.001 && c <= TALL + 0.001;
+/** Into [-π, π). @param {number} angle */
+const wrap = (angle) => ((((angle + Math.PI) % (2 * Math.PI)) + 2 * Math.PI) % (2 * Math.PI)) - Math.PI;
