@@ -100,7 +100,9 @@ def ends(objective: ln.Objective, peers: Mapping[str, Peer], which: Literal["lar
     """lambda_max, or both ends, to 1 %: values, products, seconds."""
     result = Told()
     started = time.perf_counter()
-    pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=TOLERANCE, progress=False)
+    pairs = ln.curvature.top_eigenpairs(
+        ln.curvature.Hessian(objective), which=which, tolerance=TOLERANCE, progress=False
+    )
     ours = time.perf_counter() - started
     result[f"{which}: ours, values"] = pairs.values.tolist()
     result[f"{which}: ours, errors"] = pairs.errors.tolist()
@@ -124,7 +126,7 @@ def ends(objective: ln.Objective, peers: Mapping[str, Peer], which: Literal["lar
 def density(objective: ln.Objective, peers: Mapping[str, Peer], whole: bool) -> dict[str, Any]:
     """Seconds to a spectral density: ours in full; of the peers a part, times what it is a part of, unless whole."""
     started = time.perf_counter()
-    found = ln.curvature.spectral_density(objective, probes=PROBES, steps=STEPS, progress=False)
+    found = ln.curvature.spectral_density(ln.curvature.Hessian(objective), probes=PROBES, steps=STEPS, progress=False)
     ours = time.perf_counter() - started
     result = Told()
     result |= {"density: ours, products": found.products, "density: ours, passes": found.passes}
@@ -145,7 +147,9 @@ def chart(work: Workload) -> dict[str, Any]:
     objective = ln.Objective(work.model, work.loss, (work.x, work.y))
     result: dict[str, Any] = {}
     for which in ("largest", "both"):
-        pairs = ln.curvature.top_eigenpairs(objective, which=which, tolerance=WARM_TOLERANCE, progress=False)
+        pairs = ln.curvature.top_eigenpairs(
+            ln.curvature.Hessian(objective), which=which, tolerance=WARM_TOLERANCE, progress=False
+        )
         result[f"chart: centre, {which}, products"] = pairs.products
     hessian = ln.curvature.Hessian(objective)
     for which, k in (("LA", 1), ("BE", 2)):

@@ -35,6 +35,11 @@ class Case(NamedTuple):
     matrix: Tensor
     kind: str = "hessian"
 
+    @property
+    def operator(self) -> ln.curvature.Operator[ln.params.Params]:
+        """The matrix by its products."""
+        return ln.curvature.OPERATORS[self.kind](self.objective)
+
 
 def rows(seed: int, draws: int) -> Iterator[dict[str, Any]]:
     """Rows of every case and number: case, benign, draws, covered, warned, honest, each a fraction of the draws."""
@@ -67,20 +72,14 @@ def _asked(number: Callable[[Case, int], float], case: Case, seed: int) -> tuple
 
 
 def _ends(case: Case, seed: int) -> bool:
-    found = ln.curvature.top_eigenpairs(case.objective, which="both", operator=case.kind, seed=seed)  # type: ignore[arg-type]
+    found = ln.curvature.top_eigenpairs(case.operator, which="both", seed=seed)
     truth = torch.linalg.eigvalsh(case.matrix).numpy()
     return bool((np.abs(found.values - truth[[0, -1]]) <= found.errors).all())
 
 
 def _trace(method: str, products: int) -> Callable[[Case, int], bool]:
     def holds(case: Case, seed: int) -> bool:
-        found = ln.curvature.trace(
-            case.objective,
-            products=products,
-            method=method,  # type: ignore[arg-type]
-            operator=case.kind,  # type: ignore[arg-type]
-            seed=seed,
-        )
+        found = ln.curvature.trace(case.operator, products=products, method=method, seed=seed)  # type: ignore[arg-type]
         low, high = found.interval(_CONFIDENCE)
         return low <= float(case.matrix.trace()) <= high
 
@@ -88,14 +87,14 @@ def _trace(method: str, products: int) -> Callable[[Case, int], bool]:
 
 
 def _diagonal(case: Case, seed: int) -> float:
-    found = ln.curvature.diagonal(case.objective, products=20, operator=case.kind, seed=seed)  # type: ignore[arg-type]
+    found = ln.curvature.diagonal(case.operator, products=20, seed=seed)
     value, error = (torch.cat([t.double().reshape(-1) for t in part.values()]) for part in (found.value, found.error))
     within = (value - case.matrix.diagonal()).abs() <= stdtrit(19, 0.5 + _CONFIDENCE / 2) * error
     return float(within.double().mean())
 
 
 def _density(case: Case, seed: int) -> float:
-    found = ln.curvature.spectral_density(case.objective, probes=5, steps=12, operator=case.kind, seed=seed)  # type: ignore[arg-type]
+    found = ln.curvature.spectral_density(case.operator, probes=5, steps=12, seed=seed)
     truth = torch.linalg.eigvalsh(case.matrix).numpy()
     kernel = np.exp(-0.5 * ((found.values[:, None] - truth) / found.width) ** 2) / (found.width * np.sqrt(2 * np.pi))
     exact = kernel.mean(1)
@@ -104,7 +103,7 @@ def _density(case: Case, seed: int) -> float:
 
 
 def _mean(case: Case, seed: int) -> bool:
-    found = ln.curvature.spectral_density(case.objective, probes=5, steps=2, operator=case.kind, seed=seed).mean  # type: ignore[arg-type]
+    found = ln.curvature.spectral_density(case.operator, probes=5, steps=2, seed=seed).mean
     low, high = found.interval(_CONFIDENCE)
     return low <= float(case.matrix.trace()) / len(case.matrix) <= high
 

@@ -51,7 +51,7 @@ def _streamed():
         lambda o: o.evaluate(o.params),
         lambda o: o.subset(6),
         lambda o: ln.curvature.gradient(o),
-        lambda o: ln.curvature.trace(o),
+        lambda o: ln.curvature.trace(ln.curvature.Hessian(o)),
         lambda o: ln.spectrum(o),
         lambda o: ln.evaluate(o, ln.Line(o.params, o.params), ln.Grid(alpha=(0, 1, 3)), progress=False),
         lambda o: o.fingerprint,

@@ -163,7 +163,7 @@ def test_a_report_and_sharpness_in_threads_are_those_of_one():
         "report": lambda: [
             (f.check, f.level, f.said) for f in ln.report(surface, objective=objective, progress=False).lines
         ],
-        "values": lambda: ln.curvature.top_eigenpairs(objective, progress=False).values.tolist(),
+        "values": lambda: ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), progress=False).values.tolist(),
         "sam": lambda: ln.sharpness(objective, "sam", progress=False).value,
         "average": lambda: ln.sharpness(objective, "average", progress=False).value,
         "point": lambda: objective.evaluate(line((0.3,))),

@@ -100,7 +100,7 @@ def test_it_is_the_network_without_checkpointing(way, point):
     for _ in range(3):  # the second time graphs are kept, the third time they are used
         for product, wanted in zip(hessian.derive(list(vectors)).products, vectors @ matrix, strict=True):
             equal(product, wanted)
-    found = ln.curvature.top_eigenpairs(objective, where, which="both")
+    found = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective, where), which="both")
     truth = torch.linalg.eigvalsh(matrix)
     assert found.values == pytest.approx([truth[0].item(), truth[-1].item()], rel=1e-3)
 
@@ -110,7 +110,7 @@ def test_it_is_the_network_without_checkpointing(way, point):
 def test_batch_norm_is_in_the_same_mode_when_it_is_computed_anew(bn, operator):
     model, plain, x, y = pair("block", norm=True)
     both = [ln.Objective(m, "mse", (x, y), bn=bn, batch_size=4) for m in (model, plain)]
-    traces = [ln.curvature.trace(o, method="hutchinson", products=5, operator=operator) for o in both]
+    traces = [ln.curvature.trace(ln.curvature.OPERATORS[operator](o), method="hutchinson", products=5) for o in both]
     assert traces[0].value == pytest.approx(traces[1].value, rel=1e-5)
     equal(*(flat(ln.curvature.gradient(o)) for o in both))
 
@@ -118,7 +118,7 @@ def test_batch_norm_is_in_the_same_mode_when_it_is_computed_anew(bn, operator):
 def test_weight_norm_within_a_checkpoint():
     model, plain, x, y = pair("block", weights=weight_norm)
     both = [ln.Objective(m, "mse", (x, y)) for m in (model, plain)]
-    found = [ln.curvature.top_eigenpairs(o, k=2) for o in both]
+    found = [ln.curvature.top_eigenpairs(ln.curvature.Hessian(o), k=2) for o in both]
     assert found[0].values == pytest.approx(found[1].values, rel=1e-4)
 
 
@@ -127,10 +127,12 @@ def test_every_consumer_takes_a_checkpointed_network():
     both = [ln.Objective(m, "mse", (x, y)) for m in (model, plain)]
 
     def each(objective):
-        yield ln.spectrum(objective, top=1, density=True, trace=True, steps=5, probes=2).attrs["trace"]["value"]
+        yield ln.spectrum(objective, top=1, density=ln.curvature.DensityOptions(steps=5, probes=2), trace=True).attrs[
+            "trace"
+        ]["value"]
         yield ln.sharpness(objective, "sam", radius=0.05).value
         yield flat(ln.directions.hessian(objective)[0]).abs().sum().item()
-        yield flat(ln.curvature.diagonal(objective, products=5).value).sum().item()
+        yield flat(ln.curvature.diagonal(ln.curvature.Hessian(objective), products=5).value).sum().item()
 
     assert list(each(both[0])) == pytest.approx(list(each(both[1])), rel=1e-3)
 
@@ -151,4 +153,4 @@ def test_a_selective_checkpoint_has_a_gradient_and_no_second_derivative():
     objective = ln.Objective(model, "mse", (x, y))
     equal(flat(ln.curvature.gradient(objective)), flat(ln.curvature.gradient(ln.Objective(plain, "mse", (x, y)))))
     with pytest.raises(errors.ObjectiveError, match="context_fn"):
-        ln.curvature.top_eigenpairs(objective)
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective))

@@ -29,7 +29,7 @@ def test_batch_norm_in_the_other_policies(bn):
     model, (x, y) = conv_net(), images()
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH, bn=bn)
     truth = np.linalg.eigvalsh(dense(conv_loss(model, x, y, bn), objective.params)[2].numpy())
-    pairs = ln.curvature.top_eigenpairs(objective, k=2, which="both", tolerance=1e-4)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=2, which="both", tolerance=1e-4)
     assert np.allclose(pairs.values, truth[[0, 1, -1, -2]], rtol=1e-4, atol=1e-6 * truth[-1])
     assert pairs.passes == pairs.products * (3 if bn == "recompute" else 1)
 
@@ -39,14 +39,14 @@ def test_attention_layer_norm_and_tied_weights():
     objective = ln.Objective(model, "cross_entropy", (ids, ids), batch_size=2)
     loss = module_loss(copy.deepcopy(model), lambda out: F.cross_entropy(out, ids), ids)
     truth = np.linalg.eigvalsh(dense(loss, objective.params)[2].numpy())
-    pairs = ln.curvature.top_eigenpairs(objective, k=2, which="both", tolerance=1e-4)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=2, which="both", tolerance=1e-4)
     assert np.allclose(pairs.values, truth[[0, 1, -1, -2]], rtol=1e-4, atol=1e-6 * truth[-1])
 
 
 @pytest.mark.parametrize("which", ["largest", "smallest", "both"])
 def test_values_vectors_and_bounds(problem, which):
     objective, truth, vectors = problem
-    pairs = ln.curvature.top_eigenpairs(objective, k=2, which=which, tolerance=1e-4)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=2, which=which, tolerance=1e-4)
     places = {"largest": [-1, -2], "smallest": [0, 1], "both": [0, 1, -1, -2]}[which]
     assert pairs.converged
     assert np.allclose(pairs.values, truth[places], rtol=1e-4, atol=1e-6 * truth[-1])
@@ -60,7 +60,9 @@ def test_values_vectors_and_bounds(problem, which):
 
 def test_the_same_seed_gives_the_same_bits_and_another_the_same_numbers(problem):
     objective, truth, _ = problem
-    a, b, other = (ln.curvature.top_eigenpairs(objective, which="both", seed=seed) for seed in (0, 0, 1))
+    a, b, other = (
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), which="both", seed=seed) for seed in (0, 0, 1)
+    )
     assert np.array_equal(a.values, b.values)
     assert np.array_equal(a.errors, b.errors)
     assert all(torch.equal(x[name], y[name]) for x, y in zip(a.vectors, b.vectors, strict=True) for name in x)
@@ -70,14 +72,16 @@ def test_the_same_seed_gives_the_same_bits_and_another_the_same_numbers(problem)
 
 def test_float64_goes_where_float32_cannot(problem):
     objective, truth, _ = problem
-    pairs = ln.curvature.top_eigenpairs(objective, which="both", tolerance=1e-8, precision="float64")
+    pairs = ln.curvature.top_eigenpairs(
+        ln.curvature.Hessian(objective, precision="float64"), which="both", tolerance=1e-8
+    )
     assert np.allclose(pairs.values, truth[[0, -1]], rtol=1e-10)
 
 
 def test_a_limit_that_comes_first_is_said(problem):
     objective, truth, _ = problem
     with pytest.warns(errors.LossnavWarning, match="After 4 products.*error bound is in `errors`.*limit="):
-        pairs = ln.curvature.top_eigenpairs(objective, which="both", limit=4)
+        pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), which="both", limit=4)
     assert not pairs.converged
     assert pairs.products == 4
     assert np.abs(truth - pairs.values[0]).min() <= pairs.errors[0]
@@ -86,7 +90,7 @@ def test_a_limit_that_comes_first_is_said(problem):
 def test_a_hessian_that_is_not_finite_is_said():
     pole = ln.Objective.from_function(lambda p: 1 / p["x"].abs().sum(), {"x": torch.zeros(3)})
     with pytest.warns(errors.LossnavWarning, match="not finite at this point"):
-        pairs = ln.curvature.top_eigenpairs(pole)
+        pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(pole))
     assert np.isnan(pairs.values).all()
     assert pairs.vectors == ()
 
@@ -105,7 +109,7 @@ def test_ctrl_c_keeps_what_is_known():
     ln.curvature.Hessian(objective) @ objective.params  # its derivatives are examined once
     calls[0] = 0
     with pytest.raises(ln.Interrupted, match="Stopped after 6 products") as stopped:
-        ln.curvature.top_eigenpairs(objective, which="both", tolerance=1e-6)
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), which="both", tolerance=1e-6)
     pairs = stopped.value.partial
     assert 2 <= pairs.values[0] < pairs.values[1] <= 100
 
@@ -115,7 +119,7 @@ def test_ctrl_c_keeps_what_is_known():
     [
         ({"which": "LM"}, "which='LM' is unknown.*'smallest'"),
         ({"k": 0}, "k=0 eigenvalues"),
-        ({"k": 318}, "k=318 eigenvalues.*317 parameters"),
+        ({"k": 318}, "k=318 eigenvalues.*\\(317, 317\\)"),
         ({"k": 3, "limit": 2}, "in 2 products"),
         ({"tolerance": 0}, "tolerance=0"),
         ({"limit": 0}, "limit=0"),
@@ -123,4 +127,4 @@ def test_ctrl_c_keeps_what_is_known():
 )
 def test_what_cannot_be_asked(problem, options, words):
     with pytest.raises(errors.OptionError, match=words):
-        ln.curvature.top_eigenpairs(problem[0], **options)
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(problem[0]), **options)

@@ -156,7 +156,7 @@ def test_a_view_of_another_type_has_no_derivatives():
     torch.manual_seed(0)
     objective = ln.Objective(Shaped("view of a type").eval(), "cross_entropy", images(), batch_size=BATCH)
     with pytest.raises(ln.errors.ObjectiveError, match="wrong"):
-        ln.curvature.top_eigenpairs(objective, progress=False)
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), progress=False)
 
 
 @pytest.mark.parametrize(

@@ -138,10 +138,10 @@ def test_a_part_of_the_parameters_has_its_block_and_a_linear_loss_nothing():
 
 def test_what_has_no_outputs_is_said():
     bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(2)})
-    with pytest.raises(errors.ObjectiveError, match="returns its loss itself.*loss beside it.*operator='hessian'"):
+    with pytest.raises(errors.ObjectiveError, match="returns its loss itself.*loss beside it.*curvature.Hessian"):
         GaussNewton(bowl)
     with pytest.raises(errors.ObjectiveError, match="returns its loss itself"):
-        ln.curvature.trace(bowl, operator="gauss-newton")
+        ln.curvature.trace(ln.curvature.GaussNewton(bowl))
 
     class Box:
         def __init__(self, value):
@@ -162,14 +162,12 @@ def test_what_has_no_outputs_is_said():
     vector = torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     opened, wanted = (m.derive([vector]).products[0] for m in (GaussNewton(boxed), GaussNewton(plain, point)))
     assert torch.allclose(opened, wanted)  # an object that holds tensors is looked into
-    with pytest.raises(errors.OptionError, match="operator='fisher' is unknown.*'gauss-newton'"):
-        ln.curvature.trace(boxed, operator="fisher")
 
 
 def test_eigenpairs_of_it():
     model, (x, y) = conv_net(), images()
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH)
     truth = dense_gauss_newton(conv_outputs(model, x, "frozen"), lambda z: F.cross_entropy(z, y), objective.params)
-    pairs = ln.curvature.top_eigenpairs(objective, k=3, operator="gauss-newton", tolerance=1e-4)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.GaussNewton(objective), k=3, tolerance=1e-4)
     assert torch.allclose(torch.from_numpy(pairs.values), torch.linalg.eigvalsh(truth)[[-1, -2, -3]], rtol=1e-4)
     assert pairs.passes == pairs.products

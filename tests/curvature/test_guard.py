@@ -73,21 +73,21 @@ def test_a_gradient_that_is_not_that_of_the_loss_is_said_and_its_hessian_refused
         ln.curvature.gradient(objective(function))
     for operator in ("hessian", "gauss-newton"):
         with pytest.raises(errors.ObjectiveError, match="are wrong"):
-            ln.curvature.trace(objective(function), operator=operator)
+            ln.curvature.trace(ln.curvature.OPERATORS[operator](objective(function)))
 
 
 def test_a_lost_second_derivative_is_refused_and_what_needs_the_first_alone_is_not():
     given = objective(Sine.apply)
     with pytest.raises(errors.ObjectiveError, match="finite differences"):
-        ln.curvature.top_eigenpairs(given)
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(given))
     with pytest.raises(errors.ObjectiveError, match="finite differences"):
-        ln.curvature.diagonal(given)
+        ln.curvature.diagonal(ln.curvature.Hessian(given))
     ln.curvature.gradient(given)
     right, wanted = (
-        ln.curvature.top_eigenpairs(objective(f), operator="gauss-newton") for f in (Sine.apply, torch.sin)
+        ln.curvature.top_eigenpairs(ln.curvature.GaussNewton(objective(f))) for f in (Sine.apply, torch.sin)
     )
     assert right.values == pytest.approx(wanted.values, rel=1e-3)
-    ln.curvature.top_eigenpairs(given, params="second.*")  # what lies behind it is whole
+    ln.curvature.top_eigenpairs(ln.curvature.Hessian(given, params="second.*"))  # what lies behind it is whole
 
 
 @pytest.mark.parametrize("function", [torch.relu, torch.round, nn.functional.hardtanh, nn.functional.gelu])
@@ -97,21 +97,21 @@ def test_kinks_and_steps_are_no_lies(function, seed):
     given.params["first.bias"].zero_()
     for each in (given, given.double()):
         for operator in ("hessian", "gauss-newton"):
-            ln.curvature.trace(each, products=15, operator=operator)
+            ln.curvature.trace(ln.curvature.OPERATORS[operator](each), products=15)
 
 
 def test_no_eigenvalue_is_surer_than_its_arithmetic():
     for function in (torch.tanh, torch.relu):
         given = objective(function)
         for each, eps in ((given, 1.2e-7), (given.double(), 2.2e-16)):
-            pairs = ln.curvature.top_eigenpairs(each, which="both", tolerance=1e-9, limit=200)
+            pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(each), which="both", tolerance=1e-9, limit=200)
             assert (pairs.errors >= eps * abs(pairs.values).max()).all()
-            trace = ln.curvature.trace(each, products=300)
+            trace = ln.curvature.trace(ln.curvature.Hessian(each), products=300)
             assert trace.error >= eps * abs(trace.value)
             assert ln.sharpness(each, "lambda_max").error >= eps * pairs.values[-1]
     flat = ln.Objective.from_function(lambda p: 3 * p["x"].sum(), {"x": torch.ones(5)})
-    assert ln.curvature.top_eigenpairs(flat).errors[0] > 0
-    assert ln.curvature.trace(flat).error > 0
+    assert ln.curvature.top_eigenpairs(ln.curvature.Hessian(flat)).errors[0] > 0
+    assert ln.curvature.trace(ln.curvature.Hessian(flat)).error > 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -126,7 +126,7 @@ def test_no_eigenvalue_is_surer_than_its_arithmetic():
 def test_a_change_below_rounding_contradicts_nothing(function, curvature, dtype):
     tiny = torch.full((1, 30), 1e-9, dtype=dtype)
     objective = ln.Objective.from_function(lambda p: function(p["x"]), {"x": tiny})
-    found = ln.curvature.top_eigenpairs(objective, k=1, which="largest")
+    found = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=1, which="largest")
     assert abs(found.values[0] - curvature) <= found.errors[0] + 1e-5 * curvature
 
 

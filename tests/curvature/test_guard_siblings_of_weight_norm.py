@@ -140,10 +140,10 @@ def test_ends_and_trace_are_those_of_differences(make):
     matrix = differences(model, nn.functional.mse_loss, x, y)
     truth = torch.linalg.eigvalsh(matrix).numpy()
     objective = ln.Objective(model, "mse", (x, y), batch_size=5)
-    pairs = ln.curvature.top_eigenpairs(objective, which="both", limit=300)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), which="both", limit=300)
     slack = 1e-6 * np.abs(truth).max()  # of the differences
     assert (np.abs(pairs.values - truth[[0, -1]]) <= pairs.errors + slack).all()
-    trace = ln.curvature.trace(objective, products=len(matrix) if len(matrix) > 15 else 15)
+    trace = ln.curvature.trace(ln.curvature.Hessian(objective), products=len(matrix) if len(matrix) > 15 else 15)
     assert trace.probes == 0
     assert trace.value == pytest.approx(float(matrix.trace()), abs=trace.error + len(matrix) * slack)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -154,7 +154,7 @@ def test_cdist_is_refused_because_torch_has_no_second_derivative_of_it(p):
     torch.manual_seed(0)
     model, x, y = Distances(lambda x, c: torch.cdist(x, c, p=p)).eval(), torch.randn(12, 5, 4), torch.randn(12, 2)
     with pytest.raises(errors.ObjectiveError, match="cannot be differentiated twice"):
-        ln.curvature.top_eigenpairs(ln.Objective(model, "mse", (x, y)))
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(ln.Objective(model, "mse", (x, y))))
 
 
 def test_at_distance_zero_no_eigenvalue_looks_sure():
@@ -165,6 +165,6 @@ def test_at_distance_zero_no_eigenvalue_looks_sure():
     with torch.no_grad():
         model.centres[0] = x[3, 0]
     with pytest.warns(errors.LossnavWarning, match="not finite"):
-        pairs = ln.curvature.top_eigenpairs(ln.Objective(model, "mse", (x, y)))
+        pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(ln.Objective(model, "mse", (x, y))))
     assert np.isnan(pairs.values).all()
     assert not np.isfinite(pairs.errors).any()

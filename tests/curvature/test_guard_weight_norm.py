@@ -66,11 +66,11 @@ def test_products_and_ends_are_those_of_the_formula(make, network, dim):
     _, slope, matrix = dense(lambda p: loss(outputs(p)), point)
     gauss_newton = dense_gauss_newton(outputs, loss, point)
     for operator, truth in (("hessian", matrix), ("gauss-newton", gauss_newton)):
-        found = ln.curvature.top_eigenpairs(objective, point, which="both", operator=operator)
+        found = ln.curvature.top_eigenpairs(ln.curvature.OPERATORS[operator](objective, point), which="both")
         ends = torch.linalg.eigvalsh(truth)
         assert abs(found.values[0] - ends[0].item()) <= found.errors[0] + 1e-5 * ends[-1].item()
         assert abs(found.values[1] - ends[-1].item()) <= found.errors[1] + 1e-5 * ends[-1].item()
-        trace = ln.curvature.trace(objective, point, operator=operator, products=3 * len(truth) + 3)
+        trace = ln.curvature.trace(ln.curvature.OPERATORS[operator](objective, point), products=3 * len(truth) + 3)
         assert trace.value == pytest.approx(truth.trace().item(), rel=1e-4, abs=1e-5)
     hessian = ln.curvature.Hessian(objective, point)
     vectors = torch.randn(4, hessian.size, dtype=torch.float64, generator=generator)

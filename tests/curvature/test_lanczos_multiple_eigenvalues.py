@@ -121,7 +121,7 @@ def test_a_linear_layer_has_each_eigenvalue_as_often_as_it_has_outputs(linear, s
     assert np.allclose(found["eigenvalue"].values, wanted, rtol=1e-3)
     trace = found.attrs["trace"]
     assert abs(trace["value"] - truth.sum()) <= max(trace["error"], 1e-5 * truth.sum())
-    gauss_newton = ln.curvature.top_eigenpairs(objective, k=7, operator="gauss-newton", seed=seed)
+    gauss_newton = ln.curvature.top_eigenpairs(ln.curvature.GaussNewton(objective), k=7, seed=seed)
     assert np.allclose(gauss_newton.values, truth[::-1][:7], rtol=1e-3)
 
 
@@ -136,10 +136,10 @@ def test_directions_lie_in_the_right_eigenspace(linear):
 def test_a_spent_limit_is_said_of_a_function():
     d = torch.tensor([5.0] * 4 + [2.0] * 3 + [1.0] * 20 + [-3.0] * 3)
     bowl = ln.Objective.from_function(lambda p: 0.5 * (d * p["x"] ** 2).sum(), {"x": torch.ones(30)})
-    pairs = ln.curvature.top_eigenpairs(bowl, k=3, which="both")
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(bowl), k=3, which="both")
     assert np.allclose(pairs.values, [-3, -3, -3, 5, 5, 5], rtol=1e-5)
     with pytest.warns(errors.LossnavWarning, match="After 6 products"):
-        short = ln.curvature.top_eigenpairs(bowl, k=3, which="both", limit=6)
+        short = ln.curvature.top_eigenpairs(ln.curvature.Hessian(bowl), k=3, which="both", limit=6)
     assert not short.converged
     assert (np.abs(short.values - [-3, -3, -3, 5, 5, 5]) <= short.errors).all()
 
@@ -158,7 +158,7 @@ def test_ctrl_c_while_looking_for_more_keeps_what_is_known():
     ln.curvature.Hessian(objective) @ objective.params  # its derivatives are examined once
     calls[0] = 0
     with pytest.raises(ln.Interrupted) as stopped:
-        ln.curvature.top_eigenpairs(objective, k=2, which="both")
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=2, which="both")
     pairs = stopped.value.partial
     assert pairs.products == 6
     assert not pairs.converged

@@ -255,7 +255,7 @@ def test_the_model_stays_as_it_was(bn, copied):
     objective = ln.Objective(model, "cross_entropy", (x, y), bn=bn, batch_size=BATCH, copy=copied)
     before, loss = state_of(model), objective.evaluate(objective.params)
     with torch.no_grad():
-        ln.curvature.top_eigenpairs(objective, which="both", tolerance=0.1)
+        ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), which="both", tolerance=0.1)
     assert_same_state(before, state_of(model))
     assert objective.evaluate(objective.params) == loss
     assert not any(tensor.requires_grad for tensor in objective.params.values())

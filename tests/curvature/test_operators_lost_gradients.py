@@ -66,10 +66,10 @@ def objective(function, start=(0.4, 0.1, -0.2, 0.3)):
 
 CALLS = {
     "gradient": ln.curvature.gradient,
-    "top_eigenpairs": ln.curvature.top_eigenpairs,
-    "trace": ln.curvature.trace,
-    "diagonal": ln.curvature.diagonal,
-    "spectral_density": ln.curvature.spectral_density,
+    "top_eigenpairs": lambda objective: ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective)),
+    "trace": lambda objective: ln.curvature.trace(ln.curvature.Hessian(objective)),
+    "diagonal": lambda objective: ln.curvature.diagonal(ln.curvature.Hessian(objective)),
+    "spectral_density": lambda objective: ln.curvature.spectral_density(ln.curvature.Hessian(objective)),
     "spectrum": lambda objective: ln.spectrum(objective, top=1),
     "sam": lambda objective: ln.sharpness(objective, "sam"),
     "asam": lambda objective: ln.sharpness(objective, "asam"),
@@ -142,7 +142,7 @@ STEPS = {
 @pytest.mark.parametrize("function", STEPS.values(), ids=STEPS)
 def test_a_loss_of_steps_is_said_to_be_one(function):
     with pytest.warns(errors.LossnavWarning, match="made of steps"):
-        assert ln.curvature.trace(objective(function)).value == 0
+        assert ln.curvature.trace(ln.curvature.Hessian(objective(function))).value == 0
 
 
 def test_steps_in_a_network_are_said_too():
@@ -186,4 +186,4 @@ def test_nothing_is_said_of_losses_that_bend_or_have_kinks(function, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ln.curvature.gradient(given)
-        ln.curvature.trace(given, products=15)
+        ln.curvature.trace(ln.curvature.Hessian(given), products=15)

@@ -48,6 +48,8 @@ def test_products_and_the_largest_eigenvalue(make, ours, theirs):
     for vector, product in zip(vectors, matrix.derive(list(vectors)).products, strict=True):
         expected = oracle @ vector
         assert torch.linalg.vector_norm(product - expected) <= 1e-8 * torch.linalg.vector_norm(expected)
-    pairs = ln.curvature.top_eigenpairs(objective, operator=matrix.kind, precision="float64", tolerance=1e-3)
+    pairs = ln.curvature.top_eigenpairs(
+        ln.curvature.OPERATORS[matrix.kind](objective, precision="float64"), tolerance=1e-3
+    )
     largest = eigsh(oracle.to_scipy(), k=1, which="LA", tol=1e-3, return_eigenvectors=False)
     assert np.allclose(pairs.values, largest, rtol=1e-4)

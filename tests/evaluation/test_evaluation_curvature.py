@@ -65,7 +65,7 @@ def test_what_a_curvature_dataset_is(tmp_path):
     objective, plane, _ = make()
     store = tmp_path / "run.zarr"
     surface = ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)), store=store)
-    found = ln.evaluate_curvature(objective, plane, SMALL, store=store, exclude=("bias",), seed=3)
+    found = ln.evaluate_curvature(ln.curvature.Hessian(objective, exclude=("bias",)), plane, SMALL, store=store, seed=3)
     assert found["hessian_in_plane"].dims == ("alpha", "beta", "row", "column")
     for name, variable in found.data_vars.items():
         assert variable.attrs["long_name"] and variable.attrs["units"], name
@@ -130,7 +130,9 @@ def test_a_bent_chart_has_the_second_derivatives_of_its_coordinates(precision):
     objective = ln.Objective(model, "mse", (torch.randn(9, 3), torch.randn(9, 2)))
     directions = ln.directions.random(objective, n=2, normalize=None, orthogonal=False, distribution="uniform")
     chart, at, h = ln.RescaledBilinear(objective.params, *directions), np.array([0.2, 0.3]), 1e-3
-    found = ln.evaluate_curvature(objective, chart, ln.Grid(alpha=[0.2, 0.9], beta=[0.3, 0.9]), precision=precision)
+    found = ln.evaluate_curvature(
+        ln.curvature.Hessian(objective, precision=precision), chart, ln.Grid(alpha=[0.2, 0.9], beta=[0.3, 0.9])
+    )
     precise = ln.RescaledBilinear({n: t.double() for n, t in chart.center.items()}, *chart.directions)
     double = objective.double()
 
@@ -288,11 +290,15 @@ def test_values_that_are_not_sure_enough_are_counted():
 def test_what_cannot_be_asked():
     objective, plane = walled()
     for options, words in (
-        ({"precision": "half"}, "'half' is unknown"),
         ({"tolerance": 2}, "tolerance=2"),
         ({"seed": -1}, "seed=-1"),
     ):
         with pytest.raises(errors.OptionError, match=words):
             ln.evaluate_curvature(objective, plane, GRID_OF_WALL, **options)
+    with pytest.raises(errors.OptionError, match="'half' is unknown"):
+        ln.evaluate_curvature(ln.curvature.Hessian(objective, precision="half"), plane, GRID_OF_WALL)
+    bent = ln.Objective(torch.nn.Linear(2, 1), "mse", (torch.zeros(4, 2), torch.zeros(4, 1)))
+    with pytest.raises(errors.OptionError, match="a Gauss-Newton matrix was given. Pass ln.curvature.Hessian"):
+        ln.evaluate_curvature(ln.curvature.GaussNewton(bent), plane, GRID_OF_WALL)
     with pytest.raises(errors.SamplerError):
         ln.evaluate_curvature(objective, plane, ln.Grid(alpha=(-1, 1, 3)))

@@ -18,7 +18,7 @@ import lossnav as ln
 from lossnav import cli, errors
 from lossnav import params as algebra
 from lossnav.curvature import Estimate
-from lossnav.curvature.operators import Operator
+from lossnav.curvature.operators import LossOperator
 from lossnav.evaluation.spectrum import spectrum
 from lossnav.surface import groups
 from networks import BATCH, conv_loss, conv_net, dense, images, network_like, quadratic, symmetric
@@ -33,7 +33,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def whole(network):
-    return spectrum(network[0], top=3, density=True, trace=True, steps=20, tolerance=1e-4)
+    return spectrum(network[0], top=3, density=ln.curvature.DensityOptions(steps=20), trace=True, tolerance=1e-4)
 
 
 def test_it_holds_what_the_dense_matrix_says(network, whole):
@@ -56,7 +56,7 @@ def test_it_holds_what_the_dense_matrix_says(network, whole):
 
 def test_work_is_shared_and_counted(network, whole):
     said = whole.attrs
-    alone = ln.curvature.top_eigenpairs(network[0], k=3, which="both", tolerance=1e-4)
+    alone = ln.curvature.top_eigenpairs(ln.curvature.Hessian(network[0]), k=3, which="both", tolerance=1e-4)
     assert np.array_equal(alone.values, whole["eigenvalue"])
     # 5 probes of 20 steps in 20 passes; 15 more probes of the trace in two
     assert said["products"] == alone.products + 5 * 20 + 15
@@ -75,9 +75,9 @@ def test_it_says_how_it_was_made(network, whole):
         "seed": 0, "tolerance": 1e-4, "limit": 500, "precision": "native",
     }  # fmt: skip
     json.dumps(said, allow_nan=False)
-    again = spectrum(objective, top=3, density=True, trace=True, steps=20, tolerance=1e-4)
+    again = spectrum(objective, top=3, density=ln.curvature.DensityOptions(steps=20), trace=True, tolerance=1e-4)
     xr.testing.assert_equal(again, whole)
-    other = spectrum(objective, top=1, seed=1, exclude="bias", operator="gauss-newton")
+    other = spectrum(ln.curvature.GaussNewton(objective, exclude="bias"), top=1, seed=1)
     assert other["end"].values.tolist() == ["largest"]
     assert other.attrs["excluded"] == [name for name in objective.params if name in objective.excluded(["bias"])]
     assert said["objective"]["samples"] == 23
@@ -88,7 +88,7 @@ def test_recomputed_statistics_take_three_passes_a_product_and_the_model_stays_a
     objective = ln.Objective(model, "cross_entropy", (x, y), batch_size=BATCH, bn="recompute")
     before, state = {name: t.clone() for name, t in model.state_dict().items()}, torch.get_rng_state()
     for operator in ("hessian", "gauss-newton"):
-        found = spectrum(objective, top=1, operator=operator, tolerance=0.1)
+        found = spectrum(ln.curvature.OPERATORS[operator](objective), top=1, tolerance=0.1)
         assert found.attrs["passes"] == 3 * found.attrs["products"] + 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), state)
@@ -96,7 +96,7 @@ def test_recomputed_statistics_take_three_passes_a_product_and_the_model_stays_a
 
 def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
     objective = network[0]
-    made = spectrum(objective, top=1, density=True, steps=5, store=tmp_path / "alone.zarr")
+    made = spectrum(objective, top=1, density=ln.curvature.DensityOptions(steps=5), store=tmp_path / "alone.zarr")
     opened = ln.open_spectrum(tmp_path / "alone.zarr")
     xr.testing.assert_identical(opened, made)
     with pytest.raises(errors.OutputExistsError, match="holds a spectrum.*overwrite=True"):
@@ -113,7 +113,7 @@ def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
     xr.testing.assert_identical(ln.open_spectrum(tmp_path / "run.zarr" / "spectrum"), made)
     xr.testing.assert_equal(ln.open(tmp_path / "run.zarr"), surface)
     with pytest.raises(errors.PlanMismatchError, match="around another point.*chart.center"):
-        spectrum(objective, line([0.5]), store=tmp_path / "run.zarr", overwrite=True)
+        spectrum(ln.curvature.Hessian(objective, line([0.5])), store=tmp_path / "run.zarr", overwrite=True)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a").write_text("mine")
@@ -138,7 +138,7 @@ def test_what_is_no_spectrum_is_said(whole, surface, tmp_path):
 
 
 def test_a_stored_spectrum_needs_no_torch(network, tmp_path):
-    spectrum(network[0], top=1, density=True, steps=5, store=tmp_path / "s.zarr")
+    spectrum(network[0], top=1, density=ln.curvature.DensityOptions(steps=5), store=tmp_path / "s.zarr")
     code = (
         "import sys, lossnav as ln; s = ln.open_spectrum('s.zarr'); ln.plot.spectrum(s); print('torch' in sys.modules)"
     )
@@ -149,7 +149,7 @@ def test_a_stored_spectrum_needs_no_torch(network, tmp_path):
 @contextmanager
 def interrupting(at):
     """Ctrl-C comes in pass number `at` over the data."""
-    derive, passes = Operator.derive, itertools.count(1)
+    derive, passes = LossOperator.derive, itertools.count(1)
 
     def stopped(self, vectors=()):
         if next(passes) == at:
@@ -157,15 +157,15 @@ def interrupting(at):
         return derive(self, vectors)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(Operator, "derive", stopped)
+        patched.setattr(LossOperator, "derive", stopped)
         yield
 
 
 def test_ctrl_c_keeps_eigenpairs_and_what_came_after(tmp_path):
     values = network_like(100)
     matrix = symmetric(values)
-    options = {"top": 2, "density": True, "trace": True, "steps": 10, "store": tmp_path / "s.zarr"}
-    first = ln.curvature.top_eigenpairs(quadratic(matrix), k=2, which="both").products
+    options = {"top": 2, "density": ln.curvature.DensityOptions(steps=10), "trace": True, "store": tmp_path / "s.zarr"}
+    first = ln.curvature.top_eigenpairs(ln.curvature.Hessian(quadratic(matrix)), k=2, which="both").products
     for at, names, steps in ((4, {"eigenvalue"}, None), (first + 4, {"eigenvalue", "density"}, 4)):
         with interrupting(at), pytest.raises(ln.Interrupted, match="is kept in .*s.zarr") as stopped:
             spectrum(quadratic(matrix), **options)
@@ -188,7 +188,9 @@ def test_what_is_not_finite_or_not_sure_is_said():
             found = spectrum(pole, **options)
         json.dumps(found.attrs, allow_nan=False)
     with pytest.warns(errors.LossnavWarning, match=r"After 6 products.*limit="):
-        found = spectrum(quadratic(symmetric(network_like(100))), top=1, limit=6, density=True, steps=10)
+        found = spectrum(
+            quadratic(symmetric(network_like(100))), top=1, limit=6, density=ln.curvature.DensityOptions(steps=10)
+        )
     assert found.attrs["converged"] is False
     assert np.allclose(found["weight"].sum("step"), 1)
 
@@ -197,12 +199,14 @@ def test_what_cannot_be_asked(network):
     for options, words in (
         ({"top": 0}, "asks for nothing"),
         ({"top": -1}, "k=-1"),
-        ({"probes": 0, "density": True}, "probes=0"),
         ({"tolerance": 2}, "tolerance=2"),
-        ({"operator": "fisher"}, "operator='fisher'"),
     ):
         with pytest.raises(errors.OptionError, match=words):
             spectrum(network[0], **options)
+    with pytest.raises(errors.OptionError, match="probes=0"):
+        spectrum(network[0], density=ln.curvature.DensityOptions(probes=0))
+    with pytest.raises(errors.OptionError, match="The objective is 5"):
+        spectrum(5)
 
 
 PROJECT = """

@@ -180,7 +180,7 @@ def test_workers_are_started_once_a_run(tmp_path, persistent):
     assert started.count == 2
     line = ln.Line(objective.params, ln.directions.random(objective)[0])
     surface = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 7)), progress=False)
-    ln.curvature.top_eigenpairs(objective, k=1, limit=4, progress=False)
+    ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=1, limit=4, progress=False)
     ln.curvature.gradient(objective)
     ln.sharpness(objective, "sam", progress=False)
     assert started.count == 2

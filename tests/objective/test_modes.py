@@ -238,7 +238,7 @@ def test_derivatives_are_of_the_same_noise(kind):
         return total / len(X)
 
     wanted = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, flat).double())[-1]
-    pairs = ln.curvature.top_eigenpairs(objective, k=1, which="largest", progress=False)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective), k=1, which="largest", progress=False)
     assert float(pairs.values[0]) == pytest.approx(float(wanted), rel=2e-3)
 
 

@@ -213,9 +213,9 @@ def test_directions_and_curvature_follow():
     rows = [torch.cat([r.reshape(-1) for r in torch.autograd.grad(g, free, retain_graph=True)]) for g in flat]
     dense = torch.stack(rows)
     assert ln.curvature.Hessian(objective).size == len(dense) == 48
-    found = ln.curvature.trace(objective, products=400, precision="float64")
+    found = ln.curvature.trace(ln.curvature.Hessian(objective, precision="float64"), products=400)
     assert found.value == pytest.approx(float(torch.trace(dense)), abs=6 * found.error)
-    top = ln.curvature.top_eigenpairs(objective, k=1, precision="float64")
+    top = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective, precision="float64"), k=1)
     assert float(top.values[0]) == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-3)
     gradient = ln.curvature.gradient(objective, precision="float64")
     for name, grad in zip(names_of(model), grads, strict=True):

@@ -179,7 +179,7 @@ def test_value_gradient_and_curvature_are_those_of_plain_torch(case, form):
 
     hessian = torch.autograd.functional.hessian(lambda vector: truth(case, vector), center.detach()).double()
     ends = torch.linalg.eigvalsh((hessian + hessian.T) / 2)
-    pairs = ln.curvature.top_eigenpairs(found, k=1, which="largest", progress=False)
+    pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(found), k=1, which="largest", progress=False)
     assert float(pairs.values[0]) == pytest.approx(float(ends[-1]), rel=2e-3)
     rise = ln.sharpness(found, "sam", radius=0.05, progress=False).value
     to_first_order = 0.05 * float(wanted.norm())

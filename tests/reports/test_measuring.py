@@ -193,7 +193,7 @@ def test_the_trace_of_the_twin_is_the_trace_of_its_hessian():
     _, surface = plane_of(objective, n=5)
     said = ln.report(surface, objective=objective, probes=64)["scale"].values
     twin = {name: t * {"0": 2.0, "2": 0.5}[name[0]] if name != "2.bias" else t for name, t in objective.params.items()}
-    found = ln.curvature.top_eigenpairs(objective, twin)
+    found = ln.curvature.top_eigenpairs(ln.curvature.Hessian(objective, twin))
     assert said["lambda_max_rescaled"] == pytest.approx(found.values[0], rel=0.01)
     hessian = ln.curvature.Hessian(objective, twin)
     rows = hessian.derive(list(torch.eye(hessian.size, dtype=torch.float64))).products

@@ -1,297 +1,110 @@
-"""What holds for every definition: what rescaling does to it, what it says of itself, and that it touches nothing."""
+"""A definition of sharpness of somebody else's is one as any other: in Python, in the shell, in the docs' table."""
 
-import inspect
 import json
 import math
-import os
-import signal
-from typing import get_args
+from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
+from typer.testing import CliRunner
 
 import lossnav as ln
-from landscapes import quadratic, relu_net, rescaled, rosy, symmetric
+from landscapes import quadratic
 from lossnav import errors
-from lossnav.curvature.operators import Operator
-from lossnav.sharpness_measures import KINDS, Sharpness, registry
+from lossnav.cli import app
+from lossnav.sharpness_measures import KINDS, Invariance, KindResult, register, table
 
-SMALL = {
-    "epsilon": {"epsilon": 1e-2, "steps": 4, "starts": 2},
-    "sam": {"radius": 0.1, "steps": 3, "starts": 2},
-    "asam": {"radius": 0.1, "steps": 3, "starts": 2},
-    "average": {"draws": 4},
-    "magnitude": {"draws": 4, "rise": 1.2},
-    "trace": {"probes": 5},
-    "lambda_max": {"tolerance": 1e-6},
-    "relative_flatness": {"params": "2.weight", "probes": 5},
-    "width": {"directions": 4, "rise": 1.2, "tolerance": 1e-8},
+DOCS = Path(__file__).parents[2] / "docs" / "sharpness.md"
+WORDS = {
+    "formula": "L(θ + r g/|g|) − L(θ) | one step uphill",
+    "source": "this test",
+    "invariant_under": "nothing",
+    "uncertainty": "rounding alone",
 }
-VARIANTS = [
-    (kind, {"normalize": normalize} if normalizes else {})
-    for kind, known in KINDS.items()
-    for normalizes in ["normalize" in inspect.signature(known.function).parameters]
-    for normalize in ((None, "weight", "filter", "layer") if normalizes else (None,))
-    if not (kind == "asam" and normalize is None)
-]
-IDS = ["-".join([kind, *map(str, options.values())]) for kind, options in VARIANTS]
 
 
-def measured(objective, kind, **options):
-    return ln.sharpness(objective, kind, **SMALL[kind], **options)
+PROJECT = """
+import torch, lossnav as ln
+objective = ln.Objective.from_function(lambda p: (p["x"] ** 2 + p["y"] ** 2).sum(), {n: torch.ones(1) for n in "xy"})
+"""
 
 
-def test_every_kind_is_known():
-    assert set(SMALL) == set(KINDS) == set(get_args(registry.SharpnessKind))
+def uphill(ground, seed, *, radius=0.5, twice=False):
+    """Find what one step uphill raises the loss by, as somebody else would write it."""
+    _, slope = ground.slope(ground.origin())
+    value = ground.loss(radius * (1 + twice) * slope / slope.norm()) - ground.center
+    known = Invariance(False, "a step has a length")
+    return KindResult(value, 0.0, (value, value), "rounding", "one step", "this test", known, (), {"radius": radius})
 
 
-@pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=IDS)
-def test_a_layer_times_ten_and_the_next_divided_by_ten(kind, options):
-    """Dinh et al. 2017: the function is the same; so is what says it is invariant, and nothing else."""
-    model, data = relu_net()
-    one, other = (measured(rosy(m, data), kind, **options) for m in (model, rescaled(model, 10.0)))
-    if one.scale_invariant:
-        assert other.value == pytest.approx(one.value, rel=1e-5)
-        assert np.allclose(other.samples, one.samples, rtol=1e-5)
-    else:
-        assert abs(math.log(other.value / one.value)) > 0.3
-    assert one.scale_invariant == (kind == "relative_flatness" or options.get("normalize") is not None)
+@pytest.fixture
+def registered():
+    yield register("uphill", **WORDS, exclude=("y",))(uphill)
+    KINDS.pop("uphill", None)
 
 
-@pytest.mark.parametrize(("kind", "options"), VARIANTS, ids=IDS)
-def test_single_units_times_other_factors(kind, options):
-    model, data = relu_net()
-    twin = rescaled(model, [0.2, 1.0, 4.0, 0.5, 3.0, 7.0])
-    one, other = (measured(rosy(m, data), kind, **options) for m in (model, twin))
-    if "units" in one.invariance:
-        assert options == {"normalize": "weight"}
-        assert other.value == pytest.approx(one.value, rel=1e-5)
-    else:
-        assert abs(other.value / one.value - 1) > 1e-3
+def test_a_kind_of_somebody_elses_is_measured_counted_and_printed(registered):
+    assert registered is uphill
+    objective = quadratic([1.0, 3.0], center=[0.0, 0.0], slope=[0.0, 2.0])
+    found = ln.sharpness(objective, "uphill", radius=0.1, exclude=())
+    assert found.value == pytest.approx(2 * 0.1 + 3 * 0.1**2 / 2)  # slope and curvature along the second axis
+    assert (found.kind, found.gradients, found.evaluations) == ("uphill", 1, 2)
+    assert "one step" in str(found)
+    both = ln.Objective.from_function(lambda p: (p["x"] ** 2 + p["y"] ** 2).sum(), {n: torch.ones(2) for n in "xy"})
+    assert ln.sharpness(both, "uphill").settings["excluded"] == ["y"]
+    with pytest.raises(errors.OptionError, match=r"takes no sigma=. Its options are radius, twice\."):
+        ln.sharpness(objective, "uphill", sigma=1)
+    with pytest.raises(errors.OptionError, match="kind='flat' is unknown. Use .*, uphill"):
+        ln.sharpness(objective, "flat")
 
 
-def test_relative_flatness_does_not_see_its_rows_rescaled():
-    model, data = relu_net()
-    twin = rescaled(model, [0.2, 1.0, 4.0, 0.5, 3.0, 7.0])
-    exact = [ln.sharpness(rosy(m, data), "relative_flatness", params="0.weight", probes=800) for m in (model, twin)]
-    assert abs(exact[0].value - exact[1].value) < 3 * math.hypot(exact[0].error, exact[1].error)
-    assert exact[0].error < 0.1 * exact[0].value
+def test_the_command_line_knows_it(registered, tmp_path):
+    (tmp_path / "project.py").write_text(PROJECT)
+    run = lambda *words: CliRunner().invoke(app, ["sharpness", *words])  # noqa: E731
+    spec = f"{tmp_path / 'project.py'}:objective"
+    done = run(spec, "--kind", "uphill", "--set", "radius=1", "--set", "twice=true", "--json")
+    assert json.loads(done.stdout)["value"] == pytest.approx(8)  # 3^2 - 1
+    listed = run("--kinds")
+    assert listed.exit_code == 0
+    assert "one step uphill" in listed.stdout
+    assert "radius=0.5  twice=false" in listed.stdout
+    assert all(f"\n{name} " in "\n" + listed.stdout for name in KINDS)
 
 
-class Normalised(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.conv, self.bn, self.out = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4, eps=1e-12), nn.Linear(4, 3)
-
-    def forward(self, x):
-        return self.out(torch.tanh(self.bn(self.conv(x))).mean((2, 3)))
+def test_the_table_of_the_docs_is_that_of_the_registry(registered):
+    last = r"| `uphill` | L(θ + r g/\|g\|) − L(θ) \| one step uphill | this test | nothing | rounding alone |"
+    assert table().splitlines()[-1] == last
+    KINDS.pop("uphill")
+    assert table() in DOCS.read_text()
 
 
-@pytest.mark.parametrize(
-    ("kind", "options", "bn"),
-    [(*variant, "batch") for variant in VARIANTS]
-    + [(*variant, "recompute") for variant in VARIANTS if variant[1].get("normalize") in (None, "filter")],
-)
-def test_filters_before_batch_norm_have_no_scale(kind, options, bn):
-    if kind == "relative_flatness":
-        options = {"params": "conv.weight"}
-    torch.manual_seed(0)
-    model = Normalised().double().eval()
-    with torch.no_grad():
-        model.bn.bias += torch.randn(4)
-    data = torch.randn(12, 1, 5, 5).double(), torch.randint(0, 3, (12,))
-    one = ln.Objective(model, "cross_entropy", data, bn=bn)
-    with torch.no_grad():
-        model.conv.weight *= torch.tensor([3.0, 0.5, 10.0, 2.0]).reshape(4, 1, 1, 1)
-        model.conv.bias *= 5.0  # of no effect before a normalisation
-    other = ln.Objective(model, "cross_entropy", data, bn=bn)
-    first, second = (ln.sharpness(o, kind, **SMALL[kind] | options) for o in (one, other))
-    if "filters" in first.invariance:
-        assert second.value == pytest.approx(first.value, rel=1e-4)
-    elif kind != "relative_flatness":
-        assert abs(second.value / first.value - 1) > 1e-3
-    derived = first.gradients + (first.products if kind == "lambda_max" else first.products > 0)  # probes share a pass
-    assert first.passes == (2 * first.evaluations + 3 * derived if bn == "recompute" else first.evaluations + derived)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_touched_and_the_same_call_gives_the_same_bits(kind):
-    model, data = relu_net()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    objective = rosy(model.train(), data, metrics=["accuracy"])
-    states = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = measured(objective, kind, seed=3)
-    assert torch.equal(torch.get_rng_state(), states[0]) and np.array_equal(np.random.get_state()[1], states[1])
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
-    assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
-    assert measured(objective, kind, seed=3) == first
-    if kind != "epsilon":  # whose ascents end in the same corner
-        other = measured(objective, kind, seed=4)
-        assert other.samples != first.samples or other.error != first.error
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_it_says_what_it_is(kind):
-    model, data = relu_net()
-    objective = rosy(model, data)
-    found = measured(objective, kind, precision="float64")
-    assert isinstance(found, Sharpness)
-    assert found.kind == kind
-    assert float(found) == found.value
-    assert json.loads(json.dumps(found.settings)) == found.settings
-    assert found.settings["objective"] == objective.fingerprint
-    assert found.settings["loss"] == objective.evaluate(objective.params)["loss"]
-    assert found.settings | {"seed": 0, "precision": "float64"} == found.settings
-    options = {name for name in inspect.signature(KINDS[kind].function).parameters if name not in ("ground", "seed")}
-    assert options <= set(found.settings)
-    assert set(found.describe()) == set(Sharpness.__dataclass_fields__)
-    said = str(found)
-    for part in (kind, f"{found.value:.6g}", found.definition, found.source, found.uncertainty, found.invariance):
-        assert part in said
-    assert "20" in found.source or "1990" in found.source  # a year
-
-
-def passes_of(monkeypatch, at=0):
-    """The passes over the data as they come, True for those with derivatives; Ctrl-C comes in number `at`."""
-    passes = []
-
-    def counted(method, derives):
-        def counting(self, *given):
-            passes.append(derives)
-            if len(passes) == at:
-                os.kill(os.getpid(), signal.SIGINT)
-            return method(self, *given)
-
-        return counting
-
-    monkeypatch.setattr(ln.Objective, "evaluate", counted(ln.Objective.evaluate, False))
-    monkeypatch.setattr(Operator, "derive", counted(Operator.derive, True))
-    return passes
-
-
-def slope(side=2):
-    matrix = symmetric(range(1, side**2 + 1))
-
-    def loss(p):
-        x = p["x"].reshape(-1)
-        return 1 + 0.1 * x.sum() + x @ matrix @ x / 2
-
-    return ln.Objective.from_function(loss, {"x": torch.ones(side, side).double()})
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_it_cost_is_what_was_computed(kind, monkeypatch):
-    objective = slope()
-    objective.evaluate(objective.params)
-    passes = passes_of(monkeypatch)
-    found = ln.sharpness(objective, kind, **SMALL[kind] | ({"params": "x"} if kind == "relative_flatness" else {}))
-    assert passes.count(False) == found.evaluations
-    derived = found.gradients + (found.products if kind == "lambda_max" else found.products > 0)  # probes share a pass
-    assert passes.count(True) == derived
-    assert len(passes) == found.passes
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("at", [2, 4, 60])
-def test_what_was_computed_is_kept_when_it_is_stopped(kind, at, monkeypatch):
-    options = {
-        "epsilon": {"starts": 20, "epsilon": 0.1},
-        "sam": {"starts": 12},
-        "asam": {"starts": 12},
-        "average": {"draws": 60},
-        "magnitude": {"draws": 50},
-        "trace": {"probes": 600},  # with no more parameters than that the trace is exact
-        "lambda_max": {"tolerance": 1e-15},
-        "relative_flatness": {"params": "x", "probes": 600},
-        "width": {"directions": 10},
-    }[kind]
-    if kind == "lambda_max":
-        at = min(at, 3)  # there are four dimensions
-    side = 25 if "probes" in options else 2
-    objective, passes = slope(side), passes_of(monkeypatch, at)
-    with pytest.raises(ln.Interrupted, match=r"Stopped after \d+ passes .* in the .surface") as stopped:
-        ln.sharpness(objective, kind, **options)
-    found = stopped.value.partial
-    assert isinstance(found, Sharpness)
-    assert found.passes <= len(passes) <= at + 1
-    if at == 60 and kind != "magnitude":
-        whole = ln.sharpness(slope(side), kind, **options)
-        assert math.isfinite(found.value)
-        assert whole.samples[: len(found.samples) - 1] == found.samples[:-1]  # the last ascent may be cut short
-        assert len(found.samples) < len(whole.samples)
-        assert str(found)
-
-
-@pytest.mark.parametrize("kind", ["trace", "relative_flatness"])
-def test_of_few_parameters_the_entries_are_kept_when_it_is_stopped(kind, monkeypatch):
-    options = {"params": "x", "probes": 100}
-    exact = ln.sharpness(slope(6), kind, **options)
-    assert (exact.products, exact.samples) == (36, ())
-    passes_of(monkeypatch, 4)
-    with pytest.raises(ln.Interrupted) as stopped:
-        ln.sharpness(slope(6), kind, **options)
-    found = stopped.value.partial
-    assert len(found.samples) == found.products == 24
-    assert f"36 times the mean of v . H v over {found.products} of the 36 unit vectors" in found.definition
-    assert found.interval[0] < exact.value < found.interval[1]
+def test_a_name_that_is_taken_is_refused(registered):
+    for name in ("uphill", "sam"):
+        with pytest.raises(errors.OptionError, match=f"kind of sharpness '{name}' already: .*another name"):
+            register(name, **WORDS)(uphill)
+    assert KINDS["sam"].measure.__name__ == "sam"
 
 
 @pytest.mark.parametrize(
-    ("kind", "options", "said"),
+    "measure",
     [
-        ("flat", {}, "kind='flat' is unknown. Use epsilon, sam,"),
-        ("sam", {"sigma": 1}, "takes no sigma=. Its options are radius, steps, starts."),
-        ("sam", {"radius": 0.0}, "radius=0.0 cannot be used. Pass a finite number above 0."),
-        ("sam", {"radius": math.inf}, "radius=inf"),
-        ("sam", {"steps": 0}, "steps=0 cannot be used. Pass a whole number from 1"),
-        ("sam", {"starts": 1.5}, "starts=1.5"),
-        ("sam", {"seed": -1}, "seed=-1"),
-        ("sam", {"precision": "half"}, "precision='half'"),
-        ("sam", {"params": "nothing*"}, "leave no parameter"),
-        ("sam", {"exclude": "nothing*"}, "matches no parameter"),
-        ("asam", {"normalize": "unit"}, "normalize='unit' is unknown. Use 'weight'"),
-        ("asam", {"normalize": None}, "kind='sam'"),
-        ("asam", {"eta": -0.1}, "eta=-0.1"),
-        ("epsilon", {"epsilon": -1}, "epsilon=-1"),
-        ("epsilon", {"dimension": 0}, "dimension=0"),
-        ("average", {"draws": 0}, "draws=0"),
-        ("average", {"sigma": math.nan}, "sigma=nan"),
-        ("magnitude", {"rise": 0.5}, "no rise from a loss"),
-        ("trace", {"probes": True}, "probes=True"),
-        ("lambda_max", {"tolerance": 2.0}, "tolerance=2.0"),
-        ("width", {"limit": 1e-5}, "limit=1e-05"),
-        ("width", {"tolerance": 0.0}, "tolerance=0.0"),
-        ("width", {"directions": 0}, "directions=0"),
+        lambda ground: None,
+        lambda: None,
+        lambda ground, seed, radius: None,
+        lambda ground, seed, *, radius: None,
+        lambda ground, seed, *, params="*": None,
+        lambda ground, seed, **options: None,
     ],
 )
-def test_options_that_cannot_be(kind, options, said):
-    with pytest.raises(errors.OptionError) as raised:
-        ln.sharpness(quadratic(torch.ones(3), torch.ones(3)), kind, **options)
-    assert said in str(raised.value)
+def test_a_function_that_cannot_be_called_as_a_kind_is_refused(measure):
+    with pytest.raises(errors.OptionError, match=r"Let it take \(ground, seed, \*, option=default"):
+        register("new", **WORDS)(measure)
+    assert "new" not in KINDS
 
 
-def test_a_centre_that_is_not_finite_has_no_sharpness():
-    lost = ln.Objective.from_function(lambda p: p["x"].sum() * math.nan, {"x": torch.ones(2)})
-    with pytest.raises(errors.NonFiniteCenterError, match="The loss at the centre is nan"):
-        ln.sharpness(lost, "sam")
-
-
-def test_only_what_is_asked_for_moves():
-    model, data = relu_net()
-    objective = rosy(model, data)
-    part = ln.sharpness(objective, "sam", params="2.*", exclude="bias", steps=1, starts=1)
-    assert part.settings["parameters"] == 30
-    held = rosy(model, data, params="2.weight")
-    assert ln.sharpness(held, "sam", steps=1, starts=1).value == pytest.approx(part.value, rel=1e-12)
-    with pytest.raises(errors.OptionError):
-        ln.sharpness(held, "width", exclude="2.*")
-
-
-def test_a_float32_network_is_measured_in_float64_if_asked():
-    model, (x, y) = relu_net()
-    single = ln.Objective(model.float(), "cross_entropy", (x.float(), y))
-    rough, fine = (ln.sharpness(single, "sam", radius=0.1, precision=p) for p in ("native", "float64"))
-    assert rough.value == pytest.approx(fine.value, rel=1e-3)
-    assert rough.value != fine.value
+def test_every_kind_says_what_it_is_and_has_defaults():
+    for kind in KINDS.values():
+        assert all((kind.formula, kind.source, kind.invariant_under, kind.uncertainty))
+        assert kind.options
+        for value in kind.options.values():
+            assert value is None or isinstance(value, str | bool) or math.isfinite(value)

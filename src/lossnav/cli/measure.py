@@ -23,6 +23,7 @@ from lossnav.cli.options import (
     Seed,
     Surface,
     Trust,
+    as_setting,
     numbers,
     setting_of,
     subset_of,
@@ -67,6 +68,7 @@ def curvature(
     overwrite: Overwrite = False,
 ) -> None:
     """Compute extreme eigenvalues of the Hessian of an objective, and optionally its spectral density and trace."""
+    from lossnav.curvature import OPERATORS, DensityOptions
     from lossnav.evaluation.spectrum import spectrum
     from lossnav.specs.objective_of import load_objective
     from lossnav.surface.groups import spectrum_place
@@ -83,18 +85,18 @@ def curvature(
     )
     if subset is not None:
         objective = objective.subset(subset_of(subset), seed)
-    wanted: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
-    wanted |= {"probes": probes, "steps": steps, "tolerance": tolerance, "limit": limit, "seed": seed}
+    block: dict[str, Any] = {"params": params or "*", "exclude": exclude or (), "precision": precision}
     found = spectrum(
-        objective,
+        OPERATORS[operator](objective, **block),
         top=top,
-        density=density,
+        density=DensityOptions(probes, steps) if density else False,
         trace=trace,
-        operator=operator,
+        tolerance=tolerance,
+        limit=limit,
+        seed=seed,
         store=out,
         overwrite=overwrite,
         progress=True,
-        **wanted,
     )
     if as_json:
         pairs = [found[name].values.tolist() for name in ("end", "eigenvalue", "eigenvalue_error")]
@@ -154,11 +156,27 @@ def report(
     typer.echo(found.to_json() if as_json else str(found))
 
 
+def _list_kinds(asked: bool) -> None:
+    """Print every kind of sharpness, what it is and which options it has, and end."""
+    if not asked:
+        return
+    from lossnav.sharpness_measures import KINDS
+
+    for kind in KINDS.values():
+        options = "  ".join(f"{name}={as_setting(value)}" for name, value in kind.options.items())
+        print_table({kind.name: kind.formula, "  source": kind.source, "  options": options})
+    raise typer.Exit
+
+
 @app.command()
 @reporting
 def sharpness(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
-    kind: Annotated[str, typer.Option(help="Definition: sam, asam, epsilon, ... (docs/sharpness.md).")],
+    kind: Annotated[str, typer.Option(help="Definition: sam, asam, epsilon, ... (--kinds lists all).")],
+    kinds: Annotated[
+        bool,
+        typer.Option("--kinds", help="List the definitions and their options.", is_eager=True, callback=_list_kinds),
+    ] = False,
     options: Annotated[
         list[str] | None, typer.Option("--set", help="Option of the definition, such as radius=0.1; repeatable.")
     ] = None,

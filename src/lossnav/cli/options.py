@@ -108,6 +108,11 @@ def setting_of(text: str) -> tuple[str, Any]:
         return name, None if value == "none" else value
 
 
+def as_setting(value: Any) -> str:
+    """A value as ``--set name=value`` takes it: the way back of `setting_of`."""
+    return "none" if value is None else value if isinstance(value, str) else json.dumps(value)
+
+
 def trusted_by(yes: bool) -> Any:
     """Return a function that decides if code named by a store may be run: by --trust, or by asking at the terminal."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossnav.curvature.base import CheckedOperator, Operator, V, as_operator
 from lossnav.curvature.eigen import Eigenpairs
-from lossnav.curvature.gauss_newton import OperatorKind, make_operator
-from lossnav.curvature.operators import Operator, ProductPrecision
 from lossnav.curvature.products import Products, Signs, without
 from lossnav.curvature.trace import Estimate
-from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.objective.objective import Objective
+from lossnav.errors import OptionError
 
 Array = NDArray[np.float64]
 
@@ -88,21 +85,16 @@ class SpectralDensity:
 
 
 def spectral_density(
-    objective: Objective,
-    point: Mapping[str, Tensor] | None = None,
+    operator: Operator[V],
     *,
     probes: int = 5,
     steps: int = 50,
     width: float | None = None,
-    pairs: Eigenpairs | None = None,
-    operator: OperatorKind = "hessian",
+    pairs: Eigenpairs[V] | None = None,
     seed: int = 0,
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
-    precision: ProductPrecision = "native",
     progress: bool | None = None,
 ) -> SpectralDensity:
-    """Estimate the density of the eigenvalues of the Hessian, by stochastic Lanczos quadrature.
+    """Estimate the density of the eigenvalues of an operator, by stochastic Lanczos quadrature.
 
     From each vector v of random signs Lanczos takes some steps, with full reorthogonalisation; eigenvalues and first
     entries of eigenvectors of its tridiagonal matrix are the nodes and weights of a quadrature for v . f(H) v / d. All
@@ -110,9 +102,8 @@ def spectral_density(
 
     Parameters
     ----------
-    objective : Objective
-    point : mapping of str to Tensor, optional
-        Where; by default the objective's centre.
+    operator : Operator
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
     probes : int
         Random vectors. Together they hold probes * steps vectors as large as the model; as many probes are advanced
         together as fit in two gigabytes.
@@ -123,14 +114,11 @@ def spectral_density(
         (of those that are not known) divided by the steps: about the finest that so many steps resolve, so that what
         the density is off by is the chance in the probes, which `error` says.
     pairs : Eigenpairs, optional
-        What `top_eigenpairs` found at this point with the same options: surely known pairs are taken out, are drawn
+        What `top_eigenpairs` found of the same operator: surely known pairs are taken out, are drawn
         where they are with their weight 1 / d, and the steps are left for the others. Outliers are then no longer a
         matter of chance.
-    operator : "hessian" or "gauss-newton"
     seed : int
         Of the probes.
-    params, exclude, precision
-        As of a `Hessian`.
     progress : bool or None
         Whether to show a bar (None: on a terminal).
 
@@ -144,9 +132,9 @@ def spectral_density(
     OptionError
         If an option cannot be.
     Interrupted
-        After Ctrl-C: with the density by the steps so far in ``surface``.
+        After Ctrl-C: with the density by the steps so far in ``partial``.
     Others
-        As a `Hessian` or a `GaussNewton` does.
+        As the operator does.
 
     Notes
     -----
@@ -162,45 +150,66 @@ def spectral_density(
 
     Examples
     --------
+    >>> from lossnav.curvature import Hessian
+    >>> from lossnav.objective.objective import Objective
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(4)})
-    >>> found = spectral_density(bowl, probes=2, steps=3, width=0.1)
+    >>> found = spectral_density(Hessian(bowl), probes=2, steps=3, width=0.1)
     >>> float(found.values[found.density.argmax()].round(2)), float(np.trapezoid(found.density, found.values).round(6))
     (2.0, 1.0)
     """
-    require_steps(probes, steps, width)
-    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    DensityOptions(probes, steps, width)
+    matrix = as_operator(operator, "spectral_density")
     signs = Signs(matrix, seed)
     known = None if pairs is None else surely_known(matrix, pairs)
     with Products(matrix, "density", probes * min(steps, matrix.size), progress) as multiply:
         found = quadrature(multiply, signs, probes, steps, known, seed + 1)
-    made = density_of(found, steps, width, matrix.rounding, products=matrix.count, passes=matrix.passes)
-    if multiply.signal is not None:
-        said = f"Stopped after {matrix.count} products. What they show is in the .partial of this exception."
-        raise Interrupted(said, made, multiply.signal)
-    if not math.isfinite(made.width):
-        warnings.warn(
-            "The products are not finite at this point: the density is NaN. Check the loss and the gradient there.",
-            LossnavWarning,
-            stacklevel=2,
-        )
-    return made
+    made = density_of(found, steps, width, matrix.rounding, products=multiply.count, passes=multiply.passes)
+    nowhere = "The products are not finite at this point: the density is NaN. Check the loss and the gradient there."
+    return multiply.conclude(made, "" if math.isfinite(made.width) else nowhere)
 
 
-def require_steps(probes: int, steps: int, width: float | None) -> None:
-    """Raise OptionError for numbers of probes and steps, or a width, that cannot be."""
-    if any(isinstance(n, bool) or not isinstance(n, int) for n in (probes, steps)) or probes < 2 or steps < 2:
-        raise OptionError(f"probes={probes!r} and steps={steps!r} make no density with an error. Use 2 or more.")
-    if width is not None and not 0 < width < math.inf:
-        raise OptionError(f"width={width!r} is none. Use a positive number in the unit of the eigenvalues.")
+@dataclass(frozen=True)
+class DensityOptions:
+    """How a density is estimated, for what asks for more than a density: the options of `spectral_density`.
+
+    Parameters
+    ----------
+    probes, steps, width
+        As of `spectral_density`.
+
+    Raises
+    ------
+    OptionError
+        If one cannot be.
+
+    Examples
+    --------
+    >>> DensityOptions(steps=80)
+    DensityOptions(probes=5, steps=80, width=None)
+    """
+
+    probes: int = 5
+    steps: int = 50
+    width: float | None = None
+
+    def __post_init__(self) -> None:
+        numbers = (self.probes, self.steps)
+        if any(isinstance(n, bool) or not isinstance(n, int) or n < 2 for n in numbers):
+            raise OptionError(
+                f"probes={self.probes!r} and steps={self.steps!r} make no density with an error. Use 2 or more."
+            )
+        if self.width is not None and not 0 < self.width < math.inf:
+            raise OptionError(f"width={self.width!r} must be positive, in the unit of the eigenvalues.")
 
 
 # ---------------------------------------------------------------------- the quadrature
 
 
-def surely_known(operator: Operator, pairs: Eigenpairs) -> tuple[Array, Tensor] | None:
+def surely_known(operator: CheckedOperator[V], pairs: Eigenpairs[V]) -> tuple[Array, Tensor] | None:
     """Eigenvalues and orthonormal eigenvectors, shape (k, d), of the pairs that are sure; None if there are none."""
     if not pairs.vectors:
         return None
+    operator.require_vector(pairs.vectors[0])
     reach = max(float(np.ptp(pairs.values)), float(np.abs(pairs.values).max()))
     sure = [i for i, error in enumerate(pairs.errors) if error <= _SURE * reach]
     if not sure:
@@ -217,7 +226,7 @@ def quadrature(
     values, rows = (np.zeros(0), None) if known is None else known
     k = len(values)
     steps = min(steps, d - k)
-    together = max(1, min(probes, multiply.most, _MEMORY // max(1, steps * d * _dtype(multiply.operator).itemsize)))
+    together = max(1, min(probes, multiply.most, _MEMORY // max(1, steps * d * _precision(multiply.operator).itemsize)))
     nodes, weights, samples = list[Array](), list[Array](), list[float]()
     fresh = torch.Generator().manual_seed(seed)
     for starts in signs.blocks(probes, together):
@@ -243,7 +252,7 @@ def _tridiagonal(
     The bases are held in the numbers the model computes in: a product sees no more of a vector than that.
     """
     p, d = starts.shape
-    basis = torch.empty((p, steps, d), dtype=_dtype(multiply.operator), device=starts.device)
+    basis = torch.empty((p, steps, d), dtype=_precision(multiply.operator), device=starts.device)
     alphas, betas, radius, vectors = np.zeros((p, steps)), np.zeros((p, steps)), 0.0, starts
     for step in range(steps):
         basis[:, step] = vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
@@ -287,10 +296,9 @@ def _decomposed(alpha: Array, beta: Array) -> tuple[Array, Array]:
     return values, vectors[:1].sum(0)
 
 
-def _dtype(operator: Operator) -> torch.dtype:
-    """What the operator's model computes in, float32 at least."""
-    used = {operator.objective.params[name].dtype for name in operator.names}
-    return torch.float64 if torch.float64 in used else torch.float32
+def _precision(operator: Operator[Any]) -> torch.dtype:
+    """What an operator computes in, float32 at least."""
+    return torch.promote_types(operator.dtype, torch.float32)
 
 
 # ---------------------------------------------------------------------- the density

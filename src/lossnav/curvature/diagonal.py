@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Generic
 
 import torch
-from torch import Tensor
 
-from lossnav.curvature.gauss_newton import OperatorKind, make_operator
-from lossnav.curvature.operators import ProductPrecision
+from lossnav.curvature.base import Operator, V, as_operator
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import LEAST
-from lossnav.errors import Interrupted, OptionError
-from lossnav.objective.objective import Objective
-from lossnav.params import Params
+from lossnav.errors import OptionError
 
 
 @dataclass(frozen=True)
-class Diagonal:
+class Diagonal(Generic[V]):
     """The diagonal of an operator, entry by entry.
 
     Attributes
     ----------
     value, error : dict of str to Tensor
         Each entry and its standard error, that by rounding included, with the names and shapes of the objective; zero
-        in what is left out.
+        in what is left out. Of an operator of your own Tensors of shape (d,), float64, unless it says otherwise.
     products : int
         With the operator, one a vector.
     passes : int
         Over the data.
     """
 
-    value: Params
-    error: Params
+    value: V
+    error: V
     products: int
     passes: int
 
 
 def diagonal(
-    objective: Objective,
-    point: Mapping[str, Tensor] | None = None,
+    operator: Operator[V],
     *,
     products: int = 50,
-    operator: OperatorKind = "hessian",
     seed: int = 0,
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
-    precision: ProductPrecision = "native",
     progress: bool | None = None,
-) -> Diagonal:
-    """Estimate the diagonal of the Hessian: the second derivative by each parameter alone.
+) -> Diagonal[V]:
+    """Estimate the diagonal of an operator: of a Hessian the second derivative by each parameter alone.
 
     The mean of v * (H v), entry by entry, over vectors v of random signs. What entry i is off by are the other entries
     of its row: its standard error is sqrt((sum over j of H_ij^2) - H_ii^2) / sqrt(products). It falls slowly, so the
@@ -60,15 +51,11 @@ def diagonal(
 
     Parameters
     ----------
-    objective : Objective
-    point : mapping of str to Tensor, optional
-        Where; by default the objective's centre.
+    operator : Operator
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
     products : int
         Random vectors, 5 or more; several share a pass over the data.
-    operator : "hessian" or "gauss-newton"
     seed : int
-    params, exclude, precision
-        As of a `Hessian`.
     progress : bool or None
         Whether to show a bar (None: on a terminal).
 
@@ -81,9 +68,9 @@ def diagonal(
     OptionError
         If an option cannot be.
     Interrupted
-        After Ctrl-C: with the diagonal by the products so far in ``surface``.
+        After Ctrl-C: with the diagonal by the products so far in ``partial``.
     Others
-        As a `Hessian` or a `GaussNewton` does.
+        As the operator does.
 
     References
     ----------
@@ -92,16 +79,18 @@ def diagonal(
 
     Examples
     --------
+    >>> from lossnav.curvature import Hessian
+    >>> from lossnav.objective.objective import Objective
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, -2.0])).sum(), {"x": torch.ones(2)})
-    >>> found = diagonal(bowl, products=5)
+    >>> found = diagonal(Hessian(bowl), products=5)
     >>> found.value["x"], found.error["x"].round(decimals=4)
     (tensor([ 2., -4.]), tensor([0., 0.]))
     """
     if isinstance(products, bool) or not isinstance(products, int) or products < LEAST:
         raise OptionError(f"products={products!r} are too few to say how sure a diagonal is. Allow {LEAST} or more.")
-    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    matrix = as_operator(operator, "diagonal")
     n, d, few = 0, matrix.size, matrix.size <= products
-    mean = torch.zeros(d, dtype=torch.float64, device=matrix.objective.device)
+    mean = torch.zeros(d, dtype=torch.float64, device=matrix.device)
     squares = torch.zeros_like(mean)  # of the deviations from the mean
     seen = torch.zeros_like(mean)
     probing = Entries(matrix, seed) if few else Signs(matrix, seed)
@@ -120,8 +109,5 @@ def diagonal(
         error = torch.where(seen > 0, rounding, math.inf)
     else:
         error = torch.sqrt(squares / (n - 1) / n + rounding**2) if n > 1 else torch.full_like(mean, math.inf)
-    found = Diagonal(matrix.to_params(mean), matrix.to_params(error), n, matrix.passes)
-    if multiply.signal is not None:
-        said = f"Stopped after {n} products. What they show is in the .partial of this exception."
-        raise Interrupted(said, found, multiply.signal)
-    return found
+    found = Diagonal(matrix.from_flat(mean), matrix.from_flat(error), n, multiply.passes)
+    return multiply.conclude(found)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Generic, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav.curvature.gauss_newton import OperatorKind, make_operator
+from lossnav.curvature.base import CheckedOperator, Operator, V, as_operator
 from lossnav.curvature.lanczos import Ritz, lanczos
-from lossnav.curvature.operators import Operator, ProductPrecision
 from lossnav.curvature.products import Products
-from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.objective.objective import Objective
-from lossnav.params import Params
+from lossnav.errors import OptionError
 
 Which = Literal["largest", "smallest", "both"]
 
@@ -26,8 +21,8 @@ LIMIT = 500  # products, unless it is said otherwise
 
 
 @dataclass(frozen=True)
-class Eigenpairs:
-    """Eigenvalues of a Hessian, the most extreme first; of both ends the smallest ones before the largest ones.
+class Eigenpairs(Generic[V]):
+    """Eigenvalues of an operator, the most extreme first; of both ends the smallest ones before the largest ones.
 
     Attributes
     ----------
@@ -40,9 +35,10 @@ class Eigenpairs:
         occur, with a probability of 95 % over the random vectors to begin with, for all ends together (van Dorsselaer,
         Hochstenbach, van der Vorst 2000).
     vectors : tuple of m dict of str to Tensor
-        Of length 1, with the names and shapes of the objective; the largest entry is positive.
+        Of length 1, with the names and shapes of the objective; the largest entry is positive. Of an operator of your
+        own Tensors of shape (d,), float64, unless it says otherwise.
     products : int
-        Hessian-vector products.
+        With the operator.
     converged : bool
         Whether every error is within the tolerance, but for the rounding.
     passes : int
@@ -51,30 +47,25 @@ class Eigenpairs:
 
     values: NDArray[np.float64]
     errors: NDArray[np.float64]
-    vectors: tuple[Params, ...]
+    vectors: tuple[V, ...]
     products: int
     converged: bool
     passes: int = 0
 
 
 def top_eigenpairs(
-    objective: Objective,
-    point: Mapping[str, Tensor] | None = None,
+    operator: Operator[V],
     k: int = 1,
     which: Which = "largest",
     *,
     seed: int = 0,
     tolerance: float = 1e-3,
     limit: int = LIMIT,
-    operator: OperatorKind = "hessian",
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
-    precision: ProductPrecision = "native",
     progress: bool | None = None,
-) -> Eigenpairs:
-    """Find the largest or the most negative eigenvalues of the Hessian of the loss, and their eigenvectors.
+) -> Eigenpairs[V]:
+    """Find the largest or the most negative eigenvalues of an operator, and their eigenvectors.
 
-    By the Lanczos method: nothing but Hessian-vector products, one pass over the data each (or three, with
+    By the Lanczos method: nothing but products, of a Hessian one pass over the data each (or three, with
     ``bn="recompute"``). Both ends come from the same products. An eigenvalue that occurs m times is m of the k, and so
     are several that lie close together: where k is 2 or more, what was found is locked and it is looked beside it,
     from another random vector, until nothing that belongs among the k is left. Of equal eigenvalues the eigenvectors
@@ -82,9 +73,8 @@ def top_eigenpairs(
 
     Parameters
     ----------
-    objective : Objective
-    point : mapping of str to Tensor, optional
-        Where; by default the objective's centre.
+    operator : Operator
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
     k : int
         How many of each end.
     which : "largest", "smallest" or "both"
@@ -95,11 +85,7 @@ def top_eigenpairs(
         Each error is to be at most this part of its value, or of a thousandth of the largest in size where that is
         more.
     limit : int
-        Most Hessian-vector products there may be.
-    operator : "hessian" or "gauss-newton"
-        Whose eigenvalues.
-    params, exclude, precision
-        As of a `Hessian`: the eigenvalues are those of the block of these parameters.
+        Most products there may be.
     progress : bool or None
         Whether to show a bar (None: on a terminal).
 
@@ -114,32 +100,31 @@ def top_eigenpairs(
     OptionError
         If k, `which`, the tolerance, the limit or the seed cannot be.
     Interrupted
-        After Ctrl-C: a KeyboardInterrupt with the pairs as far as they are known in ``surface``.
+        After Ctrl-C: a KeyboardInterrupt with the pairs as far as they are known in ``partial``.
 
     Examples
     --------
+    >>> from lossnav.curvature import Hessian
+    >>> from lossnav.objective.objective import Objective
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, -2.0, 5.0])).sum(),
     ...                                {"x": torch.ones(3)})
-    >>> top_eigenpairs(bowl, which="both").values.round(4)
+    >>> top_eigenpairs(Hessian(bowl), which="both").values.round(4)
     array([-4., 10.])
     """
     if which not in ("largest", "smallest", "both"):
         raise OptionError(f"which={which!r} is unknown. Use 'largest', 'smallest' or 'both'.")
     require_reachable(tolerance, limit, seed)
-    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    matrix = as_operator(operator, "top_eigenpairs")
     smallest, largest = (k if which != "largest" else 0), (k if which != "smallest" else 0)
     require_count(k, smallest + largest, matrix, limit)
     with Products(matrix, "eigenvalues", None, progress) as multiply:
         pairs = search(multiply, smallest, largest, seed=seed, tolerance=tolerance, limit=limit)
-    if multiply.signal is not None:
-        said = f"Stopped after {pairs.products} products. What they show is in the .partial of this exception."
-        raise Interrupted(said, pairs, multiply.signal)
-    if doubt := doubts(pairs, tolerance):
-        warnings.warn(doubt, LossnavWarning, stacklevel=2)
-    return pairs
+    return multiply.conclude(pairs, doubts(pairs, tolerance, matrix.title))
 
 
-def search(multiply: Products, smallest: int, largest: int, *, seed: int, tolerance: float, limit: int) -> Eigenpairs:
+def search(
+    multiply: Products, smallest: int, largest: int, *, seed: int, tolerance: float, limit: int
+) -> Eigenpairs[Any]:
     """Both ends of a spectrum from the same products; what is known so far where a stop was asked for."""
     matrix = multiply.operator
     before = matrix.passes
@@ -156,10 +141,10 @@ def search(multiply: Products, smallest: int, largest: int, *, seed: int, tolera
     return _pairs(found, matrix, min(smallest, found.products), matrix.passes - before)
 
 
-def doubts(pairs: Eigenpairs, tolerance: float) -> str:
+def doubts(pairs: Eigenpairs[Any], tolerance: float, title: str = "Hessian") -> str:
     """What is to be said of pairs that are not as sure as they were to be; nothing where they are."""
     if not np.isfinite(pairs.values).all():
-        return "The Hessian is not finite at this point: its eigenvalues are NaN. Check loss and gradient there."
+        return f"The {title} is not finite at this point: its eigenvalues are NaN. Check loss and gradient there."
     if pairs.converged:
         return ""
     worst = float(np.max(pairs.errors / np.maximum(np.abs(pairs.values), 1e-300)))
@@ -169,11 +154,11 @@ def doubts(pairs: Eigenpairs, tolerance: float) -> str:
     )
 
 
-def require_count(k: int, total: int, matrix: Operator, limit: int) -> None:
+def require_count(k: int, total: int, matrix: CheckedOperator[Any], limit: int) -> None:
     """Raise OptionError for numbers of eigenvalues that cannot be had."""
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= matrix.size or total > limit:
         raise OptionError(
-            f"k={k} eigenvalues of each end cannot be had of {matrix.size} parameters in {limit} products. "
+            f"k={k} eigenvalues of each end cannot be had of a matrix of shape {matrix.shape} in {limit} products. "
             "Ask for 1 or more, and allow some products for each."
         )
 
@@ -189,17 +174,17 @@ def require_reachable(tolerance: float, limit: int, seed: int) -> None:
         )
 
 
-def random_vector(hessian: Operator, seed: int) -> Tensor:
+def random_vector(operator: CheckedOperator[Any], seed: int) -> Tensor:
     """A random vector of length 1, shape (d,), float64; drawn on the CPU, so the same on every device."""
-    drawn = torch.randn(hessian.size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.randn(operator.size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     drawn /= torch.linalg.vector_norm(drawn)
-    return drawn.to(hessian.objective.device)
+    return drawn.to(operator.device)
 
 
-def _pairs(found: Ritz, hessian: Operator, smallest: int, passes: int) -> Eigenpairs:
+def _pairs(found: Ritz, operator: CheckedOperator[V], smallest: int, passes: int) -> Eigenpairs[V]:
     """The most extreme first, with signs that do not depend on the way they were found."""
     order = [*range(smallest), *reversed(range(smallest, len(found.values)))]
     rows = [found.vectors[i] for i in order] if len(found.vectors) else []
-    vectors = tuple(hessian.to_params(row * torch.sign(row[row.abs().argmax()])) for row in rows)
-    errors = found.errors[order] + hessian.rounding(found.radius)
+    vectors = tuple(operator.from_flat(row * torch.sign(row[row.abs().argmax()])) for row in rows)
+    errors = found.errors[order] + operator.rounding(found.radius)
     return Eigenpairs(found.values[order], errors, vectors, found.products, found.converged, passes)

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lossnav.curvature.batch_graph import BatchGraph, Leaves, require_whole
 from lossnav.curvature.double_backward import Derivatives, _dot, _grad, _is_between, _twice_differentiable
-from lossnav.curvature.operators import Hessian, Operator, ProductPrecision
-from lossnav.errors import ObjectiveError, OptionError
+from lossnav.curvature.operators import Hessian, LossOperator, ProductPrecision
+from lossnav.errors import ObjectiveError
 from lossnav.objective.batches import map_tensors
 from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, logits
 from lossnav.objective.objective import Objective
 
-OperatorKind = Literal["hessian", "gauss-newton"]
 
-
-class GaussNewton(Operator):
+class GaussNewton(LossOperator):
     """The generalised Gauss-Newton matrix of an objective at one point, as an operator: it is never written down.
 
     G = sum over the samples of J^T H J, with J the derivative of the outputs by the parameters and H the Hessian of the
@@ -86,7 +84,7 @@ class GaussNewton(Operator):
             raise ObjectiveError(
                 f"{objective.name} returns its loss itself, and a Gauss-Newton matrix needs the outputs that the loss "
                 "is taken of. Pass Objective(model, loss, data) with a model that returns outputs and a loss beside "
-                "it, or use the Hessian (operator='hessian')."
+                "it, or use ln.curvature.Hessian."
             )
         super().__init__(objective, point, params=params, exclude=exclude, precision=precision)
         self._between = _Between(self.objective._loss)
@@ -178,28 +176,8 @@ def _require_apart(part: Tensor, cut: Sequence[Tensor], by: Leaves) -> None:
     if not cut or any(tensor is not None for tensor in past):
         raise ObjectiveError(
             "The model's outputs are of a kind that the loss cannot be told apart from. Let the model, or forward=, "
-            "return a tensor, or a tuple, list or dict of tensors; or use the Hessian (operator='hessian')."
+            "return a tensor, or a tuple, list or dict of tensors; or use ln.curvature.Hessian."
         )
 
 
-OPERATORS: dict[str, type[Operator]] = {"hessian": Hessian, "gauss-newton": GaussNewton}
-
-
-def make_operator(
-    kind: OperatorKind,
-    objective: Objective,
-    point: Mapping[str, Tensor] | None,
-    params: str | Sequence[str],
-    exclude: str | Sequence[str],
-    precision: ProductPrecision,
-) -> Operator:
-    """Make the operator of a name.
-
-    Raises
-    ------
-    OptionError
-        If there is none of that name.
-    """
-    if kind not in OPERATORS:
-        raise OptionError(f"operator={kind!r} is unknown. Use 'hessian' or 'gauss-newton'.")
-    return OPERATORS[kind](objective, point, params=params, exclude=exclude, precision=precision)
+OPERATORS: dict[str, type[LossOperator]] = {"hessian": Hessian, "gauss-newton": GaussNewton}

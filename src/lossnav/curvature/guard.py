@@ -26,17 +26,17 @@ from torch.overrides import TorchFunctionMode
 
 from lossnav._utils import random_state
 from lossnav._utils.memory import free_bytes
+from lossnav.curvature.base import UNSYMMETRIC, asymmetry, nonlinearity, relative
 from lossnav.objective.batches import map_tensors, tensors, to_double
 from lossnav.objective.objective import Objective
 from lossnav.objective.passes import FunctionPasses
 from lossnav.params import Params
 
 if TYPE_CHECKING:
-    from lossnav.curvature.operators import Operator
+    from lossnav.curvature.operators import LossOperator
 
 _SAMPLES = 8  # enough for losses that look at pairs
 _ASIDE = 1e-2  # of the size of each tensor: at the point itself inputs of a ReLU may be exactly zero
-UNSYMMETRIC = 1e-3  # as `asymmetry` measures it, and more than rounding
 _SMALL = 1e-6  # of the largest: a tensor with less is not looked at
 _SAME = 0.1  # of a disagreement: two steps that differ by more show rounding or a kink
 _FAR = (1.0, 1.0, 1.0, 4.0, 4.0, 4.0)  # of the size of each tensor: what does not move so far away does not move
@@ -101,7 +101,7 @@ class Verdict:
     flat: str = ""
 
 
-Make = Callable[[Objective, Params], "Operator"]
+Make = Callable[[Objective, Params], "LossOperator"]
 
 
 def examine(make: Make, objective: Objective, point: Params, names: Sequence[str], twice: bool) -> Verdict:
@@ -229,13 +229,13 @@ def _held(
     rounding = 0.0
     if twice and exact is not few:
         refusal = refusal or _lopsided(here, steps, images)
-        rounding = _relative(make(few, near).compute(steps[:1]).products[0] - images[0], images[0])
+        rounding = relative(make(few, near).compute(steps[:1]).products[0] - images[0], images[0])
     doubt = doubts[-1] if all(doubts) else ""
     lost = bool(doubt) and not bool(gradient.any())
     return Verdict(frozenset(names), twice, rounding, refusal, doubt, lost), told
 
 
-def _seen(operator: Operator) -> tuple[float, Tensor | None]:
+def _seen(operator: LossOperator) -> tuple[float, Tensor | None]:
     """The loss, and the numbers whose derivative the operator's products are made of."""
     made = operator.compute()
     return made.loss, operator.seen(made)
@@ -282,7 +282,7 @@ def _unlike_products(
     return f'finite differences of first derivatives give another one: {worst:.1%} off in "{where}"' if where else ""
 
 
-def _lopsided(operator: Operator, steps: Sequence[Tensor], images: Sequence[Tensor]) -> str:
+def _lopsided(operator: LossOperator, steps: Sequence[Tensor], images: Sequence[Tensor]) -> str:
     """How unsymmetric the operator is beyond its rounding; nothing where it is symmetric."""
     gap = asymmetry(steps[0], images[0], steps[1], images[1])
     if not gap > UNSYMMETRIC:
@@ -290,24 +290,6 @@ def _lopsided(operator: Operator, steps: Sequence[Tensor], images: Sequence[Tens
     if gap <= _ROUNDING * nonlinearity(operator.compute([steps[0] + steps[1]]).products[0], *images):
         return ""
     return f"u . H v and v . H u differ by {gap:.1%}, and second derivatives are symmetric"
-
-
-def asymmetry(u: Tensor, image_u: Tensor, v: Tensor, image_v: Tensor) -> float:
-    """Return |u . H v - v . H u| as a part of what rounding could make of it at most; 0 where all is zero."""
-    norm = torch.linalg.vector_norm
-    most = float(norm(u) * norm(image_v) + norm(v) * norm(image_u))
-    return float((u @ image_v - v @ image_u).abs()) / most if most else 0.0
-
-
-def nonlinearity(together: Tensor, image_u: Tensor, image_v: Tensor) -> float:
-    """Return how far H (u + v) is from H u + H v, relatively: the rounding of the products."""
-    return _relative(together - image_u - image_v, together)
-
-
-def _relative(gap: Tensor, whole: Tensor) -> float:
-    size = float(torch.linalg.vector_norm(whole))
-    found = float(torch.linalg.vector_norm(gap))
-    return found / size if size and math.isfinite(found) else 0.0
 
 
 def _without_plans(objective: Objective) -> Objective:

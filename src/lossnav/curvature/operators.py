@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from lossnav import params as algebra
 from lossnav._utils import random_state, turns
 from lossnav._utils.validation import require
+from lossnav.curvature.base import DIGITS, CheckedOperator, SymmetryWatch
 from lossnav.curvature.batch_graph import BatchGraph, GraphCache, Leaves, require_no_reentrant, require_whole
 from lossnav.curvature.batch_norm import GivenStatistics, Recorded, Statistics, layers_of
 from lossnav.curvature.double_backward import (
@@ -33,7 +34,7 @@ from lossnav.curvature.double_backward import (
     _twice_differentiable,
 )
 from lossnav.curvature.fast_double_backward import Cheaper
-from lossnav.curvature.guard import UNSYMMETRIC, Verdict, asymmetry, examine, nonlinearity
+from lossnav.curvature.guard import Verdict, examine
 from lossnav.errors import LossnavWarning, ObjectiveError, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.objective.passes import CopyPasses, FunctionalPasses, FunctionPasses
@@ -44,25 +45,34 @@ ProductPrecision = Literal["native", "float64"]
 
 PRECISIONS = ("native", "float64")
 
-_DIGITS = 8  # units in the last place that a product is off by: about as much was seen of networks of many kinds
 _AGREE = 1e-2  # of a product: inputs of a ReLU that are zero but for rounding change sides, and it by up to 1e-3
 
 
-class Operator:
+class LossOperator(CheckedOperator[Params]):
     """A matrix of second derivatives of an objective's loss at one point: never written down, only multiplied with.
 
     What is the same for all of them. `Hessian` and `GaussNewton` say what a batch adds.
 
     Attributes
     ----------
+    original : Objective
+        What it was made of.
+    point : mapping of str to Tensor
+        Where it is.
     names : tuple of str
         The parameters that are differentiated by, in the objective's order.
+    precision : "native" or "float64"
+        What the model computes in.
     size : int
-        How many numbers these are: d.
+        How many numbers the names are: d.
+    shape, dtype, device
+        As of an `Operator`: (d, d); float64 if a parameter is, else float32.
     count : int
         Products made so far.
     passes : int
         Over the data, so far: one for all the products of a call of `derive`, three with ``bn="recompute"``.
+    gradient_norm : float
+        By these parameters, from the first pass; NaN before it.
     """
 
     kind: str
@@ -82,6 +92,7 @@ class Operator:
         require(objective, "objective")
         point = objective.params if point is None else point
         objective.require_same_structure(point, "the point")
+        self.original, self.point, self.precision = objective, point, precision
         self.names = chosen(objective, params, exclude)
         if not objective._loss.settled:  # what a loss returns is known for sure after one pass over the data
             objective.evaluate(point)
@@ -93,19 +104,47 @@ class Operator:
         self._at_point = self.objective.buffers_at(point)
         self._sizes = [like[name].numel() for name in self.names]
         self.size, self.count, self.passes = sum(self._sizes), 0, 0
+        self.shape, self.device = (self.size, self.size), objective.device
+        double = any(self._point[name].dtype == torch.float64 for name in self.names)
+        self.dtype = torch.float64 if double else torch.float32
         self._verdict: Verdict | None = None
-        self._last: tuple[Tensor, Tensor] | None = None  # a vector and its product
-        self._unsymmetric = max(1e-9, 1e3 * torch.finfo(self._dtype).eps)
-        self._rounding = _DIGITS * torch.finfo(self._dtype).eps  # of a product, relative to it
-        self._slope = 0.0
+        least = min((self._point[name].dtype for name in self.names), key=lambda dtype: -torch.finfo(dtype).eps)
+        self._symmetry = SymmetryWatch(torch.finfo(least).eps)
+        self._rounding = DIGITS * torch.finfo(least).eps  # of a product, relative to it
+        self._slope, self.gradient_norm = 0.0, math.nan
         self._keeper: GraphCache | None = None
         self._leaves: Params | None = None
         self._in_place: Params = {}  # buffers that are in the model while it is derived
 
-    def __matmul__(self, vector: Mapping[str, Tensor]) -> Params:
-        """A product, with the names and shapes of the objective; zero where it is not differentiated by."""
+    @overload  # type: ignore[override]  # a dict of tensors besides
+    def __matmul__(self, vector: Tensor) -> Tensor: ...
+
+    @overload
+    def __matmul__(self, vector: Mapping[str, Tensor]) -> Params: ...
+
+    def __matmul__(self, vector: Any) -> Any:
+        """A product, with the names and shapes of the objective; zero where it is not differentiated by.
+
+        Or products, float64, with the columns of a Tensor of shape (d, k), or with one of shape (d,).
+        """
+        if isinstance(vector, Tensor):
+            if vector.dim() not in (1, 2) or len(vector) != self.size:
+                raise OptionError(
+                    f"A Tensor of shape {tuple(vector.shape)} holds no vectors of this {self.title}, which has shape "
+                    f"{self.shape}. Pass one of shape ({self.size},) or ({self.size}, k), or a dict of tensors."
+                )
+            rows = vector.detach().to(self.device, torch.float64).reshape(self.size, -1).T
+            return self.multiply(rows).T.reshape(vector.shape)
+        self.require_vector(vector)
+        return self.from_flat(self.derive([self.to_flat(vector)]).products[0])
+
+    def multiply(self, vectors: Tensor) -> Tensor:
+        """Products with the rows of a Tensor of shape (k, d), float64, in one pass over the data (or three)."""
+        return torch.stack(self.derive(list(vectors)).products)
+
+    def require_vector(self, vector: Mapping[str, Tensor]) -> None:
+        """Raise StructureMismatchError for names or shapes that are not the objective's."""
         self.objective.require_same_structure(vector, "the vector")
-        return self.to_params(self.derive([self.to_flat(vector)]).products[0])
 
     def derive(self, vectors: Sequence[Tensor] = ()) -> Derivatives:
         """Compute loss, gradient and products with some vectors of shape (d,), all in one pass over the data.
@@ -116,7 +155,9 @@ class Operator:
         self.count += len(vectors)
         found = self.compute(vectors)
         size = max(1.0, math.sqrt(sum(float(self._point[name].double().square().sum()) for name in self.names)))
-        slope = float(torch.linalg.vector_norm(found.gradient)) / size
+        length = float(torch.linalg.vector_norm(found.gradient))
+        self.gradient_norm = length if math.isnan(self.gradient_norm) else self.gradient_norm
+        slope = length / size
         self._slope = slope if math.isfinite(slope) else 0.0
         if not self._slope and math.isfinite(found.loss):  # nothing at all bends: by the size of what was added up
             self._slope = abs(found.loss) / size**2
@@ -143,14 +184,14 @@ class Operator:
         size : float
             Of the matrix: its largest eigenvalue in size, or a norm that is larger.
         """
-        return self._rounding * max(size, self._slope)
+        return max(self._rounding, self._symmetry.rounding) * max(size, self._slope)
 
     def to_flat(self, vector: Mapping[str, Tensor]) -> Tensor:
         """Numbers of a vector in the order of `names`, shape (d,), float64."""
         device = self.objective.device
         return torch.cat([vector[name].detach().to(device, torch.float64).reshape(-1) for name in self.names])
 
-    def to_params(self, flat: Tensor) -> Params:
+    def from_flat(self, flat: Tensor) -> Params:
         """A vector of shape (d,) with names and shapes of the objective, in float32 at least; zero elsewhere."""
         parts = dict(zip(self.names, torch.split(flat, self._sizes), strict=True))
         made: Params = {}
@@ -185,11 +226,6 @@ class Operator:
         with random_state.preserved(self.objective.seed, self.objective.device):
             loss, sums = self._sweep(slopes)
         return _joined(loss, sums)
-
-    @property
-    def _dtype(self) -> torch.dtype:
-        """The least precise numbers that it is computed in."""
-        return min((self._point[name].dtype for name in self.names), key=lambda dtype: -torch.finfo(dtype).eps)
 
     def _cut(self, flat: Tensor) -> list[Tensor]:
         """A vector of shape (d,) in tensors like the parameters."""
@@ -303,7 +339,7 @@ class Operator:
             verdicts.append(found)
         before, self._verdict = self._verdict, found
         if not self._in_double:
-            self._rounding = max(self._rounding, _DIGITS * found.rounding)  # of few samples: of others it is more
+            self._rounding = max(self._rounding, DIGITS * found.rounding)  # of few samples: of others it is more
         if found.refusal and twice:
             raise ObjectiveError(
                 f"Products with the {self.title} of {self.objective.name} are wrong: {found.refusal}. {_CAUSES} "
@@ -327,23 +363,13 @@ class Operator:
                 stacklevel=4,
             )
 
-    def _unexamined(self, objective: Objective, point: Params) -> Operator:
+    def _unexamined(self, objective: Objective, point: Params) -> LossOperator:
         return type(self)(objective, point, params=self.names)
 
     def _require_symmetry(self, vector: Tensor, product: Tensor) -> None:
         """Raise where two products contradict each other by more than rounding; it takes no product of its own."""
-        last, self._last = self._last, (vector, product)
-        if last is None or not bool(torch.isfinite(product).all() and torch.isfinite(last[1]).all()):
-            return
-        gap = asymmetry(*last, vector, product)
-        if gap <= self._unsymmetric:
-            return
-        self._unsymmetric = 10 * gap
-        self._last = None
-        together = self.compute([last[0] + vector]).products[0]
-        rounding = nonlinearity(together, last[1], product)
-        self._rounding = max(self._rounding, gap)
-        if gap > max(UNSYMMETRIC, 10 * rounding):
+        gap = self._symmetry.gap(vector, product, lambda both: self.compute([both]).products[0])
+        if gap:
             raise ObjectiveError(
                 f"Products with the {self.title} of {self.objective.name} are wrong: u . H v and v . H u differ by "
                 f"{gap:.1%}, and second derivatives are symmetric. {_CAUSES} Or the data differs from pass to pass. "
@@ -468,7 +494,7 @@ class Operator:
                 yield leaves, recorded.so_far()  # in the same modes: a backward pass may compute it anew
 
 
-class Hessian(Operator):
+class Hessian(LossOperator):
     """The Hessian of an objective's loss at one point, as an operator: it is never written down.
 
     H v is the derivative of (grad L) . v, so it takes a second backward pass through the first (Pearlmutter 1994): one
@@ -546,6 +572,17 @@ class Hessian(Operator):
 # ---------------------------------------------------------------------- public verbs
 
 
+def operator_of(given: Objective | LossOperator) -> LossOperator:
+    """Return an operator as it is; of an objective its Hessian, by all parameters that move, at its centre.
+
+    Raises
+    ------
+    OptionError
+        If it is neither.
+    """
+    return given if isinstance(given, LossOperator) else Hessian(require(given, "objective"))
+
+
 def gradient(objective: Objective, point: Mapping[str, Tensor] | None = None, **options: Any) -> Params:
     """Gradient of the loss at a point, over all the data.
 
@@ -573,7 +610,7 @@ def gradient(objective: Objective, point: Mapping[str, Tensor] | None = None, **
     {'x': tensor([2., 4.])}
     """
     hessian = Hessian(objective, point, **options)
-    return hessian.to_params(hessian.derive().gradient)
+    return hessian.from_flat(hessian.derive().gradient)
 
 
 def chosen(objective: Objective, params: str | Sequence[str], exclude: str | Sequence[str]) -> tuple[str, ...]:

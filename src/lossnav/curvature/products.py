@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from types import TracebackType
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests
-from lossnav.curvature.operators import Operator
+from lossnav._utils.signals import StopRequests, conclude
+from lossnav.curvature.base import CheckedOperator
 from lossnav.errors import OptionError
+
+R = TypeVar("R")
 
 _MEMORY = 2**30  # bytes for the vectors of one pass: each is held flat, cut, summed and joined, 32 bytes an entry
 _MOST = 10  # vectors in one pass: with more the passes before them weigh little, and Ctrl-C waits for a whole one
@@ -23,7 +26,7 @@ class Products:
 
     Parameters
     ----------
-    operator : Operator
+    operator : CheckedOperator
     description : str
         What is being done, for the progress bar.
     total : int or None
@@ -33,15 +36,15 @@ class Products:
 
     Attributes
     ----------
-    gradient_norm : float
-        At the operator's point, by its parameters, from the first pass; NaN before it.
+    count : int
+        Products made so far.
     most : int
         How many vectors fit in one pass.
     """
 
-    def __init__(self, operator: Operator, description: str, total: int | None, show: bool | None) -> None:
+    def __init__(self, operator: CheckedOperator[Any], description: str, total: int | None, show: bool | None) -> None:
         self.operator = operator
-        self.gradient_norm = math.nan
+        self.count, self._passes = 0, operator.passes
         self._squares, self._vectors = 0.0, 0.0
         self.most = max(1, min(_MOST, _MEMORY // (32 * operator.size)))
         self._bar, self._stop = Progress(description, total, "products", show), StopRequests()
@@ -53,14 +56,21 @@ class Products:
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products with some vectors, shape (k, d) as theirs, float64, in one pass over the data."""
-        made = self.operator.derive(list(vectors))
-        if math.isnan(self.gradient_norm):
-            self.gradient_norm = float(torch.linalg.vector_norm(made.gradient))
+        images = self.operator.multiply(vectors)
+        self.count += len(vectors)
         self._bar.advance(len(vectors))
-        images = torch.stack(made.products)
         self._squares += float(images.square().sum())
         self._vectors += float(vectors.square().sum())
         return images
+
+    @property
+    def passes(self) -> int:
+        """Over the data, for these products."""
+        return self.operator.passes - self._passes
+
+    def conclude(self, result: R, doubt: str = "") -> R:
+        """Return a result, or raise Interrupted with it, or warn; for the public function that made the products."""
+        return conclude(result, self.signal, f"{self.count} products", doubt, above=1)
 
     @property
     def norm(self) -> float:
@@ -99,7 +109,7 @@ class Signs:
 
     Parameters
     ----------
-    operator : Operator
+    operator : CheckedOperator
         Whose vectors they are to be.
     seed : int
 
@@ -112,10 +122,10 @@ class Signs:
     tensor(10., dtype=torch.float64)
     """
 
-    def __init__(self, operator: Operator, seed: int) -> None:
+    def __init__(self, operator: CheckedOperator[Any], seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
-        self._size, self._device = operator.size, operator.objective.device
+        self._size, self._device = operator.size, operator.device
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, n: int) -> Tensor:
@@ -137,7 +147,7 @@ class Entries:
 
     Parameters
     ----------
-    operator : Operator
+    operator : CheckedOperator
         Whose vectors they are to be.
     seed : int
 
@@ -150,8 +160,8 @@ class Entries:
     tensor([1., 1., 1., 1., 1.], dtype=torch.float64)
     """
 
-    def __init__(self, operator: Operator, seed: int) -> None:
-        self._size, self._device = operator.size, operator.objective.device
+    def __init__(self, operator: CheckedOperator[Any], seed: int) -> None:
+        self._size, self._device = operator.size, operator.device
         self._order = torch.randperm(operator.size, generator=torch.Generator().manual_seed(seed))
 
     def blocks(self, n: int, most: int) -> Iterator[Tensor]:

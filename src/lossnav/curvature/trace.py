@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from lossnav.curvature.gauss_newton import OperatorKind, make_operator
-from lossnav.curvature.operators import ProductPrecision
+from lossnav.curvature.base import Operator, as_operator
 from lossnav.curvature.products import Entries, Products, Signs, without
-from lossnav.errors import Interrupted, LossnavWarning, OptionError
-from lossnav.objective.objective import Objective
+from lossnav.errors import OptionError
 
 Method = Literal["hutch++", "hutchinson"]
 
@@ -62,20 +59,15 @@ class Estimate:
 
 
 def trace(
-    objective: Objective,
-    point: Mapping[str, Tensor] | None = None,
+    operator: Operator[Any],
     *,
     products: int = 60,
     tolerance: float | None = None,
     method: Method = "hutch++",
-    operator: OperatorKind = "hessian",
     seed: int = 0,
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
-    precision: ProductPrecision = "native",
     progress: bool | None = None,
 ) -> Estimate:
-    """Estimate the trace of the Hessian: the sum of its eigenvalues.
+    """Estimate the trace of an operator: the sum of its eigenvalues.
 
     Hutchinson's estimate is the mean of v . H v over vectors v of random signs. Hutch++ finds first, with a third of
     the products, a space Q that holds most of H, takes the trace there exactly and leaves the rest P = 1 - Q Q^T to
@@ -88,20 +80,16 @@ def trace(
 
     Parameters
     ----------
-    objective : Objective
-    point : mapping of str to Tensor, optional
-        Where; by default the objective's centre.
+    operator : Operator
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
     products : int
         Most products there may be: 15 or more (Hutchinson: 5 or more).
     tolerance : float, optional
         The standard error, as a part of the value, at which it may end before that.
     method : "hutch++" or "hutchinson"
         The second keeps no vectors but those of one pass; the first a third of the products.
-    operator : "hessian" or "gauss-newton"
     seed : int
         Of the random vectors.
-    params, exclude, precision
-        As of a `Hessian`: the trace is that of the block of these parameters.
     progress : bool or None
         Whether to show a bar (None: on a terminal).
 
@@ -118,9 +106,9 @@ def trace(
     OptionError
         If an option cannot be.
     Interrupted
-        After Ctrl-C: with the estimate of the probes so far in ``surface``.
+        After Ctrl-C: with the estimate of the probes so far in ``partial``.
     Others
-        As a `Hessian` or a `GaussNewton` does.
+        As the operator does.
 
     References
     ----------
@@ -129,9 +117,11 @@ def trace(
 
     Examples
     --------
+    >>> from lossnav.curvature import Hessian
+    >>> from lossnav.objective.objective import Objective
     >>> bowl = Objective.from_function(lambda p: (p["x"] ** 2 * torch.tensor([1.0, 2.0, 3.0])).sum(),
     ...                                {"x": torch.ones(3)})
-    >>> found = trace(bowl, products=15)
+    >>> found = trace(Hessian(bowl), products=15)
     >>> round(found.value, 4), round(found.error, 4)
     (12.0, 0.0)
     """
@@ -145,7 +135,7 @@ def trace(
         )
     if tolerance is not None and not tolerance > 0:
         raise OptionError(f"tolerance={tolerance!r} is never reached. Use a part of the value such as 0.05.")
-    matrix = make_operator(operator, objective, point, params, exclude, precision)
+    matrix = as_operator(operator, "trace")
     signs = Signs(matrix, seed)
     few = matrix.size <= (products if tolerance is None else min(products, _SETTLED))
     with Products(matrix, "trace", min(products, matrix.size), progress) as multiply:
@@ -155,25 +145,17 @@ def trace(
         else:
             if method == "hutch++":
                 known, exact, first = _space(multiply, signs, products // 3)
-            left = 0 if multiply.signal is not None else products - matrix.count
+            left = 0 if multiply.signal is not None else products - multiply.count
             samples, variances = residual(multiply, signs, left, known, exact, tolerance)
     whole = few and len(samples) == matrix.size
     if whole:
         exact = math.fsum(samples) / matrix.size
     if multiply.signal is not None and len(samples) < 2 and not whole:
         exact, samples, variances = 0.0, first, []  # the vectors that Q was to be made of are probes too
-    about = {"products": matrix.count, "passes": matrix.passes}
+    about = {"products": multiply.count, "passes": multiply.passes}
     found = estimate(exact, samples, variances, certain=whole, rounding=multiply.rounding, **about)
-    if multiply.signal is not None:
-        said = f"Stopped after {matrix.count} products. What they show is in the .partial of this exception."
-        raise Interrupted(said, found, multiply.signal)
-    if not math.isfinite(found.value):
-        warnings.warn(
-            "The products are not finite at this point: the trace is NaN. Check the loss and the gradient there.",
-            LossnavWarning,
-            stacklevel=2,
-        )
-    return found
+    nowhere = "The products are not finite at this point: the trace is NaN. Check the loss and the gradient there."
+    return multiply.conclude(found, "" if math.isfinite(found.value) else nowhere)
 
 
 def residual(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from lossnav import curvature
 from lossnav import params as algebra
@@ -13,9 +13,6 @@ from lossnav.directions.base import Direction, _require_number
 from lossnav.directions.registry import register
 from lossnav.errors import DirectionError
 from lossnav.objective.objective import Objective
-
-if TYPE_CHECKING:
-    pass
 
 
 @register("gradient", options=("exclude", "precision"), on_command_line=True)
@@ -90,8 +87,10 @@ def hessian(
         Of the largest eigenvalues, of the smallest (the most negative), or in turn of the largest and the smallest.
     exclude : sequence of str
         As in `random`; here nothing by default. The eigenvectors are those of the block of what remains.
-    seed, tolerance, limit, precision, progress
+    seed, tolerance, limit, progress
         As of `curvature.top_eigenpairs`.
+    precision : "native" or "float64"
+        What the model computes in.
 
     Returns
     -------
@@ -117,9 +116,10 @@ def hessian(
     _require_number(n)
     exclude = algebra.listed(exclude)
     k = (n + 1) // 2 if which == "both" else n
+    matrix = curvature.Hessian(objective, exclude=exclude, precision=precision)
     options: dict[str, Any] = {"which": which, "seed": seed, "tolerance": tolerance, "limit": limit}
+    pairs = curvature.top_eigenpairs(matrix, k, progress=progress, **options)
     options |= {"exclude": exclude, "precision": precision}
-    pairs = curvature.top_eigenpairs(objective, k=k, progress=progress, **options)
     if not pairs.vectors:
         raise DirectionError("The Hessian at the centre is not finite and has no eigenvectors. Check the loss there.")
     order = [i for pair in zip(range(k, 2 * k), range(k), strict=True) for i in pair] if which == "both" else range(k)

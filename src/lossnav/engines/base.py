@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lossnav.engines.plan import Precision
 from lossnav.errors import LossnavWarning
 
 Point = NDArray[np.float64]  # (k,)
@@ -52,7 +53,7 @@ class Engine(ABC):
         hear Ctrl-C.
     """
 
-    precision: str = "native"
+    precision: Precision = "native"
     on_wait: Callable[[str], None] = staticmethod(lambda words: None)
 
     @property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,13 +15,14 @@ from torch import Tensor
 from lossnav._utils import jsonable
 from lossnav._utils.geometry import Array
 from lossnav._utils.paths import Location, inside, name_of
+from lossnav._utils.signals import conclude
 from lossnav._utils.validation import require
 from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.curvature.eigen import LIMIT, random_vector, require_reachable
 from lossnav.curvature.lanczos import lanczos
-from lossnav.curvature.operators import PRECISIONS, Hessian, ProductPrecision, chosen
-from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
+from lossnav.curvature.operators import Hessian, LossOperator, ProductPrecision, operator_of
+from lossnav.errors import Interrupted, OptionError, PlanMismatchError
 from lossnav.evaluation.center import losses_of, require_fit
 from lossnav.evaluation.evaluate import measure
 from lossnav.objective.objective import Objective
@@ -36,16 +36,13 @@ _ASTRAY = 0.1  # length of the random part of a vector to start from, beside the
 
 
 def evaluate_curvature(
-    objective: Objective,
+    of: Objective | Hessian,
     chart: Chart,
     sampler: Sampler,
     *,
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
     seed: int = 0,
     tolerance: float = 1e-3,
     limit: int = LIMIT,
-    precision: ProductPrecision = "native",
     store: Location | None = None,
     overwrite: bool = False,
     check: bool = True,
@@ -64,17 +61,15 @@ def evaluate_curvature(
 
     Parameters
     ----------
-    objective : Objective
+    of : Objective or Hessian
+        ``ln.evaluate_curvature(ln.curvature.Hessian(objective, exclude="bias"), chart, sampler)``: the Hessian says
+        which block of it lambda_min and lambda_max are of, and what the model computes in; its point plays no part.
+        Gradient and in-plane numbers are always those of all parameters that move.
     chart : Chart
     sampler : Sampler
         Which points, most often a `Grid` (a coarse one: each point takes some ten to hundred passes over the data).
-    params, exclude : str or sequence of str
-        As of a `Hessian`: which block of it lambda_min and lambda_max are of. Gradient and in-plane numbers are always
-        those of all parameters that move.
     seed, tolerance, limit
         As of `top_eigenpairs`; the limit is one of each point.
-    precision : "native" or "float64"
-        What the model computes in.
     store : path, fsspec URL or zarr store, optional
         A surface's store on the same chart: the result is kept in its group ``curvature`` while it is computed, and
         the same call goes on from there. ``ln.open("run.zarr/curvature")`` opens it.
@@ -101,7 +96,7 @@ def evaluate_curvature(
     OptionError
         If an option cannot be, as of `top_eigenpairs`.
     Interrupted
-        After Ctrl-C, with the points so far in ``surface``.
+        After Ctrl-C, with the points so far in ``partial``.
     Others
         As `evaluate` does.
 
@@ -119,18 +114,21 @@ def evaluate_curvature(
     (array([0.3333, 0.3333, 0.3333]), array([[6.]]))
     """
     require_reachable(tolerance, limit, seed)
-    if precision not in PRECISIONS:
-        raise OptionError(f"precision={precision!r} is unknown. Use 'native' or 'float64'.")
-    require(objective, "objective")
+    if isinstance(of, LossOperator) and not isinstance(of, Hessian):
+        raise OptionError(
+            f"Curvature on a chart is that of the Hessian, and a {of.title} was given. Pass ln.curvature.Hessian(...); "
+            f"of a {of.title} at one point ln.spectrum says the same."
+        )
     require(chart, "chart")
     require(sampler, "sampler")
-    objective, chart = require_fit(objective, chart, sampler)
-    place = None
+    hessian = operator_of(of)
+    objective, chart = require_fit(hessian.original, chart, sampler)
+    place, signal = None, None
     if store is not None:
         _require_same_chart(store, chart)
         place = inside(store, GROUP)
     sampler = sampler.settle(losses_of(objective, chart))
-    function = CurvatureFunction(objective, chart, params, exclude, seed, tolerance, limit, precision)
+    function = CurvatureFunction(objective, chart, hessian.names, hessian.precision, seed, tolerance, limit)
     try:
         made = measure(
             function,
@@ -144,19 +142,17 @@ def evaluate_curvature(
             about={"curvature": function.options()},
         )
     except Interrupted as stopped:
-        kept = "They are in the .partial of this exception."
-        if place is not None:
-            kept = f"They are kept in {name_of(place)}, and the same call goes on from there."
-        done = int((stopped.partial["status"] != variables.NOT_EVALUATED).sum())
-        raise Interrupted(f"Stopped after {done:,} points. {kept}", stopped.partial, stopped.signal) from None
+        made, signal = stopped.partial, stopped.signal
+    kept, doubt = "They are in the .partial of this exception.", ""
+    if place is not None:
+        kept = f"They are kept in {name_of(place)}, and the same call goes on from there."
     if function.unsure:
-        warnings.warn(
+        doubt = (
             f"At {function.unsure:,} points an eigenvalue is not as sure as the tolerance {tolerance:g} asks for after "
-            f"{limit} products. lambda_min_error and lambda_max_error say how sure; allow more with limit=.",
-            LossnavWarning,
-            stacklevel=2,
+            f"{limit} products. lambda_min_error and lambda_max_error say how sure; allow more with limit=."
         )
-    return made
+    done = int((made["status"] != variables.NOT_EVALUATED).sum())
+    return conclude(made, signal, f"{done:,} points", doubt, kept=kept)
 
 
 class CurvatureFunction(ChartFunction):
@@ -166,16 +162,15 @@ class CurvatureFunction(ChartFunction):
         self,
         objective: Objective,
         chart: Chart,
-        params: str | Sequence[str],
-        exclude: str | Sequence[str],
+        names: Sequence[str],
+        precision: ProductPrecision,
         seed: int,
         tolerance: float,
         limit: int,
-        precision: ProductPrecision,
     ) -> None:
         super().__init__(objective, chart)
         self.seed, self.tolerance, self.limit, self.precision = seed, tolerance, limit, precision
-        self.names = chosen(self.objective, params, exclude)
+        self.names = tuple(names)
         self.unsure = 0
         self._computed = self.objective.double() if precision == "float64" else self.objective
         self._beside: Tensor | None = None
@@ -248,7 +243,7 @@ class CurvatureFunction(ChartFunction):
         k = len(tangents)
         within = (tangents @ images.T).cpu().numpy()
         within = (within + within.T) / 2
-        bent = within + self.chart.bending(point, hessian.to_params(gradient))
+        bent = within + self.chart.bending(point, hessian.from_flat(gradient))
         gram = (tangents @ tangents.T).cpu().numpy()
         extremes = [math.nan, math.nan]
         if np.isfinite(within).all() and np.isfinite(gram).all():

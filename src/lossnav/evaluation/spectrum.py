@@ -4,52 +4,41 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.paths import Location, name_of
-from lossnav._utils.validation import require
+from lossnav._utils.signals import conclude
 from lossnav._version import __version__
-from lossnav.curvature.density import Quadrature, SpectralDensity, density_of, quadrature, require_steps, surely_known
+from lossnav.curvature.density import DensityOptions, Quadrature, SpectralDensity, density_of, quadrature, surely_known
 from lossnav.curvature.eigen import LIMIT, Eigenpairs, doubts, require_count, require_reachable, search
-from lossnav.curvature.gauss_newton import OperatorKind, make_operator
-from lossnav.curvature.operators import Operator, ProductPrecision
+from lossnav.curvature.operators import LossOperator, operator_of
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import Estimate, entries, estimate, residual
-from lossnav.errors import Interrupted, LossnavWarning, OptionError, PlanMismatchError
+from lossnav.errors import OptionError, PlanMismatchError
 from lossnav.objective.objective import Objective
 from lossnav.objective.reduction import Values
+from lossnav.params import Params
 from lossnav.surface.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
 
 _TRACE_PROBES = 20  # random vectors of a trace, those of the density among them
 
 
 def spectrum(
-    objective: Objective,
-    point: Mapping[str, Tensor] | None = None,
+    of: Objective | LossOperator,
     *,
     top: int = 5,
-    density: bool = False,
+    density: bool | DensityOptions = False,
     trace: bool = False,
-    operator: OperatorKind = "hessian",
-    probes: int = 5,
-    steps: int = 50,
-    width: float | None = None,
     tolerance: float = 1e-3,
     limit: int = LIMIT,
     seed: int = 0,
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] = (),
-    precision: ProductPrecision = "native",
     store: Location | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
@@ -61,23 +50,20 @@ def spectrum(
 
     Parameters
     ----------
-    objective : Objective
-    point : mapping of str to Tensor, optional
-        Where; by default the objective's centre.
+    of : Objective, Hessian or GaussNewton
+        Of an objective its Hessian at the centre, by all parameters that move; another point, a block or the other
+        matrix is an operator: ``ln.spectrum(ln.curvature.Hessian(objective, point, exclude="bias"))``.
     top : int
         How many eigenvalues of each end; of a Gauss-Newton matrix, whose other end is zero, of the upper one alone.
         0: none.
-    density, trace : bool
-        Whether to estimate them.
-    operator : "hessian" or "gauss-newton"
-    probes, steps, width
-        As of `spectral_density`.
+    density : bool or curvature.DensityOptions
+        Whether to estimate it, and how: ``DensityOptions(probes=5, steps=50, width=None)`` is what True stands for.
+    trace : bool
+        Whether to estimate it.
     tolerance, limit
         As of `top_eigenpairs`.
     seed : int
         Of everything random.
-    params, exclude, precision
-        As of a `Hessian`.
     store : path, fsspec URL or zarr store, optional
         Where to keep it: alone, or in the group ``spectrum`` where there is a surface whose centre is this point.
     overwrite : bool
@@ -102,7 +88,7 @@ def spectrum(
     PlanMismatchError
         If the store holds a surface around another point.
     Interrupted
-        After Ctrl-C, with what was found so far in ``surface``; it is kept in the store.
+        After Ctrl-C, with what was found so far in ``partial``; it is kept in the store.
     Others
         As a `Hessian` or a `GaussNewton` does.
 
@@ -120,18 +106,16 @@ def spectrum(
     (array([-2.,  6.]), array(['smallest', 'largest'], dtype='<U8'), 4.0)
     """
     require_reachable(tolerance, limit, seed)
-    require_steps(probes, steps, width)
-    matrix = make_operator(operator, objective, point, params, exclude, precision)
-    both = operator == "hessian"
+    matrix = operator_of(of)
+    objective, point, both = matrix.original, matrix.point, matrix.kind == "hessian"
+    how = density if isinstance(density, DensityOptions) else DensityOptions()
     if top != 0:
         require_count(top, top * (1 + both), matrix, limit)
     elif not (density or trace):
         raise OptionError("top=0 without density and trace asks for nothing. Ask for one of them.")
-    require(objective, "objective")
-    point = objective.params if point is None else point
     group = None if store is None else _group(store, overwrite, algebra.fingerprint(point))
     found, started = _SpectrumSoFar(objective, matrix), time.monotonic()
-    found.options = {"seed": seed, "tolerance": tolerance, "limit": limit, "precision": precision}
+    found.options = {"seed": seed, "tolerance": tolerance, "limit": limit, "precision": matrix.precision}
     found.point = algebra.fingerprint(point)
     found.values = objective.evaluate(point)
     if top:
@@ -142,9 +126,9 @@ def spectrum(
     known = None if found.pairs is None else surely_known(matrix, found.pairs)
     signs = Signs(matrix, seed + 2)  # eigenvectors began with the seed and the one after it
     if density and found.goes_on:
-        with Products(matrix, "density", probes * min(steps, matrix.size), progress) as multiply:
-            found.quadrature = quadrature(multiply, signs, probes, steps, known, seed + 3)
-        found.density = density_of(found.quadrature, steps, width, matrix.rounding, products=0, passes=0)
+        with Products(matrix, "density", how.probes * min(how.steps, matrix.size), progress) as multiply:
+            found.quadrature = quadrature(multiply, signs, how.probes, how.steps, known, seed + 3)
+        found.density = density_of(found.quadrature, how.steps, how.width, matrix.rounding, products=0, passes=0)
         found.note(multiply)
     if trace and found.goes_on:
         values, rows = (np.zeros(0), None) if known is None else known
@@ -167,42 +151,45 @@ def spectrum(
     made = found.dataset(time.monotonic() - started)
     if store is not None:
         save_spectrum(made, store, group)
-    if found.signal is not None:
-        kept = "is in the .partial of this exception." if store is None else f"is kept in {name_of(store)}."
-        raise Interrupted(f"Stopped after {matrix.count} products. What they show {kept}", made, found.signal)
+    doubt = "" if found.pairs is None else doubts(found.pairs, tolerance, matrix.title)
     if not found.finite:
-        warnings.warn(
+        doubt = (
             "The second derivatives are not finite at this point: the spectrum is NaN. Check the loss and the gradient "
-            "there.",
-            LossnavWarning,
-            stacklevel=2,
+            "there."
         )
-    elif found.pairs is not None and (doubt := doubts(found.pairs, tolerance)):
-        warnings.warn(doubt, LossnavWarning, stacklevel=2)
-    return made
+    kept = "" if store is None else f"What they show is kept in {name_of(store)}."
+    return conclude(made, found.signal, f"{found.products} products", doubt, kept=kept)
 
 
 class _SpectrumSoFar:
     """What is known so far."""
 
-    def __init__(self, objective: Objective, matrix: Operator) -> None:
+    def __init__(self, objective: Objective, matrix: LossOperator) -> None:
         self.objective, self.matrix = objective, matrix
+        self._before = matrix.count, matrix.passes
         self.options: dict[str, Any] = {}
         self.point = ""
-        self.pairs: Eigenpairs | None = None
+        self.pairs: Eigenpairs[Params] | None = None
         self.quadrature: Quadrature | None = None
         self.density: SpectralDensity | None = None
         self.trace: Estimate | None = None
         self.taken_out = 0
         self.values: Values = {}
-        self.gradient_norm = math.nan
         self.signal: int | None = None
 
     def note(self, multiply: Products) -> None:
         """Take over what the passes showed besides."""
         self.signal = multiply.signal
-        if math.isnan(self.gradient_norm):
-            self.gradient_norm = multiply.gradient_norm
+
+    @property
+    def products(self) -> int:
+        """Made for it."""
+        return self.matrix.count - self._before[0]
+
+    @property
+    def passes(self) -> int:
+        """Over the data, for it: the last is of the loss alone."""
+        return self.matrix.passes - self._before[1] + (2 if self.objective.bn == "recompute" else 1)
 
     @property
     def finite(self) -> bool:
@@ -258,14 +245,14 @@ class _SpectrumSoFar:
             "objective": self.objective.describe(),
             "point": self.point,
             **{name: value for name, value in self.values.items() if name in ("loss", "loss_se")},
-            "gradient_norm": self.gradient_norm,
+            "gradient_norm": matrix.gradient_norm,
             "operator": matrix.kind,
             "parameters": matrix.size,
             "excluded": [name for name in self.objective.params if name not in matrix.names],
             **self.options,
             "converged": None if self.pairs is None else self.pairs.converged,
-            "products": matrix.count,
-            "passes": matrix.passes + (2 if self.objective.bn == "recompute" else 1),  # the last of the loss alone
+            "products": self.products,
+            "passes": self.passes,
             "interrupted": self.signal is not None,
         }
         if self.density is not None and self.quadrature is not None:

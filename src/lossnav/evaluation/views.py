@@ -170,7 +170,9 @@ def view_of(
         )
     for name in counts.keys() - {"pca", "random"}:
         given = {"n": counts[name], "seed": seed, **left_out}
-        found = known[name].make(objective, **{key: given[key] for key in known[name].options if key in given})
+        make = known[name].make
+        assert make is not None  # of an objective, or it is not on the command line
+        found = make(objective, **{key: given[key] for key in known[name].options if key in given})
         made[name] = list(found) if isinstance(found, tuple) else [found]
     along = [made[name].pop(0) for name in wanted]
     again: dict[str, Any] = {}

@@ -13,10 +13,10 @@ from lossnav._utils.validation import described
 from lossnav.errors import LossShapeError, OptionError
 from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, _means, length_of, logits, name_of
-from lossnav.objective.predictions import NAMED
+from lossnav.objective.predictions import METRICS, TAKEN
+from lossnav.objective.predictions import register_metric as register_metric
 from lossnav.objective.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.objective.watching import LossWatch
-from lossnav.storage.schema import RESERVED
 
 Metric = Callable[[Any, Any], Any]
 
@@ -33,13 +33,13 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | Non
     found: dict[str, Metric] = {}
     for name, metric in named:
         if isinstance(metric, str):
-            if metric not in NAMED:
-                raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(NAMED)}, or pass a callable.")
-            metric = NAMED[metric]
+            if metric not in METRICS:
+                raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(METRICS)}, or pass a callable.")
+            metric = METRICS[metric].metric
         if isinstance(metric, type) or not callable(metric):
             hint = f"an instance of it: {{{name!r}: {name}(…)}}" if isinstance(metric, type) else "a callable"
             raise OptionError(f"The metric {name!r} is {described(metric)}. Pass {hint}, or a name such as 'accuracy'.")
-        if name in _TAKEN or not _NAME.fullmatch(name):
+        if name in TAKEN or not _NAME.fullmatch(name):
             raise OptionError(
                 f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."
             )
@@ -49,7 +49,6 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | Non
     return found
 
 
-_TAKEN = ("loss", "loss_se", "loss_skewness", *RESERVED)
 _NAME = re.compile(r"[A-Za-z_][\w-]*|<lambda>")
 
 

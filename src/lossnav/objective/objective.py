@@ -77,7 +77,7 @@ from lossnav.objective.parameters import (
     require_weights,
 )
 from lossnav.objective.passes import FunctionPasses, Passes, make_passes
-from lossnav.objective.predictions import NamedMetric
+from lossnav.objective.predictions import NamedMetric, words_of
 from lossnav.objective.proof import prove, prove_function
 from lossnav.objective.readings import LossMisjudgedError
 from lossnav.objective.reduction import Values, reduce_steps, sample_losses, single_terms, skewness
@@ -977,6 +977,7 @@ class Objective:
             "model": self.name,
             "loss": self._loss.name,
             "metrics": list(self.metrics),
+            "metric_words": words_of(self.metrics),
             "parameters": sum(tensor.numel() for tensor in self.params.values()),
             "parameters_held": sum(tensor.numel() for tensor in self._held.values()),
             "moves": self._say_what_moves(),

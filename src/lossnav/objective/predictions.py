@@ -6,14 +6,18 @@ weights of the loss do not weight an accuracy, except that what has a weight of 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
 from lossnav.errors import OptionError
 from lossnav.objective.functional import Measured
 from lossnav.objective.watching import YES_OR_NO, LossCall
+from lossnav.storage.schema import RESERVED
+
+TAKEN = ("loss", "loss_se", "loss_skewness", *RESERVED)  # names of other variables
 
 
 @dataclass
@@ -85,6 +89,91 @@ class NamedMetric:
         return self.function(prediction, n)
 
 
+@dataclass(frozen=True)
+class RegisteredMetric:
+    """What belongs to the name of a metric.
+
+    Attributes
+    ----------
+    name : str
+    words : str
+        What it is the mean of over all the data, for docs and pictures.
+    metric : callable
+        What an objective measures: a `NamedMetric`, or a function of outputs and targets.
+    """
+
+    name: str
+    words: str
+    metric: Callable[..., Any]
+
+
+METRICS: dict[str, RegisteredMetric] = {}
+
+
+def words_of(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The words of those of an objective's metrics that are registered by the name they have there."""
+    known = {name: METRICS[name] for name in metrics if name in METRICS}
+    return {name: known[name].words for name in known if _function(metrics[name]) is _function(known[name].metric)}
+
+
+def _function(metric: Any) -> Any:
+    """What a metric calls: an objective holds copies of `NamedMetric`."""
+    return metric.function if isinstance(metric, NamedMetric) else metric
+
+
+def register_metric(
+    name: str, words: str, *, of_prediction: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Make a function a metric that has a name; for use as a decorator.
+
+    Parameters
+    ----------
+    name : str
+        What ``metrics=[name]`` is to be: letters, digits and underscores.
+    words : str
+        What it is the mean of over all the data: "fraction of correct predictions".
+    of_prediction : bool
+        True: from a `Prediction` (what the loss takes for one) and the number of samples n to numerators and weights,
+        of each sample (shape (n,)) or of the batch, which are summed up over the data. False: from outputs and targets
+        to the mean of the batch or one value a sample.
+
+    Returns
+    -------
+    callable
+        From the function to itself.
+
+    Raises
+    ------
+    OptionError
+        If the name is taken, or none.
+
+    Examples
+    --------
+    >>> @register_metric("largest", "largest outputs")
+    ... def largest(outputs, targets):
+    ...     return outputs.amax(1)
+    >>> METRICS["largest"].words
+    'largest outputs'
+    >>> del METRICS["largest"]
+    """
+
+    def add(function: Callable[..., Any]) -> Callable[..., Any]:
+        if name in METRICS:
+            raise OptionError(f"There is a metric {name!r} already: {METRICS[name].words}. Use another name.")
+        if not isinstance(name, str) or not name.isidentifier() or name in TAKEN:
+            raise OptionError(f"A metric cannot be called {name!r}. Use letters, digits and underscores.")
+        METRICS[name] = RegisteredMetric(name, words, NamedMetric(name, function) if of_prediction else function)
+        return function
+
+    return add
+
+
+def table() -> str:
+    """All metrics that have a name as the table of docs/metrics.md, in Markdown."""
+    rows = ["| name | definition |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{metric.name}` | {metric.words} |" for metric in METRICS.values())])
+
+
 def _share_of(hits: Tensor, prediction: Prediction, n: int) -> tuple[Tensor, Tensor]:
     """Numerators and weights: of each sample where they can be told apart, else of the batch."""
     counted = prediction.counted.double()
@@ -106,30 +195,38 @@ def _require_one_reading(prediction: Prediction, name: str) -> None:
         )
 
 
+@register_metric("accuracy", "fraction of correct predictions", of_prediction=True)
 def _accuracy(prediction: Prediction, n: int) -> Measured:
     _require_one_reading(prediction, "accuracy")
     return _share_of(prediction.right(), prediction, n)
 
 
+@register_metric("error", "fraction of wrong predictions", of_prediction=True)
 def _error(prediction: Prediction, n: int) -> Measured:
     _require_one_reading(prediction, "error")
     return _share_of(~prediction.right(), prediction, n)
 
 
+@register_metric("top5_accuracy", "fraction of targets among the five largest outputs", of_prediction=True)
 def _top5(prediction: Prediction, n: int) -> Measured:
     _require_classes(prediction, "top5_accuracy")
     return _share_of(prediction.among(5), prediction, n)
 
 
+@register_metric("token_accuracy", "fraction of correct class predictions over all positions", of_prediction=True)
 def _token_accuracy(prediction: Prediction, n: int) -> Measured:
     _require_classes(prediction, "token_accuracy")
     return _share_of(prediction.right(), prediction, n)
 
 
+@register_metric(
+    "element_accuracy", "fraction of correct binary predictions, each counted separately", of_prediction=True
+)
 def _element_accuracy(prediction: Prediction, n: int) -> Measured:
     return _share_of(prediction.right(), prediction, n)
 
 
+@register_metric("exact_match", "fraction of samples whose counted predictions are all correct", of_prediction=True)
 def _exact_match(prediction: Prediction, n: int) -> Measured:
     right, counted = prediction.right(), prediction.counted
     if not n or len(right) % n or not prediction.rows_are_samples:
@@ -148,13 +245,3 @@ def _require_classes(prediction: Prediction, name: str) -> None:
             f"metric {name!r} needs classes to choose from, and the loss takes each output for yes or no. "
             "Use 'accuracy' or 'element_accuracy'."
         )
-
-
-NAMED = {
-    "accuracy": NamedMetric("accuracy", _accuracy),
-    "error": NamedMetric("error", _error),
-    "top5_accuracy": NamedMetric("top5_accuracy", _top5),
-    "token_accuracy": NamedMetric("token_accuracy", _token_accuracy),
-    "element_accuracy": NamedMetric("element_accuracy", _element_accuracy),
-    "exact_match": NamedMetric("exact_match", _exact_match),
-}

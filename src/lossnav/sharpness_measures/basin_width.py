@@ -15,10 +15,20 @@ from lossnav.directions.normalize import Normalization
 from lossnav.sharpness_measures.crossing import crossing, require_crossing, rise_settings, rise_words, target_rise
 from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
 from lossnav.sharpness_measures.options import require_count, require_normalization
+from lossnav.sharpness_measures.registry import RANDOM, register
 from lossnav.sharpness_measures.result import Bounds, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES
 
 
+@register(
+    "width",
+    formula="median over random directions of the distance between the two points, one on each side, where the "
+    "loss is `rise` times the centre's; large is flat",
+    source="Huang et al. 2020; directions of Li et al. 2018",
+    invariant_under="as T",
+    uncertainty="interval of the median by order statistics; directions that do not rise within `limit` are counted",
+    exclude=RANDOM,
+)
 def width(
     ground: Neighborhood,
     seed: int,

@@ -10,11 +10,20 @@ from torch import Tensor
 from lossnav.sharpness_measures.ascent import ascent_words, ascents, largest
 from lossnav.sharpness_measures.neighborhood import Neighborhood
 from lossnav.sharpness_measures.options import require_count, require_positive
+from lossnav.sharpness_measures.registry import register
 from lossnav.sharpness_measures.result import Invariance, KindResult
 
 _INVARIANCE = Invariance(False, "of the sides epsilon (|theta_i| + 1) of the box, the 1 is not scaled as weights are")
 
 
+@register(
+    "epsilon",
+    formula="100 (max L(θ+e) − L(θ)) / (1 + L(θ)), |e_i| ≤ ε (|θ_i| + 1); all dimensions, or a random "
+    "subspace of `dimension`",
+    source="Keskar et al. 2017, Metric 2.1 (by another ascent, which reaches higher values than their L-BFGS-B)",
+    invariant_under="nothing",
+    uncertainty="a lower bound of the maximum; spread over starts",
+)
 def epsilon(
     ground: Neighborhood,
     seed: int,

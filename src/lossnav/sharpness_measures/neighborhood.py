@@ -129,7 +129,7 @@ class Neighborhood:
         return self._hessian.rounding(size)
 
     def _at(self, step: Tensor) -> dict[str, Tensor]:
-        return algebra.combine(self.objective.params, [1.0], [self._hessian.to_params(step)])
+        return algebra.combine(self.objective.params, [1.0], [self._hessian.from_flat(step)])
 
     def _passed(self, passes: int) -> None:
         self.passes += passes

@@ -15,6 +15,7 @@ from lossnav.directions.normalize import Normalization
 from lossnav.sharpness_measures.crossing import crossing, require_crossing, rise_settings, rise_words, target_rise
 from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
 from lossnav.sharpness_measures.options import require_count, require_normalization, require_positive
+from lossnav.sharpness_measures.registry import RANDOM, register
 from lossnav.sharpness_measures.result import Bounds, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, scales
 
@@ -31,6 +32,14 @@ _NO_SKEW = 1e-6
 _STRIDE = 0.1  # of sigma, on both sides: between them the slope of the mean rise is taken
 
 
+@register(
+    "average",
+    formula="E L(θ+e) − L(θ), e normal noise of size σT",
+    source="Neyshabur et al. 2017, section 2.4",
+    invariant_under="as T",
+    uncertainty="standard error; 95 % interval by Student's t, less skewness",
+    exclude=RANDOM,
+)
 def average(
     ground: Neighborhood,
     seed: int,
@@ -76,6 +85,15 @@ def average(
     )
 
 
+@register(
+    "magnitude",
+    formula="σ at which the mean loss under normal noise of size σT is `rise` times the centre's (or `rise_by` "
+    "above it); large is flat",
+    source="Jiang et al. 2020",
+    invariant_under="as T",
+    uncertainty="standard error over slope; 95 % interval",
+    exclude=RANDOM,
+)
 def magnitude(
     ground: Neighborhood,
     seed: int,

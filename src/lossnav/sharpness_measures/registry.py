@@ -1,177 +1,120 @@
-"""The verb: one objective, one definition, one number."""
+"""The kinds of sharpness, by name: each says how it is measured, with which options, and in words what it is."""
 
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-from lossnav import params as algebra
-from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests
-from lossnav.curvature.operators import ProductPrecision
-from lossnav.errors import Interrupted, NonFiniteCenterError, OptionError
-from lossnav.objective.objective import Objective
-from lossnav.sharpness_measures.basin_width import width
-from lossnav.sharpness_measures.keskar import epsilon
-from lossnav.sharpness_measures.neighborhood import Neighborhood
-from lossnav.sharpness_measures.noise import average, magnitude
-from lossnav.sharpness_measures.options import require_count
-from lossnav.sharpness_measures.result import KindResult, Sharpness
-from lossnav.sharpness_measures.sam import asam, sam
-from lossnav.sharpness_measures.spectral import lambda_max, relative_flatness, trace
+from lossnav.errors import OptionError
+from lossnav.sharpness_measures.result import KindResult
 
-SharpnessKind = Literal[
-    "epsilon", "sam", "asam", "average", "magnitude", "trace", "lambda_max", "relative_flatness", "width"
-]  # fmt: skip
+KindFunction = Callable[..., KindResult]
+
+RANDOM = ("bias", "norm")  # what kinds with random steps leave out, as directions.random does: there they are arbitrary
+
+_OF_THE_CALL = ("objective", "kind", "params", "exclude", "seed", "precision", "progress")  # arguments of `sharpness`
 
 
-class _Entry(NamedTuple):
-    function: Callable[..., KindResult]
+@dataclass(frozen=True)
+class SharpnessKind:
+    """A definition of sharpness, as `sharpness`, the command line and docs/sharpness.md know it.
+
+    Attributes
+    ----------
+    name : str
+    measure : callable
+        ``measure(ground, seed, **options)``: from a `Neighborhood` and a seed to a `KindResult`.
+    formula, source, invariant_under, uncertainty : str
+        In words: what it is, whose it is, which rescaling of the weights leaves it as it is, and what its error is.
+    exclude : tuple of str
+        What does not move unless it is said otherwise: roles or glob patterns.
+    options : dict of str to object
+        Keyword arguments of `measure`, with their defaults.
+    """
+
+    name: str
+    measure: KindFunction
+    formula: str
+    source: str
+    invariant_under: str
+    uncertainty: str
     exclude: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_RANDOM = ("bias", "norm")  # as directions.random leaves out: a random step in them is arbitrary
-
-KINDS: dict[str, _Entry] = {
-    "epsilon": _Entry(epsilon),
-    "sam": _Entry(sam),
-    "asam": _Entry(asam),
-    "average": _Entry(average, _RANDOM),
-    "magnitude": _Entry(magnitude, _RANDOM),
-    "trace": _Entry(trace),
-    "lambda_max": _Entry(lambda_max),
-    "relative_flatness": _Entry(relative_flatness),
-    "width": _Entry(width, _RANDOM),
-}
-assert set(KINDS) == set(get_args(SharpnessKind))
+KINDS: dict[str, SharpnessKind] = {}
 
 
-def sharpness(
-    objective: Objective,
-    kind: SharpnessKind,
-    *,
-    params: str | Sequence[str] = "*",
-    exclude: str | Sequence[str] | None = None,
-    seed: int = 0,
-    precision: ProductPrecision = "native",
-    progress: bool | None = None,
-    **options: Any,
-) -> Sharpness:
-    """Measure how sharp the loss is around an objective's centre, by one of many definitions.
-
-    They disagree: a ball and a box measure different things, and what is not scale-invariant can be made anything by
-    multiplying one layer and dividing the next (Dinh et al. 2017). So the result names its definition.
+def register(
+    name: str, *, formula: str, source: str, invariant_under: str, uncertainty: str, exclude: tuple[str, ...] = ()
+) -> Callable[[KindFunction], KindFunction]:
+    """Make a function a kind of sharpness, by a name; for use as a decorator.
 
     Parameters
     ----------
-    objective : Objective
-        Its own loss, over all its data, is what rises. ``objective.at(state)`` looks at other weights.
-    kind : str
-        ``"epsilon"``: the largest loss in a small box, relative, in per cent (Keskar et al. 2017); options epsilon,
-        dimension, steps, starts.
-        ``"sam"``: the largest rise in a ball (Foret et al. 2021); radius, steps, starts.
-        ``"asam"``: the same of steps measured by the weights (Kwon et al. 2021); also normalize, eta.
-        ``"average"``: the mean rise under normal noise (Neyshabur et al. 2017); sigma, normalize, draws, antithetic.
-        ``"magnitude"``: the noise at which the mean loss has risen so far (Jiang et al. 2020); rise, rise_by,
-        normalize, draws, limit, tolerance. Large is flat.
-        ``"trace"``: of the Hessian, or scaled; normalize, probes.
-        ``"lambda_max"``: its largest eigenvalue, or scaled; normalize, tolerance, limit.
-        ``"relative_flatness"``: of one layer, named by `params` (Petzka et al. 2021); probes.
-        ``"width"``: of the basin along random directions (Huang et al. 2020); rise, rise_by, normalize, directions,
-        limit, tolerance. Large is flat.
-        The options are described in the functions of these names in `lossnav.sharpness_measures`, and in
-        docs/sharpness.md.
-    params : str or sequence of str
-        Glob patterns over the parameters: which move.
-    exclude : str or sequence of str, optional
-        ``"bias"``, ``"norm"`` or glob patterns, which do not. By default none do not, as in the papers, except that
-        random noise and directions (average, magnitude, width) leave out biases and normalisation layers.
-    seed : int
-        Of everything random.
-    precision : "native" or "float64"
-        What the model computes in. A rise of the loss by less than a millionth of itself is rounding in float32.
-    progress : bool or None
-        Whether to show a bar (None: on a terminal).
-    **options
-        Of the kind.
+    name : str
+        What ``kind=`` is to be.
+    formula, source, invariant_under, uncertainty, exclude
+        As of a `SharpnessKind`.
 
     Returns
     -------
-    Sharpness
+    callable
+        From ``measure(ground, seed, *, option=default, ...)``, which returns a `KindResult`, to itself.
 
     Raises
     ------
     OptionError
-        If the kind or an option is unknown or cannot be.
-    NonFiniteCenterError
-        If the loss at the centre is NaN or infinite.
-    ObjectiveError
-        If the model cannot be differentiated where the kind needs it.
-    Interrupted
-        After Ctrl-C: a KeyboardInterrupt with the sharpness as far as it is known in ``surface``.
+        If the name is taken, or the function's arguments are not of this form.
 
     Examples
     --------
-    >>> import torch, lossnav as ln
-    >>> a = torch.tensor([1.0, 3.0])
-    >>> bowl = ln.Objective.from_function(lambda p: (a * p["x"] ** 2).sum(), {"x": torch.zeros(2)})
-    >>> found = ln.sharpness(bowl, "sam", radius=2.0)
-    >>> round(found.value, 3), found.interval[1], found.scale_invariant
-    (12.0, inf, False)
-    >>> round(float(ln.sharpness(bowl, "lambda_max")), 3)
-    6.0
+    >>> from lossnav.sharpness_measures import Invariance, KindResult
+    >>> @register("rise", formula="L(θ + e) - L(θ), e of length r", source="an example", invariant_under="nothing",
+    ...           uncertainty="one draw says nothing of it")
+    ... def rise(ground, seed, *, r=0.1):
+    ...     step = next(ground.signs(seed).blocks(1, 1))[0]
+    ...     value = ground.loss(r * step / step.norm()) - ground.center
+    ...     return KindResult(value, float("nan"), (float("-inf"), float("inf")), "unknown", f"one step of {r}",
+    ...                       "an example", Invariance(False, "a step has a length"), (value,), {"r": r})
+    >>> KINDS["rise"].options
+    {'r': 0.1}
+    >>> del KINDS["rise"]
     """
-    known = _require_known(kind, options)
-    require_count("seed", seed, 0)
-    left_out = algebra.listed(known.exclude if exclude is None else exclude)
-    moving: dict[str, Any] = {"params": algebra.listed(params), "exclude": left_out}
-    with Progress(f"sharpness ({kind})", None, "passes", progress) as bar, StopRequests() as stop:
-        ground = Neighborhood(
-            objective, **moving, precision=precision, stopping=lambda: stop.signal is not None, advance=bar.advance
-        )
-        if not math.isfinite(ground.center):
-            raise NonFiniteCenterError(
-                f"The loss at the centre is {ground.center}, from which there is no rise. Check weights and data, or "
-                "precision='float64'."
+
+    def add(measure: KindFunction) -> KindFunction:
+        if name in KINDS:
+            raise OptionError(
+                f"There is a kind of sharpness {name!r} already: {KINDS[name].formula}. Use another name."
             )
-        finding = known.function(ground, seed, **options)
-    excluded = [name for name in objective.params if name not in ground.names]
-    settings = finding.settings | moving | {"excluded": excluded, "parameters": ground.size}
-    settings |= {"seed": seed, "precision": precision, "loss": ground.center}
-    settings |= {"objective": objective.fingerprint, "center": algebra.fingerprint(objective.params)}
-    made = Sharpness(
-        kind=kind,
-        value=finding.value,
-        error=finding.error,
-        interval=finding.interval,
-        uncertainty=finding.uncertainty,
-        definition=finding.definition,
-        source=finding.source,
-        scale_invariant=finding.invariance.holds,
-        invariance=finding.invariance.words,
-        samples=finding.samples,
-        settings=settings,
-        evaluations=ground.evaluations,
-        gradients=ground.gradients,
-        products=ground.products,
-        passes=ground.passes,
-    )
-    if stop.signal is not None:
-        said = (
-            f"Stopped after {ground.passes} passes over the data. What they show is in the .partial of this exception."
+        leading, others = _split([*inspect.signature(measure).parameters.values()])
+        wrong = any(each.kind is not each.KEYWORD_ONLY or each.default is each.empty for each in others)
+        if leading != ["ground", "seed"] or wrong or any(each.name in _OF_THE_CALL for each in others):
+            raise OptionError(
+                f"The kind of sharpness {name!r} is measured by a function of {inspect.signature(measure)}. Let it "
+                "take (ground, seed, *, option=default, ...), with none of the options called as an argument of "
+                f"sharpness is ({', '.join(_OF_THE_CALL)})."
+            )
+        options = {each.name: each.default for each in others}
+        KINDS[name] = SharpnessKind(
+            name, measure, formula, source, invariant_under, uncertainty, tuple(exclude), options
         )
-        raise Interrupted(said, made, stop.signal)
-    return made
+        return measure
+
+    return add
 
 
-def _require_known(kind: str, options: dict[str, Any]) -> _Entry:
-    """The function of a kind; OptionError where there is none, or it takes no such options."""
-    if kind not in KINDS:
-        raise OptionError(f"kind={kind!r} is unknown. Use {', '.join(KINDS)}.")
-    known = KINDS[kind]
-    taken = [name for name in inspect.signature(known.function).parameters if name not in ("ground", "seed")]
-    if unknown := [name for name in options if name not in taken]:
-        raise OptionError(f"kind={kind!r} takes no {unknown[0]}=. Its options are {', '.join(taken)}.")
-    return known
+def _split(parameters: list[inspect.Parameter]) -> tuple[list[str], list[inspect.Parameter]]:
+    """Names of the first two parameters, and the others."""
+    return [parameter.name for parameter in parameters[:2]], parameters[2:]
+
+
+def table() -> str:
+    """All kinds as the table of docs/sharpness.md, in Markdown."""
+    columns = ("formula", "source", "invariant_under", "uncertainty")
+    rows = [("kind", "formula", "source", "invariant under", "uncertainty"), ("---",) * 5]
+    rows += [(f"`{kind.name}`", *(getattr(kind, column) for column in columns)) for kind in KINDS.values()]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines).replace("| --- | --- | --- | --- | --- |", "|---|---|---|---|---|")

@@ -10,10 +10,18 @@ from lossnav.errors import OptionError
 from lossnav.sharpness_measures.ascent import ascent_words, ascents, largest
 from lossnav.sharpness_measures.neighborhood import Neighborhood
 from lossnav.sharpness_measures.options import require_count, require_normalization, require_positive
+from lossnav.sharpness_measures.registry import register
 from lossnav.sharpness_measures.result import Invariance, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, WORDS, scales
 
 
+@register(
+    "sam",
+    formula="max L(θ+e) − L(θ), |e|₂ ≤ ρ; `steps=1, starts=1` is the single step of the paper",
+    source="Foret et al. 2021, eq. 1 and 2",
+    invariant_under="nothing",
+    uncertainty="a lower bound of the maximum; spread over starts",
+)
 def sam(ground: Neighborhood, seed: int, *, radius: float = 0.05, steps: int = 10, starts: int = 3) -> KindResult:
     """Find the largest rise of the loss in a ball: max L(theta + e) - L(theta) over |e|_2 <= radius.
 
@@ -47,6 +55,13 @@ def sam(ground: Neighborhood, seed: int, *, radius: float = 0.05, steps: int = 1
     )
 
 
+@register(
+    "asam",
+    formula="max L(θ+e) − L(θ), |T⁻¹e|₂ ≤ ρ",
+    source="Kwon et al. 2021, definition 2",
+    invariant_under="as T",
+    uncertainty="a lower bound of the maximum; spread over starts",
+)
 def asam(
     ground: Neighborhood,
     seed: int,

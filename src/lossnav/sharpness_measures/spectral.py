@@ -18,6 +18,7 @@ from lossnav.errors import LossnavWarning, OptionError
 from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
 from lossnav.sharpness_measures.noise import mean_of
 from lossnav.sharpness_measures.options import require_count, require_normalization
+from lossnav.sharpness_measures.registry import register
 from lossnav.sharpness_measures.result import Bounds, Invariance, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, WORDS, scales
 
@@ -27,6 +28,13 @@ _RELATIVE = Invariance(
 )
 
 
+@register(
+    "trace",
+    formula="tr T H T",
+    source="Dinh et al. 2017, section 2; Hutchinson 1990; T of Kwon et al.",
+    invariant_under="as T",
+    uncertainty="standard error over probes; 95 % interval",
+)
 def trace(ground: Neighborhood, seed: int, *, normalize: Normalization = None, probes: int = 30) -> KindResult:
     """Find the trace of the Hessian, or of T H T for steps measured by the weights.
 
@@ -62,6 +70,13 @@ def trace(ground: Neighborhood, seed: int, *, normalize: Normalization = None, p
     )
 
 
+@register(
+    "relative_flatness",
+    formula='Σ_st ⟨w_s, w_t⟩ tr H_st over the rows of one layer (`params="fc.weight"`)',
+    source="Petzka et al. 2021",
+    invariant_under="the layer, or single rows of it",
+    uncertainty="standard error over probes; 95 % interval",
+)
 def relative_flatness(ground: Neighborhood, seed: int, *, probes: int = 30) -> KindResult:
     """Find the relative flatness of one layer: the sum over its rows of <w_s, w_t> tr H_st.
 
@@ -109,6 +124,13 @@ def relative_flatness(ground: Neighborhood, seed: int, *, probes: int = 30) -> K
     )
 
 
+@register(
+    "lambda_max",
+    formula="λmax(T H T)",
+    source="Dinh et al. 2017, section 2; T of Kwon et al.",
+    invariant_under="as T",
+    uncertainty="norm of the residual: an eigenvalue lies within this distance",
+)
 def lambda_max(
     ground: Neighborhood, seed: int, *, normalize: Normalization = None, tolerance: float = 1e-3, limit: int = LIMIT
 ) -> KindResult:

@@ -257,7 +257,8 @@ _layers = record(
     rectifiers_=count,
 )  # fmt: skip
 _objective = record(
-    model_=maybe(text), loss_=maybe(text), metrics_=maybe(_names), parameters_=maybe(count), parameters_held_=count,
+    model_=maybe(text), loss_=maybe(text), metrics_=maybe(_names), metric_words_=map_of(text),
+    parameters_=maybe(count), parameters_held_=count,
     moves_=record(
         params_=anything, tensors_=count,
         frozen_=record(tensors_=count, numbers_=count, names_=_texts), also_=_texts,

@@ -30,6 +30,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "buffers_unread",
         "draws",
         "cut_samples",
+        "metric_words",
     ),
     "chart": ("axes",),  # words
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for

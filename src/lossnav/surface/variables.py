@@ -102,7 +102,9 @@ def describe_variables(dataset: xr.Dataset) -> None:
             in_loss = name not in ("lambda_ratio", "products")
             variable.attrs = {"long_name": _CURVATURE[str(name)], "units": unit if in_loss else "1"}
         else:
-            variable.attrs = {"long_name": f"{name}, mean over the data", "units": "1"}
+            words = objective.get("metric_words", {}).get(name)
+            said = f"{name} ({words})" if words else str(name)
+            variable.attrs = {"long_name": f"{said}, mean over the data", "units": "1"}
     for dim, meaning in axis_words(chart).items():
         dataset[dim].attrs = {
             "long_name": f"{DIM_LETTERS.get(dim, dim)}, {meaning}",

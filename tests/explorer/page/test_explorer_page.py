@@ -527,7 +527,7 @@ def test_the_axes_are_turned(live, network, visit, tmp_path, kind):
     wait(page, "() => lossnav.session.place === 1 && lossnav.view.place === 1 && lossnav.drawn()?.layers.length")
     words = page.locator("#places li").last.inner_text()
     if kind == "hessian":
-        pairs = ln.curvature.top_eigenpairs(network, which="both", progress=False)
+        pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(network), which="both", progress=False)
         said = [float(word) for word in re.findall(r"-?[\d.]+(?:e-?\d+)?", words.split("=")[1])]
         np.testing.assert_allclose(said, pairs.values[::-1], rtol=0.02)
     else:

@@ -94,7 +94,7 @@ def slope(objective: Objective, chart: Chart, coords: ArrayLike) -> dict[str, An
     """
     hessian = curvature.Hessian(objective, chart(coords))
     derived = hessian.derive()
-    gradient = hessian.to_params(derived.gradient)
+    gradient = hessian.from_flat(derived.gradient)
     tangents = chart.tangents(coords)
     along = np.array([algebra.dot(tangent, gradient) for tangent in tangents])
     parts = np.linalg.pinv(lazily.gram(tangents), hermitian=True) @ along

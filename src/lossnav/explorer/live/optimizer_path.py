@@ -114,7 +114,7 @@ def roll(
         if batches is not None:
             hessian = curvature.Hessian(next(batches), here)
             flat = hessian.derive().gradient
-        for name, slope in hessian.to_params(flat).items():
+        for name, slope in hessian.from_flat(flat).items():
             point[name].grad = slope.to(point[name].dtype)
         moving.step()
 

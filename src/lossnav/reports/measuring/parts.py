@@ -212,7 +212,7 @@ class _Measuring:
         self._gradient = gradient
         self.passes += 1
         within = (basis @ torch.stack(images).T).cpu().numpy()
-        bent = self.chart.bending(origin, self._hessian.to_params(gradient))
+        bent = self.chart.bending(origin, self._hessian.from_flat(gradient))
         gram = (basis @ basis.T).cpu().numpy()
         slopes = (basis @ gradient).cpu().numpy()
         norm = float(torch.linalg.vector_norm(gradient))
@@ -241,7 +241,7 @@ class _Measuring:
             return
         with turns.hiding(LossnavWarning):  # how sure they are is said beside them
             pairs = curvature.top_eigenpairs(
-                self.here,
+                Hessian(self.here),
                 which="both",
                 seed=self.seed,
                 tolerance=_TOLERANCE,
@@ -310,7 +310,7 @@ class _Measuring:
             return
         best: dict[str, Any] | None = None
         for _ in range(_STEPS):
-            moved = algebra.combine(self.here.params, [-length], [self._hessian.to_params(self._gradient)])
+            moved = algebra.combine(self.here.params, [-length], [self._hessian.from_flat(self._gradient)])
             fall, error = difference(self.here, self.here.params, moved)
             self.passes += 2
             if math.isfinite(fall) and (best is None or fall > best["fall"]):

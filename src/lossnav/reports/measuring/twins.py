@@ -77,7 +77,8 @@ def rescaled_twin(
             continue  # equal by chance
         twin = objective.around(moved)
         with turns.hiding(LossnavWarning):
-            pairs = curvature.top_eigenpairs(twin, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
+            hessian = curvature.Hessian(twin)
+            pairs = curvature.top_eigenpairs(hessian, seed=seed, tolerance=_TOLERANCE, limit=_LIMIT, progress=progress)
         before, after = curvature_of(objective), curvature_of(twin)
         change = None
         if before is not None and after is not None:
