@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 
 @overload
-@register(
-    "random",
-    options=("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy"),
-    on_command_line=True,
-)
 def random(
     objective: Objective,
     n: int = 1,
@@ -59,6 +54,11 @@ def random(
 ) -> tuple[Direction | LazyDirection, ...]: ...
 
 
+@register(
+    "random",
+    options=("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy"),
+    on_command_line=True,
+)
 def random(
     objective: Objective,
     n: int = 1,

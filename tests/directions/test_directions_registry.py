@@ -65,6 +65,11 @@ def test_what_the_command_line_may_ask_for_says_how_it_is_made():
         assert kind.several == ("n" in kind.options)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in kinds().items() if kind.make is not None])
+def test_the_maker_is_the_public_function(name):
+    assert kinds()[name].make is getattr(ln.directions, name)
+
+
 def test_another_one_of_the_name_is_refused(waves):
     with pytest.raises(errors.DirectionError, match="registered already"):
         register("random")(lambda objective: None)
