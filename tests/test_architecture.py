@@ -292,6 +292,14 @@ def test_arrival_is_light(command):
     assert done.stdout.splitlines()[-1] == "loaded:"
 
 
+def test_what_is_not_needed_yet_is_not_loaded():
+    late = {"scipy", "pandas", "xarray", "zarr", "sympy", "pyarrow", "rich"}
+    code = "import sys\nimport lossnav as ln\nln.Objective; ln.evaluate\n"
+    code += f"print('loaded:', *sorted(set(sys.modules) & {late}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded:"
+
+
 def test_nothing_depends_on_what_replaces_torch():
     text = (SOURCE.parent.parent / "pyproject.toml").read_text()
     for package in ("torchvision", "timm", "backpack", "curvlinops"):

@@ -71,18 +71,18 @@ def test_an_egg_box_has_a_pit_in_every_hollow():
 def test_what_is_sure_depends_on_the_standard_error():
     function = lambda a, b: torch.cos(6 * (a**2 + b**2) ** 0.5 + 1e-12)  # noqa: E731
     none, some, much = (ruggedness(plane(function, 21, se=se)) for se in (0.0, 0.05, 50.0))
-    assert none.falling == some.falling == much.falling > 0.3
+    assert none.descending_fraction == some.descending_fraction == much.descending_fraction > 0.3
     assert (
         none.descending_fraction_certain
-        == none.falling
+        == none.descending_fraction
         > some.descending_fraction_certain
         > much.descending_fraction_certain
         == 0
     )
-    assert none.bent == some.bent
+    assert none.nonconvex_fraction == some.nonconvex_fraction
     assert (
         none.nonconvex_fraction_certain
-        == none.bent
+        == none.nonconvex_fraction
         >= some.nonconvex_fraction_certain
         >= much.nonconvex_fraction_certain
         == 0
@@ -91,7 +91,7 @@ def test_what_is_sure_depends_on_the_standard_error():
 
 def test_holes_are_left_out_and_coarse_grids_are_parts_of_fine_ones():
     surface = plane(lambda a, b: torch.where(a > 0.55, torch.inf, a**2 + b**2), 21)
-    assert ruggedness(surface).falling == ruggedness(surface).bent == 0
+    assert ruggedness(surface).descending_fraction == ruggedness(surface).nonconvex_fraction == 0
     rough = lambda a, b: a**2 + b**2 + 0.1 * torch.cos(7 * a + 3 * b)  # noqa: E731
     assert ruggedness(plane(rough, 41), 4) == ruggedness(plane(rough, 11))
 

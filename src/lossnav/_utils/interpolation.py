@@ -13,14 +13,19 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import ConvexHull, Delaunay, cKDTree
 
 from lossnav._utils.geometry import distinct
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.local_splines import DEGREES, LocalSpline
+
+if TYPE_CHECKING:
+    from scipy import interpolate, spatial
+else:
+    interpolate, spatial = lazily("scipy.interpolate"), lazily("scipy.spatial")
 
 Array = NDArray[np.float64]
 
@@ -207,15 +212,15 @@ class Interpolant:
         """Whether places lie in the hull of the points, for which its corners are enough."""
         hull = self._hull
         if len(hull.equations) > _SIDES:  # a circle of points, say
-            return np.asarray(Delaunay(self._places[hull.vertices]).find_simplex(places, tol=1e-9) >= 0, bool)
+            return np.asarray(spatial.Delaunay(self._places[hull.vertices]).find_simplex(places, tol=1e-9) >= 0, bool)
         inside = np.ones(len(places), bool)
         for *normal, offset in np.unique(hull.equations, axis=0):
             inside &= places @ np.array(normal) + offset <= _ONE_PLACE
         return inside
 
     @cached_property
-    def _hull(self) -> ConvexHull:
-        return ConvexHull(self._places)
+    def _hull(self) -> spatial.ConvexHull:
+        return spatial.ConvexHull(self._places)
 
     def _corners(self) -> NDArray[np.intp]:
         points = self._places
@@ -249,8 +254,8 @@ class Interpolant:
         return np.asarray(places, np.intp).reshape(len(scaled), -1)[:, skip:]
 
     @cached_property
-    def _tree(self) -> cKDTree:
-        return cKDTree(self._places)
+    def _tree(self) -> spatial.cKDTree:
+        return spatial.cKDTree(self._places)
 
     @cached_property
     def _span(self) -> tuple[Array, Array] | None:
@@ -272,14 +277,14 @@ class Interpolant:
         return self._scale(self.points)
 
     @cached_property
-    def _spline(self) -> RBFInterpolator | LocalSpline | None:
+    def _spline(self) -> interpolate.RBFInterpolator | LocalSpline | None:
         count, k = self._places.shape
         kernel = next((kernel for kernel, d in DEGREES.items() if count >= 2 * _terms(k, d)), None)
         if kernel is None or k == 0:
             return None
         return self._local(kernel) if count > DIRECT else self._whole(kernel)
 
-    def _whole(self, kernel: str) -> RBFInterpolator | LocalSpline:
+    def _whole(self, kernel: str) -> interpolate.RBFInterpolator | LocalSpline:
         """One spline through all points, or a plainer one; the plainest where they are too many.
 
         Points crowded at a cliff make the system of a smooth kernel so ill-conditioned that its spline misses them, by
@@ -288,7 +293,9 @@ class Interpolant:
         if len(self.points) <= _DIRECT_AT_WORST:
             for plainer in list(DEGREES)[list(DEGREES).index(kernel) :]:
                 try:
-                    spline = RBFInterpolator(self._places, self._heights, kernel=plainer, degree=DEGREES[plainer])
+                    spline = interpolate.RBFInterpolator(
+                        self._places, self._heights, kernel=plainer, degree=DEGREES[plainer]
+                    )
                 except np.linalg.LinAlgError:  # all on a curve that a polynomial vanishes on: a circle, two lines
                     continue
                 if np.abs(spline(self._places) - self._heights).max() <= _MISSED * self.range:

@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
+
+from lossnav._utils.lazy_import import lazily
+
+if TYPE_CHECKING:
+    from scipy import spatial
+else:
+    spatial = lazily("scipy.spatial")
 
 Array = NDArray[np.float64]
 Numbers = NDArray[np.intp]
@@ -47,11 +54,11 @@ class LocalSpline:
     """
 
     def __init__(
-        self, points: ArrayLike, heights: ArrayLike, kernel: str, neighbors: int, tree: cKDTree | None = None
+        self, points: ArrayLike, heights: ArrayLike, kernel: str, neighbors: int, tree: spatial.cKDTree | None = None
     ) -> None:
         self.points, self.heights = np.asarray(points, np.float64), np.asarray(heights, np.float64)
         self.kernel, self.neighbors = kernel, min(neighbors, len(self.points))
-        self._tree = cKDTree(self.points) if tree is None else tree
+        self._tree = spatial.cKDTree(self.points) if tree is None else tree
 
     def __call__(self, places: ArrayLike) -> Array:
         """Heights at places of shape (n, k): shape (n,) or (n, s).

@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
+from lossnav._utils.lazy_import import lazily
 from lossnav.curvature.base import Operator, as_operator
 from lossnav.curvature.products import Entries, Products, Signs, without
 from lossnav.errors import OptionError
+
+if TYPE_CHECKING:
+    from scipy import special
+else:
+    special = lazily("scipy.special")
 
 Method = Literal["hutch++", "hutchinson"]
 
@@ -54,7 +59,11 @@ class Estimate:
         >>> round(low, 2), round(high, 2)
         (7.22, 12.78)
         """
-        reach = self.error * float(stdtrit(self.probes - 1, 0.5 + confidence / 2)) if self.probes > 1 else self.error
+        reach = (
+            self.error * float(special.stdtrit(self.probes - 1, 0.5 + confidence / 2))
+            if self.probes > 1
+            else self.error
+        )
         return self.value - reach, self.value + reach
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
 import torch
-import xarray as xr
 from torch import Tensor
 
 from lossnav._utils import jsonable
@@ -29,6 +28,9 @@ from lossnav.objective.objective import Objective
 from lossnav.samplers import Grid, Sampler
 from lossnav.samplers.grid import Snake
 from lossnav.surface import run_identity, variables, zarr_io
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 GROUP = "curvature"
 

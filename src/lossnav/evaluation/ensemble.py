@@ -7,13 +7,13 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lossnav._utils import random_state
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.validation import described, require
 from lossnav.charts import Chart
 from lossnav.engines import Engine, Local
@@ -39,6 +39,11 @@ from lossnav.surface.run_record import RunRecord
 from lossnav.surface.seeds import add_seeds, join_seeds, of_seeds
 from lossnav.surface.variables import FAILED, NOT_EVALUATED
 from lossnav.surface.zarr_io import open_surface, save_surface
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 _BLOCK = 32  # seeds that have stores of their own, of nine files each
 _FOLDED = "seeds"  # the store of the others

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
-
-import xarray as xr
+from typing import TYPE_CHECKING, Any
 
 from lossnav._utils import random_state
 from lossnav._utils.paths import Location, beside
@@ -24,6 +22,9 @@ from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.surface.known_points import require_samples_there
 from lossnav.surface.run_store import Store
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def evaluate(

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
 from lossnav import samplers
 from lossnav._utils.paths import Location, beside, is_local, is_there_file, is_url, name_of
 from lossnav.charts.io import open_chart, require_same
@@ -18,6 +16,9 @@ from lossnav.specs.trust import Asked, require_trust
 from lossnav.storage.keys import StoredDocument
 from lossnav.surface.run_identity import put_together
 from lossnav.surface.zarr_io import open_surface
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart

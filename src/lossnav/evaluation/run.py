@@ -7,10 +7,9 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav._utils import jsonable
@@ -30,6 +29,9 @@ from lossnav.samplers import base as sampler_base
 from lossnav.surface import assemble, variables
 from lossnav.surface.run_record import RunRecord
 from lossnav.surface.run_store import Store
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _UPDATE_SECONDS = 0.1  # least time between two partial surfaces
 

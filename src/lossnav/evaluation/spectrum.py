@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import xarray as xr
 
 from lossnav import params as algebra
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import Location, name_of
 from lossnav._utils.signals import conclude
 from lossnav._version import __version__
@@ -26,6 +26,12 @@ from lossnav.objective.objective import Objective
 from lossnav.objective.reduction import Values
 from lossnav.params import Params
 from lossnav.surface.groups import SPECTRUM_SCHEMA, SPECTRUM_VERSION, require_spectrum, save_spectrum, spectrum_place
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
+
 
 _TRACE_PROBES = 20  # random vectors of a trace, those of the density among them
 

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Literal
 
-import xarray as xr
-
 from lossnav.errors import Interrupted, OptionError
 from lossnav.evaluation.evaluate import evaluate
 from lossnav.samplers import Grid
 from lossnav.surface.control_variate import control_variate
 from lossnav.surface.parts import Parts
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart

@@ -10,14 +10,13 @@ import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav import params as algebra
-from lossnav._utils import jsonable, random_state, turns
+from lossnav._utils import jsonable, lazy_import, random_state, turns
 from lossnav._utils.paths import TRAJECTORY_SCHEMA, Location, name_of
 from lossnav._utils.progress import Progress, track
 from lossnav._utils.signals import StopRequests
@@ -39,6 +38,11 @@ from lossnav.surface import assemble, seeds, variables, zarr_io
 from lossnav.surface.groups import TRAJECTORY, TRAJECTORY_VERSION, open_trajectory, save_group
 from lossnav.surface.run_record import RunRecord
 from lossnav.trajectory.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazy_import.lazily("xarray")
 
 BUFFERS = ("snapshot", "objective")
 

@@ -5,10 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+
+from lossnav._utils.lazy_import import lazily
+
+if TYPE_CHECKING:
+    from scipy import spatial
+else:
+    spatial = lazily("scipy.spatial")
 
 Array = NDArray[np.float64]
 
@@ -64,7 +71,7 @@ def fit_edges(points: Array, heights: Array, boxes: Array, least: Array) -> Edge
     if len(points) < count or not len(boxes):
         return Edges(np.zeros(0, np.intp), np.zeros((0, 1, k)), np.zeros((0, 1)), np.zeros(0))
     middles, sides = boxes.mean(1), np.ptp(boxes, axis=1).max(1)
-    _, near = cKDTree(points).query(middles, count)
+    _, near = spatial.cKDTree(points).query(middles, count)
     x, y = (points[near] - middles[:, None]) / sides[:, None, None], heights[near]  # (n, N, k), (n, N)
     trust = 1 / (_NEAR + (x**2).sum(2))
     trust /= np.sqrt((trust**2).sum(1, keepdims=True))

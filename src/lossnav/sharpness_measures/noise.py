@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.special import stdtrit
 from torch import Tensor
 
+from lossnav._utils.lazy_import import lazily
 from lossnav.directions.normalize import Normalization
 from lossnav.sharpness_measures.crossing import crossing, require_crossing, rise_settings, rise_words, target_rise
 from lossnav.sharpness_measures.neighborhood import Neighborhood, Stopped
@@ -18,6 +19,11 @@ from lossnav.sharpness_measures.options import require_count, require_normalizat
 from lossnav.sharpness_measures.registry import RANDOM, register
 from lossnav.sharpness_measures.result import Bounds, KindResult
 from lossnav.sharpness_measures.scaling import INVARIANCES, scales
+
+if TYPE_CHECKING:
+    from scipy import special
+else:
+    special = lazily("scipy.special")
 
 _NOISES: dict[Normalization, str] = {
     None: "N(0, sigma^2)",
@@ -191,7 +197,7 @@ def mean_of(found: Sequence[float]) -> tuple[float, float, Bounds, str]:
     if len(numbers) == 1:
         return mean, math.nan, (-math.inf, math.inf), "of one sample nothing is known of the error"
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
-    n, reach = len(numbers), float(stdtrit(len(numbers) - 1, 0.975))
+    n, reach = len(numbers), float(special.stdtrit(len(numbers) - 1, 0.975))
     a = (
         float(((numbers - mean) ** 3).mean()) / (error * math.sqrt(n)) ** 3 / 3 if error else 0.0
     )  # a third of the skewness

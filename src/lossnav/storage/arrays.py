@@ -10,21 +10,34 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 
+from lossnav._utils.lazy_import import lazily
 from lossnav.storage.keys import DIGEST, DOCUMENT, WRITTEN, Keys, digest_of, document, keys_of, require_short
+
+if TYPE_CHECKING:
+    import zarr
+    import zarr.codecs
+else:
+    zarr = lazily("zarr")
 
 TILE = 64  # points along each side of a chunk
 LONG = 4096  # of an array with one dim
 _SHARD = 2**22  # values of a file, at most
 
-CODECS: dict[str, Any] = {"serializer": BytesCodec(), "compressors": (ZstdCodec(), Crc32cCodec())}
+
+@cache
+def codecs() -> dict[str, Any]:
+    """How chunks are written, as `zarr.create_array` takes it: compressed, with a checksum."""
+    return {
+        "serializer": zarr.codecs.BytesCodec(),
+        "compressors": (zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()),
+    }
 
 
 def layout(shape: Sequence[int]) -> dict[str, Any]:
@@ -73,7 +86,7 @@ def write(
             overwrite=True,
             config={"write_empty_chunks": True},
             **layout(values.shape),
-            **CODECS,
+            **codecs(),
         )
     else:
         there = there.with_config({"write_empty_chunks": True})
@@ -90,7 +103,7 @@ def is_like(array: zarr.Array[Any], values: NDArray[Any]) -> bool:
         and array.dtype == values.dtype
         and array.chunks == wanted["chunks"]
         and array.shards == wanted.get("shards")
-        and any(isinstance(codec, Crc32cCodec) for codec in array.compressors)
+        and any(isinstance(codec, zarr.codecs.Crc32cCodec) for codec in array.compressors)
     )
 
 

@@ -13,15 +13,20 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from lossnav.storage.arrays import CODECS, array_documents, seal
+from lossnav._utils.lazy_import import lazily
+from lossnav.storage.arrays import array_documents, codecs, seal
 from lossnav.storage.keys import is_whole, keys_of
 from lossnav.storage.schema import NAME, RESERVED, WrongError, check_array
+
+if TYPE_CHECKING:
+    import zarr
+else:
+    zarr = lazily("zarr")
 
 GROUP = "journal"
 
@@ -219,7 +224,7 @@ class Journal:
             chunks=(rows, len(columns)),
             dtype="float64",
             fill_value=np.nan,
-            **CODECS,
+            **codecs(),
         )
         seal(made, {"columns": columns})
         return made

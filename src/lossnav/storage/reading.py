@@ -7,21 +7,25 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from xarray.backends import BackendArray
-from xarray.core.indexing import ExplicitIndexer, IndexingSupport, LazilyIndexedArray, explicit_indexing_adapter
 
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import LEASE, Location, is_local, name_of
 from lossnav.errors import NotASurfaceError, StoreError
 from lossnav.storage import arrays, journal
 from lossnav.storage import samples as kept
 from lossnav.storage.keys import DOCUMENT, WRITTEN, Keys, as_said, document, is_whole, keys_of
 from lossnav.storage.schema import LARGEST, MOST_VALUES, SPARSE, Check, WrongError, check_array
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+else:
+    xr = lazily("xarray")
+    zarr = lazily("zarr")
 
 _MOST_FILES = 100_000  # that are looked at before a store is opened
 _MOST_CHUNKS = 2**16  # of an array
@@ -276,7 +280,7 @@ def write_dataset(dataset: xr.Dataset, place: Location, group: str | None = None
     clean = dataset.copy()
     for name, variable in clean.variables.items():
         variable.encoding = {}
-        how: dict[str, Any] = {"compressors": arrays.CODECS["compressors"]}
+        how: dict[str, Any] = {"compressors": arrays.codecs()["compressors"]}
         if name == kept.LOSS:
             how["chunks"] = kept.chunks(variable.shape)
         elif variable.dtype.kind in "fiub":
@@ -290,30 +294,6 @@ def write_dataset(dataset: xr.Dataset, place: Location, group: str | None = None
         assert isinstance(array, zarr.Array)
         arrays.seal(array, {**array.attrs, **({} if name == kept.LOSS else {WRITTEN: True})})
     arrays.seal(root, {**root.attrs, WRITTEN: sorted(encoding)})
-
-
-class LazyArray(BackendArray):
-    """An array that stays in its store until a part of it is asked for, and then is checked."""
-
-    def __init__(self, array: zarr.Array[Any], name: str) -> None:
-        self.array, self.name, self.shape, self.dtype = array, name, array.shape, array.dtype
-
-    def __getitem__(self, key: ExplicitIndexer) -> Any:
-        return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> Any:
-        try:
-            return self.array.oindex[key]
-        except ValueError as error:
-            raise StoreError(
-                f"A part of {self.name} in {self.array.store} does not match its checksum ({error}); lossnav info "
-                "--verify says which. Evaluate anew with keep_samples=True, or leave the samples out."
-            ) from error
-
-    @classmethod
-    def variable(cls, array: zarr.Array[Any], name: str, dims: Sequence[str]) -> xr.Variable:
-        """The same as a variable."""
-        return xr.Variable(dims, LazilyIndexedArray(cls(array, name)))
 
 
 # ---------------------------------------------------------------------- all of it

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
-from lossnav.storage.arrays import CODECS, resized, seal
+from lossnav._utils.lazy_import import lazily
+from lossnav.storage.arrays import codecs, resized, seal
+
+if TYPE_CHECKING:
+    import zarr
+else:
+    zarr = lazily("zarr")
 
 LOSS, WEIGHT, DIM = "sample_loss", "sample_weight", "sample"  # variables of a surface, and their dim
 VARIABLES = (LOSS, WEIGHT)
@@ -155,7 +160,7 @@ class SampleStore:
                 dtype="float32",
                 fill_value=np.nan,
                 dimension_names=[*self._dims, DIM],
-                **CODECS,
+                **codecs(),
             )
             seal(array, {})
         if self._shape is None and array.shape[0] < self._rows:
@@ -171,7 +176,7 @@ class SampleStore:
                 dtype="float64",
                 fill_value=np.nan,
                 dimension_names=[DIM],
-                **CODECS,
+                **codecs(),
             )
             seal(made, {})
         self._root[WEIGHT][...] = self._weights  # type: ignore[index, assignment]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav.errors import (
@@ -21,10 +20,9 @@ from lossnav.surface.variables import FAILED, NOT_EVALUATED, STATUS_WORDS, valid
 from lossnav.surface.zarr_io import save_surface
 
 if TYPE_CHECKING:
-    pass
+    import xarray as xr
 
 
-@xr.register_dataset_accessor("lossnav")  # type: ignore[no-untyped-call]
 class SurfaceAccessor:
     """What a surface can say of itself: ``surface.lossnav``."""
 

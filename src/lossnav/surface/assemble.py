@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav._utils.geometry import mesh
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import (
     SURFACE_SCHEMA,
 )
@@ -22,12 +22,16 @@ from lossnav.storage import journal
 from lossnav.storage import samples as kept
 from lossnav.storage.journal import Row, Rows, is_same, joined
 from lossnav.storage.reading import (
-    LazyArray,
     array_of,
     documents_of,
     group_of,
 )
 from lossnav.surface.variables import _MATRIX, FAILED, NOT_EVALUATED, SCHEMA_VERSION, describe_variables, validate
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 if TYPE_CHECKING:
     pass
@@ -216,6 +220,8 @@ def attach_samples(dataset: xr.Dataset, source: Any, root: Any = None) -> xr.Dat
     documents = documents_of(source)
     if documents is None or not set(kept.VARIABLES) <= set(documents.arrays):
         return dataset
+    from lossnav.storage.lazy_array import LazyArray  # which imports xarray
+
     root = group_of(source) if root is None else root
     made = {}
     for name in kept.VARIABLES:

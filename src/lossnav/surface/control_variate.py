@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav._utils.geometry import Array, nearest
@@ -16,6 +15,9 @@ from lossnav.errors import OptionError
 from lossnav.surface.assemble import points_of, without_samples
 from lossnav.surface.seeds import FAILURES_KEPT, of_one_seed
 from lossnav.surface.variables import NOT_EVALUATED, OK, validate
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import xarray as xr
 
 from lossnav._utils.geometry import Array
+from lossnav._utils.lazy_import import lazily
 from lossnav.errors import OptionError
 from lossnav.storage import samples as kept
 from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of, spread_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 PointLike = Sequence[float] | Mapping[str, float]
 

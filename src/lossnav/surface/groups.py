@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import (
     SURFACE_SCHEMA,
     TRAJECTORY_SCHEMA,
@@ -27,6 +27,11 @@ from lossnav.storage.reading import read_group, write_dataset
 from lossnav.storage.schema import REPORT, anything
 from lossnav.storage.schema import SPECTRUM as SPECTRUM_MODEL
 from lossnav.storage.schema import TRAJECTORY as TRAJECTORY_MODEL
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 TRAJECTORY = "trajectory"
 TRAJECTORY_VERSION = 1

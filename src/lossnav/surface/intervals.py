@@ -11,10 +11,9 @@ import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav._utils.geometry import Array, nearest
@@ -23,6 +22,9 @@ from lossnav.storage import samples as kept
 from lossnav.surface.assemble import points_of
 from lossnav.surface.run_identity import put_together
 from lossnav.surface.variables import OK, STATUS_WORDS, validate
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FEW = 15
 """Samples below which nobody can see how skewed their losses are: the skewness of n numbers is at most sqrt(n)."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav.storage import samples as kept
 from lossnav.surface import assemble
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class KeptSamples:

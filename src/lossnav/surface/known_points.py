@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav.errors import OptionError
 from lossnav.storage import samples as kept
 from lossnav.storage.journal import joined, keys
 from lossnav.surface import assemble, run_identity, variables
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 if TYPE_CHECKING:
     from lossnav.surface.run_store import Store

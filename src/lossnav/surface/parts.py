@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lossnav._utils.paths import LEASE, require_writable, write_whole
 from lossnav.errors import DamagedStoreWarning, StoreError
 from lossnav.storage.lease import Lease
 from lossnav.surface.zarr_io import open_surface, save_surface
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _GOING = ".partial"  # ends the name of a run that is being removed
 _WRITTEN = "written.json"  # digests of the results that this call has written, or is writing

@@ -8,17 +8,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from lossnav._utils.geometry import mesh, nearest, packed
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav.errors import (
     OptionError,
 )
 from lossnav.surface.assemble import points_of, without_samples
 from lossnav.surface.seeds import of_one_seed
 from lossnav.surface.variables import NOT_EVALUATED, OK, validate
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 if TYPE_CHECKING:
     from lossnav._utils.interpolation import Interpolant

@@ -8,10 +8,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from lossnav._utils.jsonable import jsonable
@@ -29,6 +28,9 @@ from lossnav.surface import assemble, run_identity, seeds, variables
 from lossnav.surface.kept_samples import KeptSamples
 from lossnav.surface.known_points import KnownPoints, require_same, require_samples_there
 from lossnav.surface.run_store import Store
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _PARTS = ("objective", "chart", "sampler", "engine", "torch_version")  # of a provenance
 _MAKE_IT = "Make it with lossnav.evaluation.provenance.provenance(objective, chart, sampler, engine)."

@@ -14,14 +14,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
-import zarr
 from numpy.typing import NDArray
 
 from lossnav._utils import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import LEASE, Location, as_path, is_local, is_there, name_of, require_writable
 from lossnav.errors import LossnavError, OutputExistsError, PlanMismatchError, StoreError
 from lossnav.storage import arrays, journal
@@ -30,6 +29,12 @@ from lossnav.storage.keys import DOCUMENT, WRITTEN, group_document, keys_of
 from lossnav.storage.lease import Lease
 from lossnav.storage.samples import LOSS, VARIABLES, SampleLosses, SampleStore
 from lossnav.surface import assemble, run_identity, variables, zarr_io
+
+if TYPE_CHECKING:
+    import xarray as xr
+    import zarr
+else:
+    zarr = lazily("zarr")
 
 
 class Store:

@@ -6,14 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.lazy_import import lazily
 from lossnav.errors import (
     OptionError,
 )
 from lossnav.surface.estimates import is_number
 from lossnav.surface.variables import validate
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 if TYPE_CHECKING:
     pass

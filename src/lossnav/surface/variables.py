@@ -6,8 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import (
     SURFACE_SCHEMA,
 )
@@ -20,6 +19,11 @@ from lossnav.errors import (
 )
 from lossnav.storage import samples as kept
 from lossnav.storage.schema import RESERVED
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 if TYPE_CHECKING:
     pass

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
+from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import (
     Location,
     as_path,
@@ -52,6 +52,11 @@ from lossnav.storage.reading import (
 from lossnav.storage.schema import SURFACE
 from lossnav.surface.assemble import assemble_table, attach_samples, on_axes, table_of
 from lossnav.surface.variables import NOT_EVALUATED, OK, _validate_header, validate
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazily("xarray")
 
 if TYPE_CHECKING:
     pass

@@ -1,5 +1,7 @@
 """Very many points are shown at once: themselves, coarsely what lies between, then finely; nothing is read twice."""
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,7 @@ def test_a_stored_grid_of_many_points_marks_them():
 def test_a_store_is_read_once_and_nothing_is_made_of_each_point(many, monkeypatch):
     read, opened = [], zarr_io.open_surface
     monkeypatch.setattr(zarr_io, "open_surface", lambda place: read.append(str(place)) or opened(place))
-    monkeypatch.setattr("lossnav.reports.report.open_surface", zarr_io.open_surface)
+    monkeypatch.setattr(importlib.import_module("lossnav.reports.report"), "open_surface", zarr_io.open_surface)
     monkeypatch.setattr(assemble, "rows_of", lambda *_: pytest.fail("rows were made of all points"))
     session = open_session(many)
     session.message(0)
