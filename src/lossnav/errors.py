@@ -1,53 +1,53 @@
-"""Everything lossnav can complain about, as one tree.
+"""All errors and warnings of lossnav, as one tree.
 
 ::
 
-    LossnavError                      what every error of ours is; `except ln.errors.LossnavError` catches all
-    ├── OptionError                   an option has a value it cannot have
+    LossnavError                      base class; `except ln.errors.LossnavError` catches all errors of lossnav
+    ├── OptionError                   an option has an invalid value
     ├── StructureMismatchError        two points of weight space differ in names or shapes
     ├── DirectionError                a direction is zero, NaN or leads nowhere new
-    ├── ChartError                    a chart cannot do what was asked of it
-    ├── SamplerError                  the points asked for make no grid
+    ├── ChartError                    a chart does not support the request
+    ├── SamplerError                  the requested points are invalid
     ├── ObjectiveError
-    │   ├── DataError                 the data is empty or of a shape we cannot unpack
-    │   ├── LossShapeError            the loss did not return what it promised
+    │   ├── DataError                 the data is empty, missing, or cannot be unpacked
+    │   ├── LossShapeError            the loss (or a metric) returned a value of the wrong shape
     │   ├── NonFiniteCenterError      the loss at the centre is NaN or infinite
-    │   ├── NotDeterministicError     two passes at one point disagree
+    │   ├── NotDeterministicError     two passes at one point give different values
     │   ├── ForkedInAPointError       a process was forked in the middle of a point
-    │   └── DeviceError               the device asked for is not there
+    │   └── DeviceError               the requested device does not exist
     ├── EvaluationError               every point failed
-    ├── ClusterError                  a cluster cannot be reached, holds too little, or its workers cannot work
+    ├── ClusterError                  a cluster cannot be reached, is too small, or its workers fail
     ├── CheckpointError
     │   ├── CheckpointMismatchError   the weights belong to another model
-    │   └── UnsafeCheckpointError     the file is a pickle that wants to run code
+    │   └── UnsafeCheckpointError     the file is a pickle that would run code
     ├── StoreError
-    │   ├── OutputExistsError         something is there already
-    │   ├── OutputNotWritableError    the folder cannot be written
-    │   ├── PlanMismatchError         the store holds a run of something else
-    │   ├── StoreBusyError            another run is writing there
-    │   ├── StoreTakenOverError       another run has taken the store over; nothing more is written
-    │   ├── NotASurfaceError          the file is no surface of ours
-    │   ├── MissingAttributeError     a store does not say something of itself that is needed
-    │   ├── NotATrajectoryError       the folder is no recorded trajectory of ours
-    │   ├── NotASpectrumError         the folder holds no spectrum of ours
-    │   ├── MissingSnapshotError      a trajectory has no such snapshot, or it is gone
-    │   └── SchemaTooNewError         what was stored was written by a newer lossnav
-    ├── SpecError                     a SPEC on the command line leads to no objective
-    │   └── UntrustedCodeError        a store names code to run, and the user did not
-    ├── RequestError                  a message to the explorer is none that can be read
+    │   ├── OutputExistsError         the output exists already
+    │   ├── OutputNotWritableError    the output folder is not writable
+    │   ├── PlanMismatchError         the store holds another run
+    │   ├── StoreBusyError            another run is writing to the store
+    │   ├── StoreTakenOverError       another run has taken over the store; nothing more is written
+    │   ├── NotASurfaceError          the file is not a lossnav surface
+    │   ├── MissingAttributeError     a store lacks a required attribute
+    │   ├── NotATrajectoryError       the folder is not a recorded trajectory
+    │   ├── NotASpectrumError         the folder is not a lossnav spectrum
+    │   ├── MissingSnapshotError      a trajectory has no such snapshot, or its file is missing
+    │   └── SchemaTooNewError         the store was written by a newer lossnav
+    ├── SpecError                     a SPEC on the command line does not name an objective
+    │   └── UntrustedCodeError        a store names code that the user has not approved
+    ├── RequestError                  a message to the explorer cannot be parsed
     └── MissingExtraError             an optional package is not installed
 
-    Interrupted (a KeyboardInterrupt) a run was stopped; what it computed is in `.partial`
+    Interrupted (a KeyboardInterrupt) a run was stopped; the result so far is in `.partial`
 
-    LossnavWarning                    what every warning of ours is
-    ├── TrainModeWarning              the model was in train mode; says what is done about it
-    ├── PlanFellBackWarning           a faster way did not prove itself; a slower one is used
-    ├── PointsFailedWarning           some points raised; the rest is there
-    ├── BatchDependenceWarning        the loss depends on how the data is cut into batches; names both values
-    ├── DamagedStoreWarning           a part of a store cannot be read; the rest is there
-    └── ComparisonWarning             surfaces that are compared measure different things
+    LossnavWarning                    base class of the warnings of lossnav
+    ├── TrainModeWarning              the model was in train mode; says how it is evaluated
+    ├── PlanFellBackWarning           a faster path failed its check; a slower one is used
+    ├── PointsFailedWarning           some points raised an error; the others are stored
+    ├── BatchDependenceWarning        the loss depends on the split into batches; gives both values
+    ├── DamagedStoreWarning           a part of a store cannot be read; the rest is
+    └── ComparisonWarning             compared surfaces measure different things
 
-Each message says in one sentence what is wrong and in one what to do.
+One sentence of a message says what is wrong, and one what to do.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class LossnavError(Exception):
 
 
 class OptionError(LossnavError, ValueError):
-    """An option has a value it cannot have."""
+    """An option has an invalid value."""
 
 
 class StructureMismatchError(LossnavError, ValueError):
@@ -72,11 +72,11 @@ class DirectionError(LossnavError, ValueError):
 
 
 class ChartError(LossnavError, ValueError):
-    """A chart cannot do what was asked of it."""
+    """A chart does not support the request."""
 
 
 class SamplerError(LossnavError, ValueError):
-    """The points asked for make no grid."""
+    """The requested points are invalid."""
 
 
 class ObjectiveError(LossnavError):
@@ -84,11 +84,11 @@ class ObjectiveError(LossnavError):
 
 
 class DataError(ObjectiveError, ValueError):
-    """The data is empty, missing, or of a shape we cannot unpack."""
+    """The data is empty, missing, or cannot be unpacked into inputs and targets."""
 
 
 class LossShapeError(ObjectiveError, ValueError):
-    """The loss (or a metric) did not return what it promised."""
+    """The loss (or a metric) returned a value of the wrong shape."""
 
 
 class NonFiniteCenterError(ObjectiveError, ValueError):
@@ -96,15 +96,15 @@ class NonFiniteCenterError(ObjectiveError, ValueError):
 
 
 class NotDeterministicError(ObjectiveError):
-    """Two passes over the data at the same point disagree."""
+    """Two passes over the data at the same point give different values."""
 
 
 class ForkedInAPointError(ObjectiveError):
-    """A process was forked in the middle of a point, and has half of what was under way."""
+    """A process was forked in the middle of a point, so its state is incomplete."""
 
 
 class DeviceError(ObjectiveError):
-    """The device asked for is not there."""
+    """The requested device does not exist."""
 
 
 class EvaluationError(LossnavError):
@@ -112,7 +112,7 @@ class EvaluationError(LossnavError):
 
 
 class ClusterError(LossnavError):
-    """A cluster cannot be reached, holds too little, or its workers cannot work."""
+    """A cluster cannot be reached, is too small, or its workers fail."""
 
 
 class CheckpointError(LossnavError):
@@ -133,18 +133,18 @@ class StoreError(LossnavError):
     Attributes
     ----------
     surface : xarray.Dataset or None
-        What had been computed when writing failed, so that nothing is lost.
+        The result computed before writing failed.
     """
 
     surface: Any = None
 
 
 class OutputExistsError(StoreError, FileExistsError):
-    """Something is already where the result should go."""
+    """The output exists already."""
 
 
 class OutputNotWritableError(StoreError, PermissionError):
-    """The folder for the result cannot be written."""
+    """The output folder is not writable."""
 
 
 class PlanMismatchError(StoreError, ValueError):
@@ -152,52 +152,52 @@ class PlanMismatchError(StoreError, ValueError):
 
 
 class StoreBusyError(StoreError):
-    """Another run is writing into a store."""
+    """Another run is writing to the store."""
 
 
 class StoreTakenOverError(StoreError):
-    """Another run has taken over the store of this one, which writes nothing more there."""
+    """Another run has taken over the store of this run, which writes nothing more there."""
 
 
 class NotASurfaceError(StoreError, ValueError):
-    """A file or dataset is not a surface of ours."""
+    """A file or dataset is not a lossnav surface."""
 
 
 class MissingAttributeError(StoreError, KeyError):
-    """A store does not say something of itself that is needed."""
+    """A store lacks a required attribute."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class NotATrajectoryError(StoreError, ValueError):
-    """A folder or dataset is not a trajectory of ours."""
+    """A folder or dataset is not a lossnav trajectory."""
 
 
 class NotASpectrumError(StoreError, ValueError):
-    """A folder or dataset is not a spectrum of ours."""
+    """A folder or dataset is not a lossnav spectrum."""
 
 
 class MissingSnapshotError(StoreError, IndexError):
-    """A trajectory has no such snapshot, or its file is gone or damaged."""
+    """A trajectory has no such snapshot, or its file is missing or damaged."""
 
 
 class SchemaTooNewError(StoreError, ValueError):
-    """What was stored was written by a newer lossnav than this one."""
+    """A store was written by a newer lossnav than this one."""
 
 
 class SpecError(LossnavError, ValueError):
-    """A SPEC on the command line does not lead to an objective."""
+    """A SPEC on the command line does not name an objective."""
 
 
 class UntrustedCodeError(SpecError):
-    """A stored run names code as the origin of its objective, and the user has not said that it may be run.
+    """A stored run names code as the origin of its objective, and the user has not approved running it.
 
     Parameters
     ----------
     message : str
     spec : str, optional
-        To give again, where that is all that is needed.
+        The SPEC to give again, if that suffices.
     """
 
     def __init__(self, message: str, spec: str | None = None) -> None:
@@ -206,7 +206,7 @@ class UntrustedCodeError(SpecError):
 
 
 class RequestError(LossnavError, ValueError):
-    """What came over the explorer's socket is no message of JSON."""
+    """A message on the explorer's socket is not valid JSON."""
 
 
 class MissingExtraError(LossnavError, ImportError):
@@ -214,15 +214,14 @@ class MissingExtraError(LossnavError, ImportError):
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was stopped by Ctrl-C or SIGTERM; what it computed is kept.
+    """A run was stopped by Ctrl-C or SIGTERM; the result so far is in `partial`.
 
     Attributes
     ----------
     partial : xarray.Dataset, Report, Eigenpairs, ... or None
-        The result as far as it was computed, of the type that the call returns; a surface's `status` is 0 where nothing
-        was evaluated.
+        The result so far, of the type that the call returns; `status` of a surface is 0 at points not evaluated.
     directions : tuple
-        Of a stopped `directions.random`: those that were whole.
+        For a stopped `directions.random`: the complete ones.
     signal : int
         The number of the signal (2 for Ctrl-C, 15 for SIGTERM); exit codes are 128 + signal.
     """
@@ -239,7 +238,7 @@ class LossnavWarning(UserWarning):
 
 
 class TrainModeWarning(LossnavWarning):
-    """The model was in train mode with layers that behave differently there."""
+    """The model was in train mode, and has layers that behave differently there."""
 
 
 class PointsFailedWarning(LossnavWarning):
@@ -247,16 +246,16 @@ class PointsFailedWarning(LossnavWarning):
 
 
 class PlanFellBackWarning(LossnavWarning):
-    """A faster way to compute did not agree with the plain one and is not used."""
+    """A faster path did not agree with the plain one and is not used."""
 
 
 class BatchDependenceWarning(LossnavWarning):
-    """The loss depends on how the data is cut into batches."""
+    """The loss depends on how the data is split into batches."""
 
 
 class DamagedStoreWarning(LossnavWarning):
-    """A part of a store does not match its checksum, or is gone."""
+    """A part of a store does not match its checksum, or is missing."""
 
 
 class ComparisonWarning(LossnavWarning):
-    """Surfaces that are drawn on one scale measure different things."""
+    """Surfaces on one scale measure different things."""

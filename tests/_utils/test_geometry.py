@@ -135,7 +135,7 @@ def test_a_text_that_is_none_is_refused_when_it_is_opened(tmp_path, text, where)
 
 def test_numbers_that_make_no_points_are_refused():
     said = ln.Points(MANY).describe() | {"places": packed(np.zeros(2001))}
-    with pytest.raises(errors.SamplerError, match="none of 2 coordinates"):
+    with pytest.raises(errors.SamplerError, match="do not have 2 coordinates"):
         ln.Points.again(said)
 
 
@@ -215,7 +215,7 @@ def test_attributes_that_could_not_be_read_again_are_not_written(tmp_path, monke
         "evaluate": lambda: ln.evaluate(objective, chart, ln.Points(MANY), store=store, check=False, progress=False),
         "save": lambda: ln.save(surface, store),
     }
-    with pytest.raises(errors.StoreError, match=r"MB long, most of it 'sampler'.*Keep less"):
+    with pytest.raises(errors.StoreError, match=r"MB long, most of it 'sampler'.*Store less"):
         run[begin]()
     assert not calls and not store.exists()
     few = ln.evaluate(*two_writers.problem(), ln.Points(MANY[:9]), store=store, check=False, progress=False)  # fits

@@ -150,7 +150,7 @@ def test_one_that_is_stopped_while_it_takes_the_lease(tmp_path, monkeypatch):
     (tmp_path / "run.zarr" / "lease").mkdir(parents=True)
     held = os.open(tmp_path / "run.zarr" / "lease", os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
-    with pytest.raises(errors.StoreBusyError, match="has begun to write to"):
+    with pytest.raises(errors.StoreBusyError, match="has started to write to"):
         lease.Lease(tmp_path / "run.zarr")
     os.close(held)
     assert len(waits) == lease._PATIENCE
@@ -252,7 +252,7 @@ def test_what_a_store_does_not_say_is_an_error_of_ours(store):
 
 def test_what_is_read_from_a_document_says_what_it_lacks(store):
     said = ln.open(store).attrs["chart"]
-    with pytest.raises(errors.MissingAttributeError, match="does not say its 'nothing'"):
+    with pytest.raises(errors.MissingAttributeError, match="has no attribute 'nothing'"):
         said["nothing"]
     with pytest.raises(errors.MissingAttributeError):
         said["directions"][0]["nothing"]

@@ -283,7 +283,7 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("train", "zoo:notebook-digits", "--device", "nowhere"), 1, "The device 'nowhere' is not there"),
         (("train", "zoo:notebook-digits", "--samples", "2000"), 2, "from 1 to 1,397"),
         (("reproduce", "li2018", "--data-root", "/nowhere", "-o", "out"), 1, "There is no folder /nowhere"),
-        (("reproduce", "li2018", "-o", "."), 1, "holds no such run"),
+        (("reproduce", "li2018", "-o", "."), 1, "is not such a run"),
         (("reproduce", "li2018", "--depth", "21"), 2, "6n + 2 layers"),
         (("demo", "--data", "imagenet"), 2, "imagenet"),
         (("demo", "--data", "mnist", "--data-root", "nowhere"), 1, "There is no folder nowhere"),
@@ -359,7 +359,7 @@ def test_a_training_that_is_stopped_leaves_its_weights(tmp_path):
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143
-    said = re.search(r"The weights as they are \(held-out accuracy (.*)\)", errors)
+    said = re.search(r"The current weights \(held-out accuracy (.*)\)", errors)
     assert said, errors
     model = ln.checkpoints.load_into(ln.zoo.notebook_cnn(), tmp_path / "w.safetensors")
     reached = ln.zoo.accuracy(model, ln.zoo.digits(), ln.zoo.recipe("notebook-digits").held_out)

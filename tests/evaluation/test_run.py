@@ -367,7 +367,7 @@ def test_a_line_of_points_and_one_of_seeds(tmp_path):
 
 def test_what_a_point_surface_is_of_is_counted_in_coordinates():
     plane = ln.evaluate(*problem(), ADAPTIVE)
-    with pytest.raises(OptionError, match=r"needs 1 coordinate\(s\) and the surface has \(alpha, beta\)"):
+    with pytest.raises(OptionError, match=r"needs 1 coordinate\(s\), but the surface has \(alpha, beta\)"):
         ln.plot.line(plane)
     objective = ln.Objective.from_function(lambda p: 1 + (p["x"] ** 2).sum(), {"x": torch.zeros(3)})
     points = np.random.default_rng(0).uniform(-1, 1, (60, 3))

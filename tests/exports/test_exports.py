@@ -305,14 +305,14 @@ def test_what_cannot_be_exported_is_said(plane, volume, tmp_path):
     line = made(np.ones(3), dims=("alpha",))
     nothing = made(np.full((3, 3), np.nan))
     for surface, name, options, kind, words in (
-        (plane, "run.stl", {}, errors.OptionError, r"'.stl'. Use .csv, .json, .vti, .vtp, .glb, .obj"),
+        (plane, "run.stl", {}, errors.OptionError, r"must end in .csv, .json, .vti, .vtp, .glb, .obj, got '.stl'"),
         (plane, "there.csv", {}, errors.OutputExistsError, "exists"),
-        (plane, "run.csv", {"log": True}, errors.OptionError, "leave variable and log out"),
+        (plane, "run.csv", {"log": True}, errors.OptionError, "omit variable and log"),
         (plane, "run.glb", {"variable": "f1"}, errors.OptionError, "no variable 'f1'"),
-        (uneven, "run.vti", {}, errors.OptionError, r"steps of alpha are from 0.5 to 1 .*to_grid\(101\)"),
+        (uneven, "run.vti", {}, errors.OptionError, r"those of alpha are from 0.5 to 1.*to_grid\(101\)"),
         (volume, "run.glb", {}, errors.OptionError, r"Export .vti, or a slice, surface.isel\(gamma=0\)"),
         (line, "run.obj", {}, errors.OptionError, r"has \(alpha\). Export .csv"),
-        (nothing, "run.vtp", {}, errors.OptionError, "No three points beside each other have a finite loss"),
+        (nothing, "run.vtp", {}, errors.OptionError, "three adjacent points with a finite loss"),
         (xr.Dataset(), "run.csv", {}, errors.NotASurfaceError, "not a lossnav surface"),
     ):
         with pytest.raises(kind, match=words):

@@ -370,7 +370,11 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         ["ln.Adaptive(alpha=(-1, 1), beta=(-1, 1))"],
     ),
     "a range reversed": (lambda: ln.Grid(alpha=(1, -1, 5)), SamplerError, ["lower end first", "(-1, 1, 5)"]),
-    "an axis of no points": (lambda: ln.Grid(alpha=(-1, 1, 0)), SamplerError, ["0 point(s)", "2 or more"]),
+    "an axis of no points": (
+        lambda: ln.Grid(alpha=(-1, 1, 0)),
+        SamplerError,
+        ["at least 2 points, got 0", "2 or more"],
+    ),
     "another axis": (lambda: evaluated(objective(), line(), ln.Grid(x=AXIS)), SamplerError, ["(x)", "ln.Grid(alpha="]),
     "a grid of a plane on a line": (
         lambda: evaluated(objective(), line(), ln.Grid(alpha=AXIS, beta=AXIS)),

@@ -113,7 +113,7 @@ def test_what_makes_no_film_is_said(dish, path, tmp_path, monkeypatch):
     nan = path.assign(alpha=("snapshot", [0, 1, np.nan, 2, 3]))
     (tmp_path / "there.gif").write_bytes(b"")
     for call, kind, words in (
-        (lambda: ln.plot.animate(dish, tmp_path / "a.png"), errors.OptionError, "ends in .gif or .mp4, not in '.png'"),
+        (lambda: ln.plot.animate(dish, tmp_path / "a.png"), errors.OptionError, "must end in .gif or .mp4, got '.png'"),
         (lambda: ln.plot.animate(dish, tmp_path / "a.mp4"), errors.MissingExtraError, "apt-get install ffmpeg"),
         (lambda: ln.plot.animate(line, tmp_path / "a.gif"), errors.OptionError, "needs 2 coordinate"),
         (lambda: ln.plot.animate(dish, tmp_path / "there.gif"), errors.OutputExistsError, "exists"),
@@ -125,7 +125,7 @@ def test_what_makes_no_film_is_said(dish, path, tmp_path, monkeypatch):
         (
             lambda: ln.plot.animate(dish, tmp_path / "a.gif", trajectory=nan),
             errors.OptionError,
-            "5 snapshots 4 have finite",
+            "5 snapshots, 4 of them with finite",
         ),
         (
             lambda: ln.plot.animate(dish, tmp_path / "a.gif", trajectory=path.isel(snapshot=[0])),

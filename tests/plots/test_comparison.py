@@ -197,11 +197,11 @@ def test_what_cannot_be_compared_is_said(low, high):
     volume = made(np.ones((2, 2, 2)), dims=("alpha", "beta", "gamma"))
     across = volume.isel(alpha=0)
     for surfaces, options, words in (
-        ([low], {}, "two surfaces or more and got 1"),
-        ([low, across], {}, r"surface 2 has the coordinates \(beta, gamma\) and surface 1 has \(alpha, beta\)"),
+        ([low], {}, "at least two surfaces, got 1"),
+        ([low, across], {}, r"surface 2 has the coordinates \(beta, gamma\), but surface 1 has \(alpha, beta\)"),
         ([volume, volume], {}, r"needs 2 coordinate\(s\)"),
-        ([low, high], {"labels": ["one"]}, "There are 2 surfaces and the labels 'one'"),
-        ([low, high], {"labels": ["same", "same"]}, "Give each surface one of its own"),
+        ([low, high], {"labels": ["one"]}, "2 surfaces need as many distinct labels, got 'one'"),
+        ([low, high], {"labels": ["same", "same"]}, "Give each surface its own label"),
         ([low, high.drop_vars("accuracy")], {"variable": "accuracy"}, "surface 2 has no variable 'accuracy'"),
         ([low, high], {"kind": "pie"}, "no plot 'pie'"),
         ([low, high], {"kind": "line"}, "needs 1 coordinate"),

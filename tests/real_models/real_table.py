@@ -22,16 +22,16 @@ HEAD = """# Models that are tested
 {count} models, losses and kinds of batches are built from configuration, small and with random weights, and evaluated
 at the centre and at {displaced} along a random filter-normalised direction (`tests/real_models/`). For each of them
 
-- **the loss**, by the plain path and by the default plan (for some by `plan="tuned"` too), is held against a loop in
-  plain torch, written by hand from the definition of the loss, over a deep copy of the model with the displaced weights
-  loaded. The difference may be 1e-6 of the loss, or four times what float32 differs from float64 in plain torch;
-- **the accuracy**, where there are classes, is held against a count by hand;
-- **the gradient** at the centre, where the loss has one, is held against plain autograd through that loop;
-- **what is the user's** must be bit for bit as before: weights, buffers, modes, `.grad`, `requires_grad`, hooks, the
+- **the loss**, by the plain path and by the default plan (for some by `plan="tuned"` too), is compared with a loop
+  in plain torch, written by hand from the definition of the loss, over a deep copy of the model with the displaced
+  weights loaded. The tolerance is 1e-6 of the loss, or four times the difference of float32 and float64 in plain torch;
+- **the accuracy**, if there are classes, is compared with a count by hand;
+- **the gradient** at the centre, if the loss has one, is compared with plain autograd through that loop;
+- **the user's objects** must be unchanged, bit for bit: weights, buffers, modes, `.grad`, `requires_grad`, hooks, the
   data, the loss object, and the random state of torch, NumPy and Python.
 
-A plan may fall back with a warning only where float32 itself is not exact enough to tell. Cases that need a package
-which is not installed are skipped, and say so. `python -m pytest tests/real_models -m slow -n 2` runs
+A plan may fall back with a warning only if float32 is not exact enough to decide. Cases that need a package
+which is not installed are skipped with a reason. `python -m pytest tests/real_models -m slow -n 2` runs
 them in a few minutes.
 """
 

@@ -82,7 +82,7 @@ def test_a_folder_of_something_else_is_left_alone_and_an_unfinished_demo_is_done
     from lossnav.reproductions import demo as module
 
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(errors.OutputExistsError, match="no demo of ours"):
+    with pytest.raises(errors.OutputExistsError, match="not a demo of lossnav"):
         demo(tmp_path, overwrite=True)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "model.safetensors").write_bytes(b"")

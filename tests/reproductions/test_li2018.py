@@ -167,17 +167,17 @@ def test_other_settings_and_other_folders_are_refused(made, cifar, tmp_path):
     with pytest.raises(errors.OutputExistsError, match="passes=2 where 3 is asked"):
         reproduce(result.folder, data_root=cifar, **(TINY | {"passes": 3}))
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(errors.OutputExistsError, match="no such run"):
+    with pytest.raises(errors.OutputExistsError, match="not such a run"):
         reproduce(tmp_path, data_root=cifar, overwrite=True, **TINY)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"side": 12}, "not hold a grid of 11"),
-        ({"side": 2}, "side=2 is too small"),
-        ({"passes": 0}, "passes=0 is too small"),
-        ({"minutes": 0}, "is no time"),
+        ({"side": 12}, "to contain a grid of 11"),
+        ({"side": 2}, "side must be at least 3, got 2"),
+        ({"passes": 0}, "passes must be at least 1, got 0"),
+        ({"minutes": 0}, "minutes must be positive"),
         ({"scale": "large"}, "'small' or 'full'"),
         ({"minutes": 0.1}, "Use . or more"),
     ],

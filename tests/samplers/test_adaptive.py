@@ -161,7 +161,7 @@ def test_the_same_losses_lead_to_the_same_points():
         ({"alpha": (1, -1)}, "not an interval"),
         ({"alpha": (0, float("inf"))}, "not an interval"),
         ({"alpha": (0, 1), "tolerance": 0}, "not a positive number"),
-        ({"alpha": (0, 1), "start": 0}, "1 and 0, or more"),
+        ({"alpha": (0, 1), "start": 0}, "at least 1 and 0"),
         ({"alpha": (0, 1), "max_points": 4}, "fewer than the 5 points"),
         ({"alpha": "auto", "rise": 1.0}, "above 1"),
     ],
@@ -195,12 +195,12 @@ def test_a_rim_that_is_not_finite_has_risen():
 
 @pytest.mark.parametrize("spec", ["all", ("auto", 5, 6), ("wide", 5)])
 def test_other_words_are_no_axis(spec):
-    with pytest.raises(SamplerError, match="is no axis"):
+    with pytest.raises(SamplerError, match="must be .*got"):
         ln.Grid(alpha=spec)
 
 
 def test_no_multiple_of_nothing():
-    with pytest.raises(SamplerError, match="no multiple"):
+    with pytest.raises(SamplerError, match="positive loss at the centre"):
         ln.Grid(alpha="auto").settle(lambda p: p[:, 0] ** 2)
 
 

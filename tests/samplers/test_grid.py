@@ -34,15 +34,15 @@ def test_points_run_the_last_coordinate_fastest():
 @pytest.mark.parametrize(
     ("axes", "words"),
     [
-        ({"alpha": (-1, 1, 1)}, r"asks for 1 point\(s\).*2 or more"),
-        ({"alpha": [0.5]}, "two points or more"),
+        ({"alpha": (-1, 1, 1)}, r"at least 2 points, got 1.*2 or more"),
+        ({"alpha": [0.5]}, "at least two points"),
         ({"alpha": (1, -1, 5)}, r"runs from 1 down to -1.*\(-1, 1, 5\)"),
         ({"alpha": (1, 1, 5)}, "runs from 1 down to 1"),
-        ({"alpha": [0.0, 2.0, 1.0]}, "do not increase"),
-        ({"alpha": (0, float("nan"), 5)}, "not finite"),
-        ({"alpha": (0, float("inf"), 5)}, "not finite"),
-        ({"alpha": (-1, 1, 2.5)}, "no whole number of points"),
-        ({"alpha": [0.0, float("nan")]}, "not all finite"),
+        ({"alpha": [0.0, 2.0, 1.0]}, "must increase"),
+        ({"alpha": (0, float("nan"), 5)}, "must have finite ends"),
+        ({"alpha": (0, float("inf"), 5)}, "must have finite ends"),
+        ({"alpha": (-1, 1, 2.5)}, "not a whole number"),
+        ({"alpha": [0.0, float("nan")]}, "must all be finite"),
         ({}, "at least one axis"),
     ],
 )

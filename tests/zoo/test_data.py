@@ -65,11 +65,11 @@ def test_damaged_mnist_is_refused(folder):
     images, labels = place / "train-images-idx3-ubyte", place / "train-labels-idx1-ubyte.gz"
     for path, content, words in (
         (images, images.read_bytes()[:-1], "does not fit"),
-        (images, b"\0\0\x08\x01" + images.read_bytes()[4:], "no IDX file of 3 axes"),
-        (images, b"", "no IDX file"),
+        (images, b"\0\0\x08\x01" + images.read_bytes()[4:], "not an IDX file with 3 axes"),
+        (images, b"", "not an IDX file"),
         (labels, b"not gzip", "cannot be read"),
         (labels, labels.read_bytes()[:-9], "cannot be read"),
-        (labels, gzip.compress(idx(np.arange(4, dtype=np.uint8))), "5 train images and 4 labels"),
+        (labels, gzip.compress(idx(np.arange(4, dtype=np.uint8))), "5 train images, but 4 labels"),
     ):
         before = path.read_bytes()
         path.write_bytes(content)
@@ -134,7 +134,7 @@ def test_cifar10_layouts(tmp_path, form, names):
     assert data.train[1].tolist() == list(range(10))
     assert data.train[0][3, :, 5, 5].numpy() == pytest.approx([60 / 255, 100 / 255, 1], abs=0.02)
     (tmp_path / "data" / "test-00000-of-00001.parquet").write_bytes(b"no")
-    with pytest.raises(errors.DataError, match="no parquet file"):
+    with pytest.raises(errors.DataError, match="not a parquet file"):
         zoo_data.cifar10(tmp_path)
 
 

@@ -168,7 +168,7 @@ def test_a_training_that_was_kept_ends_as_one_that_was_not_stopped(tmp_path, opt
         assert torch.equal(a, b), name
     again = ln.zoo.train(ln.zoo.resnet(8), data, passes=4, keep=keep, **options)
     assert again.loss == expected.loss
-    with pytest.raises(errors.CheckpointMismatchError, match="no training with these settings"):
+    with pytest.raises(errors.CheckpointMismatchError, match="not a training with these settings"):
         ln.zoo.train(ln.zoo.resnet(8), data, passes=5, keep=keep, **options)
     with pytest.raises(errors.CheckpointMismatchError):
         ln.zoo.train(ln.zoo.resnet(8, skip=False), data, passes=4, keep=keep, **options)

@@ -1,4 +1,4 @@
-"""Surfaces in other programs' formats: tables, ParaView's files, meshes for Blender and the web. No torch needed."""
+"""Export surfaces to other formats: tables, ParaView, meshes for Blender and the web. Works without torch."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def export(
     log: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write a surface as a file that other programs read; its ending says which.
+    """Write a surface to a file for other programs; the file extension sets the format.
 
     ============  ===============================================================================================
-    ``.csv``      a table: a row a point, a column a coordinate or variable, ``status`` as its code
-    ``.json``     everything, attributes too, as `xarray.Dataset.to_dict` has it; numbers that JSON lacks are the
-                  words "inf", "-inf", "nan"
+    ``.csv``      a table: one row per point, one column per coordinate or variable, ``status`` as its code
+    ``.json``     everything, with attributes, in the form of `xarray.Dataset.to_dict`; numbers that JSON lacks are
+                                the strings "inf", "-inf", "nan"
     ``.vti``      VTK's image data, for ParaView: all variables over an evenly spaced line, plane or volume
     ``.vtp``      VTK's polygons: a plane as a mesh with z = the variable or its log10, all variables on its points
     ``.glb``      binary glTF 2.0, for Blender and the web: a coloured mesh, heights scaled to a sensible size
-    ``.obj``      Wavefront's mesh, the same, for everything else
+    ``.obj``      Wavefront's mesh, as ``.glb``, for other programs
     ============  ===============================================================================================
 
-    Meshes have holes where points are not finite or were not evaluated. Of several seeds ``.vti`` and meshes hold the
-    mean; of points that lie on no grid what is interpolated between them, with a variable ``interpolated``.
+    Meshes have holes where points are not finite or were not evaluated. For several seeds ``.vti`` and meshes contain
+    the mean; points that are not a grid are interpolated, with a variable ``interpolated``.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def export(
         A surface.
     path : path
     variable : str
-        What the heights of a mesh are.
+        Variable used as height of a mesh.
     log : bool
-        Whether they are its log10.
+        Whether to use its log10.
     overwrite : bool
 
     Returns
@@ -63,10 +63,10 @@ def export(
     Raises
     ------
     NotASurfaceError
-        If the dataset is no surface.
+        If the dataset is not a surface.
     OptionError
-        If the ending is none of these, the file cannot hold such a surface (a mesh of a volume), or `variable` or
-        `log` is given where there are no heights.
+        If the file extension is none of these, the format cannot hold such a surface (a mesh of a volume), or
+        `variable` or `log` is given for a format without heights.
     OutputExistsError, OutputNotWritableError
     StoreError
         If writing fails half-way.
@@ -74,11 +74,11 @@ def export(
     surface = without_samples(of_one_seed(validate(dataset)))
     suffix = Path(path).suffix.lower()
     if suffix not in ENDINGS:
-        raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use {', '.join(ENDINGS)}.")
+        raise OptionError(f"{path} must end in {', '.join(ENDINGS)}, got {suffix or 'no ending'!r}.")
     if suffix in _OF_VALUES and (log or variable != "loss"):
         raise OptionError(
-            f"A {suffix} file holds all variables as they are: leave variable and log out. "
-            f"They are for heights of meshes, {', '.join(_OF_MESHES)}."
+            f"A {suffix} file contains all variables unchanged: omit variable and log. "
+            f"They set the heights of meshes, {', '.join(_OF_MESHES)}."
         )
     if suffix in _OF_VALUES:
         content = _OF_VALUES[suffix](surface)

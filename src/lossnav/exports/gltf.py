@@ -1,4 +1,4 @@
-"""Binary glTF 2.0 by its specification (Khronos, ISO/IEC 12113), sections 3 and 4.4."""
+"""Writes binary glTF 2.0 (Khronos, ISO/IEC 12113, sections 3 and 4.4)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _Z_UP = [-(0.5**0.5), 0.0, 0.0, 0.5**0.5]  # a quarter turn about x: glTF's up i
 
 
 def binary(mesh: Mesh) -> bytes:
-    """A mesh with normals and colours (.glb); vertices are (alpha, beta, scaled height), turned upright by the node.
+    """A mesh with normals and colours (.glb); vertices are (alpha, beta, scaled height), rotated upright by the node.
 
-    Colours are linear, as glTF wants them. Each variable that float32 holds is an attribute, ``_LOSS`` and so on. What
-    the heights are and how they were scaled is in the extras of the mesh.
+    Colours are linear, as glTF requires. Each variable that fits float32 is an attribute, ``_LOSS`` and so on. The
+    extras of the mesh describe the heights and their scaling.
     """
     attributes: dict[str, NDArray[Any]] = {
         "POSITION": mesh.scaled,

@@ -1,4 +1,4 @@
-"""A plane as triangles in space, with nothing across a hole."""
+"""A plane as triangles in space, with holes left open."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Mesh:
     colors : ndarray of shape (n, 3)
         Red, green and blue from 0 to 1, sRGB.
     variables : mapping of str to ndarray of shape (n,)
-        All that the surface holds there, `status` included, in its own type.
+        All variables of the surface there, `status` included, in their own types.
     faces : ndarray of int, shape (m, 3)
         Counter-clockwise as seen from above.
     about : dict
-        What the heights are, and how the surface was made; JSON values.
+        Meaning of the heights and provenance of the surface; JSON values.
     """
 
     coordinates: NDArray[np.float64]
@@ -49,7 +49,7 @@ class Mesh:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Zero and factor of a height that one likes to look at: (height - zero) * factor."""
+        """Offset and factor that scale heights for viewing: (height - zero) * factor."""
         low, high = float(self.heights.min()), float(self.heights.max())
         return low, _HEIGHT * float(np.ptp(self.coordinates, axis=0).max()) / (high - low) if high > low else 1.0
 
@@ -61,7 +61,7 @@ class Mesh:
 
     @cached_property
     def normals(self) -> NDArray[np.float64]:
-        """Unit normals of the scaled vertices, shape (n, 3): of the faces around, weighted by their areas."""
+        """Unit normals of the scaled vertices, shape (n, 3): mean over adjacent faces, weighted by area."""
         a, b, c = (self.scaled[self.faces[:, i]] for i in range(3))
         across = np.cross(b - a, c - a)
         made = np.zeros_like(self.scaled)
@@ -71,7 +71,7 @@ class Mesh:
 
     @property
     def about_scaled(self) -> dict[str, Any]:
-        """What is said with scaled heights."""
+        """`about`, with the scaling of the heights."""
         zero, factor = self.scale
         return {
             **self.about,
@@ -87,21 +87,21 @@ def mesh_of(dataset: xr.Dataset, variable: str, log: bool) -> Mesh:
     Raises
     ------
     OptionError
-        If the surface is no plane, lacks the variable, or has no three finite points beside each other.
+        If the surface is not a plane, lacks the variable, or has no three adjacent finite points.
     """
     dims = dims_of(dataset)
     if len(dims) != 2:
         instead = ".csv, .json or .vti"
         if len(dims) == 3 and "point" not in dataset.dims:
             instead = f".vti, or a slice, surface.isel({dims[-1]}=0)"
-        raise OptionError(f"A mesh is of a plane and this surface has ({', '.join(dims)}). Export {instead}.")
+        raise OptionError(f"A mesh needs a plane, but this surface has ({', '.join(dims)}). Export {instead}.")
     grid = on_grid(dataset)
     picture = prepare(grid, variable, log, 2)
     faces = _triangles(~picture.holes)
     if not len(faces):
         raise OptionError(
-            f"No three points beside each other have a finite {picture.log_label if log else picture.label}: there is "
-            "nothing to make a mesh of. Export .csv."
+            f"A mesh needs three adjacent points with a finite {picture.log_label if log else picture.label}, and "
+            "there are none. Export .csv."
         )
     used, faces = np.unique(faces, return_inverse=True)
     x, y = np.meshgrid(*(axis.values for axis in picture.axes), indexing="ij")
@@ -116,7 +116,7 @@ def mesh_of(dataset: xr.Dataset, variable: str, log: bool) -> Mesh:
 
 
 def about(dataset: xr.Dataset, picture: Picture | None = None) -> dict[str, Any]:
-    """How a surface was made, for a file's metadata; with a picture also what its heights and holes are."""
+    """Provenance of a surface for a file's metadata; with a picture also the meaning of its heights and holes."""
     said: dict[str, Any] = {key: dataset.attrs[key] for key in _PROVENANCE if key in dataset.attrs}
     if picture is not None:
         said |= {"height": picture.log_label if picture.log else picture.label, "note": picture.note}
@@ -125,7 +125,7 @@ def about(dataset: xr.Dataset, picture: Picture | None = None) -> dict[str, Any]
 
 
 def _triangles(there: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Two triangles a cell whose corners are all there, one where three are; as places in the flattened grid."""
+    """Two triangles per cell with four corners, one per cell with three; as indices into the flattened grid."""
     places = np.arange(there.size).reshape(there.shape)
     corners = [np.s_[:-1, :-1], np.s_[1:, :-1], np.s_[1:, 1:], np.s_[:-1, 1:]]  # counter-clockwise from above
     a, b, c, d = (places[corner].reshape(-1) for corner in corners)

@@ -1,4 +1,4 @@
-"""Wavefront OBJ, with colours as three more numbers behind each vertex, which most readers know."""
+"""Writes Wavefront OBJ, with colours as three more numbers after each vertex, which most readers accept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lossnav.exports.mesh import Mesh
 def text(mesh: Mesh) -> bytes:
     """A mesh with normals and colours (.obj); y is up, so vertices are (alpha, scaled height, -beta).
 
-    What the heights are and how they were scaled is in the comments at the top.
+    Comments at the top describe the heights and their scaling.
     """
     out = io.StringIO()
     said = mesh.about_scaled

@@ -10,7 +10,7 @@ from lossnav._utils.jsonable import jsonable
 
 
 def csv(dataset: xr.Dataset) -> bytes:
-    """One row a point, coordinates first; every float64 in as many digits as bring it back."""
+    """One row per point, coordinates first; every float64 with enough digits to restore it exactly."""
     frame = dataset.to_dataframe().reset_index()
     names = dict.fromkeys(map(str, (*dataset["loss"].dims, *dataset.coords, *dataset.data_vars)))
     columns = [name for name in names if name in dataset.variables]  # a dim of points is a mere number
@@ -18,5 +18,5 @@ def csv(dataset: xr.Dataset) -> bytes:
 
 
 def json(dataset: xr.Dataset) -> bytes:
-    """What `xarray.Dataset.to_dict` says; numbers that JSON lacks become words, as everywhere in the schema."""
+    """The form of `xarray.Dataset.to_dict`; numbers that JSON lacks become strings, as everywhere in the schema."""
     return standard_json.dumps(jsonable(dataset.to_dict()), allow_nan=False, ensure_ascii=False).encode()

@@ -1,4 +1,4 @@
-"""VTK's XML files, which ParaView opens, by the format's own description ("VTK XML file formats", docs.vtk.org).
+"""Writes VTK's XML files for ParaView, by the description of the format ("VTK XML file formats", docs.vtk.org).
 
 Numbers are little-endian, base64, not compressed, each block with its length in bytes before it as a UInt64.
 """
@@ -33,14 +33,14 @@ def image(dataset: xr.Dataset) -> bytes:
     grid = on_grid(dataset)
     dims = dims_of(grid)
     if len(dims) > 3:
-        raise OptionError(f"A .vti file holds up to three coordinates and this surface has {len(dims)}. Export .csv.")
+        raise OptionError(f"A .vti file has at most three coordinates, but this surface has {len(dims)}. Export .csv.")
     axes = [grid[dim].values.astype(np.float64) for dim in dims]
     for dim, axis in zip(dims, axes, strict=True):
         steps = np.diff(axis)
         if len(steps) and np.ptp(steps) > _EVEN * np.ptp(axis):
             raise OptionError(
-                f"The steps of {dim} are from {steps.min():g} to {steps.max():g} and a .vti file has even ones. "
-                "Export an interpolated grid, surface.lossnav.to_grid(101), or a .vtp, which holds any."
+                f"A .vti file needs even steps, but those of {dim} are from {steps.min():g} to {steps.max():g}. "
+                "Export an interpolated grid, surface.lossnav.to_grid(101), or a .vtp, which allows any steps."
             )
     axes += [np.zeros(1)] * (3 - len(axes))
     extent = " ".join(f"0 {len(axis) - 1}" for axis in axes)
@@ -57,7 +57,7 @@ def image(dataset: xr.Dataset) -> bytes:
 
 
 def polygons(mesh: Mesh) -> bytes:
-    """A mesh as polygons (.vtp), with z = the heights as they are and every variable as a point array."""
+    """A mesh as polygons (.vtp), with z = the unscaled heights and every variable as a point array."""
     points = np.column_stack([mesh.coordinates, mesh.heights])
     cells = {"connectivity": mesh.faces.reshape(-1), "offsets": 3 * np.arange(1, len(mesh.faces) + 1)}
     counts = {"Points": len(points), "Verts": 0, "Lines": 0, "Strips": 0, "Polys": len(mesh.faces)}
@@ -75,7 +75,7 @@ def polygons(mesh: Mesh) -> bytes:
 
 
 def _file(kind: str, whole: str, piece: str, sections: list[str], said: Mapping[str, Any]) -> bytes:
-    """The XML around one piece, with what is said of it as a string among the field data."""
+    """The XML around one piece, with its description as a string in the field data."""
     words = " ".join(str(byte) for byte in (*json.dumps(said, ensure_ascii=False).encode(), 0))
     return "\n".join(
         [

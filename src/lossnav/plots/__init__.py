@@ -1,4 +1,4 @@
-"""Pictures of surfaces: matplotlib for paper, plotly to turn and zoom. No torch needed."""
+"""Pictures of surfaces: matplotlib for papers, plotly for interactive views. Works without torch."""
 
 from lossnav.plots.figures import animate, compare, contour, heatmap, line, spectrum, surface, write
 

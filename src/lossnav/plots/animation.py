@@ -1,4 +1,4 @@
-"""Films of a surface: it turns in three dimensions, or a path is drawn over its contours, snapshot by snapshot."""
+"""Animations: a surface that rotates in three dimensions, or a path drawn over contours, snapshot by snapshot."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Frame = tuple[NDArray[np.uint8], float]  # red, green, blue of shape (height, wi
 
 
 def path_of(path: xr.Dataset, dims: tuple[str, ...]) -> Snapshots:
-    """Places of a path's snapshots on a plane, shape (n, 2), and its losses, shape (n,), if it has any.
+    """Coordinates of a path's snapshots on a plane, shape (n, 2), and its losses, shape (n,), if it has any.
 
     Raises
     ------
@@ -44,20 +44,20 @@ def path_of(path: xr.Dataset, dims: tuple[str, ...]) -> Snapshots:
     if not all(dim in path.variables and path[dim].dims == ("snapshot",) for dim in dims):
         needed = ", ".join(f'"{dim}": ("snapshot", …)' for dim in dims)
         raise OptionError(
-            f"This path does not say where on ({', '.join(dims)}) its snapshots lie. Pass xr.Dataset({{{needed}}})."
+            f"This path has no coordinates of its snapshots on ({', '.join(dims)}). Pass xr.Dataset({{{needed}}})."
         )
     places = np.stack([np.asarray(path[dim].values, np.float64) for dim in dims], axis=1)
     finite = np.isfinite(places).all(1)
     if len(places) < 2 or not finite.all():
         raise OptionError(
-            f"Of the path's {len(places)} snapshots {int(finite.sum())} have finite coordinates. "
+            f"The path has {len(places)} snapshots, {int(finite.sum())} of them with finite coordinates. "
             "Pass two snapshots or more, all of them finite."
         )
     return places, np.asarray(path["loss"].values, np.float64) if "loss" in path.variables else None
 
 
 def turn(figure: Any, picture: Picture) -> Iterator[float]:
-    """Draw a surface into a matplotlib figure and turn it once; yield for how many seconds each view is shown."""
+    """Draw a surface into a matplotlib figure and rotate it once; yield the duration of each view in seconds."""
     surface3d.draw(figure, picture)
     _settle(figure)
     axes = figure.axes[0]
@@ -70,7 +70,7 @@ def turn(figure: Any, picture: Picture) -> Iterator[float]:
 def draw_path(
     figure: Any, picture: Picture, places: NDArray[np.float64], losses: NDArray[np.float64] | None
 ) -> Iterator[float]:
-    """Draw a path over contours, one snapshot after the other, with the loss along it below where that is known.
+    """Draw a path over contours, one snapshot after the other, with the loss along it below, if given.
 
     Parameters
     ----------
@@ -78,13 +78,13 @@ def draw_path(
     picture : Picture
         Of a plane.
     places : ndarray of shape (n, 2)
-        Where the frame of the picture ends before them it is widened; no contours are there, nothing was measured.
+        If they leave the frame of the picture, it is widened; nothing was measured there, so it has no contours.
     losses : ndarray of shape (n,), optional
 
     Yields
     ------
     float
-        For how many seconds what was drawn is shown.
+        Duration of the frame in seconds.
     """
     from matplotlib.patheffects import Normal, Stroke
 
@@ -121,14 +121,14 @@ def draw_path(
 
 
 def write(picture: Picture, path: Snapshots | None, target: Path, progress: bool | None) -> None:
-    """Draw a film and write it, whole or not at all; the ending chooses how.
+    """Draw an animation and write it completely or not at all; the file extension sets the format.
 
     Parameters
     ----------
     picture : Picture
         Of a plane.
     path : (places, losses) or None
-        As `path_of` returns them; without a path the surface turns.
+        As returned by `path_of`; without a path the surface rotates.
     target : Path
     progress : bool, optional
 
@@ -161,20 +161,20 @@ def write(picture: Picture, path: Snapshots | None, target: Path, progress: bool
 
 
 def require_writer(suffix: str) -> None:
-    """Refuse, before anything is drawn, what cannot be written.
+    """Refuse an unsupported format before anything is drawn.
 
     Raises
     ------
     OptionError
-        If the ending is none of a film.
+        If the file extension is not supported.
     MissingExtraError
-        If an MP4 is asked for and there is no ffmpeg.
+        If an MP4 is requested and ffmpeg is missing.
     """
     if suffix not in ENDINGS:
-        raise OptionError(f"A film ends in .gif or .mp4, not in {suffix or 'nothing'!r}. Choose one of them.")
+        raise OptionError(f"The file name of an animation must end in .gif or .mp4, got {suffix or 'no ending'!r}.")
     if suffix == ".mp4" and shutil.which("ffmpeg") is None:
         raise MissingExtraError(
-            "There is no ffmpeg on the PATH, which writes MP4. Install it (apt-get install ffmpeg, or brew, or conda), "
+            "MP4 needs ffmpeg, which is not on the PATH. Install it (apt-get install ffmpeg, or brew, or conda), "
             "or write a .gif."
         )
 
@@ -183,7 +183,7 @@ def require_writer(suffix: str) -> None:
 
 
 def _settle(figure: Any) -> None:
-    """Let the layout find its place once; it would find another for every view, and the picture would shake."""
+    """Compute the layout once; a new layout for every view would make the picture shake."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
@@ -216,7 +216,7 @@ def _frame(picture: Picture, places: NDArray[np.float64]) -> tuple[tuple[float, 
 
 
 def _gif(shown: Iterable[Frame]) -> bytes:
-    """One palette for all frames and no dither: what does not move stays the same and costs little."""
+    """Write a GIF with one palette for all frames and no dither, so that unchanged pixels cost little."""
     from PIL import Image
 
     pictures, seconds = zip(*shown, strict=True)
@@ -239,7 +239,7 @@ def _gif(shown: Iterable[Frame]) -> bytes:
 
 
 def _write_mp4(shown: Iterable[Frame], target: Path) -> None:
-    """Pipe frames into ffmpeg, 30 a second; players want even sizes and 4:2:0 colours."""
+    """Pipe frames into ffmpeg, 30 per second; players need even sizes and 4:2:0 colours."""
     rate, process, said = 30, None, b""
     try:
         clock = 0.0
@@ -264,4 +264,4 @@ def _write_mp4(shown: Iterable[Frame], target: Path) -> None:
             _, said = process.communicate()
     if process is not None and process.returncode:
         reason = said.decode(errors="replace").strip() or f"it ended with {process.returncode}"
-        raise StoreError(f"ffmpeg could not write the film: {reason}. Make room, mend ffmpeg, or write a .gif.")
+        raise StoreError(f"ffmpeg could not write the film: {reason}. Free disk space, repair ffmpeg, or write a .gif.")

@@ -1,7 +1,8 @@
-"""Several surfaces in one figure, in one frame and on one scale, so that the eye may compare them.
+"""Several surfaces in one figure, with a common frame and scale for comparison.
 
 Planes are drawn beside each other with the same axes, levels and colours, in three dimensions from one camera; lines in
-one pair of axes. Where the surfaces have different ranges the frame holds them all, and what was not measured is blank.
+one pair of axes. If the surfaces have different ranges, the frame contains them all, and regions that were not measured
+are blank.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ plot.on('plotly_relayout', change => {
 
 @dataclass(frozen=True)
 class Comparison:
-    """Pictures that share limits and frame, and what each is called.
+    """Pictures that share limits and frame, with their labels.
 
     Attributes
     ----------
@@ -58,14 +59,14 @@ class Comparison:
     labels: tuple[str, ...]
 
     def together(self, words: Sequence[str]) -> str:
-        """What is said of each picture, once where it is the same of all, else with the label of each."""
+        """A text of each picture: once if it is the same for all, otherwise with the label of each."""
         if len(set(words)) == 1:
             return words[0]
         return "; ".join(f"{label}: {said}" for label, said in zip(self.labels, words, strict=True) if said)
 
     @property
     def whole(self) -> Picture:
-        """One picture that stands for all where something is said of all: title, note, axes, scale."""
+        """One picture that represents all: title, note, axes, scale."""
         titles = {picture.title for picture in self.pictures}
         said = [self.together([picture.note for picture in self.pictures])]
         bands = [picture.band if picture.se is not None else "" for picture in self.pictures]
@@ -97,33 +98,33 @@ def compare(
     ndim: int,
     points: bool,
 ) -> Comparison:
-    """Prepare surfaces to be drawn in one frame and on one scale.
+    """Prepare surfaces for drawing in one frame and on one scale.
 
     Raises
     ------
     OptionError
-        If there are fewer than two, a label lacks or is there twice, their coordinates have different names, or one of
-        them cannot be drawn in this way.
+        If there are fewer than two, a label is missing or repeated, their coordinates have different names, or one of
+        them cannot be drawn as this kind.
     NotASurfaceError
     """
     surfaces = [validate(dataset) for dataset in datasets]
     if len(surfaces) < 2:
-        raise OptionError(f"A comparison needs two surfaces or more and got {len(surfaces)}. Pass [a, b].")
+        raise OptionError(f"A comparison needs at least two surfaces, got {len(surfaces)}. Pass [a, b].")
     names = tuple(labels) if labels is not None else _labels([title_of(surface) for surface in surfaces])
     if len(names) != len(surfaces) or len(set(names)) < len(names):
         raise OptionError(
-            f"There are {len(surfaces)} surfaces and the labels {', '.join(map(repr, names))}. "
-            "Give each surface one of its own."
+            f"{len(surfaces)} surfaces need as many distinct labels, got {', '.join(map(repr, names))}. "
+            "Give each surface its own label."
         )
     first = dims_of(surfaces[0])
     for surface, name in zip(surfaces, names, strict=True):
         if (dims := dims_of(surface)) != first:
             raise OptionError(
-                f"{name} has the coordinates ({', '.join(dims)}) and {names[0]} has ({', '.join(first)}): there is no "
-                "common frame. Compare surfaces over the same coordinates."
+                f"{name} has the coordinates ({', '.join(dims)}), but {names[0]} has ({', '.join(first)}). "
+                "Compare surfaces over the same coordinates."
             )
         if variable not in surface:
-            raise OptionError(f"{name} has no variable {variable!r}. Compare one that all of them have.")
+            raise OptionError(f"{name} has no variable {variable!r}. Compare a variable that all surfaces have.")
     pictures = [prepare(surface, variable, log, ndim, points) for surface in surfaces]
     _warn_of_differences(surfaces, names, variable)
     powers = {picture.power for picture in pictures if np.nan_to_num(picture.values).any()}
@@ -139,7 +140,7 @@ def compare(
 
 
 def draw(figure: Any, comparison: Comparison) -> None:
-    """Draw into a matplotlib figure, which gets the size that the panels need."""
+    """Draw into a matplotlib figure, and set its size to fit the panels."""
     whole = comparison.whole
     if comparison.kind == "line":
         axes = figure.add_subplot()
@@ -183,7 +184,7 @@ def draw(figure: Any, comparison: Comparison) -> None:
 
 
 def interactive(comparison: Comparison) -> Any:
-    """Make a plotly figure; `ONE_CAMERA`, run in its page, turns all of its scenes together."""
+    """Make a plotly figure; the script `ONE_CAMERA` in its page rotates all scenes together."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
@@ -232,13 +233,13 @@ def interactive(comparison: Comparison) -> Any:
 
 
 def _looks(comparison: Comparison) -> list[tuple[Picture, str, tuple[str, str, str]]]:
-    """Each picture with its label, its colour, and its stroke in either library's words."""
+    """Each picture with its label, its colour, and its line style for matplotlib and plotly."""
     looks = ((color, *stroke) for stroke, color in itertools.product(_STROKES, _COLORS))
     return list(zip(comparison.pictures, comparison.labels, itertools.cycle(looks), strict=False))
 
 
 def _labels(titles: Sequence[str]) -> tuple[str, ...]:
-    """Titles, where they tell the surfaces apart; else numbers."""
+    """Titles if they are distinct; otherwise numbers."""
     if all(titles) and len(set(titles)) == len(titles):
         return tuple(titles)
     return tuple(f"surface {i + 1}" for i in range(len(titles)))
@@ -249,7 +250,7 @@ def _without_meanings(picture: Picture) -> Picture:
 
 
 def _warn_of_differences(surfaces: Sequence[xr.Dataset], names: Sequence[str], variable: str) -> None:
-    """Say it where heights that are drawn on one scale are of different things."""
+    """Warn if heights on one scale measure different things."""
     losses = [str(surface.attrs.get("objective", {}).get("loss", "unknown")) for surface in surfaces]
     units = [str(surface[variable].attrs.get("units", "1")) for surface in surfaces]
     for word, said in (("losses", losses if variable.startswith("loss") else []), ("units", units)):
@@ -257,7 +258,7 @@ def _warn_of_differences(surfaces: Sequence[xr.Dataset], names: Sequence[str], v
             each = ", ".join(f"{name}: {value}" for name, value in zip(names, said, strict=True))
             warnings.warn(
                 f"These surfaces are of different {word} ({each}), so their heights mean different things. "
-                "Compare where they are high and low, not how high.",
+                "Compare the positions of high and low regions, not the heights.",
                 ComparisonWarning,
                 stacklevel=6,
             )

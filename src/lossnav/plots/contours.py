@@ -1,4 +1,4 @@
-"""Lines of equal loss over a plane, the centre marked."""
+"""Contour lines of a plane, with its centre marked."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def draw(figure: Any, picture: Picture) -> None:
 
 
 def paint(axes: Any, picture: Picture) -> Any:
-    """Draw into matplotlib axes; return what the colours stand for, for a colour bar."""
+    """Draw into matplotlib axes; return the mappable of the colour bar."""
     from matplotlib.cm import ScalarMappable
 
     x, y = picture.axes
@@ -41,7 +41,7 @@ def paint(axes: Any, picture: Picture) -> Any:
 
 
 def _edge(picture: Picture) -> tuple[list[float], list[float]] | None:
-    """A line around what was measured, where the frame reaches beyond it."""
+    """Outline of the measured region, if the frame is larger."""
     (left, right), (bottom, top) = replace(picture, frame=None).ends
     if picture.ends == ((left, right), (bottom, top)):
         return None
@@ -49,7 +49,7 @@ def _edge(picture: Picture) -> tuple[list[float], list[float]] | None:
 
 
 def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
-    """Draw a colour bar beside a plane, as high as the plane is, or above that of a path."""
+    """Draw a colour bar beside a plane, as high as the plane, or above that of a path."""
     below = 0.0 if picture.track is None else 0.42
     bar = axes.figure.colorbar(colors, cax=axes.inset_axes((1.03, below, 0.035, 1 - below)))
     if picture.log:  # our own ticks on log10: those of LogNorm overflow where losses near 1e300 are
@@ -61,7 +61,7 @@ def color_bar(axes: Any, colors: Any, picture: Picture) -> None:
 
 
 def mark_plane(axes: Any, picture: Picture) -> None:
-    """Mark the path, the centre and the holes, label the axes: what every matplotlib picture of a plane has."""
+    """Mark the path, the centre and the holes, and label the axes, as in every matplotlib picture of a plane."""
     x, y = picture.axes
     if picture.track is not None:
         trajectory.mark(axes, picture.track)
@@ -92,7 +92,7 @@ def interactive(picture: Picture) -> Any:
 
 
 def traces(picture: Picture) -> list[Any]:
-    """What a plotly figure is made of, first what carries the colours."""
+    """Traces of a plotly figure; the first carries the colours."""
     import plotly.graph_objects as go
 
     low, high = picture.range
@@ -114,7 +114,7 @@ def traces(picture: Picture) -> list[Any]:
 
 
 def values_of(picture: Picture) -> dict[str, Any]:
-    """What every plotly trace over a plane is given: where, how high, in which colours, and what a pointer is told."""
+    """Arguments of every plotly trace over a plane: coordinates, values, colours, and hover text."""
     x, y = picture.axes
     low, high = picture.range
     numbers, template = hover(picture)
@@ -132,7 +132,7 @@ def values_of(picture: Picture) -> dict[str, Any]:
 
 
 def marks(picture: Picture) -> list[Any]:
-    """Plotly's marks on a plane: what was measured, the holes, the centre."""
+    """Plotly markers on a plane: measured points, holes, the centre."""
     import plotly.graph_objects as go
 
     x, y = picture.axes
@@ -176,7 +176,7 @@ def marks(picture: Picture) -> list[Any]:
 
 
 def label_plane(figure: Any, picture: Picture) -> Any:
-    """Draw the path, label the axes and give them their ends: what every plotly picture of a plane has."""
+    """Draw the path, and label and limit the axes, as in every plotly picture of a plane."""
     x, y = picture.axes
     if picture.track is not None:
         colors, *others = figure.data

@@ -1,4 +1,4 @@
-"""Pictures of surfaces: matplotlib for paper, plotly to turn and zoom. No torch needed.
+"""Pictures of surfaces: matplotlib for papers, plotly for interactive views. Works without torch.
 
 Each function takes a surface and returns a figure of the backend::
 
@@ -8,8 +8,8 @@ Each function takes a surface and returns a figure of the backend::
     ln.plot.compare([a, b], labels=["with skip connections", "without"]).show()
     ln.plot.spectrum(ln.spectrum(objective, density=True)).show()
 
-``write(kind, surface, path)`` makes a file, and ``write(kind, [a, b], path)`` one of several; its ending chooses the
-backend. ``animate(surface, "turn.gif")`` makes a film.
+``write(kind, surface, path)`` writes a file, and ``write(kind, [a, b], path)`` one of several surfaces; the file
+extension chooses the backend. ``animate(surface, "turn.gif")`` writes an animation.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _LOG_BY_DEFAULT = {"line": False, "contour": True, "heatmap": False, "surface": 
 def line(
     dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
 ) -> Any:
-    """Draw a 1-D surface as a curve, with a band of one standard error where `loss_se` is there.
+    """Draw a 1-D surface as a curve, with a band of one standard error if it has `loss_se`.
 
-    Of several seeds their mean is drawn, with a band of one standard deviation. Where the points lie on no grid the
-    curve is interpolated, and a note says from how many points and how far off it may be.
+    For several seeds the mean is drawn, with a band of one standard deviation. If the points are not a grid, the
+    curve is interpolated, and a note gives the number of points and the interpolation error.
 
     Parameters
     ----------
@@ -66,20 +66,20 @@ def line(
     log : bool
         Logarithmic vertical axis.
     points : bool
-        Mark the points that were measured.
+        Mark the measured points.
     backend : "plotly" or "matplotlib"
 
     Returns
     -------
     plotly.graph_objects.Figure or matplotlib.figure.Figure
-        Points that are not finite are gaps, and said in a note.
+        Points that are not finite are gaps, and counted in a note.
 
     Raises
     ------
     NotASurfaceError
-        If the dataset is no surface.
+        If the dataset is not a surface.
     OptionError
-        If the variable is not there or the surface has another number of coordinates.
+        If the variable is missing, or the surface has another number of coordinates.
     """
     return _figure("line", dataset, variable, log, backend, points)
 
@@ -93,11 +93,11 @@ def contour(
     trajectory: xr.Dataset | None = None,
     backend: Backend = "plotly",
 ) -> Any:
-    """Draw lines of equal loss over a plane, the centre marked.
+    """Draw contour lines of a plane, with its centre marked.
 
-    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm; ``trajectory`` is what `lossnav.project`
-    or `lossnav.evaluate_trajectory` made of a training run on the surface's own plane: it is drawn with its epochs,
-    coloured by its distance from the plane. Raises as `line` does, and OptionError where it is of another plane.
+    Parameters as in `line`; ``log`` spaces the levels evenly in the logarithm; ``trajectory`` is a result of
+    `lossnav.project` or `lossnav.evaluate_trajectory` on the surface's own plane: it is drawn with its epochs, coloured
+    by its distance from the plane. Raises the errors of `line`, and OptionError for a trajectory on another plane.
     """
     return _figure("contour", dataset, variable, log, backend, points, trajectory)
 
@@ -113,8 +113,8 @@ def heatmap(
 ) -> Any:
     """Draw every measured point of a plane as a coloured cell.
 
-    Parameters as in `line`; ``log`` makes the colours follow the logarithm; ``trajectory`` as in `contour`. Raises as
-    `contour` does.
+    Parameters as in `line`; ``log`` colours by the logarithm; ``trajectory`` as in `contour`. Raises the errors of
+    `contour`.
     """
     return _figure("heatmap", dataset, variable, log, backend, points, trajectory)
 
@@ -130,9 +130,9 @@ def surface(
 ) -> Any:
     """Draw a plane as a surface in three dimensions.
 
-    Parameters as in `line`; ``log`` draws log10 of the values; ``trajectory`` is what `lossnav.evaluate_trajectory`
-    made: one line lies on the surface, another is the loss at the snapshots themselves, and stems join them, coloured
-    by the distance from the plane. Raises as `contour` does.
+    Parameters as in `line`; ``log`` draws log10 of the values; ``trajectory`` is a result of
+    `lossnav.evaluate_trajectory`: one line lies on the surface, another shows the loss at the snapshots themselves,
+    and stems connect them, coloured by the distance from the plane. Raises the errors of `contour`.
     """
     return _figure("surface", dataset, variable, log, backend, points, trajectory)
 
@@ -149,18 +149,18 @@ def compare(
 ) -> Any:
     """Draw several surfaces in one figure, with the same axes, levels and colours.
 
-    Planes are drawn beside each other, lines in one pair of axes. Where the ranges differ the frame holds them all and
-    what was not measured is blank.
+    Planes are drawn beside each other, lines in one pair of axes. If the ranges differ, the frame contains them all,
+    and regions that were not measured are blank.
 
     Parameters
     ----------
-    datasets, *more : sequence of xarray.Dataset, or one after the other
-        Two surfaces or more, over the same coordinates.
+    datasets, *more : sequence of xarray.Dataset, or several arguments
+        At least two surfaces, over the same coordinates.
     labels : sequence of str, optional
-        One a surface. By default model, chart and samples, where these differ.
+        One per surface. By default model, chart and samples, where these differ.
     kind : "contour", "heatmap", "surface" or "line"
     variable, log, points, backend
-        As in `line`. By default contours are logarithmic and the rest linear.
+        As in `line`. By default contours are logarithmic and the other kinds linear.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def compare(
     Raises
     ------
     NotASurfaceError
-        If one of them is no surface.
+        If one of them is not a surface.
     OptionError
         If there are fewer than two, their coordinates have different names, one lacks the variable, or labels are too
         few or not distinct.
@@ -177,7 +177,7 @@ def compare(
     Warns
     -----
     ComparisonWarning
-        If their losses or units differ: one scale then means two things.
+        If their losses or units differ, so that one scale has two meanings.
     """
     several = [datasets, *more] if isinstance(datasets, xr.Dataset) else [*datasets, *more]
     return _figure(kind, several, variable, log, backend, points, labels=labels)
@@ -186,14 +186,14 @@ def compare(
 def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotly") -> Any:
     """Draw the density of eigenvalues with a band of one standard error, and the eigenvalues at both ends as ticks.
 
-    What is negative is red. Where the spectrum has no density, its eigenvalues are drawn by their place.
+    Negative values are red. If the spectrum has no density, its eigenvalues are drawn by rank.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        What `lossnav.spectrum` made.
+        A result of `lossnav.spectrum`.
     log : bool
-        Logarithmic vertical axis; it ends at a twentieth of the height of one single eigenvalue.
+        Logarithmic vertical axis; it starts at a twentieth of the height of a single eigenvalue.
     backend : "plotly" or "matplotlib"
 
     Returns
@@ -203,9 +203,9 @@ def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotl
     Raises
     ------
     NotASpectrumError
-        If the dataset is no spectrum.
+        If the dataset is not a spectrum.
     OptionError
-        If nothing in it is finite.
+        If none of its values is finite.
     """
     return _figure(SPECTRUM, dataset, "loss", log, backend, False)
 
@@ -222,24 +222,24 @@ def write(
     labels: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Draw a surface into a file, or several as `compare` does.
+    """Draw a surface, or several as in `compare`, into a file.
 
     Parameters
     ----------
-    kind : "line", "contour", "heatmap" or "surface"; "spectrum" of a spectrum
+    kind : "line", "contour", "heatmap" or "surface"; "spectrum" for a spectrum
     dataset : xarray.Dataset, or a sequence of them
     path : path
-        ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive, with all it needs inside and
-        below a surface what it can and cannot say (`lossnav.report`).
+        ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive and self-contained, with the
+        report of a surface below it (`lossnav.report`).
     variable : str
     log : bool, optional
-        By default contours and spectra are logarithmic and the rest linear.
+        By default contours and spectra are logarithmic and the other kinds linear.
     points : bool
-        Mark the points that were measured.
+        Mark the measured points.
     trajectory : xarray.Dataset, optional
         A training run to draw on a plane; see `contour` and `surface`.
     labels : sequence of str, optional
-        Of several surfaces.
+        For several surfaces.
     overwrite : bool
 
     Raises
@@ -251,7 +251,7 @@ def write(
     path = _require_order(kind, dataset, path)
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
-        raise OptionError(f"{path} ends in {suffix or 'nothing'!r}. Use .png, .svg, .pdf or .html.")
+        raise OptionError(f"{path} must end in .png, .svg, .pdf or .html, got {suffix or 'no ending'!r}.")
     drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
     target = require_writable(path, overwrite)
     if suffix == ".html":
@@ -275,7 +275,7 @@ def write(
 
 
 def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]:
-    """The path; OptionError where kind, surface and path come in another order, or one of them is left out."""
+    """Return the path; raise OptionError if kind, surface and path are in another order, or one is missing."""
     if isinstance(kind, str) and isinstance(path, str | os.PathLike) and not isinstance(dataset, str | os.PathLike):
         return path
     given = [part for part in (kind, dataset, path) if part is not None]
@@ -283,7 +283,7 @@ def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]
     file = next((os.fspath(p) for p in given if isinstance(p, str | os.PathLike) and Path(p).suffix), "picture.png")
     wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM)), "contour")
     raise OptionError(
-        f"A picture is written of its kind, a surface and a path, in this order, and was given {of}. Type "
+        f"write takes a kind, a surface and a path, in this order, got {of}. Type "
         f'ln.plot.write("{wanted}", surface, "{file}").'
     )
 
@@ -291,7 +291,7 @@ def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]
 def _with_panel(
     page: str, dataset: xr.Dataset | Sequence[xr.Dataset], trajectory: xr.Dataset | None, picture: Any
 ) -> str:
-    """A page of plotly with what its picture can and cannot say below it."""
+    """A plotly page with the report below the picture."""
     if isinstance(dataset, Sequence):
         said = dict(zip(picture.labels, (report(each) for each in dataset), strict=True))
     else:
@@ -310,36 +310,36 @@ def animate(
     progress: bool | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Make a film of a plane: it turns in three dimensions, or a path is drawn over its contours.
+    """Animate a plane: it rotates in three dimensions, or a path is drawn over its contours.
 
     Parameters
     ----------
     dataset : xarray.Dataset
         A surface over two coordinates.
     out : path
-        ``.gif``, or ``.mp4`` where ffmpeg is installed.
+        ``.gif``, or ``.mp4`` if ffmpeg is installed.
     trajectory : xarray.Dataset, optional
-        What `evaluate_trajectory` or `project` returns, or any path: a dim ``snapshot`` and, over it, a variable named
-        as each of the plane's coordinates (``alpha``, ``beta``). Its ``loss``, where it has one, is drawn below. A path
-        that leaves the plane's range widens the frame.
+        A result of `evaluate_trajectory` or `project`, or any path: a dim ``snapshot`` and, over it, a variable for
+        each of the plane's coordinates (``alpha``, ``beta``). Its ``loss``, if it has one, is drawn below. A path that
+        leaves the plane's range widens the frame.
     variable : str
     log : bool, optional
-        By default contours are logarithmic and turning surfaces linear.
+        By default contours are logarithmic and rotating surfaces linear.
     progress : bool, optional
-        Whether to show a bar; by default on a terminal.
+        Whether to show a progress bar; by default on a terminal.
     overwrite : bool
 
     Returns
     -------
     Path
-        The file; stopped half-way (Ctrl-C), there is none.
+        The file. After Ctrl-C no file is written.
 
     Raises
     ------
     OptionError
-        If the ending is another, the surface is not over two coordinates, or the path does not fit it.
+        If the file extension is not supported, the surface is not over two coordinates, or the path does not fit it.
     MissingExtraError
-        If an MP4 is asked for and there is no ffmpeg.
+        If an MP4 is requested and ffmpeg is missing.
     NotASurfaceError, OutputExistsError, OutputNotWritableError
     StoreError
         If writing fails half-way.
@@ -369,7 +369,7 @@ def _figure(
     if backend == "plotly":
         return drawer.interactive(picture)
     if backend != "matplotlib":
-        raise OptionError(f"backend={backend!r} is unknown. Use 'plotly' or 'matplotlib'.")
+        raise OptionError(f"backend must be 'plotly' or 'matplotlib', got {backend!r}.")
     import matplotlib.pyplot as plt
 
     with style():
@@ -394,7 +394,7 @@ def _prepared(
         raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM))}.")
     scale = _LOG_BY_DEFAULT[kind] if log is None else log
     if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
-        raise OptionError("A trajectory is drawn on a plane, one. Use contour, heatmap or surface.")
+        raise OptionError("A trajectory is drawn on one plane. Use contour, heatmap or surface.")
     if isinstance(dataset, str | os.PathLike):
         raise no_surface(dataset)
     if isinstance(dataset, Sequence):

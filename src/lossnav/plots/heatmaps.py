@@ -20,7 +20,7 @@ def draw(figure: Any, picture: Picture) -> None:
 
 
 def paint(axes: Any, picture: Picture) -> Any:
-    """Draw into matplotlib axes; return what the colours stand for, for a colour bar."""
+    """Draw into matplotlib axes; return the mappable of the colour bar."""
     x, y = picture.axes
     values, norm = np.ma.masked_invalid(picture.drawn.T), color_norm(picture)
     cells = axes.pcolormesh(
@@ -39,7 +39,7 @@ def interactive(picture: Picture) -> Any:
 
 
 def traces(picture: Picture) -> list[Any]:
-    """What a plotly figure is made of, first what carries the colours."""
+    """Traces of a plotly figure; the first carries the colours."""
     import plotly.graph_objects as go
 
     return [go.Heatmap(**values_of(picture), hoverongaps=False), *marks(picture)]

@@ -30,7 +30,7 @@ def draw(figure: Any, picture: Picture) -> None:
 
 
 def paint(axes: Any, picture: Picture, words: Mapping[str, str], **look: Any) -> None:
-    """Draw curve, band and measured points into matplotlib axes, with the words of the legend and a look."""
+    """Draw curve, band and measured points into matplotlib axes, with legend labels and a style."""
     (axis,) = picture.axes
     scale = np.log10 if is_far(picture) else np.asarray
     look = {"color": LINE_COLOR} | look
@@ -45,7 +45,7 @@ def paint(axes: Any, picture: Picture, words: Mapping[str, str], **look: Any) ->
 
 
 def label_axes(axes: Any, picture: Picture) -> None:
-    """Label the axes, make the grid and the legend: what every matplotlib picture of curves has."""
+    """Label the axes, and draw grid and legend, as in every matplotlib picture of curves."""
     far = is_far(picture)
     if picture.log and not far and not picture.holes.all():
         axes.set_yscale("log")
@@ -58,7 +58,7 @@ def label_axes(axes: Any, picture: Picture) -> None:
 
 
 def is_far(picture: Picture) -> bool:
-    """Whether log10 is drawn on a linear axis."""
+    """Whether log10 values are drawn on a linear axis."""
     low, high = picture.range
     return picture.log and max(-low, high) > _FAR
 
@@ -81,7 +81,7 @@ def interactive(picture: Picture) -> Any:
 
 
 def traces(picture: Picture, words: Mapping[str, str], color: str = LINE_COLOR, dash: str = "solid") -> list[Any]:
-    """Band, curve and measured points of a plotly figure, with the words of the legend."""
+    """Band, curve and measured points of a plotly figure, with legend labels."""
     import plotly.graph_objects as go
 
     (axis,) = picture.axes
@@ -130,7 +130,7 @@ def traces(picture: Picture, words: Mapping[str, str], color: str = LINE_COLOR, 
 
 
 def label_figure(figure: Any, picture: Picture) -> Any:
-    """Label the axes: what every plotly picture of curves has."""
+    """Label the axes, as in every plotly picture of curves."""
     figure.update_xaxes(title=picture.axes[0].label)
     figure.update_yaxes(title=picture.label, type="log" if picture.log else "linear")
     return layout(figure, picture)

@@ -1,4 +1,4 @@
-"""A surface in a notebook: a small still picture and a few numbers, as HTML that needs nothing else."""
+"""A surface in a notebook: a small still picture and a few numbers, as self-contained HTML."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _INCHES, _DOTS = (3.6, 2.9), 110
 
 
 def html_of(dataset: xr.Dataset) -> str:
-    """Draw a surface small, and say what it is.
+    """Draw a surface as a small picture with a summary.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        A surface. Of several seeds their mean is drawn; of a volume its middle slice is not, its numbers are said.
+        A surface. For several seeds the mean is drawn; for a volume only the numbers are shown.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def _words(dataset: xr.Dataset) -> dict[str, str]:
 
 
 def _picture(dataset: xr.Dataset) -> str:
-    """A PNG in base64; empty where there is nothing that a small picture shows."""
+    """A PNG in base64; empty if there is no picture."""
     import matplotlib.figure
 
     from lossnav import plots

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of pictures and numbers: it can be mailed, and opens without a network."""
+"""One self-contained HTML page of pictures and numbers, which opens without a network."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_page(
     surfaces: Mapping[str, xr.Dataset],
     reports: Mapping[str, Report] | None = None,
 ) -> Path:
-    """Write the page, whole or not at all.
+    """Write the page completely or not at all.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def write_page(
         The table at the top.
     sections : sequence of Section
     surfaces : mapping of str to xarray.Dataset
-        Those shown; what each can and cannot say stands below the pictures, and at the end how it was made.
+        The surfaces shown; the page has the report of each below the pictures, and its provenance at the end.
     reports : mapping of str to Report, optional
-        Of surfaces of which more is known than they say themselves.
+        Reports with measurements, used instead of those made from the stored values.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def _section(section: Section) -> str:
 
 
 def _unbound(figure: Any) -> str:
-    """A figure's HTML without plotly itself, which the page holds once."""
+    """A figure's HTML without plotly itself, which the page contains once."""
     text: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,

@@ -1,4 +1,4 @@
-"""What all pictures share: which numbers are drawn, their labels, their colours, and what is left a hole."""
+"""Common data of all pictures: the drawn values, their labels, colours and holes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class PictureAxis:
-    """One coordinate: its values, its letter, and what it means."""
+    """One coordinate: its values, letter and meaning."""
 
     values: NDArray[np.float64]
     letter: str
@@ -48,33 +48,33 @@ class Picture:
     Attributes
     ----------
     values : ndarray
-        The variable on the grid, in its own unit; NaN where there is nothing to draw.
+        The variable on the grid, in its own unit; NaN where it is not drawn.
     drawn : ndarray
-        The same, or its log10.
+        The same values, or their log10.
     se : ndarray or None
         Standard error of the values.
     holes : ndarray of bool
-        Where nothing is drawn.
+        Points that are not drawn.
     axes : tuple of PictureAxis
     log : bool
     label, log_label : str
         Of the values, and of their log10.
     title, note : str
-        The note says what the holes are; empty where there is none.
+        The note explains the holes; empty if there is none.
     center : float or None
-        Value at the origin, where that lies on the grid's range and was measured.
+        Value at the origin, if it is in the grid's range and was measured.
     measured : ndarray or None
         Coordinates of the points to mark, shape (m, k): those with a finite loss.
     measured_values : ndarray or None
-        What was measured there, in the unit of the values; NaN where that cannot be drawn.
+        The values there, in the unit of `values`; NaN where they cannot be drawn.
     band : str
-        What `se` is.
+        Meaning of `se`.
     power : int
-        Numbers are in units of this power of ten.
+        Values are in units of this power of ten.
     limits : (float, float) or None
-        Ends of the scale of colours (or heights), where the picture's own are not taken.
+        Ends of the scale of colours (or heights), if not those of this picture.
     frame : tuple of (float, float), or None
-        Ends of each axis, where the picture's own are not taken.
+        Ends of each axis, if not those of this picture.
     track : Track or None
         A training run to draw.
     """
@@ -99,12 +99,12 @@ class Picture:
     track: Track | None = None
 
     def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Numbers of the variable in the unit of `values`."""
+        """Convert values of the variable to the unit of `values`."""
         return np.asarray(_scaled(values, self.power))
 
     @property
     def range(self) -> tuple[float, float]:
-        """Lowest and highest value of the scale: its limits, or what is drawn; (0, 1) where nothing is."""
+        """Lowest and highest value of the scale: its limits, or those of the drawn values; (0, 1) if there are none."""
         if self.limits is not None:
             return self.limits
         seen = self.drawn[~self.holes]
@@ -117,7 +117,7 @@ class Picture:
 
     @property
     def is_square(self) -> bool:
-        """Whether the axes of a plane are so alike in length that a step has one length along both."""
+        """Whether the axes of a plane are similar enough in length for an equal aspect ratio."""
         (left, right), (bottom, top) = self.ends
         return 0.5 <= (right - left) / (top - bottom) <= 2 if top > bottom else False
 
@@ -125,10 +125,10 @@ class Picture:
 def prepare(
     dataset: xr.Dataset, variable: str, log: bool, ndim: int, points: bool = False, power: int | None = None
 ) -> Picture:
-    """Take from a surface what a picture needs.
+    """Extract the data of a picture from a surface.
 
-    Points that lie on no grid are interpolated, and the note says so; several seeds become their mean with a band.
-    Numbers that plotting libraries overflow at are drawn in units of a power of ten, found where none is given.
+    Points that are not a grid are interpolated, and the note says so; several seeds become their mean with a band.
+    Values at which plotting libraries overflow are drawn in units of a power of ten, chosen if none is given.
 
     Raises
     ------
@@ -138,12 +138,12 @@ def prepare(
     drawable = [str(name) for name, data in dataset.data_vars.items() if data.dims == dataset["loss"].dims]
     if variable not in drawable or variable == "status":
         known = ", ".join(name for name in drawable if name not in ("status", "loss_se"))
-        raise OptionError(f"This surface has no variable {variable!r}. Use one of {known}.")
+        raise OptionError(f"This surface has no variable {variable!r}. Use {known}.")
     dataset = of_one_seed(dataset)
     dims = dims_of(dataset)
     if len(dims) != ndim:
         raise OptionError(
-            f"This plot needs {ndim} coordinate(s) and the surface has ({', '.join(dims)}). "
+            f"This plot needs {ndim} coordinate(s), but the surface has ({', '.join(dims)}). "
             f"Plot {_instead(dataset, len(dims))}."
         )
     if "point" in dataset.dims:  # nothing is interpolated that is not drawn
@@ -195,21 +195,21 @@ def prepare(
 
 
 def dims_of(dataset: xr.Dataset) -> tuple[str, ...]:
-    """Names of the coordinates that a surface is drawn over."""
+    """Names of the coordinates of the picture."""
     if "point" in dataset.dims:
         return tuple(dataset.lossnav.dims)
     return tuple(str(dim) for dim in dataset["loss"].dims if dim != "seed")
 
 
 def on_grid(dataset: xr.Dataset) -> xr.Dataset:
-    """What is drawn of a surface that is no grid: of several seeds their mean, of points what lies between them."""
+    """Convert a surface to a grid for drawing: several seeds to their mean, points by interpolation."""
     if "seed" in dataset.dims:
         return dataset.lossnav.over_seeds()  # type: ignore[no-any-return]
     return dataset.lossnav.to_grid() if "point" in dataset.dims else dataset
 
 
 def _instead(dataset: xr.Dataset, coordinates: int) -> str:
-    """What can be drawn of a surface that a plot does not fit."""
+    """Suggest what can be drawn of a surface with another number of coordinates."""
     if coordinates < 3:
         return "'line' of it" if coordinates == 1 else "'contour', 'heatmap' or 'surface' of it"
     *_, last = dataset.lossnav.dims
@@ -221,7 +221,7 @@ def _instead(dataset: xr.Dataset, coordinates: int) -> str:
 def _measured(
     dataset: xr.Dataset, variable: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | tuple[None, None]:
-    """Coordinates of the points with a finite loss, and the variable there; of several seeds those of each."""
+    """Coordinates of the points with a finite loss, and the variable there; for several seeds those of each."""
     dims = [str(dim) for dim in dataset["loss"].dims]
     if "ensemble" in dataset.attrs:
         parts = [each["interpolation"] for each in dataset.attrs["ensemble"]["each"] if "interpolation" in each]
@@ -244,13 +244,13 @@ def _measured(
 
 
 def _power(values: NDArray[np.float64]) -> int:
-    """The power of ten that numbers are drawn in units of: 0 but where plotting libraries overflow."""
+    """The power of ten used as unit: 0 unless plotting libraries would overflow."""
     largest = float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
     return math.floor(math.log10(largest)) if largest and not 1 / _DRAWABLE < largest < _DRAWABLE else 0
 
 
 def _scaled(values: Any, power: int) -> Any:
-    """Numbers in units of a power of ten, in two steps: 10^-308 is no exact number, and 10^309 none at all."""
+    """Values in units of a power of ten, in two steps: 10^-308 is inexact in float64, and 10^309 overflows."""
     if values is None or not power:
         return values
     half = -power // 2
@@ -258,7 +258,7 @@ def _scaled(values: Any, power: int) -> Any:
 
 
 def _interpolated(dataset: xr.Dataset) -> str:
-    """What a note says of interpolation: from how many points, and how far off it may be."""
+    """Note on interpolation: the number of points, and the estimated error."""
     said = dataset.attrs.get("interpolation")
     if said is None:
         return ""
@@ -278,7 +278,7 @@ def _interpolated(dataset: xr.Dataset) -> str:
 
 
 def _corrected(dataset: xr.Dataset) -> str:
-    """What a note says of a control variate: at how many points there was all the data, and what error is left."""
+    """Note on a control variate: the number of points with all the data, and the residual error."""
     said = dataset.attrs.get("control_variate")
     if said is None:
         return ""
@@ -294,7 +294,7 @@ def _axis(dataset: xr.Dataset, dim: str) -> PictureAxis:
 
 
 def title_of(dataset: xr.Dataset) -> str:
-    """Say in a few words what a surface is of: model, chart, samples, seeds."""
+    """Short title of a surface: model, chart, samples, seeds."""
     objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
     samples, population = objective.get("samples"), objective.get("population")
     drawn = f"{samples:,}" + (f" of {population:,}" if population else "") + " samples" if samples else None
@@ -305,7 +305,7 @@ def title_of(dataset: xr.Dataset) -> str:
 
 
 def meanings(picture: Picture) -> str:
-    """What the letters mean, on one line, for pictures whose axes have no room for it."""
+    """Meanings of the axis letters on one line, for pictures whose axes have no room for them."""
     by_meaning: dict[str, list[str]] = {}
     for axis in picture.axes:
         by_meaning.setdefault(axis.meaning, []).append(axis.letter)
@@ -321,7 +321,7 @@ def _center(
     log: bool,
     power: int,
 ) -> float | None:
-    """The value at the origin: a grid point where there is one, else what was measured before the run."""
+    """The value at the origin: that of the grid point there, if any, otherwise that measured before the run."""
     scalars = [coordinate for name, coordinate in dataset.coords.items() if coordinate.ndim == 0 and name != "seed"]
     if any(float(coordinate) != 0 for coordinate in scalars):
         return None  # a slice of a volume beside the centre

@@ -18,7 +18,7 @@ COLORMAP = "viridis"  # perceptually uniform, and readable in grey and by the co
 
 
 def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
-    """Contour levels in the unit of the values: round numbers, evenly spaced (in the logarithm where log)."""
+    """Contour levels in the unit of the values: round numbers, evenly spaced (in the logarithm if log)."""
     low, high = picture.range
     if not low < high:
         return np.array([10**low if picture.log else low])
@@ -41,7 +41,7 @@ def levels(picture: Picture, about: int = 12) -> NDArray[np.float64]:
 
 
 def lines_of(picture: Picture, about: int = 12) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Contour levels that cross the picture: where they lie on the drawn scale, and in the unit of the values."""
+    """Contour levels that cross the picture: on the drawn scale, and in the unit of the values."""
     chosen = levels(picture, about)
     heights = np.log10(chosen) if picture.log else chosen
     seen = picture.drawn[~picture.holes]
@@ -50,7 +50,7 @@ def lines_of(picture: Picture, about: int = 12) -> tuple[NDArray[np.float64], ND
 
 
 def color_norm(picture: Picture) -> Any:
-    """Matplotlib's map from drawn values to the colours' scale."""
+    """Matplotlib norm of the drawn values."""
     from matplotlib.colors import Normalize
 
     low, high = picture.range
@@ -65,21 +65,21 @@ def colors_of(picture: Picture) -> NDArray[np.float64]:
 
 
 def short(value: float) -> str:
-    """A number in as few characters as a label bears."""
+    """Format a number in few characters for a label."""
     if value == 0 or 1e-3 <= abs(value) < 1e4:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.4g}"
     return f"{value:.2g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
 
 
 def color_ticks(picture: Picture) -> tuple[list[float], list[str]]:
-    """Ticks of a logarithmic colour bar: where they stand on the drawn scale, and their labels in the unit."""
+    """Ticks of a logarithmic colour bar: positions on the drawn scale, and labels in the unit of the values."""
     chosen = levels(picture, 8)
     chosen = chosen[:: math.ceil(len(chosen) / 10)]
     return [float(x) for x in np.log10(chosen)], [short(float(x)) for x in chosen]
 
 
 def color_bar_words(picture: Picture) -> dict[str, Any]:
-    """Plotly's colour bar of a plane."""
+    """Arguments of plotly's colour bar of a plane."""
     bar: dict[str, Any] = {"title": {"text": picture.label, "side": "right"}, "outlinewidth": 0}
     if picture.log:
         bar["tickvals"], bar["ticktext"] = color_ticks(picture)

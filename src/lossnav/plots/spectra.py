@@ -1,4 +1,4 @@
-"""The spectrum of a Hessian: how its eigenvalues are spread, and the ends."""
+"""Pictures of the spectrum of a Hessian: density of its eigenvalues, and extreme eigenvalues."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class SpectrumPicture:
     Attributes
     ----------
     values, density, error : ndarray of shape (n,)
-        NaN where the grid has a gap; empty where there is no density.
+        NaN at gaps of the grid; empty if there is no density.
     eigenvalues, errors : ndarray of shape (k,)
-        The known ones, increasing.
+        The computed ones, increasing.
     places : ndarray of shape (k,)
-        Of each at its end of the spectrum: 1 is the smallest of all the eigenvalues, or the largest.
+        Rank of each at its end of the spectrum: 1 is the smallest eigenvalue, or the largest.
     smallest : int
-        So many of them are of the lower end.
+        Number of eigenvalues of the lower end.
     negative : bool
-        Whether there is negative curvature: not where an eigenvalue of zero is drawn with some width alone.
+        Whether there is negative curvature; false if only the drawn width of a zero eigenvalue reaches below zero.
     log : bool
     floor : float
-        What the density is drawn from.
+        Lower end of the axis of the density.
     name : str
         Of the matrix.
     title, note : str
@@ -91,7 +91,7 @@ class SpectrumPicture:
 
 
 def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
-    """Take from a spectrum what a picture needs."""
+    """Extract the data of a picture from a spectrum."""
     dataset = require_spectrum(dataset)
     eigenvalues, errors = (dataset[name].values for name in ("eigenvalue", "eigenvalue_error"))
     order = np.argsort(eigenvalues)
@@ -100,7 +100,7 @@ def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
     if dataset.sizes.get("value", 0):
         values, density, error = (dataset[name].values for name in ("value", "density", "density_error"))
     if not len(order) and not len(values):
-        raise OptionError("This spectrum holds no finite number to draw. Check the loss and the gradient at its point.")
+        raise OptionError("This spectrum has no finite value to draw. Check the loss and the gradient at its point.")
     size, width = int(dataset.attrs["parameters"]), float(dataset.attrs.get("density", {}).get("width", 1.0))
     one = 1 / (size * width * math.sqrt(2 * math.pi))
     if len(values):
@@ -125,7 +125,7 @@ def prepare(dataset: xr.Dataset, log: bool = True) -> SpectrumPicture:
 
 
 def _is_negative(dataset: xr.Dataset) -> bool:
-    """Whether any eigenvalue is, as far as is known."""
+    """Whether any computed eigenvalue is negative."""
     if bool((dataset["eigenvalue"] < -dataset["eigenvalue_error"]).any()):
         return True
     if "density" not in dataset:
@@ -135,7 +135,7 @@ def _is_negative(dataset: xr.Dataset) -> bool:
 
 
 def _with_gaps(*columns: Array) -> tuple[Array, ...]:
-    """The same columns with a NaN in the second and third wherever the first leaps."""
+    """Insert NaN in the second and third column wherever the first has a gap."""
     steps = np.diff(columns[0])
     leaps = np.flatnonzero(steps > _BREAK * steps.min()) + 1 if len(steps) else np.zeros(0, np.int64)
     middle = (columns[0][leaps - 1] + columns[0][leaps]) / 2

@@ -1,4 +1,4 @@
-"""How our pictures look: sizes, fonts, notes, for matplotlib and plotly."""
+"""Style of the pictures: sizes, fonts, notes, for matplotlib and plotly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _NOTE_SIZE, _NOTE_WIDTH = 7, 110  # points; characters a line of an interactive 
 
 
 def style() -> AbstractContextManager[Any]:
-    """Matplotlib settings of our figures, for a `with`: nothing global is left changed."""
+    """Context with the matplotlib settings of our figures; global settings are restored."""
     import matplotlib as mpl
 
     return mpl.rc_context(
@@ -46,13 +46,13 @@ def style() -> AbstractContextManager[Any]:
 
 
 def finish(figure: Any, picture: Picture) -> None:
-    """Add to a matplotlib figure what every picture has: its title and the note on holes."""
+    """Add the title and the note on holes to a matplotlib figure."""
     figure.axes[0].set_title(picture.title, color="0.25", loc="left", pad=8)
     note_below(figure, picture.note)
 
 
 def note_below(figure: Any, note: str) -> None:
-    """Write a note, if there is one, in small letters at the foot of a matplotlib figure."""
+    """Write a note, if any, in small letters at the bottom of a matplotlib figure."""
     if note:
         width = int(figure.get_figwidth() * 72 / (0.56 * _NOTE_SIZE))  # a letter is about 0.56 of the size wide
         lines = textwrap.fill(note, width)
@@ -60,7 +60,7 @@ def note_below(figure: Any, note: str) -> None:
 
 
 def layout(figure: Any, picture: Picture) -> Any:
-    """Add to a plotly figure what every picture has: its title, the note on holes, fonts and margins."""
+    """Add the title, the note on holes, fonts and margins to a plotly figure."""
     lines = textwrap.wrap(picture.note, _NOTE_WIDTH)
     figure.update_layout(
         template="plotly_white",
@@ -87,7 +87,7 @@ def layout(figure: Any, picture: Picture) -> Any:
 
 
 def hover(picture: Picture) -> tuple[NDArray[np.float64], str]:
-    """Numbers to show under the mouse, transposed for plotly, and the template that shows them."""
+    """Hover values, transposed for plotly, and their template."""
     columns = [picture.values.T]
     text = f"{picture.label}: %{{customdata[0]:.5g}}"
     if picture.se is not None:

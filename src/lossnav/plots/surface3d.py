@@ -34,13 +34,13 @@ def draw(figure: Any, picture: Picture) -> None:
 
 
 def dress_bar(bar: Any, picture: Picture) -> None:
-    """Give a matplotlib colour bar its label."""
+    """Label a matplotlib colour bar."""
     bar.set_label(picture.log_label if picture.log else picture.label)
     bar.outline.set_visible(False)
 
 
 def paint(axes: Any, picture: Picture) -> Any:
-    """Draw into matplotlib axes of three dimensions; return what the colours stand for, for a colour bar."""
+    """Draw into 3-D matplotlib axes; return the mappable of the colour bar."""
     x, y = picture.axes
     mesh_x, mesh_y = np.meshgrid(x.values, y.values, indexing="ij")
     norm = color_norm(picture)
@@ -110,7 +110,7 @@ def interactive(picture: Picture) -> Any:
 
 
 def traces(picture: Picture) -> list[Any]:
-    """What a plotly figure is made of, first what carries the colours."""
+    """Traces of a plotly figure; the first carries the colours."""
     import plotly.graph_objects as go
 
     x, y = picture.axes
@@ -175,7 +175,7 @@ def scene(picture: Picture) -> dict[str, Any]:
 
 
 def label_scenes(figure: Any, picture: Picture) -> Any:
-    """Add what every plotly picture has to one of scenes, which have no axes below them."""
+    """Add title, note and meanings of the axes to a plotly figure with scenes."""
     layout(figure, picture)
     lines = sum(note.text.count("<br>") + 1 for note in figure.layout.annotations)
     figure.update_layout(margin={"l": 0, "r": 10, "b": 10 + 14 * lines})

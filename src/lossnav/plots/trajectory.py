@@ -1,8 +1,8 @@
-"""A training run on a picture of a plane: where it went, how far off the plane it was, and what it saw there.
+"""Training trajectories on a picture of a plane: projection, distance from the plane, and loss at the snapshots.
 
-What the plane shows under a snapshot is not what the snapshot saw. On planes the colour of the path is its distance
-from the plane; in three dimensions one line lies on the surface, another is the loss at the snapshots themselves, and
-stems join the two.
+The plane's loss under a snapshot differs from the loss at the snapshot. On planes the colour of the path is its
+distance from the plane; in three dimensions one line lies on the surface, another shows the loss at the snapshots
+themselves, and stems connect the two.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Track:
     values, shadow_values : ndarray of shape (m,), or None
         The variable at the snapshots and at their projections, in the unit of the picture.
     heights, shadow : ndarray of shape (m,), or None
-        The same as they are drawn (log10 where the picture is logarithmic), NaN where that cannot be.
+        The same as drawn (log10 if the picture is logarithmic), NaN where that is impossible.
     steps : ndarray of shape (m,)
     epochs : ndarray of shape (m,), or None
     marks : tuple of (int, str)
-        Numbers of snapshots with the words to write there.
+        Indices of snapshots with their labels.
     note : str
     """
 
@@ -65,7 +65,7 @@ class Track:
 
     @property
     def inside(self) -> NDArray[np.bool_]:
-        """Where a snapshot has both heights, or where heights are not known, everywhere."""
+        """Snapshots that have both heights; all snapshots if there are no heights."""
         known = np.ones(len(self.places), bool)
         for heights in (self.heights, self.shadow):
             known &= True if heights is None else np.isfinite(heights)
@@ -78,19 +78,19 @@ class Track:
 
 
 def track_of(path: xr.Dataset, dataset: xr.Dataset, picture: Picture, variable: str) -> Track:
-    """Take from a projected trajectory what a picture of a surface needs.
+    """Extract the data of a picture from a projected trajectory.
 
     Raises
     ------
     NotATrajectoryError
-        If it is none.
+        If it is not a trajectory.
     OptionError
-        If it was projected on another chart than the surface's, or the surface is of several.
+        If it was projected on another chart than the surface's, or the surface has several seeds.
     """
     require_path(path)
     if len(dataset.attrs.get("ensemble", {}).get("seeds", ())) > 1:
         raise OptionError(
-            "This surface is of several seeds, each with a plane of its own. Draw the path on one of them, "
+            "This surface has several seeds, each with its own plane. Draw the path on one of them, "
             f"surface.lossnav.seed({dataset.attrs['ensemble']['seeds'][0]})."
         )
     dims = [str(dim) for dim in (path.attrs["chart"]["dims"] if "point" in dataset.dims else dataset["loss"].dims)]
@@ -141,7 +141,7 @@ def _drawn(values: Array | None, log: bool, outside: NDArray[np.bool_]) -> Array
 def _marks(
     places: Array, outside: NDArray[np.bool_], epochs: Array | None, steps: NDArray[np.int64]
 ) -> tuple[tuple[int, str], ...]:
-    """A few snapshots at round epochs (else steps), none written over another."""
+    """Choose a few snapshots at round epochs (or steps), without overlapping labels."""
     word = "step" if epochs is None else "epoch"
     numbers = np.floor(epochs) if epochs is not None else steps.astype(np.float64)
     known = np.flatnonzero(np.isfinite(numbers))
@@ -161,7 +161,7 @@ def _marks(
 
 
 def _round(about: float) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... that is no less."""
+    """The smallest of 1, 2, 5, 10, 20, ... that is at least the given number."""
     if about <= 1:
         return 1.0
     decade = 10.0 ** math.floor(math.log10(about))
@@ -219,7 +219,7 @@ def mark(axes: Any, track: Track) -> None:
 
 
 def _beside(track: Track, i: int) -> tuple[float, float]:
-    """Points from a mark to its words: off the path, to its left."""
+    """Offset in points from a mark to its label: beside the path, to its left."""
     ahead, behind = track.places[min(i + 5, len(track.places) - 1)], track.places[max(i - 5, 0)]
     dx, dy = ahead - behind
     length = math.hypot(dx, dy) or 1.0
@@ -227,12 +227,12 @@ def _beside(track: Track, i: int) -> tuple[float, float]:
 
 
 def _anchor(offset: float, ahead: str, behind: str) -> str:
-    """Which side of some words is at their place, so that they grow away from the path."""
+    """Anchor of a label, so that it extends away from the path."""
     return "center" if abs(offset) < 2 else ahead if offset > 0 else behind
 
 
 def mark_3d(axes: Any, track: Track, floor: float) -> None:
-    """Draw the path over a surface: on it, as training saw it, and stems between; and its shadow on the floor."""
+    """Draw the path over a surface: its projection, the loss at the snapshots, stems, and a shadow on the floor."""
     from matplotlib.patheffects import withStroke
     from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
@@ -267,13 +267,13 @@ def mark_3d(axes: Any, track: Track, floor: float) -> None:
 def _required(track: Track) -> tuple[Array, Array]:
     if track.shadow is None or track.heights is None:
         raise OptionError(
-            "A path on a surface needs its losses. Draw what ln.evaluate_trajectory(objective, plane, trajectory) made."
+            "A path on a surface needs losses. Pass the result of ln.evaluate_trajectory(objective, plane, trajectory)."
         )
     return track.shadow, track.heights
 
 
 def _stems(track: Track) -> NDArray[np.intp]:
-    """Snapshots with a stem: evenly along the path as it is drawn, at most so many."""
+    """Snapshots with a stem: evenly spaced along the drawn path, with a maximum number."""
     inside = np.flatnonzero(track.inside)
     if len(inside) <= _STEMS:
         return inside
@@ -289,7 +289,7 @@ def _scale() -> list[list[Any]]:
 
 
 def _hover(track: Track, label: str) -> tuple[list[str], str]:
-    """What is shown under the mouse at each snapshot."""
+    """Hover text at each snapshot."""
     lines = []
     for i, step in enumerate(track.steps):
         words = [f"step {step:,}"]

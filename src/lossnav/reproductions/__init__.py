@@ -1,1 +1,1 @@
-"""Published figures, made again."""
+"""Reproductions of published figures."""

@@ -1,4 +1,4 @@
-"""The seed notebook's whole job in one call: train, a line, a bent plane, a filter-normalised plane, pictures."""
+"""The seed notebook in one call: training, a line, a curved plane, a filter-normalised plane, pictures."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ Say = Callable[[str], None]
 
 @dataclass
 class DemoResult:
-    """What the demo made.
+    """Result of the demo.
 
     Attributes
     ----------
     folder : Path
     index : Path
-        The page that shows everything.
+        The page with all pictures.
     accuracy : float
         Held-out, in [0, 1].
     surfaces : dict of str to xarray.Dataset
@@ -69,7 +69,7 @@ class DemoResult:
     seconds: dict[str, float]
 
     def table(self) -> dict[str, str]:
-        """The numbers worth knowing, as words."""
+        """The main numbers, as text."""
         losses = [surface["loss"] for surface in self.surfaces.values()]
         points = sum(loss.size for loss in losses)
         center = self.surfaces[_PLANE].lossnav.center
@@ -96,24 +96,24 @@ def demo(
     progress: bool | None = None,
     say: Say = lambda text: None,
 ) -> DemoResult:
-    """Do the seed notebook's job and write pictures, page, checkpoint and surfaces into one folder.
+    """Run the seed notebook, and write pictures, page, checkpoint and surfaces into one folder.
 
     Parameters
     ----------
     out : path
-        The folder to make.
+        Output folder.
     data : "digits" or "mnist"
-        Embedded digits, or the notebook itself.
+        scikit-learn's digits, or the notebook's own data.
     data_root : path, optional
         A folder with MNIST's IDX files.
     seed : int
         Of the initial weights and of every direction.
     overwrite : bool
-        Whether an earlier demo in that folder is replaced.
+        Whether to replace an earlier demo in that folder.
     progress : bool or None
         Bars on stderr (None: on a terminal).
     say : callable
-        Told in a line what comes next.
+        Called with one line before each step.
 
     Returns
     -------
@@ -166,7 +166,7 @@ def demo(
 
 
 def _runs(objective: Objective, seed: int) -> dict[str, tuple[str, Any, Grid]]:
-    """The notebook's line and plane with its uniform directions, and the plane of Li et al. it points to."""
+    """The notebook's line and plane with its uniform directions, and the plane of Li et al. that it cites."""
     theta0, _, theta2 = directions.random(
         objective, n=3, normalize=None, distribution="uniform", orthogonal=False, seed=seed
     )
@@ -237,11 +237,11 @@ def _write_index(result: DemoResult, data: str, reports: dict[str, Report]) -> N
 
 
 def _make_folder(out: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Make the folder; one that holds anything but an earlier demo, whole or not, is left alone."""
+    """Make the folder; refuse one that contains anything except an earlier demo, complete or not."""
     folder = Path(out).expanduser()
     there = {path.name for path in folder.iterdir() if not is_scratch(path.name)} if folder.is_dir() else set()
     if there - _FILES:
-        raise OutputExistsError(f"{folder} is not empty and no demo of ours. Choose another folder with --out.")
+        raise OutputExistsError(f"{folder} is not empty and not a demo of lossnav. Choose another folder with --out.")
     if there and not overwrite:
         raise OutputExistsError(f"{folder} is not empty. Choose another folder with --out, or pass --overwrite.")
     require_writable(folder / "index.html", overwrite=True)

@@ -1,4 +1,4 @@
-"""Samplers: which coordinates to evaluate. They know nothing of parameters."""
+"""Samplers choose the coordinates to evaluate. They do not handle parameters."""
 
 from lossnav.samplers.adaptive import Adaptive
 from lossnav.samplers.base import Sampler

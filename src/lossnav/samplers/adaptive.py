@@ -1,4 +1,4 @@
-"""Points where the surface bends."""
+"""An adaptive sampler: more points where the surface bends."""
 
 from __future__ import annotations
 
@@ -24,40 +24,41 @@ _FEWEST = 4  # where max_points allows no more
 
 @register(estimates=True)
 class Adaptive(Sampler):
-    """Cells that are divided where the loss is not yet predicted well.
+    """Divide cells until the loss is predicted to a tolerance.
 
-    Starts with a coarse grid. Each cell is tested: a point near its middle is predicted from all points so far, then
-    measured; so are points of its sides that lie in the rim, and those that a divided neighbour asks for. Tests lie
-    off the middles by random parts of a cell, so no ripple has its zeros at all of them. The largest difference gives
-    the cell's estimated error (design/0009): half of it where differences fall quickly from one size of cells to the
-    next, as they do on smooth ground; where they do not (kinks, ripples finer than the cells, noise), 1.8 times the
-    largest of its own and 0.6 of its neighbours'; on a line once and twice it, and there
-    no less than one size of cells before, nor than the rest of a series at cusps. Where the estimate is above the
-    tolerance, the cell is divided into 2^k, and these are tested in turn; where it is above twice the tolerance, the
-    cells around it are divided too. Once all hold, tips and folds are looked for that tests may have passed by: where
-    the points around a cell are fitted better by a cone or a fold than by a paraboloid, one more is measured.
+    The sampler starts with a coarse grid and tests each cell: it predicts the loss at a point near the cell's middle
+    from all points so far, then measures it. Points on sides in the rim are tested too, and those that a divided
+    neighbour needs. Tests are displaced from the middles by random fractions of a cell, so that no ripple vanishes at
+    all of them. The largest difference gives the cell's estimated error (design/0009): half of it if differences
+    decrease quickly with the size of cells, as on a smooth surface; otherwise (kinks, ripples finer than the cells,
+    noise) 1.8 times the largest of its own and 0.6 times that of its neighbours. On a line the factors are 1 and
+    2, and the estimate is no less than that of one size of cells before, nor than the rest of a series at cusps. A
+    cell with an estimate above the tolerance is divided into 2^k cells, which are tested in turn; above twice the
+    tolerance, the cells around it are divided too. When all cells hold, the sampler searches for tips and folds that
+    the tests may have missed: if a cone or a fold fits the points around a cell better than a paraboloid, it measures
+    one more point.
 
-    Some places are evaluated twice: eight spread over the range by the seed, a few where the loss surprised most or is
-    lowest, and one near cells that are to be divided although differences fell slowly. Where the two losses differ,
-    the loss is noisy. A noise that is too small to surprise and lies between these places is not seen.
+    Some places are evaluated twice: eight spread over the range by the seed, a few where the prediction error is
+    largest or the loss lowest, and one near cells that are divided although differences decreased slowly. If the two
+    losses differ, the loss is noisy. Noise that is smaller than prediction errors and between these places is missed.
 
     Parameters
     ----------
     tolerance : float
-        Relative error of the loss that is aimed at. Where losses are not all positive: a part of their range.
+        Target for the relative error of the loss; if not all losses are positive, a fraction of their range.
     max_points : int
-        No more points than this; what then is not within the tolerance is reported as unresolved.
+        Maximum number of points; cells still above the tolerance are then reported as unresolved.
     start : int, optional
-        Cells along each axis to begin with; by default 32 on a line, 8 on a plane, 4 in a volume, and fewer (16, 6)
-        where `max_points` does not allow for so many. A shape narrower than such a cell may be missed.
+        Initial cells along each axis; by default 32 on a line, 8 on a plane, 4 in a volume, and fewer (16, 6)
+        if `max_points` is too small. A shape narrower than such a cell may be missed.
     max_depth : int
-        How often a cell may be halved, 50 times at most: an edge (a cliff, the rim of a region of NaN) is never smooth.
+        Maximum number of halvings of a cell, at most 50: an edge (a cliff, the rim of a region of NaN) is never smooth.
     seed : int
-        Of the places of the tests.
+        Seed of the test points.
     rise, cap : float
-        Of automatic ranges, as in `Grid`.
+        For automatic ranges, as in `Grid`.
     **ends : (low, high) or "auto"
-        One a coordinate, in the chart's order.
+            One per coordinate, in the chart's order.
 
     Raises
     ------
@@ -67,16 +68,16 @@ class Adaptive(Sampler):
     Notes
     -----
     Deterministic: the same losses and seed lead to the same points. The outcome of a run (in the surface's attributes)
-    says ``estimated_error`` (largest over all cells that are resolved), the 99th percentile over all cells, and how
-    many cells are ``unresolved``, of these ``untested`` (no point was left, or one beside them is not finite), or touch
-    a ``non_finite`` point. ``noise`` is the standard deviation of the loss at one place, relative as the tolerance is,
-    over the ``noise_places`` of the ``places_twice`` where it differs: 0 where it differs nowhere, inf where it was
-    finite once and once not. ``noise_largest`` is the largest difference, ``noise_of_range`` the same as a part of the
-    range of losses, ``noise_at`` coordinates of places where it differs. A difference counts above 1e-5 of the loss,
-    or above 0.001 of the range and the last digits of a float64. The second evaluation lies at the next floating-point
-    number, since a surface has one value a place. The error is estimated from what was measured, and no bound:
-    it says nothing of a well between the points. How often it is below half the true error was counted on functions
-    drawn at random (`python -m benchmarks.honesty --only adaptive`).
+    has ``estimated_error`` (largest over all resolved cells), its 99th percentile over all cells, and the numbers of
+    cells that are ``unresolved``, among these ``untested`` (no point was left, or one beside them is not finite), or
+    touch a ``non_finite`` point. ``noise`` is the standard deviation of the loss at one place, relative like the
+    tolerance, over the ``noise_places`` of the ``places_twice`` where it differs: 0 if it differs nowhere, inf if it
+    was finite only once at some place. ``noise_largest`` is the largest difference, ``noise_of_range`` the same as a
+    fraction of the range of losses, ``noise_at`` coordinates of places where it differs. A difference counts if it is
+    above 1e-5 of the loss, or above 0.001 of the range and the last digits of a float64. The second evaluation is at
+    the next floating-point number, since a surface has one value per place. The error is an estimate from measured
+    points, not a bound: a well between the points is missed. `python -m benchmarks.honesty --only adaptive` counts on
+    random functions how often it is below half the true error.
 
     Examples
     --------
@@ -111,11 +112,11 @@ class Adaptive(Sampler):
         if not isinstance(tolerance, int | float) or not 0 < tolerance < math.inf:
             raise SamplerError(f"tolerance={tolerance!r} is not a positive number. 0.01 is one percent of the loss.")
         if not all(isinstance(n, int | np.integer) for n in (start or 0, max_depth, max_points, seed)):
-            raise SamplerError(f"{start=}, {max_depth=}, {max_points=} and {seed=} are counts. Give whole numbers.")
+            raise SamplerError(f"{start=}, {max_depth=}, {max_points=} and {seed=} must be whole numbers.")
         if start is None:
             start = _start(len(ends), max_points)
         if start < 1 or max_depth < 0:
-            raise SamplerError(f"start={start} and max_depth={max_depth}: use 1 and 0, or more.")
+            raise SamplerError(f"start={start} and max_depth={max_depth} must be at least 1 and 0.")
         if max_depth > _DEEPEST or int(start) << max_depth > 2 ** (_DEEPEST + 8):
             raise SamplerError(
                 f"max_depth={max_depth} with start={start}: such cells are finer than float64 coordinates. "
@@ -134,7 +135,7 @@ class Adaptive(Sampler):
         self.seed = seed
 
     def settle(self, losses: Callable[[PointArray], Losses]) -> Adaptive:
-        """Find the automatic ranges, where there are any."""
+        """Find the automatic ranges, if any."""
         if not self._auto:
             return self
         settled = copy.copy(self)
@@ -148,7 +149,7 @@ class Adaptive(Sampler):
         return np.array(list(self.ends.values()))
 
     def rounds(self) -> Generator[PointArray, Losses, dict[str, Any]]:
-        """Ask for the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
+        """Request the coarse grid, then test cells and divide those that fail, until all hold or no points are left."""
         return Refinement(self.box, self.tolerance, self.max_points, self.start, self.max_depth, self.seed).rounds()
 
     def describe(self) -> dict[str, Any]:
@@ -165,7 +166,7 @@ class Adaptive(Sampler):
 
     @classmethod
     def again(cls, description: dict[str, Any]) -> Adaptive:
-        """Make the sampler that describes itself so."""
+        """Make the sampler from its description."""
         names = ("tolerance", "max_points", "start", "max_depth", "seed")
         options: dict[str, Any] = {key: description[key] for key in names}
         made = cls(**(options | {name: tuple(pair) for name, pair in description["axes"].items()}))

@@ -1,4 +1,4 @@
-"""What every sampler is: it asks for coordinates, is told their losses, and may ask for more."""
+"""The base class of samplers: a sampler requests coordinates, receives their losses, and may request more."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Losses = NDArray[np.float64]  # (m,)
 
 
 def require_names(kind: str, nameless: tuple[Any, ...], example: str) -> None:
-    """Raise where axes come without the names of their coordinates."""
+    """Raise if axes are passed without the names of their coordinates."""
     if nameless:
         names = ", ".join(f"{name}={example}" for name, _ in zip(("alpha", "beta", "gamma"), nameless, strict=False))
         raise SamplerError(f"The axes of a {kind} have the names of their coordinates. Pass ln.{kind}({names}).")
 
 
 class Sampler(ABC):
-    """Coordinates by ask and tell; a sampler is a value, and the state of a run lives in its generator.
+    """Choose coordinates by ask and tell; a sampler is a value, and the state of a run is in its generator.
 
     A class of samplers has `dims`, `rounds` and `describe`, and `again` where a run is to be resumed from its store
     alone; what else it says has defaults. `lossnav.testing.SamplerLaws` are the laws that it must pass.
@@ -31,61 +31,59 @@ class Sampler(ABC):
     Attributes
     ----------
     dims : tuple of str
-        The coordinates it asks for, in order; those of the chart.
+        Names of its coordinates, in the chart's order.
     """
 
     dims: tuple[str, ...]
 
     @abstractmethod
     def rounds(self) -> Generator[PointArray, Losses, dict[str, Any] | None]:
-        """Ask by yielding coordinates of shape (m, k), no point twice; be told their losses, shape (m,), by `send`.
+        """Yield coordinates of shape (m, k), no point twice; receive their losses, shape (m,), by `send`.
 
-        What it returns at the end, where it is not None, is the outcome: kept in the surface beside what was asked.
-        Any names and values that JSON holds; those of `Adaptive` mean what they mean there.
+        The return value, if not None, is the outcome, which the surface stores as an attribute of its sampler.
+        Its names and values are free, if JSON can hold them; names of `Adaptive` mean what they mean there.
         """
 
     def settle(self, losses: Callable[[PointArray], Losses]) -> Sampler:
-        """Return the sampler with all that was left open decided, by the losses at a few points; itself if nothing was.
+        """Return the sampler with open settings decided from the losses at a few points; itself if none is open.
 
         Parameters
         ----------
         losses : callable
-            From coordinates of shape (m, k) to losses of shape (m,).
+            Maps coordinates of shape (m, k) to losses of shape (m,).
         """
         return self
 
     @property
     def axes(self) -> dict[str, NDArray[np.float64]] | None:
-        """The axes of the grid that all points lie on, one array a dim; None where there is no grid."""
+        """The axes of the grid of all points, one array per dim; None if there is no grid."""
         return None
 
     @property
     def box(self) -> NDArray[np.float64]:
-        """Lowest and highest value of each coordinate, shape (k, 2); -1 and 1 where that is not known beforehand."""
+        """Lowest and highest value of each coordinate, shape (k, 2); -1 and 1 if not known in advance."""
         ends = [(axis[0], axis[-1]) for axis in self.axes.values()] if self.axes else [(-1.0, 1.0)] * len(self.dims)
         return np.array(ends, dtype=np.float64)
 
     @property
     def total(self) -> int | None:
-        """How many points it will ask for; None where it depends on what it is told."""
+        """Number of points that it will request; None if that depends on the losses."""
         return None
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Say how the points are chosen, in values that JSON can hold."""
+        """Describe how the points are chosen, as JSON values."""
 
     @classmethod
     def again(cls, description: dict[str, Any]) -> Sampler:
-        """Make the settled sampler that describes itself so.
+        """Make the settled sampler from its description.
 
         Raises
         ------
         SamplerError
-            If samplers of this kind are not made so.
+            If samplers of this kind cannot be made from a description.
         """
-        raise SamplerError(
-            f"A {cls.__name__} is not made again from what it says of itself. Define {cls.__name__}.again."
-        )
+        raise SamplerError(f"A {cls.__name__} cannot be made from its description. Define {cls.__name__}.again.")
 
 
 def description_of(sampler: Sampler) -> dict[str, Any]:

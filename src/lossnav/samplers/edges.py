@@ -1,4 +1,4 @@
-"""Where a tip or a fold may hide among measured points: fitted to those around each cell. NumPy and SciPy only."""
+"""Tips and folds between measured points, fitted to the points around each cell. NumPy and SciPy only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CLEAR = (2.5, 3.5)  # times the residuals: what a tip, and a fold, must differ 
 
 @dataclass(frozen=True)
 class Edges:
-    """Tips and folds that may run through cells, with their heights throughout these.
+    """Possible tips and folds in cells, with their heights throughout these cells.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Edges:
     places : array of shape (e, c, k)
     heights : array of shape (e, c)
     doubt : array of shape (e,)
-        Differences of heights below this do not count: so far the points themselves are off.
+        Differences of heights below this do not count: it is the error of the points themselves.
     """
 
     cells: NDArray[np.intp]
@@ -49,7 +49,7 @@ class Edges:
 
 
 def fit_edges(points: Array, heights: Array, boxes: Array, least: Array) -> Edges:
-    """Fit tips and folds to the points around cells, and keep them where they fit better than smooth ground.
+    """Fit tips and folds to the points around cells; return those that fit better than a smooth surface.
 
     To the points nearest to each cell are fitted, by least squares: a paraboloid (on a line a cubic); cones
     a + b (x - c) + s |x - c|, for tips c throughout the cell; and folds a + b x + s |n x - d|, for normals n and

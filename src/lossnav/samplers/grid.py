@@ -29,12 +29,12 @@ class Grid(Sampler):
     Parameters
     ----------
     **axes : (low, high, n) or increasing sequence of numbers
-        One a coordinate, named as the chart names it (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple
-        of three means n evenly spaced points with both ends among them; a list or array holds the coordinates
+        One per coordinate, named as in the chart (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple of
+        three means n evenly spaced points, both ends included; a list or array contains the coordinates
         themselves. "auto", or ("auto", n), finds the range: [-r, r] with r doubled or halved until the loss at its
-        ends is `rise` times the centre's. n is 51 where it is not given.
+        ends is `rise` times the centre's. n is 51 by default.
     rise, cap : float
-        Of an automatic range: what the loss rises by at its ends, and the largest r there may be.
+        For an automatic range: factor by which the loss rises at its ends, and the largest r.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class Grid(Sampler):
 
     @classmethod
     def around(cls, points: Mapping[str, ArrayLike], n: int = 51, margin: float = 0.2) -> Grid:
-        """Return the grid around some points, such as a projected trajectory's.
+        """Return a grid around given points, such as those of a projected trajectory.
 
         Parameters
         ----------
@@ -75,13 +75,13 @@ class Grid(Sampler):
         n : int
             Points along each axis.
         margin : float
-            On each side, as a part of the range. All axes are as long as the longest, so that a picture of distances is
-            in proportion.
+            On each side, as a fraction of the range. All axes are as long as the longest, so that distances in the
+            picture are in proportion.
 
         Raises
         ------
         SamplerError
-            If a coordinate has no finite value, or all have a single one.
+            If a coordinate has no finite value, or all points are equal.
 
         Examples
         --------
@@ -91,10 +91,10 @@ class Grid(Sampler):
         known = {dim: np.asarray(values, np.float64) for dim, values in points.items()}
         known = {dim: values[np.isfinite(values)] for dim, values in known.items()}
         if not known or not all(values.size for values in known.values()):
-            raise SamplerError("There are no points to lay a grid around. Pass a mapping of coordinate to values.")
+            raise SamplerError("There are no points. Pass a mapping of coordinate to values.")
         half = float(max(np.ptp(values) for values in known.values())) * (0.5 + margin)
         if not half > 0:
-            raise SamplerError("All points are one, and a grid around it has no size. Pass the ends of each axis.")
+            raise SamplerError("All points are equal, so a grid around them has no size. Pass the ends of each axis.")
         middles = {dim: float(values.min() + values.max()) / 2 for dim, values in known.items()}
         return cls(**{dim: (middle - half, middle + half, n) for dim, middle in middles.items()})  # type: ignore[arg-type]
 
@@ -123,7 +123,7 @@ class Grid(Sampler):
         return mesh(self._axes.values())
 
     def rounds(self) -> Generator[PointArray, Losses, None]:
-        """Ask level by level, each halving the steps of the one before: stopped early, it is a complete coarse grid."""
+        """Request level by level, each halving the previous steps: a stopped run is a complete coarse grid."""
         seen = np.zeros([len(axis) for axis in self._axes.values()], bool)
         for indices in zip(*self._levels(), strict=True):
             level = np.zeros_like(seen)
@@ -134,13 +134,13 @@ class Grid(Sampler):
                 yield np.stack([axis[new[:, i]] for i, axis in enumerate(self._axes.values())], axis=1)
 
     def _levels(self) -> list[list[list[int]]]:
-        """For each axis the indices of each level, from coarse to all; axes that are done early wait."""
+        """For each axis the indices of each level, from coarse to all; axes with fewer levels repeat their last."""
         nested = [_halvings(len(axis)) for axis in self._axes.values()]
         depth = max(map(len, nested))
         return [levels + [levels[-1]] * (depth - len(levels)) for levels in nested]
 
     def describe(self) -> dict[str, Any]:
-        """Kind, ends and number of points of each axis; the coordinates of one that is not evenly spaced."""
+        """Kind, ends and number of points of each axis; the coordinates of an unevenly spaced one."""
         axes = {name: [float(axis[0]), float(axis[-1]), len(axis)] for name, axis in self._axes.items()}
         uneven = {name: axis.tolist() for name, axis in self._axes.items() if not _is_even(axis)}
         said = {"kind": "Grid", "axes": axes} | ({"coordinates": uneven} if uneven else {})
@@ -148,9 +148,9 @@ class Grid(Sampler):
 
     @classmethod
     def again(cls, description: dict[str, Any]) -> Grid:
-        """Make the grid that describes itself so."""
+        """Make the grid from its description."""
         if short := [name for name, ends in description["axes"].items() if len(ends) != 3]:
-            raise SamplerError(f"The grid does not say how many points it has along {short[0]}. Call evaluate again.")
+            raise SamplerError(f"The stored grid has no number of points along {short[0]}. Call evaluate again.")
         axes = {name: (low, high, int(n)) for name, (low, high, n) in description["axes"].items()}
         made = cls(**(axes | description.get("coordinates", {})))
         made._found = description.get("auto", {})
@@ -162,9 +162,9 @@ class Grid(Sampler):
 
 
 class Snake(Grid):
-    """The points of a grid one neighbour after the other: every second row runs backwards.
+    """The points of a grid, each beside the previous one: every second row runs backwards.
 
-    For functions that go on from what they found beside.
+    For functions that start from the result at the previous point.
 
     Parameters
     ----------
@@ -176,7 +176,7 @@ class Snake(Grid):
         self._axes, self._found, self._auto, self.dims = grid._axes, grid._found, {}, grid.dims
 
     def rounds(self) -> Generator[PointArray, Losses, None]:
-        """Ask for all of them at once, in that order."""
+        """Request all points at once, in this order."""
         path: list[tuple[int, ...]] = [()]
         for axis in self._axes.values():
             ways = (range(len(axis)), range(len(axis) - 1, -1, -1))
@@ -186,7 +186,7 @@ class Snake(Grid):
 
 
 def _halvings(n: int) -> list[list[int]]:
-    """Indices 0 to n - 1 in nested levels, each with the middles of what lies between; the first has 5 and more."""
+    """Indices 0 to n - 1 in nested levels, each with the midpoints of the previous ones; the first has 5 or more."""
     level, levels = [0, n - 1], []
     while True:
         if len(level) >= min(_COARSEST, n):
@@ -202,13 +202,15 @@ def _axis(name: str, spec: Any) -> Axis:
         low, high, n = float(spec[0]), float(spec[1]), spec[2]
         if not isinstance(n, int | np.integer):
             raise SamplerError(
-                f"{name}={spec} ends in {n!r}, which is no whole number of points. Pass (low, high, n), or a list of "
+                f"{name}={spec} has {n!r} points, which is not a whole number. Pass (low, high, n), or a list of "
                 "coordinates."
             )
         if n < 2:
-            raise SamplerError(f"{name}={spec} asks for {n} point(s), which shows no slope. Ask for 2 or more.")
+            raise SamplerError(
+                f"{name} needs at least 2 points, got {n} in {spec}. Pass (low, high, n) with n of 2 or more."
+            )
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise SamplerError(f"{name}={spec} is not finite. Give two numbers as its ends.")
+            raise SamplerError(f"{name} must have finite ends, got {spec}.")
         if low >= high:
             raise SamplerError(
                 f"{name}={spec} runs from {low:g} down to {high:g}. Give the lower end first: ({high:g}, {low:g}, {n})."
@@ -218,16 +220,18 @@ def _axis(name: str, spec: Any) -> Axis:
         try:
             axis = np.asarray(spec, dtype=np.float64)
         except (TypeError, ValueError):
-            raise SamplerError(f"{name}={spec!r} is no axis. Use (-1, 1, 51), 'auto' or ('auto', 51).") from None
+            raise SamplerError(
+                f"{name} must be (low, high, n), 'auto' or ('auto', n), such as (-1, 1, 51), got {spec!r}."
+            ) from None
         if axis.ndim != 1 or len(axis) < 2:
             raise SamplerError(
-                f"{name} has shape {axis.shape}; two points or more along one axis are needed. "
+                f"{name} must be one-dimensional with at least two points, got shape {axis.shape}. "
                 f"Pass {name}=(low, high, n) with a whole number n."
             )
     if not np.isfinite(axis).all():
-        raise SamplerError(f"The coordinates of {name} are not all finite. Leave out the others.")
+        raise SamplerError(f"The coordinates of {name} must all be finite. Remove the others.")
     if (np.diff(axis) <= 0).any():
-        raise SamplerError(f"The coordinates of {name} do not increase. Sort them, and give each once.")
+        raise SamplerError(f"The coordinates of {name} must increase. Sort them, and remove duplicates.")
     return axis
 
 
@@ -249,5 +253,5 @@ def _is_auto(spec: Any) -> bool:
 def _auto_points(name: str, spec: Any) -> int:
     word, n = (spec, _AUTO_POINTS) if isinstance(spec, str) else (spec[0], spec[-1])
     if word != "auto" or not isinstance(n, int | np.integer) or (not isinstance(spec, str) and len(spec) != 2):
-        raise SamplerError(f"{name}={spec!r} is no axis. Use (-1, 1, 51), 'auto' or ('auto', 51).")
+        raise SamplerError(f"{name} must be (low, high, n), 'auto' or ('auto', n), such as (-1, 1, 51), got {spec!r}.")
     return int(n)

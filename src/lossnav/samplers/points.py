@@ -22,7 +22,7 @@ _MOST = 2**21  # numbers that are written down: attributes are read into memory 
 
 @register()
 class Points(Sampler):
-    """The points of a list, in its order; a point that comes twice, but for rounding, is asked for once.
+    """The points of a list, in its order; points that are equal up to rounding are evaluated once.
 
     Parameters
     ----------
@@ -46,15 +46,16 @@ class Points(Sampler):
             places = np.asarray(points, dtype=np.float64)
         except (TypeError, ValueError):
             raise SamplerError(
-                f"Points are numbers, one row a point, and were {described(points)}. Pass [[0, 0], [0.5, 1]], say."
+                f"Points must be numbers, one row per point, got {described(points)}. Example: [[0, 0], [0.5, 1]]."
             ) from None
         if places.ndim != 2 or places.shape[1] != len(dims) or not len(places):
             raise SamplerError(
-                f"Points of shape {places.shape} for the coordinates {', '.join(dims)}: (m, {len(dims)}) is needed. "
-                "Pass one row a point and dims= with a name for each column."
+                f"Points for the coordinates {', '.join(dims)} must have shape (m, {len(dims)}), got "
+                f"{places.shape}. "
+                "Pass one row per point and dims= with a name for each column."
             )
         if not np.isfinite(places).all():
-            raise SamplerError("The coordinates of the points are not all finite. Leave out the others.")
+            raise SamplerError("The coordinates of the points must all be finite. Remove the others.")
         _, first = np.unique(distinct(places, _ONE_PLACE), return_index=True)
         self.dims = tuple(dims)
         self.places = places[first]
@@ -70,11 +71,11 @@ class Points(Sampler):
         return len(self.places)
 
     def rounds(self) -> Generator[Coordinates, Losses, None]:
-        """Ask for everything at once."""
+        """Request all points at once."""
         yield self.places
 
     def describe(self) -> dict[str, Any]:
-        """Kind, number of points, the box around them, and the points; of very many a hash of them alone."""
+        """Kind, number of points, the box around them, and the points; for very many, only their hash."""
         axes = dict(zip(self.dims, self.box.tolist(), strict=True))
         said = {"kind": "Points", "points": self.total, "axes": axes}
         if self.places.size > _MOST:
@@ -83,25 +84,25 @@ class Points(Sampler):
 
     @classmethod
     def again(cls, description: dict[str, Any]) -> Points:
-        """Make the sampler that describes itself so.
+        """Make the sampler from its description.
 
         Raises
         ------
         SamplerError
-            If there were too many points to be written down, or what was written is no list of points.
+            If the points were too many to be stored, or the stored value is not a list of points.
         """
         dims = tuple(description["axes"])
         if "places" not in description:
             raise SamplerError(
-                f"The {description['points']:,} points were too many to be kept in the attributes of the surface. Make "
-                "the same call of ln.evaluate again, with the same points: it goes on from there."
+                f"The {description['points']:,} points were too many to be stored in the surface's attributes. Repeat "
+                "the same call of ln.evaluate, with the same points: it resumes the run."
             )
         try:
             places = unpacked(description["places"], len(dims))
         except (TypeError, ValueError) as error:
             raise SamplerError(
-                f"The points in the attributes of the surface are none of {len(dims)} coordinates: {error}. Make the "
-                "same call of ln.evaluate again."
+                f"The points in the attributes of the surface do not have {len(dims)} coordinates: {error}. Repeat the "
+                "same call of ln.evaluate."
             ) from None
         return cls(places, dims)
 

@@ -1,4 +1,4 @@
-"""How far to go: a range that ends where the loss has risen so far and no further."""
+"""Automatic ranges, which end where the loss has risen by a given factor."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SMALLEST = 2.0**-10
 
 @dataclass(frozen=True)
 class AutoRange:
-    """A range [-r, r], r a power of two: the smallest at whose ends the loss has risen far enough.
+    """A range [-r, r], with r the smallest power of two at which the loss has risen by a factor.
 
     Attributes
     ----------
     rise : float
         The higher of the two losses at the ends is at least this multiple of the centre's.
     cap : float
-        r is no more than this, however flat the ground.
+        Largest r, however flat the surface.
     """
 
     rise: float = RISE
@@ -36,7 +36,8 @@ class AutoRange:
     def __post_init__(self) -> None:
         if not self.rise > 1 or not _SMALLEST < self.cap < math.inf:
             raise SamplerError(
-                f"rise={self.rise} and cap={self.cap}: the rise is above 1, the cap finite. 10 and 16 do."
+                f"rise must be above 1, and cap finite and above {_SMALLEST:g}, got rise={self.rise} and "
+                f"cap={self.cap}. Pass rise=10 and cap=16."
             )
 
     def find(self, i: int, k: int, losses: Ask) -> dict[str, Any]:
@@ -45,9 +46,9 @@ class AutoRange:
         Returns
         -------
         dict
-            ``reach`` (r), ``rise`` (what was asked), ``found`` (what the loss rose by at r), ``capped`` (it rose by
-            less), ``floored`` (it rose as far at the smallest r that is tried: a smaller one may do), ``points`` (how
-            many were evaluated).
+            ``reach`` (r), ``rise`` (requested factor), ``found`` (factor at r), ``capped`` (the rise was smaller),
+            ``floored`` (the rise was reached at the smallest r that is tried; a smaller one may do), ``points`` (number
+            of evaluated points).
         """
         center = float(losses(np.zeros((1, k)))[0])
         found: dict[float, float] = {}
@@ -61,7 +62,7 @@ class AutoRange:
 
         if not center > 0:
             raise SamplerError(
-                f"The loss at the centre is {center:g}, of which there is no multiple. Give the ends of the axes."
+                f"An automatic range needs a positive loss at the centre, got {center:g}. Give the ends of the axes."
             )
         r = min(1.0, self.cap)
         if risen(r):
@@ -81,5 +82,5 @@ class AutoRange:
 
 
 def find_ranges(dims: Sequence[str], wanted: dict[str, AutoRange], losses: Ask) -> dict[str, dict[str, Any]]:
-    """Find the range of every coordinate that asks for it, by its name."""
+    """Find the range of every coordinate with an automatic one, by name."""
     return {dim: wanted[dim].find(i, len(dims), losses) for i, dim in enumerate(dims) if dim in wanted}

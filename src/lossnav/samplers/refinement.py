@@ -1,4 +1,4 @@
-"""Cells, the tests that are made of them, and what is believed of their errors. NumPy and SciPy only."""
+"""Cells, their tests, and estimates of their errors. NumPy and SciPy only."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class _Cell:
 
 
 class Refinement:
-    """One run: what is known, what was predicted of it, and the cells as they are.
+    """One run: measured points, their predictions, and the current cells.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""How a result lies in a store: keys, arrays with checksums, a journal, a lease, a schema. No torch, no dataset."""
+"""Format of a store: keys, arrays with checksums, a journal, a lease, a schema. No torch, no dataset."""

@@ -1,8 +1,8 @@
-"""How arrays lie in a store: chunks, shards and checksums; and how they are read back, as far as they are whole.
+"""Arrays in a store: chunks, shards and checksums. Reading returns intact chunks and lists damaged ones.
 
-Every chunk has a checksum (CRC-32C), and so has every document that says what an array or a group is (a digest among
-its attributes). A chunk that is damaged, or missing though it was written, is named, and the rest is read. Stores of
-before there were checksums are read as they are. No torch.
+Every chunk has a checksum (CRC-32C). Every metadata document of an array or a group has a digest among its attributes.
+A damaged chunk, or one that was written and is missing, is listed, and the rest is read. Older stores without checksums
+are read without this check. No torch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def codecs() -> dict[str, Any]:
 
 
 def layout(shape: Sequence[int]) -> dict[str, Any]:
-    """Chunks of an array, and the files that they are put together in; as `zarr.create_array` takes them.
+    """Chunks of an array and the shards (files) that hold them, as arguments of `zarr.create_array`.
 
     Examples
     --------
@@ -69,10 +69,10 @@ def write(
     attributes: Mapping[str, Any],
     anew: bool = False,
 ) -> None:
-    """Write an array whole, in place of what was there.
+    """Write a complete array, in place of the previous one.
 
-    Where an array of the same kind is there its files are replaced one after the other, each in one step, unless it
-    shall be made anew: one that is damaged.
+    If an array of the same shape and type exists, its files are replaced one by one, each atomically, unless it is to
+    be created again because it is damaged.
     """
     there = None if anew else group.get(name)
     if not isinstance(there, zarr.Array) or not is_like(there, values):
@@ -96,7 +96,7 @@ def write(
 
 
 def is_like(array: zarr.Array[Any], values: NDArray[Any]) -> bool:
-    """Whether values can be written into an array that is there: of their shape, with checksums."""
+    """Whether values can be written into an existing array: it has their shape and checksums."""
     wanted = layout(values.shape)
     return (
         array.shape == values.shape
@@ -119,7 +119,7 @@ def _said_of(node: zarr.Array[Any] | zarr.Group) -> dict[str, Any]:
 
 
 def resized(array: zarr.Array[Any], shape: Sequence[int]) -> zarr.Array[Any]:
-    """The array with another shape: its document and the digest in it change in one step; no chunk is removed."""
+    """Resize an array: its document and the digest in it change atomically; no chunk is removed."""
     said = _said_of(array)
     said["shape"] = list(shape)
     said["attributes"][DIGEST] = digest_of(said)
@@ -128,7 +128,7 @@ def resized(array: zarr.Array[Any], shape: Sequence[int]) -> zarr.Array[Any]:
 
 
 def seal(node: zarr.Array[Any] | zarr.Group, attributes: Mapping[str, Any]) -> None:
-    """Put the attributes of an array or a group, with a digest of them and of all else that its document says."""
+    """Write the attributes of an array or a group, with a digest of its whole document."""
     said = _said_of(node)
     said["attributes"] = json.loads(json.dumps({key: value for key, value in attributes.items() if key != DIGEST}))
     if dict(node.attrs) != (new := said["attributes"] | {DIGEST: digest_of(said)}):
@@ -137,7 +137,7 @@ def seal(node: zarr.Array[Any] | zarr.Group, attributes: Mapping[str, Any]) -> N
 
 
 def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without what belongs to the file."""
+    """Attributes without those of the file format."""
     return {key: value for key, value in attributes.items() if key not in (DIGEST, WRITTEN)}
 
 
@@ -145,9 +145,9 @@ def unsealed(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(array: zarr.Array[Any]) -> tuple[NDArray[Any], list[tuple[slice, ...]]]:
-    """The values of an array, and those of its chunks that cannot be read; there the values mean nothing.
+    """Read the values of an array, and list the chunks that cannot be read; values there are undefined.
 
-    It takes as long as there are files, not as long as there are chunks.
+    The time depends on the number of files, not of chunks.
     """
     there = present(array)
     values = np.full(array.shape, array.fill_value, array.dtype)
@@ -161,7 +161,7 @@ def read(array: zarr.Array[Any]) -> tuple[NDArray[Any], list[tuple[slice, ...]]]
 def _fetch(
     array: zarr.Array[Any], values: NDArray[Any], part: tuple[slice, ...], damaged: list[tuple[slice, ...]]
 ) -> None:
-    """Read a part; where that fails each of its halves, down to the chunk that is damaged."""
+    """Read a part; if that fails, read each of its halves, down to the damaged chunk."""
     try:
         values[part] = array[part]
     except Exception:  # of whatever a codec finds
@@ -180,7 +180,7 @@ def _counts(shape: Sequence[int], size: Sequence[int]) -> list[int]:
 
 
 def missing(array: zarr.Array[Any], there: Sequence[tuple[slice, ...]]) -> list[tuple[slice, ...]]:
-    """Parts of an array that were written and are not among those that are there."""
+    """Parts of an array that were written and are missing."""
     if not array.attrs.get(WRITTEN):
         return []
     found = {tuple(each.start for each in part) for part in there}
@@ -189,7 +189,7 @@ def missing(array: zarr.Array[Any], there: Sequence[tuple[slice, ...]]) -> list[
 
 
 def present(array: zarr.Array[Any]) -> list[tuple[slice, ...]]:
-    """The parts of an array that files are there of."""
+    """The parts of an array whose files exist."""
     from zarr.core.sync import sync
 
     size, under = array.shards or array.chunks, f"{array.path}/c".lstrip("/")
@@ -217,7 +217,7 @@ def tiles(shape: Sequence[int], size: Sequence[int]) -> Iterator[tuple[slice, ..
 
 
 def named(name: str, tile: Iterable[slice]) -> str:
-    """A part of an array in words.
+    """Name of a part of an array.
 
     Examples
     --------
@@ -228,7 +228,7 @@ def named(name: str, tile: Iterable[slice]) -> str:
 
 
 def array_documents(keys: Keys, under: str = "") -> dict[str, dict[str, Any]]:
-    """What says of the arrays of a group what they are, by their names; empty where it cannot be read."""
+    """Metadata documents of the arrays of a group, by name; empty if they cannot be read."""
     found = {}
     for name in sorted(keys.names(under)):
         at = f"{under}/{name}".lstrip("/")

@@ -1,10 +1,10 @@
-"""What a run has measured so far, in a form that survives being killed: appended tile by tile, never rewritten.
+"""A journal of measured points that survives a kill: appended tile by tile, never rewritten.
 
-A journal is a Zarr group inside the store of a surface. Every writer (each session of a run) has arrays of its own
-in it, of shape (rows, columns) in float64: status, coordinates, values. One chunk is one tile, written once, in one
-atomic step with a checksum; the tiles of an array are consecutive. So whatever is there is whole, and at most the tile
-that had not been written yet is lost. Arrays are numbered by their writers (`lossnav.storage.lease`), so that which
-came later is told by no clock. No torch.
+A journal is a Zarr group inside the store of a surface. Every writer (each session of a run) has arrays of its own in
+it, of shape (rows, columns) in float64: status, coordinates, values. One chunk is one tile, written once, in one atomic
+step with a checksum; the tiles of an array are consecutive. So every stored tile is complete, and a kill loses at most
+the tile that was not yet written. Arrays have the numbers of their writers (`lossnav.storage.lease`), so their order
+does not depend on clocks. No torch.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _FAILED = 3  # the status of a point that raised: whatever was measured there co
 
 
 class Row(NamedTuple):
-    """One point that was measured."""
+    """One measured point."""
 
     point: tuple[float, ...]
     status: int
@@ -47,14 +47,14 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Points that were measured, column by column.
+    """Measured points, column by column.
 
     Attributes
     ----------
     points : ndarray of shape (m, k)
     status : ndarray of uint8, shape (m,)
     values : mapping of str to ndarray of shape (m,)
-        NaN where a point has no such value.
+        NaN if a point has no such value.
     """
 
     points: NDArray[np.float64]
@@ -70,12 +70,12 @@ class Rows(NamedTuple):
 
 
 class Gathered:
-    """Points that come one by one, or many at once, held column by column: a million take tens of megabytes.
+    """Collects points, one by one or many at once, column by column: a million take tens of megabytes.
 
     Parameters
     ----------
     k : int
-        How many coordinates a point has.
+        Number of coordinates of a point.
 
     Examples
     --------
@@ -133,7 +133,7 @@ def _longer(column: NDArray[Any], room: int) -> NDArray[Any]:
 
 
 def keys(points: NDArray[np.float64]) -> list[bytes]:
-    """What each point is known by, of points of shape (m, k): its bits, -0.0 and 0.0 being one place."""
+    """Key of each point, for points of shape (m, k): its bits, with -0.0 and 0.0 equal."""
     whole = np.ascontiguousarray(points, np.float64) + 0.0
     if not whole.size:
         return []
@@ -148,9 +148,9 @@ class Journal:
     root : zarr.Group
         Of the store.
     number : int
-        Of the writer, higher than that of those before.
+        Number of the writer, higher than those of earlier writers.
     before : callable, optional
-        Called before a tile is written: what its rows speak of must be on disk by then.
+        Called before a tile is written, to write data that its rows refer to.
     writing : callable, optional
         Makes the context in which a tile is written.
     """
@@ -171,7 +171,7 @@ class Journal:
         self._writer = f"{number:08d}"
 
     def append(self, row: Row) -> None:
-        """Take a row; it is on disk after the next `flush`, which comes by itself when there is enough to write."""
+        """Add a row; it is on disk after the next `flush`, which happens automatically once a tile is full."""
         if self._array is None or not set(row.values) <= set(self._names):
             self.flush()
             with self._writing():
@@ -182,7 +182,7 @@ class Journal:
             self.flush()
 
     def supersede(self, rows: Rows) -> None:
-        """Write all that is known, as an array of its own; whatever else there is does not count from then on."""
+        """Write all points as a separate array; from then on other arrays and rows do not count."""
         self.flush()
         columns = [rows.status.astype(np.float64), *rows.points.T, *rows.values.values()]
         tile = max(1, min(len(rows), _MOST // (2 * len(columns))))
@@ -193,7 +193,7 @@ class Journal:
         self._array = None
 
     def flush(self) -> None:
-        """Write what waits as one tile."""
+        """Write the pending rows as one tile."""
         if not self._waiting:
             return
         assert self._array is not None
@@ -231,12 +231,12 @@ class Journal:
 
 
 def read(root: zarr.Group) -> list[Row]:
-    """Every row of every writer, the earlier writer first; empty where there is no journal."""
+    """Every row of every writer, the earlier writer first; empty if there is no journal."""
     return [row for table in tables(root) for row in rows_of(table)]
 
 
 def rows_of(table: Rows) -> Iterator[Row]:
-    """Row by row, with the values that a row has columns for."""
+    """Iterate over rows, each with the values of its own columns."""
     names = list(table.values)
     columns = [column.tolist() for column in table.values.values()]
     for i, (point, status) in enumerate(zip(table.points.tolist(), table.status.tolist(), strict=True)):
@@ -244,9 +244,9 @@ def rows_of(table: Rows) -> Iterator[Row]:
 
 
 def known(root: zarr.Group, arrays: Rows | None, k: int, damaged: list[str] | None = None) -> list[Rows]:
-    """All that a store knows, the earlier first: what its arrays hold, then the rows of its journal.
+    """All points of a store, earlier ones first: those of its arrays, then the rows of its journal.
 
-    Arrays that are being replaced count for nothing, once all that they held is in the journal.
+    Arrays that are being replaced do not count once the journal holds all their points.
     """
     found = list(_tables(root, k, damaged))
     whole = [i for i, (table, n) in enumerate(found) if n == len(table)]
@@ -255,7 +255,7 @@ def known(root: zarr.Group, arrays: Rows | None, k: int, damaged: list[str] | No
 
 
 def supersedes(root: zarr.Group) -> bool:
-    """Whether the journal holds all that was known when arrays began to be replaced; these count for nothing then."""
+    """Whether the journal holds all points from before arrays began to be replaced; the arrays then do not count."""
     return any(table is not None and whole == len(table) for table, whole in _tables(root, None, []))
 
 
@@ -267,9 +267,9 @@ def tables(root: zarr.Group, k: int | None = None, damaged: list[str] | None = N
     root : zarr.Group
         Of the store.
     k : int, optional
-        How many coordinates a point has. An array of other points is none of this run's.
+        Number of coordinates of a point. An array with another number does not belong to this run.
     damaged : list, optional
-        Takes the names of the tiles that cannot be read, where they do not raise.
+        Receives the names of tiles that cannot be read, instead of an error.
     """
     return [table for table, _ in _tables(root, k, damaged)]
 
@@ -405,7 +405,7 @@ def is_same(a: Rows, b: Rows) -> bool:
 
 
 def joined(tables: Sequence[Rows], k: int) -> Rows:
-    """The rows of all, each point once: the last time that it was measured, or where it never was the last failure."""
+    """Merge rows, each point once: its last measurement, or if there is none its last failure."""
     names = list(dict.fromkeys(name for table in tables for name in table.values))
     points = np.concatenate([np.empty((0, k)), *(table.points for table in tables)]) + 0.0  # -0.0 and 0.0 are one place
     status = np.concatenate([np.empty(0, np.uint8), *(table.status for table in tables)])

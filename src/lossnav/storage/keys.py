@@ -1,4 +1,4 @@
-"""What a store is beneath its arrays: bytes by key, in a folder, behind a URL, or in a Zarr store. No torch."""
+"""Access to a store as bytes by key, in a folder, behind a URL, or in a Zarr store. No torch."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ class Keys(Protocol):
     """Bytes by key; a key is a path with slashes."""
 
     def names(self, under: str) -> list[str]:
-        """Names one level below a key, in no order; none where there is nothing."""
+        """Names one level below a key, unordered; empty if there are none."""
 
     def read(self, key: str) -> bytes | None:
         """The bytes of a key, or None."""
 
     def write(self, key: str, value: bytes) -> None:
-        """Write the bytes of a key in one step."""
+        """Write the bytes of a key atomically."""
 
     def create(self, key: str, value: bytes) -> bool:
-        """Write them if there are none, and say whether it was done: of several who try, one succeeds."""
+        """Write the bytes of a key unless it exists, and return whether this call did so: one of several succeeds."""
 
     def remove(self, under: str) -> None:
-        """Remove a key and all that lies below it."""
+        """Remove a key and everything below it."""
 
     def alone(self, under: str, wait: bool = True) -> AbstractContextManager[None]:
-        """Keep other processes of this machine out of such a section, where the system can do that.
+        """Hold a lock against other processes of this machine, if the system supports it.
 
         Raises
         ------
         BlockingIOError
-            If another one is in it, and it shall not be waited for.
+            If another process holds it, and waiting is turned off.
         """
 
 
@@ -65,7 +65,7 @@ def keys_of(place: Location, writing: bool = False) -> Keys:
 
 
 def document(keys: Keys, at: str = "") -> dict[str, Any] | None:
-    """What says of a group or an array what it is; None where there is none that can be read."""
+    """Metadata document of a group or an array; None if it cannot be read."""
     found = keys.read(f"{at}/{DOCUMENT}".lstrip("/"))
     if found is None or len(found) > _LONGEST:
         return None
@@ -77,12 +77,12 @@ def document(keys: Keys, at: str = "") -> dict[str, Any] | None:
 
 
 def group_document(attributes: Mapping[str, Any]) -> bytes:
-    """The document of a group with such attributes, and its digest among them.
+    """Metadata document of a group with given attributes, including its digest.
 
     Raises
     ------
     StoreError
-        If it were too long to be read again.
+        If it is too long to be read again.
     """
     said = {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
     said = json.loads(json.dumps(said))
@@ -92,35 +92,35 @@ def group_document(attributes: Mapping[str, Any]) -> bytes:
 
 
 def require_short(said: Mapping[str, Any]) -> None:
-    """Raise a StoreError where a document would be longer than what is read: nothing is written that does not open."""
+    """Raise a StoreError if a document is longer than the reader accepts, before it is written."""
     if len(json.dumps(said)) > _LONGEST / 16 and (length := len(json.dumps(said, indent=2))) > _LONGEST:
         attributes = said.get("attributes", {})
         most = max(attributes, key=lambda key: len(json.dumps(attributes[key])))
         raise StoreError(
-            f"The attributes of the surface would be {length / 1e6:.0f} MB long, most of it {most!r}, and no more than "
-            f"{_LONGEST / 1e6:.0f} MB are read. Keep less in them: fewer seeds in one ensemble, say."
+            f"The attributes of the surface would be {length / 1e6:.0f} MB long, most of it {most!r}; at most "
+            f"{_LONGEST / 1e6:.0f} MB can be read. Store less in them, for example fewer seeds in one ensemble."
         )
 
 
 def digest_of(said: Mapping[str, Any]) -> str:
-    """Sixteen hex digits of what a document says."""
+    """Digest of a document: sixteen hex digits."""
     attributes = {key: value for key, value in said.get("attributes", {}).items() if key != DIGEST}
     text = json.dumps({**said, "attributes": attributes}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class StoredDocument(dict[str, Any]):
-    """What a document says, part in part; where it does not say what is asked for, that is an error of ours."""
+    """A nested document in which a missing key raises `MissingAttributeError`."""
 
     def __missing__(self, key: str) -> Any:
         raise MissingAttributeError(
-            f"This store does not say its {key!r}, among its attributes {', '.join(map(str, list(self)[:6]))}, ...: it "
-            "was damaged, or made by something else. Make it anew, under another name or with --overwrite."
+            f"This store has no attribute {key!r} (it has {', '.join(map(str, list(self)[:6]))}, ...): it "
+            "was damaged, or written by another program. Evaluate again, to another store or with --overwrite."
         )
 
 
 def as_said(value: Any) -> Any:
-    """A value of JSON in which mappings are `StoredDocument`."""
+    """Convert the mappings in a JSON value to `StoredDocument`."""
     if isinstance(value, dict):
         return StoredDocument({key: as_said(part) for key, part in value.items()})
     if isinstance(value, list) and value and isinstance(value[0], dict | list):
@@ -129,7 +129,7 @@ def as_said(value: Any) -> Any:
 
 
 def is_whole(said: Mapping[str, Any]) -> bool | None:
-    """Whether a document says what was written; None where it has no digest."""
+    """Whether a document matches its digest; None if it has none."""
     attributes = said.get("attributes")
     if not isinstance(attributes, Mapping) or DIGEST not in attributes:
         return False if isinstance(attributes, Mapping) and attributes.get(WRITTEN) else None

@@ -12,7 +12,7 @@ from lossnav.errors import StoreError
 
 
 class LazyArray(BackendArray):
-    """An array that stays in its store until a part of it is asked for, and then is checked."""
+    """An array that is read from its store, and checked, when a part of it is indexed."""
 
     def __init__(self, array: zarr.Array[Any], name: str) -> None:
         self.array, self.name, self.shape, self.dtype = array, name, array.shape, array.dtype
@@ -26,7 +26,7 @@ class LazyArray(BackendArray):
         except ValueError as error:
             raise StoreError(
                 f"A part of {self.name} in {self.array.store} does not match its checksum ({error}); lossnav info "
-                "--verify says which. Evaluate anew with keep_samples=True, or leave the samples out."
+                "--verify lists it. Evaluate again with keep_samples=True, or omit the samples."
             ) from error
 
     @classmethod

@@ -1,14 +1,13 @@
-"""One writer a store: who writes says so there, shows that it lives, and stops where another has taken over.
+"""One writer per store: a writer takes a lease, shows that it is alive, and stops when another writer has taken over.
 
-A lease is a number. Whoever wants to write makes the group ``lease/00000008`` where ``lease/00000007`` is the last,
-which of several who try succeeds for one (an exclusive create; on an object store a put on the condition that there is
-nothing). The highest number holds the store, so that who wakes up after it was given up for dead sees a higher one, and
-writes nothing more. Numbers only rise, and say in which order sessions wrote, whatever their clocks say. The last stays
-in the store.
+A lease is a number. If the last lease is ``lease/00000007``, a new writer creates the group ``lease/00000008``; of
+several writers one succeeds (an exclusive create; on an object store a conditional put). The highest number holds the
+store, so a writer that was suspended and presumed dead sees a higher one, and stops writing. Numbers only increase and
+give the order of sessions, whatever their clocks. The last lease remains in the store.
 
-A lease may be taken over when it was given back; when its process is gone, on the same machine; or when its heartbeat,
-a counter that a thread raises, stood still for as long as a reader watched it. No clock of one machine is compared with
-that of another. No torch.
+A lease may be taken over if it was released, if its process has ended (on the same machine), or if its heartbeat, a
+counter that a thread increases, did not change while another writer watched it. Clocks of different machines are never
+compared. No torch.
 """
 
 from __future__ import annotations
@@ -46,26 +45,26 @@ _HELD: weakref.WeakValueDictionary[str, Lease] = weakref.WeakValueDictionary()  
 
 
 class Lease:
-    """The right to write into a store, until it is given back.
+    """The right to write into a store, until it is released.
 
     Parameters
     ----------
     place : path, URL or zarr store
-        Which need not be there.
+        The store, which need not exist.
     least : int
-        The number is higher than this: what numbers are known from elsewhere in the store.
+        The new number is higher than this one, the highest number used elsewhere in the store.
     of_ours : bool
-        Whether one that this very process holds is taken over.
+        Whether a lease of this process is taken over.
 
     Attributes
     ----------
     number : int
-        Higher than that of everyone who wrote before.
+        Higher than those of all earlier writers.
 
     Raises
     ------
     StoreBusyError
-        If another one writes there.
+        If another run is writing there.
     """
 
     def __init__(self, place: Location, least: int = 0, of_ours: bool = False) -> None:
@@ -96,8 +95,8 @@ class Lease:
             number = max([*numbers, least]) + 1
             if number >= _MOST:  # no name of eight digits, and so none that would be seen
                 raise StoreError(
-                    f"{self._place} names a writer {number - 1:,}, and no run was written to so often: it was damaged, "
-                    "or made to do harm. Choose another store, or remove it."
+                    f"{self._place} names a writer {number - 1:,}, which is too high for any real run: it was damaged, "
+                    "or forged. Choose another store, or remove it."
                 )
             try:
                 with self._keys.alone(LEASE, wait=False):  # a list of names may have been read while they changed
@@ -108,8 +107,8 @@ class Lease:
                     raise _busy(self._place, there) from None
                 if tries >= _PATIENCE:
                     raise StoreBusyError(
-                        f"Another process has begun to write to {self._place}, and does not go on. Wait, or end it, or "
-                        "choose another store."
+                        f"Another process has started to write to {self._place}, but does not continue. Wait, end it, "
+                        "or choose another store."
                     ) from None
                 _wait(_MOMENT)
                 continue
@@ -128,12 +127,12 @@ class Lease:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """What is written within is written by the store's one writer.
+        """Context in which the holder of the lease writes.
 
         Raises
         ------
         StoreTakenOverError
-            If that is another one by now.
+            If another run holds the store by now.
         """
         with self._lock:
             if self._depth:  # part of a longer section
@@ -149,17 +148,17 @@ class Lease:
                     self._depth = 0
 
     def require(self) -> None:
-        """Raise where another one has taken over."""
+        """Raise if another run has taken over."""
         if not self.holds:
             raise StoreTakenOverError(
-                f"Another run has taken over {self._place}, because this one did not show for a while that it lives "
-                "(a process that was stopped, a machine that slept). Nothing more is written there. What this one "
-                "computed is in the .surface of this error; the same call goes on once the other has ended."
+                f"Another run has taken over {self._place}, because this one gave no sign of life for a while "
+                "(a suspended process or machine). Nothing more is written there. The result computed so far "
+                "is in the .surface of this error; the same call resumes once the other run has ended."
             )
 
     @property
     def holds(self) -> bool:
-        """Whether nobody has taken over."""
+        """Whether no other run has taken over."""
         numbers = _numbers(self._keys)
         if not numbers or numbers[-1] != self.number or self._owner != os.getpid():
             return False
@@ -167,7 +166,7 @@ class Lease:
         return there is not None and there["token"] == self._token
 
     def release(self, forget: bool = False) -> None:
-        """Give it back; with nothing left of it where nothing was written. Does nothing the second time."""
+        """Release the lease, and remove it if nothing was written. A second call does nothing."""
         _HELD.pop(self._token, None)
         if forget and self._end.alive:
             with suppress(Exception), self.writing():
@@ -175,7 +174,7 @@ class Lease:
         self._end()
 
     def beat(self) -> bool:
-        """Show that this process lives, and say whether to go on with that."""
+        """Show that this process is alive; return whether to continue doing so."""
         if not self.holds:
             return False
         self._count += 1
@@ -195,7 +194,7 @@ class Lease:
 
 
 def require_free(place: Location) -> None:
-    """Raise where somebody writes into a store; nothing is waited for, so that a doubtful one counts as somebody.
+    """Raise if another run is writing into a store; a doubtful lease counts as one, since this function does not wait.
 
     Raises
     ------
@@ -209,7 +208,7 @@ def require_free(place: Location) -> None:
 
 
 def highest(place: Location) -> int:
-    """The number of the last who wrote, 0 where nobody did."""
+    """The number of the last writer, 0 if there was none."""
     return (_numbers(keys_of(place)) or [0])[-1]
 
 
@@ -217,7 +216,7 @@ def _busy(place: str, there: dict[str, Any]) -> StoreBusyError:
     host = there["host"].partition("/")[0]
     return StoreBusyError(
         f"Another run, started {there['since']} (process {there['process']} on {host}), is writing to {place}. "
-        "Wait until it has ended, look at it meanwhile (ln.open, lossnav info, lossnav explore), or choose another "
+        "Wait until it has ended (ln.open, lossnav info and lossnav explore can read it meanwhile), or choose another "
         "store."
     )
 

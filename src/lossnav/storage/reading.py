@@ -1,4 +1,4 @@
-"""A store, opened with care: documents are checked, sizes bounded, arrays read as far as they are whole. No torch."""
+"""Opens untrusted stores: documents are validated, sizes bounded, and intact parts of arrays read. No torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _MOST_CHUNKS = 2**16  # of an array
 
 
 class Documents(NamedTuple):
-    """What a group and its arrays say of themselves.
+    """The metadata of a group and its arrays.
 
     Attributes
     ----------
@@ -40,9 +40,9 @@ class Documents(NamedTuple):
         Of the group, without what belongs to the file.
     arrays : dict of str to dict
     sealed : bool
-        Whether all of them have digests; of an older store some have none.
+        Whether all of them have digests; in an older store some have none.
     damaged : list of str
-        Those that do not match it.
+        Documents that do not match their digest.
     """
 
     attributes: dict[str, Any]
@@ -52,12 +52,12 @@ class Documents(NamedTuple):
 
 
 def documents_of(place: Location, under: str = "") -> Documents | None:
-    """Read the documents of a group and its arrays; None where there is none.
+    """Read the documents of a group and its arrays; None if there is no group.
 
     Raises
     ------
     StoreError
-        If something in it is no file to be read.
+        If something in it is not a readable file.
     """
     keys = keys_of(place)
     said = document(keys, under)
@@ -69,7 +69,7 @@ def documents_of(place: Location, under: str = "") -> Documents | None:
     whole = {name: is_whole(part) if part else False for name, part in {"": said, **found}.items()}
     attributes = said.get("attributes", {})
     if not isinstance(attributes, dict):
-        raise StoreError(f"Its attributes are no mapping. {_ANEW}")
+        raise StoreError(f"Its attributes are not a mapping. {_ANEW}")
     damaged = [name or "the attributes" for name, sound in whole.items() if sound is False]
     written = attributes.get(WRITTEN)
     damaged += [str(name) for name in (written if isinstance(written, list) else ()) if str(name) not in found]
@@ -77,10 +77,10 @@ def documents_of(place: Location, under: str = "") -> Documents | None:
 
 
 def require_sound(documents: Documents, model: Check, place: Location, under: str = "") -> None:
-    """Raise a StoreError where a group is damaged, not as its schema says, or declares more than there is."""
+    """Raise a StoreError if a group is damaged, violates its schema, or declares more data than it stores."""
     if documents.damaged:
         raise StoreError(
-            f"{', '.join(documents.damaged)}: gone, or no longer what was written. {under or 'The store'} was "
+            f"{', '.join(documents.damaged)}: missing, or changed since it was written. {under or 'The store'} was "
             f"damaged. {_ANEW}"
         )
     require_model(documents.attributes, model)
@@ -94,13 +94,13 @@ def require_sound(documents: Documents, model: Check, place: Location, under: st
 
 
 def require_model(attributes: Mapping[str, Any], model: Check) -> None:
-    """Raise a StoreError where attributes are not as the schema says."""
+    """Raise a StoreError if attributes violate the schema."""
     try:
         model(attributes, "")
     except WrongError as wrong:
         raise StoreError(f"It is not as its schema says: {wrong}. {_ANEW}") from None
     except RecursionError:
-        raise StoreError(f"Its attributes are nested without end. {_ANEW}") from None
+        raise StoreError(f"Its attributes are nested too deeply. {_ANEW}") from None
 
 
 def _require_files(folder: Path) -> None:
@@ -130,7 +130,7 @@ def _require_there(place: Location, under: str, declared: int) -> None:
     if not is_local(place):
         if declared > 64 * MOST_VALUES:
             raise StoreError(
-                f"Its arrays declare {declared / 1e9:.3g} GB. Open a store so large with xarray.open_zarr."
+                f"Its arrays declare {declared / 1e9:.3g} GB. Open such a large store with xarray.open_zarr."
             )
         return
     there = 0
@@ -139,19 +139,19 @@ def _require_there(place: Location, under: str, declared: int) -> None:
             there += path.stat().st_size if path.is_file() else 0
     if declared > SPARSE * there:
         raise StoreError(
-            f"Its arrays declare {declared / 1e9:.3g} GB, and what is stored is {there / 1e6:.3g} MB: it was damaged, "
-            f"or made to fill your memory. {_ANEW}"
+            f"Its arrays declare {declared / 1e9:.3g} GB, but it stores {there / 1e6:.3g} MB: it was damaged, "
+            f"or forged to fill your memory. {_ANEW}"
         )
 
 
-_ANEW = "Make it anew, under another name or with --overwrite."
+_ANEW = "Evaluate again, to another store or with --overwrite."
 
 
 # ---------------------------------------------------------------------- arrays
 
 
 class StoredArrays(NamedTuple):
-    """What the arrays of a store hold.
+    """Contents of the arrays of a store.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class StoredArrays(NamedTuple):
     coordinates : set of str
         Which of them are coordinates.
     damaged : dict of str to list of parts
-        What could not be read, by the names of the arrays.
+        Parts that could not be read, by array name.
     """
 
     variables: dict[str, tuple[tuple[str, ...], NDArray[Any], dict[str, Any]]]
@@ -173,7 +173,7 @@ def group_of(place: Location, under: str = "") -> zarr.Group:
     Raises
     ------
     StoreError
-        If its document is none of a group.
+        If its document does not describe a group.
     """
     try:
         return zarr.open_group(place, path=under, mode="r")
@@ -187,18 +187,20 @@ def array_of(root: zarr.Group, name: str) -> zarr.Array[Any]:
     Raises
     ------
     StoreError
-        If its document is none of an array.
+        If its document does not describe an array.
     """
     try:
         array = root[name]
         assert isinstance(array, zarr.Array)
     except Exception as error:
-        raise StoreError(f"{name} is no array that Zarr opens ({type(error).__name__}: {error}). {_ANEW}") from None
+        raise StoreError(
+            f"{name} is not an array that Zarr can open ({type(error).__name__}: {error}). {_ANEW}"
+        ) from None
     return array
 
 
 def read_arrays(root: zarr.Group, documents: Documents, without: Sequence[str] = ()) -> StoredArrays:
-    """Read the arrays of a group, as far as they are whole."""
+    """Read the intact parts of the arrays of a group."""
     found = StoredArrays({}, set(), {})
     for name, said in documents.arrays.items():
         if name in without:
@@ -232,16 +234,16 @@ def dataset_of(found: StoredArrays, attributes: Mapping[str, Any]) -> xr.Dataset
     try:
         return xr.Dataset(data, coords=coords, attrs=dict(attributes))
     except ValueError as error:
-        raise _UnevenError(f"Its arrays do not belong together: {error}. {_ANEW}") from None
+        raise _UnevenError(f"The lengths of its arrays differ: {error}. {_ANEW}") from None
 
 
 def read_group(place: Location, under: str, model: Check) -> xr.Dataset | None:
-    """Open a group of a store, or with no name the store itself, in memory; None where there is no such group.
+    """Read a group of a store into memory, or without a name the store itself; None if there is no such group.
 
     Raises
     ------
     StoreError
-        If it is damaged, or not as its schema says.
+        If it is damaged, or violates its schema.
     """
     documents = documents_of(place, under)
     if documents is None:
@@ -259,7 +261,7 @@ class _UnevenError(StoreError, ValueError):
 
 
 def require_coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> None:
-    """Raise where coordinates are not finite, beyond all bounds, or of a grid not increasing; seeds have no order."""
+    """Raise if coordinates are not finite, out of bounds, or not increasing on a grid; seeds have no order."""
     for dim in dims:
         if dim not in dataset.coords:
             raise NotASurfaceError(f"It has no coordinate {dim!r}. {_ANEW}")
@@ -269,7 +271,7 @@ def require_coordinates(dataset: xr.Dataset, dims: Sequence[str]) -> None:
             or values.ndim > 1
             or not (np.abs(values.astype(np.float64)) <= LARGEST).all()
         ):
-            raise NotASurfaceError(f"Its coordinate {dim!r} has values that are no numbers up to {LARGEST:g}. {_ANEW}")
+            raise NotASurfaceError(f"Its coordinate {dim!r} has values that are not numbers up to {LARGEST:g}. {_ANEW}")
         if dim != "seed" and dataset[dim].dims == (dim,) and not (np.diff(values) > 0).all():
             raise NotASurfaceError(f"Its coordinate {dim!r} does not increase along its axis. {_ANEW}")
 
@@ -300,14 +302,14 @@ def write_dataset(dataset: xr.Dataset, place: Location, group: str | None = None
 
 
 class Verification(NamedTuple):
-    """What was found when every byte was read.
+    """Result of reading every byte of a store.
 
     Attributes
     ----------
     checked, unchecked : int
-        Chunks and documents with a checksum, and those without (of an older lossnav).
+        Numbers of chunks and documents with a checksum, and without (written by an older lossnav).
     damaged : list of str
-        Those that do not match it, or are gone.
+        Those that do not match their checksum, or are missing.
     """
 
     checked: int
@@ -316,12 +318,12 @@ class Verification(NamedTuple):
 
 
 def verify(place: Location) -> Verification:
-    """Read all of a store, its groups and journal too, and say what is damaged.
+    """Read all of a store, including its groups and journal, and list what is damaged.
 
     Raises
     ------
     NotASurfaceError
-        If there is no store at all.
+        If there is no store.
     """
     keys = keys_of(place)
     if document(keys) is None and DOCUMENT not in keys.names(""):

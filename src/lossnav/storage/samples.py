@@ -1,8 +1,8 @@
-"""Losses of single samples, kept beside the mean: what they are at one point, and how a store holds those of all.
+"""Losses of single samples, stored beside the mean: at one point in memory, and of all points in a store.
 
-Sample i is the i-th of the data, whatever batches a plan makes of it. The loss at a point is the sum of the samples'
-losses over the sum of their weights; without class weights and ignored targets a weight is 1. Weights are the targets'
-and do not depend on the point, so they are kept once. No torch.
+Sample i is the i-th of the data, whatever batches a plan uses. The loss at a point is the sum of the samples' losses
+divided by the sum of their weights; without class weights and ignored targets a weight is 1. Weights depend on the
+targets and not on the point, so they are stored once. No torch.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _WAITING = 2**26  # bytes that may wait to be written
 
 
 class SampleLosses(NamedTuple):
-    """Of one point, in the order of the data.
+    """Losses of the samples at one point, in the order of the data.
 
     Attributes
     ----------
     losses : ndarray of float32, shape (n,)
-        What each sample adds to the numerator of the loss.
+        Contribution of each sample to the numerator of the loss.
     weights : ndarray of float64, shape (n,)
-        What each adds to its denominator.
+        Contribution of each sample to the denominator.
     """
 
     losses: NDArray[np.float32]
@@ -46,15 +46,15 @@ class SampleLosses(NamedTuple):
 
 
 class Measurement(dict[str, float]):
-    """Loss and metrics at a point, with what its samples say beside them.
+    """Loss and metrics at a point, with statistics of its samples.
 
     Attributes
     ----------
     skewness : float or None
-        Of the samples' losses about their mean (with weights: of the residuals of the ratio); None where they are
-        hidden.
+        Of the samples' losses about their mean (with weights: of the residuals of the ratio); None if they are not
+        available.
     samples : SampleLosses or None
-        Where they are kept.
+        Only with `keep_samples`.
     """
 
     skewness: float | None = None
@@ -62,7 +62,7 @@ class Measurement(dict[str, float]):
 
 
 def chunks(shape: Sequence[int], chunk: int = _CHUNK) -> tuple[int, ...]:
-    """Chunks of an array (*points, samples): some 1 MiB, square in the points, and as many samples as fit.
+    """Chunks of an array (*points, samples): about 1 MiB, square in the points, with as many samples as fit.
 
     Examples
     --------
@@ -78,10 +78,10 @@ def chunks(shape: Sequence[int], chunk: int = _CHUNK) -> tuple[int, ...]:
 
 
 class SampleStore:
-    """The samples of a run in its store, written as the run goes on, each point at its own place.
+    """The samples of a run in its store, written during the run, each point at its own place.
 
-    A chunk is written in one atomic step, and before the row of the journal that says of a point that it is there: what
-    a kill leaves is whole, and what it leaves without a row is written again.
+    A chunk is written atomically, and before the row of the journal that records the point: after a kill every chunk is
+    complete, and points without a row are written again.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ class SampleStore:
     dims : sequence of str
         Of the points: those of the grid, or ``point``.
     shape : sequence of int or None
-        Points along each axis of a grid; None of point shape, where a point lies where it came.
+        Points along each axis of a grid; None for point shape, in which points are in the order of their evaluation.
     """
 
     def __init__(self, root: zarr.Group, dims: Sequence[str], shape: Sequence[int] | None) -> None:
@@ -102,11 +102,11 @@ class SampleStore:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that it should be written."""
+        """Whether enough samples are pending to be written."""
         return self._bytes > _WAITING
 
     def add(self, place: tuple[int, ...], samples: SampleLosses | None) -> None:
-        """Take the samples of a point, or only its place where it has none."""
+        """Add the samples of a point, or only its place if it has none."""
         self._rows = max(self._rows, place[0] + 1)
         if samples is None:
             return
@@ -115,7 +115,7 @@ class SampleStore:
         self._weights = samples.weights
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write pending samples."""
         if self._waiting:
             n = len(next(iter(self._waiting.values())))
             array = self._array(n)
@@ -127,7 +127,7 @@ class SampleStore:
             self._bytes = 0
 
     def finish(self, rows: int) -> None:
-        """Write what waits, and of point shape cut the array to so many points."""
+        """Write pending samples; in point shape, cut the array to the given number of points."""
         self.flush()
         array = self._root.get(LOSS)
         if isinstance(array, zarr.Array) and self._shape is None and array.shape[0] != rows:

@@ -1,8 +1,8 @@
-"""The written schema (docs/schema.md) as a model: what attributes and arrays of a store must be before they are used.
+"""The schema of docs/schema.md as validators of the attributes and arrays of a store.
 
-A store is data that somebody else may have made or damaged. Its documents are checked whole, kind by kind, when it is
-opened: whoever works with an open surface need not ask again. What is not described here is left as it is. Sizes are
-bounded before anything is allocated. No torch.
+A store is data that somebody else may have made or damaged. Its documents are validated completely when it is opened,
+so that other code can rely on an open surface. Keys that are not described here are left unchanged. Sizes are bounded
+before anything is allocated. No torch.
 """
 
 from __future__ import annotations

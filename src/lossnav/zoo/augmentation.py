@@ -1,4 +1,4 @@
-"""Images as they are changed during a training: cropped at random, and mirrored."""
+"""Augmentation of images during training: random crops and flips."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from torch import Tensor
 def crop_and_flip(
     images: Tensor, generator: torch.Generator, *, padding: int = 4, black: Sequence[float] = (0.0,)
 ) -> Tensor:
-    """Pad every image, cut a window of the old size out of it, and mirror it from left to right half of the time.
+    """Pad every image, crop a window of the original size, and flip it horizontally with probability 1/2.
 
     Parameters
     ----------
     images : Tensor of shape (n, channels, height, width)
-        Left as they are.
+        Not changed.
     generator : torch.Generator
-        On the CPU: the same seed draws the same on every device.
+        On the CPU: a seed gives the same draws for every device.
     padding : int
-        Pixels on each side; the window's place is one of (2 * padding + 1)^2, all alike.
+        Pixels on each side; the window has one of (2 * padding + 1)^2 equally likely positions.
     black : sequence of float
-        The value that is padded with, one a channel or one for all (`Data.black`).
+        The padding value, one per channel or one for all (`Data.black`).
 
     Returns
     -------
@@ -30,7 +30,7 @@ def crop_and_flip(
 
     References
     ----------
-    He et al. 2016, section 4.2; Li et al. 2018 train so.
+    He et al. 2016, section 4.2; also used by Li et al. 2018.
 
     Examples
     --------

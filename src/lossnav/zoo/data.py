@@ -1,4 +1,4 @@
-"""Three data sets of images: digits (embedded), MNIST and CIFAR-10 (from files, or by their usual hubs)."""
+"""Three image data sets: digits (part of scikit-learn), MNIST and CIFAR-10 (from files, or from their usual hubs)."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Data:
     ----------
     name : str
     train, test : (x, y)
-        x: float32 of shape (n, channels, height, width) in [0, 1], but for `normalized`; y: int64 of shape (n,).
+        x: float32 of shape (n, channels, height, width) in [0, 1], unless `normalized`; y: int64 of shape (n,).
     classes : int
     black : tuple of float
-        The value of a black pixel in each channel, which an image is padded with.
+        The value of a black pixel in each channel, used for padding.
     lossy : bool
-        Whether an image was stored as JPEG, which changes it.
+        Whether an image was stored as JPEG, which changes its values.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Data:
     lossy: bool = False
 
     def first(self, n: int | None) -> Data:
-        """Return the same data with the first n training samples only (None: all).
+        """Return the same data with only the first n training samples (None: all).
 
         Raises
         ------
         OptionError
-            If there are not so many.
+            If there are fewer.
         """
         x, y = self.train
         if n is not None and not 1 <= n <= len(x):
-            raise OptionError(f"{n:,} of {len(x):,} training samples are none. Pass a number from 1 to {len(x):,}.")
+            raise OptionError(f"The number of training samples must be from 1 to {len(x):,}, got {n:,}.")
         return replace(self, train=(x[:n], y[:n]))
 
     def normalized(self, mean: Sequence[float], std: Sequence[float]) -> Data:
@@ -89,10 +89,10 @@ def load_data(name: str, root: str | os.PathLike[str] | None = None) -> Data:
 
 
 def digits() -> Data:
-    """Load scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 28x28 (bilinear), nothing downloaded.
+    """Load scikit-learn's 1,797 handwritten digits, enlarged from 8x8 to 28x28 (bilinear), without a download.
 
-    The split into 1,397 training and 400 held-out images is fixed, drawn once with seed 0 (the stored order goes
-    writer by writer).
+    The split into 1,397 training and 400 held-out images is fixed, drawn once with seed 0 (the stored order is by
+    writer).
 
     References
     ----------
@@ -130,14 +130,14 @@ def mnist(root: str | os.PathLike[str] | None = None) -> Data:
         return _mnist_from_openml()
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise DataError(f"There is no folder {folder}. Pass one with the four MNIST files, or leave the root out.")
+        raise DataError(f"There is no folder {folder}. Pass one with the four MNIST files, or omit the root.")
     parts = []
     for split in ("train", "t10k"):
         images = _read_idx(_find_idx(folder, f"{split}-images", "idx3-ubyte"), 3)
         labels = _read_idx(_find_idx(folder, f"{split}-labels", "idx1-ubyte"), 1)
         if len(images) != len(labels):
             raise DataError(
-                f"{folder} holds {len(images)} {split} images and {len(labels)} labels. Get the files anew."
+                f"{folder} has {len(images)} {split} images, but {len(labels)} labels. Download the files again."
             )
         parts.append((_unit(images).unsqueeze(1), torch.from_numpy(labels.astype(np.int64))))
     return Data("mnist", parts[0], parts[1])
@@ -149,9 +149,7 @@ def _find_idx(folder: Path, start: str, kind: str) -> Path:
             for end in ("", ".gz"):
                 if (path := place / f"{start}{dash}{kind}{end}").is_file():
                     return path
-    raise DataError(
-        f"{folder} lacks {start}-{kind} (or .gz). Put the four IDX files of MNIST there, or leave the root out."
-    )
+    raise DataError(f"{folder} lacks {start}-{kind} (or .gz). Put the four IDX files of MNIST there, or omit the root.")
 
 
 def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
@@ -159,13 +157,13 @@ def _read_idx(path: Path, ndim: int) -> NDArray[np.uint8]:
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read: {error}. Get the file anew.") from error
+        raise DataError(f"{path} cannot be read: {error}. Download the file again.") from error
     header = 4 + 4 * ndim
     if len(content) < header or content[:4] != bytes((0, 0, 8, ndim)):
-        raise DataError(f"{path} is no IDX file of {ndim} axes. Get the file anew.")
+        raise DataError(f"{path} is not an IDX file with {ndim} axes. Download the file again.")
     shape = [int.from_bytes(content[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim)]
     if len(content) != header + int(np.prod(shape)):
-        raise DataError(f"{path} is {len(content):,} bytes long, which does not fit {shape}. Get the file anew.")
+        raise DataError(f"{path} is {len(content):,} bytes long, which does not fit {shape}. Download the file again.")
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -244,13 +242,13 @@ def _read_parquet(folder: Path, split: str) -> tuple[list[Any], list[int]]:
             names = set(table.column_names)
             image_name, label_name = (next(n for n in options if n in names) for options in _COLUMNS)
         except StopIteration:
-            raise DataError(f"{file} lacks a column of images or labels: it has {', '.join(sorted(names))}.") from None
+            raise DataError(f"{file} has no column of images or labels, only {', '.join(sorted(names))}.") from None
         except (OSError, ValueError) as error:
-            raise DataError(f"{file} is no parquet file: {error}. Get the file anew.") from error
+            raise DataError(f"{file} is not a parquet file: {error}. Download the file again.") from error
         images += [row["bytes"] if isinstance(row, dict) else row for row in table[image_name].to_pylist()]
         labels += table[label_name].to_pylist()
     if not images:
-        raise DataError(f"{folder} holds no {split} images. Get the files anew.")
+        raise DataError(f"{folder} has no {split} images. Download the files again.")
     return images, labels
 
 
@@ -276,13 +274,15 @@ def _from_hub(identifier: str) -> dict[str, tuple[list[Any], list[int]]]:
 
 
 def _decode(image: Any) -> NDArray[np.uint8]:
-    """Decode PNG or JPEG bytes, or take an image that is one already, to (32, 32, 3) bytes."""
+    """Decode PNG or JPEG bytes, or convert a decoded image, to (32, 32, 3) bytes."""
     module = _import_extra("PIL.Image")
     try:
         opened = module.open(io.BytesIO(image)) if isinstance(image, bytes) else image
         return np.asarray(opened.convert("RGB"), dtype=np.uint8)
     except Exception as error:
-        raise DataError(f"An image cannot be decoded ({type(error).__name__}: {error}). Get the files anew.") from error
+        raise DataError(
+            f"An image cannot be decoded ({type(error).__name__}: {error}). Download the files again."
+        ) from error
 
 
 def _unit(pixels: NDArray[np.uint8]) -> Tensor:

@@ -14,8 +14,8 @@ from lossnav._utils import random_state
 class NotebookCNN(nn.Module):
     """Conv(2x2, 1->16, relu), max-pool, Conv(2x2, 16->8, relu), max-pool, Linear(288->10); 3,490 parameters.
 
-    Takes images of shape (n, 1, 28, 28) in [0, 1], returns logits of shape (n, 10). The notebook ends in a softmax
-    and takes the cross-entropy of that; the cross-entropy of the logits is the same number, without its overflow.
+    Takes images of shape (n, 1, 28, 28) in [0, 1], returns logits of shape (n, 10). The notebook applies a softmax
+    and takes the cross-entropy of that; the cross-entropy of the logits is the same number, without overflow.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ def notebook_cnn(seed: int = 0) -> NotebookCNN:
     Parameters
     ----------
     seed : int
-        The global random state is left as it was.
+        Seed of the initial weights; the global random state is not changed.
 
     Returns
     -------
     NotebookCNN
-        With channels-last convolutions, which removes most of max-pooling's cost on the CPU.
+        With channels-last convolutions, which remove most of max-pooling's cost on the CPU.
 
     References
     ----------

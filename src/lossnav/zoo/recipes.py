@@ -1,4 +1,4 @@
-"""The zoo's objectives by name: which data, which network, how it is trained, on what it is measured."""
+"""The zoo's recipes by name: data, network, training, and evaluation data."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Recipe:
     ----------
     name : str
     data : str
-        A data set that `load_data` knows.
+        Name of a data set, for `load_data`.
     build : callable
         ``build(seed)`` returns the network, untrained.
     training : mapping
-        The arguments of `train` that make its training.
+        Arguments of `train`.
     held_out : int or None
-        The objective is measured on the first this many held-out samples; None: all.
+        Number of held-out samples of the objective, from the first on; None: all.
     normalized : bool
-        Whether the network takes images with `CIFAR_MEAN` taken off and divided by `CIFAR_STD`.
+        Whether images are normalised by `CIFAR_MEAN` and `CIFAR_STD`.
     label : str or None
-        What the objective calls the network; None: its class.
+        Name of the network in the objective; None: its class.
     """
 
     name: str
@@ -59,27 +59,27 @@ class Recipe:
     label: str | None = None
 
     def load_data(self, root: str | os.PathLike[str] | None = None, samples: int | None = None) -> Data:
-        """Load the recipe's data, as the network takes it; of the training samples the first so many."""
+        """Load the recipe's data in the form that the network takes, optionally only the first training samples."""
         return self.prepare(load_data(self.data, root).first(samples))
 
     def prepare(self, data: Data) -> Data:
-        """Return the data as the network takes it."""
+        """Return the data in the form that the network takes."""
         return data.normalized(CIFAR_MEAN, CIFAR_STD) if self.normalized else data
 
     def model(self, seed: int = 0, device: str | torch.device | None = None) -> nn.Module:
-        """Build the network, untrained; channels-last, in which a ResNet-20 trains a sixth faster on the CPU.
+        """Build the untrained network; channels-last, since a ResNet-20 then trains a sixth faster on the CPU.
 
         Raises
         ------
         DeviceError
-            If the device is not there.
+            If the device does not exist.
         """
         made = self.build(seed)
         placed: nn.Module = made.to(resolve_device(device, made), memory_format=torch.channels_last)  # type: ignore[call-overload]
         return placed
 
     def train(self, model: nn.Module, data: Data, **options: Any) -> History:
-        """Train in place; options override the recipe's."""
+        """Train in place; options override those of the recipe."""
         given = {key: value for key, value in options.items() if value is not None}
         return train(model, data, **({"held_out": self.held_out, **self.training} | given))
 
@@ -109,12 +109,13 @@ NAMES = (*RECIPES, "resnet56", "resnet20-noshort", "resnet56-wide2", "resnet110-
 
 
 def recipe(name: str) -> Recipe:
-    """Look a recipe up by its name.
+    """Return the recipe of a name.
 
     ``notebook-digits``, ``notebook-mnist``, ``vgg9``, or ``resnetD[-wideK][-noshort]``: a CIFAR ResNet of D = 6n + 2
     layers, with K times as many filters, without shortcuts. The last two are trained as in Li et al. 2018, section 6:
-    SGD with Nesterov momentum 0.9, batches of 128, weight decay 0.0005, 300 passes with random crops and flips, step
-    0.1 divided by ten after 150, 225 and 275 passes; 0.01 for a network of 56 layers and more without shortcuts.
+    SGD with Nesterov momentum 0.9, batches of 128, weight decay 0.0005, 300 passes with random crops and flips,
+    learning rate 0.1 (0.01 for networks of 56 layers and more without shortcuts) divided by ten after 150, 225 and 275
+    passes.
 
     Raises
     ------
@@ -128,7 +129,9 @@ def recipe(name: str) -> Recipe:
     if found := _RESNET.fullmatch(name):
         depth, width, skip = int(found["depth"]), int(found["width"] or 1), not found["noshort"]
         if (depth - 2) % 6 or depth < 8 or width < 1:
-            raise SpecError(f"zoo:{name} is none: a ResNet has 6n + 2 layers. Use zoo:resnet20, 32, 44, 56 or 110.")
+            raise SpecError(
+                f"zoo:{name} does not exist: a ResNet has 6n + 2 layers. Use zoo:resnet20, 32, 44, 56 or 110."
+            )
         label = f"ResNet-{depth}" + (f"-wide{width}" if width > 1 else "") + ("" if skip else "-noshort")
         build = partial(_resnet, depth, width, skip)
         return _cifar(name, build, label, lr=0.01 if depth >= _DEEP and not skip else 0.1)

@@ -1,4 +1,4 @@
-"""Residual networks for CIFAR, of any depth and width, with their shortcuts or without."""
+"""Residual networks for CIFAR of any depth and width, with or without shortcuts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lossnav.zoo.models import initialize
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm, around which the input may go.
+    """Two 3x3 convolutions with BatchNorm, with or without a shortcut.
 
     y = relu(bn2(conv2(relu(bn1(conv1(x))))) + s(x)), where s is an option-A shortcut, which has no parameters: every
     second pixel where the block has stride 2, and zeros for the channels that the input lacks, half of them before
@@ -39,7 +39,7 @@ class Block(nn.Module):
         self.skip, self.stride, self.lacking = skip, stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what comes out of the block."""
+        """Return the output of the block."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         return F.relu(out + self.shortcut(x) if self.skip else out)
 
@@ -53,7 +53,7 @@ class Block(nn.Module):
         return x
 
     def extra_repr(self) -> str:
-        """Say what the layers do not show, so that a network without shortcuts has another fingerprint."""
+        """Show the shortcut in the repr, so that a network without shortcuts has another fingerprint."""
         return f"skip={self.skip}"
 
 
@@ -69,7 +69,7 @@ class ResNet(nn.Module):
     depth : int
         8, 14, 20, ..., 56, ..., 110, ...
     width : int
-        How many times as many filters a layer has.
+        Factor of the number of filters.
     skip : bool
         Whether the blocks have shortcuts.
 
@@ -89,9 +89,9 @@ class ResNet(nn.Module):
         super().__init__()
         n, left = divmod(depth - 2, 6)
         if n < 1 or left:
-            raise OptionError(f"depth={depth} is not 6n + 2. Use 20, 56, 110 or {6 * max(n, 1) + 2}.")
+            raise OptionError(f"depth must be 6n + 2, got {depth}. Use 20, 56, 110 or {6 * max(n, 1) + 2}.")
         if width < 1:
-            raise OptionError(f"width={width} leaves no filter. Use 1, 2, 4 or 8.")
+            raise OptionError(f"width must be at least 1, got {width}. Use 1, 2, 4 or 8.")
         channels = [16 * width, 16 * width, 32 * width, 64 * width]
         self.conv1 = nn.Conv2d(3, channels[0], 3, 1, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
@@ -122,7 +122,7 @@ def resnet(depth: int, *, width: int = 1, skip: bool = True, seed: int = 0) -> R
     depth, width, skip
         As in `ResNet`.
     seed : int
-        The global random state is left as it was.
+        Seed of the initial weights; the global random state is not changed.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Training: Adam as in the seed notebook, or SGD as in Li et al. 2018; held-out accuracy now and then."""
+"""Training: Adam as in the seed notebook, or SGD as in Li et al. 2018; reports held-out accuracy."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _SHARE = 20  # and at least so many times as long as taking the accuracy takes
 
 @dataclass
 class History:
-    """What was seen during a training.
+    """Record of a training.
 
     Attributes
     ----------
     accuracy : list of (step, fraction)
-        Held-out accuracy whenever it was taken; the last is after the last step.
+        Held-out accuracies; the last is after the last step.
     loss : list of float
         Mean training loss of each pass (nat).
     seconds : float
-        Of this call.
+        Duration of this call.
     """
 
     accuracy: list[tuple[int, float]] = field(default_factory=list)
@@ -65,32 +65,31 @@ def train(
     Parameters
     ----------
     model : nn.Module
-        Changed in place, on the device where it is; its mode is as before afterwards. After Ctrl-C it holds what was
-        learnt so far.
+        Changed in place, on its device; its mode is restored. After Ctrl-C it has the weights reached so far.
     data : Data
     passes : int
-        Over the training samples (epochs).
+        Passes over the training samples (epochs).
     batch_size : int
         The last batch of a pass may be shorter.
     lr : float
-        The step at the beginning; the default is that of Flux's Adam.
+        Initial learning rate; the default is that of Flux's Adam.
     optimizer : "adam" or "sgd"
         SGD has Nesterov momentum 0.9.
     weight_decay : float
         Of all parameters.
     drops : sequence of float
-        After which parts of all steps `lr` is divided by ten; see `learning_rate`.
+        Fractions of all steps after which `lr` is divided by ten; see `learning_rate`.
     augment : bool
-        Whether every image is cropped and mirrored at random each time; see `crop_and_flip`.
+        Whether images are cropped and flipped at random in every pass; see `crop_and_flip`.
     order : "stored" or "shuffled"
-        The notebook takes the batches as they are stored; shuffled draws a new order each pass.
+        Order of the batches: as stored (the notebook's), or drawn in every pass.
     held_out : int or None
-        Accuracy is taken on the first this many held-out samples; None: all.
+        Number of held-out samples for the accuracy, from the first on; None: all.
     seed : int
-        Of order and augmentation; the global random state is not touched.
+        Of order and augmentation; the global random state is not changed.
     keep : path, optional
-        A .safetensors file for the training as it stands after each pass. Where it is there already the same training
-        goes on from it, to the same weights.
+        A .safetensors file for the state after each pass. If it exists, the same training is resumed from it, and ends
+        at the same weights.
     progress : bool or None
         True: a bar with ETA, and the held-out accuracy at most every 5 s. None: on a terminal.
 
@@ -102,22 +101,20 @@ def train(
     ------
     OptionError, DataError
     CheckpointMismatchError
-        If `keep` holds another training.
+        If `keep` contains another training.
     Interrupted
-        After Ctrl-C or SIGTERM: the first ends the batch under way, the second stops at once.
+        After Ctrl-C or SIGTERM: the first stops after the current batch, the second at once.
     """
     if order not in ("stored", "shuffled"):
-        raise OptionError(f"order={order!r} is unknown. Use 'stored' or 'shuffled'.")
+        raise OptionError(f"order must be 'stored' or 'shuffled', got {order!r}.")
     if optimizer not in ("adam", "sgd"):
-        raise OptionError(f"optimizer={optimizer!r} is unknown. Use 'adam' or 'sgd'.")
+        raise OptionError(f"optimizer must be 'adam' or 'sgd', got {optimizer!r}.")
     if passes < 1 or batch_size < 1 or not lr > 0:
-        raise OptionError(
-            f"passes={passes}, batch_size={batch_size}, lr={lr} must be positive. Use at least 1, 1 and >0."
-        )
+        raise OptionError(f"passes, batch_size and lr must be positive, got {passes}, {batch_size} and {lr}.")
     if not weight_decay >= 0 or any(not 0 < drop < 1 for drop in drops):
         raise OptionError(
-            f"weight_decay={weight_decay}, drops={tuple(drops)}: the first is not negative, the others lie between 0 "
-            "and 1. Use 0.0005 and (0.5, 0.75)."
+            f"weight_decay must be 0 or more and drops between 0 and 1, got {weight_decay} and {tuple(drops)}. "
+            "Use 0.0005 and (0.5, 0.75)."
         )
     if not len(data.train[0]):
         raise DataError("There are no training samples. Pass data with at least one.")
@@ -182,9 +179,9 @@ def _heed(stop: StopRequests, step: int, steps: int) -> None:
 
 
 def learning_rate(step: int, steps: int, lr: float, drops: Sequence[float]) -> float:
-    """Return the learning rate of a step: `lr`, divided by ten for each of the `drops` that is past.
+    """Return the learning rate of a step: `lr`, divided by ten for each past one of the `drops`.
 
-    A drop is a part of all steps, so that a training of other length has its drops at the same places.
+    A drop is a fraction of all steps, so that trainings of all lengths drop at the same fractions.
 
     Examples
     --------
@@ -195,7 +192,7 @@ def learning_rate(step: int, steps: int, lr: float, drops: Sequence[float]) -> f
 
 
 def accuracy(model: nn.Module, data: Data, held_out: int | None = None) -> float:
-    """Fraction of the first `held_out` held-out samples (all by default) that the model gets right."""
+    """Fraction of the first `held_out` held-out samples (all by default) that the model classifies correctly."""
     x, y = (part[:held_out] for part in data.test)
     device = next(model.parameters()).device
     was_training = model.training

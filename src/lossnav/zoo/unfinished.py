@@ -1,4 +1,4 @@
-"""A training on disk, as it stands between two passes, from which it goes on to the same weights."""
+"""The state of a training on disk between two passes; a resumed training ends at the same weights."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Unfinished:
-    """The file of a training: weights, the optimizer's memory, the generator, and what was seen.
+    """The file of a training: weights, optimizer state, generator and history.
 
     Parameters
     ----------
     path : path
-        A .safetensors file; nothing in it is ever run.
+        A .safetensors file; no code in it is ever run.
     settings : tuple
-        Of plain values: what makes two trainings the same one, beside the names and shapes of the model.
+        Plain values that identify a training, besides the names and shapes of the model.
     model, optimizer, generator, history
-        What is saved, and what `load` changes in place.
+        Objects that are saved, and that `load` changes in place.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Unfinished:
         self._settings = torch.tensor(list(digest), dtype=torch.uint8)
 
     def save(self) -> None:
-        """Write the training as it stands, whole or not at all."""
+        """Write the current state completely or not at all."""
         state: dict[str, Tensor] = {
             "settings": self._settings,
             "generator": self.generator.get_state(),
@@ -59,19 +59,19 @@ class Unfinished:
         checkpoints.save(state, self.path, overwrite=True)
 
     def load(self) -> int:
-        """Take up what was saved, and return how many passes are done: 0 where there is no file.
+        """Restore the saved state, and return the number of finished passes: 0 if there is no file.
 
         Raises
         ------
         CheckpointMismatchError
-            If the file is that of another training.
+            If the file belongs to another training.
         """
         if not self.path.is_file():
             return 0
         state = checkpoints.load(self.path)
         if not torch.equal(state.get("settings", torch.empty(0)), self._settings):
             raise CheckpointMismatchError(
-                f"{self.path} is no training with these settings and this model. Delete it, or train as before."
+                f"{self.path} is not a training with these settings and this model. Delete it, or restore the settings."
             )
         memory: dict[int, dict[str, Tensor]] = {}
         for name, tensor in state.items():

@@ -15,8 +15,8 @@ _STAGES = ((64, 64), (128, 128), (256, 256, 256))  # filters of 3x3; a stage end
 class VGG9(nn.Module):
     """Seven 3x3 convolutions (64, 64, 128, 128, 256, 256, 256) in three stages, then dense layers of 256 and 10.
 
-    The first seven convolutions of VGG-16 and two dense layers, BatchNorm and relu after each but the last, max-pooling
-    after each stage; 2,789,706 parameters. Names are those of the paper's code: ``features.0``, ``fc.0``,
+    The first seven convolutions of VGG-16 and two dense layers, BatchNorm and relu after each except the last,
+    max-pooling after each stage; 2,789,706 parameters. Names are those of the paper's code: ``features.0``, ``fc.0``,
     ``classifier``. Takes images of shape (n, 3, 32, 32), returns logits of shape (n, 10).
 
     References
@@ -44,7 +44,7 @@ class VGG9(nn.Module):
 
 
 def vgg9(seed: int = 0) -> VGG9:
-    """Build the VGG-9 with random initial weights; the global random state is left as it was."""
+    """Build the VGG-9 with random initial weights; the global random state is not changed."""
     with random_state.preserved(seed):
         model = VGG9()
         initialize(model)

@@ -1,1 +1,1 @@
-"""Figures of Li et al. 2018 (arXiv 1712.09913), made again."""
+"""Reproductions of figures of Li et al. 2018 (arXiv 1712.09913)."""

@@ -1,4 +1,4 @@
-"""How much of Li et al. 2018 can be done in the time there is: reckoned from what a step and a point take."""
+"""Plan of a reproduction of Li et al. 2018 within a time limit, from the durations of a step and a point."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PASSES = 10  # where time is short: over as many images as it allows
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done: None where the time that is left decides.
+    """Size of a reproduction: None is chosen to fit the remaining time.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class Scale:
         None: no limit.
     device : str
     passes, samples : int or None
-        Of a training, over the first so many images.
+        Passes of a training, and number of its images.
     side, images : int or None
-        Points along each axis of the plane that is drawn, and how many of the images it is measured on.
+        Points along each axis of the drawn plane, and the number of its images.
     """
 
     depth: int
@@ -45,18 +45,18 @@ class Scale:
     images: int | None = None
 
     def require_sensible(self) -> None:
-        """Raise OptionError if a number cannot be meant."""
+        """Raise OptionError if a number is out of range."""
         least = {"passes": 1, "samples": 2, "side": 3, "images": 2}
         for name, at_least in least.items():
             value = getattr(self, name)
             if value is not None and value < at_least:
-                raise OptionError(f"{name}={value} is too small. Use {at_least} or more.")
+                raise OptionError(f"{name} must be at least {at_least}, got {value}.")
         if self.side is not None and self.side > COARSE and (self.side - 1) % (COARSE - 1):
             raise OptionError(
-                f"side={self.side} does not hold a grid of {COARSE}. Use at most {COARSE}, or 21, 31, 41, 51."
+                f"side must be at most {COARSE}, or 21, 31, 41, ..., to contain a grid of {COARSE}, got {self.side}."
             )
         if self.minutes is not None and not self.minutes > 0:
-            raise OptionError(f"minutes={self.minutes} is no time. Use 20.")
+            raise OptionError(f"minutes must be positive, got {self.minutes}. Use 20.")
 
 
 SCALES = {
@@ -66,10 +66,10 @@ SCALES = {
 
 
 def training_that_fits(size: Scale, batches: float, available: int) -> tuple[int, int]:
-    """Return how many passes over how many images can be had for so many batches a network.
+    """Return the numbers of passes and images for a given number of batches per network.
 
-    Ten passes over as many images as that allows; more passes where it allows all of them. Few passes over many images
-    would end far from a minimum, and a minimum is what the plane is drawn around.
+    Ten passes over as many images as possible, and more passes if all images fit. Few passes over many images would
+    end far from a minimum, but the plane is drawn around a minimum.
     """
     samples, passes = size.samples, size.passes
     if samples is None:
@@ -87,7 +87,7 @@ def batches_of(samples: int) -> int:
 
 
 def planes_that_fit(size: Scale, seconds: float, point: float, samples: int) -> tuple[int, int]:
-    """Return points a side and images: the finest grid that can be had on 500 images, then as many images as it can.
+    """Return points per side and images: the finest grid that fits on 500 images, then as many images as fit.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def planes_that_fit(size: Scale, seconds: float, point: float, samples: int) -> 
     seconds : float
         For all planes of both networks.
     point : float
-        Seconds a point takes for each image.
+        Seconds per point and image.
     samples : int
-        That the networks are trained on: there are no more images.
+        Number of training samples, the upper limit of the images.
     """
     images = min(size.images or IMAGES, samples)
     fitting = (side for side in _SIDES if points(side) * images * point <= seconds)
@@ -109,15 +109,15 @@ def planes_that_fit(size: Scale, seconds: float, point: float, samples: int) -> 
 
 
 def planes() -> int:
-    """How many planes there are, of both networks."""
+    """Number of planes of both networks."""
     return 2 * (1 + len(OTHER_SEEDS))
 
 
 def points(side: int) -> int:
-    """How many points all planes have."""
+    """Number of points of all planes."""
     return 2 * (side**2 + len(OTHER_SEEDS) * min(side, COARSE) ** 2)
 
 
 def in_minutes(seconds: float) -> str:
-    """A time in words."""
+    """Format a duration."""
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

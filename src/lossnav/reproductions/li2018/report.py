@@ -1,4 +1,4 @@
-"""What is said of a reproduction of Li et al. 2018: their numbers beside the measured ones, and what was not done."""
+"""Report on a reproduction of Li et al. 2018: published and measured numbers, and what was not reproduced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHAOTIC = 56  # layers from which the paper finds chaos without shortcuts
 
 
 class _Measure(NamedTuple):
-    """One number of a plane: its name, in what it is read, and how it is written."""
+    """One measure of a plane: its name, how to read it, and its format."""
 
     name: str
     of: Callable[[Ruggedness], float]
@@ -51,12 +51,12 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
     Parameters
     ----------
     folder : Path
-        Where ``REPORT.md``, ``index.html`` and the pictures go; earlier ones are replaced.
+        Folder of ``REPORT.md``, ``index.html`` and the pictures; earlier ones are replaced.
     record : mapping
-        What was done; see `Reproduction`.
+        See `Reproduction`.
     surfaces : mapping of str to sequence of xarray.Dataset
-        By the name of the network, that with shortcuts first: the plane that is drawn, then those of other
-        directions, whose grid the first one holds.
+        By the name of the network, that with shortcuts first: the drawn plane, then those of other directions, whose
+        grid is part of the first one's.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def write_report(folder: Path, record: Mapping[str, Any], surfaces: Planes) -> t
 
 
 def _errors(record: Mapping[str, Any], labels: Sequence[str]) -> list[TableRow]:
-    """Rows of test errors: the paper's, and what was measured, with its standard error over the images."""
+    """Rows of test errors: published and measured, with the standard error over the images."""
     rows = [
         (f"paper: test error of {depth} layers, {_PAPER_PASSES} passes", f"{with_:.2%}", f"{without:.2%}")
         for depth, (with_, without) in PAPER.items()
@@ -113,7 +113,7 @@ def _errors(record: Mapping[str, Any], labels: Sequence[str]) -> list[TableRow]:
 
 
 def _measured(surfaces: Planes) -> list[TableRow]:
-    """Rows of what was measured on the planes."""
+    """Rows of the measures of the planes."""
     first = [planes[0] for planes in surfaces.values()]
     fine = [ruggedness(plane) for plane in first]
     side = first[0]["loss"].shape[0]
@@ -155,7 +155,7 @@ def _place(found: Mapping[str, Any], word: str) -> str:
 
 
 def _on_one_grid(surfaces: Planes) -> dict[str, list[Ruggedness]]:
-    """The relief of every plane on the grid of the coarsest, which the others hold."""
+    """The ruggedness of every plane on the grid of the coarsest, which is part of the others."""
     found = {}
     for name, planes in surfaces.items():
         least = min(plane["loss"].shape[0] for plane in planes)
@@ -180,7 +180,7 @@ def _lead(record: Mapping[str, Any]) -> str:
 
 
 def _findings(record: Mapping[str, Any], surfaces: Planes) -> list[str]:
-    """What the numbers say, and how sure that is."""
+    """Findings, with their certainty."""
     said = [f"{_expected(record['asked']['depth'])} It gives no number for chaos; those here are ours."]
     with_, without = _on_one_grid(surfaces).values()
     n = len(with_)
@@ -207,7 +207,7 @@ def _findings(record: Mapping[str, Any], surfaces: Planes) -> list[str]:
 
 
 def _expected(depth: int) -> str:
-    """What the paper leads one to expect of networks so deep."""
+    """Expectation from the paper for networks of this depth."""
     if depth >= _CHAOTIC:
         return (
             "The paper finds the surface of networks so deep chaotic without shortcuts: in large regions the gradient "
@@ -220,7 +220,7 @@ def _expected(depth: int) -> str:
 
 
 def _bottom(plane: xr.Dataset) -> str:
-    """Whether a network is at the lowest point of its plane; where it is not, its training did not end at a minimum."""
+    """Whether a network is at the lowest point of its plane; if not, its training did not end at a minimum."""
     label, center = plane.attrs["objective"]["model"], plane.lossnav.center["loss"]
     lowest = plane.lossnav.summary()["lowest"]
     if lowest["loss"] >= center or not any(lowest["at"].values()):
@@ -233,7 +233,7 @@ def _bottom(plane: xr.Dataset) -> str:
 
 
 def _compared(measure: _Measure, with_: Sequence[float], without: Sequence[float]) -> str:
-    """Whether the planes of the two networks lie apart in a measure."""
+    """Whether the planes of the two networks are separated in a measure."""
     ranges = [_range(measure, values) for values in (with_, without)]
     numbers = f"{ranges[0]} with shortcuts, {ranges[1]} without"
     values = [*with_, *without]
@@ -259,7 +259,7 @@ def _median(measure: _Measure, values: Sequence[float]) -> str:
 
 
 def _missing(record: Mapping[str, Any]) -> list[str]:
-    """What of the paper was not done, or done otherwise."""
+    """Parts of the paper that were not reproduced, or done differently."""
     depth = record["asked"]["depth"]
     said = []
     if record["passes"] != _PAPER_PASSES or record["samples"] != _PAPER_IMAGES:

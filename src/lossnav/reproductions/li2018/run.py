@@ -1,4 +1,4 @@
-"""The best-known result of Li et al. 2018 made again: the plane around a network with its shortcuts, and without."""
+"""Reproduction of the main result of Li et al. 2018: planes around a network with and without shortcuts."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ _LOOKED_AT = 500  # held-out images, for the accuracy during a training
 
 @dataclass
 class Reproduction:
-    """What was made again.
+    """Result of a reproduction.
 
     Attributes
     ----------
     folder, report, page : Path
         The report is Markdown, the page HTML.
     surfaces : dict of str to list of xarray.Dataset
-        By the name of the network: the plane that is drawn, then those of other directions.
+        By the name of the network: the drawn plane, then those of other directions.
     record : dict
-        What was done, in values that JSON can hold; ``run.json`` in the folder.
+        Settings and results as JSON values; ``run.json`` in the folder.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Reproduction:
     record: dict[str, Any]
 
     def table(self) -> dict[str, str]:
-        """The numbers worth knowing, as words."""
+        """The main numbers, as text."""
         rows = {}
         for name, planes in self.surfaces.items():
             center, label = planes[0].lossnav.center, planes[0].attrs["objective"]["model"]
@@ -90,28 +90,28 @@ def reproduce(
     progress: bool | None = None,
     say: Say = lambda text: None,
 ) -> Reproduction:
-    """Train a ResNet with shortcuts and one without, look at the same plane around both, and report what is there.
+    """Train a ResNet with shortcuts and one without, evaluate the same plane around both, and write a report.
 
-    What was done is kept in the folder: the same call goes on where it was stopped, in training between two passes,
-    on a plane point by point. What is to be done in the time there is, is reckoned from a few steps and points that
-    are timed first, and said before it begins; the grid of the planes once more when the training is over.
+    Results are stored in the folder: the same call resumes a stopped run, between two passes of a training or at any
+    point of a plane. A few steps and points are timed first; the plan that fits the time is printed before it starts,
+    and the grid of the planes is chosen again after the training.
 
     Parameters
     ----------
     out : path
-        The folder to make, or to go on in.
+        Output folder; a stopped run in it is resumed.
     scale : "small" or "full"
         ``small``: ResNet-20 in 20 minutes on two cores. ``full``: ResNet-56 as in the paper (300 passes over 50,000
         images, planes of 51x51 on all of them), on a GPU.
     data_root : path, optional
-        Where CIFAR-10 lies; see `cifar10`.
+        Location of CIFAR-10; see `cifar10`.
     minutes : float, optional
-        The time there is for this call. Default: 20 for small, no limit for full.
+        Time limit of this call. Default: 20 for small, no limit for full.
     depth, passes, samples : int, optional
-        Of the networks; over the first so many training images. Default: by scale, and by the time.
+        Layers of the networks, passes of the training, number of training images. Default: by scale and time.
     side, images : int, optional
-        Points along each side of the plane (at most 11, or 21, 31, 41, 51, ...), and how many of the training images
-        it is measured on. Default: by scale, and by the time.
+        Points along each side of the plane (at most 11, or 21, 31, 41, 51, ...), and number of training images it is
+        measured on. Default: by scale and time.
     device : str, optional
         Default: the CPU for small, a GPU for full.
     force : bool
@@ -119,11 +119,11 @@ def reproduce(
     seed : int
         Of initial weights (the same for both networks), order, augmentation, images and directions.
     overwrite : bool
-        Whether an earlier run in that folder is thrown away.
+        Whether to delete an earlier run in that folder.
     progress : bool or None
         Bars on stderr (None: on a terminal).
     say : callable
-        Told in a line what comes next.
+        Called with one line before each step.
 
     Returns
     -------
@@ -132,15 +132,15 @@ def reproduce(
     Raises
     ------
     OptionError
-        If an option has a value it cannot have, or the time is too short for anything.
+        If an option has an invalid value, or the time is too short.
     DeviceError
-        If full finds no GPU, or the device is not there.
+        If full finds no GPU, or the device does not exist.
     OutputExistsError
-        If the folder holds something else, or a run with other settings.
+        If the folder contains something else, or a run with other settings.
     DataError
         If CIFAR-10 cannot be read.
     Interrupted
-        After Ctrl-C or SIGTERM; what was done is kept.
+        After Ctrl-C or SIGTERM; finished parts are stored.
 
     References
     ----------
@@ -149,7 +149,7 @@ def reproduce(
     """
     started = time.monotonic()
     if scale not in SCALES:
-        raise OptionError(f"scale={scale!r} is unknown. Use 'small' or 'full'.")
+        raise OptionError(f"scale must be 'small' or 'full', got {scale!r}.")
     options = {"depth": depth, "passes": passes, "samples": samples, "side": side, "images": images}
     wanted: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     elsewhere: dict[str, Any] = {"minutes": minutes, "device": device}
@@ -171,29 +171,31 @@ def reproduce(
 
 
 def _device(size: Scale, scale: str, force: bool) -> str:
-    """Where to compute; a CPU is refused for the full scale unless that is forced."""
+    """Choose the device; the full scale refuses a CPU unless forced."""
     if scale != "full" or (torch.cuda.is_available() and size.device != "cpu"):
         return size.device
     if not force:
         raise DeviceError(
             "The full scale (two networks of 56 layers, 300 passes each) needs a GPU, and there is none. Use --scale "
-            "small, or add --force to do it on the CPU all the same, which takes weeks."
+            "small, or add --force to run on the CPU, which takes weeks."
         )
     return "cpu"
 
 
 def _open_folder(folder: Path, asked: dict[str, Any], overwrite: bool) -> dict[str, Any]:
-    """Make the folder, or find in it the record of the run to go on with."""
+    """Make the folder, or read from it the record of the run to resume."""
     there = {path.name for path in folder.iterdir() if not is_scratch(path.name)} if folder.is_dir() else set()
     before = _read_record(folder)
     if there and before is None:
-        raise OutputExistsError(f"{folder} is not empty and holds no such run. Choose another folder.")
+        raise OutputExistsError(f"{folder} is not empty and is not such a run. Choose another folder.")
     if before is not None and not overwrite:
         kept = before["asked"]
         differing = [key for key in {**asked, **kept} if asked.get(key) != kept.get(key)]
         if differing:
             said = ", ".join(f"{key}={kept.get(key)} where {asked.get(key)} is asked" for key in differing)
-            raise OutputExistsError(f"{folder} holds another run: {said}. Choose another folder, or pass --overwrite.")
+            raise OutputExistsError(
+                f"{folder} contains another run: {said}. Choose another folder, or pass --overwrite."
+            )
         return before
     require_writable(folder / _RECORD, overwrite=True)
     for path in folder.iterdir():
@@ -212,7 +214,7 @@ def _read_record(folder: Path) -> dict[str, Any] | None:
 
 @dataclass
 class _Reproduction:
-    """One call: the record in the folder, and how to bring it to its end."""
+    """One call: the record in the folder, and the steps that complete it."""
 
     folder: Path
     record: dict[str, Any]
@@ -245,12 +247,12 @@ class _Reproduction:
         return math.inf if self.size.minutes is None else 60 * self.size.minutes - self.elapsed - plan.ENDING
 
     def save(self) -> None:
-        """Write the record, whole or not at all."""
+        """Write the record completely or not at all."""
         self.record["seconds"] = round(self._before + self.elapsed, 1)
         write_whole(self.folder / _RECORD, json.dumps(self.record, indent=2))
 
     def all(self, data_root: str | os.PathLike[str] | None) -> Reproduction:
-        """Do what is not done yet."""
+        """Do the remaining steps."""
         self.save()
         self.say("loading CIFAR-10")
         images = load_data("cifar10", data_root)
@@ -272,7 +274,7 @@ class _Reproduction:
     # ------------------------------------------------------------------ planning
 
     def _plan(self, images: Data) -> None:
-        """Reckon from a few steps and points what can be done, and say it."""
+        """Plan the run from the durations of a few steps and points, and print the plan."""
         if "passes" in self.record:
             return
         self.say("timing a few steps and points")
@@ -290,7 +292,7 @@ class _Reproduction:
         limit = self.size.minutes
         if limit is not None and self.left <= 0:
             least = math.ceil((self.elapsed + plan.ENDING) / 30)
-            raise OptionError(f"minutes={limit:g} is gone with loading, timing and drawing. Use {least} or more.")
+            raise OptionError(f"minutes={limit:g} is too short for loading, timing and drawing. Use {least} or more.")
         passes, samples = plan.training_that_fits(self.size, plan.TRAINING * self.left / step, available)
         training = passes * plan.batches_of(samples) * step
         for_planes = min(plan.PLANES * self.left, plan.LATER * (self.left - training)) if limit else math.inf
@@ -311,13 +313,13 @@ class _Reproduction:
         )
 
     def _time_a_point(self, objective: Objective) -> tuple[float, float]:
-        """Seconds an image and point, and seconds to plan a run."""
+        """Seconds per image and point, and seconds of planning an evaluation."""
         found = estimate(objective, self._chart(objective, self.seed), Grid(alpha=(-1, 1, 51), beta=(-1, 1, 51)))
         assert objective.samples is not None
         return found.seconds_per_point / objective.samples, found.checking_seconds + found.planning_seconds
 
     def _settle_planes(self, objective: Objective) -> None:
-        """Decide on the planes by the time that is left, which a training may have made less than was planned."""
+        """Choose the planes for the remaining time, since trainings may have taken longer than planned."""
         samples = self.record["samples"]
         point, planning = self._time_a_point(objective.subset(min(plan.IMAGES, samples), self.seed))
         seconds = plan.LATER * self.left - plan.planes() * planning
@@ -330,7 +332,7 @@ class _Reproduction:
     # ------------------------------------------------------------------ doing
 
     def _trained(self, each: Recipe, data: Data) -> nn.Module:
-        """The network after its training: from its checkpoint, or from where its training stands."""
+        """The trained network: from its checkpoint, or after completing its training."""
         known = self.record["networks"].setdefault(each.name, {})
         model = each.model(self.seed, self.device)
         checkpoint, unfinished = (self.folder / f"{each.name}{end}.safetensors" for end in ("", ".training"))
@@ -358,11 +360,11 @@ class _Reproduction:
         return model
 
     def _objective(self, each: Recipe, model: nn.Module, data: Data) -> Objective:
-        """Cross-entropy and accuracy on the images the network was trained on, as they are (not augmented)."""
+        """Cross-entropy and accuracy on the training images of the network, without augmentation."""
         return each.measure(model, data.train)
 
     def _planes(self, name: str, objective: Objective) -> list[xr.Dataset]:
-        """The plane that is drawn, and those of other directions on a coarser grid."""
+        """The drawn plane, and those of other directions on a coarser grid."""
         side, images = self.record["side"], self.record["images"]
         part = objective if images == self.record["samples"] else objective.subset(images, self.seed)
         made = []
