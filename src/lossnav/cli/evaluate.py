@@ -44,7 +44,7 @@ def evaluate(
     out: Annotated[str, typer.Option("--out", "-o", help="Surface to write: a .zarr folder, or a URL.")] = "run.zarr",
     chart: Annotated[
         Literal["line", "plane", "volume", "rescaled-line", "rescaled-bilinear"] | None,
-        typer.Option(help="Default: plane; with --to, spanned by the checkpoints; with --directions gradient, line."),
+        typer.Option(help="Kind of chart. Default: plane; with --to, through the checkpoints; for a gradient, line."),
     ] = None,
     kinds: Kinds = None,
     to: Through = None,
