@@ -212,7 +212,7 @@ def test_networks_bring_their_buffers_to_the_places_where_they_lie(tmp_path):
     surface = ln.evaluate(objective, QuadraticPath(objective, b, c), ln.Grid(t=(0, 1, 3)))
     for network, at in ((a, 0), (c, 2)):
         own = nn.functional.cross_entropy(network(x), y)
-        assert float(surface["loss"][at]) == pytest.approx(float(own), rel=1e-5)
+        assert float(surface["loss"][at]) == pytest.approx(own.item(), rel=1e-5)
     ends = {"t=0.5": [(one + other) / 2 for one, other in zip(a.buffers(), c.buffers(), strict=True)]}
     middle = copy.deepcopy(a)
     with torch.no_grad():
@@ -239,7 +239,7 @@ def test_files_are_control_points_and_resumed_from(tmp_path):
     store = tmp_path / "run.zarr"
     surface = ln.evaluate(objective, QuadraticPath(objective, *paths), ln.Grid(t=(0, 1, 3)), store=store)
     own = nn.functional.cross_entropy(others[1](x), y)
-    assert float(surface["loss"][-1]) == pytest.approx(float(own), rel=1e-5)
+    assert float(surface["loss"][-1]) == pytest.approx(own.item(), rel=1e-5)
     np.testing.assert_array_equal(ln.resume(store, objective)["loss"], surface["loss"])
     paths[0].unlink()
     with pytest.raises(errors.ChartError, match=r"control points b are neither.*save_directions=True"):

@@ -256,7 +256,7 @@ def test_further_breaches_are_found(kind):
 
 def test_laws_look_where_they_are_told():
     check_chart(lambda: Root(weights(0), weights(1)), coords=[1.5])
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError), np.errstate(invalid="ignore"):
         check_chart(lambda: Root(weights(0), weights(1)), coords=[4.5])
     with pytest.raises(TypeError, match="no attribute 'where'"):
         ChartLaws.check(lambda: None, where=[1])

@@ -48,8 +48,8 @@ ChartWord = Annotated[
     str | None,
     typer.Option(
         "--chart",
-        help="line, plane, volume, rescaled-line or rescaled-bilinear. Default: a plane; what the checkpoints of --to "
-        "span; of a gradient a line.",
+        help="line, plane, volume, rescaled-line or rescaled-bilinear. Default: plane; with --to, through the "
+        "checkpoints; for a gradient, line.",
     ),
 ]
 Kinds = Annotated[
