@@ -31,7 +31,7 @@ HOUSE = (
     ("reports",),
     ("plots",),
     ("explorer", "exports"),
-    ("reproductions",),
+    ("reproductions", "testing"),
     ("cli",),
 )
 ROW = {name: i for i, row in enumerate(HOUSE) for name in row}

@@ -63,10 +63,13 @@ def test_the_line_is_affine_and_projects(digits_objective):
     assert found.residual < 1e-5
 
 
-def test_the_bilinear_is_not(digits_objective):
+def test_the_bilinear_is_not_and_projects_all_the_same(digits_objective):
     chart = ln.RescaledBilinear(digits_objective.params, *ln.directions.random(digits_objective, 2, **RAW))
     with pytest.raises(errors.ChartError, match="not affine"):
-        chart.project(digits_objective.params)
+        _ = chart.basis
+    found = chart.project(chart([0.2, 0.4]))
+    assert found.coords == pytest.approx([0.2, 0.4], abs=1e-4)
+    assert found.residual < 1e-5
 
 
 def test_directions_must_move_the_same_tensors(digits_objective):

@@ -313,7 +313,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
         (("--to", "b.pt", "--seeds", "3"), "--seeds draws random directions anew"),
         (("--directions", "hessian", "--seeds", "3"), "--seeds draws random directions anew"),
         (("--directions", "pca"), "Add --trajectory FOLDER"),
-        (("--directions", "moments"), "Directions 'moments' are unknown. Use random, hessian, gradient or pca"),
+        (("--directions", "moments"), "Directions 'moments' are unknown. Use gradient, hessian, pca or random"),
         (("--directions", "gradient", "--chart", "plane"), "There is one gradient, and a plane has 2 axes"),
         (
             ("--directions", "hessian", "--directions", "random", "--chart", "volume"),

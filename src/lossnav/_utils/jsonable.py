@@ -18,8 +18,8 @@ def jsonable(value: Any) -> Any:
         return {str(key): jsonable(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [jsonable(part) for part in value]
-    if isinstance(value, np.generic):
-        value = value.item()
+    if isinstance(value, np.generic | np.ndarray):
+        return jsonable(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

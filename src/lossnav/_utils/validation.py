@@ -18,9 +18,9 @@ Noun = Literal["objective", "chart", "sampler", "engine", "trajectory"]
 
 _METHODS: dict[str, tuple[str, ...]] = {
     "objective": ("require_same_structure", "evaluate", "params"),
-    "chart": ("fitted", "dims"),
-    "sampler": ("rounds", "dims"),
-    "engine": ("prepare", "run"),
+    "chart": ("fitted", "dims", "describe"),
+    "sampler": ("rounds", "dims", "settle", "describe"),
+    "engine": ("prepare", "run", "stop", "close", "describe"),
     "trajectory": ("structure", "steps", "columns"),
 }
 _LINES = {  # by what is asked for and what was passed; None: by whatever else

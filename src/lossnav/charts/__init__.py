@@ -2,6 +2,22 @@
 
 from lossnav.charts.affine import Line, Plane, Volume
 from lossnav.charts.base import Chart, Projection, meet
+from lossnav.charts.directed import DirectedChart
+from lossnav.charts.registry import ChartKind, kind_of, kinds, register
 from lossnav.charts.rescaled import RescaledBilinear, RescaledLine
 
-__all__ = ["Chart", "Line", "Plane", "Projection", "RescaledBilinear", "RescaledLine", "Volume", "meet"]
+__all__ = [
+    "Chart",
+    "ChartKind",
+    "DirectedChart",
+    "Line",
+    "Plane",
+    "Projection",
+    "RescaledBilinear",
+    "RescaledLine",
+    "Volume",
+    "kind_of",
+    "kinds",
+    "meet",
+    "register",
+]

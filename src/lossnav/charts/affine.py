@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +12,27 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.charts.anchors import Anchors, find
-from lossnav.charts.base import Chart, moving_names
+from lossnav.charts.base import moving_names
+from lossnav.charts.directed import DirectedChart
+from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily
 from lossnav.errors import DirectionError
-from lossnav.objective.networks import End, Network
 from lossnav.params import Params
 
 
-class _Affine(Chart):
+class _Straight(DirectedChart):
     """center + sum_i x_i * d_i; coordinate i is in units of the length of direction i."""
 
     affine = True
 
-    def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
-        super().__init__(center, *directions)
-        names = moving_names(*self.directions)
-        self._moving = {name: self.center[name] for name in names}
+    def _prepare(self, points: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        names = moving_names(*(points[dim] for dim in self.dims))
+        return {**points, "moving": {name: points["center"][name] for name in names}}
+
+    def _at(self, coords: Sequence[float], points: Mapping[str, Any]) -> Params:
+        combine = lazily.combine if self.lazy and any(coords) else algebra.combine
+        moved = combine(points["moving"], coords, [points[dim] for dim in self.dims])
+        return {name: moved.get(name, tensor) for name, tensor in points["center"].items()}
 
     @cached_property
     def _gram(self) -> NDArray[np.float64]:
@@ -41,7 +47,7 @@ class _Affine(Chart):
                 f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
                 f"n={len(self.directions)})."
             )
-        return find(self._network, self.directions, self._gram, straight=True)
+        return find(self._networks["center"], self.directions, self._gram, straight=True)
 
     def still(self) -> dict[str, int]:
         """Entries that are zero in every direction."""
@@ -52,13 +58,9 @@ class _Affine(Chart):
         """The directions themselves."""
         return self.directions
 
-    def _at(self, coords: Sequence[float]) -> Params:
-        combine = lazily.combine if self.lazy and any(coords) else algebra.combine
-        moved = combine(self._moving, coords, self.directions)
-        return {name: moved.get(name, tensor) for name, tensor in self.center.items()}
 
-
-class Line(_Affine):
+@register(word="line", complete=True)
+class Line(_Straight):
     """theta(alpha) = center + alpha * d.
 
     Parameters
@@ -78,7 +80,8 @@ class Line(_Affine):
     dims = ("alpha",)
 
 
-class Plane(_Affine):
+@register(word="plane", complete=True)
+class Plane(_Straight):
     """theta(alpha, beta) = center + alpha * d1 + beta * d2 (Li et al. 2018, eq. 1).
 
     Parameters
@@ -89,7 +92,8 @@ class Plane(_Affine):
     dims = ("alpha", "beta")
 
 
-class Volume(_Affine):
+@register(word="volume", complete=True)
+class Volume(_Straight):
     """theta(alpha, beta, gamma) = center + alpha * d1 + beta * d2 + gamma * d3.
 
     Parameters

@@ -126,45 +126,54 @@ class Anchors:
 
 
 def arrange(
-    center: End | Network, directions: Sequence[Mapping[str, Tensor]], objective: Objective | None = None
-) -> tuple[Network, tuple[Mapping[str, Tensor], ...]]:
-    """Sort the tensors of a chart's centre, and of the checkpoints its directions lead to, by what knows them best.
+    points: Mapping[str, End | Network],
+    directions: Sequence[Mapping[str, Tensor]],
+    objective: Objective | None = None,
+) -> tuple[dict[str, Network], tuple[Mapping[str, Tensor], ...]]:
+    """Sort the tensors of a chart's control points, and of the checkpoints its directions lead to, by what knows them.
 
-    That is the objective where there is one, else the centre, else the ends of the directions. Where nobody does, in
-    files and dicts alone, all floating-point tensors are taken for parameters until there is an objective.
+    That is the objective where there is one, else the first control point that does, else the ends of the directions.
+    Where nobody does, in files and dicts alone, all floating-point tensors are taken for parameters until there is an
+    objective.
 
     Raises
     ------
     StructureMismatchError, CheckpointMismatchError
         If they do not fit.
     ChartError
-        If the centre is a file and nothing says what its tensors are.
+        If the chart is around a file and nothing says what its tensors are.
     """
-    points = [point for direction in directions for point in points_of(direction)]
-    network = network_of(center)
-    if not points and not network.anatomy and objective is None:
+    networks = {name: network_of(point) for name, point in points.items()}
+    ends = [end for direction in directions for end in points_of(direction)]
+    every = [*networks.values(), *ends]
+    if len(every) == 1 and not every[0].anatomy and objective is None:
+        ((name, network),) = networks.items()
         if network.in_file:
             raise ChartError(
                 f"{network.source} does not say which of its tensors are parameters. Pass objective.at(path)."
             )
-        if isinstance(center, Mapping) and not isinstance(center, Checkpoint):  # as it is, whatever its dtypes
-            network = Network(algebra.detach(center), {}, {}, network.source)
-        return network, tuple(directions)
-    anatomy = objective.anatomy if objective is not None else leading([network, *points]) or _fewest([network, *points])
+        given = points[name]
+        if isinstance(given, Mapping) and not isinstance(given, Checkpoint):  # as it is, whatever its dtypes
+            network = Network(algebra.detach(given), {}, {}, network.source)
+        return {name: network}, tuple(directions)
+    anatomy = objective.anatomy if objective is not None else leading(every) or _fewest(every)
     if anatomy is None:
-        return network, tuple(directions)
-    if objective is None and (more := differing(anatomy, [network, *points])):
+        first = next(iter(networks.values()))
+        return {name: network.named_as(first) for name, network in networks.items()}, tuple(directions)
+    if objective is None and (more := differing(anatomy, every)):
         anatomy = anatomy.letting_move(more)
-    network = _completed(network, anatomy, points, objective)
-    named_otherwise = network.anatomy is None and algebra.first_difference(network.params, anatomy.params)
-    again_sorted = objective is not None or bool(anatomy.also)
-    if named_otherwise or (again_sorted and not network.is_sorted_by(anatomy)):
-        network = network.sorted_by(anatomy)
+    again_sorted = objective is not None or bool(anatomy.also) or len(networks) > 1
+    for name, network in networks.items():
+        network = _completed(network, anatomy, ends, objective)
+        named_otherwise = network.anatomy is None and algebra.first_difference(network.params, anatomy.params)
+        if named_otherwise or (again_sorted and not network.is_sorted_by(anatomy)):
+            network = network.sorted_by(anatomy)
+        networks[name] = network
     again: dict[int, Network] = {}
-    for point in points:
-        if id(point) not in again:
-            again[id(point)] = point if point.is_sorted_by(anatomy) else point.sorted_by(anatomy)
-    return network, _extended([_between_these(direction, again) for direction in directions], anatomy)
+    for end in ends:
+        if id(end) not in again:
+            again[id(end)] = end if end.is_sorted_by(anatomy) else end.sorted_by(anatomy)
+    return networks, _extended([_between_these(direction, again) for direction in directions], anatomy)
 
 
 def _completed(network: Network, anatomy: Anatomy, points: Sequence[Network], objective: Objective | None) -> Network:

@@ -1,4 +1,4 @@
-"""Charts from what a surface says of them: from the recipes of their directions, or from tensors that were kept."""
+"""Charts from what a surface says of them: from recipes and files of checkpoints, or from tensors that were kept."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from lossnav import charts as kinds
 from lossnav import checkpoints, directions
 from lossnav import params as algebra
 from lossnav._utils.paths import is_there_file, is_url, not_written
 from lossnav.charts.anchors import Anchors
 from lossnav.charts.base import Chart
+from lossnav.charts.registry import ChartKind, kinds
 from lossnav.checkpoints import weights
-from lossnav.directions import between_points
 from lossnav.directions import lazy as lazily
 from lossnav.directions.base import Direction
 from lossnav.directions.lazy import LazyDirection
@@ -29,20 +30,20 @@ from lossnav.objective.networks import Network, network_of
 if TYPE_CHECKING:
     from lossnav.objective.objective import Objective
 
-_CENTER, _BUFFERS = "center", "buffers-"
+_CENTER, _POINT, _BUFFERS = "center", "point-", "buffers-"
 _LEAVE = "Remove the file to have them made again of their recipes, or evaluate anew with save_directions=True."
 
 
 def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
-    """Write centre and directions to a safetensors file; what is there is replaced.
+    """Write control points and directions to a safetensors file; what is there is replaced.
 
     Parameters
     ----------
     chart : Chart
     target : path or fsspec URL
-        The file. Its tensors are named ``center/NAME``, ``0/NAME``, ``1/NAME``, …, and ``buffers-0/NAME``, … where the
-        checkpoints on the chart differ in buffers; its metadata hold the chart's description. Tensors in which a
-        direction does not lead are left out.
+        The file. Its tensors are named ``center/NAME``, those of another control point ``point-POINT/NAME``, those of
+        directions ``0/NAME``, ``1/NAME``, …, and ``buffers-0/NAME``, … where the checkpoints on the chart differ in
+        buffers; its metadata hold the chart's description. Tensors in which a direction does not lead are left out.
 
     Raises
     ------
@@ -50,11 +51,14 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
         If it cannot be written.
     """
     parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
+    described = chart.describe()
+    for point in (said["name"] for said in described.get("points", ())):
+        parts |= {f"{_POINT}{point}/{name}": tensor.clone() for name, tensor in chart.points[point].items()}
     for i, direction in enumerate(chart.directions):
         parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
     for i, buffers in enumerate(() if chart.anchors is None else chart.anchors.recorded):
         parts |= {f"{_BUFFERS}{i}/{name}": tensor.clone() for name, tensor in buffers.items()}
-    metadata = {"chart": json.dumps(chart.describe()), "names": json.dumps(list(chart.center))}
+    metadata = {"chart": json.dumps(described), "names": json.dumps(list(chart.center))}
     if not is_url(target):
         checkpoints.save(parts, target, overwrite=True, metadata=metadata)
         return
@@ -102,10 +106,14 @@ def open_chart(
     >>> open_chart(line.describe(), objective).describe() == line.describe()
     True
     """
-    kind: Any = getattr(kinds, str(description["kind"]), None)
-    if not (isinstance(kind, type) and issubclass(kind, Chart)):
-        raise ChartError(f"{description['kind']!r} is no chart of ours. Make the chart yourself.")
-    recipes = description["directions"]
+    name = str(description["kind"])
+    if name not in kinds():
+        raise ChartError(
+            f"{name!r} is no kind of chart that is known here. Import the module that defines it with "
+            "@lossnav.charts.register(), or call evaluate with the chart."
+        )
+    make = _maker(kinds()[name], description)
+    recipes, points = description["directions"], description.get("points", [{"name": _CENTER}])
     if kept is not None and is_there_file(kept):
         try:
             tensors, names = _read(kept)
@@ -115,35 +123,70 @@ def open_chart(
             raise ChartError(f"The directions that were kept in {kept} lack tensors of the centre. {_LEAVE}")
         center = {name: tensors[f"{_CENTER}/{name}"] for name in names}
         zeros = {name: algebra.hollow(tensor) for name, tensor in center.items()}
+        controls: list[Any] = [center]
+        if "points" in description:
+            stored = [_named(tensors, f"{_POINT}{point['name']}") for point in points]
+            controls = [{name: point[name] for name in names if name in point} for point in stored]
         made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
-        chart: Chart = kind(center, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
+        chart = make(*controls, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
         if said := description.get("buffers"):
             buffers = [_named(tensors, f"{_BUFFERS}{i}") for i in range(len(said["points"]))]
             places = [point["at"] for point in said["points"]]
-            chart.anchors = Anchors(places, buffers, lazily.gram(chart.directions), said["others"])
+            chart.anchors = Anchors(places, buffers, _metric(chart), said["others"])
     elif objective is None:
         raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
     else:
-        chart = _by_files(kind, description, objective, files or {})
+        chart = _by_files(make, description, objective, files or {})
     require_same(chart, description)
     return chart
 
 
-def _by_files(kind: Any, description: Mapping[str, Any], objective: Objective, files: Mapping[str, str]) -> Chart:
+def _maker(kind: ChartKind, description: Mapping[str, Any]) -> Callable[..., Chart]:
+    """What makes a chart of its control points and directions: the class, with its options, moved to its origin."""
+
+    def make(*controls: Any) -> Chart:
+        options = {name: value for name, value in description.get("options", {}).items() if name in kind.options}
+        try:
+            chart: Chart = kind.chart(*controls, **options)
+        except TypeError as error:
+            raise ChartError(
+                f"{kind.name} takes other arguments than its control points, by position, and its options, by name: "
+                f"{error}. Make the chart yourself."
+            ) from error
+        return chart.around(description["origin"]) if "origin" in description else chart
+
+    return make
+
+
+def _metric(chart: Chart) -> NDArray[np.float64]:
+    """By which is near on a chart what is near in weights; of one without directions its coordinates alone."""
+    return lazily.gram(chart.directions) if chart.directions else np.eye(len(chart.dims))
+
+
+def _by_files(
+    make: Callable[..., Chart], description: Mapping[str, Any], objective: Objective, files: Mapping[str, str]
+) -> Chart:
     """Make a chart from recipes, by an objective and those files of checkpoints on the chart that are still there."""
     recipes = description["directions"]
     ends = [path for path in files.values() if os.path.exists(path.partition("::")[0])]
-    if not ends:
-        own = network_of(objective)
-        chart: Chart = kind(objective.params, *_drawn(recipes, objective, {own.fingerprint: own}))
-        return chart
     networks = [network_of(objective), *(network_of(path, objective.anatomy) for path in ends)]
+    if "points" in description:
+        known = {network.fingerprint: network for network in reversed(networks)}
+        if unknown := [said["name"] for said in description["points"] if said["fingerprint"] not in known]:
+            raise ChartError(
+                f"The control points {', '.join(unknown)} are neither the objective's weights nor in a file that is "
+                "still there. Call evaluate with the chart, or keep them with save_directions=True."
+            )
+        points = [known[said["fingerprint"]] for said in description["points"]]
+        return make(*points, *_drawn(recipes, objective, known)).fitted(objective)
+    if not ends:
+        return make(objective.params, *_drawn(recipes, objective, {networks[0].fingerprint: networks[0]}))
     named = (network for network in networks if algebra.fingerprint(network.params) == description.get("center"))
     middle = next(named, networks[0])
     around = objective
     if middle is not networks[0]:
         around = objective.around(algebra.Checkpoint(middle.params, middle.buffers))
-    chart = kind(middle, *_drawn(recipes, around, {network.fingerprint: network for network in networks}))
+    chart = make(middle, *_drawn(recipes, around, {network.fingerprint: network for network in networks}))
     return chart.fitted(objective)
 
 
@@ -155,7 +198,8 @@ def require_same(chart: Chart, description: Mapping[str, Any]) -> None:
     ChartError
     """
     now = json.loads(json.dumps(chart.describe()))
-    if different := [key for key in {**description, **now} if now.get(key) != description.get(key)]:
+    keys = [key for key in {**description, **now} if key != "axes"]  # words
+    if different := [key for key in keys if now.get(key) != description.get(key)]:
         raise ChartError(
             f"The chart that was made again differs from the surface's in {', '.join(different)}. The weights are "
             "other ones: pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are the same on "
@@ -170,33 +214,23 @@ def _drawn(
     calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
     made: list[Direction | LazyDirection] = []
     for recipe in recipes:
+        kind = directions.kinds().get(str(recipe["kind"]))
         points = recipe.get("points") or [recipe.get(name) for name in ("start", "end")]
-        if recipe["kind"] in ("between", "through") and all(point in ends for point in points):
-            made.append(between_points.led(recipe, [ends[point] for point in points]))
+        if kind is not None and kind.lead is not None and all(point in ends for point in points):
+            made.append(kind.lead(recipe, [ends[point] for point in points]))
             continue
-        if recipe["kind"] not in _MAKERS:
+        if kind is None or kind.make is None:
             raise ChartError(
                 f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "
                 "or keep its tensors with save_directions=True."
             )
-        maker, names = _MAKERS[recipe["kind"]]
-        options = {name: recipe[name] for name in names if name in recipe}
+        options = {name: recipe[name] for name in kind.options if name in recipe}
         call = json.dumps([recipe["kind"], options])
         if call not in calls:
-            found = maker(objective, **options)
+            found = kind.make(objective, **options)
             calls[call] = found if isinstance(found, tuple) else (found,)
         made.append(calls[call][recipe.get("index", 0)])
     return made
-
-
-_MAKERS: dict[str, tuple[Any, tuple[str, ...]]] = {  # whose directions the objective alone makes again
-    "random": (directions.random, ("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy")),
-    "gradient": (directions.gradient, ("exclude", "precision")),
-    "hessian": (
-        directions.hessian,
-        ("n", "which", "exclude", "seed", "tolerance", "limit", "precision"),
-    ),
-}
 
 
 def _read(kept: str | os.PathLike[str]) -> tuple[weights.State, list[str]]:

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.charts.base import Chart, moving_names
+from lossnav.charts.directed import DirectedChart
+from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily
 from lossnav.errors import ChartError
-from lossnav.objective.networks import End, Network
 from lossnav.params import Params
 
+if TYPE_CHECKING:
+    from lossnav.objective.networks import End, Network
 
-class RescaledLine(Chart):
+
+_AS_DRAWN = {"normalize": None, "orthogonal": False, "distribution": "uniform"}  # in the notebook
+
+
+@register(word="rescaled-line", draw=_AS_DRAWN, complete=True)
+class RescaledLine(DirectedChart):
     """theta_l(alpha) = (1 - alpha) * theta_l + alpha * ||theta_l|| / ||d_l|| * d_l, for every tensor l.
 
     At 0 it is the centre, at 1 the direction with the centre's norms. It is affine: its basis is the difference of
@@ -47,29 +55,21 @@ class RescaledLine(Chart):
     dims = ("alpha",)
     affine = True
 
-    def __init__(self, center: End | Network, direction: Mapping[str, Tensor]) -> None:
-        super().__init__(center, direction)
+    def _prepare(self, points: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
         _require_stored(self)
-        self._scaled = _scaled_to(self.center, self.directions[0])
+        return {"center": points["center"], "end": _scaled_to(points["center"], points["alpha"])}
 
-    def _at(self, coords: Sequence[float]) -> Params:
+    def _at(self, coords: Sequence[float], points: Mapping[str, Any]) -> Params:
         (t,) = coords
-        return {
-            name: _blend(tensor, self._scaled.get(name), t).to(tensor.dtype) for name, tensor in self.center.items()
-        }
+        return {name: _blend(tensor, points["end"].get(name), t) for name, tensor in points["center"].items()}
 
     def still(self) -> dict[str, int]:
         """Entries that are zero at both ends, and tensors that do not move."""
-        return _still(self, self._scaled)
-
-    @cached_property
-    def basis(self) -> tuple[Mapping[str, Tensor], ...]:
-        """The one vector ||theta|| / ||d|| * d - theta."""
-        end = {name: self._scaled.get(name, tensor) for name, tensor in self.center.items()}
-        return (algebra.subtract(end, self.center),)
+        return _still(self, self._prepared["end"])
 
 
-class RescaledBilinear(Chart):
+@register(word="rescaled-bilinear", draw=_AS_DRAWN, complete=True)
+class RescaledBilinear(DirectedChart):
     """The seed notebook's plane, bent so that the first blend keeps the centre's norm.
 
     For every tensor l, with theta the centre, a the first direction and b the second::
@@ -96,35 +96,37 @@ class RescaledBilinear(Chart):
 
     def __init__(self, center: End | Network, *directions: Mapping[str, Tensor]) -> None:
         super().__init__(center, *directions)
-        _require_stored(self)
-        a, b = directions
-        if odd := set(moving_names(a)) ^ set(moving_names(b)):
+        if odd := set(moving_names(self.directions[0])) ^ set(moving_names(self.directions[1])):
             raise ChartError(
                 f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
                 "Draw both with the same exclude=."
             )
-        self._a, self._b = (_scaled_to(self.center, direction) for direction in self.directions)
-        self._norms = algebra.norms(self.center)
+
+    def _prepare(self, points: Mapping[str, Mapping[str, Tensor]]) -> Mapping[str, Any]:
+        _require_stored(self)
+        center = points["center"]
+        a, b = (_scaled_to(center, points[dim]) for dim in self.dims)
+        return {"center": center, "a": a, "b": b, "norms": algebra.norms(center)}
+
+    def _at(self, coords: Sequence[float], points: Mapping[str, Any]) -> Params:
+        alpha, beta = coords
+        moved: Params = {}
+        for name, theta in points["center"].items():
+            if name not in points["a"] or (alpha == 0.0 and beta == 0.0):
+                moved[name] = theta
+                continue
+            phi = _blend(theta, points["a"][name], alpha)
+            length = math.sqrt(algebra.tensor_dot(phi, phi))
+            kept = phi * (points["norms"][name] / length if length else 0.0)
+            moved[name] = _blend(kept, points["b"][name], beta)
+        return moved
 
     def still(self) -> dict[str, int]:
         """Entries that are zero at the centre and in both directions, and tensors that do not move."""
-        return _still(self, self._a)
-
-    def _at(self, coords: Sequence[float]) -> Params:
-        alpha, beta = coords
-        moved: Params = {}
-        for name, theta in self.center.items():
-            if name not in self._a or (alpha == 0.0 and beta == 0.0):
-                moved[name] = theta
-                continue
-            phi = _blend(theta, self._a[name], alpha)
-            length = math.sqrt(algebra.tensor_dot(phi, phi))
-            kept = phi * (self._norms[name] / length if length else 0.0)
-            moved[name] = _blend(kept, self._b[name], beta).to(theta.dtype)
-        return moved
+        return _still(self, self._prepared["a"])
 
 
-def _still(chart: Chart, scaled: Params) -> dict[str, int]:
+def _still(chart: Chart, scaled: Mapping[str, Tensor]) -> dict[str, int]:
     """What is zero at the centre and in every direction, and the tensors in which a direction leads nowhere."""
     moving = {name for name, length in algebra.norms(scaled).items() if length}
     found = lazily.still(chart.directions, also=chart.center)
@@ -140,7 +142,7 @@ def _require_stored(chart: Chart) -> None:
         )
 
 
-def _scaled_to(center: Params, direction: Mapping[str, Tensor]) -> Params:
+def _scaled_to(center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Params:
     """Scale each tensor of a direction to the norm of the centre's; tensors of zeros are left away."""
     lengths, wanted = algebra.norms(direction), algebra.norms(center)
     return {name: direction[name] * (wanted[name] / length) for name, length in lengths.items() if length}

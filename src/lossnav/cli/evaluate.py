@@ -11,6 +11,7 @@ import typer
 from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import (
     Address,
+    ChartWord,
     CheckpointOption,
     CpusPerWorker,
     DataRoot,
@@ -42,10 +43,7 @@ _GRIDS = {3: 21}  # points along each axis of so many coordinates; of fewer 51
 def evaluate(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
     out: Annotated[str, typer.Option("--out", "-o", help="Surface to write: a .zarr folder, or a URL.")] = "run.zarr",
-    chart: Annotated[
-        Literal["line", "plane", "volume", "rescaled-line", "rescaled-bilinear"] | None,
-        typer.Option(help="Default: plane; with --to, spanned by the checkpoints; with --directions gradient, line."),
-    ] = None,
+    chart: ChartWord = None,
     kinds: Kinds = None,
     to: Through = None,
     trajectory: Annotated[

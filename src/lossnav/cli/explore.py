@@ -11,6 +11,7 @@ import typer
 
 from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import (
+    ChartWord,
     CheckpointOption,
     DataRoot,
     Device,
@@ -37,9 +38,7 @@ def explore(
         str | None,
         typer.Option("--out", "-o", help="For a SPEC: store of its points. Default: a folder in lossnav-explore."),
     ] = None,
-    chart: Annotated[
-        Literal["line", "plane", "volume"] | None, typer.Option(help="For a SPEC: kind of chart, as in evaluate.")
-    ] = None,
+    chart: ChartWord = None,
     kinds: Kinds = None,
     to: Through = None,
     trajectory: Annotated[Path | None, typer.Option(help="Recorded training run; gives the pca directions.")] = None,

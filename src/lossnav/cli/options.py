@@ -44,6 +44,14 @@ Through = Annotated[
         "--to", help="Checkpoint that the chart passes through, starting at the SPEC or --checkpoint; repeatable."
     ),
 ]
+ChartWord = Annotated[
+    str | None,
+    typer.Option(
+        "--chart",
+        help="line, plane, volume, rescaled-line or rescaled-bilinear. Default: plane; with --to, through the "
+        "checkpoints; for a gradient, line.",
+    ),
+]
 Kinds = Annotated[
     list[str] | None,
     typer.Option("--directions", help="random (default), hessian, gradient or pca; repeat for each axis."),

@@ -96,11 +96,13 @@ def _noise_words(outcome: Any) -> str:
         words = f"{noise:.2g} relative ({'between points' if repeats else 'standard deviation'})"
     if repeats or "places_twice" not in outcome:
         return words
-    return f"{words}, at {outcome['noise_places']} of {outcome['places_twice']} places evaluated twice"
+    return f"{words}, at {outcome.get('noise_places', '?')} of {outcome['places_twice']} places evaluated twice"
 
 
 def summary_words(surface: Any) -> dict[str, str]:
     """Table rows that summarise a run."""
+    from lossnav.surface.estimates import estimate_of
+
     found = surface.lossnav.summary()
     words = {"points": f"{found['points']:,}"}
     if weights := surface.attrs.get("objective", {}).get("weights"):
@@ -115,8 +117,8 @@ def summary_words(surface: Any) -> dict[str, str]:
         if name in found:
             at = ", ".join(f"{dim} = {x:g}" for dim, x in found[name]["at"].items())
             words[f"{name} loss"] = f"{found[name]['loss']:.6g} at {at}"
-    outcome = surface.attrs.get("sampler", {}).get("outcome")
-    if outcome is not None and "seed" not in surface.dims:
+    outcome = estimate_of(surface.attrs)
+    if outcome and "seed" not in surface.dims:
         resolved = outcome["cells"] - outcome["unresolved"]
         words["estimated error"] = (
             f"{float(outcome['estimated_error']):.2g} relative, the largest of {resolved:,} cells; no bound"
@@ -132,6 +134,8 @@ def summary_words(surface: Any) -> dict[str, str]:
             words["noise"] = _noise_words(outcome)
         if outcome["non_finite"]:
             words["beside holes"] = f"{outcome['non_finite']:,} cells"
+    elif own := surface.attrs.get("sampler", {}).get("outcome"):  # of a sampler of the user's own
+        words |= {str(key): str(value) for key, value in own.items() if isinstance(value, str | int | float)}
     if "control_variate" in surface.attrs:
         words["residual error"] = f"{float(surface.attrs['control_variate']['residual_error']):.2g} relative"
     if "seconds" in found:
@@ -156,6 +160,9 @@ def made_words(surface: Any) -> dict[str, str]:
         facts = [f"{key} {recipe[key]}" for key in ("normalize", "distribution", "seed") if key in recipe]
         facts += [f"norm {float(recipe['norm']):.5g}"] if "norm" in recipe else []
         words[f"  {dim}"] = ", ".join([recipe["kind"], *facts])
+    for point in chart.get("points", ()):
+        norm = f", norm {float(point['norm']):.5g}" if "norm" in point else ""
+        words[f"  {point['name']}"] = f"control point {point['fingerprint'][:12]}{norm}"
     words |= {f"  cosine {pair}": f"{float(cosine):.2g}" for pair, cosine in chart.get("cosines", {}).items()}
     words["BatchNorm"] = str(objective["bn"])
     words["computed"] = f"{objective['dtype']} on {objective['device']}, {engine['kind']}, plan: {engine['plan']}"

@@ -7,19 +7,23 @@ from lossnav.directions.derivatives import gradient, hessian
 from lossnav.directions.drawn import random
 from lossnav.directions.normalize import filter_normalize, layer_normalize, weight_normalize
 from lossnav.directions.optimizer_state import moments
+from lossnav.directions.registry import DirectionKind, kinds, register
 
 __all__ = [
     "Components",
     "Direction",
+    "DirectionKind",
     "between",
     "cosines",
     "filter_normalize",
     "gradient",
     "hessian",
+    "kinds",
     "layer_normalize",
     "moments",
     "pca",
     "random",
+    "register",
     "through",
     "weight_normalize",
 ]

@@ -11,6 +11,7 @@ import numpy as np
 from lossnav import params as algebra
 from lossnav._utils.validation import described
 from lossnav.directions.base import Direction, _direction_dtype
+from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.objective.networks import End, Network, coincidence, together
 from lossnav.params import Params
@@ -156,6 +157,10 @@ def led(recipe: Mapping[str, Any], networks: Sequence[Network]) -> Direction:
     else:
         made = through(*networks, orthogonal=recipe["orthogonal"])[int(recipe["index"])]
     return made * recipe["times"] if "times" in recipe else made
+
+
+for _kind in ("between", "through"):
+    declare(DirectionKind(_kind, lead=led))
 
 
 def _buffers_of(*networks: Network) -> dict[str, list[str]]:

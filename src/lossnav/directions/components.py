@@ -15,6 +15,7 @@ from lossnav._utils.validation import require
 from lossnav.directions import gram_pca
 from lossnav.directions.base import Direction, _direction_dtype, _require_number
 from lossnav.directions.normalize import filter_normalize
+from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError
 from lossnav.objective.roles import excluded
 from lossnav.params import Params
@@ -300,3 +301,6 @@ def _put_all(params: Params, names: Sequence[str], values: NDArray[np.float64]) 
         target = params[name]
         target.copy_(torch.from_numpy(values[start : start + target.numel()]).reshape(target.shape))
         start += target.numel()
+
+
+declare(DirectionKind("pca", on_command_line=True))  # along a training run

@@ -10,10 +10,12 @@ from lossnav import curvature
 from lossnav import params as algebra
 from lossnav._utils.validation import require
 from lossnav.directions.base import Direction, _require_number
+from lossnav.directions.registry import register
 from lossnav.errors import DirectionError
 from lossnav.objective.objective import Objective
 
 
+@register("gradient", options=("exclude", "precision"), on_command_line=True)
 def gradient(
     objective: Objective, *, exclude: Sequence[str] = (), precision: Literal["native", "float64"] = "native"
 ) -> Direction:
@@ -58,6 +60,7 @@ def gradient(
     return direction
 
 
+@register("hessian", options=("n", "which", "exclude", "seed", "tolerance", "limit", "precision"), on_command_line=True)
 def hessian(
     objective: Objective,
     n: int = 2,

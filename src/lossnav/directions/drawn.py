@@ -15,6 +15,7 @@ from lossnav.directions.base import _TOGETHER, Direction, Distribution, _directi
 from lossnav.directions.counter_based import Draws, way_out
 from lossnav.directions.lazy import Family, LazyDirection
 from lossnav.directions.normalize import Normalization, _require_normalization
+from lossnav.directions.registry import register
 from lossnav.errors import DirectionError, Interrupted, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.params import Params
@@ -53,6 +54,11 @@ def random(
 ) -> tuple[Direction | LazyDirection, ...]: ...
 
 
+@register(
+    "random",
+    options=("n", "normalize", "distribution", "orthogonal", "exclude", "seed", "lazy"),
+    on_command_line=True,
+)
 def random(
     objective: Objective,
     n: int = 1,

@@ -12,6 +12,7 @@ from lossnav import params as algebra
 from lossnav._utils.moving import select_moving
 from lossnav._utils.validation import described
 from lossnav.directions.base import Direction, _direction_dtype
+from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError
 from lossnav.objective.objective import Objective
 
@@ -111,3 +112,6 @@ def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | 
             "told. Pass the optimiser with its model, or make it of model.named_parameters()."
         )
     return list(named)
+
+
+declare(DirectionKind("moment"))  # of an optimiser

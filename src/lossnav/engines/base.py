@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -9,6 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from lossnav.engines.plan import Precision
+from lossnav.errors import LossnavWarning
 
 Point = NDArray[np.float64]  # (k,)
 PointFunction = Callable[[Point], Mapping[str, float]]
@@ -35,14 +39,21 @@ class Outcome(NamedTuple):
 class Engine(ABC):
     """Runs a function at points.
 
+    A class of engines has `run` and `stop`; what else it says or holds has defaults. `lossnav.testing.EngineLaws` are
+    the laws that it must pass.
+
     Attributes
     ----------
+    precision : str
+        What the points are computed in, one of ``lossnav.engines.plan.PRECISIONS``: "native" where the function is
+        called as it is. Two runs of different precisions are not one run.
     on_wait : callable
         Called about twice a second with what is waited for, where no point can be computed yet (machines that start);
         what it raises ends the wait, and comes out of `prepare` or `run`. `evaluate` sets it to show the words and to
         hear Ctrl-C.
     """
 
+    precision: Precision = "native"
     on_wait: Callable[[str], None] = staticmethod(lambda words: None)
 
     @property
@@ -71,7 +82,7 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
-        """Yield the outcome of every point of `points`, shape (m, k), as it comes; an error is an outcome too."""
+        """Yield the outcome of every point of `points`, shape (m, k), once, as it comes; an error is an outcome too."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -80,6 +91,45 @@ class Engine(ABC):
     def close(self) -> None:  # noqa: B027 - most engines hold nothing
         """Give back what `prepare` took (workers, connections); called at the end of every run, however it ends."""
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Say how the points were computed, in values that JSON can hold."""
+        """Say how the points were computed, in values that JSON can hold; by default the kind and the precision."""
+        return {"kind": type(self).__name__, "plan": "plain", "precision": self.precision}
+
+
+def description_of(engine: Engine) -> dict[str, Any]:
+    """Return what an engine says of itself, completed by what a surface needs to know of any."""
+    return Engine.describe(engine) | dict(engine.describe())
+
+
+def every_outcome(
+    engine: Engine,
+    function: PointFunction,
+    points: NDArray[np.float64],
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[Outcome]:
+    """Yield what an engine's `run` does, held to its word: one outcome for each point, unless it was stopped.
+
+    A point that it passes over has failed; an outcome of no point, or a second one, is left out with a warning.
+
+    Parameters
+    ----------
+    engine, function, points
+        As of `Engine.run`.
+    stopped : callable
+        Whether the engine was told to stop, so that it may pass points over.
+    """
+    left = set(range(len(points)))
+    for outcome in engine.run(function, points):
+        if outcome.number not in left:
+            warnings.warn(
+                f"{type(engine).__name__} gave an outcome of point {outcome.number}, which was not asked for or had "
+                "one already; it is left out. Test the engine with lossnav.testing.EngineLaws.",
+                LossnavWarning,
+                stacklevel=2,
+            )
+            continue
+        left.remove(outcome.number)
+        yield outcome
+    if not stopped():
+        for number in sorted(left):
+            yield Outcome(number, {}, f"EvaluationError: {type(engine).__name__} gave no outcome of this point.")

@@ -32,6 +32,7 @@ from lossnav.evaluation.evaluate import evaluate
 from lossnav.evaluation.provenance import provenance
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
+from lossnav.samplers.base import description_of
 from lossnav.surface.parts import Parts, finished_ensemble
 from lossnav.surface.run_identity import differences
 from lossnav.surface.run_record import RunRecord
@@ -361,7 +362,7 @@ class _Folded:
 def _plan(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> dict[str, Any]:
     """What the surface of a seed would say of its plan, without anything being evaluated."""
     objective, chart = require_fit(objective, chart, sampler)
-    return RunRecord(chart.dims, provenance(objective, chart, sampler.describe(), engine or Local())).attributes()
+    return RunRecord(chart.dims, provenance(objective, chart, description_of(sampler), engine or Local())).attributes()
 
 
 def _is_same(there: xr.Dataset, plan: Mapping[str, Any]) -> bool:
@@ -417,7 +418,7 @@ def _settled_for_all(
             settled = sampler.settle(losses_of(*fitting))
         if settled is sampler:  # nothing was left open
             return sampler
-        mine = settled.describe()
+        mine = description_of(settled)
         said = said or mine
         for dim, found in mine["auto"].items():
             if found["reach"] > said["auto"][dim]["reach"]:

@@ -16,6 +16,7 @@ from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.engines import Engine, Local
 from lossnav.engines import base as engine_base
+from lossnav.engines.base import description_of
 from lossnav.evaluation.center import losses_of, probe_points, require_fit
 from lossnav.evaluation.evaluate import _require_nouns
 from lossnav.objective.objective import Objective
@@ -114,7 +115,7 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
             function = engine.prepare(ChartFunction(objective, chart), probes, sampler.total)
             planning = time.perf_counter() - started
             per_point = _seconds_per_point(engine, function, _typical_points(sampler, objective.seed))
-            said, workers = engine.describe(), engine.concurrency
+            said, workers = description_of(engine), engine.concurrency
         finally:
             engine.close()
     compiling = float(said.get("plan_compiling_seconds", 0.0))

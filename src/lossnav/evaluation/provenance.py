@@ -13,6 +13,7 @@ from lossnav import params as algebra
 from lossnav._version import __version__
 from lossnav.charts import Chart
 from lossnav.engines import Engine
+from lossnav.engines.base import description_of
 from lossnav.objective.objective import Objective
 from lossnav.surface.intervals import spread_of
 
@@ -58,7 +59,7 @@ def provenance(
     if sampling := _sampling(objective, chart, center):
         made["sampling"] = sampling
     made |= about_chart(objective, chart)
-    return made | {"engine": engine.describe, "center": dict(center)} | versions(engine)
+    return made | {"engine": lambda: description_of(engine), "center": dict(center)} | versions(engine)
 
 
 def measured(objective: Objective, chart: Chart) -> dict[str, Any]:

@@ -93,17 +93,19 @@ def resume(
     if objective is None:
         objective = objective_of(said["objective"], store, trust, spec=spec)
     objective = objective.moving_as(said["objective"])
-    kind = said["sampler"]["kind"]
-    sampler: Any = {made.__name__: made for made in (samplers.Adaptive, samplers.Grid, samplers.Points)}.get(kind)
-    if sampler is None:
-        raise OptionError(f"The points of {name_of(store)} were chosen by a sampler of your own. Call evaluate again.")
+    kind = samplers.kinds().get(str(said["sampler"]["kind"]))
+    if kind is None:
+        raise OptionError(
+            f"The points of {name_of(store)} were chosen by a sampler of your own, {said['sampler']['kind']}. Call "
+            "evaluate again, or register its class: @lossnav.samplers.register()."
+        )
     chart = chart_of(said, objective, store)
     if engine is None:
         from lossnav.engines import Local
 
         engine = Local(*asked_of(said))
     options: dict[str, Any] = {"engine": engine, "progress": progress, "on_update": on_update}
-    return evaluate(objective, chart, sampler.again(said["sampler"]), store=store, **options)
+    return evaluate(objective, chart, kind.sampler.again(said["sampler"]), store=store, **options)
 
 
 def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Location | None = None) -> Chart:

@@ -25,6 +25,7 @@ from lossnav.evaluation.center import losses_of, probe_points
 from lossnav.evaluation.provenance import provenance
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
+from lossnav.samplers import base as sampler_base
 from lossnav.surface import assemble, variables
 from lossnav.surface.run_record import RunRecord
 from lossnav.surface.run_store import Store
@@ -99,7 +100,7 @@ class _Run:
         self.sampler = sampler = sampler.settle(losses_of(objective, chart))
         self.stop: StopRequests
         self.function: engine_base.PointFunction | None = None
-        described, self._outcome = sampler.describe(), dict[str, Any]()
+        described, self._outcome = sampler_base.description_of(sampler), dict[str, Any]()
         about = dict(about or {})
         if keep_samples or (store is not None and store.has_samples):
             about["keep_samples"] = True
@@ -119,7 +120,9 @@ class _Run:
         Only of samplers that can be made again from their descriptions: those say all that their points depend on.
         """
         asked = {key: value for key, value in earlier.attrs.get("sampler", {}).items() if key != "outcome"}
-        same = "again" in vars(type(self.sampler)) and asked == jsonable.jsonable(self.sampler.describe())
+        same = "again" in vars(type(self.sampler)) and asked == jsonable.jsonable(
+            sampler_base.description_of(self.sampler)
+        )
         done = np.isin(earlier["status"].values, (variables.OK, variables.NON_FINITE)).all()
         return bool(same and done and earlier.attrs.get("finished"))
 
@@ -155,6 +158,7 @@ class _Run:
                 self.record.finished = True
                 yield True
                 return
+            points = sampler_base.asked(points, self.sampler)
             known, losses = self.record.take_known(points)
             done = int(known.sum())
             if done:  # what is known comes first, all at once
@@ -181,7 +185,8 @@ class _Run:
                 if self.function is None:
                     with bar.phase("planning"):
                         self.prepare()
-                for outcome in self.engine.run(self.prepare(), points[new]):
+                stopped = lambda: self.stop.signal is not None  # noqa: E731
+                for outcome in engine_base.every_outcome(self.engine, self.prepare(), points[new], stopped):
                     yield outcome._replace(number=int(new[outcome.number]))
 
     @contextmanager

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lossnav import directions, samplers
-from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
+from lossnav import charts, directions, samplers
+from lossnav.charts import Chart, DirectedChart
 from lossnav.checkpoints.weights import Missing
 from lossnav.errors import OptionError
 from lossnav.evaluation.trajectory import project
@@ -18,14 +18,9 @@ from lossnav.objective.objective import Objective
 from lossnav.specs.objective_of import at_the_end
 from lossnav.trajectory.trajectory import Trajectory
 
-CHARTS: dict[str, type[Chart]] = {
-    "line": Line,
-    "plane": Plane,
-    "volume": Volume,
-    "rescaled-line": RescaledLine,
-    "rescaled-bilinear": RescaledBilinear,
+CHARTS: dict[str, type[DirectedChart]] = {
+    kind.word: kind.chart for kind in charts.kinds().values() if kind.word and issubclass(kind.chart, DirectedChart)
 }
-KINDS = ("random", "hessian", "gradient", "pca")  # of directions
 _STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
 _INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most
 
@@ -134,7 +129,7 @@ def view_of(
             )
         return _through(objective, chart, list(to), kinds, trajectory, missing_buffers)
     names, kind = list(kinds) or ["random"], kind_of(chart, kinds)
-    dims = CHARTS[kind].dims
+    dims, draw, known = CHARTS[kind].dims, charts.kinds()[CHARTS[kind].__name__].draw, directions.kinds()
     wanted = names * len(dims) if len(names) == 1 else names
     if len(wanted) != len(dims):
         raise OptionError(
@@ -142,12 +137,12 @@ def view_of(
             "one for all axes, or one for each."
         )
     counts = Counter(wanted)
-    if counts["gradient"] > 1:
+    if alone := [name for name in counts if counts[name] > 1 and name != "pca" and not known[name].several]:
         raise OptionError(
-            f"There is one gradient, and a {kind} has {len(dims)} axes. Use --chart line, or name a kind for each: "
-            "--directions gradient --directions hessian."
+            f"There is one {alone[0]}, and a {kind} has {len(dims)} axes. Use --chart line, or name a kind for each: "
+            f"--directions {alone[0]} --directions random."
         )
-    rescaled = kind.startswith("rescaled")
+    rescaled = bool(draw)
     if trajectory is not None and rescaled:
         raise OptionError(
             f"A training run is drawn on a line, plane or volume, not on a {kind}. Choose another --chart."
@@ -163,19 +158,22 @@ def view_of(
         components = directions.pca(run, counts["pca"], device=objective.device, **left_out)
         made["pca"], center = list(components), objective.params
     if counts["random"]:
-        how = normalize or ("none" if rescaled else "filter")
-        options: dict[str, Any] = {"normalize": None if how == "none" else how, "orthogonal": not rescaled}
-        options["distribution"] = distribution or ("uniform" if rescaled else "normal")
-        made["random"] = list(directions.random(objective, n=counts["random"], seed=seed, **options, **left_out))
+        drawing: dict[str, Any] = {"normalize": "filter", "distribution": "normal", **draw, "seed": seed, **left_out}
+        if normalize:
+            drawing["normalize"] = None if normalize == "none" else normalize
+        drawing |= {"distribution": distribution} if distribution else {}
+        made["random"] = list(directions.random(objective, n=counts["random"], **drawing))
     elif normalize is not None or distribution is not None:
         raise OptionError(
             f"--normalize and --distribution are of random directions, and these are {', '.join(counts)}. Leave "
             "them out."
         )
-    if counts["hessian"]:
-        made["hessian"] = list(directions.hessian(objective, n=counts["hessian"], seed=seed, **left_out))
-    if counts["gradient"]:
-        made["gradient"] = [directions.gradient(objective, **left_out)]
+    for name in counts.keys() - {"pca", "random"}:
+        given = {"n": counts[name], "seed": seed, **left_out}
+        make = known[name].make
+        assert make is not None  # of an objective, or it is not on the command line
+        found = make(objective, **{key: given[key] for key in known[name].options if key in given})
+        made[name] = list(found) if isinstance(found, tuple) else [found]
     along = [made[name].pop(0) for name in wanted]
     again: dict[str, Any] = {}
     if counts["pca"]:
@@ -198,8 +196,11 @@ def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()
     >>> kind_of(None), kind_of(None, ["gradient"]), kind_of(None, to=["a.pt", "b.pt"])
     ('plane', 'line', 'plane')
     """
-    if unknown := [name for name in kinds if name not in KINDS]:
-        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(KINDS[:-1])} or {KINDS[-1]}.")
+    known = sorted(name for name, kind in directions.kinds().items() if kind.on_command_line)
+    if unknown := [name for name in kinds if name not in known]:
+        raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(known[:-1])} or {known[-1]}.")
+    if chart is not None and chart not in CHARTS:
+        raise OptionError(f"There is no chart {chart!r}. Use {', '.join(CHARTS)}.")
     if not to:
         several = _STRAIGHT[min(len(kinds), 3) - 1] if len(kinds) > 1 else "plane"
         return chart or ("line" if list(kinds) == ["gradient"] else several)

@@ -117,7 +117,7 @@ def _provenance(surfaces: Mapping[str, xr.Dataset]) -> str:
         axes = ", ".join(f"{dim} {low:g} … {high:g} ({n})" for dim, (low, high, n) in sampler["axes"].items())
         made = [
             f"{chart['kind']} over {axes}",
-            *(_direction(dim, recipe) for dim, recipe in zip(chart["dims"], chart["directions"], strict=True)),
+            *(_direction(dim, recipe) for dim, recipe in zip(chart["dims"], chart["directions"], strict=False)),
             f"{objective['model']}, {objective['loss']}, {objective['samples']:,} samples, {objective['dtype']} on "
             f"{objective['device']}, BatchNorm {objective['bn']}, fingerprint {objective['fingerprint']}",
             f"{surface.attrs['seconds']:.1f} s, {surface.attrs['points_per_second']:.0f} points/s",

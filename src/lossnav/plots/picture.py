@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lossnav._utils.geometry import unpacked
 from lossnav.errors import OptionError
 from lossnav.surface.assemble import points_of
+from lossnav.surface.estimates import estimate_of
 from lossnav.surface.seeds import of_one_seed
 from lossnav.surface.variables import FAILED, NOT_EVALUATED, OK, validate
 
@@ -261,7 +262,7 @@ def _interpolated(dataset: xr.Dataset) -> str:
     said = dataset.attrs.get("interpolation")
     if said is None:
         return ""
-    outcome = dataset.attrs.get("sampler", {}).get("outcome") or {}
+    outcome = estimate_of(dataset.attrs)
     off = float(outcome.get("estimated_error", said["left_out_error_p99"]))
     words = f"interpolated from {said['points']:,} points"
     if said["holes"]:

@@ -9,8 +9,8 @@ from typing import Any
 from lossnav.reports import thresholds
 from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, Level, unknown
+from lossnav.surface.variables import is_rescaled
 
-_RESCALED = ("RescaledLine", "RescaledBilinear")  # charts that scale their directions to the weights, tensor by tensor
 _INVARIANT = ("filter", "layer", "weight")  # normalisations that follow when a layer is multiplied
 
 
@@ -73,7 +73,7 @@ def _lengths(subject: Subject) -> Finding:
     words, values = ", ".join(f"{norm:.4g}" for norm in norms), {"norms": norms}
     ratio, length = max(norms) / min(norms), subject.chart.get("center_norm")
     center = f"; the {subject.weights} at the centre have {float(length):.4g}" if length else ""
-    if subject.chart.get("kind") in _RESCALED:
+    if is_rescaled(subject.chart):
         said = (
             f"The chart scales its directions to the norms of the weights, so their own lengths ({words}) do not show"
         )
@@ -172,7 +172,7 @@ def _scale(subject: Subject) -> Iterator[Finding]:
     if found.get("multiplied"):
         yield _rescaled(found, values)
         return
-    if subject.chart.get("kind") in _RESCALED and all(kind == "random" for kind in kinds):
+    if is_rescaled(subject.chart) and all(kind == "random" for kind in kinds):
         said = "Each tensor of the directions has the norm of the weights' own, so the picture follows when a layer is "
         yield Finding("scale", "ok", said + "multiplied.", values=values)
         return

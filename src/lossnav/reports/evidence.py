@@ -23,11 +23,10 @@ from lossnav.surface.assemble import points_of
 from lossnav.surface.difference import has_samples, paired
 from lossnav.surface.groups import require_path
 from lossnav.surface.seeds import of_one_seed
-from lossnav.surface.variables import OK, validate
+from lossnav.surface.variables import OK, is_straight, validate
 
 REPORT_SCHEMA, REPORT_VERSION = "lossnav.report", 1  # of what was measured for a report
 SPECTRUM_SCHEMA = "lossnav.spectrum"
-STRAIGHT = ("Line", "Plane", "Volume")  # charts whose basis is their directions
 
 _AT = 1e-9  # of the reach: nearer than this, a point is the centre
 
@@ -389,7 +388,7 @@ def gram_of(chart: Mapping[str, Any]) -> Array | None:
     """Inner products of the basis of a straight chart, (k, k), from its norms and cosines; None where not known."""
     recipes = chart.get("directions", [])
     norms = [recipe.get("norm") for recipe in recipes]
-    if chart.get("kind") not in STRAIGHT or not norms or any(norm is None for norm in norms):
+    if not is_straight(chart) or not norms or any(norm is None for norm in norms):
         return None
     made = np.diag(np.array(norms, np.float64) ** 2)
     for pair, cosine in chart.get("cosines", {}).items():

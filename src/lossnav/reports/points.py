@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from lossnav import samplers
 from lossnav._utils.geometry import Array
 from lossnav.reports import thresholds
 from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, Level, unknown
+from lossnav.surface.estimates import estimate_of
 from lossnav.surface.variables import FAILED, NON_FINITE, NOT_EVALUATED
 
 _RESUME = "Go on with the run: the same call, or lossnav resume."
@@ -98,8 +100,8 @@ def _unfinished(subject: Subject) -> Finding:
     if sampler.get("kind") == "Explorer":
         said = f"The {total:,} points are those that were asked for in the explorer: no others are outstanding."
         return Finding("unfinished", "ok", said, values=values)
-    planned = len(sampler.get("places", [])) if sampler.get("kind") == "Points" else None
-    if (on_grid and sampler.get("kind") != "Adaptive") or (planned is not None and total >= planned):
+    planned = sampler.get("points") if sampler.get("kind") == "Points" else None
+    if (on_grid and not _estimates(sampler)) or (planned is not None and total >= planned):
         return Finding("unfinished", "ok", f"All {total:,} points of the sampler are evaluated.", values=values)
     if stopped:
         return Finding(
@@ -155,7 +157,7 @@ def _is_flat(loss: Array) -> bool:
 def _grid(subject: Subject) -> Iterator[Finding]:
     """Whether the points are near enough to show the shape between them."""
     assert subject.surface is not None
-    if "interpolation" in subject.attrs or subject.attrs.get("sampler", {}).get("kind") == "Adaptive":
+    if "interpolation" in subject.attrs or _estimates(subject.attrs.get("sampler", {})) or estimate_of(subject.attrs):
         return
     if "point" in subject.surface.dims:
         because = "the points lie on no grid: how the loss runs between them was not looked at."
@@ -263,12 +265,18 @@ def _automatic(subject: Subject) -> Iterator[Finding]:
     yield Finding("automatic range", "ok", f"The range was found automatically: {'; '.join(words)}.", values=values)
 
 
+def _estimates(sampler: Mapping[str, Any]) -> bool:
+    """Whether a finished run of the sampler says how far off the loss is between its points."""
+    kind = samplers.kinds().get(str(sampler.get("kind")))
+    return kind is not None and kind.estimates
+
+
 def _adaptive(subject: Subject) -> Iterator[Finding]:
     sampler = subject.attrs.get("sampler", {})
-    outcome = sampler.get("outcome")
-    if sampler.get("kind") != "Adaptive":
+    outcome = estimate_of(subject.attrs)
+    if not outcome and not _estimates(sampler):
         return
-    if not outcome or "cells" not in outcome:
+    if not outcome:
         because = "the run was stopped before its sampler could estimate how far off the loss between the points is."
         yield unknown("adaptive", because, _RESUME)
         return

@@ -13,6 +13,7 @@ from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, PointArray, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
 from lossnav.samplers.refinement import Refinement
+from lossnav.samplers.registry import register
 
 Ends = dict[str, tuple[float, float]]
 
@@ -21,6 +22,7 @@ _DEEPEST = 50  # halvings after which neighbouring places are one number
 _FEWEST = 4  # where max_points allows no more
 
 
+@register(estimates=True)
 class Adaptive(Sampler):
     """Divide cells until the loss is predicted to a tolerance.
 

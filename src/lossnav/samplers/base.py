@@ -25,6 +25,9 @@ def require_names(kind: str, nameless: tuple[Any, ...], example: str) -> None:
 class Sampler(ABC):
     """Choose coordinates by ask and tell; a sampler is a value, and the state of a run is in its generator.
 
+    A class of samplers has `dims`, `rounds` and `describe`, and `again` where a run is to be resumed from its store
+    alone; what else it says has defaults. `lossnav.testing.SamplerLaws` are the laws that it must pass.
+
     Attributes
     ----------
     dims : tuple of str
@@ -38,6 +41,7 @@ class Sampler(ABC):
         """Yield coordinates of shape (m, k), no point twice; receive their losses, shape (m,), by `send`.
 
         The return value, if not None, is the outcome, which the surface stores as an attribute of its sampler.
+        Its names and values are free, if JSON can hold them; names of `Adaptive` mean what they mean there.
         """
 
     def settle(self, losses: Callable[[PointArray], Losses]) -> Sampler:
@@ -80,3 +84,32 @@ class Sampler(ABC):
             If samplers of this kind cannot be made from a description.
         """
         raise SamplerError(f"A {cls.__name__} cannot be made from its description. Define {cls.__name__}.again.")
+
+
+def description_of(sampler: Sampler) -> dict[str, Any]:
+    """Return what a sampler says of itself, completed by its kind."""
+    return {"kind": type(sampler).__name__} | sampler.describe()
+
+
+def asked(points: Any, sampler: Sampler) -> PointArray:
+    """Return what a sampler asked for as an array of shape (m, k).
+
+    Raises
+    ------
+    SamplerError
+        If it is none, or not finite.
+    """
+    try:
+        made = np.asarray(points, np.float64)
+    except (TypeError, ValueError):
+        made = np.full(1, np.nan)
+    if made.ndim != 2 or made.shape[1] != len(sampler.dims) or not np.isfinite(made).all():
+        raise SamplerError(
+            f"{type(sampler).__name__} asked for {_said(made)} instead of finite coordinates of shape "
+            f"(m, {len(sampler.dims)}). Test it with lossnav.testing.SamplerLaws."
+        )
+    return made
+
+
+def _said(points: PointArray) -> str:
+    return f"points of shape {points.shape}" if np.isfinite(points).all() else "points that are not finite numbers"

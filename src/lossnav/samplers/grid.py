@@ -14,6 +14,7 @@ from lossnav._utils.geometry import mesh
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, PointArray, Sampler, require_names
 from lossnav.samplers.range import RISE, AutoRange, find_ranges
+from lossnav.samplers.registry import register
 
 Axis = NDArray[np.float64]
 
@@ -21,6 +22,7 @@ _AUTO_POINTS = 51
 _COARSEST = 5  # points along each axis of the first level
 
 
+@register()
 class Grid(Sampler):
     """Every combination of evenly spaced coordinates.
 

@@ -14,11 +14,13 @@ from lossnav._utils.validation import described
 from lossnav.errors import SamplerError
 from lossnav.samplers.base import Losses, Sampler
 from lossnav.samplers.base import PointArray as Coordinates
+from lossnav.samplers.registry import register
 
 _ONE_PLACE = 1e-12  # of the range: 0.3 and 0.1 + 0.2 are no two points
 _MOST = 2**21  # numbers that are written down: attributes are read into memory whole
 
 
+@register()
 class Points(Sampler):
     """The points of a list, in its order; points that are equal up to rounding are evaluated once.
 

@@ -194,7 +194,7 @@ _recipe = by_kind(
     },
     record(
         norm_=finite, norms_=map_of(finite), index_=count, n_=count, seed_=maybe(whole), exclude_=maybe(texts),
-        times_=number,
+        times_=number, words_=text,
     ),
 )  # fmt: skip
 
@@ -204,7 +204,9 @@ _buffers = record(
 
 _parts_of_a_chart = record(
     kind_=name, dims=list_of(name, 1, 64), directions_=list_of(_recipe, 0, 64), affine_=boolean, center_=maybe(text),
-    center_norm_=number, cosines_=map_of(number), buffers_=maybe(_buffers),
+    center_norm_=number, cosines_=map_of(number), buffers_=maybe(_buffers), axes_=map_of(text),
+    points_=list_of(record(name=text, fingerprint=text, norm_=number), 1, 10**4), options_=map_of(anything),
+    signature_=list_of(maybe(number), 0, 64), origin_=list_of(coordinate, 1, 64),
 )  # fmt: skip
 
 
@@ -228,11 +230,23 @@ _outcome = record(
     estimated_error_=number, estimated_error_p99_=number, noise_=number, noise_largest_=number, noise_of_range_=number,
     noise_places_=count, noise_non_finite_=count, noise_at_=list_of(list_of(coordinate)),
 )  # fmt: skip
-_sampler = record(
-    kind=name, axes_=map_of(_ends), coordinates_=map_of(list_of(coordinate, 1)), places_=_coordinates,
-    places_hash_=text,
-    auto_=map_of(record(reach=number, rise_=number, found_=number, capped_=boolean, floored_=boolean, points_=count)),
-    tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=maybe(whole), outcome_=_outcome,
+_of_grids = record(coordinates_=map_of(list_of(coordinate, 1)))
+_sampler = by_kind(
+    {
+        "Grid": _of_grids,
+        "Explorer": _of_grids,
+        "Points": record(places_=_coordinates, places_hash_=text, points_=count),
+        "Adaptive": record(
+            tolerance_=number, max_points_=maybe(count), start_=count, max_depth_=count, seed_=maybe(whole),
+            outcome_=_outcome,
+        ),
+    },
+    record(
+        kind=name, axes_=map_of(_ends), outcome_=maybe(_maps),
+        auto_=map_of(
+            record(reach=number, rise_=number, found_=number, capped_=boolean, floored_=boolean, points_=count)
+        ),
+    ),
 )  # fmt: skip
 
 _origin = record(

@@ -32,7 +32,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "cut_samples",
         "metric_words",
     ),
-    "chart": (),
+    "chart": ("axes",),  # words
     "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
     "curvature": (),
 }
@@ -53,7 +53,7 @@ def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
     said = StoredDocument(attributes)
     items["objective.device"] = str(said["objective"]["device"]).partition(":")[0]
-    items["engine.precision"] = said["engine"]["precision"]
+    items["engine.precision"] = said["engine"].get("precision", "native")
     return items | {name: said[name] for name in ("lossnav_version", "torch_version")}
 
 

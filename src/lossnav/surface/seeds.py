@@ -11,6 +11,7 @@ from lossnav._utils.lazy_import import lazily
 from lossnav.errors import (
     OptionError,
 )
+from lossnav.surface.estimates import is_number
 from lossnav.surface.variables import validate
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     made: dict[str, Any] = {}
     for key, first in said[0].items():
         values = [part[key] for part in said if key in part]
-        if isinstance(first, int):
+        if not all(map(is_number, values)):
+            made[key] = first
+        elif all(isinstance(value, int) for value in values):
             made[key] = sum(values)
         elif key in _NOISES or key.startswith(("left_out_error", "estimated_error")):  # numbers, or the word "nan"
             known = [float(value) for value in values if not math.isnan(float(value))]

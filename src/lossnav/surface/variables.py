@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lossnav._utils.lazy_import import lazily
@@ -109,32 +109,72 @@ def describe_variables(dataset: xr.Dataset) -> None:
             words = objective.get("metric_words", {}).get(name)
             said = f"{name} ({words})" if words else str(name)
             variable.attrs = {"long_name": f"{said}, mean over the data", "units": "1"}
-    recipes = chart.get("directions", [])
-    for i, dim in enumerate(chart.get("dims", [])):
-        recipe = recipes[i] if i < len(recipes) else {}
+    for dim, meaning in axis_words(chart).items():
         dataset[dim].attrs = {
-            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {direction_words(recipe)}",
-            "units": "lengths of the direction",
+            "long_name": f"{DIM_LETTERS.get(dim, dim)}, {meaning}",
+            "units": "lengths of the direction" if chart.get("directions") else "1",
         }
 
 
+def axis_words(chart: Mapping[str, Any]) -> dict[str, str]:
+    """Say in a few words what each coordinate of a chart is, by its description.
+
+    Examples
+    --------
+    >>> axis_words({"kind": "Line", "dims": ["alpha"], "directions": [{"kind": "gradient"}]})
+    {'alpha': 'gradient of the loss'}
+    >>> axis_words({"kind": "QuadraticPath", "dims": ["t"], "directions": [], "axes": {"t": "from a to c"}})
+    {'t': 'from a to c'}
+    """
+    dims, recipes = list(chart.get("dims", [])), list(chart.get("directions", []))
+    if len(recipes) == len(dims):
+        words = {dim: direction_words(recipe) for dim, recipe in zip(dims, recipes, strict=True)}
+    else:
+        kind = f"coordinate of a {chart['kind']}" if chart.get("kind") else direction_words({})
+        words = dict.fromkeys(dims, kind)
+    return words | {dim: str(said) for dim, said in chart.get("axes", {}).items() if dim in words}
+
+
+def is_straight(chart: Mapping[str, Any]) -> bool:
+    """Whether a chart, by its description, is its centre plus coordinates times its directions."""
+    return chart.get("kind") in ("Line", "Plane", "Volume") and "signature" not in chart
+
+
+def is_rescaled(chart: Mapping[str, Any]) -> bool:
+    """Whether a chart, by its description, scales its directions to the weights, tensor by tensor."""
+    return chart.get("kind") in ("RescaledLine", "RescaledBilinear") and "signature" not in chart
+
+
 def direction_words(recipe: Mapping[str, Any]) -> str:
-    """Say in a few words what a direction is, for an axis label."""
-    kind = recipe.get("kind", "given")
-    if kind == "random":
-        drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
-        how = recipe.get("normalize")
-        return f"random {drawn}" + (f", {how}-normalised" if how else "")
-    if kind == "pca":
-        how = ", filter-normalised" if recipe.get("scale") else ""
-        mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
-        return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
-    if kind == "hessian":
-        return f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}"
-    words = {"between": "from start to end", "given": "given direction", "gradient": "gradient of the loss"}
-    words |= {"moment": f"Adam's {recipe.get('moment')}", "through": "through several models"}
+    """Say in a few words what a direction is, for an axis label: the ``words`` of its recipe, or by its kind."""
+    kind = str(recipe.get("kind", "given"))
     times = f", times {float(recipe['times']):.3g}" if "times" in recipe else ""
-    return words.get(kind, str(kind)) + times
+    words = recipe.get("words") or (_WORDS[kind](recipe) if kind in _WORDS else kind)
+    return f"{words}{times}"
+
+
+def _random_words(recipe: Mapping[str, Any]) -> str:
+    drawn = "uniform" if recipe.get("distribution") == "uniform" else "Gaussian"
+    how = recipe.get("normalize")
+    return f"random {drawn}" + (f", {how}-normalised" if how else "")
+
+
+def _component_words(recipe: Mapping[str, Any]) -> str:
+    how = ", filter-normalised" if recipe.get("scale") else ""
+    mine, chance = f"{recipe['explained']:.0%}", f"{recipe['random_walk']:.0%}"
+    return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
+
+
+_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of recipes that hold none
+    "random": _random_words,
+    "pca": _component_words,
+    "hessian": lambda recipe: f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}",
+    "between": lambda recipe: "from start to end",
+    "through": lambda recipe: "through several models",
+    "gradient": lambda recipe: "gradient of the loss",
+    "moment": lambda recipe: f"Adam's {recipe.get('moment')}",
+    "given": lambda recipe: "given direction",
+}
 
 
 def validate(dataset: xr.Dataset) -> xr.Dataset:

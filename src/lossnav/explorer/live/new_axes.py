@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 
-_KINDS: dict[int, Any] = {1: charts.Line, 2: charts.Plane, 3: charts.Volume}
+_STRAIGHT: dict[int, Any] = {1: charts.Line, 2: charts.Plane, 3: charts.Volume}
 _BETWEEN = (-0.5, 1.5)  # along the way to another checkpoint: both ends, and beyond
 
 
@@ -106,7 +106,7 @@ def depart(
     elif kind == "checkpoint":
         own, words = (_way_to(there, str(checkpoint)),), f"towards {Path(str(checkpoint)).name}"
     drawn = directions.random(there, n=k - len(own), seed=seed) if len(own) < k else ()
-    made = _KINDS[k](point, *own, *drawn)
+    made = _STRAIGHT[k](point, *own, *drawn)
     if kind != "random":
         base = _reach(sought, made, base, kind)
     return Departure(there, made, base, words, info | {"cosines": made.describe()["cosines"]})

@@ -13,10 +13,9 @@ from typing import Any
 
 from lossnav._utils.paths import is_local, name_of
 from lossnav.explorer.stored.session import Place, Session
-from lossnav.surface.variables import DIM_LETTERS
+from lossnav.surface.variables import DIM_LETTERS, is_straight
 
 _FINE = 65  # points along each axis of a window that is evaluated anew
-_CHARTS = ("Line", "Plane", "Volume")
 _OPTIONS = ("checkpoint", "data_root", "missing_buffers", "mode", "params", "device")  # of `load_objective`
 
 
@@ -93,7 +92,7 @@ def _objective(said: Mapping[str, Any]) -> list[str]:
 def _chart(place: Place) -> list[str]:
     """How the chart is had again: drawn anew where it was drawn, else from its kept tensors."""
     said = place.made_of["chart"]
-    if place.number == 0 and said.get("kind") in _CHARTS and (options := _drawing(said["directions"])):
+    if place.number == 0 and is_straight(said) and (options := _drawing(said["directions"])):
         return [
             f"directions = ln.directions.random(objective, {', '.join(options)})",
             f"chart = ln.{said['kind']}(objective.params, *directions)",

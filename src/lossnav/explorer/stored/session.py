@@ -303,11 +303,10 @@ class Session:
         """What a page is told first."""
         place = self.place(number)
         said = place.surface.attrs
-        recipes = said.get("chart", {}).get("directions", [{}] * len(place.dims))
-        letters = variables.DIM_LETTERS
+        letters, words = variables.DIM_LETTERS, variables.axis_words(said.get("chart", {}))
         axes = [
-            {"letter": letters.get(dim, dim), "meaning": variables.direction_words(recipe), "range": ends.tolist()}
-            for dim, recipe, ends in zip(place.dims, recipes, place.base, strict=True)
+            {"letter": letters.get(dim, dim), "meaning": words.get(dim, ""), "range": ends.tolist()}
+            for dim, ends in zip(place.dims, place.base, strict=True)
         ]
         return {
             "type": "session",

@@ -39,6 +39,7 @@ from lossnav.reports.measuring.samples import batch_dependence, difference
 from lossnav.reports.measuring.twins import rescaled_twin
 from lossnav.reports.noise import local_minima_of
 from lossnav.surface.run_identity import differences
+from lossnav.surface.variables import is_straight
 
 _TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
 _AT_ONCE = 4  # vectors a pass: their products are held beside the weights
@@ -439,9 +440,8 @@ def random_options(chart: Chart) -> dict[str, Any] | None:
     recipes: list[Mapping[str, Any]] = [getattr(direction, "recipe", {}) for direction in chart.directions]
     names = ("n", "normalize", "distribution", "orthogonal", "exclude", "seed")
     options = [{name: recipe.get(name) for name in names} for recipe in recipes]
-    straight = chart.affine and type(chart).__name__ in ("Line", "Plane", "Volume")
     if (
-        not straight
+        not is_straight(chart.describe())
         or any(recipe.get("kind") != "random" for recipe in recipes)
         or any(o != options[0] for o in options)
     ):
