@@ -140,6 +140,34 @@ def broken(files):
                 yield f"{path} imports {module}.{name or ''}, which is private"
 
 
+def defined(text):
+    """Private attributes and names that a text gives to something of its own."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+
+
+OF_TORCH = {"_parameters", "_version"}
+
+
+def pried_into(files):
+    """Private attributes that one package of some sources reads of another's objects."""
+    owners = {}
+    for path, text in files.items():
+        for name in defined(text):
+            if name.startswith("_") and not name.startswith("__"):
+                owners.setdefault(name, set()).add(path.partition("/")[0])
+    for path, text in files.items():
+        for node in ast.walk(ast.parse(text)):
+            theirs = isinstance(node, ast.Attribute) and node.attr not in OF_TORCH and owners.get(node.attr)
+            if theirs and path.partition("/")[0] not in theirs:
+                yield f"{path} reads {ast.unparse(node)}"
+
+
 def circles(files):
     """Modules that import each other, round about, in some sources."""
     known = {module_of(path) for path in files}
@@ -183,6 +211,13 @@ def test_every_import_is_of_a_row_above():
 def test_the_table_is_held(path, line):
     assert list(broken({path: line}))
     assert not list(broken({"charts/new.py": "from lossnav.objective.objective import Objective"}))
+
+
+def test_no_package_reads_a_private_attribute_of_anothers():
+    assert list(pried_into(sources())) == []
+    a = "class A:\n    def __init__(self):\n        self._x = 1"
+    assert list(pried_into({"one/a.py": a, "two/b.py": "def f(a):\n    return a._x"})) == ["two/b.py reads a._x"]
+    assert list(pried_into({"one/a.py": a, "one/b.py": "def f(a):\n    return a._x"})) == []
 
 
 def test_no_module_imports_itself_by_way_of_others():

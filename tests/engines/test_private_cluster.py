@@ -1,6 +1,6 @@
 """A private cluster ends with the process that asked for it, however that ends, and nothing else does.
 
-Ray is played by a module of the same name, whose "cluster" is a few processes; the true one is in `test_ray_ends`.
+Ray is played by a module of the same name, whose "cluster" is a few processes; the true one is in `test_keeper`.
 """
 
 import contextlib

@@ -736,7 +736,7 @@ def test_the_users_own_error_is_kept_behind_ours():
         def forward(self, x: Tensor) -> Tensor:
             return self.nett(x)
 
-    with pytest.raises(ObjectiveError, match=r"AttributeError.*nett.*test_mistakes.py:\d+, in forward") as raised:
+    with pytest.raises(ObjectiveError, match=r"AttributeError.*nett.*test_diagnosis.py:\d+, in forward") as raised:
         made(Broken())
     assert isinstance(raised.value.__cause__, AttributeError)
 

@@ -1,8 +1,8 @@
 """Every loss that differentiates its network by the inputs, in the three forms in which one writes it.
 
-`test_losses_by_inputs` holds one of them against the chain rule by hand. Here are its siblings: second derivatives,
-forces of an energy, score matching, Hamiltonians, penalties, and what `torch.func` is used for inside a loss. The truth
-is plain torch on a copy of the network.
+`test_passes_losses_by_inputs` holds one of them against the chain rule by hand. Here are its siblings: second
+derivatives, forces of an energy, score matching, Hamiltonians, penalties, and what `torch.func` is used for inside a
+loss. The truth is plain torch on a copy of the network.
 """
 
 from __future__ import annotations

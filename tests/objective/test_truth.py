@@ -409,9 +409,7 @@ def test_a_global_model_is_refused_by_name_and_place(how):
     }[how]
     where = {"loss": "in the loss", "hook": 'hook of "0"'}.get(how, "in forward= or a metric")
     for copies in (True, False):
-        with pytest.raises(
-            errors.ObjectiveError, match=rf'"0\.\w+".* of your own model is used .*{where}.*test_center'
-        ):
+        with pytest.raises(errors.ObjectiveError, match=rf'"0\.\w+".* of your own model is used .*{where}.*test_truth'):
             ln.Objective(model, **({"loss": "cross_entropy"} | options), data=(X, Y), copy=copies)
     WORLD.clear()
 

@@ -526,10 +526,7 @@ class _Finder:
             if ends[-1] == samples:
                 break
         parts = [cut(joined, start, stop) for start, stop in itertools.pairwise(ends)]
-        with random_state.preserved(objective.seed, objective.device), torch.no_grad():
-            return objective.forward_pass.passes(
-                params | objective.forward_pass.held, objective.buffers_at(params), parts
-            )
+        return objective.forward_pass(params, batches=parts)
 
 
 @dataclass

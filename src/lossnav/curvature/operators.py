@@ -337,7 +337,7 @@ class LossOperator(CheckedOperator[Params]):
         """Hold these derivatives against differences, once an objective; raise or warn where they are none."""
         if self._verdict is not None and self._verdict.twice >= twice:
             return
-        verdicts: list[Verdict] = self._native._verdicts.setdefault(self.kind, [])
+        verdicts: list[Verdict] = self._native.forward_pass.verdicts.setdefault(self.kind, [])
         fits = (v for v in verdicts if v.names >= set(self.names) and v.twice >= twice and not (twice and v.refusal))
         found = next(fits, None) or next((v for v in verdicts if v.names == set(self.names) and v.twice >= twice), None)
         if found is None:

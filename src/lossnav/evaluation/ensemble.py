@@ -33,7 +33,7 @@ from lossnav.evaluation.provenance import provenance
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.samplers.base import description_of
-from lossnav.surface.parts import Parts, finished_ensemble
+from lossnav.surface.parts import Parts, finished_ensemble, folder_of
 from lossnav.surface.run_identity import differences
 from lossnav.surface.run_record import RunRecord
 from lossnav.surface.seeds import add_seeds, join_seeds, of_seeds
@@ -134,7 +134,7 @@ def ensemble(
         sampler = _settled_for_all(objective, chart_of, sampler, chosen)
         if not all(_is_same(there.lossnav.seed(s), _plan(objective, chart_of(s), sampler, engine)) for s in chosen):
             there = None
-        elif _is_whole(there):
+        elif _is_whole(there) and not folder_of(store).exists():  # else a call was killed before it removed its parts
             return there
     with nullcontext() if store is None else Parts(store, overwrite, goes_on=there is not None) as parts:
         sampler = _settled_for_all(objective, chart_of, sampler, chosen)

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class ForwardPass:
     """One pass over an objective's data with given weights and buffers, and what it is made of.
 
-    ``objective.forward_pass`` gives it. Calling it runs model, loss and metrics over all batches, without a gradient, in
-    the mode of the objective and from its random state; the user's model, data and loss stay as they are. The plain path
-    of `evaluate`, fast plans, curvature, the report's samples and the explorer's inspection are built on it.
+    ``objective.forward_pass`` gives it. Calling it runs model, loss and metrics over all batches, without a gradient,
+    in the mode of the objective and from its random state; the user's model, data and loss stay as they are. The plain
+    path of `evaluate`, fast plans, curvature, the report's samples and the explorer's inspection are built on it.
 
     Attributes
     ----------
@@ -35,8 +35,8 @@ class ForwardPass:
     loss : Loss
         The loss, and what is known of its reduction.
     step : callable
-        ``step(model, batch) -> (n, values)``: samples of a batch, and for each name a Tensor: a mean, shape (), or values
-        of single samples, shape (n,), or (numerators, weights) of shape (n,) each.
+        ``step(model, batch) -> (n, values)``: samples of a batch, and for each name a Tensor: a mean, shape (), or
+        values of single samples, shape (n,), or (numerators, weights) of shape (n,) each.
     passes : Passes
         How the model is called with other weights than its own: by value, or on a copy.
     held : dict of str to Tensor
@@ -76,7 +76,7 @@ class ForwardPass:
         batches : iterable of batches, optional
             Instead of those of the objective.
         step : callable, optional
-            ``step(model, batch) -> (n, values)`` instead of the objective's own: whatever is to be measured of the model.
+            ``step(model, batch) -> (n, values)`` instead of the objective's own, to measure something else.
 
         Returns
         -------
@@ -182,6 +182,11 @@ class ForwardPass:
     def plans(self) -> dict[Any, Any]:
         """What engines found fastest, by what they were asked; objectives that are made of this one share it."""
         return self._objective._plans
+
+    @property
+    def verdicts(self) -> dict[str, list[Any]]:
+        """What was found of its derivatives, by the kind of matrix; copies share it."""
+        return self._objective._verdicts
 
     @property
     def unplanned(self) -> str:

@@ -60,8 +60,7 @@ class Parts:
 
     def __init__(self, target: str | os.PathLike[str], overwrite: bool, goes_on: bool = False) -> None:
         self.anew, self._names = overwrite, list[str]()
-        place = Path(target).expanduser()
-        self.folder = place.with_name(place.name.removesuffix(".zarr") + ".parts")
+        place, self.folder = Path(target).expanduser(), folder_of(target)
         self.overwrite = overwrite or goes_on or self._wrote(place)
         self.target = require_writable(target, self.overwrite, kind="surface")
 
@@ -124,6 +123,12 @@ class Parts:
         for name in self._names:
             self.remove(name)
         (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is one like any other
+
+
+def folder_of(target: str | os.PathLike[str]) -> Path:
+    """Where the runs of a result are kept while it is made: ``band.zarr`` has ``band.parts``."""
+    place = Path(target).expanduser()
+    return place.with_name(place.name.removesuffix(".zarr") + ".parts")
 
 
 def finished_ensemble(place: str | os.PathLike[str], seeds: Sequence[int]) -> xr.Dataset | None:

@@ -212,7 +212,7 @@ def parse(message: Mapping[str, Any], k: int) -> Request:
     Examples
     --------
     >>> parse({"type": "go", "id": 7, "place": 2}, k=2)
-    Go(id=7, place=2)
+    GoRequest(id=7, place=2)
     """
     kind = message.get("type")
     maker = _PARSERS.get(kind) if isinstance(kind, str) else None

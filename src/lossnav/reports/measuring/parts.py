@@ -184,7 +184,7 @@ class _Measuring:
 
     def batches(self) -> None:
         """BatchNorm layers, whether the loss of a sample depends on its batch, and what another draw changes."""
-        passes = self.here._pass
+        passes = self.here.forward_pass.passes
         modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
         if modules:
             self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
@@ -366,7 +366,7 @@ class _Measuring:
 
     def twin(self) -> None:
         """A network with one layer multiplied and the next divided that computes the same, and what that changes."""
-        if isinstance(self.here._pass, FunctionPasses):
+        if self.here.forward_pass.is_function:
             return  # no layer is seen
         found, passes = rescaled_twin(
             self.here, self.found.get("traces", {}), self._curvature_of, self.seed, self.progress
