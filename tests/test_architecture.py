@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import re
 import subprocess
 import sys
 from functools import cache
@@ -352,6 +354,38 @@ def test_every_public_name_is_there_and_documented():
     assert dir(lossnav) == sorted(lossnav.__all__)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = lossnav.nothing
+
+
+def lacking(value):
+    """What the docstring of a public class or function does not have."""
+    text = inspect.getdoc(value) or ""
+    given = [
+        parameter.name
+        for parameter in inspect.signature(value).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    wanted = {"Raises", "Examples"} | ({"Parameters"} if given else set())
+    wanted |= set() if inspect.isclass(value) else {"Returns"}
+    if "Yields\n---" in text:
+        wanted.discard("Returns")
+    if inspect.isclass(value) and "Attributes\n---" in text:  # of a dataclass, which are its parameters
+        wanted.discard("Parameters")
+    return [f"{name}: section" for name in sorted(wanted) if f"{name}\n---" not in text] + [
+        f"{name}: parameter" for name in given if not re.search(rf"\b{name}\b", text)
+    ]
+
+
+def test_docstrings_say_what_is_given_returned_and_raised_and_show_it():
+    for name in lossnav.__all__:
+        value = getattr(lossnav, name)
+        if callable(value) and not (isinstance(value, type) and issubclass(value, BaseException)):
+            found = [what for what in lacking(value) if not (name == "Plan" and what == "Raises: section")]
+            assert found == [], name
+
+    def nothing(x):
+        """Do nothing."""
+
+    assert len(lacking(nothing)) == 5
 
 
 def test_the_error_tree_is_drawn_at_the_top():

@@ -216,6 +216,10 @@ class MissingExtraError(LossnavError, ImportError):
 class Interrupted(KeyboardInterrupt):
     """A run was stopped by Ctrl-C or SIGTERM; the result so far is in `partial`.
 
+    Parameters
+    ----------
+    message : str
+
     Attributes
     ----------
     partial : xarray.Dataset, Report, Eigenpairs, ... or None

@@ -66,6 +66,12 @@ class Line(_Straight):
     Parameters
     ----------
     center, direction : mapping of str to Tensor
+        Names and shapes of the model's parameters; the centre may also be a module or an objective.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes of the centre and the direction differ.
 
     Examples
     --------
@@ -87,6 +93,21 @@ class Plane(_Straight):
     Parameters
     ----------
     center, d1, d2 : mapping of str to Tensor
+        Names and shapes of the model's parameters; the centre may also be a module or an objective.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes of the centre and the directions differ.
+    DirectionError
+        If the directions are dependent.
+
+    Examples
+    --------
+    >>> import torch
+    >>> plane = Plane({"w": torch.zeros(2)}, {"w": torch.tensor([1.0, 0.0])}, {"w": torch.tensor([0.0, 2.0])})
+    >>> plane([0.5, -1.0])
+    {'w': tensor([ 0.5000, -2.0000])}
     """
 
     dims = ("alpha", "beta")
@@ -99,6 +120,21 @@ class Volume(_Straight):
     Parameters
     ----------
     center, d1, d2, d3 : mapping of str to Tensor
+        Names and shapes of the model's parameters; the centre may also be a module or an objective.
+
+    Raises
+    ------
+    StructureMismatchError
+        If names or shapes of the centre and the directions differ.
+    DirectionError
+        If the directions are dependent.
+
+    Examples
+    --------
+    >>> import torch
+    >>> x, y, z = ({"w": row} for row in torch.eye(3))
+    >>> Volume({"w": torch.ones(3)}, x, y, z)([1.0, 2.0, 3.0])
+    {'w': tensor([2., 3., 4.])}
     """
 
     dims = ("alpha", "beta", "gamma")

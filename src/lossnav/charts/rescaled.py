@@ -90,6 +90,13 @@ class RescaledBilinear(DirectedChart):
     ------
     ChartError
         If one direction is zero in a tensor in which the other is not, or is lazy.
+
+    Examples
+    --------
+    >>> w, a, b = ({"w": torch.tensor(x)} for x in ([3.0, 4.0], [1.0, 0.0], [0.0, 1.0]))
+    >>> bilinear = RescaledBilinear(w, a, b)
+    >>> bilinear([1.0, 0.0]), bilinear([0.0, 1.0])
+    ({'w': tensor([5., 0.])}, {'w': tensor([0., 5.])})
     """
 
     dims = ("alpha", "beta")

@@ -51,6 +51,25 @@ class Engine(ABC):
         Called about twice a second with what is waited for, where no point can be computed yet (machines that start);
         what it raises ends the wait, and comes out of `prepare` or `run`. `evaluate` sets it to show the words and to
         hear Ctrl-C.
+
+    Raises
+    ------
+    TypeError
+        If a class without `run` or `stop` is constructed.
+
+    Examples
+    --------
+    An engine that computes the points in reverse order:
+
+    >>> class Backwards(Engine):
+    ...     def run(self, function, points):
+    ...         for number in reversed(range(len(points))):
+    ...             yield Outcome(number, function(points[number]))
+    ...     def stop(self):
+    ...         pass
+    >>> points = np.array([[0.0], [2.0]])
+    >>> [outcome.number for outcome in Backwards().run(lambda point: {"loss": point[0] ** 2}, points)]
+    [1, 0]
     """
 
     precision: Precision = "native"

@@ -44,6 +44,12 @@ class Local(Engine):
     ------
     OptionError
         If plan or precision is unknown, or the plain path is asked for another precision.
+
+    Examples
+    --------
+    >>> outcomes = Local(plan="plain").run(lambda point: {"loss": float(point[0]) ** 2}, np.array([[1.0], [3.0]]))
+    >>> [outcome.values["loss"] for outcome in outcomes]
+    [1.0, 9.0]
     """
 
     def __init__(

@@ -51,6 +51,12 @@ class Plan:
     points : int
         Points of weight space that go through the model together (`torch.vmap` over the weights): for small models
         on a GPU.
+
+    Examples
+    --------
+    >>> plan = Plan(batch_size=64, fold_batch_norm=True)
+    >>> str(plan), plan.tolerance
+    ('batches of 64, BatchNorm folded', 1e-05)
     """
 
     precision: Precision = "native"

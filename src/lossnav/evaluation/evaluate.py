@@ -57,13 +57,16 @@ def evaluate(
         Default `Local()`.
     store : path, fsspec URL or zarr store, optional
         Where the surface is kept, in Zarr format 3, while it is computed: killed at any moment, it holds all but the
-        tile under way. A run that is there already is gone on from, if it is the same one; points that failed are
-        tried again. That it can be written is checked before anything is computed.
+        tile under way. If the store already holds this run, it is resumed; failed points are evaluated again. That it
+        can be written is checked before anything is computed.
     overwrite : bool
         Whether a surface that is there is replaced.
     save_directions : bool
-        Whether the chart's centre and directions are kept too, as safetensors beside the store: then it can be gone
-        on from without whatever they were made of (`lossnav.charts.open_chart`).
+        Whether the chart's centre and directions are kept too, as safetensors beside the store: then the run can be
+        resumed without the source of its directions (`lossnav.charts.open_chart`).
+    keep_samples : bool
+        Whether the losses of single samples are kept (``sample_loss``, float32, shape (..., samples)), so that
+        `difference` and `interval` have paired and skewness-corrected errors.
     check : bool
         Whether the centre is evaluated twice before the run, to find a NaN or a loss that is not a function.
     progress : bool or None

@@ -184,6 +184,21 @@ def evaluate_trajectory(
         After Ctrl-C or SIGTERM, with the path as far as it got in ``.partial``; it is kept in the store.
     StoreError
         If the store cannot be written, with the path in ``.surface``.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossnav as ln
+    >>> model = torch.nn.Linear(2, 1, bias=False).requires_grad_(False)
+    >>> _ = model.weight.fill_(0.0)
+    >>> with ln.Trajectory(model, store=tempfile.mkdtemp() + "/run") as trajectory:
+    ...     for value in (1.0, 2.0):
+    ...         _ = model.weight.fill_(value)
+    ...         trajectory.step()
+    >>> objective = ln.Objective(model, "mse", (torch.ones(4, 2), torch.zeros(4, 1)), params="all")
+    >>> line = ln.Line(objective.params, {"weight": torch.ones(1, 2)})
+    >>> path = ln.evaluate_trajectory(objective, line, trajectory)
+    >>> path["loss"].values.tolist(), path["alpha"].values.tolist()
+    ([0.0, 4.0, 16.0], [-2.0, -1.0, 0.0])
     """
     require(objective, "objective")
     require(chart, "chart")

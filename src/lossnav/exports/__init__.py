@@ -70,6 +70,16 @@ def export(
     OutputExistsError, OutputNotWritableError
     StoreError
         If writing fails half-way.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(1)})
+    >>> line = ln.Line(bowl.params, {"x": torch.ones(1)})
+    >>> surface = ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)))
+    >>> path = ln.export(surface, tempfile.mkdtemp() + "/bowl.csv")
+    >>> path.read_text().splitlines()[0], len(path.read_text().splitlines())
+    ('alpha,loss,status', 4)
     """
     surface = without_samples(of_one_seed(validate(dataset)))
     suffix = Path(path).suffix.lower()

@@ -32,6 +32,26 @@ class Sampler(ABC):
     ----------
     dims : tuple of str
         Names of its coordinates, in the chart's order.
+
+    Raises
+    ------
+    TypeError
+        If a class without `rounds` or `describe` is constructed.
+
+    Examples
+    --------
+    A sampler that asks for one more point, beside the lower of two:
+
+    >>> class TwoAndOne(Sampler):
+    ...     dims = ("alpha",)
+    ...     def rounds(self):
+    ...         losses = yield np.array([[-1.0], [1.0]])
+    ...         yield np.array([[(-1.0, 1.0)[losses.argmin()] / 2]])
+    ...     def describe(self):
+    ...         return {}
+    >>> rounds = TwoAndOne().rounds()
+    >>> next(rounds).tolist(), rounds.send(np.array([3.0, 2.0])).tolist()
+    ([[-1.0], [1.0]], [[0.5]])
     """
 
     dims: tuple[str, ...]

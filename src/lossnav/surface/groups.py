@@ -102,6 +102,15 @@ def open_trajectory(place: Location) -> xr.Dataset:
         If there is none.
     SchemaTooNewError
         If a newer lossnav wrote it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> try:
+    ...     open_trajectory(tempfile.mkdtemp() + "/run.zarr")
+    ... except NotATrajectoryError as error:
+    ...     print(str(error)[:11])
+    There is no
     """
     place = as_path(place)
     source = Path(place).expanduser() if is_local(place) else place
@@ -152,6 +161,15 @@ def open_spectrum(place: Location) -> xr.Dataset:
         If there is none, or it is damaged.
     SchemaTooNewError
         If a newer lossnav wrote it.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossnav as ln
+    >>> saddle = ln.Objective.from_function(lambda p: p["x"][0] ** 2 - p["x"][1] ** 2, {"x": torch.zeros(2)})
+    >>> store = tempfile.mkdtemp() + "/spectrum.zarr"
+    >>> _ = ln.spectrum(saddle, top=1, store=store)
+    >>> sorted(round(float(value), 3) for value in ln.open_spectrum(store)["eigenvalue"].values)
+    [-2.0, 2.0]
     """
     place = as_path(place)
     source = Path(place).expanduser() if is_local(place) else place

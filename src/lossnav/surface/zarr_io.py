@@ -91,6 +91,15 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
         If a run is writing there.
     StoreError
         If writing fails half-way (a full disk); `.surface` of the error holds the dataset.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(1)})
+    >>> surface = ln.evaluate(bowl, ln.Line(bowl.params, {"x": torch.ones(1)}), ln.Grid(alpha=(-1, 1, 3)))
+    >>> path = ln.save(surface, tempfile.mkdtemp() + "/bowl.zarr")
+    >>> ln.open(path).identical(surface)
+    True
     """
     require_model(validate(dataset).attrs, SURFACE)
     target = require_writable(path, overwrite, kind="surface")
@@ -116,12 +125,27 @@ def open_surface(path: Location) -> xr.Dataset:
     ----------
     path : path, fsspec URL or zarr store
 
+    Returns
+    -------
+    xarray.Dataset
+        By the schema of docs/schema.md. Points whose chunks are damaged have status 0 (not evaluated), and a
+        `DamagedStoreWarning` names them; then ``attrs["finished"]`` is False.
+
     Raises
     ------
     NotASurfaceError
         If there is nothing, or no surface.
     SchemaTooNewError
         If a newer lossnav wrote it.
+
+    Examples
+    --------
+    >>> import tempfile, torch, lossnav as ln
+    >>> bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(1)})
+    >>> line, store = ln.Line(bowl.params, {"x": torch.ones(1)}), tempfile.mkdtemp() + "/bowl.zarr"
+    >>> _ = ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 3)), store=store)
+    >>> ln.open(store)["loss"].values.tolist()
+    [1.0, 0.0, 1.0]
     """
     path = as_path(path)
     source = Path(path).expanduser() if is_local(path) else path
