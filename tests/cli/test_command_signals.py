@@ -65,8 +65,9 @@ FEW = ("typer", "numpy", "lossnav.surface")
 @pytest.mark.parametrize(
     "module", [pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in MODULES]
 )
-def test_ctrl_c_during_the_imports(module, tmp_path):
-    assert_stopped(run(tmp_path, "info", "run.zarr", at=module), signal.SIGINT)
+def test_ctrl_c_during_the_imports(module, stored):
+    """Also during those that come when a module is first used."""
+    assert_stopped(run(stored, "info", "run.zarr", at=module), signal.SIGINT)
 
 
 @pytest.mark.slow
@@ -81,8 +82,8 @@ def test_ctrl_c_during_the_imports(module, tmp_path):
         (signal.SIGINT, "lossnav.cli.options", ["--help"]),
     ],
 )
-def test_signals_during_the_imports_of_other_commands(number, module, arguments, tmp_path):
-    assert_stopped(run(tmp_path, *arguments, number=number, at=module), number)
+def test_signals_during_the_imports_of_other_commands(number, module, arguments, stored):
+    assert_stopped(run(stored, *arguments, number=number, at=module), number)
 
 
 def test_the_installed_command_does_the_same(tmp_path):

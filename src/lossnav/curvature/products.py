@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from lossnav._utils.conclusion import conclude
 from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests, conclude
+from lossnav._utils.signals import StopRequests
 from lossnav.curvature.base import CheckedOperator
 from lossnav.errors import OptionError
 

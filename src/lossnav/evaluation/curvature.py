@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from lossnav._utils import jsonable
+from lossnav._utils.conclusion import conclude
 from lossnav._utils.geometry import Array
 from lossnav._utils.paths import Location, inside, name_of
-from lossnav._utils.signals import conclude
 from lossnav._utils.validation import require
 from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from lossnav import params as algebra
+from lossnav._utils.conclusion import conclude
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.lazy_import import lazily
 from lossnav._utils.paths import Location, name_of
-from lossnav._utils.signals import conclude
 from lossnav._version import __version__
 from lossnav.curvature.density import DensityOptions, Quadrature, SpectralDensity, density_of, quadrature, surely_known
 from lossnav.curvature.eigen import LIMIT, Eigenpairs, doubts, require_count, require_reachable, search

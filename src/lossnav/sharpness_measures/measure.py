@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from lossnav import params as algebra
+from lossnav._utils.conclusion import conclude
 from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests, conclude
+from lossnav._utils.signals import StopRequests
 from lossnav.curvature.operators import ProductPrecision
 from lossnav.errors import NonFiniteCenterError, OptionError
 from lossnav.objective.objective import Objective
