@@ -163,7 +163,7 @@ def test_coordinates_are_finite(store, value):
     values = array[...]
     values[-1] = value
     array[...] = values
-    require_refused(store, "'alpha' has values that are no numbers")
+    require_refused(store, "'alpha' has values that are not numbers")
 
 
 def test_an_axis_increases(store):

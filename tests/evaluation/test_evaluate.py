@@ -451,7 +451,8 @@ def test_an_estimate_counts_workers_and_what_the_planning_takes(monkeypatch, tog
         def run(self, function, points):
             for start in range(0, len(points), together):
                 before = work.now
-                yield from super().run(function, points[start : start + together])
+                for outcome in super().run(function, points[start : start + together]):
+                    yield outcome._replace(number=start + outcome.number)
                 work.now = before + 21.0
 
     monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: work.now))

@@ -157,7 +157,7 @@ def test_paths_of_another_plane_are_refused(descent):
     several.attrs = surface.attrs | {"ensemble": {"seeds": [0, 1]}}
     with pytest.raises(errors.OptionError, match="several seeds"):
         track_of(path, several, prepare(surface, "loss", False, 2), "loss")
-    with pytest.raises(errors.OptionError, match="on a plane"):
+    with pytest.raises(errors.OptionError, match="on one plane"):
         ln.plot.write("line", surface.isel(beta=0), "line.png", trajectory=path)
 
 
