@@ -413,13 +413,11 @@ def _put(model: nn.Module, name: str, new: nn.Module) -> None:
 
 def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch]) -> list[Tensor]:
     """What a layer of the objective's model is given for each batch, at the centre."""
-    seen: list[Tensor] = []
+    seen, forward = list[Tensor](), objective.forward_pass
     with turns.alone(), torch.no_grad():
         handle = layer.register_forward_hook(lambda _, given, made: seen.append(given[0]))
         try:
-            objective.forward_pass.passes(
-                objective.params | objective.forward_pass.held, objective.forward_pass.buffers, batches
-            )
+            forward.passes(objective.params | forward.held, forward.buffers, batches)
         finally:
             handle.remove()
     return seen
@@ -427,15 +425,13 @@ def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch])
 
 def _input_of(model: nn.Module, objective: Objective, batch: Batch) -> Tensor:
     """The one tensor that the objective's model is given for a batch."""
-    seen: list[Any] = []
+    seen, forward = list[Any](), objective.forward_pass
     with turns.alone(), torch.no_grad():
         handle = model.register_forward_pre_hook(
             lambda _, args, kwargs: seen.append((args, kwargs)), prepend=True, with_kwargs=True
         )  # before the user's own hooks, which are part of what is traced
         try:
-            objective.forward_pass.passes(
-                objective.params | objective.forward_pass.held, objective.forward_pass.buffers, [batch]
-            )
+            forward.passes(objective.params | forward.held, forward.buffers, [batch])
         finally:
             handle.remove()
     if len(seen) != 1 or len(seen[0][0]) != 1 or seen[0][1] or not isinstance(seen[0][0][0], Tensor):

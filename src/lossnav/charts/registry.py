@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lossnav._utils.definitions import is_same_definition
 from lossnav.errors import ChartError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def register(**known: Any) -> Callable[[C], C]:
 
     def record(chart: C) -> C:
         there = _KINDS.get(chart.__name__)
-        if there is not None and not _is_one(there.chart, chart):
+        if there is not None and not is_same_definition(there.chart, chart):
             raise ChartError(
                 f"A chart called {chart.__name__} is registered already, from {there.chart.__module__}. Stores hold "
                 "the name of the class: give yours another one."
@@ -118,21 +117,3 @@ def kind_of(chart: Chart) -> ChartKind:
     """Return what is known of a chart's class; of one that is not registered no more than its name."""
     known = _KINDS.get(type(chart).__name__)
     return known if known is not None and known.chart is type(chart) else ChartKind(type(chart))
-
-
-def _is_one(one: type, other: type) -> bool:
-    """Whether two classes are made by one definition: by a cell that is run again, a script that is imported too."""
-    if one.__qualname__ != other.__qualname__:
-        return False
-    return one.__module__ == other.__module__ or (_file(one) or "") == _file(other)
-
-
-def _file(made: type) -> str | None:
-    path = getattr(sys.modules.get(made.__module__), "__file__", None) or _code_file(made)
-    return None if path is None else os.path.realpath(path)
-
-
-def _code_file(made: type) -> str | None:
-    """Where the methods of a class are written, of a module that is not kept."""
-    codes = (getattr(value, "__code__", None) for value in vars(made).values())
-    return next((code.co_filename for code in codes if code is not None), None)

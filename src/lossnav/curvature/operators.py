@@ -94,10 +94,7 @@ class LossOperator(CheckedOperator[Params]):
         objective.require_same_structure(point, "the point")
         self.original, self.point, self.precision = objective, point, precision
         self.names = chosen(objective, params, exclude)
-        if (
-            not objective.forward_pass.loss.settled
-        ):  # what a loss returns is known for sure after one pass over the data
-            objective.evaluate(point)
+        objective.forward_pass.settle(point)
         objective = objective.without_metrics()
         self._native, self._in_double = objective, precision == "float64"
         self.objective = objective.double() if precision == "float64" else objective
@@ -236,11 +233,9 @@ class LossOperator(CheckedOperator[Params]):
 
     def _begin(self) -> tuple[Params, Params, list[Tensor]]:
         """All parameters and buffers for one pass over the data, and those that are differentiated by."""
-        objective = self.objective
-        given, buffers = objective.forward_pass.passes.leaves(
-            self._point | objective.forward_pass.held, self._at_point, self.names
-        )
-        if not isinstance(objective.forward_pass.passes, CopyPasses):
+        forward = self.objective.forward_pass
+        given, buffers = forward.passes.leaves(self._point | forward.held, self._at_point, self.names)
+        if not isinstance(forward.passes, CopyPasses):
             given = self._leaves = self._leaves or given  # the same each time: graphs that are kept hang on them
         return given, buffers, [given[name] for name in self.names]
 

@@ -59,11 +59,9 @@ class Estimate:
         >>> round(low, 2), round(high, 2)
         (7.22, 12.78)
         """
-        reach = (
-            self.error * float(special.stdtrit(self.probes - 1, 0.5 + confidence / 2))
-            if self.probes > 1
-            else self.error
-        )
+        reach = self.error
+        if self.probes > 1:
+            reach *= float(special.stdtrit(self.probes - 1, 0.5 + confidence / 2))
         return self.value - reach, self.value + reach
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lossnav._utils.definitions import is_same_definition
 from lossnav.errors import DirectionError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def register(name: str, **known: Any) -> Callable[[F], F]:
 
     def record(make: F) -> F:
         there = _KINDS.get(name)
-        if there is not None and getattr(there.make, "__qualname__", None) != make.__qualname__:
+        if there is not None and (there.make is None or not is_same_definition(there.make, make)):
             raise DirectionError(f"Directions of kind {name!r} are registered already. Give yours another name.")
         _KINDS[name] = DirectionKind(name, make, **known)
         return make

@@ -103,6 +103,11 @@ class ForwardPass:
         """Run the pass as `Objective.evaluate` does: a loss that was misjudged is judged anew, errors are explained."""
         return self._objective._steps(params, buffers)
 
+    def settle(self, params: Mapping[str, Tensor]) -> None:
+        """Run one pass if none was run yet: what a loss returns is known for sure after one over all the data."""
+        if not self.loss.settled:
+            self._objective.evaluate(params)
+
     def reduce(self, steps: list[StepValues]) -> tuple[Values, int | None]:
         """Join what the batches gave into means over the samples, in float64, with the standard error of the loss.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lossnav._utils.definitions import is_same_definition
 from lossnav.errors import SamplerError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def register(**known: Any) -> Callable[[S], S]:
 
     def record(sampler: S) -> S:
         there = _KINDS.get(sampler.__name__)
-        if there is not None and there.sampler.__qualname__ != sampler.__qualname__:
+        if there is not None and not is_same_definition(there.sampler, sampler):
             raise SamplerError(
                 f"A sampler called {sampler.__name__} is registered already, from {there.sampler.__module__}. Stores "
                 "hold the name of the class: give yours another one."

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lossnav.errors import (
-    OptionError,
-)
+from lossnav.errors import OptionError
 from lossnav.surface.assemble import points_of
 from lossnav.surface.resample import resample
 from lossnav.surface.seeds import _of_seeds, of_one_seed

@@ -27,8 +27,7 @@ def single_losses(
     """
     if objective.batches is None:
         return None
-    if not objective.forward_pass.loss.settled:  # what a loss returns is known for sure after one pass over the data
-        objective.evaluate(params)
+    objective.forward_pass.settle(params)
     objective = objective.without_metrics()
     return single_terms(objective.forward_pass(params, batches=batches))
 
