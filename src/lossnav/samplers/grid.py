@@ -31,8 +31,8 @@ class Grid(Sampler):
     **axes : (low, high, n) or increasing sequence of numbers
         One per coordinate, named as in the chart (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple of
         three means n evenly spaced points, both ends included; a tuple of two is refused; a list or array contains
-        the coordinates themselves. "auto", or ("auto", n), finds the range: [-r, r] with r doubled or halved until the loss at its
-        ends is `rise` times the centre's. n is 51 by default.
+        the coordinates themselves. "auto", or ("auto", n), finds the range: [-r, r] with r doubled or halved until
+        the loss at its ends is `rise` times the centre's. n is 51 by default.
     rise, cap : float
         For an automatic range: factor by which the loss rises at its ends, and the largest r.
 
