@@ -166,7 +166,7 @@ def made_words(surface: Any) -> dict[str, str]:
     words |= {f"  cosine {pair}": f"{float(cosine):.2g}" for pair, cosine in chart.get("cosines", {}).items()}
     words["BatchNorm"] = str(objective["bn"])
     words["computed"] = f"{objective['dtype']} on {objective['device']}, {engine['kind']}, plan: {engine['plan']}"
-    if "plan_error" in engine:
+    if engine.get("plan_probes"):
         probes = engine["plan_probes"]
         words["plan error"] = f"{float(engine['plan_error']):.2g} relative, the largest at {probes} probes"
         if differing := {name: n for name, n in engine.get("plan_differing", {}).items() if n}:

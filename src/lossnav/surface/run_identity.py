@@ -5,15 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from lossnav._utils.jsonable import jsonable
 from lossnav.storage.keys import StoredDocument
-
-if TYPE_CHECKING:
-    pass
-
 
 _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
     "objective": (
@@ -69,11 +65,33 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *parts: str)
     """Say in what two runs differ, a line an item; of some parts ("objective", "chart", …) or of all."""
     was, now = plan_of(there), plan_of(asked)
     keys = [key for key in dict.fromkeys([*was, *now]) if not parts or key.partition(".")[0] in parts]
-    return [
-        f"{key}: was {_short(was.get(key))}, is {_short(now.get(key))}"
-        for key in keys
-        if not (was.get(key) == now.get(key) or (_is_computed(key) and _are_close(was.get(key), now.get(key))))
-    ]
+    found = [place for key in keys for place in _different(key, was.get(key), now.get(key))]
+    chosen = [place for place in found if not _follows(*place)]
+    return [f"{key}: was {_short(one)}, is {_short(other)}" for key, one, other in chosen or found]
+
+
+def _different(key: str, was: Any, now: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the innermost entries in which two values of JSON differ: "chart.directions[0].seed", 0, 1."""
+    if was == now or (_is_computed(key) and _are_close(was, now)):
+        return
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        for name in dict.fromkeys([*was, *now]):
+            yield from _different(f"{key}.{name}", was.get(name), now.get(name))
+    elif _are_rows(was) and _are_rows(now) and len(was) == len(now):
+        for i, (one, other) in enumerate(zip(was, now, strict=True)):
+            yield from _different(f"{key}[{i}]", one, other)
+    else:
+        yield key, was, now
+
+
+def _are_rows(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value)
+
+
+def _follows(key: str, was: Any, now: Any) -> bool:
+    """Whether a difference within the chart follows from another one: a number or a hash computed from weights."""
+    is_hash = key.rpartition(".")[2] == "fingerprint"
+    return _is_computed(key) and (is_hash or (isinstance(was, float) and isinstance(now, float)))
 
 
 _CLOSE = 1e-9  # norms and cosines are sums, whose last digits depend on how many threads made them
