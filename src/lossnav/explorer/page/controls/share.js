@@ -93,7 +93,7 @@ export class Share {
       const { surface } = this.act.views;
       surface.paint(scene, overlays); // what it drew lives until this frame ends
       context.drawImage(surface.canvas, 0, 0, width - SCALE, height);
-      paintLabels(context, labelsOf(scene, surface.matrix, width - SCALE, height));
+      paintLabels(context, labelsOf(scene, surface.matrix, width - SCALE, height), width - SCALE, height);
     }
     context.save();
     context.translate(width - SCALE, 0);

@@ -249,6 +249,11 @@ export class SurfaceView {
     for (const path of overlays.optimizerPaths ?? []) {
       const high = this.#path(renderer, scene, path, colors.ball, 1.5);
       const last = high.findLast((p) => p.every(Number.isFinite));
+      // Below the surface, as a ball that has left the plane for lower ground is, it shines through.
+      renderer.behind(() => {
+        renderer.polyline(high, [...rgb(colors.ball), 0.55], 1.5 * ratio, -LIFT);
+        if (last) renderer.points([last], [...rgb(colors.ball), 0.55], [1, 1, 1, 0.4], 12 * ratio, -LIFT);
+      });
       if (last) renderer.points([last], [...rgb(colors.ball), 1], dark, 13 * ratio, 4 * LIFT);
     }
     if (overlays.line && !scene.volume) {
@@ -262,14 +267,13 @@ export class SurfaceView {
     const height = scene.volume ? (scene.layers[0].grid.slice ?? NaN) : heightAt(scene, at);
     const place = worldOf(scene, [at[0], at[1], Number.isFinite(height) ? height : verticalOf(scene)[0]]);
     if (Math.abs(place[0]) > 1.001 || Math.abs(place[1]) > 1.001) return;
-    const gl = renderer.gl;
     const stem = [place[0], place[1], 0, ...place];
     const pick = rgb(colors.pick);
     // What is behind the surface shines through faintly.
-    gl.depthFunc(gl.GREATER);
-    renderer.segments(stem, [...pick, 0.28], 0.8 * ratio);
-    renderer.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
-    gl.depthFunc(gl.LEQUAL);
+    renderer.behind(() => {
+      renderer.segments(stem, [...pick, 0.28], 0.8 * ratio);
+      renderer.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
+    });
     renderer.segments(stem, [...pick, 0.9], 0.8 * ratio, LIFT);
     renderer.points([place], [...pick, 1], white, 14 * ratio, 6 * LIFT);
   }
@@ -279,7 +283,7 @@ export class SurfaceView {
     const context = context2d(this.labels);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    paintLabels(context, labelsOf(scene, this.matrix, width, height));
+    paintLabels(context, labelsOf(scene, this.matrix, width, height), width, height);
   }
 
   /** The place under a pixel, on the surface or on a volume's slice or first isosurface, whichever the ray meets first. @param {Pixel} pixel */
