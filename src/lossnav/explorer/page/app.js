@@ -83,7 +83,10 @@ const curve = new CurveView(byId("curve"), { pan: (x) => pan(x, null), settle, s
 const share = new Share(connection, {
   current: () => ({
     scene, overlays: overlays(), value: scene ? reading?.values[scene.variable.name] : undefined, shape: session?.shape, place: state.view.place,
-    view: { ...state.view, ranges: ranges(), kind: "contour" },
+    view: {
+      ...state.view, ranges: ranges(), kind: state.view.lines ? "contour" : "heatmap",
+      ...(scene ? { domain: scene.domain, contours: [scene.levels[0] ?? scene.domain[0], scene.step], slice: scene.layers[0]?.grid.slice ?? null } : {}),
+    },
   }),
   views: { map, surface },
   link: () => state.link,
@@ -495,6 +498,10 @@ const lossnav = Object.freeze({
   get requests() { return structuredClone(connection.requests); },
   drawn: () => scene && { metric: scene.variable.name, log: scene.view.log, domain: [...scene.domain], levels: [...scene.levels], x: [...scene.x], y: [...scene.y], slice: scene.layers[0]?.grid.slice ?? null, layers: scene.layers.map(copyOf) },
   surface: () => surface.shown(),
+  triangles: () => surface.triangles,
+  // What is shown at coordinates, and the area between the points that it is read from.
+  /** @param {Coordinates} at */
+  at: (at) => scene && { ...valueAt(scene, at), fineness: layerAt(scene, at)?.grid.fineness ?? Infinity },
   curve: () => session?.shape === "line" && { x: [...curve.line.x], rows: structuredClone(curve.line.rows) },
   ball: () => structuredClone(optimizerPaths.all.at(-1) ?? null),
   line: () => structuredClone(profile.line),

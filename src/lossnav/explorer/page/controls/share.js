@@ -27,7 +27,7 @@ const FINE = 2; // pixels of a PNG for one of the screen
  * @property {number | undefined} value Of the selected point.
  * @property {Session["shape"] | undefined} shape
  * @property {number} place
- * @property {View & { ranges: Range[], kind: string }} view
+ * @property {View & { ranges: Range[], kind: string, domain?: Range, contours?: number[] }} view
  */
 /**
  * @typedef {object} Acts

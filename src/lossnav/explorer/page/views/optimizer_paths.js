@@ -12,7 +12,7 @@ import { drawPlot } from "../drawing/line_plot.js";
 /** @type {Record<string, string>} */
 const NAMES = { sgd: "SGD", momentum: "SGD, momentum 0.9", adam: "Adam" };
 /** @type {Record<string, string>} */
-const WHY = { steps: "all steps done", stopped: "stopped", diverged: "diverged: the loss is not finite any more" };
+const WHY = { steps: "all steps done", stopped: "stopped", failed: "failed", diverged: "diverged: the loss is not finite any more" };
 
 /** @typedef {{ optimizer: string, lr: number, steps: number, batch: number | null, seed: number }} Recipe */
 /**
@@ -94,7 +94,7 @@ export class OptimizerPaths {
 
   /** Those that will not come: they say so. @param {number | null | undefined} id Of a request; null: of all. @param {string} said */
   refuse(id, said) {
-    const lost = this.all.filter((ball) => !ball.finished && (id === null || id === ball.id));
+    const lost = this.all.filter((ball) => (!ball.finished && (id === null || id === ball.id)) || (ball.why === "failed" && id === ball.id));
     for (const ball of lost) Object.assign(ball, { finished: true, why: said });
     if (lost.length) this.changed();
     return lost.length > 0;

@@ -54,6 +54,7 @@ export class SurfaceView {
     /** @type {Matrix} */
     this.matrix = new Float32Array(16);
     this.turning = false;
+    this.triangles = 0; // of what was drawn last
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.resting = undefined;
     this.ratio = 1; // pixels of the screen for one of the page
@@ -151,9 +152,11 @@ export class SurfaceView {
   #paintSurface(renderer, scene) {
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
     const coarse = scene.moving || this.turning;
+    this.triangles = 0;
     scene.layers.forEach((_, k) => {
       const mesh = this.#mesh(renderer, meshName(scene, k, coarse), () => layerMesh(scene, k, coarse));
       renderer.drawMesh(mesh, { ...boxIn(scene), domain: scene.domain, steps });
+      this.triangles += mesh.count / 3;
     });
     if (!scene.view.points) return;
     const places = measuredPoints(scene);
