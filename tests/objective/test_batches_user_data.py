@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.objective.batches import Batches, move, tensors
+from lossnav.objective.batch_tensors import move, tensors
+from lossnav.objective.batches import Batches
 
 torch.manual_seed(0)
 X, Y = torch.randn(24, 5), torch.randint(0, 3, (24,))

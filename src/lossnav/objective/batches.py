@@ -10,26 +10,30 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from lossnav import params as algebra
 from lossnav._utils import random_state
 from lossnav._utils.progress import Progress
 from lossnav._utils.validation import described
 from lossnav.errors import DataError
-from lossnav.objective import contents as contents_module
+from lossnav.objective.batch_tensors import (
+    Batch,
+    itself,
+    map_tensors,
+    move,
+    n_bytes,
+    only_tensors,
+    tensors,
+    to_double,
+    update_hash,
+    versions,
+)
 from lossnav.objective.loading import LoaderWorkers, without_restarts
-
-Batch = Any
+from lossnav.objective.sources import Slices, as_iterable, generators_of
 
 DEFAULT_BUDGET = 4 * 1024**3
 
@@ -98,7 +102,7 @@ class Batches:
             raise DataError(f"batch_size is {batch_size}. Pass a whole number from 1 upwards.")
         self.device, self.float_dtype, self.seed = device, float_dtype, seed
         self.written_to = False
-        self._source = without_restarts(_as_iterable(source, batch_size))
+        self._source = without_restarts(as_iterable(source, batch_size))
         self._kept: list[Batch] | None = []
         self._versions: list[list[int]] = []
         self._first: Batch = None  # of data that is not kept
@@ -107,7 +111,7 @@ class Batches:
         with Progress("load data", None, "batches", progress) as bar:
             for batch in self._read():
                 self.count += 1
-                self.n_bytes += _n_bytes(batch)
+                self.n_bytes += n_bytes(batch)
                 if self._kept is not None:
                     if self.n_bytes > budget:
                         self._require_second_pass(budget)
@@ -142,7 +146,7 @@ class Batches:
                 self._read_again(number)
             batch = self._kept[number]
             # new containers each time: a forward may pop the labels out of its batch
-            yield move(batch, self.device) if self.written_to else map_tensors(batch, _itself)
+            yield move(batch, self.device) if self.written_to else map_tensors(batch, itself)
 
     def __len__(self) -> int:
         return self.count
@@ -208,7 +212,7 @@ class Batches:
             taken._kept = [map_tensors(whole, lambda t, a=a, b=b: t[a:b].clone()) for a, b in itertools.pairwise(cuts)]  # type: ignore[misc]
         taken._keep(taken._kept)
         taken._source, taken.count = taken._kept, len(taken._kept)
-        taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
+        taken.n_bytes = sum(n_bytes(batch) for batch in taken._kept)
         return taken
 
     def first(self, samples: int | None = None) -> Batches:
@@ -220,7 +224,7 @@ class Batches:
             batch = map_tensors(batch, lambda tensor: tensor[:samples])
         taken = copy.copy(self)
         taken._kept = taken._source = [batch]
-        taken.count, taken.n_bytes = 1, _n_bytes(batch)
+        taken.count, taken.n_bytes = 1, n_bytes(batch)
         return taken
 
     def double(self) -> Batches:
@@ -235,7 +239,7 @@ class Batches:
     def update_hash(self, digest: hashlib._Hash, look: Callable[[Batch], None] | None = None) -> None:
         """Feed every batch into a hash, in order, and show it to whoever wants to look."""
         for batch in self:
-            _hash_batch(batch, digest)
+            update_hash(batch, digest)
             if look is not None:
                 look(batch)
 
@@ -247,7 +251,7 @@ class Batches:
         """Take a batch that was written to from its source once more; from now on every pass is given copies."""
         assert self._kept is not None
         self.written_to = True
-        if self._source is self._kept or not isinstance(self._source, _Slices | list | tuple):  # others may be shuffled
+        if self._source is self._kept or not isinstance(self._source, Slices | list | tuple):  # others may be shuffled
             raise DataError(
                 f"Batch {number} of the data was written to by the model, the loss or a metric, and cannot be had "
                 "again. Let forward() write into a copy (x = x.clone()), or pass tensors or a list of batches."
@@ -258,7 +262,7 @@ class Batches:
 
     def _read(self) -> Iterator[Batch]:
         """One pass over the source; the generators of a loader and its samplers are left where they were."""
-        states = [(generator, generator.get_state()) for generator in _generators_of(self._source)]
+        states = [(generator, generator.get_state()) for generator in generators_of(self._source)]
         try:
             yield from self._source
         finally:
@@ -271,209 +275,6 @@ class Batches:
                 f"The data exceeds the budget of {budget:,} bytes and can be iterated only once. "
                 "Pass a DataLoader or a list instead of a generator, or raise data_budget=."
             )
-
-
-def move(batch: Batch, device: torch.device, float_dtype: torch.dtype | None = None) -> Batch:
-    """Copy every tensor of a batch to a device, so that nothing done to it reaches the user's.
-
-    Arrays become tensors, and double-precision arrays, NumPy's habit, take the model's `float_dtype`. An object of any
-    class (BatchEncoding, a graph, a dataclass) is copied whole, its tensors with it, and its own ``to(device)`` is
-    called on the copy where it has one.
-    """
-
-    def finish(remade: Any) -> Any:
-        moved = remade.to(device) if hasattr(remade, "to") else None
-        return remade if moved is None else moved
-
-    return map_tensors(batch, lambda tensor: tensor.detach().to(device, copy=True), float_dtype, finish)
-
-
-def map_tensors(
-    batch: Batch,
-    change: Callable[[Tensor], Tensor],
-    float_dtype: torch.dtype | None = None,
-    finish: Callable[[Any], Any] | None = None,
-) -> Batch:
-    """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are.
-
-    Containers are new ones. An object that holds tensors is a copy of its own kind that holds the changed ones;
-    `finish`, where given, is applied to it, and to one that holds none.
-    """
-    if isinstance(batch, Tensor):
-        return change(batch)
-    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
-        tensor = torch.from_numpy(np.ascontiguousarray(batch))
-        return change(tensor.to(float_dtype) if float_dtype and tensor.dtype == torch.float64 else tensor)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(part, change, float_dtype, finish) for part in batch))
-    if type(batch) in (list, tuple):
-        return type(batch)(map_tensors(part, change, float_dtype, finish) for part in batch)
-    if type(batch) is dict:
-        return {key: map_tensors(part, change, float_dtype, finish) for key, part in batch.items()}
-    if not contents_module.is_object(batch):
-        return batch
-    inside = {id(tensor): tensor for tensor in contents_module.tensors(batch)}
-    if not inside and finish is None:
-        return batch
-    return (finish or _itself)(_remade(batch, {key: change(tensor) for key, tensor in inside.items()}))
-
-
-def _remade(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of an object in which some tensors, by their id, are others."""
-    try:
-        return copy.deepcopy(value, dict(memo))
-    except Exception as error:  # it holds a lock, an open file: what holds tensors is made anew, the rest is shared
-        try:
-            made = copy.copy(value)
-            for name, part in vars(made).items():
-                if any(id(tensor) in memo for tensor in contents_module.tensors(part)):
-                    object.__setattr__(made, name, copy.deepcopy(part, dict(memo)))
-            return made
-        except Exception:
-            raise DataError(
-                f"A batch holds a {type(value).__name__} that cannot be copied: {error}. lossnav works on a copy so "
-                "that your data is never changed. Pass batches of tensors, or give the class a __deepcopy__."
-            ) from error
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def to_double(tensor: Tensor) -> Tensor:
-    """A floating-point tensor in float64; any other as it is."""
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def versions(batch: Batch) -> list[int]:
-    """How often each tensor was written to."""
-    return [tensor._version for tensor in tensors(batch)]
-
-
-def tensors(batch: Batch) -> Iterator[Tensor]:
-    """Every tensor in a batch, depth first; those of an object in the order of its attributes."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
-        yield torch.from_numpy(np.ascontiguousarray(batch))
-    elif isinstance(batch, Mapping):
-        for part in batch.values():
-            yield from tensors(part)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        for part in batch:
-            yield from tensors(part)
-    elif contents_module.is_object(batch):
-        yield from contents_module.tensors(batch)
-
-
-def same(a: Batch, b: Batch) -> bool:
-    """Whether all tensors of two batches are equal, NaN for NaN.
-
-    >>> same([torch.tensor([1.0, float("nan")])], [torch.tensor([1.0, float("nan")])])
-    True
-    """
-    ours, theirs = list(tensors(a)), list(tensors(b))
-    return len(ours) == len(theirs) and all(contents_module.equal(x, y) for x, y in zip(ours, theirs, strict=True))
-
-
-def only_tensors(batch: Batch) -> bool:
-    """Whether there is nothing in it but tensors."""
-    if isinstance(batch, Mapping):
-        return all(only_tensors(part) for part in batch.values())
-    if isinstance(batch, list | tuple):
-        return all(only_tensors(part) for part in batch)
-    return isinstance(batch, Tensor)
-
-
-def _n_bytes(batch: Batch) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors(batch))
-
-
-def _hash_batch(batch: Batch, digest: hashlib._Hash) -> None:
-    found = {str(i): tensor for i, tensor in enumerate(tensors(batch))}
-    if found:
-        algebra.update_hash(digest, found)
-        return
-    try:
-        digest.update(pickle.dumps(batch))
-    except Exception:  # an object that nobody can pickle is known by its type alone
-        digest.update(type(batch).__qualname__.encode())
-
-
-def _generators_of(source: Any) -> list[torch.Generator]:
-    """The generators of a loader and its samplers."""
-    loader = source.loader if isinstance(source, LoaderWorkers) else source
-    inner = getattr(loader, "batch_sampler", None)
-    parts = (loader, getattr(loader, "sampler", None), inner, getattr(inner, "sampler", None))
-    found = [getattr(part, "generator", None) for part in parts]
-    return list({id(made): made for made in found if isinstance(made, torch.Generator)}.values())
-
-
-def _as_iterable(source: Any, batch_size: int) -> Any:
-    """Turn whatever was given into something that yields batches."""
-    if source is None or isinstance(source, str | bytes):
-        raise DataError(f"The data is {source!r}. Pass (x, y) tensors, a Dataset, a DataLoader or a list of batches.")
-    if isinstance(source, type):
-        raise DataError(f"The data is {described(source)}. Pass an instance of it: {source.__name__}(…).")
-    if hasattr(source, "to_numpy"):
-        raise DataError(
-            f"The data is {described(source)}, of pandas or the like. Pass tensors: "
-            "(torch.tensor(x.to_numpy(), dtype=torch.float32), torch.tensor(y.to_numpy()))."
-        )
-    for part in source if isinstance(source, tuple | list) else ():
-        if isinstance(part, Dataset | DataLoader):
-            raise DataError(
-                f"The data is {described(source)}, and one of them is {described(part)}, a set of data by itself. Pass "
-                "one, such as the test data: data=test_data."
-            )
-    for part in source if isinstance(source, tuple | list) else [source]:
-        if isinstance(part, np.ndarray) and part.dtype.kind not in "biufc":
-            raise DataError(
-                f"The data holds an array of {part.dtype}, which no tensor can be made of. Turn it into numbers first."
-            )
-    if isinstance(source, Tensor | np.ndarray):
-        return _Slices((source,), itemgetter(0), batch_size)
-    if isinstance(source, tuple) and source and all(isinstance(part, Tensor | np.ndarray) for part in source):
-        return _Slices(source, tuple, batch_size)
-    if isinstance(source, Mapping) and source and all(isinstance(v, Tensor | np.ndarray) for v in source.values()):
-        return _Slices(tuple(source.values()), partial(_by_keys, tuple(source)), batch_size)
-    if isinstance(source, Mapping):
-        raise DataError(
-            f"The data is a dict with values of type {', '.join(sorted({type(v).__name__ for v in source.values()}))}. "
-            "Pass a dict of tensors, or a list of batches."
-        )
-    if isinstance(source, DataLoader | list | tuple):
-        return source
-    if isinstance(source, IterableDataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
-        return DataLoader(source, batch_size=batch_size, shuffle=False)
-    if hasattr(source, "__iter__"):
-        return source
-    raise DataError(
-        f"The data is a {type(source).__name__}, which cannot be iterated. "
-        "Pass (x, y) tensors, a Dataset, a DataLoader or any iterable of batches."
-    )
-
-
-def _by_keys(keys: Sequence[Any], parts: Sequence[Any]) -> dict[Any, Any]:
-    return dict(zip(keys, parts, strict=True))
-
-
-class _Slices:
-    """Tensors of equal length, cut into batches of consecutive samples."""
-
-    def __init__(self, parts: Sequence[Any], pack: Any, batch_size: int) -> None:
-        lengths = [len(part) if part.ndim else None for part in parts]
-        if None in lengths or len(set(lengths)) != 1:
-            shapes = ", ".join(str(tuple(part.shape)) for part in parts)
-            raise DataError(
-                f"The tensors of the data differ in length: {shapes}. "
-                "Pass tensors whose first axis counts the same samples, or a list of batches."
-            )
-        self.parts, self.pack, self.batch_size, self.length = parts, pack, batch_size, len(parts[0])
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, self.length, self.batch_size):
-            yield self.pack([part[start : start + self.batch_size] for part in self.parts])
 
 
 class _Doubled:

@@ -1,21 +1,29 @@
-"""One pass over an objective's data with weights and buffers that are given: the seam that all else stands on."""
+"""One pass over an objective's data with given weights and buffers; everything that evaluates is built on it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from lossnav import params as algebra
 from lossnav._utils import random_state
-from lossnav.objective.batches import Batch, Batches
+from lossnav.objective import batch_dependence, recentering
+from lossnav.objective.batch_tensors import Batch
+from lossnav.objective.batches import Batches
+from lossnav.objective.diagnosis import explained
 from lossnav.objective.functional import StepFunction, StepValues
 from lossnav.objective.loss import Loss
 from lossnav.objective.metrics import Metric
+from lossnav.objective.parameters import require_weights
 from lossnav.objective.passes import FunctionalPasses, FunctionPasses, Passes
-from lossnav.objective.reduction import Values
+from lossnav.objective.readings import LossMisjudgedError
+from lossnav.objective.reduction import Values, reduce_steps, sample_losses, single_terms, skewness
 from lossnav.params import Params
+from lossnav.storage.samples import Measurement
 
 if TYPE_CHECKING:
     from lossnav.objective.objective import Objective
@@ -100,8 +108,46 @@ class ForwardPass:
             )
 
     def checked(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> list[StepValues]:
-        """Run the pass as `Objective.evaluate` does: a loss that was misjudged is judged anew, errors are explained."""
-        return self._objective._steps(params, buffers)
+        """Run the pass as `Objective.evaluate` does.
+
+        A loss that turns out to be misjudged is judged anew and the pass repeated; errors of the model, the loss or a
+        metric are explained. The point may also hold values of parameters that do not move.
+        """
+        objective = self._objective
+        require_weights(params, "the point")
+        beside = {name: tensor for name, tensor in params.items() if name in self.held}
+        objective.require_same_structure({n: t for n, t in params.items() if n not in beside}, "the point")
+        belonging = objective.buffers_at(params, buffers)
+        point = {name: params[name].detach().to(c.device, c.dtype) for name, c in objective.params.items()} | self.held
+        if beside:
+            point |= recentering.cast(beside, self.held, "the point", objective.name)
+        if self.writes_weights:
+            point = algebra.copy(point)
+        misjudged: list[Batch] = []
+        while True:
+            try:
+                with random_state.preserved(objective.seed, objective.device), torch.no_grad():
+                    steps = self._run(point, belonging)
+            except LossMisjudgedError as error:  # after each one the loss is trusted less, so this ends
+                misjudged.append(error.batch)
+                continue
+            except Exception as error:
+                if (explanation := explained(error)) is error:
+                    raise
+                raise explanation from error
+            self.loss.settle()
+            if misjudged:
+                batch_dependence.check_loss(objective, misjudged[-1])
+            return steps
+
+    def _run(self, point: Params, buffers: Params) -> list[StepValues]:
+        """Pass all batches; the first value of a function without data shows whether it draws random numbers."""
+        drawn = self._objective._drawn
+        if self.batches is not None or "draws" in drawn:  # with data `first_batch` has seen it: a loader draws too
+            return self.passes(point, buffers, self.batches)
+        made: list[list[StepValues]] = []
+        drawn["draws"] = random_state.draws(lambda: made.append(self.passes(point, buffers, None)))
+        return made[-1]
 
     def settle(self, params: Mapping[str, Tensor]) -> None:
         """Run one pass if none was run yet: what a loss returns is known for sure after one over all the data."""
@@ -118,7 +164,18 @@ class ForwardPass:
         count : int or None
             Samples.
         """
-        return self._objective._reduce(steps)
+        objective = self._objective
+        values, count = reduce_steps(steps, has_samples=self.batches is not None)
+        if objective.population and count and "loss_se" in values:  # drawn without replacement: Cochran 1977, eq. 2.20
+            values["loss_se"] *= math.sqrt(max(0.0, 1 - count / objective.population))
+        terms = single_terms(steps) if self.batches is not None else None
+        if terms is None:
+            return values, count
+        measured = Measurement(values)
+        measured.skewness = skewness(*terms)
+        if objective._keeps_samples:
+            measured.samples = sample_losses(*terms)
+        return measured, count
 
     def measuring(self, loss: Loss, metrics: dict[str, Metric]) -> Objective:
         """Return the same objective with another loss and other metrics, on the same model and data."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import inspect
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,17 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lossnav._utils import random_state
 from lossnav._utils.validation import described
 from lossnav.errors import LossShapeError, OptionError
-from lossnav.objective import contents as contents_module
-from lossnav.objective import kept_state
-from lossnav.objective.batches import map_tensors, to_double
+from lossnav.objective.batch_tensors import map_tensors
 from lossnav.objective.diagnosis import require_same_size
 from lossnav.objective.functional import Measured, StepValues
+from lossnav.objective.loss_variants import ClassWeights, declared_reduction, in_double, per_sample
 from lossnav.objective.readings import LossMisjudgedError as LossMisjudgedError
 from lossnav.objective.readings import Reading
-from lossnav.objective.watching import CLASSES, YES_OR_NO, LossCall, LossWatch, unwatched
+from lossnav.objective.watching import LossWatch, unwatched
 
 _OF_TORCH = tuple(value for name, value in vars(F).items() if name.endswith("_loss") or "cross_entropy" in name)
 _LOSSES: dict[str, Callable[..., Tensor]] = {
@@ -57,12 +53,12 @@ class Loss:
         if loss is not None and not callable(loss):
             raise OptionError(f"The loss is {described(loss)}. Pass a callable loss(outputs, targets).")
         self.function, self.reduction = loss, reduction
-        self._scores_held = loss is None  # whether they do not depend on the targets
+        self.scores_checked = loss is None  # `scores` has checked that they do not depend on the targets
         self.by_inputs = False  # whether it differentiates the network by its inputs, as of a PINN
         self.name = "the model's own" if loss is None else name_of(loss)
-        self._single: Callable[..., Any] | None = _per_sample(loss) if reduction == "auto" and loss else None
-        self._weights = _ClassWeights.of(loss) if self._single is not None else None
-        declared = _declared_reduction(loss)
+        self._single: Callable[..., Any] | None = per_sample(loss) if reduction == "auto" and loss else None
+        self._weights = ClassWeights.of(loss) if self._single is not None else None
+        declared = declared_reduction(loss)
         self._proven = self._single is None or self._weights is not None or declared == "none"
         if reduction != "none" and declared == "sum":
             raise LossShapeError(
@@ -78,7 +74,7 @@ class Loss:
         weighs = weighs and self.reduction in ("auto", "mean")
         own = getattr(type(self.function), "__module__", "") == nn.modules.loss.__name__ or self.function in _OF_TORCH
         self.reading = Reading(self.name, weighs, predicts, follows=not own)
-        self._scores_held = own or self.function is None
+        self.scores_checked = own or self.function is None
 
     def watch(self) -> LossWatch | None:
         """What to enter while the loss is computed, where something is to be found out."""
@@ -112,93 +108,6 @@ class Loss:
             self._prove(outputs, targets, single, n)
         return _means(single, n)
 
-    def hold_scores(self, calls: Sequence[LossCall], outputs: Any, targets: Any, metric: str) -> None:
-        """Raise where the scores of torch's loss depend on the targets: with those it cannot be said what is right.
-
-        A margin (ArcFace, LDAM) lowers the score of the class that is right, so that fewer samples look right; a choice
-        of the hardest samples leaves the others out. Targets of two classes are exchanged once to see it.
-
-        Raises
-        ------
-        OptionError
-            If they do; it names the two readings.
-        """
-        useful = [call for call in calls if call.name in (*CLASSES, *YES_OR_NO)]
-        if self._scores_held or self.reading.settled or len(useful) != 1 or not isinstance(targets, Tensor):
-            return
-        (call,) = useful
-        pair = _pair_of_classes(call)
-        if pair is None:
-            return
-        kept, scores = kept_state.Kept(self.users_parts, borrowed=True), []
-        try:
-            for labels in (targets, _exchanged(targets, *pair)):
-                with random_state.preserved(0, targets.device), LossWatch() as watch:
-                    cast(Any, self.function)(
-                        map_tensors(outputs, Tensor.clone), labels.clone()
-                    )  # which may be written into
-                (again,) = [c for c in watch.calls if c.name == call.name]
-                scores.append(again.input)
-        except Exception:  # other targets may be none
-            return
-        finally:
-            kept.restore()
-        several = _has_several_classes(call)
-        self._scores_held = several
-        if not _same_scores(scores, several):
-            raise OptionError(
-                f"metric {metric!r} has two readings here: the loss {self.name} changes or chooses the scores by their "
-                "targets (a margin, or the hardest samples), so what cross-entropy is given and the outputs of the "
-                "model need not agree. Pass the one you want, for the outputs: "
-                f"metrics={{{metric!r}: lambda outputs, targets: (outputs.argmax(1) == targets).float()}}"
-            )
-
-    def hold_scores_of_model(self, measure: Callable[[Any], Any], batch: Any, n: int, metric: str) -> None:
-        """The same of a model that is given the targets, one a sample: they are exchanged in the batch.
-
-        Where there are more (tokens), a model may be given them to go on from, as a decoder is.
-
-        Parameters
-        ----------
-        measure : callable
-            Passes a batch through model and loss.
-        batch : Batch
-        n : int
-            Its samples.
-        metric : str
-
-        Raises
-        ------
-        OptionError
-            If its scores depend on them.
-        """
-
-        def calls(given: Any) -> list[LossCall]:
-            with LossWatch() as watch:
-                measure(given)
-            return [call for call in watch.calls if call.name in (*CLASSES, *YES_OR_NO)]
-
-        try:
-            (call,) = calls(batch)
-            pair = _pair_of_classes(call)
-            wanted = call.target.reshape(-1)
-            if (
-                pair is None
-                or len(wanted) != n
-                or not any(_are(tensor, wanted) for tensor in contents_module.tensors(batch))
-            ):
-                return
-            (again,) = calls(map_tensors(batch, lambda t: _exchanged(t, *pair) if _are(t, wanted) else t))
-        except Exception:  # other targets may be none, and a loss may call several of torch's
-            return
-        if not _same_scores([call.input, again.input], _has_several_classes(call)):
-            raise OptionError(
-                f"metric {metric!r} has two readings here: the model is given the targets and changes its scores by "
-                "them (a margin), so what cross-entropy is given is not what it would predict. Let forward() return "
-                "its loss and its logits without the margin, {'loss': ..., 'logits': ...}, and pass "
-                f"metrics={{{metric!r}: lambda outputs, targets: (outputs.argmax(1) == targets).float()}}"
-            )
-
     def unseen_weight(self, labels: NDArray[np.int64]) -> float | None:
         """Part of the sum of weights that a class with no sample among so many would have, were it 3/n of the data.
 
@@ -228,9 +137,9 @@ class Loss:
     def double(self) -> Loss:
         """Return the same loss for outputs in float64: its class weights are float64."""
         other = copy.copy(self)
-        other.function = _doubled(self.function)
+        other.function = in_double(self.function)
         if self._single is not None and other.function is not None:
-            other._single = _per_sample(other.function)
+            other._single = per_sample(other.function)
         return other
 
     def settle(self) -> None:
@@ -287,105 +196,6 @@ class Loss:
         if not fits:
             self._single, self._proven = None, True
             raise LossMisjudgedError
-
-
-def _pair_of_classes(call: LossCall) -> tuple[Tensor, Tensor] | None:
-    """Two classes to exchange among the targets of a call, of which one at least is there; None where there is none."""
-    known = call.target.shape == call.counted.shape and not (call.name in CLASSES and call.target.is_floating_point())
-    classes = torch.unique(call.target[call.counted]) if known else call.target[:0]
-    if not len(classes):
-        return None
-    a, b = classes[0], classes[-1]
-    if len(classes) == 1:  # another one, which a loss may leave out
-        last = call.input.shape[1 if call.input.dim() > 1 else 0] - 1 if call.name in CLASSES else 0
-        b = a + 1 if a < last else a - 1 if call.name in CLASSES else 1 - a
-    return a, b
-
-
-def _has_several_classes(call: LossCall) -> bool:
-    return len(torch.unique(call.target[call.counted])) > 1
-
-
-def _exchanged(targets: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Targets with two classes exchanged."""
-    a, b = a.to(targets.dtype), b.to(targets.dtype)
-    return torch.where(targets == a, b, torch.where(targets == b, a, targets))
-
-
-def _are(tensor: Tensor, targets: Tensor) -> bool:
-    """Whether a tensor holds these targets, shape (n,), in any shape or type."""
-    return tensor.numel() == len(targets) and not tensor.is_complex() and bool((tensor.reshape(-1) == targets).all())
-
-
-def _same_scores(scores: Sequence[Tensor], several: bool) -> bool:
-    first, second = scores
-    return torch.allclose(first, second, equal_nan=True) if first.shape == second.shape else not several
-
-
-class _ClassWeights:
-    """The denominator of cross-entropy and NLL: the weight of each target's class, 0 where it is ignored."""
-
-    def __init__(self, weight: Tensor | None, ignore_index: int) -> None:
-        self.weight, self.ignore_index = weight, ignore_index
-
-    @classmethod
-    def of(cls, loss: Callable[..., Any] | None) -> _ClassWeights | None:
-        """Read weight and ignored index off a loss of torch's own; None for any other."""
-        if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
-            return cls(loss.weight, loss.ignore_index)  # type: ignore[union-attr]
-        if loss in (F.cross_entropy, F.nll_loss):
-            return cls(None, -100)
-        if isinstance(loss, partial) and loss.func in (F.cross_entropy, F.nll_loss) and not loss.args:
-            return cls(loss.keywords.get("weight"), loss.keywords.get("ignore_index", -100))
-        return None
-
-    def apply_to(self, targets: Any) -> bool:
-        """Whether the targets are classes (of probabilities torch takes the plain mean)."""
-        return isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
-
-    def __call__(self, targets: Tensor) -> Tensor:
-        """Weight of each target, in the shape of the targets."""
-        valid = targets != self.ignore_index
-        weights = valid.double()
-        if self.weight is not None:
-            weights = weights * self.weight.to(targets.device, torch.float64)[torch.where(valid, targets, 0)]
-        return weights
-
-
-def _per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The same loss with reduction="none"; None where it has no such knob."""
-    if isinstance(loss, nn.Module):
-        if not hasattr(loss, "reduction"):
-            return None
-        single: Any = copy.copy(loss)
-        single.reduction = "none"
-        return cast(Callable[..., Any], single)
-    try:
-        has_knob = "reduction" in inspect.signature(loss).parameters
-    except (TypeError, ValueError):
-        return None
-    return partial(loss, reduction="none") if has_knob else None
-
-
-def _doubled(loss: Any) -> Any:
-    """A loss whose tensors, of a module or of a partial's arguments, are float64; any other as it is."""
-    if isinstance(loss, nn.Module):
-        return copy.deepcopy(loss).double()
-    if isinstance(loss, partial):
-        args, keywords = map_tensors((list(loss.args), loss.keywords), to_double)
-        return partial(loss.func, *args, **keywords)
-    return loss
-
-
-def _declared_reduction(loss: Callable[..., Any] | None) -> str | None:
-    """What a loss says of itself: the `reduction` of a module, or the default of the argument of that name."""
-    if isinstance(loss, nn.Module):
-        return getattr(loss, "reduction", None)
-    try:
-        default = inspect.signature(loss).parameters["reduction"].default if loss else None
-    except (TypeError, ValueError, KeyError):
-        return None
-    return default if isinstance(default, str) else None
 
 
 def length_of(targets: Any) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Self, cast
@@ -15,17 +14,24 @@ from lossnav._utils import turns
 from lossnav.errors import ObjectiveError
 from lossnav.objective import contents as contents_module
 from lossnav.objective.batch_norm import _batch_norm_recording, _mode_of_batch_norm
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.functional import (
     Borrowed,
     StepFunction,
     StepValues,
     _ModelHolder,
-    _set_mode,
     call_with,
     users_parts,
 )
 from lossnav.objective.kept_state import Kept
+from lossnav.objective.model_copies import (
+    attributes_of_copy,
+    computed_attributes,
+    copied_step,
+    copied_together,
+    hollow,
+    to_double_,
+)
 from lossnav.params import Params
 
 
@@ -119,7 +125,7 @@ class FunctionPasses(_Beginnings):
         self._kept.restore()
         step = copied_step(self.step, {})
         if double and step is not self.step:
-            _double(None, step)
+            to_double_(None, step)
         return FunctionPasses(step, step is self.step)
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
@@ -264,11 +270,11 @@ class FunctionalPasses(_Beginnings):
         self.restore()
         model = self.whole.model
         memo: dict[int, Any] = {
-            id(weight): _hollow(weight, torch.float64) if double else weight for weight in model.parameters()
+            id(weight): hollow(weight, torch.float64) if double else weight for weight in model.parameters()
         }
         structure, step = copied_together(model, self.step, memo, self.in_training)
         if double:
-            _double(structure, step)
+            to_double_(structure, step)
         made = FunctionalPasses(structure, step, self.bn, step is self.step, self.in_training)
         made.remembers = self.remembers
         return made
@@ -288,7 +294,7 @@ class CopyPasses(_Beginnings):
         self, model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False
     ) -> None:
         self.in_training = training
-        made, own_step = copied_together(model, step, _attributes_of_copy(model), training)
+        made, own_step = copied_together(model, step, attributes_of_copy(model), training)
         self._take(made.to(device), own_step, bn, own_step is step)
 
     def _take(self, model: nn.Module, step: StepFunction, bn: str, borrowed: bool) -> None:
@@ -372,10 +378,10 @@ class CopyPasses(_Beginnings):
         """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
         self._of_step.restore()
         self._of_model.restore()
-        memo = _attributes_of_copy(self.whole.model)
+        memo = attributes_of_copy(self.whole.model)
         model, step = copied_together(self.whole.model, self.step, memo, self.in_training)
         if double:
-            _double(model, step)
+            to_double_(model, step)
         made = copy.copy(self)
         made._take(model, step, self.bn, step is self.step)
         return made
@@ -388,28 +394,6 @@ def _leaves(params: Params, names: Collection[str]) -> Params:
     return {name: tensor.detach().requires_grad_(name in names) for name, tensor in params.items()}
 
 
-def copied_together(
-    model: nn.Module, step: StepFunction, memo: dict[int, Any], training: bool = False
-) -> tuple[nn.Module, StepFunction]:
-    """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
-    made = contents_module.copied(model, memo)
-    if contents_module.is_shared(list(model.modules()), list(made.modules())):
-        raise TypeError("its copy is the model itself, by its own __deepcopy__")
-    return made, copied_step(step, memo, training)
-
-
-def copied_step(step: StepFunction, memo: dict[int, Any], training: bool = False) -> StepFunction:
-    """Copy what is measured, in eval or train mode; a step that cannot be copied is returned itself."""
-    try:
-        made = contents_module.copied(step, dict(memo))
-    except Exception:
-        return step
-    if contents_module.is_shared(users_parts(step), users_parts(made)):
-        return step
-    _set_mode(users_parts(made), training)
-    return made
-
-
 def _kept_of_step(whole: _WholePass) -> Kept:
     return Kept(() if whole.borrowed else users_parts(whole.step), without=_tensors_put_in(whole.model))
 
@@ -419,32 +403,14 @@ def _tensors_put_in(model: nn.Module) -> list[Tensor]:
     return [*model.parameters(), *model.buffers()]
 
 
-def _double(model: nn.Module | None, step: StepFunction) -> None:
-    """Turn the parameters, buffers and plain tensors of a model and of what is measured with it into float64."""
-    modules = [part for part in contents_module.reachable(users_parts(step)) if isinstance(part, nn.Module)]
-    for module in [*(model.double().modules() if model is not None else ()), *modules]:
-        module.double()
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and value.is_floating_point():
-                setattr(module, name, value.double())
-
-
-def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """A parameter of NaNs that takes no memory; what is no floating-point number as it is."""
-    if not parameter.is_floating_point():
-        return parameter
-    nan = torch.full((), math.nan, dtype=dtype, device=device or parameter.device)
-    return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
-
-
 def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False) -> Passes:
     """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
 
     Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
     """
     floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
-    memo: dict[int, Any] = {id(parameter): _hollow(parameter, parameter.dtype, device) for parameter in floating}
-    memo |= _computed_attributes(model)
+    memo: dict[int, Any] = {id(parameter): hollow(parameter, parameter.dtype, device) for parameter in floating}
+    memo |= computed_attributes(model)
     try:
         if isinstance(model, torch.jit.ScriptModule):
             raise TypeError("a ScriptModule cannot be called with other weights")
@@ -464,23 +430,3 @@ def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.dev
                 f"The model cannot be copied: {first}. lossnav works on a copy so that yours is never changed; "
                 "remove attributes that cannot be copied (locks, open files, graphs), or pass a freshly built model."
             ) from first
-
-
-def _computed_attributes(model: nn.Module) -> dict[int, Tensor]:
-    """Copies of tensors that hang on a graph (the `weight` of old weight_norm or pruning), for a deepcopy's memo."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
-
-
-def _attributes_of_copy(model: nn.Module) -> dict[int, Any]:
-    """The same for a full copy; views of a weight that a module keeps are views of the copy of that weight."""
-    memo: dict[int, Any] = dict(_computed_attributes(model))
-    owners = {p.untyped_storage().data_ptr(): p for p in model.parameters() if p.layout == torch.strided and p.numel()}
-    for tensor in contents_module.tensors([value for m in model.modules() for value in vars(m).values()]):
-        if isinstance(tensor, nn.Parameter) or id(tensor) in memo or tensor.layout != torch.strided:
-            continue
-        owner = owners.get(tensor.untyped_storage().data_ptr())
-        if owner is not None and owner.untyped_storage().nbytes() == owner.numel() * owner.element_size():
-            whole = copy.deepcopy(owner, memo).detach()
-            memo[id(tensor)] = whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
-    return memo

@@ -17,10 +17,9 @@ from typing import Any
 
 from lossnav import params as algebra
 from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
-from lossnav.objective import batches as data_batches
+from lossnav.objective import batch_tensors, kept_state
 from lossnav.objective import contents as contents_module
-from lossnav.objective import kept_state
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.diagnosis import explained
 from lossnav.objective.first_pass import _MOST_CACHES, _caches, _first_pass, _truth, _watched
 from lossnav.objective.functional import users_parts
@@ -221,7 +220,7 @@ def _of_stale(
 
 def _full_copy(case: Case) -> CopyPasses:
     passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
-    _watched(case, passes, case.center | case.held, data_batches.move(case.batch, case.device))
+    _watched(case, passes, case.center | case.held, batch_tensors.move(case.batch, case.device))
     return passes
 
 

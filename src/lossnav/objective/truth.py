@@ -13,10 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossnav import params as algebra
 from lossnav._utils import random_state
-from lossnav.objective import batches as data_batches
+from lossnav.objective import batch_tensors, kept_state
 from lossnav.objective import contents as contents_module
-from lossnav.objective import kept_state
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.functional import StepFunction, StepValues
 from lossnav.objective.loss import LossMisjudgedError
 from lossnav.objective.passes import CopyPasses, FunctionalPasses, Passes
@@ -160,11 +159,11 @@ def _displaced(center: Params, seed: int) -> Params:
 
 def few_of(batch: Batch) -> Batch:
     """A few samples of a batch, where every tensor in it counts its samples along the first axis."""
-    inside = list(data_batches.tensors(batch))
+    inside = list(batch_tensors.tensors(batch))
     lengths = {tensor.shape[0] if tensor.dim() else -1 for tensor in inside}
-    if len(lengths) != 1 or not data_batches.only_tensors(batch) or max(lengths) <= 2 * _SAMPLES:
+    if len(lengths) != 1 or not batch_tensors.only_tensors(batch) or max(lengths) <= 2 * _SAMPLES:
         return batch
-    return data_batches.map_tensors(batch, lambda tensor: tensor[:_SAMPLES])
+    return batch_tensors.map_tensors(batch, lambda tensor: tensor[:_SAMPLES])
 
 
 def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> float:
@@ -176,7 +175,7 @@ def _measured(case: Case, passes: Passes, point: Params, batch: Batch, uses: Tor
     """Loss and metrics of a batch, likewise."""
     steps: list[StepValues] = []
     for _ in range(4):  # a loss may be taken for what it is not, in two ways
-        given = batch if uses is not None else data_batches.move(batch, case.device)
+        given = batch if uses is not None else batch_tensors.move(batch, case.device)
         with random_state.preserved(case.seed, case.device), torch.no_grad():
             try:
                 if uses is None:
