@@ -154,5 +154,5 @@ def test_what_normalising_loses_is_said():
 
 def test_on_the_meta_device_there_is_no_loss():
     batch = torch.ones(2, 3), torch.ones(2, 1)
-    with pytest.raises(DeviceError, match="tensors have no values. Leave device= out"):
+    with pytest.raises(DeviceError, match="meta device have no values. Leave out device="):
         ln.Objective(torch.nn.Linear(3, 1), "mse", batch, device="meta")

@@ -245,9 +245,9 @@ def test_all_tokens_of_a_sample():
 def test_all_tokens_of_a_sample_are_not_guessed():
     """Flattened with the time first, or chosen one by one: which belong together is not known."""
     first = lambda o, t: F.cross_entropy(o.transpose(0, 1).flatten(0, 1), t.T.flatten())  # noqa: E731
-    with pytest.raises(errors.OptionError, match="'exact_match' needs to know which"):
+    with pytest.raises(errors.OptionError, match="'exact_match' cannot tell which"):
         measured(first, rows, tags, ("exact_match",))
-    with pytest.raises(errors.OptionError, match="'exact_match' needs to know which"):
+    with pytest.raises(errors.OptionError, match="'exact_match' cannot tell which"):
         measured(lambda o, t: F.cross_entropy(o[t > 1], t[t > 1]), rows, tags, ("exact_match",))
 
 

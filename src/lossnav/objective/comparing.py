@@ -20,10 +20,7 @@ from lossnav.params import Params
 if TYPE_CHECKING:
     from lossnav.objective.objective import Objective
 
-_MOST_HELD, _FEWEST_HELD = (
-    64,
-    16,
-)  # samples that are split in several ways: enough to see whether they influence each other
+_MOST_HELD, _FEWEST_HELD = 64, 16  # samples that are split: enough to see whether they influence each other
 _REORDERED = 1e-4  # relative to the value of a sample: reordered sums differ by less, other batches by more
 _REORDERED_MEAN = 1e-5
 

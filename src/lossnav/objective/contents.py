@@ -26,9 +26,7 @@ _ATOMS = (  # values that are not searched
     np.generic, range, slice,
 )  # fmt: skip
 _LARGEST = 2**28  # bytes of a tensor whose numbers are kept; a larger one is data, which nobody writes to
-_NOTHING = frozenset(
-    (types.NoneType, bool, int, float, str, *_CONTAINERS, OrderedDict)
-)  # values that are skipped if they are empty or zero
+_NOTHING = frozenset((types.NoneType, bool, int, float, str, *_CONTAINERS, OrderedDict))  # skipped if empty or zero
 _OWN = "_lossnav_own_cells"  # attribute of a copied function: which cells are its own
 _SMALL = 2**16  # entries: smaller tensors are compared at every pass, of larger ones only the version
 _MOST = 100_000  # objects that are searched, so that a loss that encloses a data set does not take long

@@ -42,11 +42,11 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | Non
             raise OptionError(f"The metric {name!r} is {described(metric)}. Pass {hint}, or a name such as 'accuracy'.")
         if name in TAKEN or not _NAME.fullmatch(name):
             raise OptionError(
-                f"The metric name {name!r} is reserved or has characters other than letters, digits and underscores. "
-                "Pass a dict with another name."
+                f"A metric cannot be called {name!r}, because this name is reserved or has characters other than "
+                "letters, digits and underscores. Pass a dict with another name."
             )
         if name in found:
-            raise OptionError(f"Two metrics have the name {name!r}. Pass a dict with two names.")
+            raise OptionError(f"Two metrics are called {name!r}. Pass a dict with two names.")
         found[name] = metric
     return found
 

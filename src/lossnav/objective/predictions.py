@@ -160,8 +160,8 @@ def register_metric(
             raise OptionError(f"The metric {name!r} is registered already: {METRICS[name].words}. Use another name.")
         if not isinstance(name, str) or not name.isidentifier() or name in TAKEN:
             raise OptionError(
-                f"The metric name {name!r} is reserved or has characters other than letters, digits and "
-                "underscores. Use another name."
+                f"A metric cannot be called {name!r}, because this name is reserved or has characters other than "
+                "letters, digits and underscores. Use another name."
             )
         METRICS[name] = RegisteredMetric(name, words, NamedMetric(name, function) if of_prediction else function)
         return function
