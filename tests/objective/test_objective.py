@@ -485,7 +485,7 @@ def test_a_vector_without_saying_so_is_refused():
 
 
 def test_a_scalar_where_a_vector_was_promised_is_refused():
-    with pytest.raises(errors.LossShapeError, match="reduction='none' promises one value a sample"):
+    with pytest.raises(errors.LossShapeError, match="reduction='none' needs one value per sample"):
         ln.Objective(net(), lambda o, y: F.cross_entropy(o, y), (X, Y), reduction="none")
 
 

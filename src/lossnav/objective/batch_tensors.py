@@ -22,11 +22,11 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # names that a batc
 
 
 def move(batch: Batch, device: torch.device, float_dtype: torch.dtype | None = None) -> Batch:
-    """Copy every tensor of a batch to a device, so that nothing done to it reaches the user's.
+    """Copy every tensor of a batch to a device, so that the user's own do not change.
 
-    Arrays become tensors, and double-precision arrays, NumPy's habit, take the model's `float_dtype`. An object of any
-    class (BatchEncoding, a graph, a dataclass) is copied whole, its tensors with it, and its own ``to(device)`` is
-    called on the copy where it has one.
+    Arrays become tensors; double-precision arrays, the default of NumPy, are converted to the model's `float_dtype`. An
+    object of any class (BatchEncoding, a graph, a dataclass) is copied with its tensors, and its own ``to(device)`` is
+    called on the copy if it has one.
     """
 
     def finish(remade: Any) -> Any:
@@ -42,10 +42,10 @@ def map_tensors(
     float_dtype: torch.dtype | None = None,
     finish: Callable[[Any], Any] | None = None,
 ) -> Batch:
-    """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are.
+    """Return the same batch with every tensor (or array) changed, depth first; other values stay as they are.
 
-    Containers are new ones. An object that holds tensors is a copy of its own kind that holds the changed ones;
-    `finish`, where given, is applied to it, and to one that holds none.
+    Containers are new. An object that holds tensors is replaced by a copy that holds the changed ones; `finish`, if
+    given, is applied to every object.
     """
     if isinstance(batch, Tensor):
         return change(batch)
@@ -67,10 +67,10 @@ def map_tensors(
 
 
 def _remade(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of an object in which some tensors, by their id, are others."""
+    """A copy of an object in which some tensors, given by their id, are replaced."""
     try:
         return copy.deepcopy(value, dict(memo))
-    except Exception as error:  # it holds a lock, an open file: what holds tensors is made anew, the rest is shared
+    except Exception as error:  # it holds a lock or an open file: copy the parts with tensors, share the rest
         try:
             made = copy.copy(value)
             for name, part in vars(made).items():
@@ -80,7 +80,7 @@ def _remade(value: Any, memo: dict[int, Any]) -> Any:
         except Exception:
             raise DataError(
                 f"A batch holds a {type(value).__name__} that cannot be copied: {error}. lossnav works on a copy so "
-                "that your data is never changed. Pass batches of tensors, or give the class a __deepcopy__."
+                "that your data never changes. Pass batches of tensors, or give the class a __deepcopy__."
             ) from error
 
 
@@ -90,7 +90,7 @@ def itself(value: Any) -> Any:
 
 
 def to_double(tensor: Tensor) -> Tensor:
-    """A floating-point tensor in float64; any other as it is."""
+    """Convert a floating-point tensor to float64; return any other as it is."""
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
@@ -116,7 +116,7 @@ def tensors(batch: Batch) -> Iterator[Tensor]:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    """Whether all tensors of two batches are equal, NaN for NaN.
+    """Whether all tensors of two batches are equal; NaN equals NaN.
 
     >>> same([torch.tensor([1.0, float("nan")])], [torch.tensor([1.0, float("nan")])])
     True
@@ -126,7 +126,7 @@ def same(a: Batch, b: Batch) -> bool:
 
 
 def only_tensors(batch: Batch) -> bool:
-    """Whether there is nothing in it but tensors."""
+    """Whether a batch holds nothing but tensors."""
     if isinstance(batch, Mapping):
         return all(only_tensors(part) for part in batch.values())
     if isinstance(batch, list | tuple):
@@ -147,5 +147,5 @@ def update_hash(batch: Batch, digest: hashlib._Hash) -> None:
         return
     try:
         digest.update(pickle.dumps(batch))
-    except Exception:  # an object that nobody can pickle is known by its type alone
+    except Exception:  # an object that cannot be pickled counts by its type
         digest.update(type(batch).__qualname__.encode())

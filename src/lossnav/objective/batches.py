@@ -1,8 +1,8 @@
-"""The data of an objective: any batches, loaded once, kept on the device where they fit.
+"""The data of an objective: any batches, loaded once and kept on the device if they fit.
 
-Whatever is given becomes a sequence of *batches*, and a batch is whatever the source yields (a tuple, a dict, a
-tensor, an object of the user's own), with its tensors on the objective's device. No tensor of a batch is the user's,
-and a batch that is handed out is the same at every pass, whatever was done to it in the passes before.
+Any source becomes a sequence of *batches*. A batch is whatever the source yields (a tuple, a dict, a tensor, an object
+of the user's own), with its tensors on the objective's device. Its tensors are never the user's own, and it is the same
+in every pass, whatever earlier passes did to it.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ DEFAULT_BUDGET = 4 * 1024**3
 
 
 def default_batch_size(device: torch.device) -> int:
-    """Samples a batch where the user does not say.
+    """Samples per batch if the user does not pass `batch_size`.
 
-    On the CPU activations of 50 samples stay in the cache (2-6x faster than one batch of 1,000 on the notebook's
-    CNN; 125 is at times as slow as 1,000, since its activations are mapped and returned at every layer).
+    On the CPU activations of 50 samples stay in the cache (2-6x faster than one batch of 1,000 on the notebook's CNN;
+    125 is sometimes as slow as 1,000, because its activations are mapped and returned at every layer).
     """
     return 50 if device.type == "cpu" else 1024
 
@@ -53,27 +53,26 @@ class Batches:
     Parameters
     ----------
     source : tuple or dict of tensors, Dataset, DataLoader, or iterable of batches
-        Tensors (or NumPy arrays) of equal length are cut into batches. A Dataset goes through a DataLoader in
-        its stored order. Anything else that can be iterated yields the batches itself.
+        Tensors (or NumPy arrays) of equal length are split into batches. A Dataset goes through a DataLoader in its
+        stored order. Any other iterable yields the batches itself.
     device : torch.device
-        Where the batches are handed out.
+        Device of the batches.
     batch_size : int, optional
         For tensors and Datasets; the last batch may be shorter. By default 50 on the CPU, 1,024 elsewhere.
     budget : int
-        Bytes of data to keep. A source above it is read anew on each pass, which needs one that can be iterated
-        twice.
+        Bytes of data to keep. A larger source is read again in each pass, so it must be possible to iterate it twice.
     float_dtype : torch.dtype, optional
-        What double-precision NumPy arrays become.
+        The dtype that double-precision NumPy arrays are converted to.
     progress : bool or None
         Whether to show a bar while loading (None: on a terminal).
     seed : int
-        A loader draws random numbers to begin with, and perhaps its order: where a part of the data is read, from here.
+        Seed for the random numbers that a loader draws when it starts, and perhaps for its order.
 
     Attributes
     ----------
     written_to : bool
-        Whether a pass writes into what it is given: then every pass is given copies. Set by who sees it, or by a
-        batch that was written to since the last pass.
+        Whether a pass writes into its batches; every pass then gets copies. Set by the objective, or when a batch has
+        changed since the last pass.
 
     Raises
     ------
@@ -134,7 +133,7 @@ class Batches:
 
     @property
     def resident(self) -> bool:
-        """Whether the data is kept on the device (else it is read anew on each pass)."""
+        """Whether the data is kept on the device; else it is read again in each pass."""
         return self._kept is not None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -152,29 +151,30 @@ class Batches:
         return self.count
 
     def peek(self) -> Batch:
-        """The first batch, without reading the source, whose workers would begin on the next ones."""
+        """The first batch, without reading the source, whose workers would start with the next ones."""
         if self._kept is None and self._first is not None:
             return move(self._first, self.device)
         return next(iter(self))
 
     @property
     def last(self) -> list[Batch]:
-        """The last batch of several that are kept; nothing where that takes a pass over the source."""
+        """The last batch of several that are kept; empty if that takes a pass over the source."""
         return self._kept[-1:] if self._kept is not None and len(self._kept) > 1 else []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
+        """Kept data is copied or sent without its source, which may be large or a generator."""
         return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._keep(self._kept)  # tensors that were sent count their versions from the start
+        self._keep(self._kept)  # tensors that were sent start with new versions
 
     def take(self, rows: Sequence[int]) -> Batches:
-        """Return some of the samples, in their order, as batches of their own, kept on the device.
+        """Return some of the samples in their order, as new batches that are kept on the device.
 
-        Batches are as long as the longest there was, or a little shorter so that all are alike; all samples are cut
-        as they were. Where the batches differ in more than their length (padded text), each keeps what is drawn of it.
+        The new batches are as long as the longest old one, or slightly shorter so that all have about the same length.
+        All samples together keep their batches. If batches differ in more than their length (padded text), each keeps
+        those of its samples that were drawn.
 
         Parameters
         ----------
@@ -184,7 +184,7 @@ class Batches:
         Raises
         ------
         DataError
-            If a batch holds anything but tensors that count its samples along their first axis.
+            If a batch holds anything but tensors with one row per sample.
         """
         wanted = torch.as_tensor(rows)
         lengths: list[int] = []
@@ -194,7 +194,7 @@ class Batches:
                 found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
                 if len(found) != 1 or -1 in found or not only_tensors(batch):
                     raise DataError(
-                        "A subset cannot be drawn: a batch holds more than tensors with one row a sample. "
+                        "A subset cannot be drawn, because a batch holds more than tensors with one row per sample. "
                         "Pass data as (x, y) tensors, or choose the samples yourself."
                     )
                 start, length = sum(lengths), found.pop()
@@ -216,7 +216,7 @@ class Batches:
         return taken
 
     def first(self, samples: int | None = None) -> Batches:
-        """Return the first batch alone, and of it the first samples where it consists of tensors with one row each."""
+        """Return only the first batch, or its first samples if it consists of tensors with one row per sample."""
         with random_state.preserved(self.seed, self.device):
             batch = self.peek()
         found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
@@ -237,7 +237,7 @@ class Batches:
         return other
 
     def update_hash(self, digest: hashlib._Hash, look: Callable[[Batch], None] | None = None) -> None:
-        """Feed every batch into a hash, in order, and show it to whoever wants to look."""
+        """Feed every batch into a hash, in order, and call `look` with it."""
         for batch in self:
             update_hash(batch, digest)
             if look is not None:
@@ -248,12 +248,14 @@ class Batches:
         self._versions = [versions(batch) for batch in kept or ()]
 
     def _read_again(self, number: int) -> None:
-        """Take a batch that was written to from its source once more; from now on every pass is given copies."""
+        """Read a batch that was written to from its source again; from now on every pass gets copies."""
         assert self._kept is not None
         self.written_to = True
-        if self._source is self._kept or not isinstance(self._source, Slices | list | tuple):  # others may be shuffled
+        if self._source is self._kept or not isinstance(
+            self._source, Slices | list | tuple
+        ):  # other sources may be shuffled
             raise DataError(
-                f"Batch {number} of the data was written to by the model, the loss or a metric, and cannot be had "
+                f"Batch {number} of the data was changed by the model, the loss or a metric, and cannot be read "
                 "again. Let forward() write into a copy (x = x.clone()), or pass tensors or a list of batches."
             )
         batch = next(itertools.islice(iter(self._source), number, None))
@@ -261,7 +263,7 @@ class Batches:
         self._versions[number] = versions(self._kept[number])
 
     def _read(self) -> Iterator[Batch]:
-        """One pass over the source; the generators of a loader and its samplers are left where they were."""
+        """One pass over the source; the random generators of a loader and its samplers are restored."""
         states = [(generator, generator.get_state()) for generator in generators_of(self._source)]
         try:
             yield from self._source
@@ -272,13 +274,13 @@ class Batches:
     def _require_second_pass(self, budget: int) -> None:
         if isinstance(self._source, Iterator):
             raise DataError(
-                f"The data exceeds the budget of {budget:,} bytes and can be iterated only once. "
-                "Pass a DataLoader or a list instead of a generator, or raise data_budget=."
+                f"The data is larger than the budget of {budget:,} bytes and can be iterated only once. Pass a "
+                "DataLoader or a list instead of a generator, or increase data_budget=."
             )
 
 
 class _Doubled:
-    """Batches that are read anew on each pass, in float64."""
+    """Batches in float64 that are read again in each pass."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches

@@ -1,7 +1,7 @@
-"""Say what was wrong where the model, the loss or a metric raised on a batch: one sentence, and one line to type.
+"""Explain an error of the model, the loss or a metric on a batch: one sentence, and one line to type.
 
-What torch raises names an operation; what is wrong is most often a shape, a dtype or a container of the user's data.
-Where an error came from, and with what, stands in the frames of its traceback.
+An error of torch names an operation, but the cause is usually a shape, a dtype or a container of the user's data. The
+frames of the traceback show where the error was raised, and with what.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _ELEMENTWISE = (
 
 
 def explained(error: Exception, always: bool = False) -> Exception:
-    """What is wrong, as an error of ours; the error itself where nothing is known about it.
+    """Return an error that explains another one; the same error if nothing is known about it.
 
     Parameters
     ----------
     error : Exception
-        That was raised while a batch was measured.
+        An error that was raised while a batch was measured.
     always : bool
-        Whether an error that is not understood is put in words too: which part raised it, on what.
+        Whether to describe an error without a diagnosis too: which part raised it, on what.
     """
     if isinstance(error, LossnavError | MemoryError | torch.OutOfMemoryError):
         return error
@@ -44,7 +44,7 @@ def explained(error: Exception, always: bool = False) -> Exception:
     for diagnosis in _DIAGNOSES[scene.part]:
         try:
             message = diagnosis(scene)
-        except Exception:  # what it looked at is of another kind
+        except Exception:  # the diagnosis does not fit these objects
             continue
         if message:
             return DataError(message) if scene.part != "metric" else LossShapeError(message)
@@ -64,19 +64,20 @@ _DIAGNOSES: dict[str, tuple[Callable[[Scene], str], ...]] = {
     "count": (),
 }
 _REMEDIES = {
-    "model": "Pass data that the model takes, or say how to call it: forward=lambda model, batch: (outputs, targets).",
-    "forward": "It is called with the model and a batch, and returns (outputs, targets).",
+    "model": "Pass data that the model takes, or a function that calls it: forward=lambda model, batch: (outputs, "
+    "targets).",
+    "forward": "It is called with the model and a batch, and must return (outputs, targets).",
     "loss": "It is called with the outputs of the model and the targets; forward=lambda model, batch: (outputs, "
-    "targets) says what these are.",
+    "targets) chooses them.",
     "metric": "It is called with outputs and targets: metrics={'name': lambda outputs, targets: …}.",
-    "count": "It is called with a batch and returns its number of samples.",
+    "count": "It is called with a batch and must return its number of samples.",
 }
 
 
 def require_same_size(loss: Any, outputs: Any, targets: Any) -> None:
-    """Raise where a loss of torch's that compares entry by entry would compare every sample with every other.
+    """Raise if an elementwise loss of torch would compare every sample with every other.
 
-    Of outputs (n, 1) and targets (n,) torch makes (n, n), with a warning.
+    torch broadcasts outputs (n, 1) and targets (n,) to (n, n), with a warning.
 
     Raises
     ------
@@ -93,10 +94,10 @@ def require_same_size(loss: Any, outputs: Any, targets: Any) -> None:
         return
     if made.numel() > max(outputs.numel(), targets.numel()):
         raise DataError(
-            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}, so that this loss "
-            f"compares every sample with every other (torch makes {tuple(made)} of them). Pass targets of the shape "
-            f"of the outputs: {reshaped(outputs, targets)}; if you do want that, a function of your own: "
-            "loss=lambda outputs, targets: …"
+            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}, so this loss "
+            f"would compare every sample with every other (torch broadcasts them to {tuple(made)}). Pass targets with "
+            f"the shape of the outputs: {reshaped(outputs, targets)}; if the comparison is intended, pass a function "
+            "of your own: loss=lambda outputs, targets: …"
         )
 
 
@@ -104,8 +105,8 @@ def no_pair(batch: Any) -> DataError:
     """The error for a batch that does not unpack into inputs and targets."""
     if isinstance(batch, Tensor):
         return DataError(
-            f"A batch is one tensor, {shapes(batch)}: there are no targets. Pass data as a tuple (x, y) and not as a "
-            "list, which is taken for batches; (x, x) for an autoencoder; loss=None if the model returns its own loss."
+            f"A batch is one tensor, {shapes(batch)}, without targets. Pass data as a tuple (x, y); a list is taken "
+            "for a list of batches. Pass (x, x) for an autoencoder, and loss=None if the model returns its own loss."
         )
     if isinstance(batch, list | tuple):
         return DataError(

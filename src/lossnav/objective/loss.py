@@ -1,4 +1,4 @@
-"""What is measured on a batch: the loss, for each sample where it can be had, and metrics beside it."""
+"""The loss of a batch: one value per sample where possible, else the mean of the batch."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _LOSSES: dict[str, Callable[..., Tensor]] = {
 
 
 class Loss:
-    """A loss that gives one value a sample where it can, else the mean of the batch.
+    """A loss that gives one value per sample where possible, else the mean of the batch.
 
-    Cross-entropy and NLL with class weights or ignored targets are sums over samples divided by a sum of weights; for
-    them every sample has a numerator and a weight, so that the value does not depend on how the data is cut into
-    batches. Of any other loss with a ``reduction`` argument the mean of single losses is held against the loss itself,
+    Cross-entropy and NLL with class weights or ignored targets are sums over samples divided by a sum of weights. For
+    them every sample has a numerator and a weight, so the value does not depend on how the data is split into batches.
+    For any other loss with a ``reduction`` argument, the mean of the values per sample is compared with the loss itself
     on every batch of the first pass over the data.
     """
 
@@ -54,7 +54,7 @@ class Loss:
             raise OptionError(f"The loss is {described(loss)}. Pass a callable loss(outputs, targets).")
         self.function, self.reduction = loss, reduction
         self.scores_checked = loss is None  # `scores` has checked that they do not depend on the targets
-        self.by_inputs = False  # whether it differentiates the network by its inputs, as of a PINN
+        self.by_inputs = False  # whether it differentiates the network with respect to its inputs, as a PINN does
         self.name = "the model's own" if loss is None else name_of(loss)
         self._single: Callable[..., Any] | None = per_sample(loss) if reduction == "auto" and loss else None
         self._weights = ClassWeights.of(loss) if self._single is not None else None
@@ -62,29 +62,29 @@ class Loss:
         self._proven = self._single is None or self._weights is not None or declared == "none"
         if reduction != "none" and declared == "sum":
             raise LossShapeError(
-                f"{self.name} sums over the batch, so its value depends on the batch size. "
-                "Use reduction='mean' in the loss."
+                f"The loss {self.name} sums over the batch, so its value depends on the batch size. Use "
+                "reduction='mean' in the loss."
             )
         if reduction == "auto" and declared == "none" and self._single is None:
             self.reduction = "none"
         self.reading = Reading(self.name, weighs=False, predicts=False, follows=False)
 
     def read(self, weighs: bool, predicts: bool) -> None:
-        """Say what is to be found out: what a mean is a mean over, and what a prediction is."""
+        """Set what has to be found out: what a mean is a mean over, and what a prediction is."""
         weighs = weighs and self.reduction in ("auto", "mean")
         own = getattr(type(self.function), "__module__", "") == nn.modules.loss.__name__ or self.function in _OF_TORCH
         self.reading = Reading(self.name, weighs, predicts, follows=not own)
         self.scores_checked = own or self.function is None
 
     def watch(self) -> LossWatch | None:
-        """What to enter while the loss is computed, where something is to be found out."""
+        """The context in which the loss is to be computed, if something has to be found out."""
         hidden = self._single is None and self.reduction != "none"
         if hidden and self.reading.active:
             return self.reading.watch()
         return self.reading.watch() if self.reading.predicts and not self.reading.known else None
 
     def weigh(self, value: Measured, watch: LossWatch | None, outputs: Any, targets: Any) -> Measured:
-        """Turn the mean of a batch into numerator and weight, where it is known what it is a mean over."""
+        """Turn the mean of a batch into numerator and weight, if it is known what it is a mean over."""
         if isinstance(value, tuple) or value.dim():
             return value
         weight = self.reading.weight(watch.calls if watch is not None else (), value, logits(outputs), targets)
@@ -109,9 +109,9 @@ class Loss:
         return _means(single, n)
 
     def unseen_weight(self, labels: NDArray[np.int64]) -> float | None:
-        """Part of the sum of weights that a class with no sample among so many would have, were it 3/n of the data.
+        """The part of the sum of weights that a class without samples would have at 3/n of n samples.
 
-        Of all classes that have a weight of their own the largest; None without class weights.
+        The largest over all classes; None without class weights.
         """
         weights = None if self._weights is None else self._weights.weight
         if weights is None or not self._weights:
@@ -126,16 +126,16 @@ class Loss:
 
     @property
     def users_parts(self) -> tuple[Any, ...]:
-        """What of this is the user's, and may have a state."""
+        """The user's objects in it, which may have a state."""
         return (self.function, self._single)
 
     @property
     def settled(self) -> bool:
-        """Whether nothing is left to be proven."""
+        """Whether nothing is left to be found out."""
         return self._proven and (self.reading.settled or self.watch() is None)
 
     def double(self) -> Loss:
-        """Return the same loss for outputs in float64: its class weights are float64."""
+        """Return the same loss for outputs in float64, with class weights in float64."""
         other = copy.copy(self)
         other.function = in_double(self.function)
         if self._single is not None and other.function is not None:
@@ -143,31 +143,31 @@ class Loss:
         return other
 
     def settle(self) -> None:
-        """Say that a whole pass over the data agreed: nothing more is to be proven."""
+        """Record that a whole pass over the data agreed: nothing is left to be found out."""
         self._proven = self.reading.settled = True
 
     def check(self, value: Any, n: int, targets: Any = None) -> Measured:
-        """Hold a value against what the reduction promises: a scalar, or (n, ...) averaged to (n,)."""
+        """Check a value against the reduction: a scalar, or shape (n, ...), which is averaged to (n,)."""
         targets_n = length_of(targets)
         if not isinstance(value, Tensor):
             value = self._number(value)
         if self.reduction == "none":
             if value.dim() == 0 or value.shape[0] not in (n, targets_n):
                 raise LossShapeError(
-                    f"The loss {self.name} returned shape {tuple(value.shape)} for {n} samples, though "
-                    "reduction='none' promises one value a sample. Use reduction='mean', or return shape (n,)."
+                    f"The loss {self.name} returned shape {tuple(value.shape)} for {n} samples, but reduction='none' "
+                    "needs one value per sample. Use reduction='mean', or return shape (n,)."
                 )
             return _means(value, n)
         if value.numel() != 1:
             raise LossShapeError(
-                f"The loss {self.name} returned a vector of shape {tuple(value.shape)} where one number was "
-                "expected. Pass reduction='none' if it holds one value a sample, or return its mean."
+                f"The loss {self.name} returned shape {tuple(value.shape)} instead of one number. Pass "
+                "reduction='none' if it holds one value per sample, or return its mean."
             )
         scalar: Tensor = value.reshape(())
         return scalar
 
     def _number(self, value: Any) -> Tensor:
-        """A number or an array as a tensor."""
+        """Convert a number or an array to a tensor."""
         try:
             return torch.as_tensor(value, dtype=torch.float64)
         except (TypeError, ValueError, RuntimeError):
@@ -175,21 +175,21 @@ class Loss:
         if isinstance(value, Mapping) and self.function is None:
             terms = ", ".join(map(str, value))
             raise LossShapeError(
-                f"The model returned a dict with {terms}, none of them 'loss'. Say what its loss is: "
-                "forward=lambda model, batch: (sum(model(*batch).values()), None)."
+                f"The model returned a dict with {terms}, none of them 'loss'. Return the loss: forward=lambda model, "
+                "batch: (sum(model(*batch).values()), None)."
             )
         raise LossShapeError(
-            f"The loss {self.name} returned {described(value)} where one number was expected. Return the mean of the "
-            "batch, or with reduction='none' one value a sample."
+            f"The loss {self.name} returned {described(value)} instead of one number. Return the mean of the batch, "
+            "or with reduction='none' one value per sample."
         )
 
     def _prove(self, outputs: Any, targets: Any, single: Any, n: int) -> None:
-        """Keep single losses only while their mean is the loss."""
+        """Keep the values per sample only while their mean equals the loss."""
         assert self.function is not None
         with unwatched():
             mean = cast(Tensor, self.check(self.function(outputs, targets), n))
         fits = isinstance(single, Tensor) and single.dim() > 0 and single.shape[0] in (n, length_of(targets))
-        if fits:  # of the size of the terms, not of a mean that may be small; one ignored among 10,000 is to be seen
+        if fits:  # relative to the terms, not to a mean that may be small; one ignored sample in 10,000 has to show
             tolerance = 1e-5 if mean.dtype in (torch.float32, torch.float64) else 2e-2
             allowed = tolerance * float(single.detach().double().abs().mean().nan_to_num(posinf=0.0))
             fits = torch.allclose(single.double().mean(), mean.double(), rtol=0, atol=allowed, equal_nan=True)
@@ -199,18 +199,18 @@ class Loss:
 
 
 def length_of(targets: Any) -> int | None:
-    """How many targets there are, which need not be one a sample."""
+    """The number of targets, which may differ from the number of samples."""
     return int(targets.shape[0]) if isinstance(targets, Tensor) and targets.dim() else None
 
 
 def _means(values: Tensor, n: int) -> Measured:
-    """Average (m, ...) to (m,); of m targets that are not one a sample, numerators and weights."""
+    """Average (m, ...) to (m,); if m is not the number of samples, return numerators and weights."""
     means = values if values.dim() == 1 else values.flatten(1).double().mean(1)
     return means if len(means) == n else by_sample(means, torch.ones_like(means), n)
 
 
 def by_sample(numerators: Tensor, weights: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Sum terms (m, ...) to one a sample, (n,); to one of the whole batch, (), where they cannot be told apart."""
+    """Sum terms (m, ...) per sample, (n,), or over the batch, (), if it is not known which belong to which sample."""
     if n and len(numerators) % n == 0:
         return numerators.reshape(n, -1).double().sum(1), weights.reshape(n, -1).double().sum(1)
     return numerators.double().sum(), weights.double().sum()
@@ -223,17 +223,17 @@ def _own_loss(outputs: Any) -> Any:
 
 
 def logits(outputs: Any) -> Any:
-    """What loss and metrics look at: ``outputs.logits`` or ``outputs["logits"]`` where there are some, else outputs."""
+    """What loss and metrics get of the outputs: ``outputs.logits`` or ``outputs["logits"]``, else the outputs."""
     if isinstance(outputs, Mapping) and "logits" in outputs:
         return outputs["logits"]
     return getattr(outputs, "logits", outputs)
 
 
 def with_gradients(loss: Loss, measure: Callable[[], StepValues]) -> StepValues:
-    """Measure a batch; a loss that differentiates the network by its inputs does so though nobody asked for gradients.
+    """Measure a batch; enable gradients if the loss differentiates the network with respect to its inputs.
 
-    Such a loss (of a differential equation, say) raises where gradients are disabled. It is then known, and measured
-    with gradients enabled from the start of a pass, so that what is drawn at random is drawn once.
+    Such a loss (of a differential equation, for example) raises if gradients are disabled. From then on it is measured
+    with gradients enabled from the start of a pass, so that random numbers are drawn only once.
 
     Raises
     ------

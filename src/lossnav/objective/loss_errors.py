@@ -1,4 +1,4 @@
-"""What was wrong with outputs or targets when the loss or a metric raised; empty if this is not known."""
+"""Diagnoses of errors that the loss or a metric raised: each returns a message, or nothing if it does not apply."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _outputs_of_several(scene: Scene) -> str:
 
 
 def _labels(scene: Scene) -> str:
-    """Targets of cross-entropy and NLL: whole numbers, one a sample or a position, within the classes."""
+    """Targets of cross-entropy and NLL: whole numbers, one per sample or position, in the range of the classes."""
     outputs, targets = scene.outputs, scene.targets
     if not scene.is_one_of(_CLASS_LOSSES) or not isinstance(targets, Tensor):
         return ""
@@ -59,19 +59,20 @@ def _labels(scene: Scene) -> str:
     given = f"{tuple(targets.shape)} {dtype_of(targets)}"
     if not outputs.is_floating_point():
         return (
-            f"The model returns {inner(outputs)}, classes as it seems, and {scene.loss.name} needs a score of each "
+            f"The model returns {inner(outputs)}, which look like classes, but {scene.loss.name} needs one score per "
             "class. Let the model return its scores, without argmax."
         )
     if outputs.dim() > 2 and targets.shape == outputs.shape[:-1] and targets.shape != fitting:
         return (
-            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}; {scene.loss.name} "
-            "takes the classes along axis 1. Pass forward=lambda model, batch: (model(batch[0]).movedim(-1, 1), "
-            "batch[-1])."
+            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}, but "
+            f"{scene.loss.name} needs the classes along axis 1. Pass forward=lambda model, batch: "
+            "(model(batch[0]).movedim(-1, 1), batch[-1])."
         )
     if targets.shape == outputs.shape and not targets.is_floating_point():
         return (
-            f"The targets are {given}, of the shape of the outputs: one yes or no a class. Classes are whole numbers, "
-            "and probabilities floating-point: pass data=(x, y.argmax(1)), or (x, y.float())."
+            f"The targets are {given}, the shape of the outputs: one binary target per class. Classes are whole "
+            "numbers and probabilities are floating-point numbers: pass data=(x, y.argmax(1)), or data=(x, "
+            "y.float())."
         )
     if targets.numel() == fitting.numel() and targets.shape != fitting:
         return (
@@ -80,14 +81,14 @@ def _labels(scene: Scene) -> str:
         )
     if targets.shape == fitting and targets.dtype != torch.long:
         return (
-            f"The targets are {dtype_of(targets)}, and {scene.loss.name} takes classes as whole numbers (int64). Pass "
+            f"The targets are {dtype_of(targets)}, but {scene.loss.name} needs classes as whole numbers (int64). Pass "
             "data=(x, y.long())."
         )
     if targets.shape != fitting and not targets.is_floating_point():
         return (
-            f"The targets have shape {tuple(targets.shape)}, and classes for outputs of shape {tuple(outputs.shape)} "
-            f"have {tuple(fitting)}. Pass such targets, or what belongs to them: forward=lambda model, batch: "
-            "(outputs, targets)."
+            f"The targets have shape {tuple(targets.shape)}, but classes for outputs of shape {tuple(outputs.shape)} "
+            f"have shape {tuple(fitting)}. Pass targets of that shape, or the outputs that belong to them: "
+            "forward=lambda model, batch: (outputs, targets)."
         )
     ignored = getattr(scene.loss.function, "ignore_index", -100)
     counted = targets[targets != ignored]
@@ -99,7 +100,7 @@ def _labels(scene: Scene) -> str:
             else f"Give the model {high + 1} outputs, or pass loss=nn.CrossEntropyLoss(ignore_index={high})."
         )  # fmt: skip
         return (
-            f"The targets run from {low} to {high}, and the model has {classes} outputs, for the classes 0 to "
+            f"The targets range from {low} to {high}, but the model has {classes} outputs, for the classes 0 to "
             f"{classes - 1}. {line}"
         )
     return ""
@@ -111,18 +112,18 @@ def _yes_or_no(scene: Scene) -> str:
         return ""
     if outputs.shape != targets.shape:
         return (
-            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}; "
-            f"{scene.loss.name} takes one target an output. Pass data=(x, {reshaped(outputs, targets)})."
+            f"The outputs have shape {tuple(outputs.shape)} and the targets {tuple(targets.shape)}, but "
+            f"{scene.loss.name} needs one target per output. Pass data=(x, {reshaped(outputs, targets)})."
         )
     if not targets.is_floating_point():
         return (
-            f"The targets are {dtype_of(targets)}, and {scene.loss.name} takes them as floating-point numbers. Pass "
-            "data=(x, y.float())."
+            f"The targets are {dtype_of(targets)}, but {scene.loss.name} needs floating-point numbers. Pass data=(x, "
+            "y.float())."
         )
     if scene.is_one_of(_OF_PROBABILITIES) and not bool(((outputs >= 0) & (outputs <= 1)).all()):
         return (
-            f"The outputs run from {float(outputs.min()):.3g} to {float(outputs.max()):.3g}, and {scene.loss.name} "
-            'takes probabilities from 0 to 1. Pass loss="binary_cross_entropy_with_logits", or end the model with a '
+            f"The outputs range from {float(outputs.min()):.3g} to {float(outputs.max()):.3g}, but {scene.loss.name} "
+            'needs probabilities from 0 to 1. Pass loss="binary_cross_entropy_with_logits", or end the model with a '
             "sigmoid."
         )
     return ""
@@ -132,8 +133,8 @@ def _no_targets(scene: Scene) -> str:
     if scene.targets is not None:
         return ""
     return (
-        f"There are no targets, and the loss {scene.loss.name} takes outputs and targets. Pass data=(x, y), or "
-        "forward=lambda model, batch: (outputs, targets); loss=None if the model returns its own loss."
+        f"There are no targets, but the loss {scene.loss.name} needs outputs and targets. Pass data=(x, y), or "
+        "forward=lambda model, batch: (outputs, targets); pass loss=None if the model returns its own loss."
     )
 
 
@@ -141,7 +142,7 @@ def _targets_of_python(scene: Scene) -> str:
     if isinstance(scene.targets, Tensor) or not isinstance(scene.targets, list | tuple | int | float):
         return ""
     return (
-        f"The targets of a batch are {described(scene.targets)}, and the loss {scene.loss.name} needs a tensor. Pass "
+        f"The targets of a batch are {described(scene.targets)}, but the loss {scene.loss.name} needs a tensor. Pass "
         "data=(x, torch.tensor(y))."
     )
 
@@ -159,8 +160,8 @@ def _arity(scene: Scene) -> str:
     except TypeError:
         call = "loss" if scene.part == "loss" else "metric"
         return (
-            f"{scene.who} takes ({', '.join(taken)}), and is called {call}(outputs, targets). Pass a function of two "
-            f"arguments: lambda outputs, targets: …"
+            f"{scene.who} takes ({', '.join(taken)}), but is called as {call}(outputs, targets). Pass a function of "
+            "two arguments: lambda outputs, targets: …"
         )
     return ""
 

@@ -16,14 +16,14 @@ from lossnav.objective.batch_tensors import map_tensors, to_double
 
 
 class ClassWeights:
-    """The denominator of cross-entropy and NLL: the weight of each target's class, 0 where it is ignored."""
+    """The denominator of cross-entropy and NLL: the weight of each target's class, 0 if the target is ignored."""
 
     def __init__(self, weight: Tensor | None, ignore_index: int) -> None:
         self.weight, self.ignore_index = weight, ignore_index
 
     @classmethod
     def of(cls, loss: Callable[..., Any] | None) -> ClassWeights | None:
-        """Read weight and ignored index off a loss of torch's own; None for any other."""
+        """Read class weights and ignored index from torch's own losses; None for any other."""
         if type(loss) in (nn.CrossEntropyLoss, nn.NLLLoss):
             return cls(loss.weight, loss.ignore_index)  # type: ignore[union-attr]
         if loss in (F.cross_entropy, F.nll_loss):
@@ -33,7 +33,7 @@ class ClassWeights:
         return None
 
     def apply_to(self, targets: Any) -> bool:
-        """Whether the targets are classes (of probabilities torch takes the plain mean)."""
+        """Whether the targets are classes (for probabilities torch takes the plain mean)."""
         return isinstance(targets, Tensor) and not targets.is_floating_point() and targets.dim() > 0
 
     def __call__(self, targets: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class ClassWeights:
 
 
 def per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
-    """The same loss with reduction="none"; None where it has no such knob."""
+    """The same loss with reduction="none"; None if it has no such argument."""
     if isinstance(loss, nn.Module):
         if not hasattr(loss, "reduction"):
             return None
@@ -61,7 +61,7 @@ def per_sample(loss: Callable[..., Any]) -> Callable[..., Any] | None:
 
 
 def in_double(loss: Any) -> Any:
-    """A loss whose tensors, of a module or of a partial's arguments, are float64; any other as it is."""
+    """The same loss with the tensors of a module or of a partial in float64; any other loss unchanged."""
     if isinstance(loss, nn.Module):
         return copy.deepcopy(loss).double()
     if isinstance(loss, partial):
@@ -71,7 +71,7 @@ def in_double(loss: Any) -> Any:
 
 
 def declared_reduction(loss: Callable[..., Any] | None) -> str | None:
-    """What a loss says of itself: the `reduction` of a module, or the default of the argument of that name."""
+    """The reduction that a loss declares: the attribute of a module, or the default of the argument."""
     if isinstance(loss, nn.Module):
         return getattr(loss, "reduction", None)
     try:

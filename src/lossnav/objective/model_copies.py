@@ -16,7 +16,7 @@ from lossnav.objective.functional import StepFunction, _set_mode, users_parts
 def copied_together(
     model: nn.Module, step: StepFunction, memo: dict[int, Any], training: bool = False
 ) -> tuple[nn.Module, StepFunction]:
-    """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
+    """Copy a model, then the step; if the step refers to the model, its copy refers to the copy."""
     made = contents_module.copied(model, memo)
     if contents_module.is_shared(list(model.modules()), list(made.modules())):
         raise TypeError("its copy is the model itself, by its own __deepcopy__")
@@ -24,7 +24,7 @@ def copied_together(
 
 
 def copied_step(step: StepFunction, memo: dict[int, Any], training: bool = False) -> StepFunction:
-    """Copy what is measured, in eval or train mode; a step that cannot be copied is returned itself."""
+    """Copy a step, in eval or train mode; return the step itself if it cannot be copied."""
     try:
         made = contents_module.copied(step, dict(memo))
     except Exception:
@@ -36,7 +36,7 @@ def copied_step(step: StepFunction, memo: dict[int, Any], training: bool = False
 
 
 def to_double_(model: nn.Module | None, step: StepFunction) -> None:
-    """Turn the parameters, buffers and plain tensors of a model and of what is measured with it into float64."""
+    """Convert the parameters, buffers and plain tensors of a model and a step to float64, in place."""
     modules = [part for part in contents_module.reachable(users_parts(step)) if isinstance(part, nn.Module)]
     for module in [*(model.double().modules() if model is not None else ()), *modules]:
         module.double()
@@ -46,7 +46,7 @@ def to_double_(model: nn.Module | None, step: StepFunction) -> None:
 
 
 def hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """A parameter of NaNs that takes no memory; what is no floating-point number as it is."""
+    """A parameter of NaNs that takes no memory; other dtypes than floating point are returned unchanged."""
     if not parameter.is_floating_point():
         return parameter
     nan = torch.full((), math.nan, dtype=dtype, device=device or parameter.device)
@@ -54,13 +54,13 @@ def hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = 
 
 
 def computed_attributes(model: nn.Module) -> dict[int, Tensor]:
-    """Copies of tensors that hang on a graph (the `weight` of old weight_norm or pruning), for a deepcopy's memo."""
+    """Copies of tensors with a graph (`weight` of old weight_norm or pruning), for the memo of a deepcopy."""
     held = (value for module in model.modules() for value in vars(module).values())
     return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
 
 
 def attributes_of_copy(model: nn.Module) -> dict[int, Any]:
-    """The same for a full copy; views of a weight that a module keeps are views of the copy of that weight."""
+    """The same for a full copy; views of a weight become views of its copy."""
     memo: dict[int, Any] = dict(computed_attributes(model))
     owners = {p.untyped_storage().data_ptr(): p for p in model.parameters() if p.layout == torch.strided and p.numel()}
     for tensor in contents_module.tensors([value for m in model.modules() for value in vars(m).values()]):

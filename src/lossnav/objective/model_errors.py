@@ -1,4 +1,4 @@
-"""What was wrong with the data when the model or `forward=` raised; empty if this is not known."""
+"""Diagnoses of errors that the model or `forward=` raised: each returns a message, or nothing if it does not apply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lossnav.objective.scene import OF_ARGUMENTS, OF_DTYPES, Scene
 
 
 def _one_sample(scene: Scene) -> str:
-    """A list of samples is taken for batches, and so each of them for a batch."""
+    """The data is a list of samples: lossnav takes each of them for a batch."""
     batch = scene.batch
     if isinstance(batch, Mapping):
         key = next((key for key in TARGET_KEYS if key in batch), None)
@@ -28,8 +28,8 @@ def _one_sample(scene: Scene) -> str:
     if not is_single or isinstance(target, bool):
         return ""
     return (
-        f"A batch is {shapes(batch)}, which looks like one sample: a list is taken for batches. Let torch make "
-        "batches of your samples: data=torch.utils.data.DataLoader(samples, batch_size=32)."
+        f"A batch is {shapes(batch)}, which looks like one sample: lossnav takes a list for a list of batches. Let "
+        "torch make batches of your samples: data=torch.utils.data.DataLoader(samples, batch_size=32)."
     )
 
 
@@ -44,8 +44,9 @@ def _keywords(scene: Scene) -> str:
     taken = ", ".join(_arguments(scene.model)) or "nothing"
     wanted = "" if target is None else f", batch[{target!r}]"
     return (
-        f"A batch is a dict and its keys are the arguments of the model: it was given {', '.join(map(str, given))} and "
-        f"takes {taken}. Pass forward=lambda model, batch: (model(batch[{given[0]!r}]){wanted or ', targets'})."
+        "A batch is a dict and its keys are the arguments of the model: the model was given "
+        f"{', '.join(map(str, given))} but takes {taken}. Pass forward=lambda model, batch: "
+        f"(model(batch[{given[0]!r}]){wanted or ', targets'})."
     )
 
 
@@ -62,8 +63,8 @@ def _positions(scene: Scene) -> str:
         line = f"({', '.join(_arguments(scene.model))}{'' if scene.loss.function is None else ', y'})"
     line = f"Pass data={line}." if line else "Pass forward=lambda model, batch: (model(batch[0]), batch[-1])."
     return (
-        f"A batch is {described(batch)} and all but the last are the arguments of the model: it was given {given} and "
-        f"takes {', '.join(_arguments(scene.model)) or 'none'}. {line}"
+        f"A batch is {described(batch)}, and all entries but the last are the arguments of the model: the model was "
+        f"given {given} but takes {', '.join(_arguments(scene.model)) or 'none'}. {line}"
     )
 
 
@@ -84,10 +85,10 @@ def _dtype_of_inputs(scene: Scene) -> str:
 def _other_device(scene: Scene) -> str:
     if "same device" not in str(scene.error) and "meta" not in str(scene.error):
         return ""
-    held = "" if scene.part == "model" else " (the class weights of a loss, say)"
+    held = "" if scene.part == "model" else "(such as the class weights of a loss)"
     return (
-        f"{scene.who} holds tensors on another device than the data{held}: {first_line(scene.error)}. Move it to one: "
-        f"{'model' if scene.part == 'model' else 'loss'}.to(device), and pass device=."
+        f"{scene.who} holds tensors on another device than the data{held}: {first_line(scene.error)}. Move it to the "
+        f"device of the data with {'model' if scene.part == 'model' else 'loss'}.to(device), and pass device=."
     )
 
 
@@ -96,7 +97,7 @@ def _arguments(model: nn.Module) -> list[str]:
 
 
 def _inputs(batch: Any) -> list[Tensor]:
-    """The tensors of a batch but for what is taken for the targets."""
+    """The tensors of a batch except the targets."""
     if isinstance(batch, Mapping):
         batch = [part for key, part in batch.items() if key not in TARGET_KEYS]
     elif isinstance(batch, list | tuple) and len(batch) > 1:

@@ -1,4 +1,4 @@
-"""Passes over all batches with weights of ours: in place of the model's own, or in a copy."""
+"""Passes over all batches with weights that are not the model's own, put into its structure or into a copy."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ from lossnav.params import Params
 
 
 class _WholePass(nn.Module):
-    """All batches in one forward, so that the weights are swapped in once a point and not once a batch."""
+    """All batches in one forward call, so that the weights are swapped once per point and not once per batch."""
 
     def __init__(self, model: nn.Module, step: StepFunction, borrowed: bool = False, training: bool = False) -> None:
         super().__init__()
         self.model, self.step, self.borrowed, self.in_training = model, step, borrowed, training
-        self.seen: Callable[[dict[str, Tensor]], None] | None = None  # who wants to see the buffers after a pass
+        self.seen: Callable[[dict[str, Tensor]], None] | None = None  # called with the buffers after a pass
 
     def forward(self, batches: Iterable[Batch]) -> list[StepValues]:
         with Borrowed(self.step, self.in_training) if self.borrowed else nullcontext():
@@ -52,15 +52,15 @@ class _WholePass(nn.Module):
 
 
 class _Beginnings:
-    """Whoever starts every pass from a state: so does a copy, or what is unpickled, each from its own."""
+    """Every pass starts from the same state; a copy or an unpickled object keeps its own."""
 
     def _begins(self) -> dict[str, Kept]:
-        """What is put back before a pass, by the name of its attribute, as it is now."""
+        """What is restored before a pass, by attribute, as it is now."""
         raise NotImplementedError
 
     @turns.alone()
     def begin(self) -> None:
-        """Put back what every pass starts from."""
+        """Restore the state that every pass starts from."""
         for value in vars(self).values():
             if isinstance(value, Kept):
                 value.restore()
@@ -73,7 +73,7 @@ class _Beginnings:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         for name, kept in self._begins().items():
-            with suppress(ValueError):  # made of other parts: then by what is usual
+            with suppress(ValueError):  # made of other objects: use the default
                 kept.compare(state[name])
             setattr(self, name, kept)
 
@@ -84,7 +84,7 @@ class _Beginnings:
 
 
 class FunctionPasses(_Beginnings):
-    """A bare function of parameters, called with them."""
+    """Passes of a bare function of parameters."""
 
     _kept: Kept
 
@@ -106,11 +106,11 @@ class FunctionPasses(_Beginnings):
             return self.step(leaves, batch)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
-        """Call a function: there is no module whose weights a backward pass could read."""
+        """Call a function; there is no module whose weights a backward pass could read."""
         return function()
 
     def training(self, training: bool) -> AbstractContextManager[None]:
-        """There is no BatchNorm layer that could be in a mode."""
+        """Do nothing: there is no BatchNorm layer."""
         return nullcontext()
 
     @turns.alone()
@@ -121,7 +121,7 @@ class FunctionPasses(_Beginnings):
 
     @turns.alone()
     def apart(self, double: bool = False) -> FunctionPasses:
-        """Return the same, to be called in another thread, and in float64 if that is asked for."""
+        """Return the same for another thread, in float64 if asked for."""
         self._kept.restore()
         step = copied_step(self.step, {})
         if double and step is not self.step:
@@ -136,15 +136,15 @@ class FunctionPasses(_Beginnings):
 
 
 class FunctionalPasses(_Beginnings):
-    """`call_with` on a copy of the module's structure, without its weights.
+    """Passes that put weights into a copy of the model's structure, which has none of its own.
 
     Attributes
     ----------
     in_training : bool
-        Whether it is called in train mode, as ``model.train()`` leaves it; else in eval mode.
+        Whether it is called in train mode, as after ``model.train()``; else in eval mode.
     remembers : bool
-        Whether a pass leaves something behind in the structure (a cache, a counter) that a later one looks at: then it
-        is put back before every pass.
+        Whether a pass leaves state in the structure (a cache, a counter) that a later pass reads. It is then restored
+        before every pass.
     """
 
     _of_step: Kept
@@ -164,7 +164,7 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def restore(self) -> None:
-        """Let the next pass start from the state that this was made in."""
+        """Restore the state that every pass starts from."""
         self._of_step.restore()
         if self.remembers:
             self._of_model.restore()
@@ -172,7 +172,7 @@ class FunctionalPasses(_Beginnings):
     @property
     @turns.alone()
     def bound(self) -> str:
-        """What keeps the step from being called with another structure or with the batches cut anew; or nothing."""
+        """Why the step cannot be called with another structure or other batches; empty if it can."""
         if self.whole.borrowed:
             return "the loss, a metric or forward= cannot be copied"
         inside = {id(module) for module in self.whole.model.modules()}
@@ -182,7 +182,7 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def state_changed(self) -> bool:
-        """Whether passes left anything behind in the structure."""
+        """Whether passes have left anything in the structure."""
         return self._of_model.changed()
 
     @turns.alone()
@@ -193,11 +193,11 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def forget(self) -> None:
-        """Put the structure back to the state that this was made in."""
+        """Restore the structure to its first state."""
         self._of_model.restore()
 
     def around(self, model: nn.Module) -> FunctionalPasses:
-        """Return the same that puts weights into this model: the user's own, which is as before after a call."""
+        """Return the same passes on the user's own model, which is as before after a call."""
         made = copy.copy(self)
         made.whole, made.remembers = _WholePass(model, self.step, self.whole.borrowed, self.in_training), False
         return made
@@ -207,7 +207,7 @@ class FunctionalPasses(_Beginnings):
         assert batches is not None
         self.restore()
         state = {f"model.{name}": tensor for name, tensor in params.items()}
-        # BatchNorm in train mode writes its statistics: into copies, never into the centre's
+        # BatchNorm in train mode writes its statistics: into copies, never into those of the centre
         state |= {f"model.{name}": tensor.clone() for name, tensor in buffers.items()}
         if self.bn == "recompute":
             with _batch_norm_recording(self.whole.model, state, "model."):
@@ -222,9 +222,10 @@ class FunctionalPasses(_Beginnings):
         return _leaves(params, names), {name: tensor.clone() for name, tensor in buffers.items()}
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
-        """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not.
+        """Pass one batch with the leaves and buffers themselves, with BatchNorm in train mode or not.
 
-        What it leaves in the buffers the next batch finds, cut off from its graph: held constant in derivatives.
+        The next batch finds what it leaves in the buffers, detached from its graph: derivatives treat buffers as
+        constants.
         """
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
 
@@ -240,10 +241,10 @@ class FunctionalPasses(_Beginnings):
         return cast(StepValues, values)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
-        """Call a function with these weights and buffers in the structure.
+        """Call a function while these weights and buffers are in the structure.
 
-        For backward passes: what they compute anew (activation checkpointing), or read (a hook, a function of the
-        user's own), is to be of these weights and not of the NaNs in their place.
+        For backward passes: what they compute again (activation checkpointing) or read (a hook, a custom function) must
+        use these weights, not the NaNs in their place.
         """
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
         return call_with(_ModelHolder(self.whole.model), state, function)
@@ -263,9 +264,9 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def apart(self, double: bool = False) -> FunctionalPasses:
-        """Return the same with a structure and a step of its own: a call puts weights into it, so two threads need two.
+        """Return the same with its own structure and step, for another thread: a call puts weights into the structure.
 
-        In float64 if that is asked for.
+        In float64 if asked for.
         """
         self.restore()
         model = self.whole.model
@@ -281,10 +282,11 @@ class FunctionalPasses(_Beginnings):
 
 
 class CopyPasses(_Beginnings):
-    """A private deep copy whose weights are overwritten: for models that cannot be called by value.
+    """Passes that overwrite the weights of a private deep copy, for models that cannot be called with other weights.
 
-    Before every pass it is what the user's model was, then takes the point's weights and buffers, then goes into eval
-    mode, or into train mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
+    Before every pass the copy is restored to the state of the user's model; then it gets the weights and buffers of the
+    point; then it goes into eval mode, or into train mode. So a layer that merges its weights at that step (older
+    versions of LoRA) merges those of the point.
     """
 
     _of_step: Kept
@@ -318,15 +320,15 @@ class CopyPasses(_Beginnings):
         return result
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
-        """Parameters of the copy, to differentiate by, and its buffers; both with these values, until the next call."""
+        """Parameters and buffers of the copy, with these values until the next call; differentiable."""
         self._load(params, buffers)
         parameters, own = dict(self.whole.model.named_parameters()), dict(self.whole.model.named_buffers())
         for name, parameter in parameters.items():
-            parameter.detach_().requires_grad_(name in names)  # of a ScriptModule a copy hangs on what was copied
+            parameter.detach_().requires_grad_(name in names)  # a copied ScriptModule has a graph
         return {name: parameters[name] for name in params}, own
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
-        """Pass one batch through the copy as it is, BatchNorm in train mode or not."""
+        """Pass one batch through the copy as it is, with BatchNorm in train mode or not."""
         with self.training(training):
             (values,) = self.whole([batch])
         for buffer in self.whole.model.buffers():
@@ -335,7 +337,7 @@ class CopyPasses(_Beginnings):
         return cast(StepValues, values)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
-        """Call a function: the weights are the copy's own, until other leaves are asked for."""
+        """Call a function; the weights stay in the copy until other leaves are asked for."""
         return function()
 
     def training(self, training: bool) -> AbstractContextManager[None]:
@@ -350,11 +352,11 @@ class CopyPasses(_Beginnings):
 
     @turns.alone()
     def begin_here(self) -> None:
-        """Take the copy as it is for the state that every pass starts from."""
+        """Make the present state of the copy the one that every pass starts from."""
         self._of_model = Kept(self.whole.model, without=_tensors_put_in(self.whole.model))
 
     def _load(self, params: Params, buffers: Params) -> Params:
-        """The state of the user's model, with these weights and buffers, in its mode; all its tensors by name."""
+        """Restore the state and mode of the user's model, with these weights and buffers; return all tensors."""
         model = self.whole.model
         self._of_step.restore()
         self._of_model.restore()
@@ -375,7 +377,7 @@ class CopyPasses(_Beginnings):
 
     @turns.alone()
     def apart(self, double: bool = False) -> CopyPasses:
-        """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
+        """Return the same with its own copy, for another thread; in float64 if asked for."""
         self._of_step.restore()
         self._of_model.restore()
         memo = attributes_of_copy(self.whole.model)
@@ -399,14 +401,14 @@ def _kept_of_step(whole: _WholePass) -> Kept:
 
 
 def _tensors_put_in(model: nn.Module) -> list[Tensor]:
-    """Tensors of a model that every pass puts in place."""
+    """Tensors of a model that every pass sets."""
     return [*model.parameters(), *model.buffers()]
 
 
 def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False) -> Passes:
-    """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
+    """Copy the structure of a model without its weights, which are replaced by NaNs of stride 0.
 
-    Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
+    The meta device is not used: some CPU kernels accept a meta tensor among others and read memory that does not exist.
     """
     floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
     memo: dict[int, Any] = {id(parameter): hollow(parameter, parameter.dtype, device) for parameter in floating}
@@ -417,7 +419,7 @@ def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.dev
         structure, own_step = copied_together(model, step, memo, training)
         structure.to(device)
         if training:
-            structure.train()  # what it does with weights fails here, where there are none; it may leave layers in eval
+            structure.train()  # fails here if it does something with weights; it may leave layers in eval mode
         else:
             for module in structure.modules():
                 module.training = False  # not .eval(): a layer may merge its weights there, and here it has none
@@ -427,6 +429,6 @@ def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.dev
             return CopyPasses(model, step, bn, device, training)
         except Exception:
             raise ObjectiveError(
-                f"The model cannot be copied: {first}. lossnav works on a copy so that yours is never changed; "
-                "remove attributes that cannot be copied (locks, open files, graphs), or pass a freshly built model."
+                f"The model cannot be copied: {first}. lossnav works on a copy so that your model never changes; "
+                "remove attributes that cannot be copied (locks, open files, graphs), or pass a newly built model."
             ) from first

@@ -20,15 +20,15 @@ _HOME, _TORCH = Path(__file__).parents[1].as_posix(), Path(torch.__file__).paren
 
 @dataclass
 class Scene:
-    """Where an error was raised, and what was there.
+    """Where an error was raised, and the objects there.
 
     Attributes
     ----------
     part : "model", "forward", "loss", "metric" or "count"
     name : str
-        Of the metric.
+        Name of the metric.
     model, batch, loss, outputs, targets : object
-        As far as they were there.
+        The objects, if they existed already.
     """
 
     error: Exception
@@ -42,7 +42,7 @@ class Scene:
 
     @property
     def who(self) -> str:
-        """The part in words."""
+        """The part, for messages."""
         return {
             "model": f"The model {type(self.model).__name__}",
             "forward": "forward=",
@@ -52,7 +52,7 @@ class Scene:
         }[self.part]
 
     def is_one_of(self, losses: tuple[Any, ...]) -> bool:
-        """Whether the loss is one of torch's: the function itself, or a module of the class."""
+        """Whether the loss is one of these functions of torch, or a module of one of these classes."""
         function = self.loss.function
         return function in losses or type(function) in losses
 
@@ -65,7 +65,7 @@ def _frames(error: Exception) -> Iterator[FrameType]:
 
 
 def scene_of(error: Exception) -> Scene | None:
-    """What the frames of an error say; None where it was not raised while a batch was measured."""
+    """Read the frames of an error; None if it was not raised while a batch was measured."""
     frames = [frame for frame in _frames(error) if Path(frame.f_code.co_filename).as_posix().startswith(_HOME)]
     at = next((i for i, frame in enumerate(frames) if frame.f_code.co_qualname == "_measure.<locals>.measure"), None)
     if at is None:
@@ -80,7 +80,7 @@ def scene_of(error: Exception) -> Scene | None:
     if "measure_metrics" in names:
         local = names["measure_metrics"].f_locals
         scene.part, scene.name = "metric", str(local.get("name", ""))
-        scene.outputs = local.get("metric")  # what is looked at of a metric is how it is called
+        scene.outputs = local.get("metric")  # a diagnosis looks only at the signature of a metric
     elif "n" not in here:
         scene.part = "count"
     else:
@@ -96,7 +96,7 @@ def _logits(outputs: Any) -> Any:
 
 
 def place_of(error: Exception) -> str:
-    """The line of the user's own code that raised."""
+    """The line of the user's code that raised."""
     own = [f for f in _frames(error) if not Path(f.f_code.co_filename).as_posix().startswith((_HOME, _TORCH))]
     if not own:
         return ""

@@ -1,4 +1,4 @@
-"""Whatever the user passes as data, as something that yields batches."""
+"""The data that the user passes, as an iterable of batches."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ from lossnav.objective.loading import LoaderWorkers
 
 
 def as_iterable(source: Any, batch_size: int) -> Any:
-    """Turn whatever was given into something that yields batches."""
+    """Turn the user's data into an iterable of batches."""
     if source is None or isinstance(source, str | bytes):
         raise DataError(f"The data is {source!r}. Pass (x, y) tensors, a Dataset, a DataLoader or a list of batches.")
     if isinstance(source, type):
         raise DataError(f"The data is {described(source)}. Pass an instance of it: {source.__name__}(…).")
     if hasattr(source, "to_numpy"):
         raise DataError(
-            f"The data is {described(source)}, of pandas or the like. Pass tensors: "
-            "(torch.tensor(x.to_numpy(), dtype=torch.float32), torch.tensor(y.to_numpy()))."
+            f"The data is {described(source)}, which is not a tensor. Convert it: (torch.tensor(x.to_numpy(), "
+            "dtype=torch.float32), torch.tensor(y.to_numpy()))."
         )
     for part in source if isinstance(source, tuple | list) else ():
         if isinstance(part, Dataset | DataLoader):
             raise DataError(
-                f"The data is {described(source)}, and one of them is {described(part)}, a set of data by itself. Pass "
-                "one, such as the test data: data=test_data."
+                f"The data is {described(source)}, and one of its elements is {described(part)}, which is a data set "
+                "itself. Pass one data set, such as the test data: data=test_data."
             )
     for part in source if isinstance(source, tuple | list) else [source]:
         if isinstance(part, np.ndarray) and part.dtype.kind not in "biufc":
             raise DataError(
-                f"The data holds an array of {part.dtype}, which no tensor can be made of. Turn it into numbers first."
+                f"The data contains an array of dtype {part.dtype}, which cannot be converted to a tensor. Convert it "
+                "to numbers first."
             )
     if isinstance(source, Tensor | np.ndarray):
         return Slices((source,), itemgetter(0), batch_size)
@@ -48,8 +49,9 @@ def as_iterable(source: Any, batch_size: int) -> Any:
         return Slices(tuple(source.values()), partial(_by_keys, tuple(source)), batch_size)
     if isinstance(source, Mapping):
         raise DataError(
-            f"The data is a dict with values of type {', '.join(sorted({type(v).__name__ for v in source.values()}))}. "
-            "Pass a dict of tensors, or a list of batches."
+            "The data is a dict with values of type "
+            f"{', '.join(sorted({type(v).__name__ for v in source.values()}))}. Pass a dict of tensors, or a list of "
+            "batches."
         )
     if isinstance(source, DataLoader | list | tuple):
         return source
@@ -68,7 +70,7 @@ def _by_keys(keys: Sequence[Any], parts: Sequence[Any]) -> dict[Any, Any]:
 
 
 class Slices:
-    """Tensors of equal length, cut into batches of consecutive samples."""
+    """Tensors of equal length, split into batches of consecutive samples."""
 
     def __init__(self, parts: Sequence[Any], pack: Any, batch_size: int) -> None:
         lengths = [len(part) if part.ndim else None for part in parts]
@@ -86,7 +88,7 @@ class Slices:
 
 
 def generators_of(source: Any) -> list[torch.Generator]:
-    """The generators of a loader and its samplers."""
+    """The random generators of a loader and its samplers."""
     loader = source.loader if isinstance(source, LoaderWorkers) else source
     inner = getattr(loader, "batch_sampler", None)
     parts = (loader, getattr(loader, "sampler", None), inner, getattr(inner, "sampler", None))
