@@ -198,9 +198,9 @@ REFUSED = {
     "squares of one-hot labels": ("mse", labels, F.one_hot(y, C).float(), "mse_loss.*does not define"),
     "regression": (lambda o, t: ((o - t) ** 2).mean(), labels, scores(N, C), "has its own arithmetic"),
     "likelihood of a normal": (
-        lambda o, t: F.gaussian_nll_loss(o, t, torch.ones_like(o)), one, truth, "gaussian_nll_loss.*does not say",
+        lambda o, t: F.gaussian_nll_loss(o, t, torch.ones_like(o)), one, truth, "gaussian_nll_loss.*does not define",
     ),
-    "a divergence": (nn.KLDivLoss(reduction="batchmean"), labels.log_softmax(1), soft, "kl_div.*does not say"),
+    "a divergence": (nn.KLDivLoss(reduction="batchmean"), labels.log_softmax(1), soft, "kl_div.*does not define"),
     "two heads": (
         lambda o, t: F.cross_entropy(o[:, :3], t % 3) + F.cross_entropy(o[:, 3:], t % 3), x, y, "made of 2 losses",
     ),

@@ -127,8 +127,12 @@ def of_model(
         bn=bn,
         seed=seed,
         device=where,
+        params=moving.params,
         moves=patterns if isinstance(patterns, str) else list(patterns),
+        roles=moving.roles,
+        transposed=moving.transposed,
         batches=batches,
+        _held=moving.held,
         _everything=tuple(taken),
         _trained=trained,
         _roles=roles,
@@ -138,7 +142,7 @@ def of_model(
         _optional=weights.optional_buffers(model) | anew,
         _extra=weights.extra_of(model.state_dict()),
         _adapters=weights.adapters_of(model),
-        _layers=describe_layers(model, moving["roles"]),
+        _layers=describe_layers(model, moving.roles),
         _unread=[name for name in buffers if name in anew | _counters(anew)],
         _pass=passes,
         _loss_parameters=loss_parameters,
@@ -146,7 +150,6 @@ def of_model(
         _of_batch=bn == "batch" and any(isinstance(module, BATCH_NORMS) for module in model.modules()),
         _writes_weights=False,
         _unplanned="",
-        **moving,
     )
     return fields, step
 
@@ -195,7 +198,7 @@ def of_function(
     title = name or name_of(function)
     roles = {param_name: role_by_name(param_name) for param_name in tensors}
     moving = split(tensors, algebra.copy(tensors), roles, {})
-    device = next(iter(moving["params"].values())).device
+    device = next(iter(moving.params.values())).device
     named_metrics = resolve_metrics(metrics or {})
     measured = Loss(None, reduction)
     measured.name = title
@@ -218,8 +221,12 @@ def of_function(
         bn="frozen",
         seed=seed,
         device=device,
+        params=moving.params,
         moves=ALL,
+        roles=moving.roles,
+        transposed=moving.transposed,
         batches=batches,
+        _held=moving.held,
         _everything=tuple(tensors),
         _trained=frozenset(tensors),
         _roles=roles,
@@ -233,6 +240,5 @@ def of_function(
         _of_batch=False,
         _writes_weights=True,  # it is not known whether the function writes into them
         _unplanned="a bare function",
-        **moving,
     )
     return fields, step

@@ -190,6 +190,6 @@ class ObjectiveFields:
         return self._with()
 
     def __getstate__(self) -> dict[str, Any]:
-        """To be pickled or copied deeply: loss and metrics as every pass finds them."""
+        """For pickling and deep copies: loss and metrics in the state that every pass starts from."""
         self._pass.begin()
         return dict(vars(self))

@@ -152,7 +152,8 @@ def _find_roles(objective: Objective, model: nn.Module, batch: Batch) -> None:
     except Exception:  # the roles by types and shapes remain
         return
     in_order = {name: params[name] for name in objective._everything}
-    for field, value in selection.split(objective.params, in_order, objective._roles, objective._transposed).items():
+    parts = selection.split(objective.params, in_order, objective._roles, objective._transposed)
+    for field, value in parts.fields().items():
         setattr(objective, field, value)
     if objective._layers is not None:
         objective._layers = objective._layers | count_roles(objective.roles, objective.params)

@@ -179,15 +179,15 @@ def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any
 
 def _no_model(model: Any, loss: Any) -> OptionError:
     """The error for something else than a model in its place."""
-    said = f"The model is {described(model)}, not an nn.Module. "
+    start = f"The model is {described(model)}, not an nn.Module. "
     if isinstance(loss, nn.Module) and callable(model):
-        return OptionError(f"{said}The order is ln.Objective(model, loss, data).")
+        return OptionError(f"{start}The order is ln.Objective(model, loss, data).")
     if isinstance(model, type):
-        return OptionError(f"{said}Pass an instance with trained weights: {model.__name__}(…).")
+        return OptionError(f"{start}Pass an instance with trained weights: {model.__name__}(…).")
     if isinstance(model, Mapping | str | os.PathLike):
         load = "torch.load(path, weights_only=True)" if not isinstance(model, Mapping) else "state_dict"
         return OptionError(
-            f"{said}Weights alone cannot be called: build the model they belong to, then call "
+            f"{start}Weights alone cannot be called: build the model they belong to, then call "
             f"model.load_state_dict({load})."
         )
-    return OptionError(f"{said}For a function of parameters use ln.Objective.from_function(f, params).")
+    return OptionError(f"{start}For a function of parameters use ln.Objective.from_function(f, params).")

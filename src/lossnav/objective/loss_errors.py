@@ -76,8 +76,8 @@ def _labels(scene: Scene) -> str:
         )
     if targets.numel() == fitting.numel() and targets.shape != fitting:
         return (
-            f"The targets have shape {tuple(targets.shape)}, and classes for outputs of shape {tuple(outputs.shape)} "
-            f"have {tuple(fitting)}. Pass data=(x, {reshape_to(fitting, targets)})."
+            f"The targets have shape {tuple(targets.shape)}, but classes for outputs of shape {tuple(outputs.shape)} "
+            f"have shape {tuple(fitting)}. Pass data=(x, {reshape_to(fitting, targets)})."
         )
     if targets.shape == fitting and targets.dtype != torch.long:
         return (

@@ -187,7 +187,7 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def learn(self) -> None:
-        """See after a first pass what was written to in a way that tensors do not count."""
+        """Find the state that changed in the first pass without a new version of a tensor."""
         self._of_step.learn()
         self._of_model.learn()
 
@@ -346,7 +346,7 @@ class CopyPasses(_Beginnings):
 
     @turns.alone()
     def learn(self) -> None:
-        """See after a first pass what was written to in a way that tensors do not count."""
+        """Find the state that changed in the first pass without a new version of a tensor."""
         self._of_step.learn()
         self._of_model.learn()
 

@@ -71,9 +71,10 @@ def require_independent(loss: Loss, calls: Sequence[LossCall], outputs: Any, tar
 
 
 def require_independent_of_model(measure: Callable[[Any], Any], batch: Any, n: int, metric: str) -> None:
-    """The same for a model that is given the targets, one per sample: they are exchanged in the batch.
+    """Raise if a model is given the targets, one per sample, and its scores depend on them.
 
-    With more targets than samples (tokens) nothing is checked: a decoder is given the targets to continue from.
+    Two classes are exchanged among the targets in the batch. With more targets than samples (tokens) nothing is
+    checked: a decoder is given the targets to continue from.
 
     Parameters
     ----------
@@ -119,13 +120,13 @@ def require_independent_of_model(measure: Callable[[Any], Any], batch: Any, n: i
 
 
 def _pair_of_classes(call: LossCall) -> tuple[Tensor, Tensor] | None:
-    """Two classes to exchange among the targets of a call, of which one at least is there; None where there is none."""
+    """Two classes to exchange among the targets of a call, at least one of which occurs; None if there is none."""
     known = call.target.shape == call.counted.shape and not (call.name in CLASSES and call.target.is_floating_point())
     classes = torch.unique(call.target[call.counted]) if known else call.target[:0]
     if not len(classes):
         return None
     a, b = classes[0], classes[-1]
-    if len(classes) == 1:  # another one, which a loss may leave out
+    if len(classes) == 1:  # the other one may be a class that the loss ignores
         last = call.input.shape[1 if call.input.dim() > 1 else 0] - 1 if call.name in CLASSES else 0
         b = a + 1 if a < last else a - 1 if call.name in CLASSES else 1 - a
     return a, b

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,9 +18,22 @@ if TYPE_CHECKING:
     from lossnav.objective.objective import Objective
 
 
+class ParameterSplit(NamedTuple):
+    """The parameters of a model, separated into those that move and those that are held."""
+
+    params: Params
+    held: Params
+    roles: dict[str, Role]
+    transposed: dict[str, int]
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of an objective that hold these parts."""
+        return {"params": self.params, "_held": self.held, "roles": self.roles, "transposed": self.transposed}
+
+
 def split(
     names: Collection[str], tensors: Params, roles: Mapping[str, Role], transposed: Mapping[str, int]
-) -> dict[str, Any]:
+) -> ParameterSplit:
     """Separate the parameters that move from those that are held.
 
     Parameters
@@ -31,19 +44,14 @@ def split(
         All parameters.
     roles, transposed : mapping
         Of all parameters.
-
-    Returns
-    -------
-    dict of str to dict
-        The fields ``params``, ``_held``, ``roles`` and ``transposed`` of an objective.
     """
     params = {name: tensor for name, tensor in tensors.items() if name in names}
-    return {
-        "params": params,
-        "_held": {name: tensor for name, tensor in tensors.items() if name not in names},
-        "roles": {name: roles[name] for name in params},
-        "transposed": {name: groups for name, groups in transposed.items() if name in params},
-    }
+    return ParameterSplit(
+        params,
+        {name: tensor for name, tensor in tensors.items() if name not in names},
+        {name: roles[name] for name in params},
+        {name: groups for name, groups in transposed.items() if name in params},
+    )
 
 
 def moving(objective: Objective, params: str | Sequence[str]) -> Objective:
@@ -61,8 +69,8 @@ def moving_these(objective: Objective, names: Collection[str], **changes: Any) -
     parts = split(names, in_order, objective._roles, objective._transposed)
     layers = objective._layers
     if layers is not None:
-        layers = layers | count_roles(parts["roles"], parts["params"])
-    return objective._with(**parts, _layers=layers, _plans={}, _verdicts={}, **changes)
+        layers = layers | count_roles(parts.roles, parts.params)
+    return objective._with(**parts.fields(), _layers=layers, _plans={}, _verdicts={}, **changes)
 
 
 def moving_also(objective: Objective, names: Collection[str]) -> Objective:

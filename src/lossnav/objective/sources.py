@@ -77,8 +77,8 @@ class Slices:
         if None in lengths or len(set(lengths)) != 1:
             shapes = ", ".join(str(tuple(part.shape)) for part in parts)
             raise DataError(
-                f"The tensors of the data differ in length: {shapes}. "
-                "Pass tensors whose first axis counts the same samples, or a list of batches."
+                f"The tensors of the data differ in length: {shapes}. Pass tensors with one row per sample each, or a "
+                "list of batches."
             )
         self.parts, self.pack, self.batch_size, self.length = parts, pack, batch_size, len(parts[0])
 
