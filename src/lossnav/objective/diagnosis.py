@@ -105,8 +105,9 @@ def no_pair(batch: Any) -> DataError:
     """The error for a batch that does not unpack into inputs and targets."""
     if isinstance(batch, Tensor):
         return DataError(
-            f"A batch is one tensor, {shapes(batch)}, without targets. Pass data as a tuple (x, y); a list is taken "
-            "for a list of batches. Pass (x, x) for an autoencoder, and loss=None if the model returns its own loss."
+            f"A batch is one tensor, {shapes(batch)}, so there are no targets. Pass data as a tuple (x, y); a list is "
+            "taken for a list of batches. Pass (x, x) for an autoencoder, and loss=None if the model returns its own "
+            "loss."
         )
     if isinstance(batch, list | tuple):
         return DataError(
