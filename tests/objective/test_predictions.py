@@ -202,7 +202,7 @@ REFUSED = {
     ),
     "a divergence": (nn.KLDivLoss(reduction="batchmean"), labels.log_softmax(1), soft, "kl_div.*does not define"),
     "two heads": (
-        lambda o, t: F.cross_entropy(o[:, :3], t % 3) + F.cross_entropy(o[:, 3:], t % 3), x, y, "made of 2 losses",
+        lambda o, t: F.cross_entropy(o[:, :3], t % 3) + F.cross_entropy(o[:, 3:], t % 3), x, y, "consists of 2",
     ),
     "another axis altogether": (
         lambda o, t: (o.logsumexp(2) - o.gather(2, t.unsqueeze(2)).squeeze(2)).abs().sqrt().mean(), rows, tags,
