@@ -16,7 +16,7 @@ from lossnav.errors import OptionError
 from lossnav.evaluation.trajectory import project
 from lossnav.objective.objective import Objective
 from lossnav.specs.objective_of import at_the_end
-from lossnav.trajectory.trajectory import Trajectory
+from lossnav.trajectory.recorder import Trajectory
 
 CHARTS: dict[str, type[DirectedChart]] = {
     kind.word: kind.chart for kind in charts.kinds().values() if kind.word and issubclass(kind.chart, DirectedChart)
