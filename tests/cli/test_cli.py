@@ -217,7 +217,7 @@ def test_a_dry_run_counts_seeds_and_control(project, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("after", "words", "samples"), [("40:6", "of all the data", 40), ("10:8", "not corrected", 10)]
+    ("after", "words", "samples"), [("40:6", "with all the data", 40), ("10:8", "not corrected", 10)]
 )
 def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
     run = ("evaluate", "project.py:fitted", "--chart", "line", "--exclude", "", "--grid", 11, "--plan", "plain")
@@ -230,8 +230,14 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
     assert not surface.lossnav.complete
     done = lossnav(*run, "--subset", 10, "--control", 6, cwd=project)  # the same call goes on
     assert done.returncode == 0, done.stderr
-    assert "control_variate" in ln.open(project / "run.zarr").attrs
+    surface = ln.open(project / "run.zarr")
+    assert "control_variate" in surface.attrs
     assert not (project / "run.parts").exists()
+    done = lossnav(*run, "--subset", 10, "--control", 6, cwd=project)  # and returns the finished surface
+    assert done.returncode == 0, done.stderr
+    assert ln.open(project / "run.zarr").identical(surface)
+    done = lossnav(*run, "--subset", 10, "--control", 11, cwd=project)
+    assert done.returncode == 1 and "OutputExistsError" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ def explore(
         from lossnav.evaluation import views
         from lossnav.specs.objective_of import load_objective
 
-        views.kind_of(chart, kinds or (), to or ())  # what cannot be is refused at once
+        if views.knows(chart, kinds or ()) or what.startswith("zoo:"):  # any other SPEC may register what is named
+            views.kind_of(chart, kinds or (), to or ())  # an invalid option is refused before the model is loaded
         objective = load_objective(
             what,
             checkpoint=checkpoint,
@@ -111,7 +112,7 @@ def explore(
         explorer = run(view.objective, view.chart, block=False, **options)
     else:
         explorer = run(what, block=False, **options)
-    kept = explorer.desk.session.store
+    kept = explorer.handler.session.store
     try:
         typer.echo(explorer.url)
         say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is kept there." if is_spec else ""))

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossnav._utils import random_state
+from lossnav._utils.conclusion import conclude
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.lazy_import import lazily
 from lossnav._utils.validation import described, require
 from lossnav.charts import Chart
-from lossnav.engines import Engine, Local
 from lossnav.errors import (
     DamagedStoreWarning,
     EvaluationError,
@@ -29,13 +29,12 @@ from lossnav.errors import (
 )
 from lossnav.evaluation.center import losses_of, require_fit
 from lossnav.evaluation.evaluate import evaluate
-from lossnav.evaluation.provenance import provenance
+from lossnav.evaluation.provenance import plan_of
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.samplers.base import description_of
 from lossnav.surface.parts import Parts, finished_ensemble, folder_of
-from lossnav.surface.run_identity import differences
-from lossnav.surface.run_record import RunRecord
+from lossnav.surface.run_identity import differences, is_same
 from lossnav.surface.seeds import add_seeds, join_seeds, of_seeds
 from lossnav.surface.variables import FAILED, NOT_EVALUATED
 from lossnav.surface.zarr_io import open_surface, save_surface
@@ -132,7 +131,8 @@ def ensemble(
     there, engine = None, options.get("engine")
     if store is not None and not overwrite and (there := finished_ensemble(store, chosen)) is not None:
         sampler = _settled_for_all(objective, chart_of, sampler, chosen)
-        if not all(_is_same(there.lossnav.seed(s), _plan(objective, chart_of(s), sampler, engine)) for s in chosen):
+        plans = {s: plan_of(objective, chart_of(s), sampler, engine) for s in chosen}
+        if not all(is_same(there.lossnav.seed(s).attrs, plan) for s, plan in plans.items()):
             there = None
         elif _is_whole(there) and not folder_of(store).exists():  # else a call was killed before it removed its parts
             return there
@@ -160,9 +160,7 @@ def ensemble(
         complete = sum(bool(surface.attrs["finished"]) for surface in run.surfaces.values()) + len(run.failed)
         what = "They are" if complete else "What there is of the first is"
         where = f"saved in {store}; the same call goes on" if store else "in the .partial of this exception"
-        raise Interrupted(
-            f"Stopped after {complete} of {len(chosen)} seeds. {what} {where}.", joined, run.stopped.signal
-        )
+        conclude(joined, run.stopped.signal, f"{complete} of {len(chosen)} seeds", kept=f"{what} {where}.")
     return joined
 
 
@@ -237,7 +235,7 @@ class _Ensemble:
             return evaluate(self._objective, chart, self._sampler, **self._options)
         kept = dict(self._options)
         if (there := self._folded.seed(seed)) is not None:
-            plan = _plan(self._objective, chart, self._sampler, self._options.get("engine"))
+            plan = plan_of(self._objective, chart, self._sampler, self._options.get("engine"))
             self._folded.require_same_plan(seed, there, plan)
             if _is_whole(there):
                 self._parts.remove(_name(seed))  # whoever folded it was killed before that
@@ -316,7 +314,7 @@ class _Folded:
         PlanMismatchError
             That says in what it differs, item by item.
         """
-        if not _is_same(there, asked):
+        if not is_same(there.attrs, asked):
             different = differences(there.attrs, asked)
             raise PlanMismatchError(
                 f"{self._place} holds another run of seed {seed}:\n  "
@@ -357,17 +355,6 @@ class _Folded:
         """Remove what is here, unless there are seeds that were not asked for now."""
         if self._surface is None or set(self._surface["seed"].values.tolist()) <= set(seeds):
             self._parts.remove(_FOLDED)
-
-
-def _plan(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> dict[str, Any]:
-    """What the surface of a seed would say of its plan, without anything being evaluated."""
-    objective, chart = require_fit(objective, chart, sampler)
-    return RunRecord(chart.dims, provenance(objective, chart, description_of(sampler), engine or Local())).attributes()
-
-
-def _is_same(there: xr.Dataset, plan: Mapping[str, Any]) -> bool:
-    """Whether a surface is of such a plan."""
-    return there.attrs.get("plan_hash") == plan["plan_hash"] or not differences(there.attrs, plan)
 
 
 def _name(seed: int) -> str:

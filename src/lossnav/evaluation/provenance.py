@@ -12,10 +12,14 @@ import torch
 from lossnav import params as algebra
 from lossnav._version import __version__
 from lossnav.charts import Chart
-from lossnav.engines import Engine
+from lossnav.engines import Engine, Local
 from lossnav.engines.base import description_of
+from lossnav.evaluation.center import require_fit
 from lossnav.objective.objective import Objective
+from lossnav.samplers import Sampler
+from lossnav.samplers import base as sampler_base
 from lossnav.surface.intervals import spread_of
+from lossnav.surface.run_record import RunRecord
 
 
 def provenance(
@@ -60,6 +64,19 @@ def provenance(
         made["sampling"] = sampling
     made |= about_chart(objective, chart)
     return made | {"engine": lambda: description_of(engine), "center": dict(center)} | versions(engine)
+
+
+def plan_of(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> dict[str, Any]:
+    """Return the attributes that a run of `evaluate` would have, without evaluating anything.
+
+    Raises
+    ------
+    StructureMismatchError, SamplerError
+        If chart, objective and sampler do not fit.
+    """
+    objective, chart = require_fit(objective, chart, sampler)
+    said = provenance(objective, chart, sampler_base.description_of(sampler), engine or Local())
+    return RunRecord(chart.dims, said).attributes()
 
 
 def measured(objective: Objective, chart: Chart) -> dict[str, Any]:

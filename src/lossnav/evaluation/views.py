@@ -18,9 +18,6 @@ from lossnav.objective.objective import Objective
 from lossnav.specs.objective_of import at_the_end
 from lossnav.trajectory.trajectory import Trajectory
 
-CHARTS: dict[str, type[DirectedChart]] = {
-    kind.word: kind.chart for kind in charts.kinds().values() if kind.word and issubclass(kind.chart, DirectedChart)
-}
 _STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
 _INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most
 
@@ -95,7 +92,7 @@ def view_of(
     ----------
     objective : Objective
     chart : str, optional
-        One of `CHARTS`. By default a plane; through checkpoints what so many of them span; along a gradient a line.
+        A word of `charts_by_word`. Default: a plane; with `to`, the chart that they span; along a gradient, a line.
     kinds : sequence of str
         Of directions: "random" (the default), "hessian", "gradient" or "pca"; one for all axes, or one for each.
     to : sequence of paths
@@ -129,7 +126,8 @@ def view_of(
             )
         return _through(objective, chart, list(to), kinds, trajectory, missing_buffers)
     names, kind = list(kinds) or ["random"], kind_of(chart, kinds)
-    dims, draw, known = CHARTS[kind].dims, charts.kinds()[CHARTS[kind].__name__].draw, directions.kinds()
+    made_by, known = charts_by_word()[kind], directions.kinds()
+    dims, draw = made_by.dims, charts.kinds()[made_by.__name__].draw
     wanted = names * len(dims) if len(names) == 1 else names
     if len(wanted) != len(dims):
         raise OptionError(
@@ -180,7 +178,35 @@ def view_of(
         again = {"chart": kind, "kinds": names, "trajectory": _absolute(trajectory), "seed": seed, **left_out}
         again |= {"normalize": normalize, "distribution": distribution, "missing_buffers": missing_buffers}
         objective.origin = None if objective.origin is None else {**objective.origin, "view": again}
-    return View(objective, CHARTS[kind](center, *along), trajectory=run)
+    return View(objective, made_by(center, *along), trajectory=run)
+
+
+def charts_by_word() -> dict[str, type[DirectedChart]]:
+    """Return the registered charts that take a centre and directions, by their words on the command line.
+
+    Examples
+    --------
+    >>> charts_by_word()["plane"].dims
+    ('alpha', 'beta')
+    """
+    known = charts.kinds().values()
+    return {kind.word: kind.chart for kind in known if kind.word and issubclass(kind.chart, DirectedChart)}
+
+
+def knows(chart: str | None, kinds: Sequence[str] = ()) -> bool:
+    """Return whether the words for a chart and directions are registered; those of a SPEC are once it is loaded.
+
+    Examples
+    --------
+    >>> knows("plane", ["random"]), knows("spiral")
+    (True, False)
+    """
+    known = _directions_on_command_line()
+    return (chart is None or chart in charts_by_word()) and all(name in known for name in kinds)
+
+
+def _directions_on_command_line() -> list[str]:
+    return sorted(name for name, kind in directions.kinds().items() if kind.on_command_line)
 
 
 def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()) -> str:
@@ -196,11 +222,11 @@ def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()
     >>> kind_of(None), kind_of(None, ["gradient"]), kind_of(None, to=["a.pt", "b.pt"])
     ('plane', 'line', 'plane')
     """
-    known = sorted(name for name, kind in directions.kinds().items() if kind.on_command_line)
+    known = _directions_on_command_line()
     if unknown := [name for name in kinds if name not in known]:
         raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(known[:-1])} or {known[-1]}.")
-    if chart is not None and chart not in CHARTS:
-        raise OptionError(f"There is no chart {chart!r}. Use {', '.join(CHARTS)}.")
+    if chart is not None and chart not in (words := charts_by_word()):
+        raise OptionError(f"There is no chart {chart!r}. Use {', '.join(words)}.")
     if not to:
         several = _STRAIGHT[min(len(kinds), 3) - 1] if len(kinds) > 1 else "plane"
         return chart or ("line" if list(kinds) == ["gradient"] else several)
@@ -233,7 +259,7 @@ def _through(
     again = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
     run = None if trajectory is None else Trajectory.open(trajectory)
     places = dict(zip(names, coordinates, strict=True))
-    made = CHARTS[kind](objective, *found)
+    made = charts_by_word()[kind](objective, *found)
     if objective.origin is not None:
         objective = copy.copy(objective)
         objective.origin = {**(objective.origin or {}), "view": again}

@@ -22,7 +22,12 @@ _DEEPEST = 50  # halvings after which neighbouring places are one number
 _FEWEST = 4  # where max_points allows no more
 
 
-@register(estimates=True)
+@register(
+    estimates=True,
+    word="adaptive",
+    help="more points where the surface bends",
+    options=("tolerance", "max_points", "start", "max_depth", "seed", "rise", "cap"),
+)
 class Adaptive(Sampler):
     """Divide cells until the loss is predicted to a tolerance.
 

@@ -104,6 +104,7 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
         "largest": float(errors.max()) if len(errors) else float("nan"),
         "correction": float(np.abs(np.expm1(offsets) if log else offsets).max()),
         "relative": log,
+        "sampler": {key: value for key, value in full.attrs.get("sampler", {}).items() if key != "outcome"},
     }
     made.attrs = subset.attrs | _of_both(subset.attrs, full.attrs) | {"control_variate": jsonable(said)}
     return validate(made)

@@ -56,24 +56,17 @@ class KnownPoints:
 
 
 def require_same(earlier: xr.Dataset, attributes: Mapping[str, Any]) -> None:
-    """Refuse a surface to resume whose points are not measurements of this objective on this chart."""
+    """Raise if the points of a surface to resume are not measurements of this objective on this chart."""
     variables.validate(earlier)
-    if made_by := run_identity.put_together(earlier.attrs):
+    if reason := run_identity.mismatch(earlier.attrs, attributes):
         raise OptionError(
-            f"The surface to resume is no measurement of one run: it has {made_by} in its attributes. Pass the "
-            "surface it was made of."
-        )
-    if different := run_identity.differences(earlier.attrs, attributes, "objective", "chart", "engine"):
-        raise OptionError(
-            "The surface to resume is of something else:\n  "
-            + "\n  ".join(different)
-            + "\nPass what it was made of, or leave out resume=."
+            f"The surface to resume {reason.rstrip()}\nPass its own objective and chart, or leave out resume=."
         )
     was, now = (said.get("center", {}).get("loss") for said in (earlier.attrs, attributes))
     if was is not None and now is not None and not math.isclose(float(was), float(now), rel_tol=_SAME_LOSS):
         raise OptionError(
-            f"The loss at the centre was {float(was):.6g} in the surface to resume and is {float(now):.6g}. The loss "
-            "function must have changed; leave out resume=."
+            f"The loss at the centre was {float(was):.6g} in the surface to resume and is {float(now):.6g}: the loss "
+            "function has changed. Leave out resume=."
         )
 
 

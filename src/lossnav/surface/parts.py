@@ -131,6 +131,24 @@ def folder_of(target: str | os.PathLike[str]) -> Path:
     return place.with_name(place.name.removesuffix(".zarr") + ".parts")
 
 
+def finished_correction(place: str | os.PathLike[str]) -> xr.Dataset | None:
+    """Return the corrected surface that a finished call of `evaluate_subset` wrote; None if there is none.
+
+    One that lost points (a damaged store) is not finished, nor is one whose parts are still beside it.
+    """
+    target = Path(place).expanduser()
+    if not target.is_dir() or folder_of(target).exists():
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            there = open_surface(target)
+        except StoreError:
+            return None
+    whole = not caught and bool(there.attrs.get("finished")) and "seed" not in there.dims
+    return there if whole and "sampler" in there.attrs.get("control_variate", {}) else None
+
+
 def finished_ensemble(place: str | os.PathLike[str], seeds: Sequence[int]) -> xr.Dataset | None:
     """The ensemble of exactly these seeds that is there as a whole call left it; else None.
 

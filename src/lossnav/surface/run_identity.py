@@ -39,7 +39,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
 
 
 def put_together(attributes: Mapping[str, Any]) -> str:
-    """What a surface was made by that is no measurement of one run, in a word; empty where it is one."""
+    """Return the attribute that shows that a surface is not the measurement of one run; empty if it is one."""
     return next((word for word in ("interpolation", "control_variate", "ensemble") if word in attributes), "")
 
 
@@ -74,6 +74,23 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *parts: str)
         for key in keys
         if not (was.get(key) == now.get(key) or (_is_computed(key) and _are_close(was.get(key), now.get(key))))
     ]
+
+
+def mismatch(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return why the points of a surface are not measurements of this objective on this chart; empty if they are.
+
+    The text continues a sentence whose subject is the surface. The sampler may differ.
+    """
+    if made_by := put_together(there):
+        return f"is not the measurement of one run: its attributes contain {made_by}."
+    if different := differences(there, asked, "objective", "chart", "engine"):
+        return "is a measurement of something else:\n  " + "\n  ".join(different) + "\n"
+    return ""
+
+
+def is_same(there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Return whether the attributes of two runs have the same plan."""
+    return there.get("plan_hash") == asked["plan_hash"] or not differences(there, asked)
 
 
 _CLOSE = 1e-9  # norms and cosines are sums, whose last digits depend on how many threads made them

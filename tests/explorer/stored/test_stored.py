@@ -168,7 +168,7 @@ with ln.explore({str(stored)!r}, block=False) as running:
     import urllib.request
     assert urllib.request.urlopen(running.url).status == 200
     from lossnav.explorer.stored.export_html import export_html
-    export_html(running.desk.session)
+    export_html(running.handler.session)
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,7 +1,7 @@
-"""The Python that makes the view on the screen: "copy as code". No torch.
+"""The Python code that makes the view on the screen: "copy as code". No torch.
 
-A store may come from anybody, and this code is run by whoever copies it: what is read from one stands in it as a
-literal or as a name of ours, and which objective is explored is said by the session, not by what lies in its store.
+A store may come from anybody, and the user runs this code. So values read from a store appear in it only as literals or
+as names of ours, and the objective is that of the session, not the one named in its store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lossnav._utils.paths import is_local, name_of
-from lossnav.explorer.stored.session import Place, Session
+from lossnav.explorer.stored.place import Place
+from lossnav.explorer.stored.session import Session
 from lossnav.surface.variables import DIM_LETTERS, is_straight
 
 _FINE = 65  # points along each axis of a window that is evaluated anew
@@ -20,7 +21,7 @@ _OPTIONS = ("checkpoint", "data_root", "missing_buffers", "mode", "params", "dev
 
 
 def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
-    """Write the script.
+    """Return the script.
 
     Parameters
     ----------
@@ -28,8 +29,8 @@ def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
     number : int
         Of the place.
     view : mapping
-        As the page has it: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line). What
-        is missing or cannot be is left out.
+        Of the page: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line). Missing and
+        invalid entries are ignored.
     """
     place = session.place(number)
     ranges = _ranges(view.get("ranges"), place)
@@ -52,7 +53,7 @@ def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
 
 def _stored(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
     if not isinstance(place.store, str | os.PathLike):
-        return ["surface = ...  # the one that is shown"]
+        return ["surface = ...  # the surface that was shown"]
     lines = [f"surface = ln.open({name_of(place.store)!r})"]
     if not place.surface.lossnav.is_grid:
         lines.append("surface = surface.lossnav.to_grid()")
@@ -73,7 +74,7 @@ def _live(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
 
 
 def _objective(said: Mapping[str, Any]) -> list[str]:
-    """How the objective is had again."""
+    """Return the code that makes the objective."""
     origin = said.get("origin")
     if not origin or not _is_literal(origin):
         return ["objective = ...  # the one that was explored"]
@@ -90,7 +91,7 @@ def _objective(said: Mapping[str, Any]) -> list[str]:
 
 
 def _chart(place: Place) -> list[str]:
-    """How the chart is had again: drawn anew where it was drawn, else from its kept tensors."""
+    """Return the code that makes the chart: by the same random draw, or else from its stored tensors."""
     said = place.made_of["chart"]
     if place.number == 0 and is_straight(said) and (options := _drawing(said["directions"])):
         return [
@@ -108,7 +109,7 @@ def _chart(place: Place) -> list[str]:
 
 
 def _drawing(recipes: Any) -> list[str]:
-    """The options of the call that drew all these directions; none where they were not drawn by one."""
+    """Return the options of the one call that drew all these directions; empty if there is no such call."""
     first = recipes[0]
     if not all(_is_literal(recipe) and recipe.get("kind") == "random" for recipe in recipes):
         return []
@@ -125,7 +126,7 @@ def _drawing(recipes: Any) -> list[str]:
 
 
 def _keywords(pairs: Iterable[tuple[str, str]]) -> str:
-    """Arguments by their names; as a mapping where a name is none of an argument.
+    """Return arguments as code; as a mapping if a name is not valid for an argument.
 
     >>> _keywords([("alpha", "1")]), _keywords([("a=b", "1")])
     ('alpha=1', "**{'a=b': 1}")
@@ -137,7 +138,7 @@ def _keywords(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _is_literal(value: Any) -> bool:
-    """Whether Python writes a value as what it reads as the same."""
+    """Return whether the ``repr`` of a value, read by Python, gives the same value."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and _is_literal(part) for name, part in value.items())
     if isinstance(value, list | tuple):
@@ -146,7 +147,7 @@ def _is_literal(value: Any) -> bool:
 
 
 def _ranges(given: Any, place: Place) -> list[tuple[float, float]]:
-    """What of the view can be read; else the place's own."""
+    """Return the ranges of a view if they are valid; else those of the place."""
     try:
         ranges = [(float(low), float(high)) for low, high in given]
     except (TypeError, ValueError, OverflowError):
