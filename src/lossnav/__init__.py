@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from lossnav.surface.zarr_io import open_surface as open
     from lossnav.surface.zarr_io import save_surface as save
     from lossnav.trajectory import callbacks as recording
-    from lossnav.trajectory.trajectory import Trajectory
+    from lossnav.trajectory.recorder import Trajectory
 
 # name -> (module, attribute); no attribute means the module itself. Grouped by noun.
 _LAZY: dict[str, tuple[str, str | None]] = {
@@ -79,7 +79,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "evaluate_subset": ("lossnav.evaluation.subset", "evaluate_subset"),
     "interval": ("lossnav.surface.intervals", "interval"),
     "difference": ("lossnav.surface.difference", "difference"),
-    "Trajectory": ("lossnav.trajectory.trajectory", "Trajectory"),
+    "Trajectory": ("lossnav.trajectory.recorder", "Trajectory"),
     "project": ("lossnav.evaluation.trajectory", "project"),
     "evaluate_trajectory": ("lossnav.evaluation.trajectory", "evaluate_trajectory"),
     "open_trajectory": ("lossnav.surface.groups", "open_trajectory"),

@@ -11,7 +11,7 @@ import lossnav as ln
 from lossnav import errors
 from lossnav.directions import gram_pca
 from lossnav.surface import variables
-from lossnav.trajectory import trajectory
+from lossnav.trajectory import reader
 
 
 def dense(run, names=None):
@@ -28,7 +28,7 @@ def flat(direction, names=None):
 @pytest.fixture
 def run(everything, tmp_path, monkeypatch):
     """Twelve snapshots of a model of every kind of layer; small blocks."""
-    monkeypatch.setattr(trajectory, "_BLOCK", 8 * 12 * 20)
+    monkeypatch.setattr(reader, "_BLOCK", 8 * 12 * 20)
     everything.requires_grad_(False)
     generator = torch.Generator().manual_seed(4)
     pull = [torch.randn(p.shape, generator=generator) for p in everything.parameters()]

@@ -32,7 +32,7 @@ def dense(run, names):
 
 def test_rows_are_the_snapshots_in_blocks(run, monkeypatch):
     names = list(run.structure)
-    monkeypatch.setattr("lossnav.trajectory.trajectory._BLOCK", 8 * 20 * 7)
+    monkeypatch.setattr("lossnav.trajectory.reader._BLOCK", 8 * 20 * 7)
     blocks = list(run.rows(names))
     assert len(blocks) > 3
     np.testing.assert_array_equal(np.concatenate(blocks), dense(run, names))

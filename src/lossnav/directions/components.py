@@ -21,7 +21,8 @@ from lossnav.objective.roles import excluded
 from lossnav.params import Params
 
 if TYPE_CHECKING:
-    from lossnav.trajectory.trajectory import BlockRows, Trajectory
+    from lossnav.trajectory.reader import BlockRows
+    from lossnav.trajectory.recorder import Trajectory
 
 
 @dataclass(frozen=True, eq=False)

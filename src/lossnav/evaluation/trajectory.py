@@ -37,7 +37,7 @@ from lossnav.params import Params
 from lossnav.surface import assemble, seeds, variables, zarr_io
 from lossnav.surface.groups import TRAJECTORY, TRAJECTORY_VERSION, open_trajectory, save_group
 from lossnav.surface.run_record import RunRecord
-from lossnav.trajectory.trajectory import Trajectory
+from lossnav.trajectory.recorder import Trajectory
 
 if TYPE_CHECKING:
     import xarray as xr

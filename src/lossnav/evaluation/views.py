@@ -16,7 +16,7 @@ from lossnav.errors import OptionError
 from lossnav.evaluation.trajectory import project
 from lossnav.objective.objective import Objective
 from lossnav.specs.objective_of import at_the_end
-from lossnav.trajectory.trajectory import Trajectory
+from lossnav.trajectory.recorder import Trajectory
 
 _STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
 _INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most

@@ -25,7 +25,7 @@ from lossnav.checkpoints import weights
 from lossnav.errors import DeviceError, LossnavError, SpecError
 from lossnav.objective.modes import Mode, by_default_on, default_mode
 from lossnav.objective.objective import Objective
-from lossnav.trajectory.trajectory import Trajectory
+from lossnav.trajectory.recorder import Trajectory
 
 
 def load_objective(

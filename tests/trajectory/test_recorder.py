@@ -2,9 +2,7 @@
 
 import errno
 import gc
-import json
 import multiprocessing
-import pickle
 import random
 import signal
 import time
@@ -12,52 +10,18 @@ import time
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import killing
 import lossnav as ln
 from lossnav import checkpoints, errors
 from lossnav.checkpoints import weights
-from lossnav.trajectory import trajectory
-
-
-def network(seed=0):
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.ReLU(), nn.Linear(8, 3))
-
-
-def training(model, steps, recorder=None, after=lambda: None):
-    """Train on noise, which uses torch's global generator for the data and for dropout."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    torch.manual_seed(1)
-    for i in range(steps):
-        x, y = torch.randn(16, 6), torch.randint(0, 3, (16,))
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        if recorder is not None:
-            recorder.step(epoch=i // 4, loss=loss)
-        after()
-
-
-def snapshot(model):
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+from recording import network, record, same, snapshot, training
 
 
 @pytest.fixture
 def recorded(tmp_path):
-    """A run of 10 steps, every second kept, and what the model was after each step."""
-    model, states = network(), []
-    states.append(snapshot(model))
-    with ln.Trajectory(model, store=tmp_path / "run", every=2) as recorder:
-        training(model, 9, recorder, lambda: states.append(snapshot(model)))
-    return recorder, states, model
+    return record(tmp_path / "run")
 
 
 # ---------------------------------------------------------------------- what is kept
@@ -98,22 +62,6 @@ def test_training_goes_as_if_nobody_looked_on(tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state(), array, strict=True))
     assert watched.training
     assert [p.requires_grad for p in watched.parameters()] == flags
-
-
-def test_reading_does_not_write(recorded):
-    recorder, states, model = recorded
-    last = recorder[-1]
-    last["0.weight"].fill_(7)
-    assert same(recorder.state(-1), states[-1])
-    assert same(snapshot(model), states[-1])
-
-
-def test_slices_are_trajectories_and_travel(recorded):
-    recorder, states, _ = recorded
-    part = pickle.loads(pickle.dumps(recorder[1::2]))
-    assert part.steps.tolist() == [2, 6, 9]
-    assert same(part.state(1), states[6])
-    np.testing.assert_array_equal(part.epochs, [0, 1, 2])
 
 
 def test_memory_does_not_grow_with_snapshots(tmp_path):
@@ -312,34 +260,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         ln.Trajectory(network(), store="s3://bucket/run")
 
 
-def test_snapshots_that_are_not_there(recorded):
-    recorder, states, _ = recorded
-    with pytest.raises(errors.MissingSnapshotError, match="no snapshot 6.*has 6"):
-        _ = recorder[6]
-    (recorder.path / "step-0000000004.safetensors").unlink()
-    (recorder.path / "step-0000000006.safetensors").write_bytes(b"12345")
-    for i, step in ((2, 4), (3, 6)):
-        with pytest.raises(errors.MissingSnapshotError, match=f"step {step} "):
-            recorder.state(i)
-        with pytest.raises(errors.MissingSnapshotError, match=f"step {step} "):
-            list(recorder[i : i + 1].columns())
-    opened = ln.Trajectory.open(recorder.path)
-    assert opened.steps.tolist() == [0, 2, 6, 8, 9]
-    assert same(opened.state(-1), states[9])
-    with pytest.raises(errors.MissingSnapshotError, match="step 6 "):
-        _ = opened.epochs
-
-
-def test_folders_that_are_no_trajectory(tmp_path, recorded):
-    with pytest.raises(errors.NotATrajectoryError, match="no recorded trajectory"):
-        ln.Trajectory.open(tmp_path / "nothing")
-    header = recorded[0].path / "trajectory.json"
-    said = json.loads(header.read_text())
-    header.write_text(json.dumps(said | {"schema_version": 2}))
-    with pytest.raises(errors.SchemaTooNewError, match="version 2"):
-        ln.Trajectory.open(recorded[0].path)
-
-
 # ---------------------------------------------------------------------- killed
 
 
@@ -365,31 +285,3 @@ def test_killed_at_any_moment_every_snapshot_is_whole(tmp_path):
         for i in steps[1:]:
             assert (run[i]["weight"] == i).all()
     assert len(list(ln.Trajectory(nn.Linear(300, 300), store=tmp_path / "run", resume=True).path.glob(".step*"))) == 0
-
-
-# ---------------------------------------------------------------------- columns
-
-
-@pytest.mark.parametrize("budget", [1, 8 * 6 * 7, 8 * 6 * 40, 2**26])
-def test_columns_are_all_numbers_once(everything, tmp_path, monkeypatch, budget):
-    monkeypatch.setattr(trajectory, "_BLOCK", budget)
-    recorder = ln.Trajectory(everything.requires_grad_(False), store=tmp_path / "run")
-    for i in range(5):
-        for parameter in everything.parameters():
-            parameter.add_(0.1 * i * torch.randn_like(parameter))
-        recorder.step()
-    seen = {name: np.full((6, *tensor.shape), np.nan) for name, tensor in recorder[0].items()}
-    widest_row = max(int(np.prod(tensor.shape[1:])) for tensor in recorder[0].values())
-    count = 0
-    for parts, block in recorder.columns():
-        assert block.dtype == np.float64
-        assert block.nbytes <= budget + 8 * 6 * widest_row  # memory is what was said
-        for name, rows, columns in parts:
-            target = seen[name][:, rows] if seen[name].ndim > 1 else seen[name]
-            assert np.isnan(target).all()
-            target[...] = block[:, columns].reshape(target.shape)
-        count += 1
-    for i, params in enumerate(recorder):
-        for name, tensor in params.items():
-            np.testing.assert_array_equal(seen[name][i], tensor.numpy())
-    assert count == 1 if budget == 2**26 else count > 3
