@@ -521,7 +521,7 @@ def planted() -> list[Case]:
         Case("ReLU, not normalised, stored alone", _plain_relu(False), {"scale": "warning"}),
         Case("ReLU, not normalised, measured", _plain_relu(True), {"scale": "warning"}),
         Case("a range below the digits", _rounded, {"precision": "warning"}),
-        Case("ripples of the arithmetic", _digits, {"ripples": "note~arithmetic", "precision": "warning|note"}),
+        Case("ripples of the arithmetic", _digits, {"ripples": "note~numerical error", "precision": "warning|note"}),
         Case("a fifth and more is not finite", _holes, {"holes": "warning"}),
         Case("finer than the grid", _jagged, {"grid": "warning"}),
         Case("a loss of its batch", _cut, {"batches": "warning"}),

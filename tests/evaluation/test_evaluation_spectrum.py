@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_eigenpairs_and_what_came_after(tmp_path):
     options = {"top": 2, "density": ln.curvature.DensityOptions(steps=10), "trace": True, "store": tmp_path / "s.zarr"}
     first = ln.curvature.top_eigenpairs(ln.curvature.Hessian(quadratic(matrix)), k=2, which="both").products
     for at, names, steps in ((4, {"eigenvalue"}, None), (first + 4, {"eigenvalue", "density"}, 4)):
-        with interrupting(at), pytest.raises(ln.Interrupted, match="is kept in .*s.zarr") as stopped:
+        with interrupting(at), pytest.raises(ln.Interrupted, match="is stored in .*s.zarr") as stopped:
             spectrum(quadratic(matrix), **options)
         kept = ln.open_spectrum(tmp_path / "s.zarr")
         xr.testing.assert_equal(kept, stopped.value.partial)

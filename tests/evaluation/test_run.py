@@ -163,7 +163,7 @@ def test_another_runs_surface_is_refused():
         ln.evaluate(moved, ln.Plane(moved.params, e1, e2), GRID, resume=part)
     with pytest.raises(OptionError, match=r"chart.directions: was"):  # as long, and the other way
         ln.evaluate(objective, ln.Plane(objective.params, {"x": -e1["x"]}, e2), GRID, resume=part)
-    with pytest.raises(OptionError, match="interpolation in its attributes"):
+    with pytest.raises(OptionError, match="its attributes contain interpolation"):
         ln.evaluate(*problem(), GRID, resume=ln.evaluate(*problem(), ADAPTIVE).lossnav.to_grid(9))
     with pytest.raises(OptionError, match="engine.precision: was 'native', is 'float64'"):
         ln.evaluate(*problem(), GRID, resume=part, engine=ln.Local(precision="float64"))

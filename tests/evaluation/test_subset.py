@@ -100,7 +100,7 @@ def test_another_call_does_not_take_it(call):
         {"grid": 41},
         {"chart": other_line},
         {"chart": ln.Line(weights, *ln.directions.random(other, seed=1)), "objective": other.around(weights)},
-        {"engine": ln.Local(plan="plain", precision="float64")},
+        {"engine": ln.Local(precision="float64")},
     ):
         with pytest.raises(OutputExistsError):
             call(**changed)

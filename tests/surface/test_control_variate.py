@@ -238,7 +238,7 @@ def test_planes_of_points_are_joined_as_grids(objective):
 
 def test_seeds_must_be_there_once(objective):
     for seeds in ([], [1, 1]):
-        with pytest.raises(OptionError, match="Each seed"):
+        with pytest.raises(OptionError, match="seeds must be distinct"):
             ln.ensemble(objective, line_of(objective), ln.Grid(alpha=(-1, 1, 3)), seeds=seeds)
     with pytest.raises(OptionError, match="one seed"):
         ln.evaluate(objective, line_of(objective)(0), ln.Grid(alpha=(-1, 1, 3))).lossnav.over_seeds()

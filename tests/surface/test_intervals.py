@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import lossnav as ln
 from lossnav import cli
-from lossnav.surface.intervals import interval_of, spread_of
+from lossnav.surface.intervals import interval_of
+from lossnav.surface.sample_spread import spread_of
 
 OPTION = ln.errors.OptionError
 

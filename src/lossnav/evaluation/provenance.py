@@ -18,8 +18,8 @@ from lossnav.evaluation.center import require_fit
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.samplers import base as sampler_base
-from lossnav.surface.intervals import spread_of
 from lossnav.surface.run_record import RunRecord
+from lossnav.surface.sample_spread import spread_of
 
 
 def provenance(

@@ -12,7 +12,8 @@ from lossnav._utils.geometry import Array
 from lossnav._utils.lazy_import import lazily
 from lossnav.errors import OptionError
 from lossnav.storage import samples as kept
-from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of, spread_of
+from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of
+from lossnav.surface.sample_spread import spread_of
 
 if TYPE_CHECKING:
     import xarray as xr

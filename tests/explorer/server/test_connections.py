@@ -170,7 +170,7 @@ def test_what_is_refused_says_which_request_it_was(watched, monkeypatch):
     with Browser(explorer) as page:
         page.send("code", id=41, view={})
         error = page.receive()
-        assert (error["id"], error["error"]) == (41, "OptionError") and "has not taken" in error["said"]
+        assert (error["id"], error["error"]) == (41, "OptionError") and "too many unread" in error["said"]
         page.send("stop", id=42)
         assert page.receive()["id"] == 42
 
