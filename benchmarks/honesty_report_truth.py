@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Tensors = dict[str, torch.Tensor]
 
-_OF_A_NETWORK = re.compile(r"\b(network|model|layers?|BatchNorm|ReLU|trained|Train further|training|buffers?|weights)\b")
+_OF_A_NETWORK = re.compile(
+    r"\b(network|model|layers?|BatchNorm|ReLU|trained|Train "
+    r"further|training|buffers?|weights)\b"
+)
 
 
 @dataclass

@@ -406,7 +406,7 @@ def test_the_same_call_goes_on_and_another_is_refused(project):
     assert ln.open(project / "run.zarr").identical(made)
     other = lossnav("evaluate", "project.py:objective", "--grid", 7, "--seed", 1, cwd=project)
     assert other.returncode == 1
-    assert "PlanMismatchError: run.zarr holds another run" in other.stderr
+    assert "PlanMismatchError: run.zarr contains another run" in other.stderr
     assert "sampler.axes: was" in other.stderr
     assert "chart.directions: was" in other.stderr
     assert "--overwrite" in other.stderr
@@ -459,7 +459,7 @@ def test_plot_draws_the_training_run_that_is_stored_beside_a_surface(tmp_path):
     arguments = ("plot", "contour", "run.zarr", "--trajectory", "-o", "c.html")
     lacking = lossnav(*arguments, cwd=tmp_path)
     assert lacking.returncode == 1
-    assert "holds no trajectory" in lacking.stderr
+    assert "contains no trajectory" in lacking.stderr
     ln.evaluate_trajectory(objective, plane, trajectory[1:], store=tmp_path / "run.zarr")
     drawn = lossnav(*arguments, cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr

@@ -194,7 +194,7 @@ def test_a_seed_of_something_else_is_refused_and_stays(tmp_path, blocks_of_three
     there = ln.open(tmp_path / "band.parts" / "seeds.zarr")
     assert there["seed"].values.tolist() == [0, 1, 2]
     objective, line, sampler, options, words = other()
-    with pytest.raises(errors.PlanMismatchError, match="holds another run of seed 0:") as caught:
+    with pytest.raises(errors.PlanMismatchError, match="contains another run of seed 0:") as caught:
         ln.ensemble(objective, line, sampler, range(8), store=store, check=False, progress=False, **options)
     assert words in str(caught.value)
     assert ln.open(tmp_path / "band.parts" / "seeds.zarr").identical(there)

@@ -218,7 +218,9 @@ def test_a_signal_finishes_the_point_and_keeps_what_was_computed(number, tmp_pat
     objective = ln.Objective.from_function(f, {"x": torch.ones(2)})
     line = ln.Line(objective.params, {"x": torch.ones(2)})
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ln.Interrupted, match="Stopped after 3 of 10 points. It is kept in .* lossnav resume") as caught:
+    with pytest.raises(
+        ln.Interrupted, match="Stopped after 3 of 10 points. It is stored in .* lossnav resume"
+    ) as caught:
         ln.evaluate(objective, line, ln.Grid(alpha=(0, 9, 10)), store=tmp_path / "run.zarr")
     assert caught.value.signal == number
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers

@@ -99,14 +99,14 @@ def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
     made = spectrum(objective, top=1, density=ln.curvature.DensityOptions(steps=5), store=tmp_path / "alone.zarr")
     opened = ln.open_spectrum(tmp_path / "alone.zarr")
     xr.testing.assert_identical(opened, made)
-    with pytest.raises(errors.OutputExistsError, match="holds a spectrum.*overwrite=True"):
+    with pytest.raises(errors.OutputExistsError, match="contains a spectrum.*overwrite=True"):
         spectrum(objective, top=1, store=tmp_path / "alone.zarr")
     other = spectrum(objective, top=2, store=tmp_path / "alone.zarr", overwrite=True)
     xr.testing.assert_identical(ln.open_spectrum(tmp_path / "alone.zarr"), other)
 
     line = ln.Line(objective.params, ln.directions.random(objective, n=1)[0])
     surface = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), store=tmp_path / "run.zarr")
-    with pytest.raises(errors.NotASpectrumError, match=r"run.zarr holds no spectrum.*lossnav curvature"):
+    with pytest.raises(errors.NotASpectrumError, match=r"run.zarr contains no spectrum.*lossnav curvature"):
         ln.open_spectrum(tmp_path / "run.zarr")
     made = spectrum(objective, top=1, store=tmp_path / "run.zarr")
     xr.testing.assert_identical(ln.open_spectrum(tmp_path / "run.zarr"), made)
@@ -125,7 +125,7 @@ def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
 def test_what_is_no_spectrum_is_said(whole, surface, tmp_path):
     with pytest.raises(errors.NotASpectrumError, match=r"There is no .*nowhere.zarr"):
         ln.open_spectrum(tmp_path / "nowhere.zarr")
-    with pytest.raises(errors.NotASpectrumError, match="This is no spectrum"):
+    with pytest.raises(errors.NotASpectrumError, match="This dataset is not a spectrum"):
         groups.require_spectrum(surface)
     for broken, error, words in (
         (whole.assign_attrs(schema_version=2), errors.SchemaTooNewError, "version 2.*reads up to 1"),

@@ -279,7 +279,7 @@ def test_ctrl_c_keeps_what_was_measured(problem, tmp_path):
     assert (partial.attrs["interrupted"], partial.attrs["finished"]) == (True, False)
     with (
         Store(place) as store,
-        pytest.raises(ln.Interrupted, match="kept in .*run.zarr; the same call goes on") as again,
+        pytest.raises(ln.Interrupted, match="stored in .*run.zarr. To resume, repeat the same call") as again,
     ):
         ended_by(KeyboardInterrupt(), problem, record_of(problem, GRID, store), points)
     same(again.value.partial, partial)

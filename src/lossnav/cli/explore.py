@@ -115,7 +115,7 @@ def explore(
     kept = explorer.handler.session.store
     try:
         typer.echo(explorer.url)
-        say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is kept there." if is_spec else ""))
+        say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is stored there." if is_spec else ""))
         if not no_browser:
             explorer.open()
         signal = explorer.wait()
@@ -123,7 +123,7 @@ def explore(
         explorer.close(HASTE)
         signal = 2
     if signal:
-        said = f"Stopped. What was evaluated is in {kept}; the same call goes on from there." if is_spec else "Stopped."
+        said = f"Stopped. Evaluated points are in {kept}; the same call resumes it." if is_spec else "Stopped."
         if not explorer.finished:  # a thread in the middle of a long point can only be left behind with the process
             say(said)
             sys.stdout.flush()

@@ -165,8 +165,8 @@ def ensemble(
         )
     if run.stopped is not None:
         complete = sum(bool(surface.attrs["finished"]) for surface in run.surfaces.values()) + len(run.failed)
-        what = "They are" if complete else "What there is of the first is"
-        where = f"saved in {store}; the same call goes on" if store else "in the .partial of this exception"
+        what = "They are" if complete else "The first one so far is"
+        where = f"stored in {store}; the same call resumes it" if store else "in the .partial of this exception"
         conclude(joined, run.stopped.signal, f"{complete} of {len(chosen)} seeds", kept=f"{what} {where}.")
     return joined
 
@@ -325,7 +325,7 @@ class _Folded:
         if not is_same(there.attrs, asked):
             different = differences(there.attrs, asked)
             raise PlanMismatchError(
-                f"{self._place} holds another run of seed {seed}:\n  "
+                f"{self._place} contains another run of seed {seed}:\n  "
                 + "\n  ".join(different)
                 + "\nChoose another store, or pass overwrite=True (--overwrite)."
             )

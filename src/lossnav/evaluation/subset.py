@@ -114,7 +114,7 @@ def evaluate_subset(
                     parts.save(error.partial)
                 done = int((error.partial["status"] != 0).sum())
                 where = "is in the .partial of this exception."
-                where = where if parts is None else f"is saved in {store}; the same call goes on."
+                where = where if parts is None else f"is stored in {store}; the same call resumes it."
                 kept = f"The surface so far {where}"
                 conclude(error.partial, error.signal, f"{done:,} points with {words}", kept=kept)
         full, few = made
@@ -124,7 +124,7 @@ def evaluate_subset(
             if parts is None:
                 raise
             parts.save(few)
-            raise OptionError(f"{error} The uncorrected surface of the subset is saved in {store}.") from error
+            raise OptionError(f"{error} The uncorrected surface of the subset is stored in {store}.") from error
         if parts is not None:
             parts.save(surface)
             parts.discard()

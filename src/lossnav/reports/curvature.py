@@ -143,7 +143,7 @@ def _finer(known: Mapping[str, Any], found: Fit) -> str:
     if off <= thresholds.SURE * found.error + thresholds.OTHERWISE * size:
         return ""
     curves = " and ".join(f"{value:.3g}" for value in dict.fromkeys(values[[0, -1]].tolist()))
-    how = "the loss has a kink, or structure finer than the points"
+    how = "there is a kink, or structure finer than the points"
     return f" Exactly at the centre its curvature is {curves}: {how}."
 
 

@@ -227,9 +227,9 @@ def _own_buffers(subject: Subject) -> Finding:
         are = _plural(count, "buffer is a BatchNorm statistic", "buffers are BatchNorm statistics")
         said = f"The model's {count} {are}, {_instead(subject)}."
         return Finding("buffers", "ok", said, values=values)
-    keep = _plural(count - unread, "buffer keeps its value", "buffers keep their values")
+    keep = _plural(count - unread, "buffer keeps", "buffers keep")
     beside = f" The {unread} others are BatchNorm statistics, {_instead(subject)}." if unread else ""
-    said = f"The model's {count - unread} {keep} of the objective at every point.{beside}"
+    said = f"The model's {count - unread} {keep} the objective's values at every point.{beside}"
     return Finding("buffers", "ok", said, values=values)
 
 

@@ -182,5 +182,5 @@ def test_a_notebook_shows_the_page(explorer):
 def test_what_cannot_be_explored_is_said(tmp_path, bowl):
     with pytest.raises(ln.errors.NotASurfaceError):
         ln.explore(tmp_path / "nothing.zarr", block=False)
-    with pytest.raises(ln.errors.OptionError, match="on a chart"):
+    with pytest.raises(ln.errors.OptionError, match="needs a chart to be explored on"):
         ln.explore(bowl, block=False)
