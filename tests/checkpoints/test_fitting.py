@@ -379,7 +379,7 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "only the state of an optimiser": (
         lambda m, f: saved({"optimizer": torch.optim.Adam(m.parameters()).state_dict()}, f),
         errors.CheckpointError,
-        r"holds no state dict: no tensors by their names, but for the state of an optimiser perhaps",
+        r"contains no state dict: no named tensors, except perhaps the state of an optimiser",
     ),
     "`_extra_state` (`get_extra_state`), of a model that has the same": (named(lambda state: state), Scaled),
     "`argparse.Namespace` beside the weights": (

@@ -243,7 +243,7 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("evaluate", "nonsense"), 2, "SpecError: 'nonsense' is no SPEC"),
+        (("evaluate", "nonsense"), 2, "SpecError: 'nonsense' is not a SPEC"),
         (("evaluate", "project.py:objective", "--grid", "1"), 2, "SamplerError"),
         (("evaluate", "project.py:objective", "--range", "1", "-1"), 2, "runs from 1 down to -1"),
         (("evaluate", "project.py:objective", "--exclude", "*"), 2, "leaves no parameter"),

@@ -101,7 +101,7 @@ NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and w
     "constant": (lambda: picture(np.where(BOWL.max() == BOWL, BOWL, np.nan)), "a difference needs two"),
     "grid": (scattered, "are not on a grid"),
     "range": (narrow, "fewer than two points"),
-    "automatic range": (lambda: picture(sampler={"auto": {"alpha": {"reach": 1.0}}}), "record the range search along alpha"),
+    "automatic range": (lambda: picture(sampler={"auto": {"alpha": {"reach": 1.0}}}), "range search along alpha"),
     "adaptive": (lambda: picture(sampler={"kind": "Adaptive"}), "was stopped before its sampler"),
     "adaptive_noise": (lambda: picture(sampler={"kind": "Adaptive", "outcome": OUTCOME}), "evaluated twice"),
     "interpolation": (lambda: picture(interpolation={"points": 5, "left_out_error_p99": "nan"}), "predicted"),
