@@ -144,7 +144,7 @@ def test_a_few_full_evaluations_correct_a_subset(objective):
 def test_surfaces_that_do_not_belong_together_are_refused(objective):
     fine, coarse = (ln.Grid(alpha=(-1, 1, n), beta=(-1, 1, n)) for n in (9, 7))
     few = ln.evaluate(objective.subset(100), plane(objective), fine)
-    with pytest.raises(OptionError, match="not among the subset's"):
+    with pytest.raises(OptionError, match="not points of the subset"):
         ln.control_variate(few, ln.evaluate(objective, plane(objective), coarse))
     with pytest.raises(OptionError, match="different charts"):
         ln.control_variate(few, ln.evaluate(objective, plane(objective, 1), fine))

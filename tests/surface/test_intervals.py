@@ -443,10 +443,10 @@ def test_what_is_no_point_or_no_level_is_said():
     *_, surface = kept()
     for point in ("x", None, [], [0.0], [0.0, "y"], {"alpha": 0.0}, [[0.0, 0.0]] * 2, {"alpha": "a", "beta": None}):
         for call in (lambda p: ln.interval(surface, p), lambda p: ln.difference(surface, p, [0.0, 0.0])):
-            with pytest.raises(OPTION, match="has not the coordinates"):
+            with pytest.raises(OPTION, match="needs the coordinates"):
                 call(point)
     for arguments in ((surface, [0.0, 0.0], surface), (surface, surface, surface)):
-        with pytest.raises(OPTION, match="last argument is a surface"):
+        with pytest.raises(OPTION, match="last argument must be a point"):
             ln.difference(*arguments)
     for level in ("a", None, 0, 1, float("nan")):
         with pytest.raises(OPTION, match="level="):

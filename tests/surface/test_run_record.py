@@ -309,15 +309,15 @@ def test_a_full_disk_loses_nothing(problem, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("point", "values", "words"),
     [
-        ([0.25], {"loss": 1.0}, "alpha = 0.25 is no coordinate of the grid"),  # would be put beside
-        ([2.0], {"loss": 1.0}, "alpha = 2.0 is no coordinate of the grid"),
+        ([0.25], {"loss": 1.0}, "alpha = 0.25 is not a coordinate of the grid"),  # would be put beside
+        ([2.0], {"loss": 1.0}, "alpha = 2.0 is not a coordinate of the grid"),
         ([np.nan], {"loss": 1.0}, "no finite value for each of alpha"),
         ([0.0, 1.0], {"loss": 1.0}, r"Pass an array of shape \(1,\)"),
         (0.0, {"loss": 1.0}, r"Pass an array of shape \(1,\)"),
         ([0.0], {"accuracy": 1.0}, "have no loss"),
         ([0.0], {}, "or error= if there is none"),
-        ([0.0], {"loss": None}, "are no numbers"),
-        ([0.0], {"loss": np.zeros(2)}, "are no numbers"),
+        ([0.0], {"loss": None}, "are not numbers"),
+        ([0.0], {"loss": np.zeros(2)}, "are not numbers"),
         ([0.0], {"loss": 1.0, "alpha": 2.0}, "called 'alpha'"),
         ([0.0], {"loss": 1.0, "status": 2.0}, "called 'status'"),
     ],
