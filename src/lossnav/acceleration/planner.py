@@ -37,7 +37,7 @@ from lossnav.charts import Chart
 from lossnav.engines.plan import TOLERANCES as TOLERANCES
 from lossnav.engines.plan import Plan, Precision
 from lossnav.errors import PlanFellBackWarning
-from lossnav.objective.batches import tensors
+from lossnav.objective.batch_tensors import tensors
 from lossnav.objective.comparing import Column, Shaken, changed, column, cut, depends_on_batches, explained, relative
 from lossnav.objective.functional import StepValues
 from lossnav.objective.objective import Objective

@@ -12,7 +12,7 @@ from lossnav.curvature.batch_graph import BatchGraph, Leaves, require_whole
 from lossnav.curvature.double_backward import Derivatives, _dot, _grad, _is_between, _twice_differentiable
 from lossnav.curvature.operators import Hessian, LossOperator, ProductPrecision
 from lossnav.errors import ObjectiveError
-from lossnav.objective.batches import map_tensors
+from lossnav.objective.batch_tensors import map_tensors
 from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, logits
 from lossnav.objective.objective import Objective
