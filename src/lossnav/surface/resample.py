@@ -182,9 +182,7 @@ def _beside_holes(
     """
     found = np.full([len(axis) for axis in axes], -1, np.intp)
     numbers = np.flatnonzero(bad)
-    ends: list[
-        tuple[NDArray[np.intp], NDArray[np.intp]]
-    ] = []  # grid points on both sides
+    ends: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []  # grid points on both sides
     for axis, x in zip(axes, points[numbers].T, strict=True):
         after = np.clip(np.searchsorted(axis, x), min(1, len(axis) - 1), len(axis) - 1)
         before = np.maximum(after - 1, 0)
