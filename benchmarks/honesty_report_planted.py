@@ -510,7 +510,7 @@ def planted() -> list[Case]:
         Case("a random walk", _path("walk"), {"random walk": "warning~diffusion"}),
         Case("a path off the plane", _path("off"), {"off the plane": "warning"}),
         Case("a saddle that looks convex", _saddle, {"saddle": "warning", "minimum": "note"}),
-        Case("stationary and no minimum", _top, {"saddle": "warning", "minimum": "note"}),
+        Case("stationary but not a minimum", _top, {"saddle": "warning", "minimum": "note"}),
         Case("too few samples", _few, {"data": "warning"}),
         Case("every sample several times", _duplicates, {"intervals": "warning"}),
         Case("a rise within the noise", _noise, {"noise": "warning|unknown"}),

@@ -430,7 +430,7 @@ def test_resume_says_what_is_missing(project):
     ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 3)), store=project / "python.zarr")
     done = lossnav("resume", "python.zarr", "--trust", cwd=project)
     assert done.returncode == 2
-    assert "does not say where its objective came from" in done.stderr
+    assert "does not record the origin of its objective" in done.stderr
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(project):

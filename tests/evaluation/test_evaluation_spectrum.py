@@ -129,7 +129,7 @@ def test_what_is_no_spectrum_is_said(whole, surface, tmp_path):
         groups.require_spectrum(surface)
     for broken, error, words in (
         (whole.assign_attrs(schema_version=2), errors.SchemaTooNewError, "version 2.*reads up to 1"),
-        (whole.assign_attrs(schema_version="x"), errors.NotASpectrumError, "does not say its schema version"),
+        (whole.assign_attrs(schema_version="x"), errors.NotASpectrumError, "lacks its schema version"),
         (whole.drop_vars("eigenvalue_error"), errors.NotASpectrumError, 'no variable "eigenvalue_error"'),
         (whole.drop_vars("weight"), errors.NotASpectrumError, 'no variable "weight" over probe and step'),
     ):
@@ -197,7 +197,7 @@ def test_what_is_not_finite_or_not_sure_is_said():
 
 def test_what_cannot_be_asked(network):
     for options, words in (
-        ({"top": 0}, "asks for nothing"),
+        ({"top": 0}, "requests nothing"),
         ({"top": -1}, "k=-1"),
         ({"tolerance": 2}, "tolerance=2"),
     ):
