@@ -84,7 +84,7 @@ def test_a_missing_shard_is_named(tmp_path):
     with pytest.raises(errors.CheckpointError, match=r"00002-of-00002.safetensors is missing.*Copy all shards"):
         checkpoints.load(tmp_path)
     safetensors.torch.save_file(state, tmp_path / "model-00002-of-00002.safetensors")
-    with pytest.raises(errors.CheckpointError, match='holds "0.bias", and it does not'):
+    with pytest.raises(errors.CheckpointError, match='contains "0.bias", but it does not'):
         checkpoints.load(tmp_path)
 
 

@@ -447,7 +447,7 @@ def test_what_cannot_be_read_is_said(tmp_path, blocks_of_three):
     said["attributes"]["chart"]["dims"] = "none"
     document.write_text(json.dumps(said))
     objective, line, _ = hills()
-    with pytest.raises(errors.OutputExistsError, match=r"seeds\.zarr cannot be gone on from.*evaluated again"):
+    with pytest.raises(errors.OutputExistsError, match=r"seeds\.zarr cannot be resumed.*evaluate its seeds again"):
         ln.ensemble(objective, line, GRID, range(8), store=store, check=False, progress=False)
     shutil.rmtree(document.parent)
     made = ln.ensemble(objective, line, GRID, range(8), store=store, check=False, progress=False)

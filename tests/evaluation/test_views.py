@@ -306,7 +306,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
     [
         (("--to", "b.pt", "--chart", "plane"), "1 checkpoint(s) beside the first span a line, not a plane"),
         (("--to", "b.pt", "--directions", "hessian"), "Leave out --directions"),
-        (("--to", "b.pt", "--exclude", "bias"), "what lies between checkpoints is as it is"),
+        (("--to", "b.pt", "--exclude", "bias"), "not for those between checkpoints"),
         (("--save-directions", "--seeds", "2"), "--save-directions is for one surface of one seed"),
         (("--to", "b.pt", "--to", "b.pt"), "b.pt is named twice"),
         (("--to", "a.pt", "--to", "b.pt", "--to", "c.pt", "--to", "d.pt"), "span more than a volume"),
@@ -319,7 +319,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
             ("--directions", "hessian", "--directions", "random", "--chart", "volume"),
             "A volume has 3 axes, and 2 kinds",
         ),
-        (("--directions", "hessian", "--normalize", "filter"), "are of random directions, and these are hessian"),
+        (("--directions", "hessian", "--normalize", "filter"), "are for random directions, but these are hessian"),
         (("--trajectory", "t", "--seeds", "2"), "--trajectory is for one surface of one seed"),
         (("--trajectory", "t", "--chart", "rescaled-line"), "A training run is drawn on a line, plane or volume"),
         (("--grid", "0"), "SamplerError"),

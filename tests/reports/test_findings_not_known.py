@@ -110,7 +110,7 @@ NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and w
     "angles": (lambda: picture(chart={"cosines": {}}), "record the angles"),
     "lengths": (lambda: picture(**directions("norm")), "record the lengths"),
     "one tensor": (lambda: picture(**directions("norms")), "in each tensor"),
-    "radial": (picture, "was not measured"),
+    "radial": (picture, "were not measured"),
     "scale": (lambda: picture(**directions(normalize=None), objective={
         "layers": {"batch_norms": 0, "norm_tensors": 0, "weights": 3, "rectifiers": 0}}), "was not measured"),
     "held still": (lambda: without("still"), "which entries"),

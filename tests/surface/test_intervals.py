@@ -374,7 +374,7 @@ def test_a_difference_below_what_float32_keeps_is_neither_nothing_nor_sure(kind)
         found = ln.difference(surface, [step], [0.0])
         np.testing.assert_allclose(found.value, float((x**2).mean()) * ((1 + step) ** 2 - 1), rtol=1e-4)
         assert found.low < found.value < found.high
-        assert any("differences are the same up to rounding" in warning for warning in found.warnings)
+        assert any("differences are equal up to rounding" in warning for warning in found.warnings)
     large = ln.difference(surface, [1e-2], [0.0])
     d = (x**2).numpy() * (1.01**2 - 1)
     np.testing.assert_allclose(large.value, d.mean(), rtol=1e-12)

@@ -318,8 +318,8 @@ def test_a_full_disk_loses_nothing(problem, tmp_path, monkeypatch):
         ([0.0], {}, "or error= if there is none"),
         ([0.0], {"loss": None}, "are not numbers"),
         ([0.0], {"loss": np.zeros(2)}, "are not numbers"),
-        ([0.0], {"loss": 1.0, "alpha": 2.0}, "called 'alpha'"),
-        ([0.0], {"loss": 1.0, "status": 2.0}, "called 'status'"),
+        ([0.0], {"loss": 1.0, "alpha": 2.0}, "name 'alpha' belongs"),
+        ([0.0], {"loss": 1.0, "status": 2.0}, "name 'status' belongs"),
     ],
 )
 def test_what_would_be_stored_wrong_is_refused(point, values, words):
@@ -334,7 +334,7 @@ def test_what_would_be_stored_wrong_is_refused(point, values, words):
     [
         ({"engine": None}, {}, "lacks engine"),
         ({"objective": None, "torch_version": None}, {}, "lacks objective, torch_version"),
-        ({"objective": {}}, {}, "lacks 'device' of a part"),
+        ({"objective": {}}, {}, "lacks the entry 'device'"),
         ({"chart": {"dims": ["alpha", "beta"]}}, {}, "one chart"),
         ({}, {"axes": {"beta": np.arange(3.0)}}, "increasing coordinates for each of alpha"),
         ({}, {"axes": {"alpha": np.array([1.0, 0.0])}}, "increasing coordinates for each of alpha"),
