@@ -57,6 +57,9 @@ class OptimizerRequest(Request):
                         task.client.send(self._message(waiting, None))
                         waiting = []
                 yield
+        except Exception:
+            why = "failed"  # the error itself follows
+            raise
         finally:
             live_place.flush()
             task.client.send(self._message(waiting, why))
