@@ -71,7 +71,8 @@ def _looks(view: Mapping[str, Any], kind: str) -> str:
     colors = view.get("colors")
     if isinstance(colors, str) and colors in _COLORS and colors != _COLORS[0]:
         options.append(f"colorscale={colors!r}")
-    domain, levels = view.get("domain"), view.get("contours")
+    domain: Any = view.get("domain")
+    levels: Any = view.get("contours")
     if _are_finite(domain) and domain[0] < domain[1]:
         low, high = ("cmin", "cmax") if kind == "surface" else ("zmin", "zmax")
         options += [f"{low}={float(domain[0])!r}", f"{high}={float(domain[1])!r}"]
