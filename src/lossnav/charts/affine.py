@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.charts.anchors import Anchors, find
-from lossnav.charts.base import moving_names
+from lossnav.charts.control_points import moving_names
 from lossnav.charts.directed import DirectedChart
 from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily

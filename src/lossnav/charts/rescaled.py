@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.charts.base import Chart, moving_names
+from lossnav.charts.base import Chart
+from lossnav.charts.control_points import moving_names
 from lossnav.charts.directed import DirectedChart
 from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily

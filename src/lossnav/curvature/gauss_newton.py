@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lossnav.curvature.batch_graph import BatchGraph, Leaves, require_whole
-from lossnav.curvature.double_backward import Derivatives, _dot, _grad, _is_between, _twice_differentiable
-from lossnav.curvature.operators import Hessian, LossOperator, ProductPrecision
+from lossnav.curvature.double_backward import Derivatives, dot, grad, is_connected, twice_differentiable
+from lossnav.curvature.hessian import Hessian
+from lossnav.curvature.loss_operator import LossOperator, ProductPrecision
 from lossnav.errors import ObjectiveError
 from lossnav.objective.batches import map_tensors
 from lossnav.objective.functional import Measured
@@ -102,33 +103,33 @@ class GaussNewton(LossOperator):
             part, weight = self._one(given, buffers, next(iter(self._batches())), self.objective.bn == "batch")
             outputs, cut = self._between.outputs, self._between.cut
             along = [a.view(z.shape) for a, z in zip(torch.split(change, [z.numel() for z in cut]), cut, strict=True)]
-            bent = _grad(_dot(_grad(part, cut, create_graph=True), along), cut)
-            return _flat(_grad(_dot(outputs, bent), leaves)) / weight
+            bent = grad(dot(grad(part, cut, create_graph=True), along), cut)
+            return _flat(grad(dot(outputs, bent), leaves)) / weight
 
-        with _twice_differentiable(self.objective):
+        with twice_differentiable(self.objective):
             made: Tensor = self._holding(product)
         return made
 
     def _leads(self, part: Tensor, by: Leaves) -> bool:
         """Whether a way leads from the loss to the outputs, and from these on."""
-        return _is_between(part, self._between.cut) and any(_is_between(z.sum(), by) for z in self._between.outputs)
+        return is_connected(part, self._between.cut) and any(is_connected(z.sum(), by) for z in self._between.outputs)
 
     def _differentiate(self, part: Tensor, by: Leaves, twice: bool, first: bool) -> BatchGraph:
         """Gradient J^T dL/dz and products J^T d2L/dz2 J v, z being the outputs."""
         outputs, cut = self._between.outputs, self._between.cut
         if first:
             _require_apart(part, cut, by)
-        pull = _grad(part, cut, create_graph=twice)
+        pull = grad(part, cut, create_graph=twice)
         weights = [tensor.detach().requires_grad_() for tensor in pull]
-        gradient = _grad(_dot(outputs, weights), by, create_graph=twice)
+        gradient = grad(dot(outputs, weights), by, create_graph=twice)
         if twice and first:
             require_whole([*pull, *gradient])
 
         def multiply(slope: Leaves) -> Leaves:
             # J v is linear in v: the derivative, by the weights, of (weights . J) v, whatever the weights are
-            along = _grad(_dot(gradient, slope), weights, retain_graph=True)
-            bent = _grad(_dot(pull, along), cut, retain_graph=True)
-            return _grad(_dot(outputs, bent), by, retain_graph=True)
+            along = grad(dot(gradient, slope), weights, retain_graph=True)
+            bent = grad(dot(pull, along), cut, retain_graph=True)
+            return grad(dot(outputs, bent), by, retain_graph=True)
 
         return BatchGraph(gradient, multiply, [*pull, *gradient])
 

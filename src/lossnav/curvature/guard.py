@@ -33,7 +33,7 @@ from lossnav.objective.passes import FunctionPasses
 from lossnav.params import Params
 
 if TYPE_CHECKING:
-    from lossnav.curvature.operators import LossOperator
+    from lossnav.curvature.loss_operator import LossOperator
 
 _SAMPLES = 8  # enough for losses that look at pairs
 _ASIDE = 1e-2  # of the size of each tensor: at the point itself inputs of a ReLU may be exactly zero
