@@ -9,7 +9,7 @@ from torch import nn
 import lossnav as ln
 from fusible import CASES, HALF, fuse, images, ready, vectors
 from lossnav import errors
-from lossnav.acceleration import ChartFunction, Plan, compiler, kernel
+from lossnav.acceleration import ChartFunction, Plan, compiler, kernel, rules
 from lossnav.acceleration import planner as planning
 from lossnav.acceleration.kernel import Kernel
 from lossnav.evaluation.center import probe_points
@@ -66,8 +66,9 @@ def test_threads_may_share_one_function(eager):
 
 @pytest.fixture
 def eager(monkeypatch):
-    for name in ("_WORTH_RULES", "_FEWEST_POINTS", "_LEAST_INPUTS"):
+    for name in ("_WORTH_RULES", "_FEWEST_POINTS"):
         monkeypatch.setattr(planning, name, 0)
+    monkeypatch.setattr(rules, "_LEAST_INPUTS", 0)
 
 
 def problem(model, x, **options):

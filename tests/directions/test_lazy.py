@@ -301,7 +301,7 @@ def test_evaluate_gives_the_same_surface_and_says_lazy(objective):
     assert [recipe["lazy"] for recipe in found.attrs["chart"]["directions"]] == [True, True]
     by_default = ln.evaluate(objective, planes[1], grid)
     assert by_default.attrs["engine"]["plan"] == "plain"
-    assert "lazy directions are drawn anew" in by_default.attrs["engine"]["plan_events"][0]
+    assert "plans need stored directions" in by_default.attrs["engine"]["plan_events"][0]
     assert (by_default["loss"] == truth["loss"]).all()
 
 

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from lossnav.acceleration.planned import Fast, StateWrittenError, _Point
-from lossnav.acceleration.planner import Choice, Way, choose
+from lossnav.acceleration.planner import Way, choose
+from lossnav.acceleration.proof import Choice
 from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import Chart, meet
 from lossnav.engines.plan import Plan, Precision
