@@ -248,7 +248,7 @@ def test_a_spec_that_means_something_else_there(cluster, tmp_path):
     line = ln.Line(objective.params, *ln.directions.random(objective, seed=0))
     with pytest.raises(ln.errors.ClusterError, match="could not build the objective.*another objective here"):
         ln.evaluate(objective, line, NINE, engine=ln.Ray(workers=1, build="spec"))
-    with pytest.raises(ln.errors.OptionError, match="needs an objective that comes from a SPEC"):
+    with pytest.raises(ln.errors.OptionError, match="needs an unchanged objective that was loaded from a SPEC"):
         ln.evaluate(objective.at(objective.params), line, NINE, engine=ln.Ray(workers=1, build="spec"))
 
 

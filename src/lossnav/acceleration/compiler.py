@@ -1,4 +1,4 @@
-"""The C++ compiler of the machine: whether there is one, and a library made by it."""
+"""The C++ compiler of the machine: whether there is one, and compiling a kernel with it."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ def _compiler() -> str | None:
 
 @cache
 def _processor() -> str:
-    """What a kernel compiled for this processor needs to run."""
+    """Describe the processor: a kernel compiled on it runs only on processors like it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        said = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+        features = sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
     except OSError:
-        said = [platform.processor()]
-    return "\n".join([platform.system(), platform.machine(), *said])
+        features = [platform.processor()]
+    return "\n".join([platform.system(), platform.machine(), *features])
 
 
 def _compile(source: str, path: Path) -> None:
-    """Compile into a file that others see whole or not at all.
+    """Compile a source into a library file, which appears complete or not at all.
 
     Raises
     ------
@@ -50,14 +50,14 @@ def _compile(source: str, path: Path) -> None:
     """
     compiler = _compiler()
     if compiler is None:
-        raise NotReadableError("no C++ compiler is there")
+        raise NotReadableError("there is no C++ compiler")
     native = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             code, unlinked, made = (Path(folder) / f"kernel.{ending}" for ending in ("cpp", "o", "so"))
             code.write_text(source)
-            # linked without OpenMP: its symbols are then found in the library that torch has loaded, with its threads
+            # linked without OpenMP, so that its symbols come from the library that torch has loaded, with its threads
             for step in (
                 [*_FLAGS, native, "-c", str(code), "-o", str(unlinked)],
                 ["-shared", str(unlinked), "-o", str(made)],
@@ -65,7 +65,7 @@ def _compile(source: str, path: Path) -> None:
                 subprocess.run([compiler, *step], check=True, capture_output=True, timeout=_COMPILER_SECONDS)
             made.replace(path)
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").splitlines() or ["no reason given"]
-        raise NotReadableError(f"the compiler failed: {said[0][:200]}") from None
+        output = error.stderr.decode(errors="replace").splitlines() or ["no reason given"]
+        raise NotReadableError(f"the compiler failed: {output[0][:200]}") from None
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotReadableError(f"the kernel could not be compiled: {error}") from None

@@ -7,7 +7,8 @@ from torch.func import functional_call
 
 from fusible import AddsItsData, fuse, images, state_of, vectors
 from lossnav.acceleration.kernel import Kernel
-from lossnav.acceleration.trace_graph import NotReadableError, read
+from lossnav.acceleration.trace_graph import NotReadableError
+from lossnav.acceleration.trace_reader import read
 
 
 @pytest.mark.parametrize(
