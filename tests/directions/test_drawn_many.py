@@ -10,7 +10,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.directions import counter_based
+from lossnav.directions import counter_based, draw_parts
 from lossnav.directions import drawn as drawing
 from lossnav.directions.drawn import random
 from lossnav.params import to_filters
@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
 def test_threads_end_at_their_next_piece_after_ctrl_c(monkeypatch):
     """A thread that is under way hears of it: it does not draw the rest of its slice."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(counter_based, "_PIECE", 16)
+    monkeypatch.setattr(draw_parts, "_PIECE", 16)
     params = {name: torch.ones(4, 4096) for name in "ab"}
     begun, plain = threading.Event(), counter_based.Draws._draw
     pieces = []

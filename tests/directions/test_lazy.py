@@ -17,7 +17,7 @@ import lossnav as ln
 from conftest import ROOT
 from lossnav import errors
 from lossnav import params as algebra
-from lossnav.directions import counter_based
+from lossnav.directions import counter_based, draw_parts
 from lossnav.directions import lazy as lazily
 
 CHARTS = {1: ln.Line, 2: ln.Plane, 3: ln.Volume}
@@ -42,8 +42,8 @@ def of_tensors(shapes, dtype=torch.float32):
 @pytest.fixture(params=[torch.bfloat16, torch.float32, torch.float64])
 def large(request, monkeypatch):
     """Many slices, without the time that large ones take."""
-    monkeypatch.setattr(counter_based, "_SLICE", 2**12)
-    monkeypatch.setattr(counter_based, "_PIECE", 2**8)
+    monkeypatch.setattr(draw_parts, "_SLICE", 2**12)
+    monkeypatch.setattr(draw_parts, "_PIECE", 2**8)
     found = of_tensors(SHAPES, request.param)
     found.params["conv"] = found.params["conv"].to(memory_format=torch.channels_last)
     return found
@@ -234,8 +234,8 @@ def test_filters_of_two_entries_are_orthogonal_also_where_draws_are_nearly_paral
 
 @pytest.mark.parametrize("name", ["groups", "one group", "GPT-2"])
 def test_filters_along_the_second_axis(name, monkeypatch):
-    monkeypatch.setattr(counter_based, "_SLICE", 2**12)
-    monkeypatch.setattr(counter_based, "_PIECE", 2**8)
+    monkeypatch.setattr(draw_parts, "_SLICE", 2**12)
+    monkeypatch.setattr(draw_parts, "_PIECE", 2**8)
     module = {
         "groups": nn.ConvTranspose2d(6, 12, 3, groups=3, bias=False),
         "one group": nn.ConvTranspose1d(70, 90, 20, bias=False),

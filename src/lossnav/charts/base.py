@@ -76,6 +76,7 @@ class Chart(ABC):
 
     Examples
     --------
+    >>> import torch
     >>> class Arc(Chart):
     ...     dims = ("t",)
     ...
@@ -206,6 +207,7 @@ class Chart(ABC):
 
         Examples
         --------
+        >>> import torch
         >>> from lossnav.charts import Line
         >>> Line({"w": torch.zeros(2)}, {"w": torch.ones(2)}).places()
         {'center': (0.0,)}
@@ -294,6 +296,7 @@ class Chart(ABC):
 
         Examples
         --------
+        >>> import torch
         >>> from lossnav.charts import Line
         >>> center = {"w": torch.ones(3), "b": torch.ones(2)}
         >>> Line(center, {"w": torch.tensor([1.0, 0, 0]), "b": torch.zeros(2)}).still()
@@ -328,6 +331,7 @@ class Chart(ABC):
 
         Examples
         --------
+        >>> import torch
         >>> from lossnav.charts import Line
         >>> line = Line({"w": torch.zeros(1)}, {"w": torch.ones(1)})
         >>> line.replacing({"center": {"w": torch.tensor([5.0])}})([1.0])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
-import sys
-import sysconfig
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +20,9 @@ from lossnav.engines.cluster import Cluster, ray_module
 from lossnav.engines.local import Local
 from lossnav.engines.placing import Placing
 from lossnav.engines.plan import Plan, Precision
+from lossnav.engines.sending import pickled
 from lossnav.engines.tiles import DEATHS, Tile, Tiles
+from lossnav.engines.worker import Worker
 from lossnav.errors import ClusterError, LossnavWarning, OptionError
 
 _TICK = 0.5  # seconds between looks at signals where nothing comes back
@@ -34,7 +31,6 @@ _FETCH_SECONDS = 30.0  # for a result that is there
 SHORT_TILE = 1.0  # seconds; a worker of longer ones needs no second tile to bridge the way
 _FAILED_STARTS = 3  # in a row, after which no more workers are started
 _EVENTS_KEPT = 20
-_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 class Ray(Engine):
@@ -116,7 +112,7 @@ class Ray(Engine):
         self._cluster: Cluster | None = None
         self._placing: Placing | None = None
         self._function: PointFunction | None = None
-        self._task: tuple[Any, ...] = ()  # arguments of `_Worker.build`
+        self._task: tuple[Any, ...] = ()  # arguments of `Worker.build`
         self._crew: list[_Hired] = []
         self._stopped = False
         self._forget()
@@ -148,7 +144,7 @@ class Ray(Engine):
         nothing = Tiles(0)
         if self.build == "spec" and not hasattr(function, "by_spec"):
             raise OptionError("build='spec' is for objectives on charts. Use build='send' for other functions.")
-        sent = _pickled(function.by_spec() if self.build == "spec" else function)  # type: ignore[attr-defined]
+        sent = pickled(function.by_spec() if self.build == "spec" else function)  # type: ignore[attr-defined]
         try:
             cpus = self.workers and self.workers * self.cpus_per_worker
             self._cluster = Cluster(self.address, cpus, lambda words: self.on_wait(words))
@@ -329,7 +325,7 @@ class Ray(Engine):
                     "Look into Ray's logs (/tmp/ray/session_latest/logs), or try engine=Local()."
                 )
             return
-        kind = self._ray.remote(_Worker).options(
+        kind = self._ray.remote(Worker).options(
             num_cpus=self.cpus_per_worker, num_gpus=self.gpus_per_worker, max_restarts=0, max_task_retries=0
         )
         for _ in range(self._fitting() - len(self._crew)):
@@ -413,95 +409,3 @@ class _Hired:
     @property
     def next_answer(self) -> Any:
         return self.place or self.built or (self.tiles[0][0] if self.tiles else None)
-
-
-class _Worker:
-    """Lives in a process of the cluster: builds the function once, then evaluates tiles of points as `Local` does."""
-
-    engine: Local
-    function: PointFunction
-    said: dict[str, Any]
-
-    def place(self) -> str:
-        """Say on which node this is."""
-        return str(ray_module().get_runtime_context().get_node_id())
-
-    def build(
-        self,
-        payload: NDArray[np.uint8],
-        by_spec: bool,
-        probes: NDArray[np.float64],
-        total: int | None,
-        plan: Any,
-        precision: Precision,
-        threads: int,
-        halvings: int,
-    ) -> dict[str, Any]:
-        """Unpack the function and plan it; say how."""
-        torch.set_num_threads(threads)
-        function = ray_module().cloudpickle.loads(payload)
-        self.engine = Local(plan, precision)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", LossnavWarning)
-            self.function = self.engine.prepare(function() if by_spec else function, probes, total)
-        halve = getattr(self.function, "halve", bool)
-        for _ in range(halvings):
-            halve()
-        self.said = self.engine.describe()
-        texts = [str(warning.message) for warning in caught if issubclass(warning.category, LossnavWarning)]
-        at_once = getattr(self.function, "points_at_once", 1)
-        return {"said": self.said, "points_at_once": at_once, "warnings": texts, "torch": torch.__version__}
-
-    def evaluate(
-        self, points: NDArray[np.float64]
-    ) -> tuple[list[tuple[dict[str, float], str | None]], float, dict[str, Any] | None]:
-        """Evaluate a tile; with the seconds it took, and what is said of the plan where that changed."""
-        started = time.perf_counter()
-        outcomes = self.engine.run(self.function, points)
-        made = [(_floats(outcome.values), outcome.error) for outcome in outcomes]
-        said = self.engine.describe()
-        changed, self.said = said != self.said, said
-        return made, time.perf_counter() - started, said if changed else None
-
-
-def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    """The same values as floats of Python; what hangs on them (losses of single samples) goes with them."""
-    made = copy.copy(values) if isinstance(values, dict) else dict(values)
-    made.update({name: float(value) for name, value in values.items()})
-    return made
-
-
-def _pickled(function: Any) -> NDArray[np.uint8]:
-    """Pickle a function with the code of the user's own modules, which other machines need not have."""
-    pickle = ray_module().cloudpickle
-    modules = [module for module in list(sys.modules.values()) if _is_the_users(module)]
-    try:
-        for module in modules:
-            pickle.register_pickle_by_value(module)
-        text = pickle.dumps(function)
-    except Exception:  # a module that does not go by value may be importable there
-        for module in modules:
-            pickle.unregister_pickle_by_value(module)
-        modules = []
-        try:
-            text = pickle.dumps(function)
-        except Exception as error:
-            raise ClusterError(
-                f"The objective cannot be sent: {type(error).__name__}: {error}. Leave locks, open files and handles "
-                "out of model, loss and data, or name it by a SPEC and use build='spec'."
-            ) from error
-    finally:
-        for module in modules:
-            pickle.unregister_pickle_by_value(module)
-    return np.frombuffer(text, np.uint8)
-
-
-def _is_the_users(module: ModuleType) -> bool:
-    """Whether a module is no installed package but a file of a project."""
-    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] in ("lossnav", "__main__"):
-        return False
-    if sys.modules.get(name) is not module:
-        return False
-    path = Path(file)
-    return not {"site-packages", "dist-packages"} & set(path.parts) and not path.is_relative_to(_STANDARD_LIBRARY)
