@@ -15,15 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav._utils.jsonable import jsonable
 from lossnav._utils.validation import described
-from lossnav.charts import numeric
+from lossnav.charts import description, numeric
 from lossnav.charts.anchors import Anchors, arrange
 from lossnav.charts.control_points import detached, is_lazy, is_same, require_direction, to_double
 from lossnav.charts.meeting import fit
 from lossnav.charts.projection import Projection, project
-from lossnav.charts.registry import kind_of
-from lossnav.directions.base import Direction, cosines
 from lossnav.errors import ChartError, StructureMismatchError
 from lossnav.objective.networks import End, Network
 from lossnav.objective.objective import Objective
@@ -401,50 +398,11 @@ class Chart(ABC):
 
     @cached_property
     def _control(self) -> dict[str, Any]:
-        """The part of `describe` about control points and options; where its kind is not complete, also the map."""
-        kind = kind_of(self)
-        description: dict[str, Any] = {}
-        points = {name: point for name, point in self.points.items() if name not in self._names}
-        if list(points) != ["center"] or not kind.complete:
-            description["points"] = [
-                {
-                    "name": name,
-                    "fingerprint": algebra.fingerprint(dict(sorted(point.items()))),
-                    "norm": algebra.norm(point),
-                }
-                for name, point in points.items()
-            ]
-        if kind.options:
-            description["options"] = {name: jsonable(getattr(self, name)) for name in kind.options}
-        if not kind.complete:
-            whole = copy.copy(self)
-            whole._shift = ()
-            description["signature"] = numeric.signature(whole._precise(), len(self.dims))
-        return description
+        return description.describe_control(self)
 
     def describe(self) -> dict[str, Any]:
         """Return how this chart is made, in values that JSON can hold; a surface stores it as its recipe."""
-        recipes = []
-        for direction in self.directions:
-            recipe = getattr(direction, "recipe", None)
-            recipe = recipe or Direction(direction, {"kind": "given"}).recipe
-            if recipe["kind"] == "given":
-                recipe = recipe | {"fingerprint": algebra.fingerprint(direction)}
-            recipes.append(recipe)
-        axes = kind_of(self).axes
-        return {
-            "kind": type(self).__name__,
-            "dims": list(self.dims),
-            "affine": self.affine,
-            "center": algebra.fingerprint(self.center),
-            "center_norm": algebra.norm(self.center),
-            "directions": recipes,
-            "cosines": cosines(self.directions),
-            **self._control,
-            **({"origin": list(self._shift)} if any(self._shift) else {}),
-            **({"axes": {dim: str(axes[dim]) for dim in self.dims if dim in axes}} if axes else {}),
-            **({"buffers": self.anchors.describe()} if self.anchors is not None and self.anchors.matters else {}),
-        }
+        return description.describe(self, self._control)
 
     def __repr__(self) -> str:
         points = [name for name in self.points if name not in self._names] if not self.directions else []
