@@ -87,13 +87,13 @@ def test_more_cpus_than_there_are_fails_at_once(no_cluster):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no.such.host.invalid:6379"])
 def test_an_address_where_nobody_answers(no_cluster, address):
-    with pytest.raises(ln.errors.ClusterError, match="Nobody answers at"):
+    with pytest.raises(ln.errors.ClusterError, match="There is no answer from"):
         ln.Ray(address=address).prepare(len, np.zeros((1, 1)), 1)
 
 
 def test_no_cluster_to_be_found(no_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ln.errors.ClusterError, match="Nobody answers at 127"):
+    with pytest.raises(ln.errors.ClusterError, match="There is no answer from 127"):
         ln.Ray(address="auto").prepare(len, np.zeros((1, 1)), 1)
 
 
@@ -247,7 +247,9 @@ def test_a_spec_that_means_something_else_there(cluster, tmp_path):
     objective = load_objective(f"{path}:objective")
     path.write_text(SPEC.replace("manual_seed(0)", "manual_seed(17)"))
     line = ln.Line(objective.params, *ln.directions.random(objective, seed=0))
-    with pytest.raises(ln.errors.ClusterError, match="could not build the objective.*another objective here"):
+    with pytest.raises(
+        ln.errors.ClusterError, match="could not build the objective.*another objective on this machine"
+    ):
         ln.evaluate(objective, line, NINE, engine=ln.Ray(workers=1, build="spec"))
     with pytest.raises(ln.errors.OptionError, match="needs an unchanged objective that was loaded from a SPEC"):
         ln.evaluate(objective.at(objective.params), line, NINE, engine=ln.Ray(workers=1, build="spec"))
@@ -346,7 +348,7 @@ def test_a_cluster_that_others_hold(cluster, monkeypatch):
     try:
         assert ray.get(other.ready.remote())
         with pytest.raises(
-            ln.errors.ClusterError, match="A worker needs 1 CPUs.*no node.*0 of 2 CPUs are free, others hold"
+            ln.errors.ClusterError, match="A worker needs 1 CPUs.*no node.*0 of 2 CPUs are free, others use"
         ):
             ln.Ray().prepare(len, np.zeros((1, 1)), 1)
     finally:
@@ -358,7 +360,7 @@ def test_who_comes_after_one_without_memory_works_in_smaller_batches(digits_obje
     function = ChartFunction(objective, ln.Line(objective.params, *ln.directions.random(objective, seed=0)))
     points = np.array([[0.0], [0.5]])
     report = worker.build(pickled(function), False, points, 100, Plan(batch_size=200), "native", threads, 2)
-    assert report["said"]["plan_fields"] == {"batch_size": 50}
+    assert report["engine"]["plan_fields"] == {"batch_size": 50}
     made, _, changed = worker.evaluate(points)
     assert changed is None
     assert [values["loss"] for values, _ in made] == pytest.approx([function(p)["loss"] for p in points], rel=1e-5)

@@ -20,14 +20,14 @@ from lossnav.errors import LossnavWarning
 
 
 class Worker:
-    """Lives in a process of the cluster: builds the function once, then evaluates tiles of points as `Local` does."""
+    """An actor in a process of the cluster."""
 
     engine: Local
     function: PointFunction
-    said: dict[str, Any]
+    description: dict[str, Any]
 
     def place(self) -> str:
-        """Say on which node this is."""
+        """Return the id of the node on which this process runs."""
         return str(ray_module().get_runtime_context().get_node_id())
 
     def build(
@@ -41,7 +41,7 @@ class Worker:
         threads: int,
         halvings: int,
     ) -> dict[str, Any]:
-        """Unpack the function and plan it; say how."""
+        """Unpickle the function and choose a plan; return the engine's description, warnings and versions."""
         torch.set_num_threads(threads)
         function = ray_module().cloudpickle.loads(payload)
         self.engine = Local(plan, precision)
@@ -51,25 +51,30 @@ class Worker:
         halve = getattr(self.function, "halve", bool)
         for _ in range(halvings):
             halve()
-        self.said = self.engine.describe()
+        self.description = self.engine.describe()
         texts = [str(warning.message) for warning in caught if issubclass(warning.category, LossnavWarning)]
         at_once = getattr(self.function, "points_at_once", 1)
-        return {"said": self.said, "points_at_once": at_once, "warnings": texts, "torch": torch.__version__}
+        return {
+            "engine": self.description,
+            "points_at_once": at_once,
+            "warnings": texts,
+            "torch": torch.__version__,
+        }
 
     def evaluate(
         self, points: NDArray[np.float64]
     ) -> tuple[list[tuple[dict[str, float], str | None]], float, dict[str, Any] | None]:
-        """Evaluate a tile; with the seconds it took, and what is said of the plan where that changed."""
+        """Evaluate a tile; return values and errors, the seconds, and the engine's description if it changed."""
         started = time.perf_counter()
         outcomes = self.engine.run(self.function, points)
         made = [(_floats(outcome.values), outcome.error) for outcome in outcomes]
-        said = self.engine.describe()
-        changed, self.said = said != self.said, said
-        return made, time.perf_counter() - started, said if changed else None
+        description = self.engine.describe()
+        changed, self.description = description != self.description, description
+        return made, time.perf_counter() - started, description if changed else None
 
 
 def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    """The same values as floats of Python; what hangs on them (losses of single samples) goes with them."""
+    """Return the values as Python floats; attributes of the mapping (losses of single samples) are kept."""
     made = copy.copy(values) if isinstance(values, dict) else dict(values)
     made.update({name: float(value) for name, value in values.items()})
     return made
