@@ -309,7 +309,7 @@ def test_a_plan_is_never_given_the_directions(objective, monkeypatch):
     plane = ln.Plane(objective.params, *ln.directions.random(objective, 2, lazy=True))
     monkeypatch.setattr(lazily.LazyDirection, "__getitem__", lambda *_: pytest.fail("a whole tensor was drawn"))
     ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)))
-    with pytest.warns(errors.PlanFellBackWarning, match="lazy directions.*precision='float64' is not possible"):
+    with pytest.warns(errors.PlanFellBackWarning, match="lazy ones.*precision='float64' is not possible"):
         ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), engine=ln.Local(precision="float64"))
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 _SLICE = 2**20  # entries that one generator draws; changing this changes the directions
 _PIECE = 2**14  # entries computed at once: they fit into the cache, and are too few for torch to start threads

@@ -106,7 +106,7 @@ class Ray(Engine):
             )
         if gpus_per_worker < 0 or (gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker)):
             raise OptionError(
-                f"gpus_per_worker must be a fraction of one GPU or a whole number, got {gpus_per_worker}. Pass 0.5 or 1."
+                f"gpus_per_worker must be a part of one GPU or a whole number, got {gpus_per_worker}. Pass 0.5 or 1."
             )
         if build not in ("send", "spec"):
             raise OptionError(f"build={build!r} is unknown. Use 'send' or 'spec'.")
