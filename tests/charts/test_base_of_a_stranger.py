@@ -162,7 +162,7 @@ def test_without_its_class_it_is_still_opened_and_says_what_is_missing(one, tmp_
     known = {name: kind for name, kind in kinds().items() if name != "QuadraticPath"}
     monkeypatch.setattr("lossnav.charts.io.kinds", lambda: known)
     assert ln.open(store)["t"].attrs["long_name"] == "t, from a to c, drawn towards b"
-    with pytest.raises(errors.ChartError, match=r"'QuadraticPath' is no kind of chart.*Import the module"):
+    with pytest.raises(errors.ChartError, match=r"No chart of kind 'QuadraticPath' is registered.*Import the module"):
         ln.resume(store, one)
 
 

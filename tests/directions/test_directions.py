@@ -225,7 +225,7 @@ def test_directions_from_the_loss_are_made_again_for_a_run_that_goes_on(tmp_path
     ].attrs["long_name"]
     assert ln.resume(store, objective)["loss"].equals(surface["loss"])
     moved = objective.at({name: tensor + 0.1 for name, tensor in objective.params.items()})
-    with pytest.raises(errors.ChartError, match="weights are other ones"):
+    with pytest.raises(errors.ChartError, match="because the weights differ"):
         ln.resume(store, moved)
 
 

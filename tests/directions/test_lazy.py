@@ -315,9 +315,9 @@ def test_a_plan_is_never_given_the_directions(objective, monkeypatch):
 
 def test_rescaled_charts_refuse(objective):
     a, b = ln.directions.random(objective, 2, lazy=True)
-    with pytest.raises(errors.ChartError, match="RescaledLine keeps.*lazy=False"):
+    with pytest.raises(errors.ChartError, match="RescaledLine stores.*lazy=False"):
         ln.RescaledLine(objective.params, a)
-    with pytest.raises(errors.ChartError, match="RescaledBilinear keeps"):
+    with pytest.raises(errors.ChartError, match="RescaledBilinear stores"):
         ln.RescaledBilinear(objective.params, a, b)
 
 

@@ -107,7 +107,7 @@ class Anchors:
         return made if made.moved or made.others else None
 
     def describe(self) -> dict[str, Any]:
-        """Return which buffers vary, and the checkpoints' coordinates and fingerprints, in values that JSON can hold."""
+        """Return which buffers vary, and coordinates and fingerprints of the checkpoints, as JSON values."""
         recorded = self.recorded
         return {
             "moved": self.moved,
@@ -299,9 +299,8 @@ def _add_those_that_lie_on(
         left = algebra.norm(algebra.combine(offset, [-float(x) for x in coords], stored))
         rounding = max(torch.finfo(tensor.dtype).eps for tensor in end.params.values())
         rounding *= algebra.norm(end.params) + algebra.norm(center.params)
-        if not left <= min(
-            rounding, _NEAR * algebra.norm(stored[0])
-        ):  # in half precision, rounding alone would allow any point
+        # in half precision, rounding alone would allow almost any point
+        if not left <= min(rounding, _NEAR * algebra.norm(stored[0])):
             continue
         place = np.zeros(len(directions))
         whole = coords.round(6)  # exactly 0.5 at the rounded mean of two
@@ -314,7 +313,7 @@ def _add_those_that_lie_on(
 
 
 def _at_center(center: Network, ends: Sequence[Network]) -> Network:
-    """Return the checkpoint at the centre: the centre itself if its buffers are known, else the end with its weights."""
+    """Return the checkpoint at the centre: the centre if its buffers are known, else the end with its weights."""
     same = next((end for end in ends if end.fingerprint == center.fingerprint), None)
     if same is None:
         return center

@@ -130,7 +130,7 @@ class RescaledBilinear(DirectedChart):
         return moved
 
     def still(self) -> dict[str, int]:
-        """Count the entries that are zero at the centre and in both directions, and those of tensors that do not move."""
+        """Count entries that are zero at the centre and in both directions, and those of tensors that do not move."""
         return _still(self, self._prepared["a"])
 
 
