@@ -10,6 +10,7 @@ opens.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import random
@@ -53,6 +54,11 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
+def _odd(dice: random.Random) -> Any:
+    """An odd value of its own: a message that is spoilt twice must not change the list."""
+    return copy.deepcopy(dice.choice(ODD))
+
+
 def spoilt(dice: random.Random, number: int) -> str | bytes:
     """A message of that number, spoilt in one way or two."""
     message: dict[str, Any] = {**json.loads(json.dumps(dice.choice(VALID))), "id": number}
@@ -62,11 +68,11 @@ def spoilt(dice: random.Random, number: int) -> str | bytes:
         if way == 0:
             message.pop(word, None)
         elif way == 1 and isinstance(message.get(word), list) and message[word]:
-            message[word][dice.randrange(len(message[word]))] = dice.choice(ODD)
+            message[word][dice.randrange(len(message[word]))] = _odd(dice)
         elif way == 2 and isinstance(message.get(word), dict) and message[word]:
-            message[word][dice.choice(list(message[word]))] = dice.choice(ODD)
+            message[word][dice.choice(list(message[word]))] = _odd(dice)
         else:
-            message[word] = dice.choice(ODD)
+            message[word] = _odd(dice)
     text = json.dumps(message)
     way = dice.randrange(40)
     if way == 0:

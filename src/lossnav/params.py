@@ -1,7 +1,7 @@
-"""A point of weight space is a plain ``dict[str, Tensor]``; this is its small algebra.
+"""A point of weight space is a plain ``dict[str, Tensor]``; this module holds its algebra.
 
-Sums that decide something (dot products, norms) are accumulated in float64: in float32 the norm of ten million
-entries is wrong in the fourth digit, and in float16 it overflows.
+Dot products and norms are accumulated in float64: in float32 the norm of ten million entries is wrong in the fourth
+digit, and in float16 it overflows.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Params = dict[str, Tensor]
 
 
 class Checkpoint(Params):
-    """Weights that carry the buffers which belong to them: what a network is at one point, apart from its code.
+    """Weights together with the buffers that belong to them: a network at one point, without its code.
 
-    A dict of parameters like any other; whatever evaluates an objective there takes these buffers and not those of the
-    objective's centre. To carry on with some of the tensors (``{name: point[name] * 2 ...}``) drops them.
+    A dict of parameters like any other. An evaluation at this point uses these buffers instead of those of the
+    objective's centre. A new dict made from it (``{name: point[name] * 2 ...}``) does not carry the buffers.
 
     Attributes
     ----------
     buffers : dict of str to Tensor
-        As far as they are not the objective's own.
+        Buffers that may differ from those of the objective.
 
     Examples
     --------
@@ -43,34 +43,34 @@ class Checkpoint(Params):
         return Checkpoint, (dict(self), self.buffers)
 
 
-_AT_ONCE = 2**22  # entries that are summed up at once
+_AT_ONCE = 2**22  # entries that are summed at once
 
 
 def copy(params: Mapping[str, Tensor], device: torch.device | str | None = None) -> Params:
-    """Copy every tensor, detached from any graph; strides (channels-last) are kept.
+    """Copy every tensor, detached from its graph; strides (channels-last) are kept.
 
     Parameters
     ----------
     params : mapping of str to Tensor
     device : optional
-        Where the copies go; by default where each tensor is.
+        Device of the copies; by default that of each tensor.
     """
     return {name: tensor.detach().to(device=device, copy=True) for name, tensor in params.items()}
 
 
 def detach(params: Mapping[str, Tensor], device: torch.device | str | None = None) -> Params:
-    """Take every tensor off its graph, sharing its memory; one that is on another device is copied there."""
+    """Detach every tensor, sharing its memory; a tensor on another device is copied."""
     return {name: tensor.detach().to(device=device) for name, tensor in params.items()}
 
 
 def hollow(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return zeros of a tensor's shape that take no memory (stride 0), by default of at least float32."""
+    """Return zeros of a tensor's shape that take no memory (stride 0), in float32 or a wider dtype by default."""
     dtype = dtype or torch.promote_types(tensor.dtype, torch.float32)
     return torch.zeros((), dtype=dtype, device=tensor.device).expand(tensor.shape)
 
 
 def first_difference(params: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str | None:
-    """Describe the first name or shape in which two points differ; None where they agree."""
+    """Describe the first name or shape in which two points differ; None if they agree."""
     for name, tensor in reference.items():
         if name not in params:
             return f'"{name}" {tuple(tensor.shape)} is missing'
@@ -83,7 +83,7 @@ def first_difference(params: Mapping[str, Tensor], reference: Mapping[str, Tenso
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are alike to the bit, NaN like NaN."""
+    """Whether two tensors are equal in every bit; NaN equals NaN."""
     if a is b:
         return True
     if (a.shape, a.dtype, a.layout) != (b.shape, b.dtype, b.layout):
@@ -97,7 +97,7 @@ def same(a: Tensor, b: Tensor) -> bool:
 def tensor_dot(a: Tensor, b: Tensor) -> float:
     """Inner product of two tensors of one shape, accumulated in float64."""
     a, b = a.detach(), b.detach()
-    if a.numel() > _AT_ONCE:  # half by half: float64 copies of a large weight may outweigh all the others
+    if a.numel() > _AT_ONCE:  # in halves: a float64 copy of a large weight may need more memory than all other tensors
         half = len(a) // 2
         if not half:
             return tensor_dot(a[0], b[0])
@@ -129,7 +129,7 @@ def norms(a: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def cosine(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> float:
-    """Cosine of the angle between two points seen from the origin; nan if one of them is zero."""
+    """Cosine of the angle between two points, as vectors from the origin; nan if one of them is zero."""
     length = norm(a) * norm(b)
     return dot(a, b) / length if length else float("nan")
 
@@ -144,7 +144,7 @@ def combine(
 ) -> Params:
     """Return center + sum of coefficient * direction, in the dtype of the centre.
 
-    Where every coefficient is zero the result *is* the centre, bit for bit.
+    If every coefficient is zero, the result *is* the centre, bit for bit.
 
     >>> combine({"w": torch.tensor([1.0])}, [2.0], [{"w": torch.tensor([3.0])}])
     {'w': tensor([7.])}
@@ -155,15 +155,15 @@ def combine(
         for coefficient, direction in zip(coefficients, directions, strict=True):
             if coefficient:
                 step = direction[name]
-                # into memory laid out as the centre's: a weight that loses channels-last costs 3x in the next layer
+                # in the memory layout of the centre: a weight that loses channels-last makes the next layer 3x slower
                 out = torch.empty_like(tensor, dtype=torch.promote_types(total.dtype, step.dtype))
                 total = torch.add(total, step, alpha=coefficient, out=out)
-        moved[name] = total.to(tensor.dtype)  # half-precision models take float32 steps and round once
+        moved[name] = total.to(tensor.dtype)  # half-precision models are moved in float32 and rounded once
     return moved
 
 
 def select(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
-    """Keep the names that match one of the glob patterns, in their order.
+    """Return the names that match one of the glob patterns, in their order.
 
     >>> select(["conv.weight", "conv.bias", "fc.weight"], "*.weight")
     ['conv.weight', 'fc.weight']
@@ -173,7 +173,7 @@ def select(names: Iterable[str], patterns: str | Iterable[str]) -> list[str]:
 
 
 def listed(words: str | Iterable[str]) -> list[str]:
-    """One word or several, as a list.
+    """Return one string or several as a list.
 
     >>> listed("bias"), listed(("bias", "norm"))
     (['bias'], ['bias', 'norm'])
@@ -182,10 +182,10 @@ def listed(words: str | Iterable[str]) -> list[str]:
 
 
 def to_filters(tensor: Tensor, transposed_groups: int | None = None) -> Tensor:
-    """View a weight as a matrix with one filter a row.
+    """View a weight as a matrix with one filter per row.
 
-    A filter is what feeds one output: ``weight[j]`` of a convolution, row j of a linear layer (Li et al. 2018,
-    section 4), row j of an embedding. A vector or a scalar is one filter. Transposed convolutions (and the
+    A filter is the part of a weight that feeds one output: ``weight[j]`` of a convolution, row j of a linear layer (Li
+    et al. 2018, section 4), row j of an embedding. A vector or a scalar is one filter. Transposed convolutions (and the
     ``Conv1D`` of GPT-2) store their outputs along the second axis, once per group.
 
     Parameters
@@ -208,7 +208,7 @@ def to_filters(tensor: Tensor, transposed_groups: int | None = None) -> Tensor:
 
 
 def from_filters(matrix: Tensor, shape: torch.Size, transposed_groups: int | None = None) -> Tensor:
-    """Undo `to_filters`: bring a matrix of filters back to the shape of its weight."""
+    """Undo `to_filters`: convert a matrix of filters back to the shape of its weight."""
     if len(shape) < 2 or transposed_groups is None:
         return matrix.reshape(shape)
     inputs, outputs = shape[:2]
@@ -217,7 +217,7 @@ def from_filters(matrix: Tensor, shape: torch.Size, transposed_groups: int | Non
 
 
 def update_hash(digest: hashlib._Hash, params: Mapping[str, Tensor]) -> None:
-    """Feed names, shapes, dtypes and exact bytes of every tensor into a hash."""
+    """Feed the names, shapes, dtypes and exact bytes of all tensors into a hash."""
     for name, tensor in params.items():
         digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype};".encode())
         dense = tensor.detach().cpu() if tensor.layout == torch.strided else tensor.detach().cpu().to_dense()
@@ -227,7 +227,7 @@ def update_hash(digest: hashlib._Hash, params: Mapping[str, Tensor]) -> None:
 
 
 def fingerprint(params: Mapping[str, Tensor]) -> str:
-    """Sixteen hex digits that change when any bit of any tensor does."""
+    """Sixteen hex digits that change when any bit of any tensor changes."""
     digest = hashlib.sha256()
     update_hash(digest, params)
     return digest.hexdigest()[:16]

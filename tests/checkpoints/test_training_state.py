@@ -106,10 +106,10 @@ def test_why_another_kind_of_number_is_refused(dtype, words):
     [
         ({"a": {"w": torch.ones(2)}}, r'"a" is a dict.*"a\.w"'),
         ({"a": {}}, "empty dict"),
-        ({"a": "x"}, "no tensor"),
-        ({"a": None}, "no tensor"),
+        ({"a": "x"}, "cannot convert to a tensor"),
+        ({"a": None}, "cannot convert to a tensor"),
         ({"a": [torch.ones(2), torch.ones(3)]}, r"one by one"),
-        ({1: torch.ones(2)}, "Names are strings"),
+        ({1: torch.ones(2)}, "Use strings as names"),
     ],
 )
 def test_parameters_of_a_bare_function_that_are_no_tensors(params, words):

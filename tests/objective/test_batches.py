@@ -6,7 +6,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from lossnav.errors import DataError
-from lossnav.objective.batches import Batches, default_batch_size, map_tensors, tensors
+from lossnav.objective.batch_tensors import map_tensors, tensors
+from lossnav.objective.batches import Batches, default_batch_size
 
 CPU = torch.device("cpu")
 X, Y = torch.arange(12.0).reshape(6, 2), torch.arange(6)

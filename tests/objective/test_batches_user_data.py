@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.objective.batches import Batches, move, tensors
+from lossnav.objective.batch_tensors import move, tensors
+from lossnav.objective.batches import Batches
 
 torch.manual_seed(0)
 X, Y = torch.randn(24, 5), torch.randint(0, 3, (24,))
@@ -188,7 +189,7 @@ def test_a_batch_that_is_written_to_later_is_read_again():
     loader = DataLoader(torch.utils.data.TensorDataset(x, Y), batch_size=8)
     once = ln.Objective(Clips().eval(), F.cross_entropy, loader)
     once.evaluate(once.params)
-    with pytest.raises(errors.DataError, match=r"Batch 2 of the data was written to.*x = x.clone\(\)"):
+    with pytest.raises(errors.DataError, match=r"Batch 2 of the data was changed.*x = x.clone\(\)"):
         once.evaluate(once.params)
 
 

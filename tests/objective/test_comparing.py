@@ -162,7 +162,7 @@ def test_counts_differ_in_samples_that_are_unsure_and_nowhere_else():
 def test_a_column_is_what_the_objective_says():
     targets = torch.where(torch.arange(90) % 7 == 0, -100, Y)
     objective = ln.Objective(Net(), "cross_entropy", (X, targets), metrics={"accuracy": "accuracy", "sure": confident})
-    values, steps = objective.evaluate(objective.params), objective._steps(objective.params)
+    values, steps = objective.evaluate(objective.params), objective.forward_pass.checked(objective.params)
     for name in ("loss", "accuracy", "sure"):
         assert column(steps, name).mean == pytest.approx(values[name], rel=1e-12)
 
@@ -176,7 +176,7 @@ def test_a_column_is_what_the_objective_says():
 )
 def test_a_subset_of_what_looks_at_its_batch_comes_with_a_warning(model, loss, metrics):
     objective = ln.Objective(model().eval(), loss, (X, Y), metrics=metrics, batch_size=30)
-    with pytest.warns(errors.LossnavWarning, match="depend on the others in its batch"):
+    with pytest.warns(errors.LossnavWarning, match="on the other samples in its batch"):
         objective.subset(40)
 
 

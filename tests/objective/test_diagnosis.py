@@ -421,7 +421,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         ["ln.Objective(model, loss, data)"],
     ),
     "a model without numbers": (lambda: made(net().to("meta")), ObjectiveError, ["meta device", "load_state_dict"]),
-    "a model of int8": (lambda: made(quantised()), OptionError, ["quantised", "before it was"]),
+    "a model of int8": (lambda: made(quantised()), OptionError, ["quantised", "before quantisation"]),
     "a model without parameters": (lambda: made(nn.ReLU(), "mse", (X, X)), OptionError, ["no parameters"]),
     "device='cuda:99'": (lambda: made(device="cuda:99"), DeviceError, ["cuda:99", "'cpu'"]),
     "params=parameters()": (

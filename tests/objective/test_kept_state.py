@@ -302,7 +302,7 @@ def test_a_loss_is_as_before_and_starts_as_it_was_given(make, how):
 
 
 def test_trainable_parameters_of_a_loss_hold_still_and_that_is_said():
-    with pytest.warns(errors.LossnavWarning, match=r"CenterLoss has 9 trainable numbers.*hold still") as caught:
+    with pytest.warns(errors.LossnavWarning, match=r"CenterLoss has 9 trainable numbers.*They are fixed") as caught:
         objective = ln.Objective(body().eval(), CenterLoss(trainable=True), (X, Y), batch_size=SIZE)
     assert len(caught) == 1
     assert objective.describe()["loss_parameters_held"] == 9

@@ -112,5 +112,5 @@ def test_a_model_that_shows_nothing_but_a_number():
         def forward(self, x, y):
             return -self.layer(x).log_softmax(1).gather(1, y[:, None]).mean()
 
-    with pytest.raises(errors.OptionError, match="'accuracy' is not defined here.*computes by itself"):
+    with pytest.raises(errors.OptionError, match="'accuracy' is not defined here.*has its own arithmetic"):
         ln.Objective(Hidden().eval(), None, (torch.randn(6, 4), ids[:6, 0] % 3), metrics=["accuracy"])

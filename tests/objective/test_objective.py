@@ -480,12 +480,12 @@ def test_own_metrics_by_sample_or_batch():
 
 
 def test_a_vector_without_saying_so_is_refused():
-    with pytest.raises(errors.LossShapeError, match=r"vector of shape \(23,\).*reduction='none'"):
+    with pytest.raises(errors.LossShapeError, match=r"returned shape \(23,\).*reduction='none'"):
         ln.Objective(net(), lambda o, y: F.cross_entropy(o, y, reduction="none"), (X, Y))
 
 
 def test_a_scalar_where_a_vector_was_promised_is_refused():
-    with pytest.raises(errors.LossShapeError, match="reduction='none' promises one value a sample"):
+    with pytest.raises(errors.LossShapeError, match="reduction='none' needs one value per sample"):
         ln.Objective(net(), lambda o, y: F.cross_entropy(o, y), (X, Y), reduction="none")
 
 
@@ -642,7 +642,7 @@ def test_lengths_are_counted_by_what_most_tensors_say():
 def test_a_device_that_is_not_there_is_refused():
     if torch.cuda.is_available():
         pytest.skip("a CUDA device is there")
-    with pytest.raises(errors.DeviceError, match="'cuda' is not there.*'cpu'"):
+    with pytest.raises(errors.DeviceError, match="'cuda' does not exist.*'cpu'"):
         ln.Objective(net(), "cross_entropy", (X, Y), device="cuda")
 
 

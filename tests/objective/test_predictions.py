@@ -192,17 +192,17 @@ REFUSED = {
     "several labels": (nn.BCEWithLogitsLoss(), labels, on, "two readings.*element_accuracy.*exact_match"),
     "several labels, softly": (nn.MultiLabelSoftMarginLoss(), labels, on, "two readings"),
     "several masks": (nn.BCEWithLogitsLoss(), maps, (maps > 1).float(), "two readings"),
-    "a margin of several labels": (nn.MultiLabelMarginLoss(), labels, integers(C, N, C), "does not say"),
-    "a hinge": (lambda o, t: (1 - o * t).clamp(min=0).mean(), one, 2 * truth - 1, "computes by itself"),
-    "a hinge of torch's": (nn.HingeEmbeddingLoss(), one, 2 * truth - 1, "hinge_embedding_loss.*does not say"),
-    "squares of one-hot labels": ("mse", labels, F.one_hot(y, C).float(), "mse_loss.*does not say"),
-    "regression": (lambda o, t: ((o - t) ** 2).mean(), labels, scores(N, C), "computes by itself"),
+    "a margin of several labels": (nn.MultiLabelMarginLoss(), labels, integers(C, N, C), "does not define"),
+    "a hinge": (lambda o, t: (1 - o * t).clamp(min=0).mean(), one, 2 * truth - 1, "has its own arithmetic"),
+    "a hinge of torch's": (nn.HingeEmbeddingLoss(), one, 2 * truth - 1, "hinge_embedding_loss.*does not define"),
+    "squares of one-hot labels": ("mse", labels, F.one_hot(y, C).float(), "mse_loss.*does not define"),
+    "regression": (lambda o, t: ((o - t) ** 2).mean(), labels, scores(N, C), "has its own arithmetic"),
     "likelihood of a normal": (
-        lambda o, t: F.gaussian_nll_loss(o, t, torch.ones_like(o)), one, truth, "gaussian_nll_loss.*does not say",
+        lambda o, t: F.gaussian_nll_loss(o, t, torch.ones_like(o)), one, truth, "gaussian_nll_loss.*does not define",
     ),
-    "a divergence": (nn.KLDivLoss(reduction="batchmean"), labels.log_softmax(1), soft, "kl_div.*does not say"),
+    "a divergence": (nn.KLDivLoss(reduction="batchmean"), labels.log_softmax(1), soft, "kl_div.*does not define"),
     "two heads": (
-        lambda o, t: F.cross_entropy(o[:, :3], t % 3) + F.cross_entropy(o[:, 3:], t % 3), x, y, "made of 2 losses",
+        lambda o, t: F.cross_entropy(o[:, :3], t % 3) + F.cross_entropy(o[:, 3:], t % 3), x, y, "consists of 2",
     ),
     "another axis altogether": (
         lambda o, t: (o.logsumexp(2) - o.gather(2, t.unsqueeze(2)).squeeze(2)).abs().sqrt().mean(), rows, tags,
@@ -225,7 +225,7 @@ def test_several_labels_under_their_own_names():
     values = measured(loss, labels, on, ("element_accuracy", "exact_match"))
     assert values["element_accuracy"] == pytest.approx(share(hit), abs=1e-12)
     assert values["exact_match"] == pytest.approx(share(hit.all(1)), abs=1e-12)
-    with pytest.raises(errors.OptionError, match="'top5_accuracy' needs classes"):
+    with pytest.raises(errors.OptionError, match="'top5_accuracy' needs outputs with one score per class"):
         measured(loss, labels, on, ("top5_accuracy",))
 
 
@@ -245,9 +245,9 @@ def test_all_tokens_of_a_sample():
 def test_all_tokens_of_a_sample_are_not_guessed():
     """Flattened with the time first, or chosen one by one: which belong together is not known."""
     first = lambda o, t: F.cross_entropy(o.transpose(0, 1).flatten(0, 1), t.T.flatten())  # noqa: E731
-    with pytest.raises(errors.OptionError, match="'exact_match' needs to know which"):
+    with pytest.raises(errors.OptionError, match="'exact_match' cannot tell which"):
         measured(first, rows, tags, ("exact_match",))
-    with pytest.raises(errors.OptionError, match="'exact_match' needs to know which"):
+    with pytest.raises(errors.OptionError, match="'exact_match' cannot tell which"):
         measured(lambda o, t: F.cross_entropy(o[t > 1], t[t > 1]), rows, tags, ("exact_match",))
 
 
@@ -277,7 +277,7 @@ def test_what_fits_only_at_first_is_refused_when_that_shows():
         return (losses * (targets != 3)).sum() / (targets != 3).sum()
 
     targets = torch.cat([tags[:3] % 3, tags[3:]])
-    with pytest.warns(errors.BatchDependenceWarning), pytest.raises(errors.OptionError, match="on one batch and not"):
+    with pytest.warns(errors.BatchDependenceWarning), pytest.raises(errors.OptionError, match="on one batch but not"):
         measured(loss, rows, targets)
 
 

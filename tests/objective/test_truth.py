@@ -195,7 +195,7 @@ def test_a_cache_that_was_filled_before_is_refused(kind):
     model = Cache(kind).eval()
     with torch.no_grad():
         model(X)
-    with pytest.raises(errors.ObjectiveError, match=r'"(cache|table|doubled)" of the model holds what was computed'):
+    with pytest.raises(errors.ObjectiveError, match=r'"(cache|table|doubled)" of the model holds a value computed'):
         ln.Objective(model, F.cross_entropy, (X, Y))
 
 

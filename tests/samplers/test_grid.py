@@ -39,6 +39,8 @@ def test_points_run_the_last_coordinate_fastest():
         ({"alpha": (1, -1, 5)}, r"runs from 1 down to -1.*\(-1, 1, 5\)"),
         ({"alpha": (1, 1, 5)}, "runs from 1 down to 1"),
         ({"alpha": [0.0, 2.0, 1.0]}, "must increase"),
+        ({"alpha": (-1, 1)}, r"how many points.*\(-1, 1, 51\).*\[-1, 1\]"),
+        ({"alpha": (-1, 1, 5), "beta": (0.0, 2.0)}, "beta.*how many points"),
         ({"alpha": (0, float("nan"), 5)}, "must have finite ends"),
         ({"alpha": (0, float("inf"), 5)}, "must have finite ends"),
         ({"alpha": (-1, 1, 2.5)}, "not a whole number"),

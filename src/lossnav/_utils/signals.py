@@ -94,6 +94,17 @@ class EndAtOnce:
             raise SystemExit(128 + self._signal) from None  # what became of the interrupt on its way here
 
 
+def signal_of(error: KeyboardInterrupt) -> int:
+    """Return the number of the signal that an interrupt stands for; that of Ctrl-C where it does not say.
+
+    Examples
+    --------
+    >>> signal_of(KeyboardInterrupt()), signal_of(_interrupt(signal.SIGTERM))
+    (2, 15)
+    """
+    return int(getattr(error, "signal", signal.SIGINT))
+
+
 def _interrupt(number: int) -> KeyboardInterrupt:
     """What a signal raises; it says which, for the exit code."""
     interrupt = KeyboardInterrupt()

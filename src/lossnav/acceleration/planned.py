@@ -24,7 +24,7 @@ from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph
 from lossnav.acceleration.trace_reader import TRACED_SAMPLES, read
 from lossnav.charts import Chart
 from lossnav.engines.plan import Plan
-from lossnav.objective.batches import Batch, map_tensors, tensors, versions
+from lossnav.objective.batch_tensors import Batch, map_tensors, tensors, versions
 from lossnav.objective.comparing import cut
 from lossnav.objective.functional import Measured, StepValues, call_with
 from lossnav.objective.objective import Objective

@@ -25,7 +25,7 @@ from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import Chart
 from lossnav.engines.plan import Plan, Precision
 from lossnav.errors import PlanFellBackWarning
-from lossnav.objective.batches import tensors
+from lossnav.objective.batch_tensors import tensors
 from lossnav.objective.comparing import Column, Shaken, changed, column, cut, explained, relative
 from lossnav.objective.functional import StepValues
 from lossnav.objective.objective import Objective

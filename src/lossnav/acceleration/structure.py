@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lossnav.objective.batch_norm import BATCH_NORMS
-from lossnav.objective.batches import Batch, tensors
+from lossnav.objective.batch_tensors import Batch, tensors
 from lossnav.objective.comparing import cut, join
 from lossnav.objective.functional import Measured
 from lossnav.objective.objective import Objective

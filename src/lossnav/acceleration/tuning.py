@@ -12,7 +12,7 @@ from dataclasses import replace
 from lossnav.acceleration.proof import PlanProof, in_words
 from lossnav.acceleration.rules import BATCH_SIZES, fused_plan, has_onednn_linear, may_fuse
 from lossnav.engines.plan import Plan
-from lossnav.objective.batches import tensors
+from lossnav.objective.batch_tensors import tensors
 
 _TUNING_SECONDS = 0.1  # of plain work per timing: long enough to be reliable, a hundredth of a usual run
 _FEWEST_PROVING = 30  # samples

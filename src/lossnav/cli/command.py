@@ -15,6 +15,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from lossnav._utils.paths import not_written
+from lossnav._utils.signals import signal_of
 from lossnav._version import __version__
 from lossnav.errors import (
     Interrupted,
@@ -59,7 +60,7 @@ def reporting(command: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(128 + error.signal) from error
         except KeyboardInterrupt as error:
             say("Stopped.")
-            raise typer.Exit(128 + getattr(error, "signal", 2)) from error
+            raise typer.Exit(128 + signal_of(error)) from error
 
     return reported
 

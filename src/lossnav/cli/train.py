@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from lossnav._utils.signals import signal_of
 from lossnav.cli.command import app, reporting, say
 from lossnav.cli.options import DataRoot, Overwrite, Seed
 from lossnav.cli.tables import print_table
@@ -80,7 +81,7 @@ def train(
     )
     if interrupted is not None:
         words = f"Stopped. The current weights (held-out accuracy {held_out:.4f}) are in {out}."
-        raise Interrupted(words, signal=getattr(interrupted, "signal", 2))
+        raise Interrupted(words, signal=signal_of(interrupted))
     assert history is not None
     print_table({"held-out accuracy": f"{held_out:.4f}", "training loss": f"{history.loss[-1]:.5g} nat"})
     typer.echo(str(out))

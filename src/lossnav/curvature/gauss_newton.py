@@ -13,7 +13,7 @@ from lossnav.curvature.double_backward import Derivatives, dot, grad, is_connect
 from lossnav.curvature.hessian import Hessian
 from lossnav.curvature.loss_operator import LossOperator, ProductPrecision
 from lossnav.errors import ObjectiveError
-from lossnav.objective.batches import map_tensors
+from lossnav.objective.batch_tensors import map_tensors
 from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, logits
 from lossnav.objective.objective import Objective

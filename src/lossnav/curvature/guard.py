@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 from lossnav._utils import random_state
 from lossnav._utils.memory import free_bytes
 from lossnav.curvature.base import UNSYMMETRIC, asymmetry, nonlinearity, relative
-from lossnav.objective.batches import map_tensors, tensors, to_double
+from lossnav.objective.batch_tensors import map_tensors, tensors, to_double
 from lossnav.objective.objective import Objective
 from lossnav.objective.passes import FunctionPasses
 from lossnav.params import Params

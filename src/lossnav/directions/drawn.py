@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav._utils.progress import Progress
+from lossnav._utils.signals import signal_of
 from lossnav._utils.validation import require
 from lossnav.directions.base import _TOGETHER, Direction, Distribution, _direction_dtype, _require_number
 from lossnav.directions.counter_based import Draws, way_out
@@ -176,10 +177,9 @@ def random(
                     _require_length(made, i, n, {name: objective.params[name] for name in names}, normalize)
                     directions.append(made)
             draws.finish()
-    except KeyboardInterrupt:
-        stopped = Interrupted(
-            f"Stopped after {len(directions)} of {n} directions. The exception's .directions holds them."
-        )
+    except KeyboardInterrupt as error:
+        words = f"Stopped after {len(directions)} of {n} directions. The exception's .directions holds them."
+        stopped = Interrupted(words, signal=signal_of(error))
         stopped.directions = tuple(directions)
         raise stopped from None
     return tuple(directions)

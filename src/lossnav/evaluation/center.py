@@ -21,7 +21,7 @@ from lossnav.errors import (
     OptionError,
     SamplerError,
 )
-from lossnav.objective.batches import tensors
+from lossnav.objective.batch_tensors import tensors
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 

@@ -14,6 +14,7 @@ import numpy as np
 from lossnav._utils import random_state
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.lazy_import import lazily
+from lossnav._utils.signals import signal_of
 from lossnav._utils.validation import described, require
 from lossnav.charts import Chart
 from lossnav.engines import Engine, Local
@@ -227,7 +228,8 @@ class _Ensemble:
                 error.surface = _joined(list(self.surfaces), self.surfaces, {})
             raise
         except KeyboardInterrupt as error:  # an Interrupted, or one before there was anything
-            self.stopped = error if isinstance(error, Interrupted) else Interrupted("Stopped before the first point.")
+            stopped = Interrupted("Stopped before the first point.", signal=signal_of(error))
+            self.stopped = error if isinstance(error, Interrupted) else stopped
             if not self.surfaces and self.stopped.partial is not None:
                 self.surfaces[seed] = self.stopped.partial
         return self.stopped is None

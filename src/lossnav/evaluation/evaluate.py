@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lossnav._utils import random_state
 from lossnav._utils.paths import Location, beside
 from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests
+from lossnav._utils.signals import StopRequests, signal_of
 from lossnav._utils.validation import require
 from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
@@ -183,8 +183,8 @@ def measure(
             bar.total = run.sampler.total
             for round_ended in run.steps(bar):
                 updates.offer(run.record, round_ended)
-        except KeyboardInterrupt:  # the second Ctrl-C, or one outside the main thread
-            stop.signal = stop.signal or 2
+        except KeyboardInterrupt as error:  # the second Ctrl-C, or one outside the main thread
+            stop.signal = stop.signal or signal_of(error)
             if run is None:
                 raise
         finally:
@@ -193,8 +193,8 @@ def measure(
         surface = run.record.end(interrupted=stop.signal is not None)
         try:
             updates.send(surface)
-        except KeyboardInterrupt:
-            stop.signal = stop.signal or 2
+        except KeyboardInterrupt as error:
+            stop.signal = stop.signal or signal_of(error)
     run.record.warn()
     if stop.signal is not None:
         total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
@@ -264,8 +264,8 @@ def stream(
                 try:
                     run.stop = stop
                     running = any(pace.due(run.record, round_ended) for round_ended in steps)
-                except KeyboardInterrupt:
-                    stop.signal = stop.signal or 2
+                except KeyboardInterrupt as error:
+                    stop.signal = stop.signal or signal_of(error)
                 ends = stop.signal is not None or not running
                 surface = run.record.end(stop.signal is not None) if ends else run.record.dataset()
             if ends:

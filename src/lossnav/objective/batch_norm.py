@@ -1,4 +1,4 @@
-"""Batch normalisation at a displaced point: statistics of the model, of the batch, or of all data."""
+"""Batch normalisation at a displaced point: with the statistics of the model, of each batch, or of all the data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ BATCH_NORMS = nn.modules.batchnorm._BatchNorm
 
 
 def _mode_of_batch_norm(model: nn.Module, training: bool, in_training: bool) -> AbstractContextManager[None]:
-    """BatchNorm layers in train mode or not; of a model in train mode those that it left in eval mode stay there."""
+    """BatchNorm layers in train or eval mode; in a model in train mode, layers that it left in eval mode stay there."""
     return nullcontext() if training and in_training else _batch_norm_mode(model, training)
 
 
 class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as the context it is
-    """BatchNorm layers in train or eval mode, all else as it is; undone on leaving."""
+    """BatchNorm layers in train or eval mode inside a `with` block; nothing else changes."""
 
     def __init__(self, model: nn.Module, training: bool) -> None:
         self.layers = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
@@ -35,7 +35,7 @@ class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as t
 
 
 class _batch_norm_recording(_batch_norm_mode):  # noqa: N801
-    """One pass in which BatchNorm statistics start from nothing and average over the batches."""
+    """Inside a `with` block, BatchNorm statistics start anew and average over the batches."""
 
     def __init__(self, model: nn.Module, state: Params, prefix: str) -> None:
         super().__init__(model, training=True)
@@ -45,7 +45,7 @@ class _batch_norm_recording(_batch_norm_mode):  # noqa: N801
             for statistic, start in (("running_mean", 0.0), ("running_var", 1.0), ("num_batches_tracked", 0)):
                 name = names[id(layer)]
                 key = f"{prefix}{name}.{statistic}" if name else f"{prefix}{statistic}"
-                if key in state:  # a layer without running statistics has none
+                if key in state:  # a layer without running statistics has no such buffer
                     state[key].fill_(start)
 
     def __enter__(self) -> None:

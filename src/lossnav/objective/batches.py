@@ -1,8 +1,8 @@
-"""The data of an objective: any batches, loaded once, kept on the device where they fit.
+"""The data of an objective: any batches, loaded once and kept on the device if they fit.
 
-Whatever is given becomes a sequence of *batches*, and a batch is whatever the source yields (a tuple, a dict, a
-tensor, an object of the user's own), with its tensors on the objective's device. No tensor of a batch is the user's,
-and a batch that is handed out is the same at every pass, whatever was done to it in the passes before.
+Any source becomes a sequence of *batches*. A batch is whatever the source yields (a tuple, a dict, a tensor, an object
+of the user's own), with its tensors on the objective's device. Its tensors are never the user's own, and it is the same
+in every pass, whatever earlier passes did to it.
 """
 
 from __future__ import annotations
@@ -10,35 +10,39 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
-import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from operator import itemgetter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from lossnav import params as algebra
 from lossnav._utils import random_state
 from lossnav._utils.progress import Progress
 from lossnav._utils.validation import described
 from lossnav.errors import DataError
-from lossnav.objective import contents as contents_module
+from lossnav.objective.batch_tensors import (
+    Batch,
+    itself,
+    map_tensors,
+    move,
+    n_bytes,
+    only_tensors,
+    tensors,
+    to_double,
+    update_hash,
+    versions,
+)
 from lossnav.objective.loading import LoaderWorkers, without_restarts
-
-Batch = Any
+from lossnav.objective.sources import Slices, as_iterable, generators_of
 
 DEFAULT_BUDGET = 4 * 1024**3
 
 
 def default_batch_size(device: torch.device) -> int:
-    """Samples a batch where the user does not say.
+    """Samples per batch if the user does not pass `batch_size`.
 
-    On the CPU activations of 50 samples stay in the cache (2-6x faster than one batch of 1,000 on the notebook's
-    CNN; 125 is at times as slow as 1,000, since its activations are mapped and returned at every layer).
+    On the CPU activations of 50 samples stay in the cache (2-6x faster than one batch of 1,000 on the notebook's CNN;
+    125 is sometimes as slow as 1,000, because its activations are mapped and returned at every layer).
     """
     return 50 if device.type == "cpu" else 1024
 
@@ -49,27 +53,26 @@ class Batches:
     Parameters
     ----------
     source : tuple or dict of tensors, Dataset, DataLoader, or iterable of batches
-        Tensors (or NumPy arrays) of equal length are cut into batches. A Dataset goes through a DataLoader in
-        its stored order. Anything else that can be iterated yields the batches itself.
+        Tensors (or NumPy arrays) of equal length are split into batches. A Dataset goes through a DataLoader in its
+        stored order. Any other iterable yields the batches itself.
     device : torch.device
-        Where the batches are handed out.
+        Device of the batches.
     batch_size : int, optional
         For tensors and Datasets; the last batch may be shorter. By default 50 on the CPU, 1,024 elsewhere.
     budget : int
-        Bytes of data to keep. A source above it is read anew on each pass, which needs one that can be iterated
-        twice.
+        Bytes of data to keep. A larger source is read again in each pass, so it must be possible to iterate it twice.
     float_dtype : torch.dtype, optional
-        What double-precision NumPy arrays become.
+        The dtype that double-precision NumPy arrays are converted to.
     progress : bool or None
         Whether to show a bar while loading (None: on a terminal).
     seed : int
-        A loader draws random numbers to begin with, and perhaps its order: where a part of the data is read, from here.
+        Seed for the random numbers that a loader draws when it starts, and perhaps for its order.
 
     Attributes
     ----------
     written_to : bool
-        Whether a pass writes into what it is given: then every pass is given copies. Set by who sees it, or by a
-        batch that was written to since the last pass.
+        Whether a pass writes into its batches; every pass then gets copies. Set by the objective, or when a batch has
+        changed since the last pass.
 
     Raises
     ------
@@ -98,7 +101,7 @@ class Batches:
             raise DataError(f"batch_size is {batch_size}. Pass a whole number from 1 upwards.")
         self.device, self.float_dtype, self.seed = device, float_dtype, seed
         self.written_to = False
-        self._source = without_restarts(_as_iterable(source, batch_size))
+        self._source = without_restarts(as_iterable(source, batch_size))
         self._kept: list[Batch] | None = []
         self._versions: list[list[int]] = []
         self._first: Batch = None  # of data that is not kept
@@ -107,7 +110,7 @@ class Batches:
         with Progress("load data", None, "batches", progress) as bar:
             for batch in self._read():
                 self.count += 1
-                self.n_bytes += _n_bytes(batch)
+                self.n_bytes += n_bytes(batch)
                 if self._kept is not None:
                     if self.n_bytes > budget:
                         self._require_second_pass(budget)
@@ -130,7 +133,7 @@ class Batches:
 
     @property
     def resident(self) -> bool:
-        """Whether the data is kept on the device (else it is read anew on each pass)."""
+        """Whether the data is kept on the device; else it is read again in each pass."""
         return self._kept is not None
 
     def __iter__(self) -> Iterator[Batch]:
@@ -142,35 +145,36 @@ class Batches:
                 self._read_again(number)
             batch = self._kept[number]
             # new containers each time: a forward may pop the labels out of its batch
-            yield move(batch, self.device) if self.written_to else map_tensors(batch, _itself)
+            yield move(batch, self.device) if self.written_to else map_tensors(batch, itself)
 
     def __len__(self) -> int:
         return self.count
 
     def peek(self) -> Batch:
-        """The first batch, without reading the source, whose workers would begin on the next ones."""
+        """The first batch, without reading the source, whose workers would start with the next ones."""
         if self._kept is None and self._first is not None:
             return move(self._first, self.device)
         return next(iter(self))
 
     @property
     def last(self) -> list[Batch]:
-        """The last batch of several that are kept; nothing where that takes a pass over the source."""
+        """The last batch of several that are kept; empty if that takes a pass over the source."""
         return self._kept[-1:] if self._kept is not None and len(self._kept) > 1 else []
 
     def __getstate__(self) -> dict[str, Any]:
-        """Copied or sent, data that is kept needs no source: that may be large, or a generator."""
+        """Kept data is copied or sent without its source, which may be large or a generator."""
         return self.__dict__ if self._kept is None else self.__dict__ | {"_source": self._kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._keep(self._kept)  # tensors that were sent count their versions from the start
+        self._keep(self._kept)  # tensors that were sent start with new versions
 
     def take(self, rows: Sequence[int]) -> Batches:
-        """Return some of the samples, in their order, as batches of their own, kept on the device.
+        """Return some of the samples in their order, as new batches that are kept on the device.
 
-        Batches are as long as the longest there was, or a little shorter so that all are alike; all samples are cut
-        as they were. Where the batches differ in more than their length (padded text), each keeps what is drawn of it.
+        The new batches are as long as the longest old one, or slightly shorter so that all have about the same length.
+        All samples together keep their batches. If batches differ in more than their length (padded text), each keeps
+        those of its samples that were drawn.
 
         Parameters
         ----------
@@ -180,7 +184,7 @@ class Batches:
         Raises
         ------
         DataError
-            If a batch holds anything but tensors that count its samples along their first axis.
+            If a batch holds anything but tensors with one row per sample.
         """
         wanted = torch.as_tensor(rows)
         lengths: list[int] = []
@@ -190,7 +194,7 @@ class Batches:
                 found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
                 if len(found) != 1 or -1 in found or not only_tensors(batch):
                     raise DataError(
-                        "A subset cannot be drawn: a batch holds more than tensors with one row a sample. "
+                        "A subset cannot be drawn, because a batch holds more than tensors with one row per sample. "
                         "Pass data as (x, y) tensors, or choose the samples yourself."
                     )
                 start, length = sum(lengths), found.pop()
@@ -208,11 +212,11 @@ class Batches:
             taken._kept = [map_tensors(whole, lambda t, a=a, b=b: t[a:b].clone()) for a, b in itertools.pairwise(cuts)]  # type: ignore[misc]
         taken._keep(taken._kept)
         taken._source, taken.count = taken._kept, len(taken._kept)
-        taken.n_bytes = sum(_n_bytes(batch) for batch in taken._kept)
+        taken.n_bytes = sum(n_bytes(batch) for batch in taken._kept)
         return taken
 
     def first(self, samples: int | None = None) -> Batches:
-        """Return the first batch alone, and of it the first samples where it consists of tensors with one row each."""
+        """Return only the first batch, or its first samples if it consists of tensors with one row per sample."""
         with random_state.preserved(self.seed, self.device):
             batch = self.peek()
         found = {tensor.shape[0] if tensor.dim() else -1 for tensor in tensors(batch)}
@@ -220,7 +224,7 @@ class Batches:
             batch = map_tensors(batch, lambda tensor: tensor[:samples])
         taken = copy.copy(self)
         taken._kept = taken._source = [batch]
-        taken.count, taken.n_bytes = 1, _n_bytes(batch)
+        taken.count, taken.n_bytes = 1, n_bytes(batch)
         return taken
 
     def double(self) -> Batches:
@@ -233,9 +237,9 @@ class Batches:
         return other
 
     def update_hash(self, digest: hashlib._Hash, look: Callable[[Batch], None] | None = None) -> None:
-        """Feed every batch into a hash, in order, and show it to whoever wants to look."""
+        """Feed every batch into a hash, in order, and call `look` with it."""
         for batch in self:
-            _hash_batch(batch, digest)
+            update_hash(batch, digest)
             if look is not None:
                 look(batch)
 
@@ -244,12 +248,14 @@ class Batches:
         self._versions = [versions(batch) for batch in kept or ()]
 
     def _read_again(self, number: int) -> None:
-        """Take a batch that was written to from its source once more; from now on every pass is given copies."""
+        """Read a batch that was written to from its source again; from now on every pass gets copies."""
         assert self._kept is not None
         self.written_to = True
-        if self._source is self._kept or not isinstance(self._source, _Slices | list | tuple):  # others may be shuffled
+        if self._source is self._kept or not isinstance(
+            self._source, Slices | list | tuple
+        ):  # other sources may be shuffled
             raise DataError(
-                f"Batch {number} of the data was written to by the model, the loss or a metric, and cannot be had "
+                f"Batch {number} of the data was changed by the model, the loss or a metric, and cannot be read "
                 "again. Let forward() write into a copy (x = x.clone()), or pass tensors or a list of batches."
             )
         batch = next(itertools.islice(iter(self._source), number, None))
@@ -257,8 +263,8 @@ class Batches:
         self._versions[number] = versions(self._kept[number])
 
     def _read(self) -> Iterator[Batch]:
-        """One pass over the source; the generators of a loader and its samplers are left where they were."""
-        states = [(generator, generator.get_state()) for generator in _generators_of(self._source)]
+        """One pass over the source; the random generators of a loader and its samplers are restored."""
+        states = [(generator, generator.get_state()) for generator in generators_of(self._source)]
         try:
             yield from self._source
         finally:
@@ -268,216 +274,13 @@ class Batches:
     def _require_second_pass(self, budget: int) -> None:
         if isinstance(self._source, Iterator):
             raise DataError(
-                f"The data exceeds the budget of {budget:,} bytes and can be iterated only once. "
-                "Pass a DataLoader or a list instead of a generator, or raise data_budget=."
+                f"The data is larger than the budget of {budget:,} bytes and can be iterated only once. Pass a "
+                "DataLoader or a list instead of a generator, or increase data_budget=."
             )
-
-
-def move(batch: Batch, device: torch.device, float_dtype: torch.dtype | None = None) -> Batch:
-    """Copy every tensor of a batch to a device, so that nothing done to it reaches the user's.
-
-    Arrays become tensors, and double-precision arrays, NumPy's habit, take the model's `float_dtype`. An object of any
-    class (BatchEncoding, a graph, a dataclass) is copied whole, its tensors with it, and its own ``to(device)`` is
-    called on the copy where it has one.
-    """
-
-    def finish(remade: Any) -> Any:
-        moved = remade.to(device) if hasattr(remade, "to") else None
-        return remade if moved is None else moved
-
-    return map_tensors(batch, lambda tensor: tensor.detach().to(device, copy=True), float_dtype, finish)
-
-
-def map_tensors(
-    batch: Batch,
-    change: Callable[[Tensor], Tensor],
-    float_dtype: torch.dtype | None = None,
-    finish: Callable[[Any], Any] | None = None,
-) -> Batch:
-    """Make the same batch with every tensor (or array) changed, depth first; other values stay as they are.
-
-    Containers are new ones. An object that holds tensors is a copy of its own kind that holds the changed ones;
-    `finish`, where given, is applied to it, and to one that holds none.
-    """
-    if isinstance(batch, Tensor):
-        return change(batch)
-    if isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
-        tensor = torch.from_numpy(np.ascontiguousarray(batch))
-        return change(tensor.to(float_dtype) if float_dtype and tensor.dtype == torch.float64 else tensor)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(map_tensors(part, change, float_dtype, finish) for part in batch))
-    if type(batch) in (list, tuple):
-        return type(batch)(map_tensors(part, change, float_dtype, finish) for part in batch)
-    if type(batch) is dict:
-        return {key: map_tensors(part, change, float_dtype, finish) for key, part in batch.items()}
-    if not contents_module.is_object(batch):
-        return batch
-    inside = {id(tensor): tensor for tensor in contents_module.tensors(batch)}
-    if not inside and finish is None:
-        return batch
-    return (finish or _itself)(_remade(batch, {key: change(tensor) for key, tensor in inside.items()}))
-
-
-def _remade(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of an object in which some tensors, by their id, are others."""
-    try:
-        return copy.deepcopy(value, dict(memo))
-    except Exception as error:  # it holds a lock, an open file: what holds tensors is made anew, the rest is shared
-        try:
-            made = copy.copy(value)
-            for name, part in vars(made).items():
-                if any(id(tensor) in memo for tensor in contents_module.tensors(part)):
-                    object.__setattr__(made, name, copy.deepcopy(part, dict(memo)))
-            return made
-        except Exception:
-            raise DataError(
-                f"A batch holds a {type(value).__name__} that cannot be copied: {error}. lossnav works on a copy so "
-                "that your data is never changed. Pass batches of tensors, or give the class a __deepcopy__."
-            ) from error
-
-
-def _itself(value: Any) -> Any:
-    return value
-
-
-def to_double(tensor: Tensor) -> Tensor:
-    """A floating-point tensor in float64; any other as it is."""
-    return tensor.double() if tensor.is_floating_point() else tensor
-
-
-def versions(batch: Batch) -> list[int]:
-    """How often each tensor was written to."""
-    return [tensor._version for tensor in tensors(batch)]
-
-
-def tensors(batch: Batch) -> Iterator[Tensor]:
-    """Every tensor in a batch, depth first; those of an object in the order of its attributes."""
-    if isinstance(batch, Tensor):
-        yield batch
-    elif isinstance(batch, np.ndarray) and batch.dtype.kind in "biufc":
-        yield torch.from_numpy(np.ascontiguousarray(batch))
-    elif isinstance(batch, Mapping):
-        for part in batch.values():
-            yield from tensors(part)
-    elif isinstance(batch, Sequence) and not isinstance(batch, str | bytes):
-        for part in batch:
-            yield from tensors(part)
-    elif contents_module.is_object(batch):
-        yield from contents_module.tensors(batch)
-
-
-def same(a: Batch, b: Batch) -> bool:
-    """Whether all tensors of two batches are equal, NaN for NaN.
-
-    >>> same([torch.tensor([1.0, float("nan")])], [torch.tensor([1.0, float("nan")])])
-    True
-    """
-    ours, theirs = list(tensors(a)), list(tensors(b))
-    return len(ours) == len(theirs) and all(contents_module.equal(x, y) for x, y in zip(ours, theirs, strict=True))
-
-
-def only_tensors(batch: Batch) -> bool:
-    """Whether there is nothing in it but tensors."""
-    if isinstance(batch, Mapping):
-        return all(only_tensors(part) for part in batch.values())
-    if isinstance(batch, list | tuple):
-        return all(only_tensors(part) for part in batch)
-    return isinstance(batch, Tensor)
-
-
-def _n_bytes(batch: Batch) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors(batch))
-
-
-def _hash_batch(batch: Batch, digest: hashlib._Hash) -> None:
-    found = {str(i): tensor for i, tensor in enumerate(tensors(batch))}
-    if found:
-        algebra.update_hash(digest, found)
-        return
-    try:
-        digest.update(pickle.dumps(batch))
-    except Exception:  # an object that nobody can pickle is known by its type alone
-        digest.update(type(batch).__qualname__.encode())
-
-
-def _generators_of(source: Any) -> list[torch.Generator]:
-    """The generators of a loader and its samplers."""
-    loader = source.loader if isinstance(source, LoaderWorkers) else source
-    inner = getattr(loader, "batch_sampler", None)
-    parts = (loader, getattr(loader, "sampler", None), inner, getattr(inner, "sampler", None))
-    found = [getattr(part, "generator", None) for part in parts]
-    return list({id(made): made for made in found if isinstance(made, torch.Generator)}.values())
-
-
-def _as_iterable(source: Any, batch_size: int) -> Any:
-    """Turn whatever was given into something that yields batches."""
-    if source is None or isinstance(source, str | bytes):
-        raise DataError(f"The data is {source!r}. Pass (x, y) tensors, a Dataset, a DataLoader or a list of batches.")
-    if isinstance(source, type):
-        raise DataError(f"The data is {described(source)}. Pass an instance of it: {source.__name__}(…).")
-    if hasattr(source, "to_numpy"):
-        raise DataError(
-            f"The data is {described(source)}, of pandas or the like. Pass tensors: "
-            "(torch.tensor(x.to_numpy(), dtype=torch.float32), torch.tensor(y.to_numpy()))."
-        )
-    for part in source if isinstance(source, tuple | list) else ():
-        if isinstance(part, Dataset | DataLoader):
-            raise DataError(
-                f"The data is {described(source)}, and one of them is {described(part)}, a set of data by itself. Pass "
-                "one, such as the test data: data=test_data."
-            )
-    for part in source if isinstance(source, tuple | list) else [source]:
-        if isinstance(part, np.ndarray) and part.dtype.kind not in "biufc":
-            raise DataError(
-                f"The data holds an array of {part.dtype}, which no tensor can be made of. Turn it into numbers first."
-            )
-    if isinstance(source, Tensor | np.ndarray):
-        return _Slices((source,), itemgetter(0), batch_size)
-    if isinstance(source, tuple) and source and all(isinstance(part, Tensor | np.ndarray) for part in source):
-        return _Slices(source, tuple, batch_size)
-    if isinstance(source, Mapping) and source and all(isinstance(v, Tensor | np.ndarray) for v in source.values()):
-        return _Slices(tuple(source.values()), partial(_by_keys, tuple(source)), batch_size)
-    if isinstance(source, Mapping):
-        raise DataError(
-            f"The data is a dict with values of type {', '.join(sorted({type(v).__name__ for v in source.values()}))}. "
-            "Pass a dict of tensors, or a list of batches."
-        )
-    if isinstance(source, DataLoader | list | tuple):
-        return source
-    if isinstance(source, IterableDataset) or (hasattr(source, "__getitem__") and hasattr(source, "__len__")):
-        return DataLoader(source, batch_size=batch_size, shuffle=False)
-    if hasattr(source, "__iter__"):
-        return source
-    raise DataError(
-        f"The data is a {type(source).__name__}, which cannot be iterated. "
-        "Pass (x, y) tensors, a Dataset, a DataLoader or any iterable of batches."
-    )
-
-
-def _by_keys(keys: Sequence[Any], parts: Sequence[Any]) -> dict[Any, Any]:
-    return dict(zip(keys, parts, strict=True))
-
-
-class _Slices:
-    """Tensors of equal length, cut into batches of consecutive samples."""
-
-    def __init__(self, parts: Sequence[Any], pack: Any, batch_size: int) -> None:
-        lengths = [len(part) if part.ndim else None for part in parts]
-        if None in lengths or len(set(lengths)) != 1:
-            shapes = ", ".join(str(tuple(part.shape)) for part in parts)
-            raise DataError(
-                f"The tensors of the data differ in length: {shapes}. "
-                "Pass tensors whose first axis counts the same samples, or a list of batches."
-            )
-        self.parts, self.pack, self.batch_size, self.length = parts, pack, batch_size, len(parts[0])
-
-    def __iter__(self) -> Iterator[Batch]:
-        for start in range(0, self.length, self.batch_size):
-            yield self.pack([part[start : start + self.batch_size] for part in self.parts])
 
 
 class _Doubled:
-    """Batches that are read anew on each pass, in float64."""
+    """Batches in float64 that are read again in each pass."""
 
     def __init__(self, batches: Batches) -> None:
         self.batches = batches

@@ -1,4 +1,4 @@
-"""Two passes held against each other, sample by sample: the same samples by another way, or in other batches."""
+"""Two passes compared sample by sample: the same samples computed in another way, or in other batches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lossnav._utils import random_state
-from lossnav.objective.batches import Batch, Batches, map_tensors, only_tensors, tensors
+from lossnav.objective.batch_tensors import Batch, map_tensors, only_tensors, tensors
+from lossnav.objective.batches import Batches
 from lossnav.objective.functional import Measured, StepValues
 from lossnav.objective.predictions import Prediction
 from lossnav.params import Params
@@ -19,19 +20,19 @@ from lossnav.params import Params
 if TYPE_CHECKING:
     from lossnav.objective.objective import Objective
 
-_MOST_HELD, _FEWEST_HELD = 64, 16  # samples that are cut in several ways: enough to find who looks at the others
-_REORDERED = 1e-4  # of a sample's value: sums in another order stay below it, another batch's company does not
+_MOST_HELD, _FEWEST_HELD = 64, 16  # samples that are split: enough to see whether they influence each other
+_REORDERED = 1e-4  # relative to the value of a sample: reordered sums differ by less, other batches by more
 _REORDERED_MEAN = 1e-5
 
 
 @dataclass
 class Column:
-    """One name of a pass: numerators and weights, shape (n,) each, float64; the value is a ratio of sums.
+    """The loss or a metric over a pass: numerators and weights, shape (n,) each, float64; a ratio of sums.
 
     Attributes
     ----------
     single : bool
-        Whether an entry is a sample's; else it is a batch's: its sum, or its mean times its length.
+        Whether an entry is of a sample; else it is of a batch: its sum, or its mean times its length.
     """
 
     numerators: Tensor
@@ -40,25 +41,25 @@ class Column:
 
     @property
     def mean(self) -> float:
-        """What the pass says of it."""
+        """The value over the pass."""
         return float(self.numerators.sum() / self.weights.sum())
 
     @property
     def level(self) -> float:
-        """Mean size of an entry: what the value is compared by, which is no less and does not cancel."""
+        """Mean absolute value of an entry. Differences are relative to it, because it does not cancel."""
         return float(self.numerators.abs().sum() / self.weights.sum())
 
     @property
     def counted(self) -> bool:
-        """Whether all entries are whole numbers, as those of an accuracy are: they jump, or stay as they are."""
+        """Whether all entries are whole numbers, as those of an accuracy: they stay the same or jump."""
         whole = self.numerators.round()
         if self.single:
             return bool((self.numerators == whole).all())
-        return torch.allclose(self.numerators, whole, rtol=1e-6, atol=1e-6)  # a batch's mean times its length
+        return torch.allclose(self.numerators, whole, rtol=1e-6, atol=1e-6)  # the mean of a batch times its length
 
 
 def column(steps: Sequence[StepValues], name: str) -> Column:
-    """Join what the batches of a pass say of one name, as `reduction.reduce_steps` does."""
+    """Join the values of one name over the batches of a pass, as `reduction.reduce_steps` does."""
     parts: list[Measured] = [values[name] for _, values in steps]
     if all(isinstance(part, tuple) or part.dim() == 1 for part in parts):
         pairs = [part if isinstance(part, tuple) else (part, torch.ones_like(part)) for part in parts]
@@ -76,7 +77,7 @@ def _mean(part: Measured) -> Tensor:
 
 
 def relative(a: float, b: float, level: float) -> float:
-    """Difference as a part of a level: 0 where both are the same, also not finite; infinite where only one is."""
+    """Difference relative to a level: 0 if both are equal (nan and inf included), inf if only one is finite."""
     if a == b or (a != a and b != b):
         return 0.0
     difference = abs(a - b)
@@ -84,24 +85,24 @@ def relative(a: float, b: float, level: float) -> float:
 
 
 def changed(one: Column, other: Column) -> Tensor:
-    """Where two columns of the same samples differ in any bit, shape (n,), bool; NaN is NaN."""
+    """Which entries of two columns of the same samples differ in any bit, shape (n,), bool; NaN equals NaN."""
     same = (one.numerators == other.numerators) | (one.numerators.isnan() & other.numerators.isnan())
     return ~(same & (one.weights == other.weights))
 
 
 def explained(one: Column, other: Column, moved: Column) -> bool:
-    """Whether two columns of counts differ no more, sample by sample, than outputs that move a little move them."""
+    """Whether small changes of the outputs explain the difference of two columns of counts in every sample."""
     off = (one.numerators - other.numerators).abs()
     same_weights = torch.equal(one.weights, other.weights)
     return same_weights and bool(((off <= moved.numerators.to(off.device)) | ~changed(one, other)).all())
 
 
 class Shaken:
-    """How far a metric moves when the outputs are moved by a part of their size: 0 for samples that are sure.
+    """How far a metric changes if the outputs are perturbed by a part of their size; 0 for samples that are certain.
 
-    Every output is moved by a number drawn evenly from [-1, 1] times a part of the sample's largest output, or of the
-    batch's root mean square if that is more; then by the same the other way, so that a prediction whose margin is far
-    below that turns over once in the two. Several such pairs are drawn.
+    Every output is changed by a uniform random number from [-1, 1] times `part` times the largest output of the sample,
+    or the root mean square of the batch if that is larger; then by the same number with the other sign. A prediction
+    with a margin far below that changes once in the two. Several such pairs are drawn.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ class Shaken:
         self.of_prediction = getattr(metric, "of_prediction", False)
 
     def __call__(self, outputs: Any, targets: Any) -> Any:
-        """Return the sum over the draws of how far the metric moves, in the metric's own form."""
+        """Return the sum over the draws of how far the metric changes, in the metric's own form."""
         still, moved = self.metric(outputs, targets), None
         for pair in range(self.PAIRS):
             for part in (self.part, -self.part):
@@ -154,13 +155,13 @@ def _distance(now: Any, still: Any) -> Tensor:
 
 
 def join(batches: Batches) -> tuple[Batch | None, int]:
-    """All batches as one, and its samples, where every tensor counts the samples along its first axis; else (None, 0).
+    """All batches as one, with its number of samples; (None, 0) unless every tensor has one row per sample.
 
-    Without a copy where they are consecutive parts of the same tensors.
+    No copy is made if they are consecutive parts of the same tensors.
     """
     kept = list(batches)
     if not all(only_tensors(batch) for batch in kept):
-        return None, 0  # numbers and words that belong to one batch
+        return None, 0  # a batch with numbers or words that belong to it
     parts = [list(tensors(batch)) for batch in kept]
     sizes = [{part.shape[0] if part.dim() else None for part in batch} for batch in parts]
     shapes = {tuple(tuple(part.shape[1:]) for part in batch) for batch in parts}
@@ -174,7 +175,7 @@ def join(batches: Batches) -> tuple[Batch | None, int]:
 
 
 def _join_column(parts: tuple[Tensor, ...]) -> Tensor:
-    """Tensors one after the other; without a copy where they are consecutive parts of one."""
+    """Tensors joined one after the other; without a copy if they are consecutive parts of one tensor."""
     first, place = parts[0], parts[0].storage_offset()
     for part in parts:
         same = part.untyped_storage().data_ptr() == first.untyped_storage().data_ptr()
@@ -196,10 +197,10 @@ def depends_on_batches(
     points: Sequence[Mapping[str, Tensor]],
     held: int = _MOST_HELD,
 ) -> list[str]:
-    """Names of what is another number where the same samples lie in other batches.
+    """Names of the values that change if the same samples are in other batches.
 
-    A few samples are drawn from all the data, and evaluated as one batch, as two, and as three in another order: a
-    value that a batch has of its own, or a sample in company, is another one then. Two samples or fewer show nothing.
+    A few samples are drawn from all the data and evaluated as one batch, as two, and as three in another order. A value
+    that belongs to a batch, or depends on the other samples in it, changes. With two samples or fewer nothing is seen.
 
     Parameters
     ----------
@@ -208,16 +209,16 @@ def depends_on_batches(
     joined : Batch
         All data as one batch.
     samples : int
-        In it.
+        Number of samples in it.
     points : sequence of dict of str to Tensor
-        Of weight space, where they are held.
+        Points of weight space at which the values are compared.
     held : int
         How many samples.
 
     Returns
     -------
     list of str
-        ``loss`` and metrics, in the objective's order; all of them where another cut cannot be evaluated at all.
+        ``loss`` and metrics, in the order of the objective; all of them if another split cannot be evaluated.
     """
     n = min(samples, max(_FEWEST_HELD, min(held, _MOST_HELD)))
     generator = torch.Generator().manual_seed(objective.seed)
@@ -230,7 +231,7 @@ def depends_on_batches(
     for params in points:
         try:
             passes = [_pass(objective, params, few, order, parts) for order, parts in orders]
-        except Exception:  # batches of another length, which the model or the loss does not take
+        except Exception:  # the model or the loss may not take batches of another length
             return names
         for name in names:
             first, *others = (
@@ -241,7 +242,7 @@ def depends_on_batches(
             if name != "loss" and first.counted and all(other.counted for other in others):
                 shaken = Shaken(objective.metrics[name], _REORDERED_MEAN, objective.seed)
                 counting = objective._measuring(objective._loss, {name: shaken})
-                with contextlib.suppress(Exception):  # of a metric that takes no such outputs nothing is explained
+                with contextlib.suppress(Exception):  # the metric may not take perturbed outputs
                     moved = column(_pass(counting, params, few, *orders[0]), name)
                     if all(explained(first, other, moved) for other in others):
                         continue

@@ -1,7 +1,7 @@
-"""What a value of the user's is made of, as far as it can be seen: objects, closures, and the tensors in them.
+"""The objects, closures and tensors that a value of the user's refers to, as far as they can be found.
 
 A loss may be a module, a `functools.partial`, a bound method or a function that encloses a module; a batch may be an
-object of any class. All that lossnav copies, watches or restores it finds by the one walk of this file.
+object of any class. Everything that lossnav copies, watches or restores is found by the walk in this file.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from torch import Tensor, nn
 T = TypeVar("T")
 
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-_ATOMS = (  # nothing of what these refer to is looked into
+_ATOMS = (  # values that are not searched
     str, bytes, bytearray, int, float, complex, type, types.ModuleType, types.BuiltinFunctionType, types.CodeType,
     types.GeneratorType, types.FrameType, torch.dtype, torch.device, torch.Generator, torch.Size, np.ndarray,
     np.generic, range, slice,
 )  # fmt: skip
-_LARGEST = 2**28  # bytes of a tensor whose numbers are kept: beyond that it is data, which nobody writes to
-_NOTHING = frozenset((types.NoneType, bool, int, float, str, *_CONTAINERS, OrderedDict))  # where they are false
-_OWN = "_lossnav_own_cells"  # in the attributes of a function that was copied: which cells are its own
-_SMALL = 2**16  # numbers: so many are compared at every pass, of larger tensors only the version is
-_MOST = 100_000  # objects that are looked at: whoever encloses a whole data set in a loss need not wait for it
+_LARGEST = 2**28  # bytes of a tensor whose numbers are kept; a larger one is data, which nobody writes to
+_NOTHING = frozenset((types.NoneType, bool, int, float, str, *_CONTAINERS, OrderedDict))  # skipped if empty or zero
+_OWN = "_lossnav_own_cells"  # attribute of a copied function: which cells are its own
+_SMALL = 2**16  # entries: smaller tensors are compared at every pass, of larger ones only the version
+_MOST = 100_000  # objects that are searched, so that a loss that encloses a data set does not take long
 
 
 def is_object(value: Any) -> bool:
-    """Whether a value is more than a number, a word or a function: it may hold tensors.
+    """Whether a value is more than a number, a string or a function: it may hold tensors.
 
     >>> is_object(3), is_object("word"), is_object({"x": 1}), is_object(torch.nn.ReLU())
     (False, False, True, True)
@@ -43,12 +43,12 @@ def is_object(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _sort(kind: Any) -> tuple[bool, bool]:
-    """Whether values of a class are not looked into, and whether they have items."""
+    """Whether values of a class are not searched, and whether they have items."""
     return issubclass(kind, (*_ATOMS, Tensor, types.NoneType)), issubclass(kind, _CONTAINERS)
 
 
 def parts(value: Any) -> Iterator[Any]:
-    """What a value refers to: items, attributes, what a function encloses."""
+    """What a value refers to: its items, its attributes, what a function encloses."""
     kind: Any = type(value)
     atom, container = _sort(kind)
     if atom:
@@ -69,7 +69,7 @@ def parts(value: Any) -> Iterator[Any]:
 
 
 def reachable(value: Any) -> Iterator[Any]:
-    """A value and all that it refers to, each once, depth first; of numbers and containers not those that are empty.
+    """A value and everything that it refers to, each once, depth first; empty containers and zeros are left out.
 
     >>> layer = torch.nn.Linear(2, 1)
     >>> any(part is layer.weight for part in reachable(functools.partial(layer, torch.ones(2))))
@@ -77,7 +77,7 @@ def reachable(value: Any) -> Iterator[Any]:
     """
     seen: set[int] = set()
     ahead = [value]
-    kept = []  # ids are those of living objects: an attribute may be made when it is asked for
+    kept = []  # keep the objects alive, because their ids are used: an attribute may be created on access
     while ahead and len(seen) < _MOST:
         part = ahead.pop()
         if part is None or id(part) in seen:
@@ -85,12 +85,14 @@ def reachable(value: Any) -> Iterator[Any]:
         seen.add(id(part))
         kept.append(part)
         yield part
-        further = [each for each in parts(part) if type(each) not in _NOTHING or each]  # of each module twelve tables
+        further = [
+            each for each in parts(part) if type(each) not in _NOTHING or each
+        ]  # every module has twelve tables, most of them empty
         ahead += reversed(further)
 
 
 def is_code(value: Any) -> bool:
-    """Whether a value is a function, or an object of a class whose methods may be called.
+    """Whether a value is a function, or an object with methods that may be called.
 
     >>> is_code(len), is_code(lambda: 0), is_code(torch.nn.ReLU()), is_code([1])
     (False, True, True, False)
@@ -101,22 +103,22 @@ def is_code(value: Any) -> bool:
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
-    """Every tensor that a value reaches, once."""
+    """Every tensor that a value refers to, once."""
     return (part for part in reachable(value) if isinstance(part, Tensor))
 
 
 def copied(value: T, memo: dict[int, Any]) -> T:
-    """Make a deep copy that follows functions into what they enclose, where that holds a module or a tensor.
+    """Make a deep copy that also copies modules and tensors that functions enclose.
 
-    A loss that encloses a module gets a copy of that module, the same one as everybody who is copied with this memo:
-    of a model and a loss that looks at it the copies belong together. What a function encloses otherwise (a list that
-    it counts its calls in) stays shared. So does what cannot be copied.
+    A loss that encloses a module gets a copy of that module, the same copy as all objects that are copied with this
+    memo: the copies of a model and of a loss that refers to it belong together. Other objects that a function encloses
+    (a list in which it counts its calls) stay shared, and so does what cannot be copied.
 
     Parameters
     ----------
     value : object
     memo : dict
-        As of `copy.deepcopy`: from the id of what is replaced to what stands in its place. It grows.
+        As for `copy.deepcopy`: from the id of an object to its replacement. It grows.
 
     Examples
     --------
@@ -141,7 +143,7 @@ def copied(value: T, memo: dict[int, Any]) -> T:
 
 
 def _copied(value: T, memo: dict[int, Any], own_copying: bool) -> T:
-    """The same; of modules that copy themselves by that, or as any other: they may return themselves, or forget."""
+    """Copy once; modules with a ``__deepcopy__`` of their own use it, or are copied like any other."""
     found = [part for part in reachable(value) if id(part) not in memo]
     themselves = [] if own_copying else [part for part in found if _copies_itself(part)]
     for module in themselves:
@@ -157,9 +159,9 @@ def _copied(value: T, memo: dict[int, Any], own_copying: bool) -> T:
             cells.setdefault(id(cell), (cell, types.CellType()))
         closure = tuple(cells[id(cell)][1] if id(cell) in cells else cell for cell in function.__closure__ or ())
         memo[id(function)] = made = _with_closure(function, closure)
-        mine = {id(cell) for cell in own}  # not by equality: cells compare what they hold
+        mine = {id(cell) for cell in own}  # by id: cells compare equal if their contents do
         made.__dict__[_OWN] = tuple(n for n, cell in enumerate(function.__closure__ or ()) if id(cell) in mine)
-    for function in functions:  # after all closures: a default may hold a function that has one
+    for function in functions:  # after all closures, because a default may be a function that has one
         if any(_is_state(default) for default in _defaults(function)):
             made = memo.setdefault(id(function), _with_closure(function, function.__closure__ or ()))
             _give_defaults(made, lambda default: _copied_or_shared(default, memo) if _is_state(default) else default)
@@ -174,18 +176,18 @@ def _copied(value: T, memo: dict[int, Any], own_copying: bool) -> T:
 
 
 def _with_own_methods(value: T, memo: dict[int, Any]) -> T:
-    """The same, its bound methods of functions that were copied: `copy.deepcopy` copies what they are bound to alone.
+    """Bind copied functions to copied objects: `copy.deepcopy` copies only the object that a method is bound to.
 
-    So is the `forward` that somebody puts into a module, around the one that it had.
+    An example is a `forward` that a library puts into a module, around the original one.
     """
 
     def own(part: Any) -> Any:
         known = isinstance(part, types.MethodType) and id(part.__func__) in memo
         return types.MethodType(memo[id(part.__func__)], part.__self__) if known else part
 
-    copies = {id(part) for part in memo.values()}  # nothing of the user's own is written to
+    copies = {id(part) for part in memo.values()}  # only copies are written to
     ahead = True
-    while ahead:  # around a forward that was put there before
+    while ahead:  # a forward may be wrapped several times
         ahead = False
         for part in [part for part in reachable(value) if id(part) in copies]:
             for dictionary in [d for d in (part, getattr(part, "__dict__", None)) if isinstance(d, dict)]:
@@ -214,21 +216,21 @@ def _give_defaults(function: types.FunctionType, change: Callable[[Any], Any]) -
 
 
 def _copies_itself(part: Any) -> bool:
-    """Whether it is a module of the user's that says by ``__deepcopy__`` how it is copied."""
+    """Whether it is a module of the user's with a ``__deepcopy__`` of its own."""
     return isinstance(part, nn.Module) and any(
         "__deepcopy__" in vars(kind) for kind in type(part).__mro__ if not kind.__module__.startswith("torch.")
     )
 
 
 def restores_itself(part: Any) -> bool:
-    """Whether it is a module of the user's that says by ``__getstate__`` and the like what a copy of it has."""
+    """Whether it is a module of the user's that defines what a copy of it contains (``__getstate__`` and similar)."""
     names = ("__getstate__", "__setstate__", "__reduce__", "__reduce_ex__", "__deepcopy__")
     kinds = [kind for kind in type(part).__mro__ if kind is not object and not kind.__module__.startswith("torch.")]
     return isinstance(part, nn.Module) and any(name in vars(kind) for kind in kinds for name in names)
 
 
 def is_shared(a: Any, b: Any) -> bool:
-    """Whether a value and its copy have a module or a callable object in common, which copies itself by itself.
+    """Whether a value and its copy share a module or a callable object, because it is returned by its own copy.
 
     >>> layer = torch.nn.ReLU()
     >>> is_shared([layer], [copy.deepcopy(layer)]), is_shared([layer], (layer,))
@@ -243,7 +245,7 @@ def _is_own_object(part: Any) -> bool:
 
 
 def _cells_with_state(function: types.FunctionType) -> list[types.CellType]:
-    """Cells that a copy of a function has for itself: the same ones again where it is a copy already."""
+    """Cells that a copy of a function does not share; if it is a copy already, the same ones again."""
     known = function.__dict__.get(_OWN)
     if known is not None:
         return [(function.__closure__ or ())[number] for number in known]
@@ -251,7 +253,7 @@ def _cells_with_state(function: types.FunctionType) -> list[types.CellType]:
 
 
 def _is_state(value: Any) -> bool:
-    """Whether it reaches a module, a tensor, or an object that is called: what a loss or a metric may be made of."""
+    """Whether it refers to a module, a tensor or a callable object: what a loss or a metric may be made of."""
     return any(isinstance(part, nn.Module | Tensor) or _is_called(part) for part in reachable(value))
 
 
@@ -273,7 +275,7 @@ def _with_closure(function: types.FunctionType, closure: tuple[types.CellType, .
 
 
 def _copied_or_shared(value: Any, memo: dict[int, Any]) -> Any:
-    trial = dict(memo)  # a copy that fails half way must leave nothing half made behind
+    trial = dict(memo)  # a copy that fails must not leave partial copies in the memo
     try:
         made = copy.deepcopy(value, trial)
     except Exception:
@@ -283,10 +285,10 @@ def _copied_or_shared(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _remember(memo: dict[int, Any], trial: dict[int, Any]) -> None:
-    """Take over what a copy with another memo has copied.
+    """Take over the copies from another memo.
 
-    `copy.deepcopy` keeps what it has copied alive in a list under the id of its memo. When that memo is gone, another
-    object may get its id, whose copy would be that list.
+    `copy.deepcopy` keeps the originals alive in a list under the id of its memo. When that memo is deleted, another
+    object may get its id, and its copy would be that list.
     """
     alive = trial.pop(id(trial), [])
     memo.update(trial)
@@ -294,7 +296,7 @@ def _remember(memo: dict[int, Any], trial: dict[int, Any]) -> None:
 
 
 def _slots(part: Any) -> dict[str, Any]:
-    """Attributes of an object of the user's own that has slots instead of a dict."""
+    """Attributes in the slots of an object of the user's own."""
     kind: Any = type(part)
     names = _slot_names(kind)
     return {name: getattr(part, name) for name in names if hasattr(part, name)} if names else {}
@@ -302,7 +304,7 @@ def _slots(part: Any) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=4096)
 def _slot_names(kind: Any) -> tuple[str, ...]:
-    """Names of the slots of a class; of what is written in C those are not to be set."""
+    """Names of the slots of a class; none for classes in C, whose slots cannot be set."""
     if issubclass(kind, (*_ATOMS, *_CONTAINERS, Tensor, types.FunctionType, types.MethodType, functools.partial)):
         return ()
     names = (name for base in kind.__mro__ for name in _listed(base.__dict__.get("__slots__", ())))
@@ -310,7 +312,7 @@ def _slot_names(kind: Any) -> tuple[str, ...]:
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors hold the same numbers, NaN for NaN."""
+    """Whether two tensors hold the same numbers; NaN equals NaN."""
     if a.shape != b.shape or a.dtype != b.dtype or a.layout != b.layout:
         return False
     if a.layout != torch.strided:
@@ -319,7 +321,7 @@ def equal(a: Tensor, b: Tensor) -> bool:
 
 
 def filled(function: types.FunctionType) -> list[types.CellType]:
-    """Cells of what a function encloses, without names that are not bound yet."""
+    """The cells of a closure, without names that are not bound yet."""
 
     def is_bound(cell: types.CellType) -> bool:
         try:

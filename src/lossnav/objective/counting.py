@@ -1,4 +1,4 @@
-"""How many samples a batch holds: the number that its values are weighted by where nothing better is known."""
+"""How many samples a batch holds, which is also its weight in a mean where nothing better is known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from lossnav.errors import DataError, OptionError
-from lossnav.objective.batches import Batch, tensors
+from lossnav.objective.batch_tensors import Batch, tensors
 
 Counting = Callable[[Batch, Any], int]  # of a batch and its targets
 
-_INPUTS = (  # what the inputs of a model are called, in the order of trust
+_INPUTS = (  # usual names of the inputs of a model, the most reliable first
     "input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features", "x", "input", "inputs", "images",
     "image", "features", "attention_mask",
 )  # fmt: skip
@@ -53,11 +53,11 @@ class _Own:
 
 
 def count_samples(batch: Batch, targets: Any = None) -> int:
-    """Count the samples of a batch by what the model is given, since targets may be concatenated.
+    """Count the samples of a batch from the inputs of the model; targets may be concatenated.
 
     Graphs are counted by ``num_graphs``, packed sequences by their sequences, a list by its entries, a tensor by its
-    first axis, and a dict by ``input_ids``, ``pixel_values``, ``x`` or the like; else the most common length decides.
-    A first tensor of shape (T, n, features) whose other parts have length n has its time first.
+    first axis, and a dict by ``input_ids``, ``pixel_values``, ``x`` or a similar key; otherwise the most common length
+    decides. If the first tensor has shape (T, n, features) and the other parts have length n, its first axis is time.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def count_samples(batch: Batch, targets: Any = None) -> int:
 
 
 def _of_nested(first: Any, rest: Any, targets: Any) -> int:
-    """Samples of a list: its entries, or the rows of several inputs that lie in it."""
+    """Samples of a list: its entries, or the rows of the inputs in it."""
     if isinstance(first, Mapping):
         return count_samples(first)
     inside = [_length(part) for part in first]
@@ -113,7 +113,7 @@ def _graphs(batch: Batch) -> int | None:
 
 
 def _length(part: Any) -> int | None:
-    """Samples in one part of a batch, where that can be said."""
+    """Samples in one part of a batch; None if it does not have a length."""
     if isinstance(part, PackedSequence):
         return int(part.batch_sizes[0])
     if isinstance(part, Tensor | np.ndarray):
@@ -130,7 +130,7 @@ def _count_targets(batch: Batch, targets: Any) -> int:
     n = _length(targets)
     if n is None:
         raise DataError(
-            f"count='targets' needs targets that can be counted, and they are of type {type(targets).__name__}. "
-            "Pass count=lambda batch: the number of samples in it."
+            f"count='targets' needs targets with a length, but they are of type {type(targets).__name__}. Pass "
+            "count=lambda batch: the number of samples in it."
         )
     return n

@@ -1,4 +1,4 @@
-"""Whether a value depends on how the data is cut into batches, seen on a few samples."""
+"""Probes for whether a value depends on how the data is split into batches: a few samples, as one batch and as two."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lossnav.objective.batches import Batch, tensors
+from lossnav.objective.batch_tensors import Batch, tensors
 from lossnav.objective.functional import StepValues
 from lossnav.objective.reduction import reduce_steps
 
-_MOST = 8  # samples that are cut
-_COLUMNS, _EACH = 3, 2  # ways in which samples may be uneven that are looked at, and samples at either end of each
-_LOOKED_AT = 2**24  # numbers in the data
-_SPECIAL = (0, -100, 255, -1)  # what commonly marks a place that does not count
+_MOST = 8  # samples in a probe
+_COLUMNS, _EACH = 3, 2  # properties by which uneven samples are sought, and samples from either end of each
+_LOOKED_AT = 2**24  # entries of the data that are searched
+_SPECIAL = (0, -100, 255, -1)  # values that usually mark a position that does not count
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The loss of a few samples, or a metric, by how they were cut.
+    """The loss (or a metric) of a few samples, split in two ways.
 
     Attributes
     ----------
     samples : int
     whole, parts : float
-        As one batch, and as two.
+        As one batch, and as two batches.
     """
 
     samples: int
@@ -37,7 +37,7 @@ class Cut:
     parts: float
 
     def agrees(self, tolerance: float) -> bool:
-        """Whether both are the same, up to rounding; what is no number says nothing."""
+        """Whether both values agree up to rounding; values that are not finite agree with any."""
         if not (math.isfinite(self.whole) and math.isfinite(self.parts)):
             return True
         return abs(self.whole - self.parts) <= tolerance * max(abs(self.whole), abs(self.parts), 1e-12)
@@ -51,7 +51,7 @@ class Probe:
     parts: tuple[Batch, Batch]
 
     def measure(self, measure: Callable[[Batch], StepValues], name: str = "loss") -> Cut | None:
-        """Measure the loss or a metric of them; None where the samples of the parts are not those of the whole."""
+        """Measure the loss or a metric in both ways; None if the parts do not have as many samples as the whole."""
         whole, *parts = (measure(batch) for batch in (self.whole, *self.parts))
         if whole[0] != sum(part[0] for part in parts):
             return None
@@ -59,10 +59,10 @@ class Probe:
 
 
 def probes(batches: Sequence[Batch], count: Callable[[Batch], int]) -> list[Probe]:
-    """A few samples of a first and a last batch, to be measured together and apart; or of each, where they do not fit.
+    """Probes of a few samples of the first and the last batch: together if they can be joined, else one for each.
 
-    Together, since padding and the like may show in some batches alone. Parts have two samples where they can: many a
-    model cannot take one.
+    Both batches are used because padding may occur in only some of them. Parts have at least two samples if possible,
+    because many models cannot take one.
     """
     few: list[Batch] = []
     for batch in batches:
@@ -81,10 +81,10 @@ def probes(batches: Sequence[Batch], count: Callable[[Batch], int]) -> list[Prob
 
 
 def uneven(batches: Iterable[Batch], count: Callable[[Batch], int]) -> list[Probe]:
-    """Samples that differ most in what may weigh them: marks of padding, NaN, a number each; a probe for each of these.
+    """Probes of samples that differ most in what may weight them: marks of padding, NaNs, single numbers.
 
-    The first and the last samples may all be whole, and what they count the same, though others are not. Nothing where
-    all samples are alike, or hold more than tensors with one row each.
+    The first and the last samples may be complete and count equally although others do not. Empty if all samples are
+    alike in these respects, or hold more than tensors with one row per sample.
     """
     tables: list[Tensor] = []
     spent = 0
@@ -127,7 +127,7 @@ def _both(a: Batch | None, b: Batch | None) -> Batch | None:
 
 
 def _marks(tensor: Tensor) -> list[Tensor]:
-    """Of each row how many of its numbers are marks; of rows of one number that itself; float64, shape (n,) each."""
+    """For each row the number of marks in it, or its value if it is one number; float64, shape (n,) each."""
     flat = tensor.flatten(1) if tensor.dim() > 1 else tensor[:, None]
     if flat.is_complex():
         return []
@@ -138,7 +138,7 @@ def _marks(tensor: Tensor) -> list[Tensor]:
 
 
 def joined(a: Batch, b: Batch) -> Batch | None:
-    """Two batches as one; None where they do not fit."""
+    """Two batches joined into one; None if they do not fit together."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         fits = a.dim() > 0 and a.shape[1:] == b.shape[1:] and a.dtype == b.dtype
         return torch.cat([a, b]) if fits else None
@@ -158,7 +158,7 @@ def joined(a: Batch, b: Batch) -> Batch | None:
 
 
 def rows(batch: Batch, n: int, start: int, stop: int) -> Batch | None:
-    """Samples start to stop of a batch of n; None where it holds what does not count its samples."""
+    """Samples start to stop of a batch of n; None if a part of it does not have one entry per sample."""
     if isinstance(batch, Tensor):
         return batch[start:stop] if batch.dim() and len(batch) == n else None
     if hasattr(batch, "to_data_list") and hasattr(type(batch), "from_data_list"):  # a batch of graphs
@@ -177,5 +177,5 @@ def rows(batch: Batch, n: int, start: int, stop: int) -> Batch | None:
 
 
 def _counts_inside(batch: list[Any], n: int) -> bool:
-    """Whether a list holds things that each count all samples: [x, y] of two samples."""
+    """Whether a list holds tensors with one row per sample each: [x, y] of two samples."""
     return all(isinstance(part, Tensor) and part.dim() > 0 and len(part) == n for part in batch)

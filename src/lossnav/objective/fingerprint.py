@@ -1,4 +1,4 @@
-"""What makes two functions the same one: a hash over whatever their value depends on, as far as it can be had."""
+"""A hash over everything that the value of a function depends on, as far as it can be found."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from lossnav import params as algebra
 
 _PLAIN = (int, float, str, Tensor, np.ndarray)
-_DEPTH = 6  # of what refers to what: deeper than any loss of classes, weights and closures
+_DEPTH = 6  # levels of references: deeper than any loss made of classes, weights and closures
 
 
 def update(digest: hashlib._Hash, value: Any, depth: int = _DEPTH) -> None:
     """Feed a value into a hash: tensors by their bytes, functions by their names and what they enclose.
 
-    Other class weights, another number in a closure or another keyword of a partial show. The code of a function does
-    not: who mends a loss that raised may go on with the points that are there. What cannot be looked into (a C
-    extension's state) is known by its type.
+    Other class weights, another number in a closure or another keyword of a partial change the hash. The code of a
+    function does not: a user who corrects a loss that raised may continue with the stored points. Objects that cannot
+    be inspected (the state of a C extension) count by their type.
     """
     if isinstance(value, np.ndarray):
         digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
@@ -62,7 +62,7 @@ def update(digest: hashlib._Hash, value: Any, depth: int = _DEPTH) -> None:
 
 
 def _said(value: Any) -> dict[str, Any]:
-    """The plain attributes of an object that are meant to be seen: no counters of its own, no caches."""
+    """The public plain attributes of an object; private ones may be counters or caches."""
     every = getattr(value, "__dict__", {})
     return {name: part for name, part in every.items() if isinstance(part, _PLAIN) and not name.startswith("_")}
 
@@ -74,5 +74,5 @@ def _grows(value: Any) -> bool:
 def _filled(cell: types.CellType) -> bool:
     try:
         return cell.cell_contents is not cell
-    except ValueError:  # a name that is not bound yet
+    except ValueError:  # the name is not bound yet
         return False

@@ -1,4 +1,4 @@
-"""One call on one batch: from the batch to the model's inputs, from its outputs to loss and metrics."""
+"""One batch through the model: from the batch to the inputs, from the outputs to loss and metrics."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lossnav.errors import (
     DataError,
     OptionError,
 )
-from lossnav.objective.batches import Batch, map_tensors
+from lossnav.objective.batch_tensors import TARGET_KEYS, Batch, map_tensors
 from lossnav.objective.counting import Counting
-from lossnav.objective.diagnosis import TARGET_KEYS, no_pair
+from lossnav.objective.diagnosis import no_pair
 from lossnav.objective.functional import Measured, StepValues
 from lossnav.objective.loss import Loss, with_gradients
 from lossnav.objective.metrics import Metric, check_metric, measure_metrics
@@ -30,9 +30,9 @@ Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
 
 def _of_same_names(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
-    """What of a module has parameters of these names and dtypes; None where nothing has.
+    """The part of a module whose parameters have these names and dtypes; None if there is none.
 
-    Wrappers put names before those of what they wrap. A module that computes in other numbers is copied.
+    Wrappers add a prefix to the names of the module they wrap. A module with another dtype is copied.
     """
     for part in module.modules():
         own = dict(part.named_parameters(remove_duplicate=False))
@@ -47,9 +47,9 @@ def _of_same_names(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module
 def _measure(
     forward: Forward, loss: Loss, metrics: Mapping[str, Metric], count: Counting, model: Any, batch: Batch
 ) -> StepValues:
-    """Pass one batch through the model: its number of samples and, a name each, a mean or one value a sample.
+    """Pass one batch through the model; return its number of samples and, by name, means or values per sample.
 
-    No method: the structure keeps hold of it, and an objective on a part of the data would hold on to all of it.
+    This is not a method, because the copied structure keeps a reference to it: a subset would keep all the data alive.
     """
 
     def measure() -> StepValues:
@@ -71,7 +71,7 @@ def _measure(
 
 
 def _require_callable_with(function: Callable[..., Any], has_data: bool) -> None:
-    """Raise where a function cannot be called with parameters, and with a batch where there is data."""
+    """Raise OptionError if a function cannot be called with parameters, and with a batch if there is data."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -81,13 +81,13 @@ def _require_callable_with(function: Callable[..., Any], has_data: bool) -> None
     except TypeError:
         call = "function(params, batch)" if has_data else "function(params)"
         raise OptionError(
-            f"The function takes ({', '.join(signature.parameters)}), and {'with' if has_data else 'without'} data it "
-            f"is called {call}. {'Take both' if has_data else 'Pass data=, or a function of parameters alone'}."
+            f"The function takes ({', '.join(signature.parameters)}), but {'with' if has_data else 'without'} data it "
+            f"is called as {call}. {'Take both' if has_data else 'Pass data=, or a function of parameters alone'}."
         ) from None
 
 
 def _pair(made: Any) -> tuple[Any, Any]:
-    """What `forward=` returned; a tensor of two rows is no pair."""
+    """Check that `forward=` returned a pair; a tensor of two rows is not one."""
     if isinstance(made, tuple | list) and len(made) == 2:
         return made[0], made[1]
     raise OptionError(
@@ -105,7 +105,7 @@ def _measure_function(
     point: Params,
     batch: Batch,
 ) -> StepValues:
-    """Call a bare function of parameters in the same way."""
+    """Call a bare function of parameters on one batch, in the same way."""
     arguments = (point, batch) if has_data else (point,)
     n = count(batch, None) if has_data else 1
 
@@ -131,32 +131,34 @@ def _tensor_of(name: Any, value: Any) -> Tensor:
     Raises
     ------
     OptionError
-        If the name is no string, or the value is no tensor and nothing that torch makes one of.
+        If the name is not a string, or the value cannot be converted to a tensor.
     """
     if not isinstance(name, str):
         raise OptionError(
-            f"A parameter is called {name!r}, {described(name)}. Names are strings: {{{str(name)!r}: …}}."
+            f"A parameter has the name {name!r}, which is {described(name)}. Use strings as names: {{{str(name)!r}: "
+            "…}."
         )
     if isinstance(value, Mapping) and not value:
-        raise OptionError(f'"{name}" is an empty dict, not a tensor. Leave it out.')
+        raise OptionError(f'The parameter "{name}" is an empty dict, not a tensor. Leave it out.')
     if isinstance(value, Mapping):
         names = [f"{name}.{key}" for key in value]
         flat = ", ".join(f'"{each}": …' for each in names[:3])
         raise OptionError(
-            f'"{name}" is a dict, and parameters are one dict of name to tensor. Pass them flat, {{{flat}}}; the '
-            f'function finds each by that name: params["{names[0]}"].'
+            f'The parameter "{name}" is a dict, not a tensor. Pass one flat dict, {{{flat}}}; the function then reads '
+            f'params["{names[0]}"].'
         )
     try:
         return torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise OptionError(
-            f'"{name}" is {described(value)}, of which torch makes no tensor ({error}). Pass a dict of name to '
-            'tensor: {"x": torch.zeros(2)}, each list of tensors one by one ("x.0", "x.1").'
+            f'The parameter "{name}" is {described(value)}, which torch cannot convert to a tensor ({error}). Pass a '
+            'dict of name to tensor: {"x": torch.zeros(2)}; pass the tensors of a list one by one, as "x.0" and '
+            '"x.1".'
         ) from error
 
 
 def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any]:
-    """Outputs and targets of a batch of the usual form."""
+    """Outputs and targets of a batch that has one of the usual forms."""
     if isinstance(batch, Mapping):
         key = next((key for key in TARGET_KEYS if key in batch), None)
         targets = None if key is None else batch[key]
@@ -176,15 +178,16 @@ def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:
-    """The error for what was passed in the place of a model."""
-    said = f"The model is {described(model)}, not an nn.Module. "
+    """The error for something else than a model in its place."""
+    start = f"The model is {described(model)}, not an nn.Module. "
     if isinstance(loss, nn.Module) and callable(model):
-        return OptionError(f"{said}The order is ln.Objective(model, loss, data).")
+        return OptionError(f"{start}The order is ln.Objective(model, loss, data).")
     if isinstance(model, type):
-        return OptionError(f"{said}Pass an instance: {model.__name__}(…), with its trained weights.")
+        return OptionError(f"{start}Pass an instance with trained weights: {model.__name__}(…).")
     if isinstance(model, Mapping | str | os.PathLike):
         load = "torch.load(path, weights_only=True)" if not isinstance(model, Mapping) else "state_dict"
         return OptionError(
-            f"{said}Weights have no code: build the model they belong to, then model.load_state_dict({load})."
+            f"{start}Weights alone cannot be called: build the model they belong to, then call "
+            f"model.load_state_dict({load})."
         )
-    return OptionError(f"{said}For a function of parameters use Objective.from_function(f, params).")
+    return OptionError(f"{start}For a function of parameters use ln.Objective.from_function(f, params).")

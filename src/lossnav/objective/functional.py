@@ -1,16 +1,16 @@
-"""Calling a model by value: the same structure, with weights of ours, over all batches.
+"""Calling a model with other weights: the same structure, over all batches.
 
-The user's module is never touched. What is called is a copy of its *structure*, in eval mode (or in train mode, where
-that is asked for), whose own parameters are NaN and take no memory: a weight that is used behind `functional_call`'s
-back cannot be used silently. The loss, the metrics and `forward=` are copied together with it, so that one that looks
-at the model looks at ours.
+The user's module is never touched. A copy of its *structure* is called, in eval mode (or in train mode, if the user
+asks for it). The parameters of the copy are NaN and take no memory, so a weight that the code reaches in another way
+than through `functional_call` shows as NaN. The loss, the metrics and `forward=` are copied together with the
+structure; if they refer to the model, the copies refer to the copy.
 
-One thread at a time passes, or looks at what a pass changes (`lossnav._utils.turns`): `leaves`, and what is done with
-them until they are no longer needed, by whoever asks for them.
+One thread at a time makes a pass or looks at what a pass changes (`lossnav._utils.turns`). A caller of `leaves` holds
+the turn until the leaves are no longer needed.
 
-Every pass starts from the same state: the point's own weights and buffers, and loss, metrics and `forward=` as they
-were when the objective was made. Within a pass what one batch leaves behind (a queue, a moving average) the next one
-finds, as in plain torch.
+Every pass starts from the same state: the weights and buffers of the point, and the loss, the metrics and `forward=` as
+they were when the objective was built. Within a pass, what one batch leaves behind (a queue, a moving average) is there
+for the next batch, as in plain torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossnav.objective import contents as contents_module
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.kept_state import Kept
 from lossnav.params import Params
 
@@ -33,7 +33,7 @@ StepFunction = Callable[[Any, Batch], StepValues]
 
 
 class Borrowed:
-    """A step of the user's own, in eval or train mode for a `with`; on leaving all of it is as it was."""
+    """The user's own step, put into eval or train mode inside a `with` block and restored afterwards."""
 
     def __init__(self, step: StepFunction, training: bool = False) -> None:
         self.parts, self.training = users_parts(step), training
@@ -47,7 +47,7 @@ class Borrowed:
 
 
 class _ModelHolder(nn.Module):
-    """A model, and something to call while other weights are in it."""
+    """A module whose forward pass calls a function, while other weights are in the model that it holds."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -58,12 +58,12 @@ class _ModelHolder(nn.Module):
 
 
 def call_with(module: nn.Module, state: Params, *arguments: Any) -> Any:
-    """`functional_call`: call a module with other weights and buffers, those that are tied given by one name.
+    """Call a module with other weights and buffers, as `torch.func.functional_call` does; tied weights need one name.
 
-    Torch's own resolves ties by the names of a weight, and so changes the place that holds it once a name. Where one
-    layer is registered under two names (the embedding of peft's prompt tuning), it thereby takes the weight of the
-    first change for the original and leaves it in the module, which is then tied to nothing. Here every place is
-    changed once. What the module puts into a place instead is found in `state` afterwards, as torch does.
+    `functional_call` changes a tied weight once per name. If one layer is registered under two names (the embedding of
+    peft's prompt tuning), it takes the changed weight for the original and leaves it in the module, which is then no
+    longer tied. Here each place is changed once. If the module replaces a tensor during the call, the new tensor is in
+    `state` afterwards, as with torch.
     """
     places = _places(module, state)
     result = functional_call(module, places, arguments, tie_weights=False)
@@ -72,7 +72,7 @@ def call_with(module: nn.Module, state: Params, *arguments: Any) -> Any:
 
 
 def _places(module: nn.Module, state: Params) -> Params:
-    """A value for every place, by its first name; names that are no place of the module as they are."""
+    """A value for every place in the module, by its first name; other names are kept as they are."""
     named = dict(module.named_parameters(remove_duplicate=False)) | dict(module.named_buffers(remove_duplicate=False))
     given = {id(named[name]): tensor for name, tensor in state.items() if name in named}
     places = {name: tensor for name, tensor in state.items() if name not in named}
@@ -85,7 +85,7 @@ def _places(module: nn.Module, state: Params) -> Params:
 
 
 def users_parts(step: StepFunction) -> list[Any]:
-    """What of a step is the user's: `forward=`, the loss and the metrics, or a function of theirs."""
+    """The user's objects in a step: `forward=`, the loss and the metrics, or a bare function."""
     arguments = step.args if isinstance(step, partial) else (step,)
     return [part for argument in arguments for part in getattr(argument, "users_parts", (argument,))]
 

@@ -1,4 +1,4 @@
-"""State of the user's objects, kept while they are used and put back after."""
+"""The state of the user's objects, kept while they are used and restored afterwards."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from lossnav.objective.contents import (
 
 
 class Kept:
-    """The state of objects as it is now, to put back later: attributes, items of containers, numbers in tensors.
+    """The present state of objects, to restore later: attributes, items of containers, numbers in tensors.
 
     Parameters
     ----------
     value : object
-        All that it reaches is kept; of hooks that modules have, which there are. Those that lossnav watches a pass by
-        are left alone.
+        Everything that it refers to is kept; of the hooks of modules only which there are. Hooks by which lossnav
+        watches a pass are left alone.
     without : iterable of Tensor
-        Tensors whose numbers are not kept: those that others put in place at every pass.
+        Tensors whose numbers are not kept, because every pass sets them.
     borrowed : bool
-        Whether it is the user's own, and no copy by `copied`.
+        Whether it is the user's own object, not a copy by `copied`.
     numbers : bool
-        Whether the numbers in tensors and arrays are kept: of a dataset they are most of its memory.
+        Whether the numbers in tensors and arrays are kept; in a dataset they are most of its memory.
 
     Examples
     --------
@@ -58,10 +58,10 @@ class Kept:
     ) -> None:
         self.value = value
         skipped = {id(tensor) for tensor in without}
-        self._tensors: list[list[Any]] = []  # tensor, its numbers, its version, whether it may change without that
+        self._tensors: list[list[Any]] = []  # tensor, numbers, version, whether it is compared each time
         self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self._others: list[tuple[Any, Any]] = []  # lists, sets and deques
-        self._inner: list[list[Any]] = []  # arrays, bytes and random generators: it, its state, whether it is looked at
+        self._inner: list[list[Any]] = []  # arrays, bytes, random generators: object, state, whether it is compared
         self._slots: list[tuple[Any, dict[str, Any]]] = []
         self._hooks: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         for part in _stateful(value, borrowed=borrowed):
@@ -87,7 +87,7 @@ class Kept:
                 self._slots.append((part, slots))
 
     def changed(self) -> bool:
-        """Whether anything is another than it was."""
+        """Whether anything has changed."""
         return (
             any(not _alike(dictionary, saved) for dictionary, saved in self._dicts)
             or any(not _alike(_without_ours(table), _without_ours(saved)) for table, saved in self._hooks)
@@ -98,7 +98,7 @@ class Kept:
         )
 
     def learn(self) -> None:
-        """See what was written to behind a version's back (`tensor.data`, large arrays), to compare it each time."""
+        """See which tensors change without a new version (`tensor.data`, large arrays), to compare them each time."""
         for row in self._tensors:
             row[3] = row[3] or not equal(row[0], row[1])
         for row in self._inner:
@@ -106,11 +106,11 @@ class Kept:
 
     @property
     def compared(self) -> tuple[tuple[bool, ...], tuple[bool, ...]]:
-        """Which tensors, and which other numbers, are compared each time: what `learn` found."""
+        """Which tensors, and which other numbers, are compared each time: the result of `learn`."""
         return tuple(row[3] for row in self._tensors), tuple(row[2] for row in self._inner)
 
     def compare(self, known: tuple[tuple[bool, ...], tuple[bool, ...]]) -> None:
-        """Compare what the same state of a copy was found to need."""
+        """Compare the same objects each time as a copy does: set the result of `learn`."""
         tensors, inner = known
         for row, looks in zip(self._tensors, tensors, strict=True):
             row[3] = looks
@@ -118,12 +118,12 @@ class Kept:
             row[2] = looks
 
     def restore(self) -> None:
-        """Put everything back that was changed."""
+        """Restore everything that has changed."""
         for dictionary, saved in self._dicts:
             if not _alike(dictionary, saved):
                 dictionary.clear()
                 dictionary.update(saved)
-        for table, saved in self._hooks:  # a model may mark itself as hooked, and hook itself anew without the mark
+        for table, saved in self._hooks:  # a model may mark itself as hooked, and add its hooks again without the mark
             if not _alike(_without_ours(table), _without_ours(saved)):
                 ours = {key: hook for key, hook in table.items() if _is_ours(hook)}
                 table.clear()
@@ -147,7 +147,7 @@ class Kept:
 
 
 def _inner_state(part: Any) -> Any:
-    """The state of what is changed in place and is no tensor or container; None of anything else."""
+    """The state of an object that is changed in place and is not a tensor or container; else None."""
     if isinstance(part, np.ndarray):
         return None if part.dtype == object or part.nbytes > _LARGEST or not part.flags.writeable else part.copy()
     if isinstance(part, bytearray):
@@ -184,12 +184,12 @@ def _put_back(part: Any, saved: Any) -> None:
         part.bit_generator.state = saved
     elif isinstance(part, random.Random):
         part.setstate(saved)
-    else:  # of torch, and the older kind of NumPy
+    else:  # generators of torch, and the older ones of NumPy
         part.set_state(saved)
 
 
 def same_state(a: Any, b: Any) -> bool:
-    """Whether two copies of one thing are in the same state, as far as attributes, items and tensors tell."""
+    """Whether two copies of one object are in the same state, as far as attributes, items and tensors show."""
     ours, theirs = list(_stateful(a, atoms=True)), list(_stateful(b, atoms=True))
     return len(ours) == len(theirs) and all(_same_part(x, y) for x, y in zip(ours, theirs, strict=True))
 
@@ -207,7 +207,7 @@ def _same_part(a: Any, b: Any) -> bool:
 
 
 def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterator[Any]:
-    """What may be changed by a call, each once; hooks are not looked into."""
+    """What a call may change, each object once; hooks are not searched."""
     seen: set[int] = set()
     ahead: list[Any] = [value]
     kept: list[Any] = []
@@ -216,11 +216,11 @@ def _stateful(value: Any, atoms: bool = False, borrowed: bool = False) -> Iterat
         plain = isinstance(part, int | float | complex | str | bytes)
         if part is None or id(part) in seen or (plain and not atoms):
             continue
-        if not plain:  # equal numbers may be one object here and two there
+        if not plain:  # equal numbers may be one object or two
             seen.add(id(part))
         kept.append(part)
         yield part
-        if isinstance(part, types.FunctionType):  # a list that the user counts calls in is not ours to put back
+        if isinstance(part, types.FunctionType):  # a list in which the user counts calls is not restored
             if borrowed or _OWN in part.__dict__:
                 ahead += reversed([cell.cell_contents for cell in _cells_with_state(part)])
                 ahead += reversed([default for default in _defaults(part) if _is_state(default)])

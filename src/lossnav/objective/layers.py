@@ -1,4 +1,4 @@
-"""What the layers of a model are, as far as a reader of its surface must know: what takes statistics, what rescales."""
+"""The layers of a model that matter to a reader of its surface: those with statistics, and those that rescale."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ _STATISTICS = ("running_mean", "running_var")
 
 
 def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any]:
-    """Count the layers that a picture of the loss depends on.
+    """Count the layers that influence how a picture of the loss is read.
 
     Parameters
     ----------
     model : nn.Module
     roles : mapping of str to {"weight", "bias", "norm"}
-        Of the parameters that move.
+        The roles of the parameters that move.
 
     Returns
     -------
     dict of str to int
-        And ``own_buffers``, a dict with the number of ``tensors`` and the first ``names``: floating-point buffers of
-        modules that are not torch's own and none of these, of which nothing says whether they are statistics of data.
-        ``batch_norms`` (BatchNorm layers with running statistics), ``batch_statistics`` (those without, which take
-        each batch's own), ``running_statistics`` (other layers with running statistics: InstanceNorm that tracks,
-        FrozenBatchNorm, one's own), ``norm_tensors`` (parameters of normalisation layers that move), ``weights``
-        (weights of two dimensions or more that move), ``rectifiers`` (modules such as ReLU; a call of F.relu is none).
+        ``batch_norms``: BatchNorm layers with running statistics. ``batch_statistics``: those without, which use the
+        statistics of each batch. ``running_statistics``: other layers with running statistics (InstanceNorm that tracks
+        them, FrozenBatchNorm, custom layers). ``norm_tensors``: parameters of normalisation layers that move.
+        ``weights``: weights of two or more dimensions that move. ``rectifiers``: modules such as ReLU; calls of F.relu
+        are not counted. ``own_buffers``, a dict with the number of ``tensors`` and the first ``names``: floating-point
+        buffers of custom modules, which may be statistics of data or not.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def describe_layers(model: nn.Module, roles: Mapping[str, str]) -> dict[str, Any
 
 
 def count_roles(roles: Mapping[str, str], parameters: Mapping[str, Tensor]) -> dict[str, int]:
-    """Count what `describe_layers` says of the parameters that move.
+    """Count the parameters that move, as `describe_layers` does.
 
     >>> import torch
     >>> count_roles({"w": "weight", "g": "norm"}, {"w": torch.ones(2, 2), "g": torch.ones(2)})
@@ -68,7 +68,7 @@ def count_roles(roles: Mapping[str, str], parameters: Mapping[str, Tensor]) -> d
 
 
 def _some_of_unknown_use(model: nn.Module) -> dict[str, Any]:
-    """Floating-point buffers that the user's modules keep: their number and first names."""
+    """Floating-point buffers of custom modules: their number and first names."""
     names = [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()

@@ -1,12 +1,12 @@
-"""Read a DataLoader again and again without starting its workers anew.
+"""Read a DataLoader repeatedly without restarting its workers.
 
-A pass over data that is not kept would start `num_workers` processes and end them: at every point of a surface, at
-every product with a Hessian. Here a private copy of the loader keeps its workers from pass to pass; the user's own is
-never iterated, and so neither starts nor holds any.
+A pass over data that is not kept would start and end `num_workers` processes at every point of a surface and every
+product with a Hessian. Here a private copy of the loader keeps its workers from pass to pass; the user's own loader is
+never iterated and never starts a worker.
 
-Workers that live on remember. Every pass begins as if they had just been started: their random generators and what the
-dataset keeps of its own (a counter, a generator, an open file) are put back, and the order of the samples is drawn from
-the same numbers. So a pass has the same bits as one by new workers.
+Workers that stay alive have state. At the beginning of every pass their random generators and the state of the dataset
+(a counter, a generator, an open file) are restored, and the order of the samples is drawn from the same numbers. So a
+pass has the same bits as one by new workers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from lossnav.objective import kept_state
 
 
 def without_restarts(source: Any) -> Any:
-    """Return what reads a source again without starting its workers anew; itself where it has none.
+    """Return a source that is read repeatedly without restarting its workers; the source itself if it has none.
 
-    A loader that iterates in a way of its own is left as it is, and so is a datapipe, which torch seeds itself.
+    A loader with its own ``__iter__`` is left as it is, and so is a datapipe, which torch seeds itself.
     """
     if not isinstance(source, DataLoader) or source.num_workers < 1:
         return source
@@ -40,14 +40,14 @@ def without_restarts(source: Any) -> Any:
 
 
 class LoaderWorkers:
-    """Passes over a DataLoader by workers that are started once.
+    """A DataLoader whose workers are started once and kept from pass to pass.
 
-    Passes that overlap (of two threads, or one begun inside another) have workers of their own.
+    Passes that overlap (in two threads, or one inside another) have their own workers.
 
     Parameters
     ----------
     loader : DataLoader
-        With workers; it is not changed.
+        A loader with workers; it is not changed.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class LoaderWorkers:
         try:
             yield from private.batches()
         except BaseException as error:
-            if not isinstance(error, GeneratorExit):  # a worker may be gone: the next pass starts others
+            if not isinstance(error, GeneratorExit):  # a worker may have died: the next pass starts new ones
                 private.close()
                 raise
             raise
@@ -78,7 +78,7 @@ class LoaderWorkers:
                     self._idle.append(private)
 
     def close(self) -> None:
-        """End the workers that wait; the next pass starts others."""
+        """End the idle workers; the next pass starts new ones."""
         with self._lock:
             idle, self._idle = self._idle, []
         for private in idle:
@@ -92,7 +92,7 @@ class LoaderWorkers:
 
 
 class _Private:
-    """A copy of a loader whose workers stay."""
+    """A copy of a loader whose workers stay alive."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.closed, self._passes = False, 0
@@ -103,16 +103,16 @@ class _Private:
             "dataset": own,
             "worker_init_fn": _Beginning(loader.worker_init_fn),
             "persistent_workers": True,
-            "_iterator": None,  # the user's own, where it is there
+            "_iterator": None,  # the user's loader may have one
         }
         self._sampler = None
         if not streams:
             name = "batch_sampler" if loader.batch_sampler is not None else "sampler"
             self._sampler = changes[name] = _Numbered(getattr(loader, name), loader.generator)
-        vars(self._loader).update(changes)  # torch refuses to set these one by one
+        vars(self._loader).update(changes)  # torch does not allow setting these one by one
 
     def batches(self) -> Iterator[Any]:
-        """One pass; what a new loader draws from the generator of its order, this one draws too."""
+        """One pass; it draws from the generator of the loader what a new loader draws."""
         self._passes += 1
         if self._sampler is not None:
             self._sampler.number = self._passes
@@ -123,17 +123,17 @@ class _Private:
     def close(self) -> None:
         """End the workers."""
         self.closed = True
-        vars(self._loader)["_iterator"] = None  # what it was ends its workers when nobody refers to it
+        vars(self._loader)["_iterator"] = None  # the iterator ends its workers when it is deleted
 
 
 class _Numbered:
-    """A sampler whose indices say of which pass they are."""
+    """A sampler whose indices carry the number of the pass."""
 
     def __init__(self, sampler: Iterable[Any], generator: torch.Generator | None) -> None:
         self.sampler, self.generator, self.number = sampler, generator, 0
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
-        if self.number > 1:  # torch asks a new loader twice, and draws a seed for its workers between
+        if self.number > 1:  # torch calls a new loader twice, and draws a seed for its workers between
             iter(self.sampler)
             _draw_seed(self.generator)
         return _labelled(self.number, iter(self.sampler))
@@ -143,7 +143,7 @@ class _Numbered:
 
 
 def _draw_seed(generator: torch.Generator | None) -> None:
-    """As torch does for new workers."""
+    """Draw a seed, as torch does for new workers."""
     torch.empty((), dtype=torch.int64).random_(generator=generator)
 
 
@@ -152,7 +152,7 @@ def _labelled(number: int, indices: Iterator[Any]) -> Iterator[tuple[int, Any]]:
 
 
 class _Remembered:
-    """A dataset in a worker: at the beginning of each pass in the state in which the worker was started."""
+    """A dataset in a worker: at the beginning of each pass the state is that at the start of the worker."""
 
     def __init__(self, dataset: Any, collate: Any) -> None:
         self.inner, self.collate = dataset, collate
@@ -161,7 +161,7 @@ class _Remembered:
         self._generators: tuple[Any, ...] = ()
 
     def begin(self, number: int) -> None:
-        """Put back what passes before this one have left."""
+        """Restore the state that earlier passes changed."""
         if number == self._number:
             return
         self._number = number
@@ -176,7 +176,7 @@ class _Remembered:
 
 
 class _LabelledRows(_Remembered):
-    """A dataset with indices that say of which pass they are."""
+    """A dataset whose indices carry the number of the pass."""
 
     def __getitem__(self, labelled: tuple[int, Any]) -> Any:
         number, index = labelled
@@ -194,7 +194,7 @@ class _LabelledRows(_Remembered):
 
 
 class _Stream(_Remembered, IterableDataset[Any]):
-    """A dataset that is iterated: in each worker once a pass."""
+    """An iterable dataset, iterated once per pass in each worker."""
 
     def __iter__(self) -> Iterator[Any]:
         self.begin(self._number + 1)
@@ -205,7 +205,7 @@ class _Stream(_Remembered, IterableDataset[Any]):
 
 
 class _Beginning:
-    """What a worker does first: it knows the user's dataset for its own, and calls the user's `worker_init_fn`."""
+    """What a worker does first: show the user's dataset in its worker info, and call the user's `worker_init_fn`."""
 
     def __init__(self, function: Callable[[int], Any] | None) -> None:
         self.function = function
@@ -215,6 +215,6 @@ class _Beginning:
         if info is not None:
             object.__setattr__(
                 info, "dataset", cast(Any, info.dataset).inner
-            )  # it refuses to be changed in the usual way
+            )  # torch does not allow setting it directly
         if self.function is not None:
             self.function(worker)

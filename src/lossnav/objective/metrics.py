@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lossnav._utils.validation import described
 from lossnav.errors import LossShapeError, OptionError
+from lossnav.objective import scores
 from lossnav.objective.functional import Measured
 from lossnav.objective.loss import Loss, _means, length_of, logits, name_of
 from lossnav.objective.predictions import METRICS, TAKEN
@@ -22,7 +23,7 @@ Metric = Callable[[Any, Any], Any]
 
 
 def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | None) -> dict[str, Metric]:
-    """Turn names and callables into one dict of callables; the order is kept."""
+    """Turn names and callables into one dict of callables, in the same order."""
     if metrics is None:
         return {}
     if isinstance(metrics, Mapping):
@@ -34,17 +35,18 @@ def resolve_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric] | Non
     for name, metric in named:
         if isinstance(metric, str):
             if metric not in METRICS:
-                raise OptionError(f"metric {metric!r} is unknown. Use {', '.join(METRICS)}, or pass a callable.")
+                raise OptionError(f"The metric {metric!r} is unknown. Use {', '.join(METRICS)}, or pass a callable.")
             metric = METRICS[metric].metric
         if isinstance(metric, type) or not callable(metric):
             hint = f"an instance of it: {{{name!r}: {name}(…)}}" if isinstance(metric, type) else "a callable"
             raise OptionError(f"The metric {name!r} is {described(metric)}. Pass {hint}, or a name such as 'accuracy'.")
         if name in TAKEN or not _NAME.fullmatch(name):
             raise OptionError(
-                f"A metric cannot be called {name!r}. Pass a dict with a name of letters, digits and underscores."
+                f"A metric cannot be called {name!r}, because this name is reserved or has characters other than "
+                "letters, digits and underscores. Pass a dict with another name."
             )
         if name in found:
-            raise OptionError(f"Two metrics are called {name!r}. Pass a dict that names them.")
+            raise OptionError(f"Two metrics are called {name!r}. Pass a dict with two names.")
         found[name] = metric
     return found
 
@@ -61,7 +63,7 @@ def measure_metrics(
     targets: Any,
     n: int,
 ) -> dict[str, Measured]:
-    """Measure metrics of a batch: those with a name by what the loss takes for a prediction."""
+    """Measure the metrics of a batch; named metrics use what the loss takes for a prediction."""
     outputs = logits(outputs)
     values: dict[str, Measured] = {}
     for name, metric in metrics.items():
@@ -69,7 +71,7 @@ def measure_metrics(
             calls = loss.reading.calls(watch, outputs, targets)
             of_loss = value[0] if isinstance(value, tuple) else value
             known_as = getattr(metric, "name", name)
-            loss.hold_scores(calls, outputs, targets, known_as)
+            scores.require_independent(loss, calls, outputs, targets, known_as)
             values[name] = metric(loss.reading.prediction(calls, of_loss, outputs, targets, n, known_as), n)
         else:
             values[name] = check_metric(name, metric(outputs, targets), n, targets)
@@ -77,21 +79,21 @@ def measure_metrics(
 
 
 def check_metric(name: str, value: Any, n: int, targets: Any = None) -> Measured:
-    """Hold a metric against its promise: the mean of the batch (a scalar), or one value a sample."""
+    """Check that a metric returned the mean of the batch (a scalar) or one value per sample."""
     try:
-        if isinstance(value, tuple):  # of two tensors nobody knows which one is meant
+        if isinstance(value, tuple):  # with two tensors it is not known which one is meant
             raise TypeError
         values: Tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError):
         raise LossShapeError(
-            f"The metric {name!r} returned a {type(value).__name__}. Return a number, or a tensor with one value a "
-            "sample; of several values make a metric each: metrics={'first': ..., 'second': ...}."
+            f"The metric {name!r} returned a {type(value).__name__}. Return a number, or a tensor with one value per "
+            "sample; for several values pass several metrics: metrics={'first': ..., 'second': ...}."
         ) from None
     if values.dim() == 0:
         return values
     if values.shape[0] not in (n, length_of(targets)):
         raise LossShapeError(
-            f"The metric {name!r}: {n} samples gave values of shape {tuple(values.shape)}. "
-            "Return shape (n,) or (n, ...)."
+            f"The metric {name!r} returned shape {tuple(values.shape)} for {n} samples. Return shape (n,) or (n, "
+            "...), or a scalar."
         )
     return _means(values, n)

@@ -1,8 +1,7 @@
-"""What a network is at one moment apart from its code, weights and buffers, whatever it is taken from.
+"""The tensors of a network at one moment, whatever they are taken from: an objective, a module, a file or a dict.
 
-An end of a line is an objective, a module, a file or a state dict. The first two say which of their tensors are
-parameters; a file and a dict do not, and are sorted by the first end beside them that does, or by the objective in the
-end.
+The ends of a line are objectives, modules, files or state dicts. Objectives and modules know which of their tensors are
+parameters. The tensors of files and dicts are sorted by the first end that knows, or else by the objective.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ End = Objective | nn.Module | str | os.PathLike[str] | Mapping[str, Tensor]
 
 
 class ModuleIdentity:
-    """The module that weights are of, as long as the user keeps it; another process does not know it."""
+    """The module that weights belong to, as long as the user keeps it; another process does not know it."""
 
     def __init__(self, module: nn.Module | None = None) -> None:
         self._module = None if module is None else weakref.ref(module)
@@ -41,12 +40,12 @@ class ModuleIdentity:
         return ModuleIdentity, ()
 
     def require_same_function(self, objective: Objective) -> None:
-        """Hold the module to the network of an objective, once (see `Objective.require_same_function`).
+        """Compare the module with the network of an objective, once (see `Objective.require_same_function`).
 
         Raises
         ------
         StructureMismatchError
-            If it is another function.
+            If it computes another function.
         """
         module = None if self._module is None else self._module()
         if module is None or (self._held_to is not None and self._held_to() is objective):
@@ -62,24 +61,24 @@ class Network:
     Attributes
     ----------
     params : dict of str to Tensor
-        What moves. Of a file or dict that nobody has sorted yet: all floating-point tensors.
+        Parameters that move. In a file or dict that is not sorted yet: all floating-point tensors.
     held : dict of str to Tensor
         Other parameters.
     buffers : dict of str to Tensor
-        As far as they are known.
+        Buffers that are known.
     source : str
-        Where they come from, in words.
+        Where the tensors come from, for messages.
     anatomy : Anatomy or None
-        What each tensor is, where that is known.
+        What each tensor is, if this is known.
     decides : bool
-        Whether it is an objective, by which others are sorted.
+        Whether it is an objective, which decides how others are sorted.
     in_file : bool
     path : str
-        Of its file; empty where it is in none.
+        Path of its file; empty if there is none.
     extra : mapping of str to object
-        The extra state of its modules, as far as it is known.
+        The extra state of its modules, if known.
     code : ModuleIdentity
-        Of a module.
+        The module, if it was one.
     """
 
     params: Params
@@ -95,33 +94,33 @@ class Network:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the parameters that move, when it was first asked for; files have them in another order than models."""
+        """Fingerprint of the moving parameters at the first call, in alphabetical order: files have another order."""
         return _fingerprint(self.params)
 
     @property
     def has_changed(self) -> bool:
-        """Whether somebody has written into the parameters since."""
+        """Whether the parameters have changed since `fingerprint` was first read."""
         return _fingerprint(self.params) != self.fingerprint
 
     def is_sorted_by(self, anatomy: Anatomy) -> bool:
-        """Whether these are already the tensors of this model, by its names, on its device and in its dtypes."""
+        """Whether the tensors already have the names, devices and dtypes of this model."""
         known = self.buffers.keys() <= anatomy.buffers.keys() and self.held.keys() <= anatomy.held.keys()
         return known and self.fits(anatomy.params)
 
     def fits(self, params: Mapping[str, Tensor]) -> bool:
-        """Whether the parameters have these names and shapes, on this device and in this dtype."""
+        """Whether the parameters have these names and shapes, this device and this dtype."""
         return not algebra.first_difference(self.params, params) and all(
             (tensor.dtype, tensor.device) == (params[name].dtype, params[name].device)
             for name, tensor in self.params.items()
         )
 
     def sorted_by(self, anatomy: Anatomy) -> Network:
-        """Return the same tensors by what they are in a model, with its dtypes, where its weights are.
+        """Return the same tensors sorted as in a model, with its dtypes and on its device.
 
         Raises
         ------
         CheckpointMismatchError, StructureMismatchError
-            If they do not fit it; the first of a file.
+            If they do not fit the model; CheckpointMismatchError for a file.
         """
         try:
             found = anatomy.match(self.params | self.held | self.buffers | dict(self.extra))
@@ -132,7 +131,7 @@ class Network:
         return replace(self, params=params, held=held, buffers=buffers, anatomy=anatomy, extra=extra)
 
     def named_as(self, other: Network) -> Network:
-        """The same tensors by the names that another network has for them, where the two differ by wrappers alone."""
+        """The same tensors with the names of another network, if only prefixes of wrappers differ."""
         mine, theirs = self.params | self.buffers, other.params | other.buffers
         if mine.keys() == theirs.keys():
             return self
@@ -144,34 +143,35 @@ class Network:
         return replace(self, params=params, buffers=buffers)
 
     def require_buffers(self, anatomy: Anatomy) -> None:
-        """Raise unless all buffers of a model that matter are known.
+        """Raise unless all required buffers of a model are known.
 
         Raises
         ------
         CheckpointMismatchError, StructureMismatchError
-            The first of a file.
+            CheckpointMismatchError for a file.
         """
         if missing := anatomy.missing(self.buffers):
             raise self._mismatch(
-                f"{self.source} has no {named(missing)} of {anatomy.name}. A network is its weights and its buffers, "
-                "and with those of another it is another network. Pass what holds both: an objective "
-                '(objective.at(state), or objective.at(state, missing="keep") for the buffers it has), the module, '
-                "its state_dict(), or a file of that."
+                f"{self.source} has no {named(missing)} of {anatomy.name}. With the buffers of another network it "
+                "would be another network. Pass something that has both weights and buffers: an objective "
+                '(objective.at(state), or objective.at(state, missing="keep") to keep the buffers of the objective), '
+                "the module, its state_dict(), or a file of that."
             )
 
     def require_held(self, anatomy: Anatomy) -> None:
-        """Raise unless what the model holds still, parameters and extra state, is its own here too."""
+        """Raise unless the held parameters and the extra state are those of the model."""
         if name := anatomy.other_extra(self.extra):
             raise StructureMismatchError(
-                f'{self.source} has another "{name}" (get_extra_state) than the objective of {anatomy.name}, and no '
-                "chart moves that, so that none leads there. Keep it as a buffer, or give both the same."
+                f'{self.source} has another extra state "{name}" (get_extra_state) than the objective of '
+                f"{anatomy.name}, and a chart does not change extra state. Keep it as a buffer, or give both the "
+                "same."
             )
         for name, tensor in self.held.items():
             if name in anatomy.held and not algebra.same(tensor, anatomy.held[name]):
                 raise StructureMismatchError(
-                    f'{self.source} has another "{name}", which the objective of {anatomy.name} holds still, so that '
-                    "no chart of its other parameters leads there. Let all of them move (params='all'), or keep what "
-                    'is held: objective.at(the moving parameters, missing="keep").'
+                    f'{self.source} has another "{name}", which the objective of {anatomy.name} holds fixed, so no '
+                    "chart of the moving parameters leads there. Let all parameters move (params='all'), or keep the "
+                    'held ones: objective.at(the moving parameters, missing="keep").'
                 )
 
     def _mismatch(self, message: str) -> CheckpointMismatchError | StructureMismatchError:
@@ -183,7 +183,7 @@ def _fingerprint(params: Params) -> str:
 
 
 def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
-    """Take apart an objective, a module, a file or a dict; a file by what its tensors are, where that is known.
+    """Take the tensors of an objective, a module, a file or a dict; those of a file are sorted if an anatomy is given.
 
     Raises
     ------
@@ -200,7 +200,7 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
         return Network(parts.params, parts.held, parts.buffers, source, parts, decides=True, extra=parts.extra)
     if isinstance(end, nn.Module):
         parts = weights.anatomy_of(end)
-        buffers = algebra.copy(parts.buffers)  # training goes on with the module's own
+        buffers = algebra.copy(parts.buffers)  # training may continue with the buffers of the module
         return Network(
             parts.params, parts.held, buffers, f"The {parts.name}", parts, extra=parts.extra, code=ModuleIdentity(end)
         )
@@ -212,7 +212,7 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
         given = weights.stored(end)
         found = anatomy.match(given)
         params, held, buffers = anatomy.split(found.tensors)
-        if given.adapter is not None:  # which has none of its own
+        if given.adapter is not None:  # an adapter has no buffers
             buffers = anatomy.buffers
         return Network(params, held, buffers, source, anatomy, in_file=True, path=path, extra=found.extra)
     if isinstance(end, Checkpoint):
@@ -220,7 +220,7 @@ def network_of(end: End | Network, anatomy: Anatomy | None = None) -> Network:
     if isinstance(end, Mapping):
         return _loose(end, "A dict of tensors")
     raise OptionError(
-        f"An end is a {type(end).__name__}. Pass an objective, a module, the path of a checkpoint, or a state dict."
+        f"One end is a {type(end).__name__}. Pass an objective, a module, the path of a checkpoint, or a state dict."
     )
 
 
@@ -229,8 +229,8 @@ def _loose(tensors: Mapping[str, Any], source: str, in_file: bool = False) -> Ne
     for name, tensor in given.items():
         if any(found := peculiarity(tensor)):
             kind = CheckpointMismatchError if in_file else StructureMismatchError
-            raise kind(f'"{name}" of {source[0].lower()}{source[1:]} {found[0]}, and no line leads there. {found[1]}')
-        if tensor.is_floating_point() and tensor.itemsize == 1:  # no sums of these are there
+            raise kind(f'"{name}" of {source[0].lower()}{source[1:]} {found[0]}, so no line can lead there. {found[1]}')
+        if tensor.is_floating_point() and tensor.itemsize == 1:  # torch has no arithmetic for these dtypes
             given[name] = tensor.float()
     floating = {name: tensor for name, tensor in given.items() if tensor.is_floating_point()} or given
     others = {name: tensor.clone() for name, tensor in given.items() if name not in floating}
@@ -238,12 +238,12 @@ def _loose(tensors: Mapping[str, Any], source: str, in_file: bool = False) -> Ne
 
 
 def together(*ends: End | Network) -> list[Network]:
-    """Take ends apart, and sort those that do not know what their tensors are by the first that does.
+    """Take the tensors of several ends, and sort those of files and dicts by the first end that knows how.
 
     Raises
     ------
     StructureMismatchError, CheckpointMismatchError
-        If one lacks a tensor, or has it in another shape; the second of a file.
+        If one lacks a tensor or has it in another shape; CheckpointMismatchError for a file.
     """
     known = [end for end in ends if isinstance(end, Network | Objective | nn.Module)]
     anatomy = leading(map(network_of, known))
@@ -269,9 +269,9 @@ def together(*ends: End | Network) -> list[Network]:
 
 
 def differing(anatomy: Anatomy, networks: Sequence[Network]) -> set[str]:
-    """Names of parameters that a model holds still by the rule alone and that are not the same in all these networks.
+    """Names of parameters that only the rule holds fixed and that are not the same in all these networks.
 
-    A line between two of them leads along what is frozen too: at its end lies a network, not a part of one.
+    A line between two networks moves these too: at its end is a network, not a part of one.
     """
     if not anatomy.free:
         return set()
@@ -284,38 +284,39 @@ def differing(anatomy: Anatomy, networks: Sequence[Network]) -> set[str]:
 
 
 def _is_one(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same memory, such as that of a frozen base that two models share."""
+    """Whether two tensors share their memory, as a frozen base that two models share."""
     if a.layout != torch.strided or b.layout != torch.strided:
         return False
     return a.data_ptr() == b.data_ptr() and (a.dtype, a.shape, a.stride()) == (b.dtype, b.shape, b.stride())
 
 
 def leading(networks: Iterable[Network]) -> Anatomy | None:
-    """What the tensors are of the first objective among these, else of the first module."""
+    """The anatomy of the first objective among these, else of the first module."""
     known = [network for network in networks if network.anatomy is not None]
     return next((network.anatomy for network in known if network.decides), known[0].anatomy if known else None)
 
 
 def moved(a: Network, b: Network) -> list[str]:
-    """Names of the buffers in which two networks differ, as far as they are known of both."""
+    """Names of the buffers in which two networks differ, among those known of both."""
     return sorted(n for n, t in a.buffers.items() if n in b.buffers and not algebra.same(t, b.buffers[n]))
 
 
 def coincidence(a: Network, b: Network) -> str:
-    """Say that no direction leads from one network to another, since they have the same weights; empty where not."""
+    """Explain that two networks have the same weights and no direction between them; empty if they differ."""
     if a.fingerprint != b.fingerprint:
         return ""
     sources = f"{a.source} and {b.source[0].lower()}{b.source[1:]}"
     if not (names := moved(a, b)):
         return f"{sources} have the same weights, so no direction leads from one to the other. Pass two that differ."
     return (
-        f"{sources} have the same weights and differ in {len(names)} buffers ({named(names)}), and a chart leads along "
-        "weights. Evaluate each by itself (objective.at(...)); what lies between: objective.evaluate(objective.params, "
-        "{name: torch.lerp(a[name], b[name], t) for name in names}), with the buffers a and b of the two."
+        f"{sources} have the same weights and differ only in {len(names)} buffers ({named(names)}), which a chart "
+        "does not move. Evaluate each of them (objective.at(...)), or points between them: "
+        "objective.evaluate(objective.params, {name: torch.lerp(a[name], b[name], t) for name in names}), with the "
+        "buffers a and b of the two."
     )
 
 
 def named(names: list[str]) -> str:
-    """Some names in words, three at most."""
+    """Some names for a message, at most three."""
     words = ", ".join(f'"{name}"' for name in names[:3])
     return words if len(names) <= 3 else f"{words} and {len(names) - 3} more"

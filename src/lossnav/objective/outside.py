@@ -1,9 +1,9 @@
-"""State that code keeps outside of its objects: globals that it names, attributes of classes, names that it encloses.
+"""State that code keeps outside of its objects: globals, attributes of classes, names in closures.
 
-What a model keeps in its attributes a copy of it has for itself, and every pass begins with it anew. A global counter
-or cache is shared by all copies, and by the user: what one point leaves there, the next one finds. Which names a
-function reads or binds its code tells; they are followed through functions and classes of the user's own. Packages that
-are installed are not looked into.
+Each copy of a model has its own attributes, which are restored before every pass. A global counter or cache is shared
+by all copies and by the user: what one point leaves there, the next one finds. The code of a function shows which names
+it reads or binds; they are followed through functions and classes of the user's own. Installed packages are not
+searched.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from lossnav.objective import contents as contents_module
 from lossnav.objective import kept_state
 
-_SMALL = 2**16  # numbers of a tensor or an array that are compared and put back
+_SMALL = 2**16  # entries of a tensor or an array that is compared and restored
 _MOST = 2_000  # functions that are followed
 _UNBOUND = object()
 _CONTAINERS = (dict, list, set, deque)
@@ -39,14 +39,14 @@ _LIBRARIES = tuple(Path(sysconfig.get_path(name)).as_posix() for name in ("stdli
 
 
 class Binding:
-    """A name that holds something: in a module, a class, or what a function encloses.
+    """A name that is bound in a module, a class or a closure.
 
     Attributes
     ----------
     title : str
         For messages.
     bound : bool
-        Whether the code that names it may bind it anew.
+        Whether the code may bind the name to something else.
     """
 
     def __init__(self, holder: Any, name: str, title: str, bound: bool) -> None:
@@ -57,7 +57,7 @@ class Binding:
 
     @property
     def value(self) -> Any:
-        """What it holds now."""
+        """What the name is bound to now."""
         return _held_by(self.holder, self.name)
 
     @value.setter
@@ -73,7 +73,7 @@ class Binding:
             delattr(self.holder, self.name)
 
     def keep(self) -> None:
-        """Remember what it holds."""
+        """Remember the present value."""
         self._before = value = self.value
         self._kept, self._calls = None, None
         self._tensors: list[tuple[Tensor, int, Tensor | None]] = []
@@ -93,7 +93,7 @@ class Binding:
 
     @property
     def changed(self) -> bool:
-        """Whether it holds something else than it did."""
+        """Whether the value has changed since `keep`."""
         value = self.value
         if self._calls is not None:
             return value is not self._before or value.cache_info() != self._calls
@@ -106,7 +106,7 @@ class Binding:
         return any(array.tobytes() != saved.tobytes() for array, saved in self._arrays)
 
     def restore(self) -> None:
-        """Put back what it held, as far as it was kept; a cache of results is emptied."""
+        """Restore the value as far as it was kept; a cache of results is emptied."""
         if self._calls is not None:
             self._before.cache_clear()
         if self.value is not self._before:
@@ -122,19 +122,19 @@ class Binding:
 
     @property
     def may_change(self) -> bool:
-        """Whether its code may change it in passing: bind it anew, or change what it holds in more than numbers."""
+        """Whether the code may change it in a pass: bind it to something else, or change more than numbers in it."""
         return self.bound or not isinstance(self.value, (*_ATOMS, Tensor, np.ndarray))
 
     @property
     def may_be_a_cache(self) -> bool:
-        """Whether it holds floating-point tensors that some computation may have left there."""
+        """Whether it holds floating-point tensors that a computation may have left there."""
         value = self.value
         if value is _UNBOUND or not self.may_change or isinstance(value, (*_ATOMS, nn.Module)):
             return False
         return any(tensor.is_floating_point() for tensor in contents_module.tensors(value))
 
     def clear(self) -> None:
-        """Leave it empty."""
+        """Empty it."""
         if isinstance(self.value, dict | list | set):
             self.value.clear()
         else:
@@ -172,11 +172,11 @@ class Outside:
         self.places = [Binding(*each) for each in found.values()]
 
     def changed(self) -> list[Binding]:
-        """Places that hold something else now."""
+        """Places whose value has changed."""
         return [place for place in self.places if place.changed]
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for place in self.places:
             place.restore()
 
@@ -185,15 +185,15 @@ _Reference = tuple[Any, str, str, bool]  # holder, name, title, and whether the 
 
 
 class _Search:
-    """Follows functions and classes of the user's own through the names in their code."""
+    """Follows the user's functions and classes through the names in their code."""
 
     def __init__(self, parts: Iterable[Any]) -> None:
         self.ahead: list[Any] = list(parts)
         self.seen: set[int] = set()
 
     def places(self) -> Iterator[_Reference]:
-        """Holders and names of what may be state, and what they are called."""
-        for part in self.ahead:  # which grows
+        """Holders and names of values that may be state, with their titles for messages."""
+        for part in self.ahead:  # the list grows
             part = _unwrapped(part)
             if id(part) in self.seen or len(self.seen) > _MOST:
                 continue
@@ -241,7 +241,7 @@ class _Search:
                         yield from self._of_value(other, name, vars(other)[name], title, True)
 
     def _of_value(self, holder: Any, name: str, value: Any, title: str, bound: bool) -> Iterator[_Reference]:
-        """The place itself if it may be state, and what is to be followed from there."""
+        """The place itself if it may be state; values to follow are added to `ahead`."""
         if isinstance(value, functools._lru_cache_wrapper):
             self.ahead.append(value.__wrapped__)
             yield holder, name, title, bound
@@ -255,7 +255,7 @@ class _Search:
 
 
 class _Globals:
-    """Globals of code that belongs to no module: what `exec` ran."""
+    """Globals of code that belongs to no module, as that run by `exec`."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         self.__dict__ = names
@@ -283,7 +283,7 @@ def _held_by(holder: Any, name: str) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _is_users(module: str | None) -> bool:
-    """Whether code of a module is the user's: not of Python, of an installed package, or ours."""
+    """Whether a module is the user's: not of Python, of an installed package, or of lossnav."""
     root = (module or "").partition(".")[0]
     if root in ("builtins", "lossnav", "torch", "numpy"):
         return False
@@ -293,13 +293,13 @@ def _is_users(module: str | None) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _codes(code: types.CodeType) -> tuple[types.CodeType, ...]:
-    """A function's code and that of the functions written in it."""
+    """The code of a function and of the functions defined in it."""
     inner = (part for part in code.co_consts if isinstance(part, types.CodeType))
     return (code, *(each for part in inner for each in _codes(part)))
 
 
 @functools.lru_cache(maxsize=4096)
 def _bound(code: types.CodeType) -> frozenset[str]:
-    """Globals and enclosed names that a code binds."""
+    """Globals and closure names that a code object binds."""
     binds = ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_DEREF")
     return frozenset(i.argval for i in dis.get_instructions(code) if i.opname in binds)

@@ -1,9 +1,8 @@
-"""Passes over all batches with weights of ours: in place of the model's own, or in a copy."""
+"""Passes over all batches with weights that are not the model's own, put into its structure or into a copy."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Self, cast
@@ -15,27 +14,34 @@ from lossnav._utils import turns
 from lossnav.errors import ObjectiveError
 from lossnav.objective import contents as contents_module
 from lossnav.objective.batch_norm import _batch_norm_recording, _mode_of_batch_norm
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.functional import (
     Borrowed,
     StepFunction,
     StepValues,
     _ModelHolder,
-    _set_mode,
     call_with,
     users_parts,
 )
 from lossnav.objective.kept_state import Kept
+from lossnav.objective.model_copies import (
+    attributes_of_copy,
+    computed_attributes,
+    copied_step,
+    copied_together,
+    hollow,
+    to_double_,
+)
 from lossnav.params import Params
 
 
 class _WholePass(nn.Module):
-    """All batches in one forward, so that the weights are swapped in once a point and not once a batch."""
+    """All batches in one forward call, so that the weights are swapped once per point and not once per batch."""
 
     def __init__(self, model: nn.Module, step: StepFunction, borrowed: bool = False, training: bool = False) -> None:
         super().__init__()
         self.model, self.step, self.borrowed, self.in_training = model, step, borrowed, training
-        self.seen: Callable[[dict[str, Tensor]], None] | None = None  # who wants to see the buffers after a pass
+        self.seen: Callable[[dict[str, Tensor]], None] | None = None  # called with the buffers after a pass
 
     def forward(self, batches: Iterable[Batch]) -> list[StepValues]:
         with Borrowed(self.step, self.in_training) if self.borrowed else nullcontext():
@@ -46,15 +52,15 @@ class _WholePass(nn.Module):
 
 
 class _Beginnings:
-    """Whoever starts every pass from a state: so does a copy, or what is unpickled, each from its own."""
+    """Every pass starts from the same state; a copy or an unpickled object keeps its own."""
 
     def _begins(self) -> dict[str, Kept]:
-        """What is put back before a pass, by the name of its attribute, as it is now."""
+        """What is restored before a pass, by attribute, as it is now."""
         raise NotImplementedError
 
     @turns.alone()
     def begin(self) -> None:
-        """Put back what every pass starts from."""
+        """Restore the state that every pass starts from."""
         for value in vars(self).values():
             if isinstance(value, Kept):
                 value.restore()
@@ -67,7 +73,7 @@ class _Beginnings:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         for name, kept in self._begins().items():
-            with suppress(ValueError):  # made of other parts: then by what is usual
+            with suppress(ValueError):  # made of other objects: use the default
                 kept.compare(state[name])
             setattr(self, name, kept)
 
@@ -78,7 +84,7 @@ class _Beginnings:
 
 
 class FunctionPasses(_Beginnings):
-    """A bare function of parameters, called with them."""
+    """Passes of a bare function of parameters."""
 
     _kept: Kept
 
@@ -100,11 +106,11 @@ class FunctionPasses(_Beginnings):
             return self.step(leaves, batch)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
-        """Call a function: there is no module whose weights a backward pass could read."""
+        """Call a function; there is no module whose weights a backward pass could read."""
         return function()
 
     def training(self, training: bool) -> AbstractContextManager[None]:
-        """There is no BatchNorm layer that could be in a mode."""
+        """Do nothing: there is no BatchNorm layer."""
         return nullcontext()
 
     @turns.alone()
@@ -115,11 +121,11 @@ class FunctionPasses(_Beginnings):
 
     @turns.alone()
     def apart(self, double: bool = False) -> FunctionPasses:
-        """Return the same, to be called in another thread, and in float64 if that is asked for."""
+        """Return the same for another thread, in float64 if asked for."""
         self._kept.restore()
         step = copied_step(self.step, {})
         if double and step is not self.step:
-            _double(None, step)
+            to_double_(None, step)
         return FunctionPasses(step, step is self.step)
 
     def __call__(self, params: Params, buffers: Params, batches: Iterable[Batch] | None) -> list[StepValues]:
@@ -130,15 +136,15 @@ class FunctionPasses(_Beginnings):
 
 
 class FunctionalPasses(_Beginnings):
-    """`call_with` on a copy of the module's structure, without its weights.
+    """Passes that put weights into a copy of the model's structure, which has none of its own.
 
     Attributes
     ----------
     in_training : bool
-        Whether it is called in train mode, as ``model.train()`` leaves it; else in eval mode.
+        Whether it is called in train mode, as after ``model.train()``; else in eval mode.
     remembers : bool
-        Whether a pass leaves something behind in the structure (a cache, a counter) that a later one looks at: then it
-        is put back before every pass.
+        Whether a pass leaves state in the structure (a cache, a counter) that a later pass reads. It is then restored
+        before every pass.
     """
 
     _of_step: Kept
@@ -158,7 +164,7 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def restore(self) -> None:
-        """Let the next pass start from the state that this was made in."""
+        """Restore the state that every pass starts from."""
         self._of_step.restore()
         if self.remembers:
             self._of_model.restore()
@@ -166,7 +172,7 @@ class FunctionalPasses(_Beginnings):
     @property
     @turns.alone()
     def bound(self) -> str:
-        """What keeps the step from being called with another structure or with the batches cut anew; or nothing."""
+        """Why the step cannot be called with another structure or other batches; empty if it can."""
         if self.whole.borrowed:
             return "the loss, a metric or forward= cannot be copied"
         inside = {id(module) for module in self.whole.model.modules()}
@@ -176,22 +182,22 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def state_changed(self) -> bool:
-        """Whether passes left anything behind in the structure."""
+        """Whether passes have left anything in the structure."""
         return self._of_model.changed()
 
     @turns.alone()
     def learn(self) -> None:
-        """See after a first pass what was written to in a way that tensors do not count."""
+        """Find the state that changed in the first pass without a new version of a tensor."""
         self._of_step.learn()
         self._of_model.learn()
 
     @turns.alone()
     def forget(self) -> None:
-        """Put the structure back to the state that this was made in."""
+        """Restore the structure to its first state."""
         self._of_model.restore()
 
     def around(self, model: nn.Module) -> FunctionalPasses:
-        """Return the same that puts weights into this model: the user's own, which is as before after a call."""
+        """Return the same passes on the user's own model, which is as before after a call."""
         made = copy.copy(self)
         made.whole, made.remembers = _WholePass(model, self.step, self.whole.borrowed, self.in_training), False
         return made
@@ -201,7 +207,7 @@ class FunctionalPasses(_Beginnings):
         assert batches is not None
         self.restore()
         state = {f"model.{name}": tensor for name, tensor in params.items()}
-        # BatchNorm in train mode writes its statistics: into copies, never into the centre's
+        # BatchNorm in train mode writes its statistics: into copies, never into those of the centre
         state |= {f"model.{name}": tensor.clone() for name, tensor in buffers.items()}
         if self.bn == "recompute":
             with _batch_norm_recording(self.whole.model, state, "model."):
@@ -216,9 +222,10 @@ class FunctionalPasses(_Beginnings):
         return _leaves(params, names), {name: tensor.clone() for name, tensor in buffers.items()}
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
-        """Pass one batch with leaves and buffers themselves, BatchNorm in train mode or not.
+        """Pass one batch with the leaves and buffers themselves, with BatchNorm in train mode or not.
 
-        What it leaves in the buffers the next batch finds, cut off from its graph: held constant in derivatives.
+        The next batch finds what it leaves in the buffers, detached from its graph: derivatives treat buffers as
+        constants.
         """
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
 
@@ -234,10 +241,10 @@ class FunctionalPasses(_Beginnings):
         return cast(StepValues, values)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
-        """Call a function with these weights and buffers in the structure.
+        """Call a function while these weights and buffers are in the structure.
 
-        For backward passes: what they compute anew (activation checkpointing), or read (a hook, a function of the
-        user's own), is to be of these weights and not of the NaNs in their place.
+        For backward passes: what they compute again (activation checkpointing) or read (a hook, a custom function) must
+        use these weights, not the NaNs in their place.
         """
         state = {f"model.{name}": tensor for name, tensor in (leaves | buffers).items()}
         return call_with(_ModelHolder(self.whole.model), state, function)
@@ -257,28 +264,29 @@ class FunctionalPasses(_Beginnings):
 
     @turns.alone()
     def apart(self, double: bool = False) -> FunctionalPasses:
-        """Return the same with a structure and a step of its own: a call puts weights into it, so two threads need two.
+        """Return the same with its own structure and step, for another thread: a call puts weights into the structure.
 
-        In float64 if that is asked for.
+        In float64 if asked for.
         """
         self.restore()
         model = self.whole.model
         memo: dict[int, Any] = {
-            id(weight): _hollow(weight, torch.float64) if double else weight for weight in model.parameters()
+            id(weight): hollow(weight, torch.float64) if double else weight for weight in model.parameters()
         }
         structure, step = copied_together(model, self.step, memo, self.in_training)
         if double:
-            _double(structure, step)
+            to_double_(structure, step)
         made = FunctionalPasses(structure, step, self.bn, step is self.step, self.in_training)
         made.remembers = self.remembers
         return made
 
 
 class CopyPasses(_Beginnings):
-    """A private deep copy whose weights are overwritten: for models that cannot be called by value.
+    """Passes that overwrite the weights of a private deep copy, for models that cannot be called with other weights.
 
-    Before every pass it is what the user's model was, then takes the point's weights and buffers, then goes into eval
-    mode, or into train mode: a layer that merges its weights there (LoRA of the older kind) merges the point's.
+    Before every pass the copy is restored to the state of the user's model; then it gets the weights and buffers of the
+    point; then it goes into eval mode, or into train mode. So a layer that merges its weights at that step (older
+    versions of LoRA) merges those of the point.
     """
 
     _of_step: Kept
@@ -288,7 +296,7 @@ class CopyPasses(_Beginnings):
         self, model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False
     ) -> None:
         self.in_training = training
-        made, own_step = copied_together(model, step, _attributes_of_copy(model), training)
+        made, own_step = copied_together(model, step, attributes_of_copy(model), training)
         self._take(made.to(device), own_step, bn, own_step is step)
 
     def _take(self, model: nn.Module, step: StepFunction, bn: str, borrowed: bool) -> None:
@@ -312,15 +320,15 @@ class CopyPasses(_Beginnings):
         return result
 
     def leaves(self, params: Params, buffers: Params, names: Collection[str]) -> tuple[Params, Params]:
-        """Parameters of the copy, to differentiate by, and its buffers; both with these values, until the next call."""
+        """Parameters and buffers of the copy, with these values until the next call; differentiable."""
         self._load(params, buffers)
         parameters, own = dict(self.whole.model.named_parameters()), dict(self.whole.model.named_buffers())
         for name, parameter in parameters.items():
-            parameter.detach_().requires_grad_(name in names)  # of a ScriptModule a copy hangs on what was copied
+            parameter.detach_().requires_grad_(name in names)  # a copied ScriptModule has a graph
         return {name: parameters[name] for name in params}, own
 
     def one(self, leaves: Params, buffers: Params, batch: Batch, training: bool) -> StepValues:
-        """Pass one batch through the copy as it is, BatchNorm in train mode or not."""
+        """Pass one batch through the copy as it is, with BatchNorm in train mode or not."""
         with self.training(training):
             (values,) = self.whole([batch])
         for buffer in self.whole.model.buffers():
@@ -329,7 +337,7 @@ class CopyPasses(_Beginnings):
         return cast(StepValues, values)
 
     def holding(self, leaves: Params, buffers: Params, function: Callable[[], Any]) -> Any:
-        """Call a function: the weights are the copy's own, until other leaves are asked for."""
+        """Call a function; the weights stay in the copy until other leaves are asked for."""
         return function()
 
     def training(self, training: bool) -> AbstractContextManager[None]:
@@ -338,17 +346,17 @@ class CopyPasses(_Beginnings):
 
     @turns.alone()
     def learn(self) -> None:
-        """See after a first pass what was written to in a way that tensors do not count."""
+        """Find the state that changed in the first pass without a new version of a tensor."""
         self._of_step.learn()
         self._of_model.learn()
 
     @turns.alone()
     def begin_here(self) -> None:
-        """Take the copy as it is for the state that every pass starts from."""
+        """Make the present state of the copy the one that every pass starts from."""
         self._of_model = Kept(self.whole.model, without=_tensors_put_in(self.whole.model))
 
     def _load(self, params: Params, buffers: Params) -> Params:
-        """The state of the user's model, with these weights and buffers, in its mode; all its tensors by name."""
+        """Restore the state and mode of the user's model, with these weights and buffers; return all tensors."""
         model = self.whole.model
         self._of_step.restore()
         self._of_model.restore()
@@ -369,13 +377,13 @@ class CopyPasses(_Beginnings):
 
     @turns.alone()
     def apart(self, double: bool = False) -> CopyPasses:
-        """Return the same with a copy of its own, for another thread; in float64 if that is asked for."""
+        """Return the same with its own copy, for another thread; in float64 if asked for."""
         self._of_step.restore()
         self._of_model.restore()
-        memo = _attributes_of_copy(self.whole.model)
+        memo = attributes_of_copy(self.whole.model)
         model, step = copied_together(self.whole.model, self.step, memo, self.in_training)
         if double:
-            _double(model, step)
+            to_double_(model, step)
         made = copy.copy(self)
         made._take(model, step, self.bn, step is self.step)
         return made
@@ -388,70 +396,30 @@ def _leaves(params: Params, names: Collection[str]) -> Params:
     return {name: tensor.detach().requires_grad_(name in names) for name, tensor in params.items()}
 
 
-def copied_together(
-    model: nn.Module, step: StepFunction, memo: dict[int, Any], training: bool = False
-) -> tuple[nn.Module, StepFunction]:
-    """Copy a model, then what is measured with it; where that looks at the model, its copy looks at the model's."""
-    made = contents_module.copied(model, memo)
-    if contents_module.is_shared(list(model.modules()), list(made.modules())):
-        raise TypeError("its copy is the model itself, by its own __deepcopy__")
-    return made, copied_step(step, memo, training)
-
-
-def copied_step(step: StepFunction, memo: dict[int, Any], training: bool = False) -> StepFunction:
-    """Copy what is measured, in eval or train mode; a step that cannot be copied is returned itself."""
-    try:
-        made = contents_module.copied(step, dict(memo))
-    except Exception:
-        return step
-    if contents_module.is_shared(users_parts(step), users_parts(made)):
-        return step
-    _set_mode(users_parts(made), training)
-    return made
-
-
 def _kept_of_step(whole: _WholePass) -> Kept:
     return Kept(() if whole.borrowed else users_parts(whole.step), without=_tensors_put_in(whole.model))
 
 
 def _tensors_put_in(model: nn.Module) -> list[Tensor]:
-    """Tensors of a model that every pass puts in place."""
+    """Tensors of a model that every pass sets."""
     return [*model.parameters(), *model.buffers()]
 
 
-def _double(model: nn.Module | None, step: StepFunction) -> None:
-    """Turn the parameters, buffers and plain tensors of a model and of what is measured with it into float64."""
-    modules = [part for part in contents_module.reachable(users_parts(step)) if isinstance(part, nn.Module)]
-    for module in [*(model.double().modules() if model is not None else ()), *modules]:
-        module.double()
-        for name, value in vars(module).items():
-            if isinstance(value, Tensor) and value.is_floating_point():
-                setattr(module, name, value.double())
-
-
-def _hollow(parameter: Tensor, dtype: torch.dtype, device: torch.device | None = None) -> Tensor:
-    """A parameter of NaNs that takes no memory; what is no floating-point number as it is."""
-    if not parameter.is_floating_point():
-        return parameter
-    nan = torch.full((), math.nan, dtype=dtype, device=device or parameter.device)
-    return nn.Parameter(nan.expand(parameter.shape), requires_grad=False)
-
-
 def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.device, training: bool = False) -> Passes:
-    """Copy the structure of a model without its weights; in their place stand NaNs of stride 0.
+    """Copy the structure of a model without its weights, which are replaced by NaNs of stride 0.
 
-    Not the meta device: some CPU kernels take a meta tensor among others and compute from memory that is not there.
+    The meta device is not used: some CPU kernels accept a meta tensor among others and read memory that does not exist.
     """
     floating = (parameter for parameter in model.parameters() if parameter.is_floating_point())
-    memo: dict[int, Any] = {id(parameter): _hollow(parameter, parameter.dtype, device) for parameter in floating}
-    memo |= _computed_attributes(model)
+    memo: dict[int, Any] = {id(parameter): hollow(parameter, parameter.dtype, device) for parameter in floating}
+    memo |= computed_attributes(model)
     try:
         if isinstance(model, torch.jit.ScriptModule):
             raise TypeError("a ScriptModule cannot be called with other weights")
         structure, own_step = copied_together(model, step, memo, training)
         structure.to(device)
         if training:
-            structure.train()  # what it does with weights fails here, where there are none; it may leave layers in eval
+            structure.train()  # fails here if it does something with weights; it may leave layers in eval mode
         else:
             for module in structure.modules():
                 module.training = False  # not .eval(): a layer may merge its weights there, and here it has none
@@ -461,26 +429,6 @@ def make_passes(model: nn.Module, step: StepFunction, bn: str, device: torch.dev
             return CopyPasses(model, step, bn, device, training)
         except Exception:
             raise ObjectiveError(
-                f"The model cannot be copied: {first}. lossnav works on a copy so that yours is never changed; "
-                "remove attributes that cannot be copied (locks, open files, graphs), or pass a freshly built model."
+                f"The model cannot be copied: {first}. lossnav works on a copy so that your model never changes; "
+                "remove attributes that cannot be copied (locks, open files, graphs), or pass a newly built model."
             ) from first
-
-
-def _computed_attributes(model: nn.Module) -> dict[int, Tensor]:
-    """Copies of tensors that hang on a graph (the `weight` of old weight_norm or pruning), for a deepcopy's memo."""
-    held = (value for module in model.modules() for value in vars(module).values())
-    return {id(value): value.detach().clone() for value in held if isinstance(value, Tensor) and not value.is_leaf}
-
-
-def _attributes_of_copy(model: nn.Module) -> dict[int, Any]:
-    """The same for a full copy; views of a weight that a module keeps are views of the copy of that weight."""
-    memo: dict[int, Any] = dict(_computed_attributes(model))
-    owners = {p.untyped_storage().data_ptr(): p for p in model.parameters() if p.layout == torch.strided and p.numel()}
-    for tensor in contents_module.tensors([value for m in model.modules() for value in vars(m).values()]):
-        if isinstance(tensor, nn.Parameter) or id(tensor) in memo or tensor.layout != torch.strided:
-            continue
-        owner = owners.get(tensor.untyped_storage().data_ptr())
-        if owner is not None and owner.untyped_storage().nbytes() == owner.numel() * owner.element_size():
-            whole = copy.deepcopy(owner, memo).detach()
-            memo[id(tensor)] = whole.as_strided(tensor.size(), tensor.stride(), tensor.storage_offset())
-    return memo

@@ -1,7 +1,7 @@
-"""Metrics with a name: which predictions are right, at the positions that the loss counts.
+"""Named metrics: which predictions are right, at the positions that the loss counts.
 
-What a prediction is follows from the loss, never from shapes alone: see `objective/readings.py`. Plain counts: class
-weights of the loss do not weight an accuracy, except that what has a weight of zero does not count.
+The loss decides what a prediction is, never shapes alone: see `objective/readings.py`. Positions count equally: class
+weights of the loss do not weight an accuracy, but positions with weight zero do not count.
 """
 
 from __future__ import annotations
@@ -17,25 +17,23 @@ from lossnav.objective.functional import Measured
 from lossnav.objective.watching import YES_OR_NO, LossCall
 from lossnav.storage.schema import RESERVED
 
-TAKEN = ("loss", "loss_se", "loss_skewness", *RESERVED)  # names of other variables
+TAKEN = ("loss", "loss_se", "loss_skewness", *RESERVED)  # names that a surface uses for other variables
 
 
 @dataclass
 class Prediction:
-    """Scores of a batch, what they should have said, and which of them count.
+    """Scores of a batch, the targets they are compared with, and which of them count.
 
-    Attributes
-    ----------
-    scores : Tensor of shape (m, C, ...) for classes, (m, ...) for yes or no
-    targets : Tensor of shape (m, ...)
-        Of classes, or of the shape of the scores: probabilities of the classes, or yes (above `half`) or no.
+    scores : Tensor of shape (m, C, ...) for classes, (m, ...) for binary outputs
+        Classes; or, in the shape of the scores, probabilities of the classes, or binary targets (positive above
+        `half`).
     counted : bool Tensor of shape (m, ...)
     threshold : float or None
-        Scores above it say yes; None where they are scores of classes.
+        Scores above it predict the positive class; None for scores of classes.
     half : float
-        Targets above it are yes.
+        Targets above it are positive.
     rows_are_samples : bool
-        Whether the first axis, split into as many parts as there are samples, is one sample a part.
+        Whether the first axis, split into equal parts, one per sample, holds the samples in their order.
     """
 
     scores: Tensor
@@ -46,13 +44,13 @@ class Prediction:
     rows_are_samples: bool = True
 
     def right(self) -> Tensor:
-        """Which predictions are right: bool, shape (m, ...). Of equally probable targets either is."""
+        """Which predictions are right: bool, shape (m, ...). If several targets are equally probable, each is right."""
         if self.threshold is not None:
             return (self.scores > self.threshold) == (self.targets > self.half)
         return self._hits(self.scores.argmax(1, keepdim=True))
 
     def among(self, k: int) -> Tensor:
-        """Whether the target is among the k best classes; always where there are no more than k."""
+        """Whether the target is among the k classes with the largest scores; always if there are at most k classes."""
         return self._hits(self.scores.topk(min(k, self.scores.shape[1]), dim=1).indices)
 
     def _hits(self, classes: Tensor) -> Tensor:
@@ -63,21 +61,21 @@ class Prediction:
 
 
 def of_call(call: LossCall, counted: Tensor) -> Prediction:
-    """The predictions that a call of one of torch's losses for classes, or for yes or no, looked at."""
+    """The predictions that one of torch's classification losses was called with."""
     scores, targets = call.input, call.target
     if call.name in YES_OR_NO:
         threshold = 0.5 if call.name == "binary_cross_entropy" else 0.0
-        half = 0.0 if call.name == "soft_margin_loss" else 0.5  # whose targets are -1 and 1
+        half = 0.0 if call.name == "soft_margin_loss" else 0.5  # its targets are -1 and 1
         if scores.dim() == 0:
             scores, targets, counted = scores[None], targets[None], counted[None]
         return Prediction(scores, targets, counted, threshold, half)
-    if scores.dim() == 1:  # one sample without an axis of its own
+    if scores.dim() == 1:  # one sample without a batch axis
         scores, targets, counted = scores[None], targets[None], counted[None]
     return Prediction(scores, targets, counted)
 
 
 class NamedMetric:
-    """A metric that lossnav knows by its name: a function of predictions and the number of samples."""
+    """A metric that lossnav knows by name: a function of predictions and the number of samples."""
 
     of_prediction = True
 
@@ -85,21 +83,21 @@ class NamedMetric:
         self.name, self.function = name, function
 
     def __call__(self, prediction: Prediction, n: int) -> Measured:
-        """Measure a batch of n samples: numerators and weights."""
+        """Measure a batch of n samples; return numerators and weights."""
         return self.function(prediction, n)
 
 
 @dataclass(frozen=True)
 class RegisteredMetric:
-    """What belongs to the name of a metric.
+    """A metric that can be requested by name.
 
     Attributes
     ----------
     name : str
     words : str
-        What it is the mean of over all the data, for docs and pictures.
+        What the value is the mean of, over all the data, for docs and pictures.
     metric : callable
-        What an objective measures: a `NamedMetric`, or a function of outputs and targets.
+        What an objective calls: a `NamedMetric`, or a function of outputs and targets.
     """
 
     name: str
@@ -111,41 +109,41 @@ METRICS: dict[str, RegisteredMetric] = {}
 
 
 def words_of(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """The words of those of an objective's metrics that are registered by the name they have there."""
+    """The `words` of those of an objective's metrics that are registered under the name they have there."""
     known = {name: METRICS[name] for name in metrics if name in METRICS}
     return {name: known[name].words for name in known if _function(metrics[name]) is _function(known[name].metric)}
 
 
 def _function(metric: Any) -> Any:
-    """What a metric calls: an objective holds copies of `NamedMetric`."""
+    """The function that a metric calls: an objective holds copies of `NamedMetric`."""
     return metric.function if isinstance(metric, NamedMetric) else metric
 
 
 def register_metric(
     name: str, words: str, *, of_prediction: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Make a function a metric that has a name; for use as a decorator.
+    """Register a function as a named metric; for use as a decorator.
 
     Parameters
     ----------
     name : str
-        What ``metrics=[name]`` is to be: letters, digits and underscores.
+        The name for ``metrics=[name]``: letters, digits and underscores.
     words : str
-        What it is the mean of over all the data: "fraction of correct predictions".
+        What the value is the mean of, over all the data: "fraction of correct predictions".
     of_prediction : bool
-        True: from a `Prediction` (what the loss takes for one) and the number of samples n to numerators and weights,
-        of each sample (shape (n,)) or of the batch, which are summed up over the data. False: from outputs and targets
-        to the mean of the batch or one value a sample.
+        True: the function takes a `Prediction` (what the loss takes for one) and the number of samples n, and returns
+        numerators and weights, per sample (shape (n,)) or for the batch, which are summed over the data. False: it
+        takes outputs and targets and returns the mean of the batch or one value per sample.
 
     Returns
     -------
     callable
-        From the function to itself.
+        A decorator that returns the function unchanged.
 
     Raises
     ------
     OptionError
-        If the name is taken, or none.
+        If the name is taken, reserved or not a name.
 
     Examples
     --------
@@ -159,9 +157,12 @@ def register_metric(
 
     def add(function: Callable[..., Any]) -> Callable[..., Any]:
         if name in METRICS:
-            raise OptionError(f"There is a metric {name!r} already: {METRICS[name].words}. Use another name.")
+            raise OptionError(f"The metric {name!r} is registered already: {METRICS[name].words}. Use another name.")
         if not isinstance(name, str) or not name.isidentifier() or name in TAKEN:
-            raise OptionError(f"A metric cannot be called {name!r}. Use letters, digits and underscores.")
+            raise OptionError(
+                f"A metric cannot be called {name!r}, because this name is reserved or has characters other than "
+                "letters, digits and underscores. Use another name."
+            )
         METRICS[name] = RegisteredMetric(name, words, NamedMetric(name, function) if of_prediction else function)
         return function
 
@@ -169,13 +170,13 @@ def register_metric(
 
 
 def table() -> str:
-    """All metrics that have a name as the table of docs/metrics.md, in Markdown."""
+    """The table of named metrics in docs/metrics.md, in Markdown."""
     rows = ["| name | definition |", "|---|---|"]
     return "\n".join([*rows, *(f"| `{metric.name}` | {metric.words} |" for metric in METRICS.values())])
 
 
 def _share_of(hits: Tensor, prediction: Prediction, n: int) -> tuple[Tensor, Tensor]:
-    """Numerators and weights: of each sample where they can be told apart, else of the batch."""
+    """Numerators and weights, per sample if it is known which positions belong to which sample, else for the batch."""
     counted = prediction.counted.double()
     hits = (hits & prediction.counted).double()
     if n and len(hits) % n == 0 and prediction.rows_are_samples:
@@ -184,14 +185,14 @@ def _share_of(hits: Tensor, prediction: Prediction, n: int) -> tuple[Tensor, Ten
 
 
 def _require_one_reading(prediction: Prediction, name: str) -> None:
-    """Raise where a sample holds several labels: (N, K) and (N, K, H, W) of yes or no."""
+    """Raise OptionError if a sample has several binary labels: outputs of shape (N, K) or (N, K, H, W)."""
     shape = tuple(prediction.scores.shape)
     one = len(shape) == 1 or 1 in (shape[1], shape[-1]) or len(shape) == 3
     if prediction.threshold is not None and not one:
         raise OptionError(
-            f"metric {name!r} has two readings where each sample has {shape[1]} labels of yes or no (outputs of shape "
-            f"{shape}): the share of labels that are right, or of samples of which every label is. Pass "
-            f"metrics=['element_accuracy'] for the one, ['exact_match'] for the other, or a function of your own."
+            f"The metric {name!r} has two readings here, because each sample has {shape[1]} binary labels (outputs of "
+            f"shape {shape}): the fraction of correct labels, or of samples with all labels correct. Pass "
+            "metrics=['element_accuracy'] for the first, ['exact_match'] for the second, or a function of your own."
         )
 
 
@@ -231,8 +232,8 @@ def _exact_match(prediction: Prediction, n: int) -> Measured:
     right, counted = prediction.right(), prediction.counted
     if not n or len(right) % n or not prediction.rows_are_samples:
         raise OptionError(
-            f"metric 'exact_match' needs to know which of {len(right)} predictions belong to which of {n} samples, and "
-            "the loss is given them in another order. Pass a function of your own, or use 'element_accuracy'."
+            f"The metric 'exact_match' cannot tell which of {len(right)} predictions belong to which of {n} samples, "
+            "because the loss gets them in another order. Pass a function of your own, or use 'element_accuracy'."
         )
     counted = counted.reshape(n, -1)
     some = counted.any(1)
@@ -242,6 +243,6 @@ def _exact_match(prediction: Prediction, n: int) -> Measured:
 def _require_classes(prediction: Prediction, name: str) -> None:
     if prediction.threshold is not None:
         raise OptionError(
-            f"metric {name!r} needs classes to choose from, and the loss takes each output for yes or no. "
+            f"The metric {name!r} needs outputs with one score per class, but the loss takes each output as binary. "
             "Use 'accuracy' or 'element_accuracy'."
         )

@@ -1,10 +1,9 @@
-"""Hold the way a model is called against the model itself, once, on the first batch.
+"""Compare the way in which lossnav calls a model with the model itself, once, on the first batch.
 
-The truth is plain torch: a fresh deep copy of the user's model, the weights of a point written into it, eval mode (or
-train mode, where that is asked for), and the user's loss. Two points are held against it: the centre, and one at which
-every parameter that moves is another, so that a weight which is reached in any other way than by its name shows as a
-difference. What uses the memory of the user's own parameters meanwhile is found where it happens, among the operations
-that torch dispatches.
+The reference is plain torch: a fresh deep copy of the user's model with the weights of a point written into it, in eval
+mode (or train mode, if the user asks for it), and the user's loss. Two points are compared: the centre, and one at
+which every moving parameter differs, so that a weight that is reached in another way than by its name gives a different
+value. A use of the user's own parameters during a pass is found among the operations that torch dispatches.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ from typing import Any
 
 from lossnav import params as algebra
 from lossnav.errors import DataError, LossnavWarning, LossShapeError, ObjectiveError, OptionError
-from lossnav.objective import batches as data_batches
+from lossnav.objective import batch_tensors, kept_state
 from lossnav.objective import contents as contents_module
-from lossnav.objective import kept_state
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.diagnosis import explained
 from lossnav.objective.first_pass import _MOST_CACHES, _caches, _first_pass, _truth, _watched
 from lossnav.objective.functional import users_parts
@@ -45,18 +43,18 @@ from lossnav.params import Params
 
 
 def prove(case: Case) -> Proven:
-    """Find a way of calling the model that gives its own loss, here and elsewhere.
+    """Find a way to call the model that gives its own loss at the centre and at other weights.
 
     Raises
     ------
     ObjectiveError
-        If none does; it names the parameter that is reached by another way, and where.
+        If there is none; the message names the parameter that is reached in another way, and where.
     """
     outside = Outside(_code_of(case))
     try:
         found = _proven(case)
     except ObjectiveError:
-        _require_no_state_outside(case, outside)  # which is then the better reason
+        _require_no_state_outside(case, outside)  # if it raises, its reason is the better one
         raise
     _require_no_state_outside(case, outside, found.passes)
     if found.twice:
@@ -65,7 +63,7 @@ def prove(case: Case) -> Proven:
 
 
 def prove_function(case: Case, name: str) -> None:
-    """Hold a bare function to what it keeps outside of itself, where it keeps anything.
+    """Check that the state that a bare function keeps outside of itself does not change its values.
 
     Raises
     ------
@@ -77,9 +75,9 @@ def prove_function(case: Case, name: str) -> None:
         try:
             part = few_of(case.batch)
             first = _values(case, case.passes, algebra.copy(case.center), part)
-            again = any(isinstance(place.value, Iterator) for place in outside.places)  # which cannot be put back
+            again = any(isinstance(place.value, Iterator) for place in outside.places)  # an iterator cannot be restored
             second = _values(case, case.passes, algebra.copy(case.center), part) if again else first
-        except Exception:  # it is raised again where it is called in earnest
+        except Exception:  # the evaluation will raise it again
             return
         _require_no_state_outside(case, outside, case.passes, name)
         if not _agree(case, first, second):
@@ -101,7 +99,7 @@ def _proven(case: Case) -> Proven:
             passes = make()
             difference = _difference(case, passes, part, truth)
             if difference and isinstance(passes, FunctionalPasses):
-                passes.remembers = True  # then a cache is filled anew at every point
+                passes.remembers = True  # then a cache is filled again at every point
                 difference = _difference(case, passes, part, truth)
         except (ObjectiveError, LossShapeError, DataError, OptionError):
             raise
@@ -115,7 +113,7 @@ def _proven(case: Case) -> Proven:
                 found.remembers = passes.remembers
             _require_no_stale_cache(case, part, truth)
             return found
-    if difference is None:  # it is not the way of calling: the user's own mistake is more useful
+    if difference is None:  # every way of calling raises: the error is the user's own
         assert failure is not None
         raise explained(failure, always=True) from failure
     if found_twice := _contradiction(case, part):
@@ -123,15 +121,15 @@ def _proven(case: Case) -> Proven:
         return found
     expected, value, where = difference
     raise ObjectiveError(
-        f"{type(case.model).__name__} cannot be evaluated by value: {where} a fresh copy of it has the loss "
-        f"{expected:.7g} on the first batch, and lossnav's way of calling it gives {value:.7g}. Usual causes: a weight "
-        "that is reached through a global, a cache (functools.lru_cache) or a tensor that was computed from weights "
+        f"{type(case.model).__name__} cannot be evaluated with other weights: {where} a fresh copy of it has the loss "
+        f"{expected:.7g} on the first batch, but lossnav's way of calling it gives {value:.7g}. Usual causes: a "
+        "weight that is reached through a global, a cache (functools.lru_cache), or a tensor computed from weights "
         "before. Compute it in forward(), or use Objective.from_function(f, params)."
     )
 
 
 def _code_of(case: Case) -> list[Any]:
-    """Functions and classes of the user's: of the model and its layers, and of what is measured with it."""
+    """The user's functions and classes: those of the model and its layers, and of what is measured with it."""
     parts = [part for part in contents_module.reachable(users_parts(case.passes.step)) if contents_module.is_code(part)]
     for module in case.model.modules():
         hooks = [hook for name, table in vars(module).items() if name.endswith("hooks") for hook in table.values()]
@@ -142,9 +140,9 @@ def _code_of(case: Case) -> list[Any]:
 def _require_no_state_outside(
     case: Case, outside: Outside, passes: Passes | None = None, name: str | None = None
 ) -> None:
-    """Raise where what a pass leaves in a global, a class or what a function encloses changes the value of another.
+    """Raise if a pass leaves something in a global, a class or a closure that changes the value of another pass.
 
-    Such state is shared with the user, and put back as it was before.
+    The user shares such state, so it is restored.
     """
     changed = outside.changed()
     caches = [place for place in outside.places if place not in changed and place.may_be_a_cache]
@@ -173,19 +171,19 @@ def _require_no_state_outside(
         outside.restore()
     if found is None or _agree(case, *found):
         return
-    keeper = "the model" if name is None else "an object with __call__"  # which a bare function is not
+    keeper = "the model" if name is None else "an object with __call__"  # a bare function has no attributes of its own
     raise ObjectiveError(
         f"{name or type(case.model).__name__} keeps state outside of itself, in {changed[0].title}: at the same "
-        f"weights its {what} on the first batch is {found[0]:.7g}, and {found[1]:.7g} after other weights were "
-        f"evaluated. What one point leaves there the next one would find. Keep it in an attribute of {keeper}, "
-        "which every point begins with as it is now, or compute it anew in each call."
+        f"weights its {what} on the first batch is {found[0]:.7g}, but {found[1]:.7g} after other weights were "
+        f"evaluated, so one point would influence the next. Keep it in an attribute of {keeper}, which is reset "
+        "before every point, or compute it in each call."
     )
 
 
 def _of_order(
     case: Case, outside: Outside, values: Callable[[Params], Values], elsewhere: Params
 ) -> tuple[str, tuple[float, float] | None]:
-    """A loss or metric at a point alone, and after another; None where it does not even agree with itself."""
+    """A loss or metric at a point alone and after another one; None if it does not agree with itself either."""
     outside.restore()
     alone = values(elsewhere)
     outside.restore()
@@ -202,7 +200,7 @@ def _of_order(
 def _of_stale(
     case: Case, place: Binding, value: Callable[[Params], float], elsewhere: Params
 ) -> tuple[float, float] | None:
-    """The losses at a displaced point without what a place holds, and with it; None where it is no stale cache."""
+    """The losses at a displaced point without the contents of a place and with them; None if no stale cache."""
     known = value(case.center), value(elsewhere)
     place.keep()
     try:
@@ -210,7 +208,7 @@ def _of_stale(
         at_center = value(case.center)
         place.clear()
         displaced = value(elsewhere)
-    except Exception:  # it is no cache: the code needs it
+    except Exception:  # not a cache: the code needs the value
         return None
     finally:
         place.restore()
@@ -221,7 +219,7 @@ def _of_stale(
 
 def _full_copy(case: Case) -> CopyPasses:
     passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
-    _watched(case, passes, case.center | case.held, data_batches.move(case.batch, case.device))
+    _watched(case, passes, case.center | case.held, batch_tensors.move(case.batch, case.device))
     return passes
 
 
@@ -229,7 +227,7 @@ def _full_copy(case: Case) -> CopyPasses:
 
 
 def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
-    """Raise where a copy of the model, which its class makes in a way of its own, is another model."""
+    """Raise if a copy of the model, made by its own rules, is another model."""
     if not case.copies or truth.at_center is None or not isinstance(case.passes, FunctionalPasses):
         return
     own = next((module for module in case.model.modules() if contents_module.restores_itself(module)), None)
@@ -237,18 +235,18 @@ def _require_true_copy(case: Case, part: Batch, truth: _Truth) -> None:
         return
     try:
         value = _by_itself(case, case.passes, part)
-    except Exception:  # then there is nothing to hold it against
+    except Exception:  # then there is nothing to compare with
         return
     if value is not None and not _agree(case, value, truth.at_center):
         raise ObjectiveError(
             f"A copy of {type(case.model).__name__} is another model: on the first batch it has the loss "
-            f"{truth.at_center:.7g}, and the model itself {value:.7g}. {type(own).__name__} says itself how it is "
-            "copied (__deepcopy__, __getstate__) and leaves something out: copy that too, or drop the method."
+            f"{truth.at_center:.7g}, but the model itself {value:.7g}. {type(own).__name__} defines how it is copied "
+            "(__deepcopy__, __getstate__) and leaves something out: copy that too, or remove the method."
         )
 
 
 def _contradiction(case: Case, part: Batch) -> tuple[float, float] | None:
-    """Two values of the truth at the same weights that do not agree: then nothing can be held against it."""
+    """Two reference values at the same weights, if they do not agree, so that nothing can be compared with them."""
     try:
         first, second = (_fresh(case, case.center, part) for _ in range(2))
     except Exception:
@@ -259,9 +257,9 @@ def _contradiction(case: Case, part: Batch) -> tuple[float, float] | None:
 def _warn_of_drift(name: str, first: float, second: float) -> None:
     if first == first and second == second:
         warnings.warn(
-            f"{name} gave {first:.7g} and {second:.7g} for the same samples at the same weights, with the same random "
-            "numbers: something outside of it changes from call to call (an iterator, a clock, a file), so that values "
-            "cannot be compared. Let forward() depend on weights, buffers and its input alone.",
+            f"{name} gave {first:.7g} and {second:.7g} for the same samples at the same weights with the same random "
+            "numbers. Something outside of it changes from call to call (an iterator, a clock, a file), so values "
+            "cannot be compared. Let forward() depend only on weights, buffers and its input.",
             LossnavWarning,
             stacklevel=4,
         )
@@ -271,7 +269,7 @@ def _warn_of_drift(name: str, first: float, second: float) -> None:
 
 
 def _leaves_traces(case: Case, passes: FunctionalPasses, part: Batch) -> bool:
-    """Whether what passes left in the structure tells of more than the last: a counter does, kept features do not."""
+    """Whether passes leave more in the structure than the last one alone: a counter does, kept features do not."""
     if not passes.state_changed():
         return False
     weights = algebra.copy(case.center | case.held) if case.writes else case.center | case.held
@@ -288,18 +286,19 @@ def _leaves_traces(case: Case, passes: FunctionalPasses, part: Batch) -> bool:
 
 
 def _require_no_stale_cache(case: Case, part: Batch, truth: _Truth) -> None:
-    """Raise where the model holds tensors that it computed from its weights before, and would go on using them."""
+    """Raise if the model keeps tensors that it computed from its weights, and would use them at other weights."""
     if truth.at_center is None or truth.displaced is None or not case.copies:
         return
     for name, attribute in itertools.islice(_caches(case, part), _MOST_CACHES):
         try:
             values = [_without(case, name, attribute, point, part) for point in (case.center, truth.elsewhere)]
-        except Exception:  # it is no cache: the model needs it
+        except Exception:  # not a cache: the model needs the value
             continue
         if _agree(case, values[0], truth.at_center) and not _agree(case, values[1], truth.displaced):
             path = f"{name}." if name else ""
             raise ObjectiveError(
-                f'"{path}{attribute}" of the model holds what was computed from its weights before: at other weights '
-                f"the loss is {truth.displaced:.7g} with it and {values[1]:.7g} with a new one. Clear it first "
-                f"(model.{path}{attribute} = None), or register it as a buffer if it is part of the model's state."
+                f'The attribute "{path}{attribute}" of the model holds a value computed from its weights before: at '
+                f"other weights the loss is {truth.displaced:.7g} with it, but {values[1]:.7g} if it is computed "
+                f"again. Clear it first (model.{path}{attribute} = None), or register it as a buffer if it is part of "
+                "the state of the model."
             )

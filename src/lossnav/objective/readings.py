@@ -1,8 +1,9 @@
-"""How a loss is read: what a prediction is, and what its mean over a batch is a mean over.
+"""How a loss is interpreted: what a prediction is, and what its mean over a batch is a mean over.
 
-Both follow from what the loss does inside. A call of one of torch's losses says it all: scores, targets, which of them
-count. A loss that computes by itself is held against cross-entropy taken in each possible way; the one that gives its
-value is how it is read. What is decided on the first batch must hold on every batch of the first pass over the data.
+Both follow from what the loss does. If it calls one of torch's losses, that call shows scores, targets and which of
+them count. A loss with its own arithmetic is compared with cross-entropy taken in each possible way; the one that gives
+its value is its interpretation. What is decided on the first batch must hold on every batch of the first pass over the
+data.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from lossnav.errors import OptionError
 from lossnav.objective.predictions import Prediction, of_call
 from lossnav.objective.watching import CLASSES, YES_OR_NO, LossCall, LossWatch, slopes
 
-_IGNORED = (0, 255, -1, -100)  # what is commonly left out, besides nothing at all
+_IGNORED = (0, 255, -1, -100)  # target values that are commonly ignored
 
 
 class LossMisjudgedError(Exception):
-    """A loss is not what it was taken for: the pass must be made anew, with less trust or with gradients enabled.
+    """A loss is not what it was taken for: the pass is repeated with fewer assumptions, or with gradients enabled.
 
     Attributes
     ----------
     batch : Batch
-        That showed it.
+        The batch that showed it.
     """
 
     batch: Any = None
@@ -36,18 +37,18 @@ class LossMisjudgedError(Exception):
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to take the outputs of a loss that computes by itself.
+    """A way to interpret the outputs for a loss with its own arithmetic.
 
     Attributes
     ----------
     axis : int or None
-        Along which the classes lie; None: each output is yes or no, by its sign or by 0.5.
+        The axis of the classes; None: each output is binary, positive above `threshold`.
     shift : int
-        How many positions an output looks ahead.
+        How many positions ahead an output predicts.
     ignored : int or None
         A target that does not count.
     threshold : float
-        Of yes.
+        Outputs above it predict the positive class.
     """
 
     axis: int | None
@@ -64,13 +65,13 @@ class Candidate:
         if targets.is_floating_point():
             targets = targets.movedim(self.axis, 1)
             return Prediction(scores, targets, torch.ones_like(targets.select(1, 0), dtype=torch.bool))
-        if self.shift:  # the last axis is the one of positions
+        if self.shift:  # the last axis counts positions
             scores, targets = scores[..., : -self.shift], targets[..., self.shift :]
         every = torch.ones_like(targets, dtype=torch.bool)
         return Prediction(scores, targets, every if self.ignored is None else targets != self.ignored)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy taken so."""
+        """Cross-entropy in this interpretation."""
         read = self.prediction(outputs, targets)
         if self.axis is None:
             function = F.binary_cross_entropy_with_logits if self.threshold == 0 else F.binary_cross_entropy
@@ -83,25 +84,25 @@ class Candidate:
 
 
 class Reading:
-    """What was found out about a loss.
+    """What is known about a loss.
 
     Parameters
     ----------
     name : str
-        Of the loss, for messages.
+        Name of the loss, for messages.
     weighs : bool
-        Whether to look for what a mean over a batch is a mean over.
+        Whether to find out what a mean over a batch is a mean over.
     predicts : bool
-        Whether predictions are asked for.
+        Whether predictions are needed.
     follows : bool
-        Whether the terms of the loss may be weighted by hand, which is then looked into.
+        Whether the loss may weight its terms itself, which then has to be found out.
 
     Attributes
     ----------
     settled : bool
-        Whether it held for all the data once.
+        Whether it held for a whole pass over the data.
     loose : bool
-        Whether the loss is a mean of torch's and something that was added to it.
+        Whether the loss is a mean from torch's loss plus something else.
     """
 
     def __init__(self, name: str, weighs: bool, predicts: bool, follows: bool) -> None:
@@ -109,13 +110,13 @@ class Reading:
         self._may_follow, self._follows = follows, False
         self._candidate: Candidate | None = None
         self._decided = False
-        self.loose = False  # a mean of torch's and something added to it
+        self.loose = False  # a mean from torch's loss plus something else
         self._taken_for: bool | None = None
-        self._factor: Tensor | None = None  # of the mean, or of each of several, and what they are over by the first
+        self._factor: Tensor | None = None  # factors of the means, and their relative denominators
         self._is_sum = False  # of several means
-        self._counts: list[tuple[int, int]] | None = None  # (shift, ignored) of labels whose number the weight is
-        self._first: LossCall | None = None  # of a loss of torch's own; what the others are like but for their tensors
-        self._at_once = not follows  # whether every call was given outputs and targets themselves
+        self._counts: list[tuple[int, int]] | None = None  # (shift, ignored): counts of labels that are the weight
+        self._first: LossCall | None = None  # the first call; others differ in their tensors
+        self._at_once = not follows  # whether every call got the outputs and targets themselves
         self.settled = not (weighs or predicts)
 
     @property
@@ -125,32 +126,32 @@ class Reading:
 
     @property
     def _counts_labels(self) -> bool:
-        """Whether weights are known from the labels alone, so that nothing needs to be watched."""
+        """Whether weights follow from the labels alone, so that nothing has to be watched."""
         return self.settled and bool(self._counts)
 
     @property
     def known(self) -> bool:
-        """Whether the call that would be seen is known before: torch's own loss, of outputs and targets themselves."""
+        """Whether the call is known beforehand: torch's own loss of the outputs and targets themselves."""
         return self.settled and self._at_once and self._first is not None
 
     def calls(self, watch: LossWatch | None, outputs: Any, targets: Any) -> Sequence[LossCall]:
-        """The calls that were seen, or, without a watch, the one that is known."""
+        """The calls that were seen, or without a watch the one that is known."""
         if watch is not None:
             return watch.calls
         return [self._first.of(outputs, targets)] if self.known and self._first is not None else ()
 
     def watch(self) -> LossWatch:
-        """What to enter while the loss is computed."""
+        """Context in which the loss is to be computed."""
         return LossWatch(self._follows and (self.predicts or not (self.settled and self._is_sum)))
 
     def take(self, weighs: bool) -> None:
-        """Say whether batches are taken by what their means are means over, or by their number of samples."""
+        """Decide whether batches are weighted by the denominators of their means, or by their numbers of samples."""
         self.weighs = self._taken_for = weighs
 
     # ------------------------------------------------------------------ the weight of a batch
 
     def weight(self, calls: Sequence[LossCall], value: Tensor, outputs: Any, targets: Any) -> Tensor | None:
-        """What the mean over a batch is a mean over, shape (): counted targets, say; None where it is not known."""
+        """The denominator of the mean over a batch, shape (): the count of its targets, say; None if not known."""
         if not self.weighs:
             return None
         if self._counts_labels and self._counts:
@@ -186,7 +187,7 @@ class Reading:
         return None
 
     def _weight_of_sum(self, calls: Sequence[LossCall], value: Tensor) -> Tensor | None:
-        """Of several means over the same, or over as many times more in every batch (a head and an auxiliary one)."""
+        """The weight of several means whose denominators are in the same ratio in every batch."""
         self._is_sum = True
         over = [call.denominator for call in calls]
         if any(number is None for number in over) or not self._may_follow:
@@ -212,7 +213,7 @@ class Reading:
         return first
 
     def _weight_by_slope(self, call: LossCall, value: Tensor) -> Tensor | None:
-        """Of a loss that is a mean of terms that a call shows: how many there are, or what the call divided by."""
+        """The weight of a loss that averages the terms of a call: their number, or the denominator of the call."""
         slope = slopes(value, call.result)
         if slope is None:
             return None
@@ -231,7 +232,7 @@ class Reading:
         if found is None and not bool(((used - used.max()).abs() <= 1e-5 * used.max()).all()):
             return None
         self._factor = factor.detach().double() if self._factor is None else self._factor
-        if not _agree(factor.double(), self._factor):  # a sum, whose terms are not divided by how many there are
+        if not _agree(factor.double(), self._factor):  # a sum: its terms are not divided by their number
             return None
         if not self._taken_for and not _agree((slope * call.result).sum(), value):
             self.loose = True
@@ -243,7 +244,7 @@ class Reading:
         return None if candidate is None else candidate.prediction(outputs, targets).counted.double().sum()
 
     def _find(self, value: Tensor, outputs: Any, targets: Any) -> Candidate | None:
-        """The one way of taking the outputs that gives the value of the loss, on this batch too."""
+        """The one interpretation of the outputs that gives the value of the loss, on this batch too."""
         if self.settled:
             return self._candidate
         if not self._decided:
@@ -251,7 +252,7 @@ class Reading:
             return self._candidate
         if self._candidate is None or _agree(self._candidate.loss(outputs, targets), value):
             return self._candidate
-        again = fitting(outputs, targets, value)  # what is ignored may show late
+        again = fitting(outputs, targets, value)  # an ignored value may appear only in a later batch
         known = self._candidate
         if again is not None and known.ignored is None and replace(again, ignored=None) == known:
             self._candidate = again
@@ -268,29 +269,29 @@ class Reading:
         Raises
         ------
         OptionError
-            If the loss does not say.
+            If the loss does not show it.
         """
         useful = [call for call in calls if call.name in (*CLASSES, *YES_OR_NO)]
         if not self.settled:
             self._at_once &= len(calls) == len(useful) == 1 and calls[0].is_of(outputs, targets)
-            self._first = calls[0].of(None, None) if self._at_once else None  # no batch is held on to
+            self._first = calls[0].of(None, None) if self._at_once else None  # do not keep a batch alive
         if len(useful) == 1:
             return self._of_call(useful[0], value, targets, n, metric)
         if len(useful) > 1:
             raise _undefined(
                 metric,
-                f"the loss {self.name} is made of {len(useful)} losses of classes, each with predictions of its own",
+                f"the loss {self.name} consists of {len(useful)} classification losses, each with its own predictions",
             )
         if calls:
             raise _undefined(
-                metric, f"the loss {self.name} ({calls[0].name}) does not say what a right prediction is", outputs
+                metric, f"the loss {self.name} ({calls[0].name}) does not define what a correct prediction is", outputs
             )
         plain = value if isinstance(value, Tensor) and value.dim() == 0 else None
         candidate = None if plain is None else self._find(plain, outputs, targets)
         if candidate is not None:
             return candidate.prediction(outputs, targets)
         if self._candidate is not None:
-            raise _undefined(metric, f"the loss {self.name} is cross-entropy on one batch and not on another")
+            raise _undefined(metric, f"the loss {self.name} is cross-entropy on one batch but not on another")
         if self._by_shapes(outputs, targets):
             return Candidate(1).prediction(outputs, targets)
         raise _undefined(metric, f"the loss {self.name} {_of_shapes(outputs, targets)}", outputs)
@@ -305,7 +306,9 @@ class Reading:
             else:
                 slope = slopes(value, call.result)
                 if slope is None:
-                    raise _undefined(metric, f"the loss {self.name} weights its terms in a way that cannot be followed")
+                    raise _undefined(
+                        metric, f"the loss {self.name} weights its terms in a way that lossnav cannot follow"
+                    )
                 counted = counted & (slope != 0)
         found = of_call(call, counted)
         if len(found.scores) != n:
@@ -313,7 +316,7 @@ class Reading:
         return found
 
     def _by_shapes(self, outputs: Any, targets: Any) -> bool:
-        """Whether outputs (N, C) and targets (N,) of class numbers leave no question."""
+        """Whether outputs (N, C) and targets (N,) are clearly scores and classes."""
         if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor)):
             return False
         fits = outputs.is_floating_point() and outputs.dim() == 2 and outputs.shape[:1] == targets.shape
@@ -327,7 +330,7 @@ def _count_labels(labels: Tensor, shift: int, ignored: int) -> Tensor:
 
 
 def fitting(outputs: Any, targets: Any, value: Tensor) -> Candidate | None:
-    """The one candidate that gives a value, of those that differ on this batch; None where none or several do."""
+    """The one candidate that gives this value, among those that differ on this batch; None if none or several do."""
     if not (isinstance(outputs, Tensor) and isinstance(targets, Tensor) and outputs.is_floating_point()):
         return None
     found: list[Candidate] = []
@@ -335,10 +338,10 @@ def fitting(outputs: Any, targets: Any, value: Tensor) -> Candidate | None:
     for candidate in _candidates(outputs, targets):
         try:
             fits = _agree(candidate.loss(outputs, targets), value)
-        except (RuntimeError, ValueError, IndexError):  # not with these shapes, or targets that are no classes
+        except (RuntimeError, ValueError, IndexError):  # not for these shapes, or the targets are not classes
             continue
         key = (candidate.axis, candidate.shift, candidate.threshold)
-        if fits and key not in masks:  # the first that ignores least
+        if fits and key not in masks:  # the first one ignores the fewest targets
             found.append(candidate)
             masks.append(key)
     return found[0] if len(found) == 1 else None
@@ -357,7 +360,7 @@ def _candidates(outputs: Tensor, targets: Tensor) -> list[Candidate]:
 
 
 def _agree(one: Tensor, other: Tensor, denominator: Tensor | None = None) -> bool:
-    """Whether two values of a loss are the same up to rounding; any are where nothing counts."""
+    """Whether two values of a loss agree up to rounding; always if nothing counts."""
     if denominator is not None and float(denominator) == 0:
         return True
     a, b = one.detach().double(), other.detach().double()
@@ -366,7 +369,7 @@ def _agree(one: Tensor, other: Tensor, denominator: Tensor | None = None) -> boo
 
 
 def _in_rows(seen: Tensor, targets: Any, n: int) -> bool:
-    """Whether flattened targets lie in the order of the samples: as they were given, or shifted."""
+    """Whether flattened targets are in the order of the samples: as given, or shifted."""
     if not isinstance(targets, Tensor) or not n or len(targets) != n or seen.dim() != 1 or len(seen) % n:
         return False
     rows, given = seen.reshape(n, -1), targets.reshape(n, -1)
@@ -379,12 +382,12 @@ def _in_rows(seen: Tensor, targets: Any, n: int) -> bool:
 
 def _of_shapes(outputs: Any, targets: Any) -> str:
     if not isinstance(outputs, Tensor):
-        return f"computes by itself, of outputs of type {type(outputs).__name__}"
+        return f"has its own arithmetic, and its outputs are of type {type(outputs).__name__}"
     if not isinstance(targets, Tensor):
-        return "computes by itself, and there are no targets to judge by"
+        return "has its own arithmetic, and there are no targets to compare with"
     return (
-        f"computes by itself, and cross-entropy of outputs of shape {tuple(outputs.shape)} and targets of shape "
-        f"{tuple(targets.shape)} gives another value, along whichever axis"
+        f"has its own arithmetic, and cross-entropy of outputs of shape {tuple(outputs.shape)} and targets of shape "
+        f"{tuple(targets.shape)} gives another value along every axis"
     )
 
 
@@ -392,6 +395,6 @@ def _undefined(metric: str, reason: str, outputs: Any = None) -> OptionError:
     one = isinstance(outputs, Tensor) and (outputs.dim() < 2 or outputs.shape[1] == 1)
     hits = "((outputs > 0).flatten() == (targets > 0).flatten())" if one else "(outputs.argmax(1) == targets)"
     return OptionError(
-        f"metric {metric!r} is not defined here: {reason}. Pass a function that says it, for one: "
+        f"The metric {metric!r} is not defined here: {reason}. Pass a function that defines it, for example: "
         f"metrics={{{metric!r}: lambda outputs, targets: {hits}.float()}}"
     )

@@ -1,4 +1,4 @@
-"""From values of single samples to the mean over the data, with its standard error."""
+"""From the values of batches to the mean over the data, with its standard error."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Values = dict[str, float]
 
 
 def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, int | None]:
-    """Join batches: single values all alike, numerators over weights, means weighted by their batch's length.
+    """Join batches: values per sample equally, numerators over weights, means weighted by the length of their batch.
 
-    Numerator and weight of a whole batch, both of shape (), count like any others, but leave no standard error.
+    The numerator and weight of a whole batch, both of shape (), count like any other pair, but give no standard error.
     """
     counts = [n for n, _ in steps]
     values: Values = {}
@@ -41,14 +41,14 @@ def reduce_steps(steps: list[StepValues], has_samples: bool) -> tuple[Values, in
 
 
 def single_terms(steps: Sequence[StepValues]) -> tuple[Tensor, Tensor] | None:
-    """Numerator and weight of every sample's loss, shape (n,) each, float64; None where the loss hides them.
+    """Numerator and weight of every sample's loss, shape (n,) each, float64; None if the loss does not give them.
 
-    The loss over all batches, as `reduce_steps` makes it, is the sum of the ones over the sum of the others.
+    The loss over all batches, as `reduce_steps` computes it, is the sum of the numerators over the sum of the weights.
     """
     numerators, weights = [], []
     for _, values in steps:
         loss = values["loss"]
-        if isinstance(loss, tuple) and loss[0].dim():  # else of the whole batch
+        if isinstance(loss, tuple) and loss[0].dim():  # else it is of the whole batch
             numerators.append(loss[0].double())
             weights.append(loss[1].double())
         elif isinstance(loss, Tensor) and loss.dim() == 1:
@@ -60,12 +60,12 @@ def single_terms(steps: Sequence[StepValues]) -> tuple[Tensor, Tensor] | None:
 
 
 def sample_losses(numerators: Tensor, weights: Tensor) -> SampleLosses:
-    """The same in the form in which they are kept."""
+    """The same terms in the form in which surfaces store them."""
     return SampleLosses(numerators.float().cpu().numpy(), weights.cpu().numpy())
 
 
 def skewness(numerators: Tensor, weights: Tensor) -> float:
-    """Skewness of the samples' residuals a_i - R w_i, R the loss; without weights that of their losses; nan of one."""
+    """Skewness of the residuals a_i - R w_i, R the loss (of the losses, if all weights are 1); nan for one sample."""
     n = (weights > 0).sum()
     residuals = numerators - numerators.sum() / weights.sum() * weights
     squares = residuals**2
@@ -73,9 +73,9 @@ def skewness(numerators: Tensor, weights: Tensor) -> float:
 
 
 def share(loss: Measured, n: int) -> tuple[Tensor, float]:
-    """What a batch of n samples adds to the loss over all batches: to its numerator, and to its sum of weights.
+    """What a batch of n samples adds to the loss over all batches: a part of its numerator and of its sum of weights.
 
-    The mean of the batches' losses, as `reduce_steps` makes it, is the sum of the ones over the sum of the others; the
+    The loss over all batches, as `reduce_steps` computes it, is the sum of the first over the sum of the second. The
     second does not depend on the weights of the model.
     """
     if isinstance(loss, tuple):
@@ -86,8 +86,8 @@ def share(loss: Measured, n: int) -> tuple[Tensor, float]:
 def _ratio(numerators: Tensor, weights: Tensor) -> tuple[float, float]:
     """Sum of numerators over sum of weights, and its standard error over the samples.
 
-    With weights 1 that is the mean and s / sqrt(n). Else the standard error of a ratio (Cochran 1977, eq. 6.13): the
-    residuals a_i - R w_i in the place of deviations from the mean. Samples without weight tell nothing.
+    With all weights 1 this is the mean and s / sqrt(n). Otherwise it is the standard error of a ratio (Cochran 1977,
+    eq. 6.13): residuals a_i - R w_i take the place of deviations from the mean. Samples with weight 0 are not counted.
     """
     n, total = int((weights > 0).sum()), weights.sum()
     ratio = numerators.sum() / total

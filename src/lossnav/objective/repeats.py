@@ -1,4 +1,4 @@
-"""Whether samples are in the data several times, and their classes; found in the pass that hashes the data anyway."""
+"""Repeated samples in the data, and the classes of samples, found in the pass that hashes the data anyway."""
 
 from __future__ import annotations
 
@@ -12,32 +12,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lossnav.objective.batches import Batch, only_tensors, tensors
+from lossnav.objective.batch_tensors import TARGET_KEYS, Batch, only_tensors, tensors
 
-TARGET_KEYS = ("labels", "label", "targets", "target", "y")
-
-_BUDGET = 2**31  # bytes of data up to which rows are looked at
-_COLUMNS = 64  # of each tensor that are looked at, to tell a copy from a coincidence
-_BITS = 16  # that a row must hold for equal rows to be copies
-_TOO_EVEN = 1e-3  # chance of multiplicities as even as these, were equal rows coincidences
+_BUDGET = 2**31  # bytes of data up to which rows are compared
+_COLUMNS = 64  # columns of each tensor that are used to tell copies from coincidences
+_BITS = 16  # bits that a row must hold for equal rows to be copies
+_TOO_EVEN = 1e-3  # probability of counts as equal as these, if equal rows were coincidences
 
 
 class Repeats:
-    """Looks at batch after batch; then `copies` and `labels` are known.
+    """Looks at one batch after another; afterwards `copies` and `labels` are known.
 
-    Two equal rows are copies where a row holds more than a few bits: of 0 and 1 many are equal by chance, and the
-    standard error is right for them. Where a row holds few bits they are copies if each comes equally often.
+    Equal rows are copies if a row holds more than a few bits. Rows of a few zeros and ones are often equal by chance,
+    and the standard error is right for them; they are copies only if each of them occurs equally often.
     """
 
     def __init__(self) -> None:
         self._keys: list[NDArray[np.uint64]] | None = []
-        self._kinds: set[tuple[Any, ...]] = set()  # what a row consists of
+        self._kinds: set[tuple[Any, ...]] = set()  # dtypes and shapes of the parts of a row
         self._columns: list[NDArray[np.float64]] = []
         self._labels: list[NDArray[np.int64]] | None = []
         self._bytes = 0
 
     def look(self, batch: Batch) -> None:
-        """Take in a batch."""
+        """Look at a batch."""
         parts = list(tensors(batch))
         self._bytes += sum(part.numel() * part.element_size() for part in parts)
         lengths = {part.shape[0] if part.dim() else -1 for part in parts}
@@ -56,14 +54,14 @@ class Repeats:
 
     @property
     def labels(self) -> NDArray[np.int64] | None:
-        """Class of every sample, shape (n,), or of every position; None where targets are no classes."""
+        """Class of every sample, shape (n,), or of every position; None if the targets are not classes."""
         if not self._labels or len({labels.shape[1:] for labels in self._labels}) != 1:
             return None
         return np.concatenate(self._labels)
 
     @property
     def rows(self) -> str | None:
-        """Sixteen hex digits that change with any sample or their order, not with the batches; None where not known."""
+        """Sixteen hex digits that change with the samples and their order, not with the batches; None if not known."""
         if not self._keys or len(self._kinds) != 1:
             return None
         digest = hashlib.sha256(repr(sorted(self._kinds)).encode())
@@ -71,7 +69,7 @@ class Repeats:
         return digest.hexdigest()[:16]
 
     def copies(self) -> dict[str, Any]:
-        """``distinct`` rows, and the factor ``copies`` on the variance of a mean, Σ c² / n; empty where not known."""
+        """``distinct`` rows, and the factor ``copies`` on the variance of a mean, Σ c² / n; empty if not known."""
         if not self._keys or len({columns.shape[1] for columns in self._columns}) != 1:
             return {}
         keys = np.concatenate(self._keys)
@@ -93,7 +91,7 @@ class Repeats:
 
 
 def _too_even(counts: NDArray[np.int64]) -> bool:
-    """Whether each row comes so equally often that it was no chance."""
+    """Whether the rows occur so equally often that it cannot be chance."""
     from scipy.special import chdtr
 
     mean = counts.mean()
@@ -121,7 +119,7 @@ def _some_columns(array: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _row_keys(arrays: list[NDArray[Any]]) -> NDArray[np.uint64]:
-    """A number of 64 bits for each row, the same for equal rows."""
+    """A hash of 64 bits for each row; equal rows have equal hashes."""
     made = np.zeros(len(arrays[0]), np.uint64)
     for i, array in enumerate(arrays):
         width = array.shape[1] * array.itemsize
@@ -135,7 +133,7 @@ def _row_keys(arrays: list[NDArray[Any]]) -> NDArray[np.uint64]:
 
 
 def _target(batch: Batch) -> Tensor | None:
-    """Classes of a batch, where its last part or the one of a usual name are whole numbers."""
+    """The targets of a batch (its last part, or the one with a usual name), if they are whole numbers."""
     if isinstance(batch, Mapping):
         found = next((batch[key] for key in TARGET_KEYS if key in batch), None)
     else:

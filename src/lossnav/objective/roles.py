@@ -1,9 +1,9 @@
-"""What each parameter of a model is, by what its layer does with it: a weight, a bias, or a scale or shift ("norm").
+"""The role of each parameter of a model: a weight, a bias, or a scale or shift of a normalisation ("norm").
 
-Torch's own layers say it by their type. Of others the shape says it where it can: what has two axes is a weight. What
-is left, vectors and scalars of the user's own layers, is looked at in one pass: what activations are multiplied by
-entry by entry is a scale, what is added to them is a bias, and what is contracted, looked up or joined is a weight.
-No name of a class decides, and a name of a parameter only beside its shape.
+The types of torch's own layers tell it. For other layers the shape tells it if it can: a parameter with two axes is a
+weight. The remaining vectors and scalars of custom layers are watched in one pass: a parameter that multiplies
+activations entry by entry is a scale, one that is added to them is a bias, and one that is contracted, looked up or
+joined is a weight. The name of a class decides nothing, and the name of a parameter only together with its shape.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lossnav.objective.batch_norm import BATCH_NORMS
 Role = Literal["weight", "bias", "norm"]
 Use = Literal["contracted", "scales", "added", "joined"]
 
-_SCALES = (  # whose parameters are scales and shifts, entry by entry
+_SCALES = (  # layers whose parameters scale and shift entry by entry
     BATCH_NORMS,
     nn.LayerNorm,
     nn.GroupNorm,
@@ -35,7 +35,7 @@ _SCALES = (  # whose parameters are scales and shifts, entry by entry
     nn.modules.instancenorm._InstanceNorm,
     nn.PReLU,
 )
-_WEIGHED = (  # whose "weight…" are contracted, and whose "bias…" are added
+_WEIGHED = (  # layers whose "weight…" is contracted and whose "bias…" is added
     nn.Linear,
     nn.Bilinear,
     nn.modules.conv._ConvNd,
@@ -48,7 +48,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: Sequence[str]) -> set[str]:
-    """Names of the parameters with a role ("bias", "norm") or a name (glob patterns) that is left out.
+    """Names of the parameters that `exclude` leaves out: roles ("bias", "norm") or names (glob patterns).
 
     Raises
     ------
@@ -67,7 +67,7 @@ def excluded(params: Mapping[str, Tensor], roles: Mapping[str, Role], exclude: S
 
 
 def describe_parameters(model: nn.Module, names: Collection[str]) -> tuple[dict[str, Role], dict[str, int]]:
-    """Say the role of some parameters as far as types and shapes tell, and the groups of transposed weights.
+    """Return the roles of parameters as far as types and shapes tell, and the groups of transposed weights.
 
     Parameters
     ----------
@@ -100,14 +100,14 @@ def describe_parameters(model: nn.Module, names: Collection[str]) -> tuple[dict[
 
 
 def role_by_name(name: str) -> Role:
-    """What a tensor of a bare function is: nothing but its name says it."""
+    """The role of a tensor of a bare function: only its name can tell it."""
     return "bias" if "bias" in name.rsplit(".", 1)[-1] else "weight"
 
 
 class ParameterOwners:
-    """Where the parameters of a model are: in which layer, and under which name of its.
+    """The layer that each parameter of a model belongs to, and its name there.
 
-    A weight that is computed (`torch.nn.utils.parametrize`, weight_norm) counts as that of the layer which uses it.
+    A weight that is computed from others (`torch.nn.utils.parametrize`, weight_norm) belongs to the layer that uses it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -115,7 +115,7 @@ class ParameterOwners:
         self._parameters = dict(model.named_parameters(remove_duplicate=False))
 
     def owner(self, name: str) -> tuple[nn.Module, str, Tensor]:
-        """The layer that a parameter belongs to, what it stands for there, and the parameter."""
+        """The layer that a parameter belongs to, its name there, and the parameter."""
         prefix, _, leaf = name.rpartition(".")
         module = self._modules[prefix]
         parameter = self._parameters[name]
@@ -125,7 +125,7 @@ class ParameterOwners:
         return module, leaf, parameter
 
     def role(self, name: str) -> Role:
-        """What a parameter is, by the type of its layer, or else by its shape and those beside it."""
+        """The role of a parameter, by the type of its layer, or by its shape and the others in the layer."""
         if self._is_magnitude(name):
             return "norm"
         module, leaf, parameter = self.owner(name)
@@ -142,7 +142,7 @@ class ParameterOwners:
         return "norm"
 
     def is_open(self, name: str) -> bool:
-        """Whether only a pass can tell: a vector of a layer that is not torch's, or a matrix that is called a bias."""
+        """Whether only a pass can tell the role: a vector of a custom layer, or a matrix with the name of a bias."""
         module, leaf, parameter = self.owner(name)
         if self._is_magnitude(name) or _of_torch(module, leaf) is not None:
             return False
@@ -153,7 +153,7 @@ class ParameterOwners:
         return not is_plain_bias
 
     def _is_magnitude(self, name: str) -> bool:
-        """Whether it is the length that weight_norm gives a weight, which is kept apart from its direction."""
+        """Whether it is the norm of a weight, which weight_norm keeps apart from the direction."""
         prefix, _, leaf = name.rpartition(".")
         module = self._modules[prefix]
         if isinstance(module, ParametrizationList):
@@ -163,7 +163,7 @@ class ParameterOwners:
 
 
 def open_names(model: nn.Module, names: Collection[str]) -> list[str]:
-    """Names of the parameters whose role a pass must tell."""
+    """Names of the parameters whose role only a pass can tell."""
     places = ParameterOwners(model)
     return [name for name in names if places.is_open(name)]
 
@@ -171,16 +171,16 @@ def open_names(model: nn.Module, names: Collection[str]) -> list[str]:
 def by_use(
     model: nn.Module, roles: Mapping[str, Role], tensors: Mapping[str, Tensor], run: Callable[[], object]
 ) -> dict[str, Role]:
-    """Look at what a pass does with the parameters that types and shapes leave open.
+    """Determine the roles that types and shapes leave open, from what a pass does with the parameters.
 
     Parameters
     ----------
     model : nn.Module
-        For the layers that parameters stand in.
+        The model, for the layers that parameters belong to.
     roles : mapping of str to {"weight", "bias", "norm"}
-        As far as they are known.
+        Roles by types and shapes.
     tensors : mapping of str to Tensor
-        The open parameters, as they are used in the pass.
+        The open parameters: the tensors that the pass uses.
     run : callable
         Makes the pass.
 
@@ -193,11 +193,11 @@ def by_use(
     with watch:
         run()
     places, found = ParameterOwners(model), dict(roles)
-    scales: set[int] = set()  # layers in which something scales
+    scales: set[int] = set()  # layers that contain a scale
     for name, uses in watch.uses.items():
         module, leaf, parameter = places.owner(name)
         if _is_matrix(parameter):
-            if uses == {"added"}:  # of many experts, say; what is looked up in is a table
+            if uses == {"added"}:  # biases of many experts, for example; a matrix that is looked up in is a table
                 found[name] = "bias"
         elif "contracted" in uses:
             found[name] = "weight"
@@ -207,39 +207,39 @@ def by_use(
         elif "added" in uses:
             found[name] = "bias"
         elif "joined" in uses and found[name] == "norm":
-            found[name] = role_by_name(leaf)  # joined to something, as the token of a class is
+            found[name] = role_by_name(leaf)  # joined to something, as a class token is
     for name in tensors:
         module, _, _ = places.owner(name)
         own, beneath = dict(module.named_parameters(recurse=False)), list(module.parameters())
         if id(module) in scales and found[name] == "bias" and len(own) == len(beneath):
             prefix = name[: len(name) - len(name.rpartition(".")[2])]
             if all(found.get(prefix + leaf) != "weight" for leaf in own):
-                found[name] = "norm"  # the shift of a layer that does nothing else
-    if "weight" not in found.values():  # a model of nothing but these: they are its weights
+                found[name] = "norm"  # the shift of a layer that only scales and shifts
+    if "weight" not in found.values():  # a model that has no others: these are its weights
         found |= dict.fromkeys(tensors, "weight")
     return found
 
 
 class _UseMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes what the operations of a pass do with some tensors, and with what is computed of one of them alone."""
+    """Records what the operations of a pass do with some tensors, and with values computed from one of them alone."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.uses: dict[str, set[Use]] = {name: set() for name in tensors}
         self._names = {_place(tensor): name for name, tensor in tensors.items()}
-        self._kept: list[Tensor] = list(tensors.values())  # their places are not given to others meanwhile
-        self._products = WeakIdKeyDictionary()  # of what is multiplied by one of them
+        self._kept: list[Tensor] = list(tensors.values())  # keeps their memory from being reused
+        self._products = WeakIdKeyDictionary()  # products with one of them
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler, two seconds of it, at the first operation that is seen."""
+        """No: torch would import its compiler, which takes two seconds, at the first operation."""
         return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
         inside = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         summed = function is torch.ops.aten.sum.dim_IntList and {args[0].dim() - 1, -1} & {*(args[1] or ())}
-        if summed and args[0] in self._products:  # multiplied and summed up: a product with a vector
+        if summed and args[0] in self._products:  # multiplied and summed: a product with a vector
             self.uses[self._products[args[0]]].add("contracted")
         for name in {self._names[place] for tensor in inside if (place := _place(tensor)) in self._names}:
             self._note(name, function, args, inside, made)
@@ -263,7 +263,7 @@ class _UseMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.uses[name].add("added")
         elif isinstance(made, Tensor) and made.is_floating_point() and not larger and word not in _JOINING:
             place = _place(made)
-            if place not in self._names and made.numel() <= max(t.numel() for t in ours):  # computed of it alone
+            if place not in self._names and made.numel() <= max(t.numel() for t in ours):  # computed from it alone
                 self._names[place] = name
                 self._kept.append(made)
         elif not function.is_view:
@@ -278,7 +278,7 @@ _NORMALISING = {
     "miopen_batch_norm", "_native_batch_norm_legit_no_training", "_batch_norm_with_update", "_fused_rms_norm",
     "rms_norm", "_batch_norm_no_update", "batch_norm", "instance_norm", "layer_norm", "group_norm",
 }  # fmt: skip
-_CONTRACTING: dict[str, int | None] = {  # with the place of what is added among their arguments
+_CONTRACTING: dict[str, int | None] = {  # with the position of the bias among their arguments
     "mm": None, "bmm": None, "mv": None, "dot": None, "vdot": None, "_trilinear": None, "_grouped_mm": None,
     "addmm": 0, "addmv": 0, "addbmm": 0, "baddbmm": 0, "_addmm_activation": 0, "linear": 2, "mkldnn_linear": 2,
     "convolution": 2, "_convolution": 2, "mkldnn_convolution": 2, "cudnn_convolution": None,
@@ -288,7 +288,7 @@ _CONTRACTING: dict[str, int | None] = {  # with the place of what is added among
 
 
 def _place(tensor: Tensor) -> int:
-    """Where the memory of a tensor is, whatever view of it; 0 where it has none of its own."""
+    """Identifies the memory of a tensor, the same for all its views; 0 if it has none of its own."""
     try:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):
@@ -296,14 +296,14 @@ def _place(tensor: Tensor) -> int:
 
 
 def _is_larger(other: Tensor, ours: Tensor) -> bool:
-    """Whether a vector meets something that it is spread over."""
+    """Whether the other tensor is larger, so that this one is broadcast over it."""
     if other.numel() != ours.numel():
         return other.numel() > ours.numel()
     return other.dim() > ours.dim() or (0 in ours.stride() and 0 not in other.stride())
 
 
 def _of_torch(module: nn.Module, leaf: str) -> Role | None:
-    """What a parameter of torch's own layers is, or of one derived from them; None of any other."""
+    """The role of a parameter of torch's own layers and of classes derived from them; None for any other."""
     if isinstance(module, _SCALES) and leaf in ("weight", "bias"):
         return "norm"
     if isinstance(module, nn.MultiheadAttention):

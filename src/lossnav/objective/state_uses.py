@@ -14,26 +14,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossnav.objective.passes import Passes
 
-_SHARE = 1 / 4  # of the memory that is free, which a second copy of the model may take
-_SHARED = 2**26  # bytes of a model that is not copied, above which it is held at its centre alone
+_SHARE = 1 / 4  # part of the free memory that a second copy of the model may take
+_SHARED = 2**26  # bytes: a larger model that is not copied is compared at its centre only
 
-_NUMBERS_UNREAD = re.compile(r"::(new_\w+|\w+_like|sym_\w+)(\.|$)")  # operations that look at a shape alone
+_NUMBERS_UNREAD = re.compile(r"::(new_\w+|\w+_like|sym_\w+)(\.|$)")  # operations that read only a shape
 _HOME, _TORCH = Path(__file__).parents[1].as_posix(), Path(torch.__file__).parent.as_posix()
 
 
 class _WrittenError(Exception):
-    """The forward pass writes into the weights it is given."""
+    """The forward pass writes into the weights that it is given."""
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches which memory the operations of a pass read from.
+    """Watches which memory the operations of a pass read.
 
     Parameters
     ----------
     owners, hollow : dict of int to str
-        Names by the place of a tensor's memory: of the user's own parameters, and of the structure's.
+        Names by the memory of a tensor: of the user's own parameters, and of those of the structure.
     objects : dict of int to str
-        Names of the user's own parameters by their id, where others share their memory.
+        Names of the user's own parameters by their id, if others share their memory.
     protected : set of int
         Memory that nothing may write to.
     """
@@ -50,14 +50,14 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.owners, self.objects, self.hollow, self.protected = owners, dict(objects), hollow, protected
         self.found: dict[str, str] = {}
         self.hollow_found: dict[str, None] = {}
-        self._views: list[Tensor] = []  # their ids are in `objects`
+        self._views: list[Tensor] = []  # keeps them alive, because their ids are in `objects`
         self._names = {} if not hasattr(passes, "whole") else {
             id(module): name for name, module in passes.whole.model.named_modules()
         }  # fmt: skip
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: torch would import its compiler, two seconds of it, at the first operation that is seen."""
+        """No: torch would import its compiler, which takes two seconds, at the first operation."""
         return False
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -90,7 +90,7 @@ class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 raise _WrittenError
 
     def _where(self) -> str:
-        """Whose code uses it: the part of the objective, and the line."""
+        """Which code uses it: the part of the objective, and the line."""
         frame: Any = sys._getframe(1)
         line, part = "", ""
         while frame is not None:
@@ -120,7 +120,7 @@ def _flat(value: Any) -> Iterator[Tensor]:
 
 
 def _place(tensor: Tensor) -> int:
-    """Where a tensor's memory begins; a number that no other has where that cannot be told."""
+    """The address of the memory of a tensor; a unique number if it has none."""
     try:
         return tensor.untyped_storage().data_ptr() or -id(tensor)
     except (RuntimeError, NotImplementedError):  # sparse, or of a subclass

@@ -1,4 +1,4 @@
-"""What an objective's values are in plain torch, model, loss and data called as the user would."""
+"""Reference values of an objective in plain torch: model, loss and data called as the user would call them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lossnav import params as algebra
 from lossnav._utils import random_state
-from lossnav.objective import batches as data_batches
+from lossnav.objective import batch_tensors, kept_state
 from lossnav.objective import contents as contents_module
-from lossnav.objective import kept_state
-from lossnav.objective.batches import Batch
+from lossnav.objective.batch_tensors import Batch
 from lossnav.objective.functional import StepFunction, StepValues
 from lossnav.objective.loss import LossMisjudgedError
 from lossnav.objective.passes import CopyPasses, FunctionalPasses, Passes
@@ -24,12 +23,12 @@ from lossnav.objective.reduction import Values, reduce_steps
 from lossnav.objective.state_uses import _place, _Uses
 from lossnav.params import Params
 
-_SAMPLES = 4  # of the first batch, where it can be cut: two points in two ways cost less than the batch does
+_SAMPLES = 4  # samples of the first batch, if it can be split: two points in two ways then cost less than the batch
 
-_DRAWN = 2**16  # signs of a tensor that are drawn; then they come again: large weights take a while to draw for
-_STEP = 0.05  # of its size, by which every number of a moving parameter is displaced
+_DRAWN = 2**16  # random signs per tensor, then repeated: drawing is slow for large weights
+_STEP = 0.05  # relative displacement of every entry of a moving parameter
 
-_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative; of half precision 2e-2
+_TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}  # relative; 2e-2 in half precision
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Proven:
     writes_weights, writes_data : bool
     written_buffers : tuple of str
     remembers : bool
-        Whether a pass leaves something behind in the model that a later one looks at.
+        Whether a pass leaves something in the model that changes a later one.
     twice : tuple of float, optional
         Two values at the same weights that do not agree.
     """
@@ -56,7 +55,7 @@ class Proven:
 
     @property
     def unplanned(self) -> str:
-        """Why nothing but the plain path may evaluate the objective; empty where nothing speaks against plans."""
+        """Why only the plain path may evaluate the objective; empty if fast plans are possible."""
         if not isinstance(self.passes, FunctionalPasses):
             return "the model cannot be called by value"
         if self.writes_weights or self.writes_data:
@@ -64,13 +63,13 @@ class Proven:
         if self.written_buffers:
             return f'the model writes into its buffers ("{self.written_buffers[0]}")'
         if self.remembers:
-            return "the model remembers what it was called with"
+            return '"the model keeps state from earlier calls"'
         return self.passes.bound
 
 
 @dataclass
 class Case:
-    """What is proven: the user's model, and how lossnav calls it.
+    """What is compared: the user's model, and lossnav's way of calling it.
 
     Attributes
     ----------
@@ -79,18 +78,18 @@ class Case:
     step : StepFunction
         With the user's own loss, metrics and `forward=`.
     passes : Passes
-        With copies of all that.
+        With copies of all these.
     center, held, buffers : dict of str to Tensor
     batch : Batch
-        The first; ours.
+        The first batch; a copy.
     bn, device, seed
-        Of the objective.
+        As of the objective.
     copies : bool
-        Whether the centre is a copy of the model's weights, or shares their memory.
+        Whether the centre is a copy of the model's weights; else it shares their memory.
     training : bool
-        Whether it is called in train mode.
+        Whether the model is called in train mode.
     writes : bool
-        Whether a pass writes into its weights, as far as is known.
+        Whether a pass writes into its weights, as far as known.
     """
 
     model: nn.Module
@@ -110,7 +109,7 @@ class Case:
 
 @dataclass
 class _Truth:
-    """What plain torch gives at the centre and at a displaced point; None where that cannot be had."""
+    """Values of plain torch at the centre and at a displaced point; None if they cannot be computed."""
 
     elsewhere: Params
     at_center: float | None = None
@@ -118,13 +117,13 @@ class _Truth:
 
 
 def _fresh(case: Case, point: Params, part: Batch) -> float:
-    """The loss of a fresh deep copy of the user's model, with other weights in it."""
+    """The loss of a fresh deep copy of the user's model with other weights in it."""
     passes = CopyPasses(case.model, case.step, case.bn, case.device, case.training)
     return _values(case, passes, point | case.held, part)
 
 
 def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | None:
-    """The loss of the user's model itself: its weights, mode, buffers and attributes are as before afterwards."""
+    """The loss of the user's model itself; its weights, mode, buffers and attributes are restored afterwards."""
     first = next(iter(case.model.parameters()))
     if case.training or case.bn != "frozen" or first.device != next(iter(case.center.values())).device:
         return None
@@ -142,7 +141,7 @@ def _by_itself(case: Case, passes: FunctionalPasses, part: Batch) -> float | Non
 
 
 def _displaced(center: Params, seed: int) -> Params:
-    """A point at which every number is another: 5 % of itself, or of its tensor's size, to a side that is drawn."""
+    """A point at which every entry is changed by 5 % of itself (of the size of its tensor, if 0), with random signs."""
     generator = torch.Generator().manual_seed(seed)
     made = {}
     for name, tensor in center.items():
@@ -159,24 +158,24 @@ def _displaced(center: Params, seed: int) -> Params:
 
 
 def few_of(batch: Batch) -> Batch:
-    """A few samples of a batch, where every tensor in it counts its samples along the first axis."""
-    inside = list(data_batches.tensors(batch))
+    """A few samples of a batch, if every tensor in it has one row per sample; else the whole batch."""
+    inside = list(batch_tensors.tensors(batch))
     lengths = {tensor.shape[0] if tensor.dim() else -1 for tensor in inside}
-    if len(lengths) != 1 or not data_batches.only_tensors(batch) or max(lengths) <= 2 * _SAMPLES:
+    if len(lengths) != 1 or not batch_tensors.only_tensors(batch) or max(lengths) <= 2 * _SAMPLES:
         return batch
-    return data_batches.map_tensors(batch, lambda tensor: tensor[:_SAMPLES])
+    return batch_tensors.map_tensors(batch, lambda tensor: tensor[:_SAMPLES])
 
 
 def _values(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> float:
-    """The loss of a batch, given a copy of it; the same random numbers each time."""
+    """The loss of a copy of a batch, with the same random numbers each time."""
     return _measured(case, passes, point, batch, uses)["loss"]
 
 
 def _measured(case: Case, passes: Passes, point: Params, batch: Batch, uses: TorchDispatchMode | None = None) -> Values:
-    """Loss and metrics of a batch, likewise."""
+    """Loss and metrics of a copy of a batch, with the same random numbers each time."""
     steps: list[StepValues] = []
-    for _ in range(4):  # a loss may be taken for what it is not, in two ways
-        given = batch if uses is not None else data_batches.move(batch, case.device)
+    for _ in range(4):  # a loss may be misjudged in two ways
+        given = batch if uses is not None else batch_tensors.move(batch, case.device)
         with random_state.preserved(case.seed, case.device), torch.no_grad():
             try:
                 if uses is None:
@@ -192,9 +191,9 @@ def _measured(case: Case, passes: Passes, point: Params, batch: Batch, uses: Tor
 
 
 def _difference(case: Case, passes: Passes, part: Batch, truth: _Truth) -> tuple[float, float, str] | None:
-    """Where a value is another than the truth: the truth, the value, and at which point; None where all agree.
+    """The first difference from the reference: expected value, value, and at which point; None if all agree.
 
-    The displaced point comes before the centre: what the first leaves behind shows in the second.
+    The displaced point comes first: what it leaves behind shows at the centre.
     """
     points = ((truth.displaced, truth.elsewhere, "at other weights"), (truth.at_center, case.center, "at its weights"))
     for expected, point, where in points:
@@ -213,7 +212,7 @@ def _agree(case: Case, a: float, b: float) -> bool:
 
 
 def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, str]]:
-    """Plain attributes of modules that hold floating-point tensors which are no parameters or buffers."""
+    """Plain attributes of modules that hold floating-point tensors other than parameters or buffers."""
     known = {id(tensor) for tensor in [*model.parameters(), *model.buffers()]}
     for name, module in model.named_modules():
         for attribute, value in vars(module).items():
@@ -236,7 +235,7 @@ def _without(case: Case, name: str, attribute: str, point: Params, part: Batch) 
     if isinstance(value, dict | list):
         value.clear()
     elif hasattr(type(module), attribute):
-        del vars(module)[attribute]  # of a cached_property
+        del vars(module)[attribute]  # set by a cached_property
     else:
         setattr(module, attribute, None)
     passes.begin_here()

@@ -1,4 +1,4 @@
-"""What a loss does inside: the calls of torch's own losses in it, with what they are given and what they return."""
+"""What a loss does: the calls of torch's own losses in it, with their arguments and results."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ _ROWS = ("multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_
 
 
 class LossCall:
-    """One call of a loss of torch's.
+    """One call of one of torch's losses.
 
     Attributes
     ----------
     name : str
-        Of the function in ``torch.nn.functional``.
+        Name of the function in ``torch.nn.functional``.
     result : Tensor
-        What it returned.
+        Its result.
     arguments : dict
-        All of them by name, defaults included.
+        All arguments by name, including defaults.
     """
 
     def __init__(self, name: str, result: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ class LossCall:
 
     @property
     def reduction(self) -> str:
-        """What it does with its terms."""
+        """How it reduces its terms: "mean", "sum" or "none"."""
         old = (self.arguments.get("size_average"), self.arguments.get("reduce"))
         if old != (None, None):
             return str(torch.nn._reduction.legacy_get_string(*old, emit_warning=False))
@@ -59,19 +59,19 @@ class LossCall:
 
     @property
     def input(self) -> Tensor:
-        """Its first argument: scores, with the classes along axis 1."""
+        """The first argument: scores, with the classes along axis 1."""
         scores: Tensor = next(iter(self.arguments.values()))
         return scores
 
     @property
     def target(self) -> Tensor:
-        """Its second argument."""
+        """The second argument."""
         target: Tensor = list(self.arguments.values())[1]
         return target
 
     @property
     def counted(self) -> Tensor:
-        """Which of its terms count: neither an ignored target nor a weight of zero; bool, in the shape of its terms."""
+        """Which of its terms count, because they are not ignored and have a weight; bool, in the shape of its terms."""
         weight = self.arguments.get("weight")
         if self.name in CLASSES:
             if self.target.is_floating_point():  # probabilities of the classes
@@ -83,7 +83,7 @@ class LossCall:
 
     @property
     def denominator(self) -> Tensor | None:
-        """What its mean divides the sum of its terms by, shape (); None where that is not known, or it is no mean."""
+        """The denominator of its mean, shape (); None if it is not known or not a mean."""
         device = self.input.device
         if self.reduction == "batchmean":
             return torch.tensor(float(self.input.shape[0]), dtype=torch.float64, device=device)
@@ -106,7 +106,7 @@ class LossCall:
         return 1 if self.input.dim() > 1 else 0
 
     def _terms(self) -> int:
-        """How many terms there are, by their shapes alone."""
+        """The number of terms, from shapes alone."""
         if self.name in CLASSES[:2]:
             return self.input.numel() // self.input.shape[self._axis]
         if self.name in _ROWS:
@@ -119,7 +119,7 @@ class LossCall:
         return torch.Size(torch.broadcast_shapes(*others)).numel()  # type: ignore[no-untyped-call]
 
     def of(self, input: Any, target: Any) -> LossCall:
-        """The same with other tensors for input and target, without a result."""
+        """The same call with another input and target, without a result."""
         other = copy.copy(self)
         other.arguments = dict(self.arguments)
         other.arguments |= dict(zip(list(self.arguments)[:2], (input, target), strict=True))
@@ -127,11 +127,11 @@ class LossCall:
         return other
 
     def is_of(self, input: Any, target: Any) -> bool:
-        """Whether it was given these themselves."""
+        """Whether it got these objects themselves."""
         return self.input is input and self.target is target
 
     def is_like(self, other: LossCall) -> bool:
-        """Whether another call was given the same tensors."""
+        """Whether another call got the same tensors."""
         return self.name == other.name and all(
             a.data_ptr() == b.data_ptr() and a.shape == b.shape and a.dtype == b.dtype
             for a, b in ((self.input, other.input), (self.target, other.target))
@@ -139,12 +139,12 @@ class LossCall:
 
 
 class LossWatch(TorchFunctionMode):
-    """While it is entered, calls of torch's losses are noted; they return what they always do.
+    """Inside this context, calls of torch's losses are recorded; their results do not change.
 
     Parameters
     ----------
     follow : bool
-        Whether results that are not a mean can be differentiated by, so that the weight of each in a loss shows.
+        Whether results that are not a mean require gradients, so that the weight of each term in a loss can be found.
 
     Attributes
     ----------
@@ -159,7 +159,7 @@ class LossWatch(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function; note it if it is a loss."""
+        """Call the function; record it if it is a loss."""
         result = func(*args, **(kwargs or {}))
         name = _WATCHED.get(func) if isinstance(result, Tensor) else None
         if name is None:
@@ -170,7 +170,7 @@ class LossWatch(TorchFunctionMode):
             if self.follow and result.is_floating_point():
                 with torch.enable_grad():
                     call.result = result if result.requires_grad else result.detach().requires_grad_()
-                    return call.result.clone()  # a loss may write into what it was given
+                    return call.result.clone()  # a loss may write into its argument
         return result
 
     def __enter__(self) -> LossWatch:
@@ -186,12 +186,12 @@ class LossWatch(TorchFunctionMode):
 
 
 def unwatched() -> Any:
-    """A context in which nothing is noted."""
+    """A context in which nothing is recorded."""
     return torch._C.DisableTorchFunction()
 
 
 def slopes(value: Tensor, result: Tensor) -> Tensor | None:
-    """The derivative of a loss by the terms a call returned: the weight of each; None where there is none."""
+    """The derivative of a loss with respect to the terms of a call: the weight of each; None if there is none."""
     if not value.requires_grad:
         return None
     with torch.enable_grad():

@@ -30,9 +30,9 @@ class Grid(Sampler):
     ----------
     **axes : (low, high, n) or increasing sequence of numbers
         One per coordinate, named as in the chart (``alpha``, ``beta``, ``gamma``), in the chart's order. A tuple of
-        three means n evenly spaced points, both ends included; a list or array contains the coordinates
-        themselves. "auto", or ("auto", n), finds the range: [-r, r] with r doubled or halved until the loss at its
-        ends is `rise` times the centre's. n is 51 by default.
+        three means n evenly spaced points, both ends included; a tuple of two is refused; a list or array contains
+        the coordinates themselves. "auto", or ("auto", n), finds the range: [-r, r] with r doubled or halved until
+        the loss at its ends is `rise` times the centre's. n is 51 by default.
     rise, cap : float
         For an automatic range: factor by which the loss rises at its ends, and the largest r.
 
@@ -198,6 +198,12 @@ def _halvings(n: int) -> list[list[int]]:
 
 
 def _axis(name: str, spec: Any) -> Axis:
+    if isinstance(spec, tuple) and len(spec) == 2:
+        low, high = spec
+        raise SamplerError(
+            f"{name}={spec} does not say how many points there are. Pass ({low}, {high}, 51) for 51 points between "
+            f"these ends, or the list [{low}, {high}] for these two."
+        )
     if isinstance(spec, tuple) and len(spec) == 3:
         low, high, n = float(spec[0]), float(spec[1]), spec[2]
         if not isinstance(n, int | np.integer):

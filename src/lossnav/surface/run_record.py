@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lossnav._utils.jsonable import jsonable
+from lossnav._utils.signals import signal_of
 from lossnav._version import __version__
 from lossnav.errors import (
     EvaluationError,
@@ -442,7 +443,7 @@ class RunRecord:
             self.end()
             self.warn()
         elif isinstance(error, KeyboardInterrupt):
-            raise self.stopped(self.end(interrupted=True), getattr(error, "signal", 2)) from error
+            raise self.stopped(self.end(interrupted=True), signal_of(error)) from error
         else:
             with suppress(StoreError):  # the error itself is the one to see
                 self.flush()

@@ -27,7 +27,8 @@ test("minus is a minus sign, and only of what is negative", () => {
 });
 
 test("what is no number says so, and nothing else does", () => {
-  for (const value of [NaN, null, undefined]) assert.equal(number(value), "not a number");
+  assert.equal(number(NaN), "not a number");
+  for (const value of [null, undefined]) assert.equal(number(value), "unknown");
   assert.equal(number(Infinity), "∞");
   assert.equal(number(-Infinity), "\u2212∞");
   assert.equal(number(0), "0");
@@ -35,7 +36,7 @@ test("what is no number says so, and nothing else does", () => {
   assert.equal(number(Number.MIN_VALUE, 1), "5\u2009×\u200910⁻³²⁴");
   assert.equal(number(Number.MAX_VALUE), "1.798\u2009×\u200910³⁰⁸");
   assert.equal(percent(NaN), "not a number");
-  assert.equal(percent(null), "not a number");
+  assert.equal(percent(null), "unknown");
   assert.equal(percent(0.1234), "12.3\u2009%");
   assert.equal(count(1234567.4), "1,234,567");
 });

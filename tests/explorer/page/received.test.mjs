@@ -11,14 +11,14 @@ const plane = (/** @type {number} */ n, /** @type {object} */ more = {}, /** @ty
 };
 
 /** @param {Received} received @param {[number, number]} x */
-const sizes = (received, x = [-1, 1], y = x) => received.layers(0, x, y).map(({ shape }) => shape[0]);
+const sizes = (received, x = [-1, 1], y = x) => received.seenIn(0, x, y).grids.map(({ shape }) => shape[0]);
 
 test("what is finer is drawn after what is coarser, whichever came first", () => {
   for (const order of [[0, 1, 2], [2, 1, 0], [1, 2, 0]]) {
     const received = new Received();
     const frames = [plane(5, { window: 1 }, -1, 1), plane(9, { window: 2 }, -0.5, 0.5), plane(9, { window: 3 }, -0.1, 0.1)];
     for (const k of order) received.add(frames[k]);
-    const layers = received.layers(0, [-1, 1], [-1, 1]);
+    const layers = received.seenIn(0, [-1, 1], [-1, 1]).grids;
     assert.equal(layers.length, 3);
     for (const [k, layer] of layers.entries()) if (k) assert.ok(layer.steps[0] < layers[k - 1].steps[0]);
   }
@@ -35,12 +35,19 @@ test("what lies wholly under a finer complete grid is left out; under an unfinis
   assert.deepEqual(sizes(received), [9]);
 });
 
-test("a finer level of a window takes the place of its coarser one, and only of that", () => {
+test("a whole finer grid takes the place of what it lies over, and of that alone", () => {
   const received = new Received();
+  const kept = () => received.of(0).grids.map(({ window, shape }) => [window, shape[0]]);
   received.add(plane(3, { window: 4 }, 0, 0.5));
   received.add(plane(3, { window: 5 }, 0.5, 1));
+  const under = plane(5, { window: 4, level: 1 }, 0, 0.5);
+  under.values.status.fill(0, 12);
+  received.add(under);
+  assert.deepEqual(kept(), [[4, 3], [5, 3], [4, 5]]); // a part of a finer level hides nothing for good
   received.add(plane(5, { window: 4, level: 1 }, 0, 0.5));
-  assert.deepEqual(received.of(0).grids.map(({ window, shape }) => [window, shape[0]]), [[5, 3], [4, 5]]);
+  assert.deepEqual(kept(), [[5, 3], [4, 5]]);
+  received.add(plane(5, { window: 6 }, 0.1, 0.6));
+  assert.equal(received.of(0).grids.length, 3);
 });
 
 test("a coarse grid between points goes once the fine one is there", () => {
@@ -56,18 +63,28 @@ test("grids outside the window are not drawn, and places do not mix", () => {
   received.add(plane(5, { place: 1 }));
   assert.deepEqual(sizes(received), []);
   assert.deepEqual(sizes(received, [2.5, 4]), [5]);
-  assert.equal(received.layers(1, [-1, 1], [-1, 1]).length, 1);
+  assert.equal(received.seenIn(1, [-1, 1], [-1, 1]).grids.length, 1);
 });
 
-test("a place sent again replaces its own grids and keeps the windows; of windows the last 48 stay", () => {
+test("a place sent again keeps what was there until its successor is there, and the windows", () => {
   const received = new Received();
   received.add(plane(5));
-  for (let k = 0; k < 60; k++) received.add(plane(3, { window: k }));
-  assert.equal(received.of(0).grids.length, 49);
-  assert.deepEqual(received.of(0).grids.slice(1).map(({ window }) => window), Array.from({ length: 48 }, (_, k) => k + 12));
+  received.add(plane(9, { window: 1 }, 0, 0.5));
   received.renew(0);
-  assert.ok(received.of(0).grids.every(({ window }) => window !== null));
-  assert.equal(received.of(0).grids.length, 48);
+  assert.deepEqual(sizes(received), [5, 9]);
+  received.add(plane(7));
+  assert.deepEqual(received.of(0).grids.map(({ shape }) => shape[0]), [9, 7]);
+  received.add(plane(11)); // a second frame of the same sending
+  assert.deepEqual(received.of(0).grids.map(({ shape }) => shape[0]), [9, 7, 11]);
+});
+
+test("of too many windows the farthest from the newest goes, and never one that lies over it while another does not", () => {
+  const received = new Received();
+  received.add(plane(5));
+  for (let k = 0; k < 200; k++) received.add(plane(3, { window: k }, k, k + 1));
+  const windows = received.of(0).grids.slice(1).map(({ window }) => window);
+  assert.deepEqual(windows, Array.from({ length: 120 }, (_, k) => k + 80));
+  assert.equal(received.of(0).grids[0].window, null);
 });
 
 test("the nearest measured point is that which trying all finds, with its values", () => {
@@ -144,7 +161,7 @@ test("a frame is not changed by what is added to it", () => {
   const before = structuredClone(frame);
   const received = new Received();
   received.add(frame);
-  received.layers(0, [-1, 1], [-1, 1]);
+  received.seenIn(0, [-1, 1], [-1, 1]);
   assert.deepEqual(frame, before);
   assert.deepEqual(rowOf(frame, 5), { loss: frame.values.loss[5], status: 1 });
 });

@@ -18,7 +18,8 @@ import { Toolbar } from "./controls/toolbar.js";
 import { showColorbar } from "./drawing/colorbar.js";
 import { Connection } from "./state/connection.js";
 import { nearestIndex } from "./state/interpolation.js";
-import { measuredLine, valueAt } from "./state/measurements.js";
+import { layerAt, measuredLine, valueAt } from "./state/measurements.js";
+import { outcomeWords } from "./state/outcome.js";
 import { Received } from "./state/received.js";
 import { compose, holesOf, windowOf } from "./state/scene.js";
 import { State } from "./state/view_state.js";
@@ -36,6 +37,7 @@ const ARROWS = 220; // ms after the last arrow key at which its point is asked f
 
 const connection = new Connection(receive, (word) => {
   progress.showConnection(word);
+  schedule();
   if (word === "open" || word === "page") {
     arriving = true;
     connection.send({ type: "hello" });
@@ -271,7 +273,7 @@ function ask(delay) {
   const near = received.nearest(session.place, at, spansOf());
   const same = near?.at.every((v, k) => v === at[k]);
   if (near && (same || !session.live)) reading = { at: near.at, values: strip(near.values), status: near.values.status, waiting: session.live ? "looking closer …" : "" };
-  else if (session.live) reading = { at, values: { loss: NaN }, waiting: "evaluating …" };
+  else if (session.live) reading = { at, values: {}, pending: true, waiting: "" };
   if (!session.live && near && !same) {
     askedAt = JSON.stringify(near.at);
     state.set({ at: near.at });
@@ -308,8 +310,7 @@ function move(dx, dy) {
     select([x[Math.min(x.length - 1, Math.max(0, nearestIndex(x, at[0]) + dx))]], ARROWS);
     return;
   }
-  const finest = scene?.layers.at(-1);
-  const covers = finest && [0, 1].every((k) => at[k] >= finest.extent[k][0] && at[k] <= finest.extent[k][1]) ? finest : null;
+  const covers = scene && layerAt(scene, at);
   const next = [dx, dy].map((d, k) => {
     if (!d) return at[k];
     if (!covers) return at[k] + (d * (window[k][1] - window[k][0])) / 64;
@@ -334,9 +335,9 @@ function hover(at) {
     replace(box);
     return;
   }
-  const found = valueAt(scene, at);
-  const value = found && (found.hole ? "hole" : `${scene.variable.name} ${number(found.value)} ${unit(scene.variable)}`);
-  replace(box, ...placeWords(at, session, spansOf()), value ? `    ${value}` : "    not evaluated");
+  const { value, outcome } = valueAt(scene, at);
+  const words = outcome ? outcomeWords(outcome, value) : `${scene.variable.name} ${number(value)} ${unit(scene.variable)}`;
+  replace(box, ...placeWords(at, session, spansOf()), `    ${words}`);
 }
 
 byId("help-open").addEventListener("click", showHelp);
@@ -397,14 +398,14 @@ function paint() {
     curve.paint(view, session, received, shown);
     showReport(session.report ?? [], {}, false);
   } else {
-    scene = compose(view, session, received, frozen);
+    scene = compose(view, session, received, frozen, moving);
     map.paint(scene, shown);
     surface.paint(scene, shown);
     showColorbar(byId("scale"), scene, reading?.values[scene.variable.name]);
     showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated));
   }
   toolbar.show(scene, view, session, scene?.domain ?? curve.read?.heights ?? [0, 1]);
-  showPoint(view.at ? reading : null, session, spansOf());
+  showPoint(view.at ? reading : null, session, spansOf(), connection.answers);
   showClasses((view.at && reading?.classes) ?? null);
   showBookmarks(session.bookmarks ?? [], actions);
   const loss = session.variables.find((v) => v.name === "loss");

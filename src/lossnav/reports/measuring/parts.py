@@ -23,7 +23,7 @@ from lossnav._utils.geometry import Array
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.paths import Location
 from lossnav._utils.progress import Progress
-from lossnav._utils.signals import StopRequests
+from lossnav._utils.signals import StopRequests, signal_of
 from lossnav._version import __version__
 from lossnav.charts import Chart, meet
 from lossnav.curvature import Hessian
@@ -138,8 +138,8 @@ def measure(
                     part()
             except Interrupted as error:  # of what looks for eigenvalues
                 raise Interrupted("Stopped. The report says what is known so far.", made(), error.signal) from None
-            except KeyboardInterrupt:
-                stop.signal = stop.signal or 2
+            except KeyboardInterrupt as error:
+                stop.signal = stop.signal or signal_of(error)
             if stop.signal is not None:
                 raise Interrupted("Stopped. The report says what is known so far.", made(), stop.signal)
             bar.advance()

@@ -19,6 +19,7 @@ from torch import nn
 
 from lossnav import checkpoints, directions
 from lossnav._utils.paths import is_scratch, require_writable, write_whole
+from lossnav._utils.signals import signal_of
 from lossnav._version import __version__
 from lossnav.charts import Plane
 from lossnav.errors import DeviceError, Interrupted, OptionError, OutputExistsError
@@ -167,7 +168,7 @@ def reproduce(
         return run.all(data_root)
     except KeyboardInterrupt as error:
         words = f"Stopped. What was done is kept in {folder}; the same call goes on from there."
-        raise Interrupted(words, getattr(error, "partial", None), getattr(error, "signal", 2)) from error
+        raise Interrupted(words, getattr(error, "partial", None), signal_of(error)) from error
 
 
 def _device(size: Scale, scale: str, force: bool) -> str:

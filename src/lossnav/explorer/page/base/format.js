@@ -12,7 +12,8 @@ const raised = (exponent) => [...String(exponent)].map((c) => (c === "-" ? "⁻"
 
 /** @param {Value} value @param {number} digits Significant ones. */
 export function number(value, digits = 4) {
-  if (value === null || value === undefined || Number.isNaN(value)) return "not a number";
+  if (value === null || value === undefined) return "unknown";
+  if (Number.isNaN(value)) return "not a number";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : `${MINUS}∞`;
   if (value === 0) return "0";
   const size = Math.abs(value);
@@ -73,7 +74,7 @@ export function unit(variable) {
 
 /** @param {Value} fraction @param {number} places */
 export function percent(fraction, places = 1) {
-  return typeof fraction === "number" && Number.isFinite(fraction) ? `${(100 * fraction).toFixed(places)}${THIN}%` : "not a number";
+  return typeof fraction === "number" && Number.isFinite(fraction) ? `${(100 * fraction).toFixed(places)}${THIN}%` : number(fraction);
 }
 
 const GROUPED = new Intl.NumberFormat("en-US"); // making one takes longer than all it is used for in a picture

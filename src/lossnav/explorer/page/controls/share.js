@@ -88,7 +88,7 @@ export class Share {
     context.fillStyle = ink().ground;
     context.fillRect(0, 0, width, height);
     if (what === "map") {
-      paintPlane(context, scene, overlays, plotArea(scene, width - SCALE, height));
+      paintPlane(context, scene, overlays, plotArea(scene, width - SCALE, height), FINE);
     } else {
       const { surface } = this.act.views;
       surface.paint(scene, overlays); // what it drew lives until this frame ends

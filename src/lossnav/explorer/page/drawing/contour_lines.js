@@ -1,25 +1,48 @@
 // @ts-check
 // Contour lines on the map, with their values written where a line is calm.
 
+/** @import { Range } from "../state/messages.js" */
 /** @import { Layer, Scene } from "../state/scene.js" */
 /** @import { Box, Pixel, Transform } from "./plot_area.js" */
 /** @import { Context } from "./svg_context.js" */
 
 import { ink } from "../base/theme.js";
+import { ownerAt, regionsOf } from "../state/coverage.js";
+import { sample } from "../state/interpolation.js";
 import { levelLabel } from "../state/levels.js";
 import { cssColor } from "./colormaps.js";
 import { contour } from "./contours.js";
 import { transformOf } from "./plot_area.js";
 
-/** Contour lines in data coordinates, kept with the grid. @param {Layer} layer @param {number[]} levels */
-export function linesOf(layer, levels) {
-  const key = levels.join();
+const FEW = 24; // cells across the window: fewer, and lines between a cell's edges would not lie where its colours are
+const FINE = 96; // then so many
+
+/**
+ * Contour lines in data coordinates, kept with the grid.
+ * @param {Layer} layer
+ * @param {Pick<Scene, "x" | "y" | "levels">} scene
+ */
+export function linesOf(layer, { x, y, levels }) {
+  const few = layer.grid.steps[0] * FEW > x[1] - x[0] || layer.grid.steps[1] * FEW > y[1] - y[0];
+  const key = `${levels}${few ? `/${x}/${y}` : ""}`;
   layer.grid.lines ??= new Map();
   const kept = layer.grid.lines.get(layer.values);
   if (kept?.key === key) return kept.lines;
-  const lines = levels.map((level) => ({ level, chains: contour(layer.x, layer.y, layer.values, level) }));
+  const { x: xs, y: ys, values } = few ? between(layer, x, y) : layer;
+  const lines = levels.map((level) => ({ level, chains: contour(xs, ys, values, level) }));
   layer.grid.lines.set(layer.values, { key, lines });
   return lines;
+}
+
+/** What is visible of a layer, as its colours have it: bilinear between its points. @param {Layer} layer @param {Range} x @param {Range} y */
+function between({ x: xs, y: ys, values, extent }, x, y) {
+  const [px, py] = [x, y].map(([a, b], d) => {
+    const [low, high] = [Math.max(a, extent[d][0]), Math.min(b, extent[d][1])];
+    return Float64Array.from({ length: FINE + 1 }, (_, k) => (k === FINE ? high : low + (k / FINE) * (high - low)));
+  });
+  const made = new Float64Array(px.length * py.length);
+  for (const [i, a] of px.entries()) for (const [j, b] of py.entries()) made[i * py.length + j] = sample(xs, ys, values, a, b);
+  return { x: px, y: py, values: made };
 }
 
 /** @param {number} t Of the range of the colours. */
@@ -27,14 +50,30 @@ function lineInk(t) {
   return t < 0.62 ? "rgb(255 255 255 / 0.62)" : "rgb(20 24 28 / 0.5)";
 }
 
-/** @param {Context} context @param {Layer} layer @param {Scene} scene @param {Box} box */
-export function paintLines(context, layer, scene, box) {
-  const { to } = transformOf(scene, box);
+/**
+ * Draws the lines of what is seen of a layer, and returns where their labels go.
+ * @param {Context} context
+ * @param {Layer} layer
+ * @param {number} index Of the layer.
+ * @param {Scene} scene
+ * @param {Box} box
+ */
+export function paintLines(context, layer, index, scene, box) {
+  const { to, from } = transformOf(scene, box);
   const [low, high] = scene.domain;
   /** @type {Label[]} */
   const labels = [];
+  context.save();
+  if (scene.coverage.owner) {
+    context.beginPath();
+    for (const [[x0, x1], [y0, y1]] of regionsOf(scene.coverage, index)) {
+      const [[left, bottom], [right, top]] = [to([x0, y0]), to([x1, y1])];
+      context.rect(left, top, right - left, bottom - top);
+    }
+    context.clip();
+  }
   context.lineJoin = "round";
-  for (const { level, chains } of linesOf(layer, scene.levels)) {
+  for (const { level, chains } of linesOf(layer, scene)) {
     const t = (level - low) / (high - low);
     context.strokeStyle = lineInk(t);
     context.lineWidth = 1;
@@ -51,11 +90,12 @@ export function paintLines(context, layer, scene, box) {
         before = p;
       }
       const spot = length > 130 ? calmPart(chain, to, length, box) : null;
-      if (spot) labels.push({ ...spot, level, t });
+      if (spot && ownerAt(scene.coverage, from(spot.at)) === index) labels.push({ ...spot, level, t });
     }
     context.stroke();
   }
-  paintLabels(context, labels, scene);
+  context.restore();
+  return labels;
 }
 
 /** @typedef {{ at: Pixel, angle: number, level: number, t: number }} Label */
@@ -86,8 +126,8 @@ function calmPart(chain, to, length, [left, top, w, h]) {
   return best;
 }
 
-/** @param {Context} context @param {Label[]} labels @param {Scene} scene */
-function paintLabels(context, labels, scene) {
+/** Of all layers, none over another. @param {Context} context @param {Label[]} labels @param {Scene} scene */
+export function paintLabels(context, labels, scene) {
   context.font = `10px ${ink().sans}`;
   context.textAlign = "center";
   context.textBaseline = "middle";

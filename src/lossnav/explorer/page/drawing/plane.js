@@ -1,23 +1,30 @@
 // @ts-check
 // The map as a picture, in any context: colours, holes, contour lines, measured points, markers and axes.
 
-/** @import { Layer, Overlays, Scene } from "../state/scene.js" */
-/** @import { Box, Pixel } from "./plot_area.js" */
+/** @import { Overlays, Scene } from "../state/scene.js" */
+/** @import { Box } from "./plot_area.js" */
 /** @import { Context } from "./svg_context.js" */
 
 import { context2d } from "../base/dom.js";
 import { ink } from "../base/theme.js";
 import { measuredPoints } from "../state/measurements.js";
 import { paintAxes } from "./axes.js";
-import { paintLines } from "./contour_lines.js";
+import { paintLabels, paintLines } from "./contour_lines.js";
 import { paintMarkers } from "./markers.js";
 import { transformOf } from "./plot_area.js";
-import { raster } from "./raster.js";
+import { rasterOf } from "./raster.js";
 
+const COARSER = 2; // while the view moves: a quarter of the pixels
 const DENSE = 5; // pixels between measured points under which marks would hide the picture
 
-/** @param {Context} context @param {Scene} scene @param {Overlays} overlays @param {Box} box */
-export function paintPlane(context, scene, overlays, box) {
+/**
+ * @param {Context} context
+ * @param {Scene} scene
+ * @param {Overlays} overlays
+ * @param {Box} box
+ * @param {number} ratio Pixels of the picture for one of the page.
+ */
+export function paintPlane(context, scene, overlays, box, ratio) {
   const colors = ink();
   const [left, top, w, h] = box;
   context.fillStyle = colors.pane;
@@ -26,9 +33,10 @@ export function paintPlane(context, scene, overlays, box) {
   context.beginPath();
   context.rect(left, top, w, h);
   context.clip();
-  for (const layer of scene.layers) {
-    paintColors(context, layer, scene, box);
-    if (scene.view.lines) paintLines(context, layer, scene, box);
+  paintColors(context, scene, box, scene.moving ? ratio / COARSER : ratio);
+  if (scene.view.lines) {
+    const labels = scene.layers.flatMap((layer, k) => paintLines(context, layer, k, scene, box));
+    paintLabels(context, labels, scene);
   }
   if (scene.view.points) paintPoints(context, scene, box);
   paintMarkers(context, scene, overlays, transformOf(scene, box));
@@ -36,44 +44,35 @@ export function paintPlane(context, scene, overlays, box) {
   paintAxes(context, scene, box);
 }
 
-/** @param {Context} context @param {Layer} layer @param {Scene} scene @param {Box} box */
-function paintColors(context, layer, scene, box) {
-  const image = raster(layer, scene.view.colors, scene.domain);
-  const { sx, sy, to } = transformOf(scene, box);
-  const [x0, x1, y0, y1] = image.rectangle;
-  const [px, py] = to([x0, y1]);
-  /** @type {Pixel} */
-  const size = [(x1 - x0) * sx, (y1 - y0) * sy];
-  const corner = to([layer.extent[0][0], layer.extent[1][1]]);
-  context.save();
-  context.beginPath();
-  context.rect(...corner, (layer.extent[0][1] - layer.extent[0][0]) * sx, (layer.extent[1][1] - layer.extent[1][0]) * sy);
-  context.clip();
+/** @param {Context} context @param {Scene} scene @param {Box} box @param {number} ratio */
+function paintColors(context, scene, box, ratio) {
+  const image = rasterOf(scene, box, ratio);
+  // A hole in a finer grid is a hole: nothing coarser may look through it.
+  if (image.holes) context.drawImage(hatched(image, image.holes, box), ...box);
+  context.imageSmoothingEnabled = scene.moving;
+  context.drawImage(canvasOf(image.width, image.height, image.colors), ...box);
   context.imageSmoothingEnabled = true;
-  if (image.holes) {
-    // A hole in a finer layer is a hole: nothing coarser may look through it.
-    context.drawImage(hatched(image.holes, px, py, size, box), box[0], box[1], box[2], box[3]);
-  }
-  context.drawImage(image.colors, px, py, ...size);
-  context.restore();
 }
 
-/**
- * The hatching that says "measured, and there is no number", even on the screen at every zoom.
- * @param {HTMLCanvasElement} mask
- * @param {number} px
- * @param {number} py
- * @param {Pixel} size
- * @param {Box} box
- */
-function hatched(mask, px, py, size, [left, top, w, h]) {
-  const colors = ink();
-  const ratio = Math.min(2, window.devicePixelRatio || 1);
+/** @param {number} width @param {number} height @param {Uint32Array} pixels */
+function canvasOf(width, height, pixels) {
   const canvas = document.createElement("canvas");
-  canvas.width = Math.max(1, Math.round(w * ratio));
-  canvas.height = Math.max(1, Math.round(h * ratio));
+  canvas.width = width;
+  canvas.height = height;
+  const image = new ImageData(width, height);
+  new Uint32Array(image.data.buffer).set(pixels);
+  context2d(canvas).putImageData(image, 0, 0);
+  return canvas;
+}
+
+/** The hatching that says "evaluated, and there is no number". @param {{ width: number, height: number }} size @param {Uint8Array} holes @param {Box} box */
+function hatched({ width, height }, holes, [, , w, h]) {
+  const colors = ink();
+  const canvas = document.createElement("canvas");
+  canvas.width = width;
+  canvas.height = height;
   const context = context2d(canvas);
-  context.scale(ratio, ratio);
+  context.scale(width / w, height / h);
   context.fillStyle = colors.pane;
   context.fillRect(0, 0, w, h);
   context.strokeStyle = colors.faint;
@@ -84,9 +83,9 @@ function hatched(mask, px, py, size, [left, top, w, h]) {
     context.lineTo(k + h, 0);
   }
   context.stroke();
+  context.setTransform(1, 0, 0, 1, 0, 0);
   context.globalCompositeOperation = "destination-in";
-  context.imageSmoothingEnabled = false;
-  context.drawImage(mask, px - left, py - top, ...size);
+  context.drawImage(canvasOf(width, height, Uint32Array.from(holes, (hole) => (hole ? 0xff000000 : 0))), 0, 0);
   return canvas;
 }
 

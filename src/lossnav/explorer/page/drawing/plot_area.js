@@ -28,7 +28,7 @@ export function plotArea({ x, y }, width, height) {
     else h = w / ratio;
   }
   const free = Math.max(0, width - LEFT - RIGHT - w);
-  return [LEFT + free / 2, TOP, w, h];
+  return [Math.floor(LEFT + free / 2), TOP, Math.floor(w), Math.floor(h)]; // whole pixels: those of the map are painted one by one
 }
 
 /** @param {Ends} ends @param {Box} box */

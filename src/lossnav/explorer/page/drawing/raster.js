@@ -1,102 +1,93 @@
 // @ts-check
-// A layer's colours as an image, interpolated in the values, so that panning and zooming only move an image.
+// The colours of a scene, pixel by pixel: each is looked up in the finest whole grid there, so it is right at every zoom.
 
-/** @import { Range } from "../state/messages.js" */
-/** @import { Values } from "../state/received.js" */
-/** @import { Layer } from "../state/scene.js" */
+/** @import { Scene } from "../state/scene.js" */
+/** @import { Box } from "./plot_area.js" */
 
-import { context2d } from "../base/dom.js";
-import { cornerStatus } from "../state/incomplete_grids.js";
 import { bilinear, cellIndex } from "../state/interpolation.js";
 import { colorTable } from "./colormaps.js";
 
-const SIDE = 400; // pixels that a layer's image has at least along a side: finer than a screen needs
+/**
+ * @typedef {object} Raster
+ * @property {number} width Pixels.
+ * @property {number} height
+ * @property {Uint32Array} colors RGBA, the top row first; 0 where nothing is whole or there is no number.
+ * @property {Uint8Array | null} holes 1 where what was evaluated has no number; null where there is none.
+ */
 
-/** Where the pixels of one side lie between the nodes of an axis. @param {Values} axis @param {number} factor */
-function places(axis, factor) {
-  const count = axis.length > 1 ? (axis.length - 1) * factor + 1 : 1;
-  const cell = new Int32Array(count);
-  const part = new Float64Array(count);
-  const step = (axis[axis.length - 1] - axis[0]) / Math.max(1, count - 1);
-  for (let k = 0; k < count; k++) {
-    const at = axis[0] + k * step;
-    cell[k] = axis.length > 1 ? cellIndex(axis, at) : 0;
-    part[k] = axis.length > 1 ? Math.min(1, Math.max(0, (at - axis[cell[k]]) / (axis[cell[k] + 1] - axis[cell[k]]))) : 0;
+/** The cell of each pixel's middle along an axis, and how far into it. @param {ArrayLike<number>} axis @param {Float64Array} at */
+function cellsOf(axis, at) {
+  const cell = new Int32Array(at.length);
+  const part = new Float64Array(at.length);
+  for (let p = 0; p < at.length; p++) {
+    if (axis.length < 2 || !(at[p] >= axis[0] && at[p] <= axis[axis.length - 1])) {
+      cell[p] = -1;
+      continue;
+    }
+    const k = cellIndex(axis, at[p]);
+    cell[p] = k;
+    part[p] = (at[p] - axis[k]) / (axis[k + 1] - axis[k]);
   }
-  return { count, cell, part };
+  return { cell, part };
 }
 
 /**
- * Returns canvases whose top row is the highest y, and the rectangle that they cover (x0, x1, y0, y1), half a pixel
- * beyond the outermost nodes. `holes` is null where every point that was evaluated has a value.
- * @param {Layer} layer
- * @param {string} colors
- * @param {Range} domain
+ * @param {Pick<Scene, "x" | "y" | "layers" | "coverage" | "domain"> & { view: { colors: string } }} scene
+ * @param {number} width Pixels.
+ * @param {number} height
+ * @returns {Raster}
  */
-export function raster(layer, colors, domain) {
-  const { x, y, values, grid } = layer;
-  const key = `${colors}/${domain}`;
-  grid.bitmaps ??= new Map();
-  const kept = grid.bitmaps.get(values);
-  if (kept?.key === key) return kept;
-  const across = places(x, Math.max(1, Math.ceil(SIDE / Math.max(1, x.length - 1))));
-  const up = places(y, Math.max(1, Math.ceil(SIDE / Math.max(1, y.length - 1))));
-  const image = new ImageData(across.count, up.count);
-  const pixels = new Uint32Array(image.data.buffer);
-  const mask = holeMask(layer);
-  const maskImage = new ImageData(mask ? across.count : 1, mask ? up.count : 1);
-  const maskPixels = new Uint32Array(maskImage.data.buffer);
-  const palette = new Uint32Array(colorTable(colors).buffer);
-  const [low, high] = domain;
+export function raster({ x, y, layers, coverage, domain: [low, high], view }, width, height) {
+  const px = Float64Array.from({ length: width }, (_, p) => x[0] + ((p + 0.5) / width) * (x[1] - x[0]));
+  const py = Float64Array.from({ length: height }, (_, p) => y[1] - ((p + 0.5) / height) * (y[1] - y[0]));
+  const columns = cellsOf(coverage.x, px).cell;
+  const rows = cellsOf(coverage.y, py).cell;
+  const { owner } = coverage;
+  const wide = coverage.y.length - 1;
+  const lookups = layers.map((layer) => ({ values: layer.values, ny: layer.y.length, across: cellsOf(layer.x, px), up: cellsOf(layer.y, py) }));
+  const palette = new Uint32Array(colorTable(view.colors).buffer);
   const scale = 255 / (high - low);
-  const ny = y.length;
-  const status = cornerStatus(grid);
-  for (let row = 0; row < up.count; row++) {
-    const v = up.count - 1 - row;
-    const j = up.cell[v];
-    const t = up.part[v];
-    for (let column = 0; column < across.count; column++) {
-      const at = across.cell[column] * ny + j;
-      if (status && !(status[at] && status[at + 1] && status[at + ny] && status[at + ny + 1])) continue;
-      const value = bilinear(values, at, ny, across.part[column], t);
+  const colors = new Uint32Array(width * height);
+  /** @type {Uint8Array | null} */
+  let holes = null;
+  for (let column = 0; column < width; column++) {
+    const ci = columns[column];
+    if (ci < 0) continue;
+    for (let row = 0; row < height; row++) {
+      const cj = rows[row];
+      if (cj < 0) continue;
+      const k = owner ? owner[ci * wide + cj] - 1 : 0;
+      if (k < 0 || k >= lookups.length) continue;
+      const { values, ny, across, up } = lookups[k];
+      const value = bilinear(values, across.cell[column] * ny + up.cell[row], ny, across.part[column], up.part[row]);
+      const at = row * width + column;
       if (value - value === 0) {
-        const place = (value - low) * scale;
-        pixels[row * across.count + column] = palette[place < 0 ? 0 : place > 255 ? 255 : place | 0];
-      } else if (mask) {
-        const nearest = at + (across.part[column] < 0.5 ? 0 : ny) + (t < 0.5 ? 0 : 1);
-        if (mask[nearest]) maskPixels[row * across.count + column] = 0xff000000;
+        const place = (value - low) * scale + 0.5;
+        colors[at] = palette[place < 0 ? 0 : place > 255 ? 255 : place | 0];
+      } else {
+        holes ??= new Uint8Array(width * height);
+        holes[at] = 1;
       }
     }
   }
-  const halves = [x, y].map((axis, k) => (axis[axis.length - 1] - axis[0]) / Math.max(1, [across, up][k].count - 1) / 2);
-  const made = {
-    key,
-    colors: canvasOf(image),
-    holes: mask && canvasOf(maskImage),
-    rectangle: [x[0] - halves[0], x[x.length - 1] + halves[0], y[0] - halves[1], y[y.length - 1] + halves[1]],
-  };
-  grid.bitmaps.set(values, made);
-  return made;
+  return { width, height, colors, holes };
 }
 
-/** @param {Layer} layer */
-function holeMask({ values, grid }) {
-  const status = grid.values.status;
-  let any = false;
-  const mask = new Uint8Array(values.length);
-  for (let k = 0; k < values.length; k++) {
-    if (Number.isFinite(values[k]) || (status && status[k] === 0)) continue;
-    mask[k] = 1;
-    any = true;
+const KEPT = 3; // of the last pictures: the map, and those that are being saved
+/** @type {Map<string, Raster>} */
+const made = new Map();
+
+/** The same, kept while nothing about it changes. @param {Scene} scene @param {Box} box @param {number} ratio Pixels of the picture for one of the page. */
+export function rasterOf(scene, [, , w, h], ratio) {
+  const [width, height] = [w, h].map((side) => Math.max(1, Math.round(side * ratio)));
+  const { x, y, layers, domain, view, variable } = scene;
+  const key = `${layers.map(({ grid }) => grid.key)}/${view.place}/${x}/${y}/${domain}/${view.colors}/${variable.name}/${view.log}/${width}x${height}`;
+  const there = made.get(key) ?? raster(scene, width, height);
+  made.delete(key);
+  made.set(key, there);
+  for (const oldest of made.keys()) {
+    if (made.size <= KEPT) break;
+    made.delete(oldest);
   }
-  return any ? mask : null;
-}
-
-/** @param {ImageData} image */
-function canvasOf(image) {
-  const canvas = document.createElement("canvas");
-  canvas.width = image.width;
-  canvas.height = image.height;
-  context2d(canvas).putImageData(image, 0, 0);
-  return canvas;
+  return there;
 }

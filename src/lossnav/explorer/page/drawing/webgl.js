@@ -19,13 +19,10 @@ const MESH_FRAGMENT = `#version 300 es
 precision highp float;
 in vec3 world; in vec3 normal; in float seen;
 uniform sampler2D colors; uniform vec2 domain; uniform vec2 steps; uniform float opacity; uniform vec3 eye;
-uniform vec4 cuts[6]; uniform int cutCount; uniform float tall; uniform float lit;
+uniform float tall; uniform float lit;
 out vec4 color;
 void main() {
   if (abs(world.x) > 1.0005 || abs(world.y) > 1.0005 || world.z < -0.0005 || world.z > tall + 0.0005) discard;
-  for (int k = 0; k < 6; k++) {
-    if (k < cutCount && world.x > cuts[k].x && world.x < cuts[k].y && world.y > cuts[k].z && world.y < cuts[k].w) discard;
-  }
   float t = clamp((seen - domain.x) / (domain.y - domain.x), 0.0, 1.0);
   vec3 base = texture(colors, vec2((t * 255.0 + 0.5) / 256.0, 0.5)).rgb;
   vec3 n = normalize(normal);
@@ -39,7 +36,9 @@ void main() {
     float q = (seen - steps.x) / steps.y;
     float width = fwidth(q);
     float off = abs(fract(q - 0.5) - 0.5) / max(width, 1e-6);
-    float line = (1.0 - smoothstep(0.25, 0.95, off)) * (1.0 - smoothstep(0.25, 0.6, width));
+    // Where the values are one another's equal but for rounding there is no line, be they a level's own.
+    float rises = step(4e-6 * (1.0 + abs(q)), width);
+    float line = rises * (1.0 - smoothstep(0.25, 0.95, off)) * (1.0 - smoothstep(0.25, 0.6, width));
     shown = mix(shown, t < 0.62 ? vec3(1.0) : vec3(0.08, 0.09, 0.11), line * 0.42);
   }
   color = vec4(shown * opacity, opacity);
@@ -118,7 +117,7 @@ function isPlayed() {
 }
 
 /** @typedef {[red: number, green: number, blue: number, opacity: number]} Color Each in [0, 1]. */
-/** @typedef {{ vertices: WebGLBuffer | null, indexes: WebGLBuffer | null, count: number }} Uploaded */
+/** @typedef {{ vertices: WebGLBuffer | null, indexes: WebGLBuffer | null, count: number, origin: Mesh["origin"] }} Uploaded */
 
 export class Renderer {
   /** @param {HTMLCanvasElement} canvas */
@@ -172,9 +171,9 @@ export class Renderer {
   }
 
   /** Seven numbers a vertex: place, normal, value. Lives on the card until it is dropped. @param {Mesh} mesh @returns {Uploaded} */
-  upload({ vertices, indexes }) {
+  upload({ vertices, indexes, origin }) {
     const { gl } = this;
-    const made = { vertices: gl.createBuffer(), indexes: gl.createBuffer(), count: indexes.length };
+    const made = { vertices: gl.createBuffer(), indexes: gl.createBuffer(), count: indexes.length, origin };
     gl.bindBuffer(gl.ARRAY_BUFFER, made.vertices);
     gl.bufferData(gl.ARRAY_BUFFER, vertices, gl.STATIC_DRAW);
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, made.indexes);
@@ -197,26 +196,22 @@ export class Renderer {
    * @param {number[]} options.domain Ends of the colours.
    * @param {number[]} [options.steps] First level and distance of contour lines; none where that is 0.
    * @param {number} [options.opacity]
-   * @param {number[][]} [options.cuts] Rectangles (x0, x1, y0, y1) of the box that are left out; six at most.
    * @param {number} [options.lit]
-   * @param {number} [options.before] How many steps of depth it is drawn before its place.
    */
-  drawMesh(mesh, { low, size, tall, domain, steps = [0, 0], opacity = 1, cuts = [], lit = 1, before = 0 }) {
+  drawMesh(mesh, { low, size, tall, domain, steps = [0, 0], opacity = 1, lit = 1 }) {
     const { gl } = this;
     const { made, uniforms, at } = this.mesh;
     gl.useProgram(made);
     gl.uniformMatrix4fv(uniforms.matrix, false, this.matrix);
-    gl.uniform3fv(uniforms.low, low);
+    const [x, y, value] = mesh.origin;
+    gl.uniform3fv(uniforms.low, [low[0] - x, low[1] - y, low[2] - value]);
     gl.uniform3fv(uniforms.size, size);
     gl.uniform1f(uniforms.tall, tall);
-    gl.uniform2fv(uniforms.domain, domain);
-    gl.uniform2fv(uniforms.steps, steps);
+    gl.uniform2fv(uniforms.domain, domain.map((end) => end - value));
+    gl.uniform2fv(uniforms.steps, [steps[0] - value, steps[1]]);
     gl.uniform1f(uniforms.opacity, opacity);
     gl.uniform1f(uniforms.lit, lit);
     gl.uniform3fv(uniforms.eye, this.eye);
-    const used = cuts.slice(-6);
-    gl.uniform1i(uniforms.cutCount, used.length);
-    if (used.length) gl.uniform4fv(uniforms.cuts, used.flat());
     gl.bindTexture(gl.TEXTURE_2D, this.texture);
     gl.bindBuffer(gl.ARRAY_BUFFER, mesh.vertices);
     const names = /** @type {[string, number, number][]} */ ([["place", 3, 0], ["slope", 3, 12], ["value", 1, 24]]);
@@ -227,11 +222,8 @@ export class Renderer {
     }
     gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, mesh.indexes);
     gl.depthMask(opacity === 1);
-    gl.enable(gl.POLYGON_OFFSET_FILL);
-    gl.polygonOffset(-before, -2 * before);
     gl.drawElements(gl.TRIANGLES, mesh.count, gl.UNSIGNED_INT, 0);
     gl.depthMask(true);
-    gl.disable(gl.POLYGON_OFFSET_FILL);
     for (const [name] of names) gl.disableVertexAttribArray(at(name));
   }
 

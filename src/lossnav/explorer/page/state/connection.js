@@ -56,6 +56,11 @@ export class Connection {
     };
   }
 
+  /** Whether somebody answers what is asked now; an exported page knows all that it is asked. */
+  get answers() {
+    return this.stored !== null || this.socket?.readyState === WebSocket.OPEN;
+  }
+
   /**
    * Returns the message's number, by which its answers are known; null where nobody would answer.
    * @param {Request} message

@@ -1,13 +1,11 @@
 // @ts-check
-// Grids under way: some points have no value yet. What is complete of them is drawn as it is, and cell by cell the rest.
+// Grids under way: some points have no value yet. Their levels, from coarse to fine, each with the points it has.
 
 /** @import { Range } from "./messages.js" */
 /** @import { Grid } from "./received.js" */
 
-const ENOUGH = 0.7; // of the cells: then a coarser picture under them would show nothing more
-
 /**
- * Whether every point of a grid was evaluated: only then it may hide what lies under it.
+ * Whether every point of a grid was evaluated.
  * @param {Grid} grid
  */
 export function isComplete(grid) {
@@ -16,68 +14,69 @@ export function isComplete(grid) {
 }
 
 /**
- * Rows and columns that were evaluated wherever they cross: of a run from coarse to fine its last finished level.
- * Null where the cells that are there show as much.
+ * A plane's grid as the levels in which it may be evaluated, from coarse to fine; the last is the grid itself. What is
+ * whole of a level shows as much as that level's cells do, so more points never show less.
  * @param {Grid} grid
- * @returns {Grid | null}
+ * @returns {Grid[]}
  */
-export function completePart(grid) {
-  if (grid.core === undefined) grid.core = shareOfCells(grid) < ENOUGH ? findCompletePart(grid) : null;
-  return grid.core;
-}
-
-/** @param {Grid} grid */
-function shareOfCells({ values: { status }, shape: [nx, ny] }) {
-  let there = 0;
-  for (let i = 0; i + 1 < nx; i++) {
-    for (let j = 0; j + 1 < ny; j++) {
-      const at = i * ny + j;
-      if (status[at] && status[at + 1] && status[at + ny] && status[at + ny + 1]) there++;
-    }
+export function levelsOf(grid) {
+  if (isComplete(grid)) return [grid];
+  if (!grid.levels) {
+    const coarser = [...paired(grid.shape, halved), ...paired(grid.shape, strided)];
+    coarser.sort((a, b) => a[0].length * a[1].length - b[0].length * b[1].length);
+    grid.levels = [...coarser.map((indexes) => levelOf(grid, indexes)), grid];
   }
-  return there / ((nx - 1) * (ny - 1));
-}
-
-/** @param {Grid} grid @returns {Grid | null} */
-function findCompletePart(grid) {
-  const { status } = grid.values;
-  const [nx, ny] = grid.shape;
-  const rows = Array(nx).fill(0);
-  const columns = Array(ny).fill(0);
-  for (let i = 0; i < nx; i++) {
-    for (let j = 0; j < ny; j++) {
-      if (!status[i * ny + j]) continue;
-      rows[i]++;
-      columns[j]++;
-    }
-  }
-  /** @type {{ rows: number[], columns: number[] } | null} */
-  let best = null;
-  for (const least of new Set(rows.filter((many) => many > 1))) {
-    const chosen = rows.flatMap((many, i) => (many >= least ? [i] : []));
-    const across = columns.flatMap((_, j) => (chosen.every((i) => status[i * ny + j]) ? [j] : []));
-    if (chosen.length < 2 || across.length < 2) continue;
-    if (!best || chosen.length * across.length > best.rows.length * best.columns.length) best = { rows: chosen, columns: across };
-  }
-  if (!best) return null;
-  const taken = best;
-  const axes = [taken.rows.map((i) => grid.axes[0][i]), taken.columns.map((j) => grid.axes[1][j])].map((axis) => Float64Array.from(axis));
-  /** @type {Record<string, Float64Array>} */
-  const values = {};
-  for (const name of grid.arrays) {
-    values[name] = Float64Array.from(taken.rows.flatMap((i) => taken.columns.map((j) => grid.values[name][i * ny + j])));
-  }
-  return {
-    ...grid, axes, values, core: undefined, complete: true, partOf: grid, key: `${grid.key}/core`, drawn: undefined, bitmaps: undefined,
-    lines: undefined, shape: axes.map((axis) => axis.length), extent: axes.map((axis) => /** @type {Range} */ ([axis[0], axis[axis.length - 1]])),
-    steps: axes.map((axis) => (axis[axis.length - 1] - axis[0]) / (axis.length - 1)),
-  };
+  return grid.levels;
 }
 
 /**
- * The status by which a cell is drawn only where its four corners are there; null where all of them are.
- * @param {Grid} grid
+ * Indices of each level along both axes but those of the last, which is all; an axis with fewer levels repeats its last.
+ * @param {number[]} shape
+ * @param {(n: number) => number[][]} nested
  */
-export function cornerStatus(grid) {
-  return isComplete(grid) ? null : grid.values.status;
+function paired([nx, ny], nested) {
+  const [rows, columns] = [nested(nx), nested(ny)];
+  const depth = Math.max(rows.length, columns.length);
+  return Array.from({ length: depth - 1 }, (_, k) => [rows, columns].map((all) => all[Math.min(k, all.length - 1)]));
+}
+
+/** The ends, then what lies in the middle between neighbours: as the sampler of grids goes. @param {number} n */
+function halved(n) {
+  let level = n > 1 ? [0, n - 1] : [0];
+  const made = [level];
+  while (level.length < n) {
+    level = level.flatMap((low, k) => (k + 1 < level.length && level[k + 1] > low + 1 ? [low, (low + level[k + 1]) >> 1] : [low]));
+    made.push(level);
+  }
+  return made;
+}
+
+/** Steps of a power of two, and the last point always: as the windows of a live session go. @param {number} n */
+function strided(n) {
+  const made = [];
+  for (let step = 2 ** Math.max(0, Math.floor(Math.log2(Math.max(1, n - 1)))); step >= 1; step /= 2) {
+    const indexes = [];
+    for (let k = 0; k < n - 1; k += step) indexes.push(k);
+    made.push([...indexes, n - 1]);
+  }
+  return made;
+}
+
+/** @param {Grid} grid @param {number[][]} indexes Along each axis. @returns {Grid} */
+function levelOf(grid, [rows, columns]) {
+  const ny = grid.shape[1];
+  const axes = [rows.map((i) => grid.axes[0][i]), columns.map((j) => grid.axes[1][j])].map((axis) => Float64Array.from(axis));
+  /** @type {Record<string, Float64Array>} */
+  const values = {};
+  for (const name of grid.arrays) {
+    const made = new Float64Array(rows.length * columns.length);
+    for (const [a, i] of rows.entries()) for (const [b, j] of columns.entries()) made[a * columns.length + b] = grid.values[name][i * ny + j];
+    values[name] = made;
+  }
+  const steps = axes.map((axis) => (axis[axis.length - 1] - axis[0]) / Math.max(1, axis.length - 1));
+  return {
+    ...grid, axes, values, levels: undefined, complete: undefined, partOf: grid, key: `${grid.key}/${rows.length}x${columns.length}`, drawn: undefined,
+    lines: undefined, shape: axes.map((axis) => axis.length), extent: axes.map((axis) => /** @type {Range} */ ([axis[0], axis[axis.length - 1]])),
+    steps, fineness: Math.max(grid.fineness, steps[0] * steps[1]),
+  };
 }

@@ -1,9 +1,12 @@
 // @ts-check
 // What has been received, by place: grids of values, coarse and fine, and points. Nothing here is changed or filled in.
 
+/** @import { Coverage } from "./coverage.js" */
+/** @import { Beyond } from "./range.js" */
 /** @import { Coordinates, Frame, GridFrame, PointsFrame, Range, Row } from "./messages.js" */
 
-import { completePart, isComplete } from "./incomplete_grids.js";
+import { cover } from "./coverage.js";
+import { isComplete, levelsOf } from "./incomplete_grids.js";
 import { nearestIndex } from "./interpolation.js";
 
 /** @typedef {Float64Array} Values */
@@ -11,28 +14,33 @@ import { nearestIndex } from "./interpolation.js";
  * @typedef {object} GridExtras What is added to a frame: where it lies, and what was made of it, kept since values never change.
  * @property {Values[]} axes Ascending.
  * @property {number[]} steps Mean distance of neighbours along each axis.
+ * @property {number} fineness Area between neighbours: of what lies between points on no grid, between those points.
  * @property {number} order Later ones are drawn over earlier ones of the same step.
  * @property {string} key One name a grid, for caches.
  * @property {Range[]} extent First and last coordinate of each axis.
+ * @property {boolean} [stale] Of a place that is being sent again: it goes when its successor comes.
  * @property {boolean} [complete]
- * @property {Grid | null} [core] Its complete part.
- * @property {Grid} [partOf] Of a complete part: the grid.
+ * @property {Grid[]} [levels] Of an incomplete one: its levels, from coarse to fine.
+ * @property {Grid} [partOf] Of a level: the grid.
  * @property {Record<string, Values>} [drawn]
  * @property {Record<number, Grid>} [slices]
  * @property {number} [slice] Of a slice: the third coordinate.
  * @property {number} [sliceIndex]
  * @property {Map<Values, { key: string, lines: { level: number, chains: number[][] }[] }>} [lines]
- * @property {Map<Values, { key: string, colors: HTMLCanvasElement, holes: HTMLCanvasElement | null, rectangle: number[] }>} [bitmaps]
  */
 /** @typedef {Omit<GridFrame, "axes"> & GridExtras} Grid */
 
-const KEPT = 48; // grids of windows a place; the session's own stay
+const KEPT = 120; // grids of windows a place; the session's own stay
 
 export class Received {
   constructor() {
     /** @type {Map<number, { grids: Grid[], points: PointsFrame | null }>} */
     this.places = new Map();
     this.count = 0;
+    /** @type {{ key: string, grids: Grid[], coverage: Coverage } | null} */
+    this.seen = null; // what was asked for last: it is asked again with every movement
+    /** @type {{ key: string, range: { domain: Range, beyond: Beyond | null } } | null} */
+    this.ranged = null; // and the range of its colours
   }
 
   /** @param {number} place */
@@ -46,20 +54,20 @@ export class Received {
   }
 
   /**
-   * A place that is sent again is sent whole; windows looked at stay.
+   * A place that is sent again is sent whole; until that is there, what was there stays. So do windows looked at.
    * @param {number} place
    */
   renew(place) {
-    const here = this.of(place);
-    here.grids = here.grids.filter(isOfWindow);
-    here.points = null;
+    for (const grid of this.of(place).grids) grid.stale = !isOfWindow(grid);
   }
 
   /** @param {Frame} frame */
   add(frame) {
     const here = this.of(frame.place ?? 0);
+    this.seen = null;
     if (frame.type === "points") {
       here.points = frame;
+      for (const grid of here.grids) grid.fineness = finenessOf(grid, frame);
       return;
     }
     const axes = frame.axes.map((axis) => Float64Array.from(axis));
@@ -67,32 +75,39 @@ export class Received {
     const steps = axes.map((axis, k) => (axis.length > 1 ? (extent[k][1] - extent[k][0]) / (axis.length - 1) : 0));
     const order = ++this.count;
     /** @type {Grid} */
-    const grid = { ...frame, axes, steps, order, key: String(order), extent };
-    const own = !isOfWindow(grid);
-    // A finer level of a window takes the place of the coarser; in a volume, which is drawn alone, of a complete one once it is complete.
+    const grid = { ...frame, axes, steps, fineness: 0, order, key: String(order), extent };
+    grid.fineness = finenessOf(grid, here.points);
+    if (!isOfWindow(grid)) here.grids = here.grids.filter((other) => !other.stale);
+    // The same points once more: more of them are known. And what is whole hides for ever what lies under it.
     /** @param {Grid} other */
-    const gives = (other) => other.window === frame.window && (axes.length < 3 || isComplete(grid) || !isComplete(other));
-    if (!own) here.grids = here.grids.filter((other) => !gives(other));
+    const gives = (other) => isOfWindow(other) === isOfWindow(grid) && (sameAxes(other, grid) || (isOfWindow(grid) && hides(grid, other)));
+    here.grids = here.grids.filter((other) => !gives(other));
     // Between very many points a coarse grid is shown until the fine one is there.
-    if (own && grid.interpolated) here.grids = here.grids.filter((other) => !other.interpolated);
+    if (!isOfWindow(grid) && grid.interpolated) here.grids = here.grids.filter((other) => isOfWindow(other) || !other.interpolated);
     here.grids.push(grid);
     const windows = here.grids.filter(isOfWindow);
-    if (windows.length > KEPT) here.grids = here.grids.filter((other) => other !== windows[0]);
+    if (windows.length > KEPT) {
+      const left = leastOf(windows, grid);
+      here.grids = here.grids.filter((other) => other !== left);
+    }
   }
 
   /**
-   * The grids that a window shows, coarse to fine, so that what is finer is drawn over what it refines.
+   * The grids that a window shows, coarse to fine, and which of them is seen where.
    * @param {number} place
    * @param {Range} x
    * @param {Range} y
+   * @returns {{ grids: Grid[], coverage: Coverage }}
    */
-  layers(place, x, y) {
-    const seen = this.of(place).grids
-      .filter((grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y))
-      .flatMap((grid) => (isComplete(grid) ? [grid] : [completePart(grid), grid].filter((part) => part !== null)));
-    seen.sort(coarseToFine);
-    // What lies wholly under a finer grid is not seen.
-    return seen.filter((grid, i) => !seen.slice(i + 1).some((finer) => within(grid.extent, finer.extent) && isComplete(finer)));
+  seenIn(place, x, y) {
+    const all = this.of(place).grids.filter((grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y)).flatMap(levelsOf);
+    all.sort(coarseToFine);
+    // What a whole finer one hides in all of this window is not looked at: that is most of what a zoom leaves behind.
+    const clipped = all.map(({ extent }) => extent.map(([a, b], d) => /** @type {Range} */ ([Math.max(a, [x, y][d][0]), Math.min(b, [x, y][d][1])])));
+    const grids = all.filter((_, i) => !all.some((finer, k) => k > i && isComplete(finer) && within(clipped[i], finer.extent)));
+    const key = grids.map((grid) => grid.key).join();
+    if (this.seen?.key !== key) this.seen = { key, ...cover(grids) };
+    return this.seen;
   }
 
   /** @param {number} place */
@@ -160,13 +175,35 @@ export function rowOf(frame, k) {
   return Object.fromEntries(frame.arrays.map((name) => [name, frame.values[name][k]]));
 }
 
+/** @param {Grid} grid @param {PointsFrame | null} points */
+function finenessOf({ steps, extent, interpolated, measured }, points) {
+  const between = steps.reduce((a, b) => a * b, 1);
+  if (!interpolated) return between;
+  const many = measured?.length ?? (points ? points.values[points.arrays[0]].length : 0);
+  return Math.max(between, many ? extent.reduce((all, [a, b]) => all * (b - a), 1) / many : 0);
+}
+
 /** @param {Grid} grid */
 const isOfWindow = (grid) => grid.window !== null && grid.window !== undefined;
 /** @param {Grid} a @param {Grid} b */
-const coarseToFine = (a, b) => b.steps[0] - a.steps[0] || a.order - b.order;
+const coarseToFine = (a, b) => b.fineness - a.fineness || a.order - b.order || a.shape[0] - b.shape[0];
+/** @param {Grid} a @param {Grid} b */
+const sameAxes = (a, b) => a.axes.every((axis, d) => axis.length === b.axes[d]?.length && axis.every((v, k) => v === b.axes[d][k]));
+/** Whether one grid is whole and lies, no coarser, over all of another. @param {Grid} over @param {Grid} under */
+const hides = (over, under) => under.axes.length === over.axes.length && over.fineness <= under.fineness && isComplete(over) && under.extent.every(([a, b], d) => a >= over.extent[d][0] && b <= over.extent[d][1]);
+
+/** Which of too many is let go: the farthest from the newest that lies beside it, else the oldest. @param {Grid[]} windows @param {Grid} newest */
+function leastOf(windows, newest) {
+  /** @param {Grid} grid */
+  const away = (grid) => Math.max(...grid.extent.map(([a, b], d) => {
+    const [c, e] = newest.extent[d];
+    return Math.max(0, Math.max(a - e, c - b) / (e - c));
+  }));
+  return windows.reduce((least, grid) => (away(grid) > away(least) ? grid : least));
+}
 /** The share of the second interval that the first covers. @param {Range} a @param {Range} b */
 const overlap = ([a, b], [c, d]) => Math.max(0, Math.min(b, d) - Math.max(a, c)) / (d - c);
 /** @param {Range} a @param {Range} b */
 const meets = ([a, b], [c, d]) => a < d && c < b;
 /** @param {Range[]} inner @param {Range[]} outer */
-const within = (inner, outer) => inner.every(([a, b], i) => a >= outer[i][0] - 1e-9 && b <= outer[i][1] + 1e-9);
+const within = (inner, outer) => inner.every(([a, b], i) => a >= outer[i][0] && b <= outer[i][1]);

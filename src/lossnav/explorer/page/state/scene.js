@@ -2,11 +2,16 @@
 // What is on the pictures: from the view and what was received, the layers, the colour range and the levels that map and surface share.
 
 /** @import { Coordinates, PointsFrame, Range, Session, Variable } from "./messages.js" */
+/** @import { Coverage } from "./coverage.js" */
+/** @import { Beyond } from "./range.js" */
 /** @import { Grid, Received, Values } from "./received.js" */
 /** @import { View } from "./view_state.js" */
 
-import { cellIndex, nearestIndex } from "./interpolation.js";
+import { cover, inCell, visitSeen } from "./coverage.js";
+import { nearestIndex } from "./interpolation.js";
 import { contourLevels } from "./levels.js";
+import { OUTCOMES, stateOf } from "./outcome.js";
+import { withoutOutliers } from "./range.js";
 
 /**
  * @typedef {object} Layer A grid as it is drawn.
@@ -16,7 +21,6 @@ import { contourLevels } from "./levels.js";
  * @property {Values | undefined} raw Values as measured.
  * @property {Values} values Values as drawn: log10 of them on a logarithmic scale.
  * @property {Range[]} extent
- * @property {boolean} [all] Whether the colour range counts all values, seen or not.
  */
 /**
  * @typedef {object} Scene
@@ -26,9 +30,12 @@ import { contourLevels } from "./levels.js";
  * @property {Range} x
  * @property {Range} y
  * @property {Layer[]} layers Coarse to fine.
+ * @property {Coverage} coverage Which of them is seen where.
+ * @property {boolean} moving Whether the view is under way: then the range of the colours stays.
  * @property {Grid | null} volume
  * @property {PointsFrame | null} points
  * @property {Range} domain Ends of the colours, of values as drawn.
+ * @property {Beyond | null} beyond What is visible and lies beyond them, where the range is automatic.
  * @property {number} step Between contour levels.
  * @property {number[]} levels
  */
@@ -39,9 +46,6 @@ import { contourLevels } from "./levels.js";
  * @property {{ from: Coordinates, to: Coordinates } | null} [line]
  * @property {number[] | null} [gradient] In the plane, by the coordinates.
  */
-
-/** @type {Record<number, string>} */
-export const HOLES = { 2: "not finite", 3: "failed" };
 
 /**
  * A picture's ends: those of the view, or all that is known of the place.
@@ -114,7 +118,7 @@ function cut(volume, x, y, z, k) {
     values[name] = Float64Array.from({ length: x.length * y.length }, (_, at) => all[at * z.length + k]);
   }
   return {
-    ...volume, complete: undefined, core: undefined, drawn: undefined, slices: undefined, lines: undefined, bitmaps: undefined,
+    ...volume, complete: undefined, drawn: undefined, slices: undefined, lines: undefined, levels: undefined,
     axes: [x, y], values, shape: [x.length, y.length], steps: volume.steps.slice(0, 2), extent: volume.extent.slice(0, 2),
     key: `${volume.key}/${k}`, slice: z[k], sliceIndex: k,
   };
@@ -125,60 +129,59 @@ function cut(volume, x, y, z, k) {
  * @param {Session} session
  * @param {Received} received
  * @param {Range | null} frozen Ends that the colours keep while the view moves.
+ * @param {boolean} moving
  * @returns {Scene}
  */
-export function compose(view, session, received, frozen = null) {
+export function compose(view, session, received, frozen = null, moving = frozen !== null) {
   const variable = variableOf(view, session);
   const [x, y] = windowOf(view, session);
   const volume = session.shape === "volume" ? received.volume(view.place, [x, y]) : null;
-  const grids = volume ? [sliceOf(volume, view.slice)] : received.layers(view.place, x, y);
+  const { grids, coverage } = volume ? cover([sliceOf(volume, view.slice)]) : received.seenIn(view.place, x, y);
   /** @type {Layer[]} */
   const layers = grids.map((grid) => ({
     grid, x: grid.axes[0], y: grid.axes[1], raw: grid.values[variable.name], values: drawnOf(grid, variable.name, view.log), extent: grid.extent,
   }));
-  const counted = volume ? [{ ...layers[0], values: drawnOf(volume, variable.name, view.log), all: true }] : layers;
-  const domain = domainOf(view, counted, x, y, frozen);
   const points = volume ? null : received.of(view.place).points;
-  return { view, session, variable, x, y, layers, volume, points, domain, ...contourLevels(domain, view.levels) };
+  /** @type {Range | null} */
+  const chosen = view.range ? [scaled(view.range[0], view.log), scaled(view.range[1], view.log)] : frozen;
+  const wanted = chosen && chosen[0] < chosen[1] ? chosen : null;
+  const key = `${volume ? volume.key : layers.map(({ grid }) => grid.key)}/${variable.name}/${view.log}/${x}/${y}`;
+  // Turning the eye asks the same again, of a million values maybe.
+  if (!wanted && received.ranged?.key !== key) {
+    const range = volume ? withoutOutliers(drawnOf(volume, variable.name, view.log)) : visibleRange(layers, coverage, x, y);
+    received.ranged = { key, range };
+  }
+  const range = wanted ? { domain: wanted, beyond: null } : /** @type {NonNullable<Received["ranged"]>} */ (received.ranged).range;
+  return { view, session, variable, x, y, layers, coverage, moving, volume, points, ...range, ...contourLevels(range.domain, view.levels) };
 }
 
 /**
- * Ends of the colours, of values as drawn.
- * @param {View} view
- * @param {Layer[]} layers
+ * The range of what is visible in a window: of the finest whole values at every place, and at its edges of what lies between them.
+ * @param {Pick<Layer, "x" | "y" | "values">[]} layers
+ * @param {Coverage} coverage
  * @param {Range} x
  * @param {Range} y
- * @param {Range | null} frozen
- * @returns {Range}
  */
-function domainOf(view, layers, x, y, frozen) {
-  /** @type {Range | null} */
-  const wanted = view.range ? [scaled(view.range[0], view.log), scaled(view.range[1], view.log)] : frozen;
-  return wanted && wanted[0] < wanted[1] ? wanted : rangeOf(layers, x, y);
-}
-
-/** @param {Layer[]} layers @param {Range} x @param {Range} y @returns {Range} */
-function rangeOf(layers, x, y) {
-  let low = Infinity;
-  let high = -Infinity;
-  for (const { x: xs, y: ys, values, all } of layers) {
-    /** @param {number} v */
-    const take = (v) => {
-      if (v < low && v > -Infinity) low = v;
-      if (v > high && v < Infinity) high = v;
-    };
-    if (all) {
-      values.forEach(take);
-      continue;
-    }
-    // The cell that an end of the window cuts counts too.
-    const [i0, i1] = [cellIndex(xs, x[0]), Math.min(xs.length - 1, cellIndex(xs, x[1]) + 1)];
-    const [j0, j1] = [cellIndex(ys, y[0]), Math.min(ys.length - 1, cellIndex(ys, y[1]) + 1)];
-    for (let i = i0; i <= i1; i++) for (let j = j0; j <= j1; j++) take(values[i * ys.length + j]);
+export function visibleRange(layers, coverage, x, y) {
+  /** @type {number[]} */
+  const edges = [];
+  const inside = layers.map(({ x: xs, y: ys, values }, k) => {
+    const marked = new Uint8Array(values.length);
+    visitSeen(coverage, k, [xs, ys], [x, y], (i, j) => {
+      const at = i * ys.length + j;
+      marked[at] = marked[at + 1] = marked[at + ys.length] = marked[at + ys.length + 1] = 1;
+    }, (i, j, [x0, x1], [y0, y1]) => {
+      for (const px of [x0, x1]) for (const py of [y0, y1]) edges.push(inCell(xs, ys, values, i, j, px, py));
+    });
+    return values.filter((_, at) => marked[at]);
+  });
+  const all = new Float64Array(inside.reduce((sum, { length }) => sum + length, edges.length));
+  let at = 0;
+  for (const part of [...inside, edges]) {
+    all.set(part, at);
+    at += part.length;
   }
-  if (!(low < Infinity)) return [0, 1];
-  if (low === high) return [low - 0.5 * Math.max(1e-9, Math.abs(low)), high + 0.5 * Math.max(1e-9, Math.abs(high))];
-  return [low, high];
+  return withoutOutliers(all);
 }
 
 /**
@@ -188,12 +191,18 @@ function rangeOf(layers, x, y) {
 export function holesOf(scene) {
   /** @type {Record<string, number>} */
   const found = {};
+  /** @type {Set<string>} */
+  const counted = new Set(); // grids share points
   for (const { grid, values } of scene.layers) {
-    if (grid.partOf) continue; // counted there
-    const status = grid.values.status;
+    const { status } = grid.values;
+    const [x, y] = grid.axes;
     for (let k = 0; k < values.length; k++) {
-      if (Number.isFinite(values[k]) || (status && status[k] === 0)) continue;
-      const word = HOLES[status ? status[k] : 2] ?? (scene.view.log ? "not positive (no logarithm)" : "not finite");
+      if (Number.isFinite(values[k])) continue;
+      const [a, b] = [x[Math.floor(k / y.length)], y[k % y.length]];
+      if (!(a >= scene.x[0] && a <= scene.x[1] && b >= scene.y[0] && b <= scene.y[1])) continue;
+      const state = stateOf({ value: grid.values[scene.variable.name]?.[k], status: status?.[k] });
+      if (state === OUTCOMES.notEvaluated || (scene.layers.length > 1 && counted.size === counted.add(`${a},${b}`).size)) continue;
+      const word = state ?? "not positive (no logarithm)";
       found[word] = (found[word] ?? 0) + 1;
     }
   }

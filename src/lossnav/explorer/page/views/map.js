@@ -63,7 +63,7 @@ export class MapView {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
     this.box = plotArea(scene, width, height);
-    paintPlane(context, scene, overlays, this.box);
+    paintPlane(context, scene, overlays, this.box, ratio);
   }
 
   /** Where coordinates lie in the window. @param {Coordinates} at @returns {Pixel | null} */

@@ -2,13 +2,24 @@
 // The selected point in numbers: its loss with the error, the other metrics, the gradient, the classes.
 
 /** @import { Classes, Coordinates, Gradient, ReportItem, Row, Session } from "../state/messages.js" */
+/** @import { Outcome } from "../state/outcome.js" */
 
 import { byId, el, letter, replace } from "../base/dom.js";
 import { coordinate, count, number, percent, unit, withError } from "../base/format.js";
 import { cssColor } from "../drawing/colormaps.js";
+import { OUTCOMES, outcomeWords, stateOf } from "../state/outcome.js";
 
 const FRACTIONS = /accuracy|error$|top\d/;
 const HIDDEN = new Set(["loss", "loss_se", "status", "interpolated"]);
+
+/** @type {Record<Outcome, string>} */
+const MEANINGS = {
+  pending: "asked for; the answer is under way",
+  unknown: "nobody said whether there is a value here",
+  "not evaluated": "the network was not asked here",
+  "non-finite": "the network was asked, and its loss is no finite number",
+  failed: "the network was asked, and evaluating it raised an error",
+};
 
 /** Coordinates with their letters. @param {Coordinates} at @param {Session} session @param {number[]} spans @returns {(Node | string)[]} */
 export function placeWords(at, session, spans) {
@@ -23,43 +34,47 @@ export function placeWords(at, session, spans) {
  * @property {Gradient | null} [gradient]
  * @property {Classes | null} [classes]
  * @property {string} waiting What is still awaited.
+ * @property {boolean} [pending] Whether nothing is known of it yet.
+ * @property {string} [refused] Why nothing will be.
  */
 
-/** @param {Reading | null} reading @param {Session} session @param {number[]} spans */
-export function showPoint(reading, session, spans) {
+/** @param {Reading | null} reading @param {Session} session @param {number[]} spans @param {boolean} connected Whether anybody can answer. */
+export function showPoint(reading, session, spans, connected) {
   const box = byId("point");
   if (!reading) {
     replace(box, el("p", { class: "note" }, "Click the map or the surface, or move with the arrow keys."));
     return;
   }
-  const { values } = reading;
+  const { values, refused } = reading;
+  const outcome = refused ? OUTCOMES.unknown : stateOf({ value: values.loss, status: reading.status, waiting: reading.pending, connected });
   const variable = (session.variables ?? []).find((v) => v.name === "loss");
-  const [loss, error] = withError(values.loss, values.loss_se);
+  const [loss, error] = outcome ? [outcomeWords(outcome, values.loss), ""] : withError(values.loss, values.loss_se);
   /** @type {HTMLElement[]} */
   const rows = [];
   /** @param {string} name @param {string} words */
   const row = (name, words) => rows.push(el("dt", {}, name), el("dd", { class: "figures" }, words));
   for (const [name, value] of Object.entries(values)) {
     if (HIDDEN.has(name) || session.dims?.includes(name)) continue;
-    row(name.replaceAll("_", " "), FRACTIONS.test(name) ? percent(value) : number(value));
+    if (outcome && !Number.isFinite(value)) continue; // the word above is for them too
+    const other = stateOf({ value, status: reading.status });
+    row(name.replaceAll("_", " "), other ? outcomeWords(other, value) : FRACTIONS.test(name) ? percent(value) : number(value));
   }
-  if (session.center?.loss !== undefined) row("against the centre", against(values.loss, session.center.loss));
+  if (session.center?.loss !== undefined && !outcome) row("against the centre", against(values.loss, session.center.loss));
   const { gradient } = reading;
   if (gradient) {
     row("|∇L|", number(gradient.norm));
     row("in the plane", `${number(gradient.in_plane_norm)}  (${percent((gradient.in_plane_norm / gradient.norm) ** 2, 2)} of |∇L|²)`);
     row("out of it", number(gradient.out_of_plane_norm));
   }
-  const status = reading.status === 3 ? "evaluating it failed" : Number.isFinite(values.loss) ? "" : "the loss is not finite here";
   replace(
     box,
     el("p", { class: "where figures" }, placeWords(reading.at, session, spans)),
     el("p", { class: "value" },
-      el("span", { class: "figures big", id: "point-loss", "data-loss": String(values.loss) }, loss),
+      el("span", { class: outcome ? "figures big word" : "figures big", id: "point-loss", "data-loss": String(values.loss), "data-outcome": outcome ?? "measured" }, loss),
       error && el("span", { class: "figures" }, ` ±\u2009${error}`),
-      el("span", { class: "unit" }, ` ${unit(variable)}`)),
-    status && el("p", { class: "warn" }, status),
-    reading.waiting && el("p", { class: "note waiting" }, reading.waiting),
+      !outcome && el("span", { class: "unit" }, ` ${unit(variable)}`)),
+    outcome && el("p", { class: "warn" }, MEANINGS[outcome], refused && ` ${refused}`),
+    reading.waiting && connected && !refused && el("p", { class: "note waiting" }, reading.waiting),
     el("dl", { class: "numbers" }, rows),
   );
 }

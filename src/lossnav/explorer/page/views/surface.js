@@ -5,7 +5,7 @@
 /** @import { Mesh } from "../drawing/meshes.js" */
 /** @import { Pixel } from "../drawing/plot_area.js" */
 /** @import { Color, Uploaded } from "../drawing/webgl.js" */
-/** @import { Coordinates } from "../state/messages.js" */
+/** @import { Coordinates, Range } from "../state/messages.js" */
 /** @import { Grid } from "../state/received.js" */
 /** @import { Overlays, Path, Scene } from "../state/scene.js" */
 
@@ -16,17 +16,19 @@ import { labelsOf, paintFrame, paintLabels, TALL, verticalOf, worldOf } from "..
 import { eyeOf, matrixOf, ray } from "../drawing/camera.js";
 import { colorTable } from "../drawing/colormaps.js";
 import { epochsOf } from "../drawing/markers.js";
-import { isosurfaceMesh, surfaceMesh } from "../drawing/meshes.js";
+import { isosurfaceMesh, seenMesh, surfaceMesh, thinned } from "../drawing/meshes.js";
 import { Renderer } from "../drawing/webgl.js";
-import { isComplete } from "../state/incomplete_grids.js";
-import { sampleVolume } from "../state/interpolation.js";
+import { alone } from "../state/coverage.js";
+import { cellIndex, sampleVolume } from "../state/interpolation.js";
 import { isoLevels } from "../state/levels.js";
 import { heightAt, measuredPoints } from "../state/measurements.js";
 import { drawnOf, scaled } from "../state/scene.js";
 
 const TURN = 0.008; // radians a pixel
 const LIFT = 0.001; // lines lie this much before the surface they lie on
-const MESHES = 24; // on the card
+const MESHES = 48; // on the card
+const LIVELY = 250; // cells along a side that can be turned fast without a graphics card
+const REST = 150; // ms after the last turn at which all of them are drawn
 const MANY = 6000; // measured points that are still worth marking
 
 /** @typedef {{ at: Coordinates, p: Vector }} OnRay Coordinates, and the place in the box. */
@@ -51,6 +53,9 @@ export class SurfaceView {
     this.overlays = {};
     /** @type {Matrix} */
     this.matrix = new Float32Array(16);
+    this.turning = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.resting = undefined;
     this.ratio = 1; // pixels of the screen for one of the page
     this.#wake();
     canvas.addEventListener("webglcontextlost", (event) => {
@@ -82,13 +87,25 @@ export class SurfaceView {
   turnBy(dx, dy) {
     if (!this.scene) return;
     const [azimuth, elevation, distance] = this.scene.view.camera;
+    this.#moves();
     this.act.turn([wrap(azimuth - dx * TURN), Math.min(1.55, Math.max(-0.4, elevation + dy * TURN)), distance]);
+  }
+
+  /** Until it rests a surface of very many points is drawn with some of them. */
+  #moves() {
+    this.turning = true;
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => {
+      this.turning = false;
+      if (this.scene) this.paint(this.scene, this.overlays);
+    }, REST);
   }
 
   /** @param {number} factor */
   #approach(factor) {
     if (!this.scene) return;
     const [azimuth, elevation, distance] = this.scene.view.camera;
+    this.#moves();
     this.act.turn([azimuth, elevation, Math.min(12, Math.max(2, distance * factor))]);
   }
 
@@ -122,7 +139,7 @@ export class SurfaceView {
     if (there) this.meshes.delete(key);
     const mesh = there ?? renderer.upload(make());
     this.meshes.set(key, mesh); // last used, last
-    if (this.meshes.size > MESHES) {
+    if (this.meshes.size > Math.max(MESHES, 2 * (this.scene?.layers.length ?? 0))) {
       const [[oldest, dropped]] = this.meshes;
       renderer.drop(dropped);
       this.meshes.delete(oldest);
@@ -133,15 +150,10 @@ export class SurfaceView {
   /** @param {Renderer} renderer @param {Scene} scene */
   #paintSurface(renderer, scene) {
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
-    // What is finer stands for what lies under it, once it is whole; until then it lies a little before it.
-    const rectangles = scene.layers.map(({ grid, extent: [[x0, x1], [y0, y1]] }) => {
-      const [a, b] = [worldOf(scene, [x0, y0, 0]), worldOf(scene, [x1, y1, 0])];
-      return isComplete(grid) ? [a[0], b[0], a[1], b[1]] : null;
-    });
-    scene.layers.forEach((layer, k) => {
-      const name = `${layer.grid.key}/${scene.variable.name}/${scene.view.log}`;
-      const mesh = this.#mesh(renderer, name, () => surfaceMesh(layer.x, layer.y, layer.values));
-      renderer.drawMesh(mesh, { ...boxIn(scene), domain: scene.domain, steps, cuts: rectangles.slice(k + 1).filter((cut) => cut !== null), before: k });
+    const coarse = scene.moving || this.turning;
+    scene.layers.forEach((_, k) => {
+      const mesh = this.#mesh(renderer, meshName(scene, k, coarse), () => layerMesh(scene, k, coarse));
+      renderer.drawMesh(mesh, { ...boxIn(scene), domain: scene.domain, steps });
     });
     if (!scene.view.points) return;
     const places = measuredPoints(scene);
@@ -169,13 +181,14 @@ export class SurfaceView {
     renderer.drawMesh(flat, { ...frame, domain: scene.domain, steps, lit: 0, opacity: 0.82 });
   }
 
-  /** What lies on the card: a vertex's place and value are float32 of what the map draws. */
+  /** What lies on the card: of each layer its triangles, and the value of every vertex with its place. */
   shown() {
     const { scene } = this;
     if (!scene || !this.renderer) return null;
-    const layers = scene.layers.map((layer) => {
-      const { vertices, indexes } = surfaceMesh(layer.x, layer.y, layer.values, scene.volume ? layer.grid.slice : null);
-      return { heights: [...layer.values.keys()].map((k) => vertices[7 * k + 6]), triangles: indexes.length / 3 };
+    const layers = scene.layers.map((layer, k) => {
+      const { vertices, indexes, origin } = scene.volume ? surfaceMesh(layer.x, layer.y, layer.values, layer.grid.slice ?? null) : layerMesh(scene, k, false);
+      const of = (/** @type {number} */ c, /** @type {number} */ o) => Array.from({ length: vertices.length / 7 }, (_, v) => vertices[7 * v + c] + origin[o]);
+      return { x: of(0, 0), y: of(1, 1), heights: of(6, 2), triangles: indexes.length / 3 };
     });
     const { at } = scene.view;
     return { layers, at, height: at && heightAt(scene, at) };
@@ -312,6 +325,49 @@ export class SurfaceView {
       last = now;
     }
   }
+}
+
+/**
+ * What of a layer is made into triangles: all of it, or where it is much larger than the window some of that, in steps of
+ * a power of two, so that panning makes none anew.
+ * @param {Range} window
+ * @param {Range} extent
+ * @returns {Range}
+ */
+function clipOf([low, high], extent) {
+  const unit = 2 ** Math.ceil(Math.log2(high - low));
+  /** @type {Range} */
+  const near = [(Math.floor(low / unit) - 1) * unit, (Math.ceil(high / unit) + 1) * unit];
+  return [Math.max(extent[0], near[0]), Math.min(extent[1], near[1])];
+}
+
+/** @param {Scene} scene @param {number} k Index of the layer. */
+const clipsOf = (scene, k) => [scene.x, scene.y].map((ends, d) => clipOf(ends, scene.layers[k].extent[d]));
+/** The window's length, rounded to a power of two: of how many pieces a cell is. @param {Scene} scene */
+const lengthsOf = (scene) => [scene.x, scene.y].map(([a, b]) => 2 ** Math.round(Math.log2(b - a)));
+
+/** How many nodes of a layer are left out while it turns; 1: none. @param {Scene} scene @param {number} k @param {boolean} coarse */
+function strideOf(scene, k, coarse) {
+  if (!coarse || scene.coverage.owner) return 1;
+  const { x, y } = scene.layers[k];
+  return Math.max(1, Math.ceil(Math.max(...clipsOf(scene, k).map(([a, b], d) => cellIndex([x, y][d], b) - cellIndex([x, y][d], a))) / LIVELY));
+}
+
+/** What a mesh depends on. @param {Scene} scene @param {number} k @param {boolean} coarse */
+function meshName(scene, k, coarse) {
+  const over = scene.layers.slice(k + 1).map(({ grid }) => grid.key);
+  const { grid } = scene.layers[k];
+  return [grid.key, scene.variable.name, scene.view.log, clipsOf(scene, k), lengthsOf(scene), over, strideOf(scene, k, coarse)].join("/");
+}
+
+/** @param {Scene} scene @param {number} k @param {boolean} coarse @returns {Mesh} */
+function layerMesh(scene, k, coarse) {
+  const { x, y, values } = scene.layers[k];
+  const stride = strideOf(scene, k, coarse);
+  const clip = clipsOf(scene, k);
+  if (stride === 1) return seenMesh({ x, y, values }, scene.coverage, k, clip, lengthsOf(scene));
+  const thin = thinned(x, y, values, stride);
+  return seenMesh(thin, alone([thin.x, thin.y]), 0, clip, lengthsOf(scene));
 }
 
 /** The box of the view, in data. @param {Scene} scene */

@@ -230,7 +230,7 @@ def test_a_part_is_named_among_what_moves():
     assert ln.curvature.Hessian(objective, params="trainable").size == 48
     assert ln.curvature.Hessian(objective, params="*.bias").names == ("2.bias", "4.bias")
     for asked in ("0.weight", "all"):
-        with pytest.raises(errors.OptionError, match=r'"0.weight", which the objective holds still.*moving\('):
+        with pytest.raises(errors.OptionError, match=r'"0.weight", which the objective holds fixed.*moving\('):
             ln.curvature.Hessian(objective, params=asked)
     assert ln.curvature.Hessian(objective.moving("all"), params="all").size == 73
 
