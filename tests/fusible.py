@@ -11,7 +11,7 @@ from lossnav.acceleration import compiler
 from lossnav.acceleration.kernel import Kernel
 from lossnav.acceleration.trace_reader import read
 
-HALF = pytest.mark.skipif("avx512_bf16" not in compiler._processor(), reason="no bfloat16 instructions")
+HALF = pytest.mark.skipif("avx512_bf16" not in compiler.processor(), reason="no bfloat16 instructions")
 
 
 def images(channels, size, n=30):

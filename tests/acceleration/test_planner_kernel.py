@@ -169,7 +169,7 @@ def test_without_a_compiler_the_rest_is_done(eager, monkeypatch, tmp_path, why):
     broken = tmp_path / "compiler"
     broken.write_text("#!/bin/sh\necho no such luck >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(compiler, "_compiler", lambda: None if why == "no compiler" else str(broken))
+    monkeypatch.setattr(compiler, "compiler_path", lambda: None if why == "no compiler" else str(broken))
     monkeypatch.setattr(kernel.platformdirs, "user_cache_path", lambda name: tmp_path)
     fast, plain = surfaces(*problem(*ready("notebook")))
     engine = fast.attrs["engine"]
@@ -192,7 +192,7 @@ def test_a_kernel_is_compiled_once(monkeypatch, tmp_path):
     fuse(model, x)(x)
     files = list((tmp_path / "kernels").iterdir())
     assert [file.suffix for file in files] == [".so"]
-    monkeypatch.setattr(compiler, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(kernel, "compile_source", lambda *_: pytest.fail("compiled again"))
     torch.testing.assert_close(fuse(model, x)(x), model(x).detach())
 
 

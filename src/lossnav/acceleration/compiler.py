@@ -14,23 +14,24 @@ from lossnav.acceleration.trace_graph import NotReadableError
 
 _COMPILER_SECONDS = 120
 
-_FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
+FLAGS = ("-O3", "-std=c++17", "-fPIC", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 
 
 def can_compile() -> bool:
     """Whether there is a C++ compiler."""
-    return _compiler() is not None
+    return compiler_path() is not None
 
 
 @cache
-def _compiler() -> str | None:
+def compiler_path() -> str | None:
+    """Return the path of the C++ compiler: that of the variable CXX, or one of the usual names."""
     named = os.environ.get("CXX")
     found = (shutil.which(name) for name in (named, "c++", "g++", "clang++") if name)
     return next((path for path in found if path), None)
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
     """Describe the processor: a kernel compiled on it runs only on processors like it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -40,7 +41,7 @@ def _processor() -> str:
     return "\n".join([platform.system(), platform.machine(), *features])
 
 
-def _compile(source: str, path: Path) -> None:
+def compile_source(source: str, path: Path) -> None:
     """Compile a source into a library file, which appears complete or not at all.
 
     Raises
@@ -48,7 +49,7 @@ def _compile(source: str, path: Path) -> None:
     NotReadableError
         If there is no compiler, or it fails.
     """
-    compiler = _compiler()
+    compiler = compiler_path()
     if compiler is None:
         raise NotReadableError("there is no C++ compiler")
     native = "-mcpu=native" if platform.machine().lower() in ("arm64", "aarch64") else "-march=native"
@@ -59,7 +60,7 @@ def _compile(source: str, path: Path) -> None:
             code.write_text(source)
             # linked without OpenMP, so that its symbols come from the library that torch has loaded, with its threads
             for step in (
-                [*_FLAGS, native, "-c", str(code), "-o", str(unlinked)],
+                [*FLAGS, native, "-c", str(code), "-o", str(unlinked)],
                 ["-shared", str(unlinked), "-o", str(made)],
             ):
                 subprocess.run([compiler, *step], check=True, capture_output=True, timeout=_COMPILER_SECONDS)

@@ -21,8 +21,8 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from lossnav.acceleration.compiler import _FLAGS, _compile, _compiler, _processor
-from lossnav.acceleration.kernel_source import _ALIGNED, _FEW_PIXELS, _FLOATS, _NEAR, _KernelLayout
+from lossnav.acceleration.compiler import FLAGS, compile_source, compiler_path, processor
+from lossnav.acceleration.kernel_source import ALIGNED, CACHED_BYTES, FEW_PIXELS, FLOATS, KernelLayout
 from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph
 from lossnav.params import Params
 
@@ -35,7 +35,7 @@ def require_weights_in_cache(graph: TraceGraph) -> None:
     for node in graph.nodes:
         if node.kind == "convolution":
             weights = 4 * node.shape[0] * node.inputs[0].shape[0] * math.prod(node.kernel)
-            if weights > _NEAR and math.prod(node.shape[1:]) < _FEW_PIXELS:
+            if weights > CACHED_BYTES and math.prod(node.shape[1:]) < FEW_PIXELS:
                 raise NotReadableError(f"{node.weight} does not fit into the cache")
 
 
@@ -57,22 +57,22 @@ class Kernel:
     """
 
     def __init__(self, graph: TraceGraph, sources: int = 1, half: bool = False) -> None:
-        if half and "avx512_bf16" not in _processor():
+        if half and "avx512_bf16" not in processor():
             raise NotReadableError("this processor has no instructions for bfloat16")
         self.graph, self.sources = graph, sources
         self.features = graph.nodes[-1].shape[0]
-        layout = _KernelLayout(graph, sources, half)
+        layout = KernelLayout(graph, sources, half)
         self.names = {name for packer in layout.packers for name in packer.names}
         self.source, self._packers = layout.source, layout.packers
         self._packed = _aligned_zeros(layout.weights)
-        self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * _ALIGNED  # floats, for each thread
-        self._scratch = torch.empty(0, **_FLOATS)
+        self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * ALIGNED  # floats, for each thread
+        self._scratch = torch.empty(0, **FLOATS)
         self.compile_seconds = 0.0  # in this process; later ones find the compiled kernel
 
     @cached_property
     def path(self) -> Path:
         """The file of the compiled kernel, whose name is a hash of everything that it depends on."""
-        parts = (self.source, _compiler() or "", " ".join(_FLAGS), _processor())
+        parts = (self.source, compiler_path() or "", " ".join(FLAGS), processor())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
         return platformdirs.user_cache_path("lossnav") / "kernels" / f"{digest}.so"
 
@@ -89,7 +89,7 @@ class Kernel:
                 waiting.append(self)
                 raise NotReadableError("the kernel is compiled in the background")
             started = time.perf_counter()
-            _compile(self.source, self.path)
+            compile_source(self.source, self.path)
             self.compile_seconds = time.perf_counter() - started
         try:
             run = ctypes.CDLL(str(self.path)).run
@@ -115,7 +115,7 @@ class Kernel:
             The data is sum_i factors[i] data[i]; the first is 1.
         """
         n = data[0].shape[0]
-        out = torch.empty(n, self.features, **_FLOATS)
+        out = torch.empty(n, self.features, **FLOATS)
         sources = (ctypes.c_void_p * len(data))(*(tensor.data_ptr() for tensor in data))
         weighed = (ctypes.c_float * len(data))(*factors)
         threads = max(1, min(torch.get_num_threads(), -(-n // self._rows)))
@@ -138,7 +138,7 @@ class Kernel:
 
 def _aligned_zeros(floats: int) -> Tensor:
     """Return zeros whose address is a multiple of 64 bytes."""
-    room = torch.zeros(floats + 2 * _ALIGNED, **_FLOATS)
+    room = torch.zeros(floats + 2 * ALIGNED, **FLOATS)
     skipped = -room.data_ptr() % 64 // 4
     return room[skipped : skipped + floats]
 

@@ -16,11 +16,11 @@ from lossnav.acceleration.fold_batch_norm import fold_batch_norm
 from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph, TraceNode
 from lossnav.params import Params
 
-_ALIGNED = 16  # floats: 64 bytes
-_FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}  # independent of torch's default dtype and device
+ALIGNED = 16  # floats: 64 bytes
+FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}  # independent of torch's default dtype and device
 
-_NEAR = 512 * 1024  # bytes of weights that stay in the second-level cache
-_FEW_PIXELS = 64
+CACHED_BYTES = 512 * 1024  # bytes of weights that stay in the second-level cache
+FEW_PIXELS = 64
 
 
 class _Packer:
@@ -36,7 +36,7 @@ class _Packer:
         node = self.node
         if node.kind == "affine":
             assert node.norm is not None
-            ones = torch.ones(node.shape[0], **_FLOATS)
+            ones = torch.ones(node.shape[0], **FLOATS)
             weight, bias = fold_batch_norm(ones, None, node.norm, state)
             self._put(packed, self.start, weight)
             self._put(packed, self.start + self.blocks * self.width, bias)
@@ -70,7 +70,7 @@ class _Packer:
         packed[start : start + values.numel()].copy_(values)
 
 
-class _KernelLayout:
+class KernelLayout:
     """Sizes, memory layout and source text of a kernel."""
 
     def __init__(self, graph: TraceGraph, sources: int, half: bool) -> None:
@@ -117,7 +117,7 @@ class _KernelLayout:
 
     def _take(self, floats: int) -> int:
         start = self.scratch
-        self.scratch += -(-floats // _ALIGNED) * _ALIGNED
+        self.scratch += -(-floats // ALIGNED) * ALIGNED
         return start
 
     def _place(self) -> None:
@@ -278,7 +278,7 @@ class _KernelLayout:
         """Reserve memory for weights and, after them, one bias per output."""
         start = self.weights
         self.packers.append(_Packer(node, start, width, blocks, size, self.half))
-        self.weights += -(-(size + width * blocks) // _ALIGNED) * _ALIGNED
+        self.weights += -(-(size + width * blocks) // ALIGNED) * ALIGNED
         return start
 
     def _text(self) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -23,6 +22,7 @@ from lossnav.acceleration.structure import Structure
 from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph
 from lossnav.acceleration.trace_reader import TRACED_SAMPLES, read
 from lossnav.charts import Chart
+from lossnav.engines.base import Point
 from lossnav.engines.plan import Plan
 from lossnav.objective.batch_tensors import Batch, map_tensors, tensors, versions
 from lossnav.objective.comparing import cut
@@ -32,7 +32,6 @@ from lossnav.objective.passes import FunctionalPasses
 from lossnav.objective.reduction import Values
 from lossnav.params import Params
 
-_Point = NDArray[np.float64]
 Response = Tensor | tuple[list[Tensor], list[float]]  # of the first layer; or the terms of its sum and their factors
 BatchAndResponse = tuple[Batch, "Response | None"]
 
@@ -96,7 +95,7 @@ class Fast:
         self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
         self._versions = versions(self._lasting)
 
-    def __call__(self, point: _Point) -> Values:
+    def __call__(self, point: Point) -> Values:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
         if self.plan.points > 1:
             return self.many([point])[0]
@@ -105,14 +104,14 @@ class Fast:
             self.objective.samples = count
         return values
 
-    def many(self, points: Sequence[_Point] | _Point) -> list[Values]:
+    def many(self, points: Sequence[Point] | Point) -> list[Values]:
         """Return loss and metrics at several coordinates, in one pass through the model."""
         made = [self.objective.forward_pass.reduce(steps) for steps in self.many_steps(points)]
         if self.samples is None:
             self.objective.samples = made[-1][1]
         return [values for values, _ in made]
 
-    def steps(self, point: _Point) -> list[StepValues]:
+    def steps(self, point: Point) -> list[StepValues]:
         """Return the values of every batch at some coordinates, before they are joined."""
         if self.plan.points > 1:
             return self.many_steps([point])[0]
@@ -126,7 +125,7 @@ class Fast:
             self._require_unwritten()
         return steps
 
-    def many_steps(self, points: Sequence[_Point] | _Point) -> list[list[StepValues]]:
+    def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
         """Return the values of every batch at several coordinates, in one pass through the model."""
         objective = self.objective
         with random_state.preserved(objective.seed, objective.device), self._lock, torch.no_grad(), _tf32(self.plan):
@@ -241,7 +240,7 @@ class Fast:
 
     # ------------------------------------------------------------------ different at every point
 
-    def _state(self, point: _Point) -> Params:
+    def _state(self, point: Point) -> Params:
         """Return weights and buffers at a point in the plan's dtype and layout, with BatchNorm folded in."""
         params, buffers = self._weights(point), self.chart.buffers(point)
         moved = {name: buffers[name].clone() for name in self._moving_buffers}
@@ -262,7 +261,7 @@ class Fast:
         folded = {f"{fold.layer}.{leaf}" for fold in self._folds for leaf in ("weight", "bias")}
         return folded | set(self.objective.params) | set(self._moving_buffers)
 
-    def _pairs(self, point: Sequence[Any] | _Point) -> Iterator[BatchAndResponse]:
+    def _pairs(self, point: Sequence[Any] | Point) -> Iterator[BatchAndResponse]:
         """Return the batches, each with the first layer's response to it if the plan stores them."""
         if self._responses is None:
             return ((batch, None) for batch in self._batches)
@@ -303,7 +302,7 @@ class _AffineWeights:
         self.steps = [[torch.empty_like(s).copy_(b[n]) for n, s in zip(names, self.start, strict=True)] for b in basis]
         self.buffers = [torch.empty_like(start) for start in self.start]
 
-    def __call__(self, point: _Point) -> Params:
+    def __call__(self, point: Point) -> Params:
         torch._foreach_copy_(self.buffers, self.start)
         for x, steps in zip(point, self.steps, strict=True):
             if x:
@@ -366,7 +365,7 @@ def _linear_map(layer: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | 
     return result
 
 
-def _mix(row: list[Tensor], point: Sequence[Any] | _Point) -> Tensor:
+def _mix(row: list[Tensor], point: Sequence[Any] | Point) -> Tensor:
     """Return z_0 + sum_i x_i z_i in new memory, because the model may write into it."""
     if isinstance(point[0], Tensor):  # several points at once
         return torch.stack([row[0], *(x.to(z.dtype) * z for x, z in zip(point, row[1:], strict=True))]).sum(0)

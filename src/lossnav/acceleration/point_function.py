@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lossnav.acceleration.planned import Fast, StateWrittenError, _Point
+from lossnav.acceleration.planned import Fast, StateWrittenError
 from lossnav.acceleration.planner import Way, choose
 from lossnav.acceleration.proof import Choice
 from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import Chart, meet
+from lossnav.engines.base import Point
 from lossnav.engines.plan import Plan, Precision
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.objective.objective import Objective
@@ -36,7 +37,7 @@ class ChartFunction:
     def __init__(self, objective: Objective, chart: Chart) -> None:
         self.objective, self.chart = meet(objective, chart)
 
-    def __call__(self, point: _Point) -> Mapping[str, float]:
+    def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
         return self.objective.evaluate(self.chart(point))
 
@@ -117,7 +118,7 @@ class Accelerated:
     def __init__(self, plain: ChartFunction, fast: Fast | None, choice: Choice) -> None:
         self.plain, self.fast, self.choice = plain, fast, choice
 
-    def __call__(self, point: _Point) -> Mapping[str, float]:
+    def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
         if self.fast is None:
             return self.plain(point)
@@ -136,7 +137,7 @@ class Accelerated:
         """The number of points for which `many` is most efficient."""
         return 1 if self.fast is None else self.fast.plan.points
 
-    def many(self, points: Sequence[_Point]) -> list[Values]:
+    def many(self, points: Sequence[Point]) -> list[Values]:
         """Return loss and metrics at several coordinates, in one pass; fewer at once when memory runs out."""
         if self.fast is None:  # the plan was given up during the run
             return [dict(self.plain(point)) for point in points]

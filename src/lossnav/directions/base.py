@@ -19,14 +19,14 @@ from torch import Tensor
 from lossnav import params as algebra
 from lossnav._utils.validation import described
 from lossnav.directions import lazy as lazily
-from lossnav.directions.normalize import _require_same
+from lossnav.directions.normalize import require_same
 from lossnav.errors import DirectionError, OptionError
 from lossnav.objective.networks import Network
 
 Distribution = Literal["normal", "uniform"]
 
 
-_TOGETHER = 128  # directions computed at once; the draws are repeated for the next ones
+TOGETHER = 128  # directions computed at once; the draws are repeated for the next ones
 
 
 class Direction(dict[str, Tensor]):
@@ -95,7 +95,7 @@ class Direction(dict[str, Tensor]):
                 "checkpoints on one chart, ln.Plane(a, *ln.directions.through(a, b, c)), which contains the sums; or "
                 "add the weights only, {name: d1[name] + d2[name] for name in d1}, to use the buffers of the centre."
             )
-        _require_same(other, self)
+        require_same(other, self)
         return Direction({name: tensor + other[name] for name, tensor in self.items()}, {"kind": "given"})
 
     def __sub__(self, other: Any) -> Direction:
@@ -120,14 +120,13 @@ def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     }
 
 
-# ---------------------------------------------------------------------- inside
-
-
-def _direction_dtype(center: Tensor) -> torch.dtype:
+def direction_dtype(center: Tensor) -> torch.dtype:
+    """Return the dtype of a direction for a parameter: the parameter's own, or float32 if that is less precise."""
     return torch.promote_types(center.dtype, torch.float32)
 
 
-def _require_number(n: int) -> None:
+def require_number(n: int) -> None:
+    """Raise OptionError unless n is a positive number of directions."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
         raise OptionError(f"The number of directions n must be an integer, got {described(n)}. Pass, for example, n=2.")
     if n < 1:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lossnav import params as algebra
 from lossnav._utils.validation import described
-from lossnav.directions.base import Direction, _direction_dtype
+from lossnav.directions.base import Direction, direction_dtype
 from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError, StructureMismatchError
 from lossnav.objective.networks import End, Network, coincidence, together
@@ -48,7 +48,7 @@ def between(a: End | Network, b: End | Network) -> Direction:
             f"The two points differ at {difference}. Pass two networks with the same names and shapes; if the names in "
             "a file have a prefix, pass an objective as one end, which finds its tensors in the file."
         )
-    wide = {name: tensor.to(_direction_dtype(tensor)) for name, tensor in end.params.items()}
+    wide = {name: tensor.to(direction_dtype(tensor)) for name, tensor in end.params.items()}
     recipe = {"kind": "between", "start": start.fingerprint, "end": end.fingerprint} | _buffers_of(start, end)
     return Direction(algebra.subtract(wide, start.params), recipe, (start, end))
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lossnav import params as algebra
 from lossnav._utils.validation import require
 from lossnav.directions import gram_pca
-from lossnav.directions.base import Direction, _direction_dtype, _require_number
+from lossnav.directions.base import Direction, direction_dtype, require_number
 from lossnav.directions.normalize import filter_normalize
 from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError
@@ -153,7 +153,7 @@ def pca(
     (array([0.9, 0.1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
     """
     require(trajectory, "trajectory")
-    _require_number(n)
+    require_number(n)
     if center not in gram_pca.CENTERS:
         raise OptionError(f"center={center!r} is unknown. Use 'final' or 'mean'.")
     if scale not in (None, "filter"):
@@ -172,7 +172,7 @@ def pca(
             f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude fewer, for example with exclude=()."
         )
 
-    last = {name: tensor.to(_direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
+    last = {name: tensor.to(direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
     middle = {name: tensor if center == "final" else torch.empty_like(tensor) for name, tensor in last.items()}
     made = [{name: torch.zeros_like(tensor) for name, tensor in last.items()} for _ in range(n)]
     if len(trajectory) > gram_pca.DENSE:

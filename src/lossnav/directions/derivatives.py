@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lossnav import curvature
 from lossnav import params as algebra
 from lossnav._utils.validation import require
-from lossnav.directions.base import Direction, _require_number
+from lossnav.directions.base import Direction, require_number
 from lossnav.directions.registry import register
 from lossnav.errors import DirectionError
 from lossnav.objective.objective import Objective
@@ -114,7 +114,7 @@ def hessian(
     (tensor([1., 0.]), -2.0)
     """
     require(objective, "objective")
-    _require_number(n)
+    require_number(n)
     exclude = algebra.listed(exclude)
     k = (n + 1) // 2 if which == "both" else n
     matrix = curvature.Hessian(objective, exclude=exclude, precision=precision)

@@ -12,10 +12,10 @@ from lossnav import params as algebra
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import signal_of
 from lossnav._utils.validation import require
-from lossnav.directions.base import _TOGETHER, Direction, Distribution, _direction_dtype, _require_number
+from lossnav.directions.base import TOGETHER, Direction, Distribution, direction_dtype, require_number
 from lossnav.directions.counter_based import Draws, way_out
 from lossnav.directions.lazy import Family, LazyDirection
-from lossnav.directions.normalize import Normalization, _require_normalization
+from lossnav.directions.normalize import Normalization, require_normalization
 from lossnav.directions.registry import register
 from lossnav.errors import DirectionError, Interrupted, OptionError
 from lossnav.objective.objective import Objective
@@ -127,8 +127,8 @@ def random(
     Departures: they set excluded layers to zero only on request, and do not orthogonalise.
     """
     require(objective, "objective")
-    _require_normalization(normalize)
-    _require_number(n)
+    require_normalization(normalize)
+    require_number(n)
     if distribution not in ("normal", "uniform"):
         raise OptionError(f"distribution={distribution!r} is unknown. Use 'normal' or 'uniform'.")
     if not isinstance(seed, int) or seed < 0:
@@ -157,8 +157,8 @@ def random(
                 progress=bar,
             )
             family = Family(draws, objective.params) if lazy else None
-            for first in range(0, n, _TOGETHER):
-                numbers = range(first, min(first + _TOGETHER, n))
+            for first in range(0, n, TOGETHER):
+                numbers = range(first, min(first + TOGETHER, n))
                 stored = _stored(draws, objective.params, numbers) if family is None else {}
                 for i in numbers:
                     recipe: dict[str, Any] = {
@@ -206,7 +206,7 @@ def _require_length(
 def _stored(draws: Draws, params: Params, numbers: Sequence[int]) -> dict[int, Params]:
     """Compute all tensors of some of the directions; zeros for parameters that are excluded."""
     made = {
-        i: {name: torch.zeros(t.shape, dtype=_direction_dtype(t), device=t.device) for name, t in params.items()}
+        i: {name: torch.zeros(t.shape, dtype=direction_dtype(t), device=t.device) for name, t in params.items()}
         for i in numbers
     }
     draws.fill({name: {i: made[i][name] for i in numbers} for name in draws.like})

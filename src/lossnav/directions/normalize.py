@@ -88,7 +88,7 @@ def weight_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Te
     >>> weight_normalize({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([-3.0, 0.0])})
     {'w': tensor([3., 0.])}
     """
-    _require_same(direction, reference)
+    require_same(direction, reference)
     _say_what_is_lost(direction)
     return _weight_scaled(direction, reference)
 
@@ -124,7 +124,7 @@ def _weight_scaled(direction: Mapping[str, Tensor], reference: Mapping[str, Tens
 def _normalize(
     direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], how: str, transposed: Mapping[str, int]
 ) -> Params:
-    _require_same(direction, reference)
+    require_same(direction, reference)
     _say_what_is_lost(direction)
     scaled: Params = {}
     for name, tensor in direction.items():
@@ -149,12 +149,14 @@ def _say_what_is_lost(direction: Mapping[str, Tensor]) -> None:
         )
 
 
-def _require_normalization(normalize: Any) -> None:
+def require_normalization(normalize: Any) -> None:
+    """Raise OptionError for an unknown normalisation."""
     if normalize not in NORMALIZATIONS:
         raise OptionError(f"normalize={normalize!r} is unknown. Use 'filter', 'layer', 'weight' or None.")
 
 
-def _require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+def require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+    """Raise StructureMismatchError if names or shapes of a direction and a reference differ."""
     if difference := algebra.first_difference(direction, reference):
         raise StructureMismatchError(
             f"direction and reference differ at {difference}. Make both from the moving parameters of one objective: "

@@ -11,7 +11,7 @@ from torch import nn
 from lossnav import params as algebra
 from lossnav._utils.moving import select_moving
 from lossnav._utils.validation import described
-from lossnav.directions.base import Direction, _direction_dtype
+from lossnav.directions.base import Direction, direction_dtype
 from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError
 from lossnav.objective.objective import Objective
@@ -67,9 +67,7 @@ def moments(
     state = {name: saved["state"].get(number, {}) for name, number in zip(names, numbers, strict=True)}
     made = []
     for moment in ("exp_avg", "exp_avg_sq"):
-        tensors = {
-            name: torch.zeros_like(t, dtype=_direction_dtype(t), requires_grad=False) for name, t in like.items()
-        }
+        tensors = {name: torch.zeros_like(t, dtype=direction_dtype(t), requires_grad=False) for name, t in like.items()}
         for name, kept in state.items():
             if name in tensors and moment in kept:
                 if kept[moment].shape != tensors[name].shape:
