@@ -141,8 +141,8 @@ def _say_what_is_lost(direction: Mapping[str, Tensor]) -> None:
     names = sorted({name for pair in combinations(getattr(direction, "points", ()), 2) for name in moved(*pair)})
     if names:
         warnings.warn(
-            f"After normalising, the direction no longer leads to its checkpoints: a chart along it does not use their "
-            f"{named(names)}. It uses the buffers of its centre everywhere; to use those of the checkpoints, do not "
+            "After normalising, the direction no longer leads to its checkpoints: a chart along it does not use their "
+            f"buffers ({named(names)}), but those of its centre. To use the buffers of the checkpoints, do not "
             "normalise the direction.",
             LossnavWarning,
             stacklevel=4,
