@@ -25,7 +25,7 @@ HOUSE = (
     ("checkpoints",),
     ("objective",),
     ("curvature", "trajectory", "zoo"),
-    ("directions",),
+    ("directions", "symmetry"),
     ("specs",),
     ("charts",),
     ("acceleration", "sharpness_measures"),
@@ -43,6 +43,7 @@ BUT = ("reports/measuring", "explorer/live")  # these are for what is not stored
 WITHOUT_DATASETS = (
     "objective",
     "directions",
+    "symmetry",
     "trajectory",
     "charts",
     "acceleration",

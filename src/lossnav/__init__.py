@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lossnav.surface.intervals import interval
     from lossnav.surface.zarr_io import open_surface as open
     from lossnav.surface.zarr_io import save_surface as save
+    from lossnav.symmetry import align, symmetries
     from lossnav.trajectory import callbacks as recording
     from lossnav.trajectory.recorder import Trajectory
 
@@ -68,6 +69,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Local": ("lossnav.engines", "Local"),
     "Ray": ("lossnav.engines", "Ray"),
     "Plan": ("lossnav.acceleration", "Plan"),
+    "symmetries": ("lossnav.symmetry", "symmetries"),
+    "align": ("lossnav.symmetry", "align"),
     "spectrum": ("lossnav.evaluation.spectrum", "spectrum"),
     "evaluate_curvature": ("lossnav.evaluation.curvature", "evaluate_curvature"),
     "estimate": ("lossnav.evaluation.estimate", "estimate"),
@@ -118,6 +121,7 @@ __all__ = [
     "Trajectory",
     "Volume",
     "__version__",
+    "align",
     "checkpoints",
     "control_variate",
     "curvature",
@@ -146,6 +150,7 @@ __all__ = [
     "sharpness",
     "spectrum",
     "stream",
+    "symmetries",
     "zoo",
 ]
 

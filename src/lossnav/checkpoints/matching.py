@@ -268,10 +268,10 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: TreeNode)
     return [place for _, place in sorted(found.values(), key=lambda pair: pair[0], reverse=True)]
 
 
-_Alignment = tuple[int, list[tuple[str, TreeNode]]]
+_NameAlignment = tuple[int, list[tuple[str, TreeNode]]]
 
 
-def _aligned(model: TreeNode, file: TreeNode, done: dict[tuple[int, int], _Alignment]) -> _Alignment:
+def _aligned(model: TreeNode, file: TreeNode, done: dict[tuple[int, int], _NameAlignment]) -> _NameAlignment:
     """Pair the tensors below a level of a model with those below a level of a file; levels with one child may be left.
 
     Returns the pairs, and how good they are: 2 for each of the same shape, 1 for each of the same name alone.
@@ -287,7 +287,7 @@ def _aligned(model: TreeNode, file: TreeNode, done: dict[tuple[int, int], _Align
             more, below = _aligned(child, file.children[word], done)
             score += more
             pairs += below
-    best: _Alignment = score, pairs
+    best: _NameAlignment = score, pairs
     if score < 2 * model.leaves:
         wrapped, wrapping = file.only(), model.only()
         if wrapped is not None:

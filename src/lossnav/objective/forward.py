@@ -29,7 +29,7 @@ from lossnav.params import Params
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
 
-def _of_same_names(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
+def _part_with_parameters(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
     """The part of a module whose parameters have these names and dtypes; None if there is none.
 
     Wrappers add a prefix to the names of the module they wrap. A module with another dtype is copied.
