@@ -99,7 +99,7 @@ def test_work_grows_with_the_number_where_nothing_is_made_orthogonal(objective, 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
-    monkeypatch.setattr(drawing, "_TOGETHER", 4)
+    monkeypatch.setattr(drawing, "TOGETHER", 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     whole = random(objective, 20, orthogonal=False)
     plain, calls = drawing._stored, []
