@@ -73,8 +73,8 @@ def register(**known: Any) -> Callable[[S], S]:
         there = _KINDS.get(sampler.__name__)
         if there is not None and not is_same_definition(there.sampler, sampler):
             raise SamplerError(
-                f"A sampler named {sampler.__name__} is registered already, from {there.sampler.__module__}. Stores "
-                "contain the name of the class: rename yours."
+                f"A sampler called {sampler.__name__} is registered already, from {there.sampler.__module__}. Stores "
+                "contain the name of the class, so give your class another name."
             )
         word = known.get("word", "")
         if taken := [kind for kind in _KINDS.values() if word and kind.word == word and kind is not there]:

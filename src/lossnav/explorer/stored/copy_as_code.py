@@ -54,7 +54,7 @@ def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: b
         options.append("points=True")
     if len(place.dims) == 3:
         third = place.dims[2]
-        at = view.get("slice")
+        at: Any = view.get("slice")
         middle = float(place.base[2].mean())
         where = float(at) if _is_finite(at) else middle
         lines.append(f"surface = surface.sel({_keywords([(third, repr(where))])}, method='nearest')")
