@@ -280,7 +280,7 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
         (("train", "zoo:alexnet"), 2, "zoo has no 'alexnet'"),
         (("train", "project.py:objective"), 2, "not in the zoo"),
         (("train", "zoo:resnet21"), 2, "6n + 2 layers"),
-        (("train", "zoo:notebook-digits", "--device", "nowhere"), 1, "The device 'nowhere' is not there"),
+        (("train", "zoo:notebook-digits", "--device", "nowhere"), 1, "The device 'nowhere' does not exist"),
         (("train", "zoo:notebook-digits", "--samples", "2000"), 2, "from 1 to 1,397"),
         (("reproduce", "li2018", "--data-root", "/nowhere", "-o", "out"), 1, "There is no folder /nowhere"),
         (("reproduce", "li2018", "-o", "."), 1, "is not such a run"),

@@ -291,7 +291,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
     assert lossnav("resume", "run.zarr", "--trust", cwd=project).returncode == 0
     gone = lossnav("evaluate", "net.py:objective", "--grid", 3, "--device", "nowhere", cwd=project)
     assert gone.returncode == 1
-    assert "The device 'nowhere' is not there" in gone.stderr
+    assert "The device 'nowhere' does not exist" in gone.stderr
     (project / "fixed.py").write_text(
         "import torch, lossnav as ln\n"
         "objective = ln.Objective(torch.nn.Linear(1, 1), 'mse', (torch.ones(2, 1), torch.ones(2, 1)), device='cpu')\n"

@@ -8,7 +8,7 @@ import lossnav as ln
 from conftest import made
 from lossnav import errors
 from lossnav.plots.picture import prepare
-from lossnav.plots.scales import levels
+from lossnav.plots.scales import distinct, levels
 
 
 @pytest.fixture
@@ -81,6 +81,39 @@ def test_lines_hold_numbers_band_and_centre(log):
     axes = ln.plot.line(line, log=log, backend="matplotlib").axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [4, 1, 2, 8])
     assert axes.get_yscale() == ("log" if log else "linear")
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.35, 1.5), (2.3025, 2.3027), (0.9999, 1.0001), (1e-3, 1e7), (5e4, 5.01e4)])
+@pytest.mark.parametrize("log", [False, True])
+def test_no_two_contours_have_one_label(low, high, log):
+    surface = made(np.linspace(low, high, 30)[:, None] + np.zeros(20))
+    axes = ln.plot.contour(surface, log=log, backend="matplotlib").axes[0]
+    ticks = [word.get_text() for word in axes.child_axes[0].get_yticklabels()]
+    words = distinct(levels(prepare(surface, "loss", log, 2)))
+    assert len(words) > 3
+    for labels in (words, ticks, sorted({text.get_text() for text in axes.texts})):
+        assert len(set(labels)) == len(labels), labels
+    np.testing.assert_allclose([float(w) for w in words], levels(prepare(surface, "loss", log, 2)), rtol=0.01)
+
+
+def test_labels_name_their_own_number_and_no_neighbour():
+    generator = np.random.default_rng(0)
+    for _ in range(300):
+        values = np.sort(10 ** generator.uniform(-9, 9) * (1 + 10 ** generator.uniform(-9, 0) * np.arange(1, 9)))
+        said = np.array([float(label) for label in distinct(list(values))])
+        assert (np.abs(said[:, None] - values).argmin(1) == np.arange(8)).all()
+
+
+def test_a_hole_leaves_the_other_contours_on_the_floor():
+    values = np.hypot(*np.meshgrid(np.linspace(-1, 1, 21), np.linspace(-1, 1, 21)))
+
+    def floor(surface):
+        lines = ln.plot.surface(surface, log=False, backend="matplotlib").axes[0].collections[1]
+        return sum(len(path.vertices) for path in lines.get_paths())
+
+    whole = floor(made(values))
+    values[3, 4] = np.nan
+    assert 0.8 * whole < floor(made(values)) < whole
 
 
 # ---------------------------------------------------------------------- holes

@@ -35,7 +35,7 @@ class _batch_norm_mode(AbstractContextManager[None]):  # noqa: N801 - reads as t
 
 
 class _batch_norm_recording(_batch_norm_mode):  # noqa: N801
-    """Inside a `with` block, BatchNorm statistics start anew and average over the batches."""
+    """Inside a `with` block, BatchNorm statistics are reset and then averaged over the batches."""
 
     def __init__(self, model: nn.Module, state: Params, prefix: str) -> None:
         super().__init__(model, training=True)

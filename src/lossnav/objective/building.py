@@ -38,8 +38,8 @@ from lossnav.objective.metrics import Metric, resolve_metrics
 from lossnav.objective.modes import (
     Mode,
     _counters,
-    _made_anew,
     _mode,
+    _recomputed_statistics,
     _require_seed,
     _warn_in_train_mode,
     resolve_device,
@@ -104,7 +104,7 @@ def of_model(
     taken = algebra.copy(everything, where) if copy else algebra.detach(everything, where)
     roles, transposed = describe_parameters(model, everything)
     moving = split(names, taken, roles, transposed)
-    anew = _made_anew(model, bn)
+    recomputed = _recomputed_statistics(model, bn)
     buffers = algebra.copy(dict(model.named_buffers()), where)
 
     call = forward or partial(_default_forward, loss is None)
@@ -139,11 +139,11 @@ def of_model(
         _transposed=transposed,
         _buffers=buffers,
         _aliases=weights.aliases_of(model),
-        _optional=weights.optional_buffers(model) | anew,
+        _optional=weights.optional_buffers(model) | recomputed,
         _extra=weights.extra_of(model.state_dict()),
         _adapters=weights.adapters_of(model),
         _layers=describe_layers(model, moving.roles),
-        _unread=[name for name in buffers if name in anew | _counters(anew)],
+        _unread=[name for name in buffers if name in recomputed | _counters(recomputed)],
         _pass=passes,
         _loss_parameters=loss_parameters,
         _counts=count is None,

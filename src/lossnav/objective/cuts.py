@@ -116,13 +116,13 @@ def uneven(batches: Iterable[Batch], count: Callable[[Batch], int]) -> list[Prob
         start = stop
     made = []
     for pair in ends:
-        low, high = (functools.reduce(_both, [found[row] for row in chosen]) for chosen in pair)
-        if (whole := _both(low, high)) is not None:
+        low, high = (functools.reduce(_joined_if_both, [found[row] for row in chosen]) for chosen in pair)
+        if (whole := _joined_if_both(low, high)) is not None:
             made.append(Probe(whole, (low, high)))
     return made
 
 
-def _both(a: Batch | None, b: Batch | None) -> Batch | None:
+def _joined_if_both(a: Batch | None, b: Batch | None) -> Batch | None:
     return None if a is None or b is None else joined(a, b)
 
 

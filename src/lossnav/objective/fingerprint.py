@@ -54,14 +54,16 @@ def update(digest: hashlib._Hash, value: Any, depth: int = _DEPTH) -> None:
     elif isinstance(value, nn.Module):
         digest.update(type(value).__qualname__.encode())
         algebra.update_hash(digest, {**dict(value.named_parameters()), **dict(value.named_buffers())})
-        update(digest, {name: part for name, part in _said(value).items() if name != "training"}, depth - 1)
+        update(
+            digest, {name: part for name, part in _public_attributes(value).items() if name != "training"}, depth - 1
+        )
     else:
         digest.update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value))}".encode())
         if not isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
-            update(digest, _said(value), depth - 1)
+            update(digest, _public_attributes(value), depth - 1)
 
 
-def _said(value: Any) -> dict[str, Any]:
+def _public_attributes(value: Any) -> dict[str, Any]:
     """The public plain attributes of an object; private ones may be counters or caches."""
     every = getattr(value, "__dict__", {})
     return {name: part for name, part in every.items() if isinstance(part, _PLAIN) and not name.startswith("_")}

@@ -29,7 +29,7 @@ from lossnav.params import Params
 Forward = Callable[[Any, Batch], tuple[Any, Any]]
 
 
-def _of_same_names(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
+def _part_with_parameters(module: nn.Module, params: Mapping[str, Tensor]) -> nn.Module | None:
     """The part of a module whose parameters have these names and dtypes; None if there is none.
 
     Wrappers add a prefix to the names of the module they wrap. A module with another dtype is copied.
@@ -178,7 +178,7 @@ def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:
-    """The error for something else than a model in its place."""
+    """The error if something other than a model is passed as the model."""
     start = f"The model is {described(model)}, not an nn.Module. "
     if isinstance(loss, nn.Module) and callable(model):
         return OptionError(f"{start}The order is ln.Objective(model, loss, data).")

@@ -91,7 +91,7 @@ def _mode(mode: Mode | None, bn: str | None) -> tuple[Mode, str]:
     return mode, bn or ("batch" if mode == "train" else "frozen")
 
 
-def _made_anew(model: nn.Module, bn: str) -> frozenset[str]:
+def _recomputed_statistics(model: nn.Module, bn: str) -> frozenset[str]:
     """Buffers that are not used, because BatchNorm takes its statistics from the data."""
     layers = [] if bn == "frozen" else [(name, m) for name, m in model.named_modules() if isinstance(m, BATCH_NORMS)]
     return frozenset(f"{n}.{leaf}" if n else leaf for n, _ in layers for leaf in ("running_mean", "running_var"))

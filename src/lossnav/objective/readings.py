@@ -100,7 +100,7 @@ class Reading:
     Attributes
     ----------
     settled : bool
-        Whether it held for a whole pass over the data.
+        Whether this reading held for a whole pass over the data.
     loose : bool
         Whether the loss is a mean from torch's loss plus something else.
     """
@@ -113,7 +113,7 @@ class Reading:
         self.loose = False  # a mean from torch's loss plus something else
         self._taken_for: bool | None = None
         self._factor: Tensor | None = None  # factors of the means, and their relative denominators
-        self._is_sum = False  # of several means
+        self._is_sum = False  # whether the loss is a sum of several means
         self._counts: list[tuple[int, int]] | None = None  # (shift, ignored): counts of labels that are the weight
         self._first: LossCall | None = None  # the first call; others differ in their tensors
         self._at_once = not follows  # whether every call got the outputs and targets themselves

@@ -18,7 +18,7 @@ from lossnav.checkpoints.files import Stored
 from lossnav.errors import CheckpointError, CheckpointMismatchError, StructureMismatchError
 from lossnav.objective import batch_tensors
 from lossnav.objective.batch_dependence import rounding
-from lossnav.objective.forward import _of_same_names
+from lossnav.objective.forward import _part_with_parameters
 from lossnav.objective.parameters import require_weights
 from lossnav.objective.passes import FunctionPasses, Passes, make_passes
 from lossnav.objective.reduction import reduce_steps
@@ -165,7 +165,7 @@ def require_same_function(objective: Objective, other: Objective | nn.Module) ->
 def _passes_of(objective: Objective, other: Objective | nn.Module, params: Params) -> Passes | None:
     """How the other network is called with the weights and the loss of the objective; None if it is the same one."""
     if isinstance(other, nn.Module):
-        model = _of_same_names(other, params)
+        model = _part_with_parameters(other, params)
         training = objective.mode == "train"
         return None if model is None else make_passes(model, objective._step, objective.bn, objective.device, training)
     passes = other._pass

@@ -104,10 +104,10 @@ def require_independent_of_model(measure: Callable[[Any], Any], batch: Any, n: i
         if (
             pair is None
             or len(wanted) != n
-            or not any(_are(tensor, wanted) for tensor in contents_module.tensors(batch))
+            or not any(_holds(tensor, wanted) for tensor in contents_module.tensors(batch))
         ):
             return
-        (again,) = calls(map_tensors(batch, lambda t: _exchanged(t, *pair) if _are(t, wanted) else t))
+        (again,) = calls(map_tensors(batch, lambda t: _exchanged(t, *pair) if _holds(t, wanted) else t))
     except Exception:  # the model may not take other targets, and a loss may call several of torch's
         return
     if not _same_scores([call.input, again.input], _has_several_classes(call)):
@@ -142,7 +142,7 @@ def _exchanged(targets: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return torch.where(targets == a, b, torch.where(targets == b, a, targets))
 
 
-def _are(tensor: Tensor, targets: Tensor) -> bool:
+def _holds(tensor: Tensor, targets: Tensor) -> bool:
     """Whether a tensor holds these targets, shape (n,), in any shape or type."""
     return tensor.numel() == len(targets) and not tensor.is_complex() and bool((tensor.reshape(-1) == targets).all())
 

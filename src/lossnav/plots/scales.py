@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,11 +72,29 @@ def short(value: float) -> str:
     return f"{value:.2g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-")
 
 
+def distinct(values: Sequence[float]) -> list[str]:
+    """Format ascending numbers in few characters that tell each from its neighbours, by the step between them.
+
+    >>> distinct([1.380, 1.445, 1.514]), distinct([0.5, 1.0, 1000.0])
+    (['1.38', '1.45', '1.51'], ['0.5', '1', '1000'])
+    >>> distinct([2.30258, 2.30260, 2.30262])
+    ['2.30258', '2.3026', '2.30262']
+    """
+    labels = [short(value) for value in values]
+    gaps = np.diff(np.asarray(values, np.float64))
+    for digits in range(4, 18):
+        away = [abs(float(label) - value) for label, value in zip(labels, values, strict=True)]
+        if all(error < 0.25 * gap for error, gap in zip([*away[1:], *away[:-1]], [*gaps, *gaps], strict=True)):
+            break
+        labels = [f"{value:.{digits}g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-") for value in values]
+    return labels
+
+
 def color_ticks(picture: Picture) -> tuple[list[float], list[str]]:
     """Ticks of a logarithmic colour bar: positions on the drawn scale, and labels in the unit of the values."""
     chosen = levels(picture, 8)
     chosen = chosen[:: math.ceil(len(chosen) / 10)]
-    return [float(x) for x in np.log10(chosen)], [short(float(x)) for x in chosen]
+    return [float(x) for x in np.log10(chosen)], distinct([float(x) for x in chosen])
 
 
 def color_bar_words(picture: Picture) -> dict[str, Any]:

@@ -59,9 +59,10 @@ def paint(axes: Any, picture: Picture) -> Any:
     )
     floor = low - 0.35 * (high - low)
     heights, _ = lines_of(picture, 8)
-    if not picture.holes.any() and len(heights):
+    if len(heights):
+        values = np.ma.masked_invalid(picture.drawn)  # lines end at a hole, and go on beside it
         lines = axes.contour(
-            mesh_x, mesh_y, picture.drawn, heights, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
+            mesh_x, mesh_y, values, heights, cmap=COLORMAP, norm=norm, zdir="z", offset=floor, linewidths=0.8
         )
         lines.set_zorder(0.5)
     if picture.track is not None:

@@ -36,7 +36,7 @@ NAMES = [
     "κλ\x00\x1b31m",
 ]
 CALLS = {"open", "slice", "Grid", "evaluate", "random", "Line", "Plane", "contour", "show", "line", "heatmap", "sel"}
-CALLS |= {"load_objective", "rebuild", "chart_of", "to_grid", "surface", "over_seeds"}
+CALLS |= {"load_objective", "rebuild", "chart_of", "to_grid", "surface", "over_seeds", "update_traces"}
 
 
 @pytest.fixture(autouse=True)
@@ -112,8 +112,44 @@ def test_a_path_and_a_title_of_any_name(tmp_path, name):
     text = export_html(session)
     (found,) = re.findall(r'id="lossnav-data">(.*?)</script>', text, re.S)
     said = json.loads(found)["places"][0]
-    assert said["session"]["title"] == name and said["code"] == code_of(session, 0, {})
+    assert said["session"]["title"] == name and said["code"] == code_of(session, 0, {}, shared=True)
     assert "\u2028" not in found and "<" not in found
+
+
+def test_the_code_of_a_view_draws_with_its_colours_range_and_levels(tmp_path):
+    path = viewed().lossnav.save(tmp_path / "run.zarr")
+    view = {"log": True, "colors": "cividis", "points": True, "domain": [-0.5, 0.5], "contours": [-0.4, 0.2]}
+    for kind, ends in ("contour", ("zmin", "zmax")), ("heatmap", ("zmin", "zmax")), ("surface", ("cmin", "cmax")):
+        code = parsed(code_of(open_session(path), 0, view | {"kind": kind}))
+        space = run(code.replace("ln.plot", "figure = ln.plot"))
+        trace = space["figure"].data[0]
+        assert [trace[end] for end in ends] == [-0.5, 0.5]
+        assert trace.colorscale[0][1] == "#00224e"
+        if kind == "contour":
+            assert (trace.contours.start, trace.contours.end, trace.contours.size) == (-0.4, 0.5, 0.2)
+            assert trace.contours.coloring == "lines"
+        assert ("points=True" in code) and len(space["figure"].data) > 1
+    bad = {"domain": [1, 0], "contours": ["a", 1], "colors": "x'", "slice": "y", "points": 1}
+    assert "update_traces" not in parsed(code_of(open_session(path), 0, bad))
+
+
+def test_the_code_of_a_volume_draws_its_slice(tmp_path):
+    x = np.linspace(-1, 2, 5)
+    values = np.add.outer(np.add.outer(x, 10 * x), 100 * x)
+    path = made(values, dims=("alpha", "beta", "gamma")).lossnav.save(tmp_path / "run.zarr")
+    gamma = open_session(path).places[0].surface["gamma"].values
+    code = parsed(code_of(open_session(path), 0, {"slice": gamma[3] + 0.01, "log": False}))
+    space = run(code.replace("ln.plot", "figure = ln.plot"))
+    np.testing.assert_allclose(space["figure"].data[0].z, values[:, :, 3].T)
+
+
+def test_a_page_that_is_shared_tells_no_folder_of_the_author(tmp_path):
+    (tmp_path / "secret").mkdir()
+    path = viewed().lossnav.save(tmp_path / "secret" / "run.zarr")
+    text = export_html(open_session(path))
+    assert "secret" not in text and str(tmp_path) not in text
+    assert "ln.open('run.zarr')" in text
+    assert "secret" in code_of(open_session(path), 0, {})  # where it is, it runs
 
 
 HOSTILE = {"n": CANARY, "seed": CANARY, "distribution": f"normal'); {CANARY}", "exclude": [f"'); {CANARY}"]}

@@ -340,6 +340,9 @@ class LiveDesk(Desk):
                         task.client.send(_ball_message(request, waiting, None))
                         waiting = []
                 yield
+        except Exception:
+            why = "failed"  # the error itself follows
+            raise
         finally:
             ground.flush()
             task.client.send(_ball_message(request, waiting, why))

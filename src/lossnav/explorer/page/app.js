@@ -1,7 +1,7 @@
 // @ts-check
 // The page: joins the socket, the view and the pictures. What each of them does is in its own file.
 
-/** @import { Coordinates, Frame, Message, PointMessage, Range, Row, Session } from "./state/messages.js" */
+/** @import { Coordinates, ErrorMessage, Frame, Message, PointMessage, Range, Row, Session } from "./state/messages.js" */
 /** @import { Layer, Overlays, Scene } from "./state/scene.js" */
 /** @import { Reading } from "./views/panel.js" */
 
@@ -37,6 +37,10 @@ const ARROWS = 220; // ms after the last arrow key at which its point is asked f
 
 const connection = new Connection(receive, (word) => {
   progress.showConnection(word);
+  if (word === "lost" || word === "restarted") {
+    profile.refuse(null, "the connection was lost");
+    optimizerPaths.refuse(null, "the connection was lost");
+  }
   schedule();
   if (word === "open" || word === "page") {
     arriving = true;
@@ -79,7 +83,10 @@ const curve = new CurveView(byId("curve"), { pan: (x) => pan(x, null), settle, s
 const share = new Share(connection, {
   current: () => ({
     scene, overlays: overlays(), value: scene ? reading?.values[scene.variable.name] : undefined, shape: session?.shape, place: state.view.place,
-    view: { ...state.view, ranges: ranges(), kind: "contour" },
+    view: {
+      ...state.view, ranges: ranges(), kind: state.view.lines ? "contour" : "heatmap",
+      ...(scene ? { domain: scene.domain, contours: [scene.levels[0] ?? scene.domain[0], scene.step], slice: scene.layers[0]?.grid.slice ?? null } : {}),
+    },
   }),
   views: { map, surface },
   link: () => state.link,
@@ -90,8 +97,22 @@ const share = new Share(connection, {
 /** @param {Message} message */
 function receive(message) {
   if (message.type === "session") arrive(message);
-  else if (message.type === "error") progress.wrong(message.said);
+  else if (message.type === "error") refuse(message);
   else if (session) take(message, session);
+}
+
+/** What was asked does not come: whoever waits for it says why. @param {ErrorMessage} message */
+function refuse({ id, said }) {
+  const known = id !== null && id !== undefined;
+  if (known && id === asked.point && reading && (reading.pending || reading.waiting)) {
+    reading = { ...reading, pending: false, waiting: "", refused: reading.pending ? said : undefined };
+    schedule();
+  }
+  if (known) {
+    profile.refuse(id, said);
+    optimizerPaths.refuse(id, said);
+  }
+  progress.wrong(said);
 }
 
 /** @param {Message} message @param {Session} session */
@@ -143,7 +164,8 @@ function arrive(message) {
   clearTimeout(timers.patience);
   if (awaited) timers.patience = setTimeout(goOn, PATIENCE);
   received.renew(message.place);
-  if (moved || message.place !== wanted) {
+  if (message.place !== wanted) {
+    if (moved) state.mark();
     const k = message.axes.length;
     const at = message.live && message.place > 0 ? Array(k).fill(0) : null;
     state.set({ place: message.place, x: null, y: null, at, range: null, slice: null, iso: null });
@@ -198,7 +220,10 @@ function ranges() {
 
 /** @param {Range} x @param {Range | null} y */
 function pan(x, y) {
-  if (!moving) frozen = scene?.domain ?? null;
+  if (!moving) {
+    frozen = scene?.domain ?? null;
+    state.mark();
+  }
   moving = true;
   const limits = [1e-7, 1e5];
   /** @param {Range | null} ends */
@@ -231,6 +256,7 @@ function askWindow() {
 }
 
 function whole() {
+  state.mark();
   state.set({ x: null, y: null });
   settle();
 }
@@ -402,7 +428,7 @@ function paint() {
     map.paint(scene, shown);
     surface.paint(scene, shown);
     showColorbar(byId("scale"), scene, reading?.values[scene.variable.name]);
-    showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated));
+    showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated), moving ? null : beyondOf(scene));
   }
   toolbar.show(scene, view, session, scene?.domain ?? curve.read?.heights ?? [0, 1]);
   showPoint(view.at ? reading : null, session, spansOf(), connection.answers);
@@ -422,6 +448,13 @@ function paint() {
     for (const timing of drawn) timings.push({ ...timing, drawn: performance.now() });
     while (timings.length > 400) timings.shift();
   });
+}
+
+/** What lies beyond the ends of the colours, in the unit of the quantity. @param {Scene} scene */
+function beyondOf({ beyond, view }) {
+  if (!beyond) return null;
+  const [least, most] = [beyond.least, beyond.most].map((v) => (view.log ? 10 ** v : v));
+  return { ...beyond, least, most };
 }
 
 /** The picture in a sentence, for who does not see it. */
@@ -465,6 +498,10 @@ const lossnav = Object.freeze({
   get requests() { return structuredClone(connection.requests); },
   drawn: () => scene && { metric: scene.variable.name, log: scene.view.log, domain: [...scene.domain], levels: [...scene.levels], x: [...scene.x], y: [...scene.y], slice: scene.layers[0]?.grid.slice ?? null, layers: scene.layers.map(copyOf) },
   surface: () => surface.shown(),
+  triangles: () => surface.triangles,
+  // What is shown at coordinates, and the area between the points that it is read from.
+  /** @param {Coordinates} at */
+  at: (at) => scene && { ...valueAt(scene, at), fineness: layerAt(scene, at)?.grid.fineness ?? Infinity },
   curve: () => session?.shape === "line" && { x: [...curve.line.x], rows: structuredClone(curve.line.rows) },
   ball: () => structuredClone(optimizerPaths.all.at(-1) ?? null),
   line: () => structuredClone(profile.line),

@@ -16,10 +16,11 @@ from lossnav.explorer.stored.session import Place, Session
 from lossnav.surface.variables import DIM_LETTERS, is_straight
 
 _FINE = 65  # points along each axis of a window that is evaluated anew
+_COLORS = ("viridis", "cividis")
 _OPTIONS = ("checkpoint", "data_root", "missing_buffers", "mode", "params", "device")  # of `load_objective`
 
 
-def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
+def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: bool = False) -> str:
     """Write the script.
 
     Parameters
@@ -28,13 +29,16 @@ def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
     number : int
         Of the place.
     view : mapping
-        As the page has it: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line). What
-        is missing or cannot be is left out.
+        As the page has it: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line),
+        ``points``, ``colors``, ``domain`` and ``contours`` (first and step) as drawn, ``slice``. What is missing or
+        cannot be is left out.
+    shared : bool
+        Whether others read it: files are then named without the folders that they lie in here.
     """
     place = session.place(number)
     ranges = _ranges(view.get("ranges"), place)
     lines = ["import lossnav as ln", ""]
-    lines += _stored(place, ranges) if not session.live else _live(place, ranges)
+    lines += _stored(place, ranges, shared) if not session.live else _live(place, ranges, shared)
     options = []
     metric = view.get("metric")
     if isinstance(metric, str) and metric in place.names and metric != "loss":
@@ -45,15 +49,54 @@ def code_of(session: Session, number: int, view: Mapping[str, Any]) -> str:
     wanted = view.get("kind")
     if len(place.dims) == 2 and isinstance(wanted, str) and wanted in ("contour", "heatmap", "surface"):
         kind = str(wanted)
-    if len(place.dims) < 3:
-        lines.append(f"ln.plot.{kind}({', '.join(['surface', *options])}).show()")
+    if view.get("points") is True:
+        options.append("points=True")
+    if len(place.dims) == 3:
+        third = place.dims[2]
+        at = view.get("slice")
+        middle = float(place.base[2].mean())
+        where = float(at) if _is_finite(at) else middle
+        lines.append(f"surface = surface.sel({_keywords([(third, repr(where))])}, method='nearest')")
+    looks = _looks(view, kind)
+    lines.append(f"ln.plot.{kind}({', '.join(['surface', *options])}){looks}.show()")
     return "\n".join(lines) + "\n"
 
 
-def _stored(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
+def _looks(view: Mapping[str, Any], kind: str) -> str:
+    """The call that gives a plane's picture the colours, their range and the contour levels of the view."""
+    if kind == "line":
+        return ""
+    options = []
+    colors = view.get("colors")
+    if isinstance(colors, str) and colors in _COLORS and colors != _COLORS[0]:
+        options.append(f"colorscale={colors!r}")
+    domain, levels = view.get("domain"), view.get("contours")
+    if _are_finite(domain) and domain[0] < domain[1]:
+        low, high = ("cmin", "cmax") if kind == "surface" else ("zmin", "zmax")
+        options += [f"{low}={float(domain[0])!r}", f"{high}={float(domain[1])!r}"]
+        if kind == "contour" and _are_finite(levels) and levels[1] > 0:
+            lines = {"start": float(levels[0]), "end": float(domain[1]), "size": float(levels[1])}
+            options.append(f"contours={lines!r}")
+    return f".update_traces({', '.join(options)}, selector={{'type': {kind!r}}})" if options else ""
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _are_finite(pair: Any) -> bool:
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(_is_finite, pair))
+
+
+def _named(store: Any, shared: bool) -> str:
+    name = name_of(store)
+    return os.path.basename(name.rstrip("/\\")) if shared else name
+
+
+def _stored(place: Place, ranges: list[tuple[float, float]], shared: bool) -> list[str]:
     if not isinstance(place.store, str | os.PathLike):
         return ["surface = ...  # the one that is shown"]
-    lines = [f"surface = ln.open({name_of(place.store)!r})"]
+    lines = [f"surface = ln.open({_named(place.store, shared)!r})"]
     if not place.surface.lossnav.is_grid:
         lines.append("surface = surface.lossnav.to_grid()")
     if "seed" in place.surface.coords or place.surface.attrs.get("ensemble"):
@@ -66,16 +109,16 @@ def _stored(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
     return [*lines, f"surface = surface.sel({_keywords(cuts).removeprefix('**')})"] if cuts else lines
 
 
-def _live(place: Place, ranges: list[tuple[float, float]]) -> list[str]:
-    lines = [*_objective(place.made_of.get("objective", {})), *_chart(place)]
+def _live(place: Place, ranges: list[tuple[float, float]], shared: bool) -> list[str]:
+    lines = [*_objective(place.made_of.get("objective", {}), shared), *_chart(place, shared)]
     axes = [(dim, f"({low!r}, {high!r}, {_FINE})") for dim, (low, high) in zip(place.dims, ranges, strict=True)]
     return [*lines, f"surface = ln.evaluate(objective, chart, ln.Grid({_keywords(axes)}))"]
 
 
-def _objective(said: Mapping[str, Any]) -> list[str]:
+def _objective(said: Mapping[str, Any], shared: bool) -> list[str]:
     """How the objective is had again."""
     origin = said.get("origin")
-    if not origin or not _is_literal(origin):
+    if not origin or not _is_literal(origin) or (shared and os.path.sep in repr(origin)):
         return ["objective = ...  # the one that was explored"]
     drawn = [said.get(name) for name in ("population", "samples", "subset_seed")]
     if "view" in origin or drawn[0] is not None:
@@ -89,7 +132,7 @@ def _objective(said: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _chart(place: Place) -> list[str]:
+def _chart(place: Place, shared: bool) -> list[str]:
     """How the chart is had again: drawn anew where it was drawn, else from its kept tensors."""
     said = place.made_of["chart"]
     if place.number == 0 and is_straight(said) and (options := _drawing(said["directions"])):
@@ -99,7 +142,7 @@ def _chart(place: Place) -> list[str]:
         ]
     if place.store is None or not is_local(place.store):
         return ["chart = ...  # the one that was explored"]
-    store = name_of(place.store)
+    store = _named(place.store, shared)
     return [
         "from lossnav.evaluation.resume import chart_of",
         "",

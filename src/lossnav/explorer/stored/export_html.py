@@ -95,7 +95,8 @@ def _place(session: Session, place: Place) -> dict[str, Any]:
     """What a socket would bring of a place."""
     message = session.message(place.number) | {"live": False, "store": None}
     frames = [base64.b64encode(frame).decode() for frame in place.frames()]
-    return {"session": json.loads(wire.text(message)), "frames": frames, "code": code_of(session, place.number, {})}
+    code = code_of(session, place.number, {}, shared=True)
+    return {"session": json.loads(wire.text(message)), "frames": frames, "code": code}
 
 
 def _modules(known: dict[str, Path]) -> str:

@@ -80,7 +80,6 @@ export const svg = (tag, attributes = {}, ...children) => fill(document.createEl
  * @property {HTMLCanvasElement} surface
  * @property {HTMLCanvasElement} surface-labels
  * @property {SVGSVGElement} curve
- * @property {SVGSVGElement} section-plot
  * @property {SVGSVGElement} line-plot
  * @property {SVGSVGElement} ball-plot
  * @property {HTMLButtonElement} centre

@@ -47,6 +47,28 @@ export function tick(value, step) {
   return value.toFixed(places).replace(/^-/, MINUS);
 }
 
+/**
+ * A tick of a logarithmic axis, with as many digits as tell it from its neighbours.
+ * @param {number} exponent Of ten.
+ * @param {number} step Between exponents; 0 where ticks are 1, 2 and 5 times powers of ten.
+ */
+export function logTick(exponent, step) {
+  if (!step || Number.isInteger(exponent)) return number(10 ** exponent, 1);
+  const apart = 10 ** step - 1; // of the next tick, relative to this one
+  return number(10 ** exponent, Math.min(15, Math.max(2, 1 + Math.ceil(-Math.log10(apart)))));
+}
+
+/**
+ * Ends of a range as one types them: four digits, or as many as tell them apart to a thousandth of the range.
+ * @param {number} low
+ * @param {number} high
+ */
+export function endWords(low, high) {
+  const apart = Math.abs(high - low) / Math.max(Math.abs(low), Math.abs(high));
+  const digits = Math.min(17, Math.max(4, apart > 0 ? 3 + Math.ceil(-Math.log10(apart)) : 4));
+  return [low, high].map((end) => Number(end.toPrecision(digits)).toString());
+}
+
 /** @param {number} value @param {number} span Length of the axis: how many decimals can be told apart. */
 export function coordinate(value, span = 1) {
   if (!Number.isFinite(value)) return number(value);

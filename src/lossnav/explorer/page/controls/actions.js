@@ -14,7 +14,7 @@ import { viewOf } from "../state/view_state.js";
  * @property {State} state
  * @property {{ wrong: (said: string) => void }} progress
  * @property {{ ask: (from: Coordinates, to: Coordinates, place: number) => void }} profile
- * @property {{ from: (at: Coordinates, place: number) => void }} optimizerPaths
+ * @property {{ from: (at: Coordinates, place: number, limits: Record<string, number>, samples: number | undefined) => void }} optimizerPaths
  */
 /**
  * @typedef {object} Acts
@@ -119,7 +119,8 @@ export class Actions {
   openBall() {
     const point = this.#point();
     if (!point) return;
-    this.optimizerPaths.from(point.at, point.place);
+    const { limits = {}, objective = {} } = this.act.session() ?? {};
+    this.optimizerPaths.from(point.at, point.place, limits, objective.samples);
     byId("ball-dialog").showModal();
   }
 
@@ -127,6 +128,7 @@ export class Actions {
   open(bookmarked) {
     const view = viewOf(bookmarked);
     byId("bookmarks-dialog").close();
+    this.state.mark();
     this.go(view.place);
     this.state.set(view);
     this.act.settle();

@@ -60,9 +60,14 @@ export class Progress {
   showConnection(word) {
     const box = byId("connection");
     box.hidden = word === "open";
-    box.textContent = { open: "", lost: "connection lost, trying again", page: "saved page" }[word];
-    box.classList.toggle("bad", word === "lost");
-    if (word === "lost") byId("doing").hidden = true;
+    box.textContent = {
+      open: "", lost: "connection lost, trying again", page: "saved page",
+      restarted: "lossnav was restarted: open the address that it printed",
+    }[word];
+    box.classList.toggle("bad", word === "lost" || word === "restarted");
+    if (word === "open" || word === "page") return;
+    this.busy = false;
+    byId("doing").hidden = true;
   }
 
   /** @param {string} said */

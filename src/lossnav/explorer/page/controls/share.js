@@ -27,7 +27,7 @@ const FINE = 2; // pixels of a PNG for one of the screen
  * @property {number | undefined} value Of the selected point.
  * @property {Session["shape"] | undefined} shape
  * @property {number} place
- * @property {View & { ranges: Range[], kind: string }} view
+ * @property {View & { ranges: Range[], kind: string, domain?: Range, contours?: number[] }} view
  */
 /**
  * @typedef {object} Acts
@@ -93,7 +93,7 @@ export class Share {
       const { surface } = this.act.views;
       surface.paint(scene, overlays); // what it drew lives until this frame ends
       context.drawImage(surface.canvas, 0, 0, width - SCALE, height);
-      paintLabels(context, labelsOf(scene, surface.matrix, width - SCALE, height));
+      paintLabels(context, labelsOf(scene, surface.matrix, width - SCALE, height), width - SCALE, height);
     }
     context.save();
     context.translate(width - SCALE, 0);

@@ -6,7 +6,7 @@
 /** @import { State, View } from "../state/view_state.js" */
 
 import { byId, el, replace } from "../base/dom.js";
-import { coordinate, number } from "../base/format.js";
+import { coordinate, endWords, number } from "../base/format.js";
 import { COLORMAPS } from "../drawing/colormaps.js";
 import { isoLevels } from "../state/levels.js";
 
@@ -60,11 +60,12 @@ export class Toolbar {
     for (const name of SWITCHES) byId(name).checked = view[name];
     byId("levels").value = String(view.levels);
     byId("path-label").hidden = !session.trajectory;
-    const ends = domain.map((v) => (view.log ? 10 ** v : v));
+    const [from, to] = domain.map((v) => (view.log ? 10 ** v : v));
+    const ends = endWords(from, to);
     ENDS.forEach((name, k) => {
       const box = byId(name);
       if (document.activeElement === box) return;
-      box.value = Number(ends[k].toPrecision(4)).toString();
+      box.value = ends[k];
       box.classList.toggle("automatic", !view.range);
       box.removeAttribute("aria-invalid");
     });
@@ -80,7 +81,9 @@ export class Toolbar {
     byId("slice-words").textContent = words;
     slice.setAttribute("aria-valuetext", words);
     if (document.activeElement !== byId("iso")) {
-      byId("iso").value = isoLevels(scene).map((v) => Number((view.log ? 10 ** v : v).toPrecision(3))).join(", ");
+      const values = isoLevels(scene).map((v) => (view.log ? 10 ** v : v));
+      const digits = Math.max(3, ...values.slice(1).map((v, k) => 2 + Math.ceil(-Math.log10(Math.abs(v / values[k] - 1) || 1)))); // no two alike
+      byId("iso").value = values.map((v) => Number(v.toPrecision(Math.min(15, digits)))).join(", ");
       byId("iso").classList.toggle("automatic", !view.iso);
     }
     byId("iso").title = isoLevels(scene).map((v) => number(view.log ? 10 ** v : v)).join(", ");

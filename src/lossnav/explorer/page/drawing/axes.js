@@ -6,9 +6,8 @@
 /** @import { Box, Pixel } from "./plot_area.js" */
 /** @import { Context } from "./svg_context.js" */
 
-import { tick, ticks } from "../base/format.js";
 import { ink } from "../base/theme.js";
-import { transformOf } from "./plot_area.js";
+import { gutter, ticksAcross, ticksUp, transformOf } from "./plot_area.js";
 
 /** @param {Context} context @param {Scene} scene @param {Box} box */
 export function paintAxes(context, scene, [left, top, w, h]) {
@@ -20,28 +19,28 @@ export function paintAxes(context, scene, [left, top, w, h]) {
   context.fillStyle = colors.soft;
   context.font = `11px ${colors.sans}`;
   context.beginPath();
-  const across = ticks(...scene.x, Math.max(2, Math.floor(w / 76)));
+  const across = ticksAcross(scene.x, w);
   context.textAlign = "center";
   context.textBaseline = "top";
-  for (const value of across.values) {
+  for (const [k, value] of across.values.entries()) {
     const px = Math.round(to([value, 0])[0]) + 0.5;
     context.moveTo(px, top + h);
     context.lineTo(px, top + h + 4);
-    context.fillText(tick(value, across.step), px, top + h + 7);
+    context.fillText(across.words[k], px, top + h + 7);
   }
-  const up = ticks(...scene.y, Math.max(2, Math.floor(h / 52)));
+  const up = ticksUp(scene.y, h);
   context.textAlign = "right";
   context.textBaseline = "middle";
-  for (const value of up.values) {
+  for (const [k, value] of up.values.entries()) {
     const py = Math.round(to([0, value])[1]) + 0.5;
     context.moveTo(left - 4, py);
     context.lineTo(left, py);
-    context.fillText(tick(value, up.step), left - 8, py);
+    context.fillText(up.words[k], left - 8, py);
   }
   context.stroke();
   const [first, second] = scene.session.axes;
   paintAxisLabel(context, first, [left + w / 2, top + h + 33], 0, w);
-  paintAxisLabel(context, second, [left - 47, top + h / 2], -Math.PI / 2, h);
+  paintAxisLabel(context, second, [left - gutter(scene.y, h) + 15, top + h / 2], -Math.PI / 2, h);
 }
 
 /**

@@ -67,7 +67,7 @@ export function paintFrame(renderer, scene, matrix, ratio) {
   renderer.segments(box, [...rgb(colors.faint), 0.55], 0.7 * ratio);
 }
 
-/** @typedef {{ words: string, font: string, color: string, align: CanvasTextAlign, at: Pixel }} Label */
+/** @typedef {{ words: string, font: string, color: string, align: CanvasTextAlign, at: Pixel, first?: boolean }} Label `first`: others give way to it. */
 
 /**
  * Ticks and letters of the axes: words with their places, for a canvas and for an SVG.
@@ -88,8 +88,8 @@ export function labelsOf(scene, matrix, width, height) {
   // The two edges of the floor that lie nearest to the eye carry the ticks.
   const eye = eyeOf(scene.view.camera);
   const [frontX, frontY] = [eye[0] > 0 ? 1 : -1, eye[1] > 0 ? 1 : -1];
-  /** @param {Vector} place @param {string} words @param {string} font @param {string} color */
-  const put = (place, words, font, color) => made.push({ words, font, color, align: "center", at: on(place) });
+  /** @param {Vector} place @param {string} words @param {string} font @param {string} color @param {boolean} first */
+  const put = (place, words, font, color, first = false) => made.push({ words, font, color, align: "center", at: on(place), first });
   const tickFont = `10.5px ${colors.sans}`;
   const letterFont = `italic 15px ${colors.math}`;
   const [first, second, third] = scene.session.axes;
@@ -101,7 +101,7 @@ export function labelsOf(scene, matrix, width, height) {
   for (const [axis, ends, at] of along) {
     const { step, values } = ticks(...ends, 4);
     for (const value of values) put(at(value, 1.13), tick(value, step), tickFont, colors.soft);
-    if (axis) put(at((ends[0] + ends[1]) / 2, 1.32), axis.letter, letterFont, colors.ink);
+    if (axis) put(at((ends[0] + ends[1]) / 2, 1.32), axis.letter, letterFont, colors.ink, true);
   }
   const corner = upright(matrix);
   const heights = scene.volume ? ticks(...verticalOf(scene), 4) : { step: scene.step, values: scene.levels };
@@ -115,13 +115,45 @@ export function labelsOf(scene, matrix, width, height) {
   });
   const [tx, ty] = on([...corner, TALL]);
   const [words, font] = scene.volume ? [third?.letter ?? "", letterFont] : [scene.variable.name, `600 11px ${colors.sans}`];
-  made.push({ words, font, color: colors.ink, align: "center", at: [Math.max(30, tx - 8), ty - 16] });
+  made.push({ words, font, color: colors.ink, align: "center", at: [tx - 8, ty - 16], first: true });
   return made;
 }
 
-/** @param {Context} context @param {Label[]} labels */
-export function paintLabels(context, labels) {
-  for (const { words, font, color, align, at } of labels) {
+const HIGH = 12; // pixels of a line of words
+const APART = 3;
+
+/**
+ * Words that can all be read: each is moved into the picture where it is cut, and left out where it would lie over another.
+ * @param {Label[]} labels
+ * @param {(label: Label) => number} widthOf
+ * @param {number} width
+ * @param {number} height
+ */
+export function readable(labels, widthOf, width, height) {
+  /** @type {[left: number, top: number, right: number, bottom: number][]} */
+  const taken = [];
+  return labels.toSorted((a, b) => Number(b.first ?? false) - Number(a.first ?? false)).flatMap((label) => {
+    const wide = widthOf(label);
+    const left = label.align === "right" ? label.at[0] - wide : label.at[0] - wide / 2;
+    const moved = Math.min(Math.max(left, 2), width - 2 - wide) - left;
+    /** @type {Pixel} */
+    const at = [label.at[0] + moved, Math.min(Math.max(label.at[1], HIGH / 2 + 1), height - HIGH / 2 - 1)];
+    const far = Math.abs(moved) > wide || Math.abs(at[1] - label.at[1]) > 2 * HIGH; // what it marks is not on the picture
+    const [x, y] = [left + moved, at[1] - HIGH / 2];
+    if (far || taken.some(([a, b, c, d]) => x < c + APART && x + wide > a - APART && y < d && y + HIGH > b)) return [];
+    taken.push([x, y, x + wide, y + HIGH]);
+    return [{ ...label, at }];
+  });
+}
+
+/** @param {Context} context @param {Label[]} labels @param {number} width @param {number} height */
+export function paintLabels(context, labels, width, height) {
+  /** @param {Label} label */
+  const widthOf = ({ font, words }) => {
+    context.font = font;
+    return context.measureText(words).width;
+  };
+  for (const { words, font, color, align, at } of readable(labels, widthOf, width, height)) {
     context.font = font;
     context.textAlign = align;
     context.textBaseline = "middle";

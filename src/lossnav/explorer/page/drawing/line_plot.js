@@ -6,7 +6,7 @@
 /** @import { Box } from "./plot_area.js" */
 
 import { svg } from "../base/dom.js";
-import { number, tick, ticks } from "../base/format.js";
+import { logTick, tick, ticks } from "../base/format.js";
 import { ink } from "../base/theme.js";
 import { scaled } from "../state/scene.js";
 
@@ -113,7 +113,7 @@ function axisY(y0, y1, at, [left, top, w, h], { label, log }, colors) {
   const made = [];
   for (const value of values) {
     const py = at(value);
-    const words = log ? number(10 ** value, step ? 2 : 1) : tick(value, step);
+    const words = log ? logTick(value, step) : tick(value, step);
     made.push(svg("line", { x1: left, x2: left + w, y1: py, y2: py, stroke: colors.hair }));
     made.push(text(words, { x: left - 7, y: py + 3.5, "text-anchor": "end", fill: colors.soft }));
   }

@@ -263,6 +263,14 @@ export class Renderer {
     }
   }
 
+  /** Draws where something lies before it. @param {() => void} draw */
+  behind(draw) {
+    const { gl } = this;
+    gl.depthFunc(gl.GREATER);
+    draw();
+    gl.depthFunc(gl.LEQUAL);
+  }
+
   /** @param {Vector[]} points With holes where one is not finite. @param {Color} color @param {number} width @param {number} lift */
   polyline(points, color, width, lift = 0) {
     /** @type {number[]} */

@@ -11,7 +11,7 @@ import { decodeFrame, parseMessage } from "./messages.js";
  * @property {number} [place]
  * @property {string} [view]
  */
-/** @typedef {"open" | "lost" | "page"} Status */
+/** @typedef {"open" | "lost" | "restarted" | "page"} Status */
 
 export class Connection {
   /**
@@ -49,11 +49,16 @@ export class Connection {
       this.status("open");
     };
     this.socket.onmessage = (event) => this.#take(typeof event.data === "string" ? parseMessage(event.data) : decodeFrame(event.data));
-    this.socket.onclose = () => {
-      this.status("lost");
-      setTimeout(() => this.open(), this.waiting);
-      this.waiting = Math.min(2 * this.waiting, 8000);
-    };
+    this.socket.onclose = () => this.#lost();
+  }
+
+  /** Tries again, unless the server is another by now: a new one has a new address, and no page guesses it. */
+  async #lost() {
+    this.status("lost");
+    const refused = await fetch("./", { cache: "no-store" }).then(({ status }) => status === 403, () => false);
+    if (refused) this.status("restarted");
+    setTimeout(() => this.open(), this.waiting);
+    this.waiting = Math.min(2 * this.waiting, 8000);
   }
 
   /** Whether somebody answers what is asked now; an exported page knows all that it is asked. */

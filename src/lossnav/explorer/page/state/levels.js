@@ -4,7 +4,7 @@
 /** @import { Range } from "./messages.js" */
 /** @import { View } from "./view_state.js" */
 
-import { number, tick, ticks } from "../base/format.js";
+import { logTick, tick, ticks } from "../base/format.js";
 
 /**
  * Round numbers over the range of the colours (of log10 where it is logarithmic).
@@ -22,10 +22,7 @@ export function contourLevels(domain, about) {
  * @param {number} level
  */
 export function levelLabel({ view, step }, level) {
-  if (!view.log) return tick(level, step);
-  if (Number.isInteger(level)) return number(10 ** level, 1);
-  const apart = 10 ** step - 1; // of the next level, relative to this one
-  return number(10 ** level, Math.min(15, Math.max(2, 1 + Math.ceil(-Math.log10(apart)))));
+  return view.log ? logTick(level, step) : tick(level, step);
 }
 
 /**

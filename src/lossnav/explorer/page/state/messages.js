@@ -35,6 +35,7 @@
  * @property {Record<string, any>} [objective]
  * @property {Record<string, unknown> | null} [axes_info]
  * @property {string} [version]
+ * @property {Record<string, number>} [limits] Of one request.
  * @property {number} [frames] How many frames follow at once.
  */
 /**
@@ -103,10 +104,11 @@
  * @property {number | null} [total]
  * @property {number | null} [points_per_second]
  */
+/** @typedef {{ type: "error", id?: number | null, error?: string, said: string }} ErrorMessage What went wrong, and the request that it is about. */
 /**
  * @typedef {Session | Frame | PointMessage | LineMessage | BallMessage | ProgressMessage
  *   | { type: "code", text: string } | { type: "bookmarks", bookmarks: Bookmark[] }
- *   | { type: "places", places: PlaceEntry[] } | { type: "error", said: string }} Message
+ *   | { type: "places", places: PlaceEntry[] } | ErrorMessage} Message
  */
 /** @typedef {{ type: string, id?: number | null, [key: string]: unknown }} Request */
 

@@ -6,11 +6,11 @@
 /** @typedef {{ low: number, high: number, least: number, most: number }} Beyond How many values lie below and above the ends, and how far. */
 
 const SHARE = 0.01; // of the values, at each end: no more are left out
-const FLAT = 100; // times what the rest spans: then the rest would have two or three colours
+const FLAT = 25; // times what the rest spans: then the rest would have ten colours of 256
 const SAMPLE = 20_000; // values by which that is judged
 
 /**
- * Ends of what is finite; where at most one value in a hundred leaves the others a hundredth of the range, of the others.
+ * Ends of what is finite; where at most one value in a hundred leaves the others a twenty-fifth of the range, of the others.
  * @param {ArrayLike<number>} values
  * @returns {{ domain: Range, beyond: Beyond | null }}
  */

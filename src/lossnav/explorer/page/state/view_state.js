@@ -123,8 +123,11 @@ export class State {
     this.listeners = [];
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
+    this.marked = ""; // the address of the last entry
     window.addEventListener("hashchange", () => {
       if (location.hash.replace(/^#/, "") === encodeView(this.view)) return;
+      clearTimeout(this.timer); // this is where one was, and not what was about to be kept
+      this.marked = "";
       const before = this.view;
       this.view = decodeView(location.hash);
       this.#tell(KEYS.filter((key) => JSON.stringify(before[key]) !== JSON.stringify(this.view[key])));
@@ -151,6 +154,14 @@ export class State {
     clearTimeout(this.timer);
     const fragment = encodeView(this.view);
     history.replaceState(null, "", fragment ? `#${fragment}` : location.pathname + location.search);
+  }
+
+  /** What is looked at now can be come back to: what follows is another entry of the history. */
+  mark() {
+    this.save();
+    if (this.marked === location.href) return;
+    this.marked = location.href;
+    history.pushState(null, "", location.href);
   }
 
   get link() {

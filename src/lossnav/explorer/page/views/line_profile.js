@@ -20,6 +20,7 @@ import { drawPlot } from "../drawing/line_plot.js";
  * @property {number[]} error
  * @property {boolean} finished
  * @property {number} points
+ * @property {string} [refused] Why it does not come.
  */
 
 export class LineProfile {
@@ -45,6 +46,14 @@ export class LineProfile {
     if (!this.line || message.id !== this.line.id) return;
     Object.assign(this.line, { t: message.t, loss: message.loss, error: message.loss_se ?? [], finished: Boolean(message.finished) });
     this.changed();
+  }
+
+  /** What will not come: it says so, with what there is. @param {number | null | undefined} id Of a request; null: of all. @param {string} said */
+  refuse(id, said) {
+    if (!this.line || this.line.finished || (id !== null && id !== this.line.id)) return false;
+    Object.assign(this.line, { finished: true, refused: said });
+    this.changed();
+    return true;
   }
 
   clear() {
@@ -75,6 +84,10 @@ export class LineProfile {
         },
       ],
     });
+    if (line.refused) {
+      byId("line-words").textContent = `${count(line.t.length)} of ${count(line.points)} points: ${line.refused}`;
+      return;
+    }
     const finite = line.loss.filter(Number.isFinite);
     const ends = line.finished && finite.length > 1 ? [line.loss[0], line.loss[line.loss.length - 1]] : null;
     const highest = finite.reduce((a, b) => Math.max(a, b), -Infinity);

@@ -12,7 +12,7 @@ import { drawPlot } from "../drawing/line_plot.js";
 /** @type {Record<string, string>} */
 const NAMES = { sgd: "SGD", momentum: "SGD, momentum 0.9", adam: "Adam" };
 /** @type {Record<string, string>} */
-const WHY = { steps: "all steps done", stopped: "stopped", diverged: "diverged: the loss is not finite any more" };
+const WHY = { steps: "all steps done", stopped: "stopped", failed: "failed", diverged: "diverged: the loss is not finite any more" };
 
 /** @typedef {{ optimizer: string, lr: number, steps: number, batch: number | null, seed: number }} Recipe */
 /**
@@ -54,10 +54,20 @@ export class OptimizerPaths {
     });
   }
 
-  /** From where it is let go, and at which place. @param {Coordinates} at @param {number} place */
-  from(at, place) {
+  /**
+   * From where it is let go, at which place, and what the server takes.
+   * @param {Coordinates} at
+   * @param {number} place
+   * @param {Record<string, number>} limits
+   * @param {number | undefined} samples Of the data.
+   */
+  from(at, place, limits, samples) {
     this.start = at;
     this.place = place;
+    for (const [name, most] of /** @type {[string, number | undefined][]} */ ([["steps", limits.ball], ["batch", samples]])) {
+      const field = byId("ball-form").elements.namedItem(name);
+      if (field instanceof HTMLInputElement && most) field.max = String(most);
+    }
   }
 
   /** @param {Recipe} recipe */
@@ -80,6 +90,14 @@ export class OptimizerPaths {
     ball.off.push(...message.off_plane);
     if (message.finished) Object.assign(ball, { finished: true, why: message.why ?? null });
     this.changed();
+  }
+
+  /** Those that will not come: they say so. @param {number | null | undefined} id Of a request; null: of all. @param {string} said */
+  refuse(id, said) {
+    const lost = this.all.filter((ball) => (!ball.finished && (id === null || id === ball.id)) || (ball.why === "failed" && id === ball.id));
+    for (const ball of lost) Object.assign(ball, { finished: true, why: said });
+    if (lost.length) this.changed();
+    return lost.length > 0;
   }
 
   clear() {
@@ -114,7 +132,7 @@ export class OptimizerPaths {
     });
     const last = ball.steps.length - 1;
     if (last < 0) {
-      byId("ball-words").textContent = "waiting for its first step";
+      byId("ball-words").textContent = ball.finished ? `no step: ${WHY[ball.why ?? ""] ?? ball.why}` : "waiting for its first step";
       return;
     }
     byId("ball-words").textContent =

@@ -2,6 +2,7 @@
 // The selected point in numbers: its loss with the error, the other metrics, the gradient, the classes.
 
 /** @import { Classes, Coordinates, Gradient, ReportItem, Row, Session } from "../state/messages.js" */
+/** @import { Beyond } from "../state/range.js" */
 /** @import { Outcome } from "../state/outcome.js" */
 
 import { byId, el, letter, replace } from "../base/dom.js";
@@ -119,19 +120,30 @@ export function showClasses(classes) {
 }
 
 /** @type {Record<string, string>} */
-const LEVELS = { warning: "Warning", error: "Error", info: "Note", note: "Note", unknown: "Unknown", ok: "Good" };
+const LEVELS = { error: "Error", warning: "Warning", info: "Note", note: "Note", unknown: "Unknown", ok: "Good" };
+
+const GRAVEST = ["error", "warning", "unknown"]; // and then notes
 
 /**
- * What the report says stands beside the picture; so does what the picture leaves out.
+ * What the report says, the gravest first, stands beside the picture; so does what the picture leaves out.
  * @param {ReportItem[]} report
  * @param {Record<string, number>} holes
  * @param {boolean} interpolated
+ * @param {Beyond | null} beyond The automatic range.
  */
-export function showReport(report, holes, interpolated) {
-  const items = report.filter(({ level }) => level !== "ok").map(({ level, check, said, do: advice }) =>
+export function showReport(report, holes, interpolated, beyond = null) {
+  /** @param {ReportItem} item */
+  const rank = ({ level }) => GRAVEST.indexOf(level) + (GRAVEST.includes(level) ? 0 : GRAVEST.length + 1);
+  const items = report.filter(({ level }) => level !== "ok").toSorted((a, b) => rank(a) - rank(b)).map(({ level, check, said, do: advice }) =>
     el("li", { class: level }, el("b", {}, `${LEVELS[level] ?? level}: `), check ? `${check}. ` : "", said, advice ? el("span", { class: "do" }, ` ${advice}`) : null));
   for (const [word, many] of Object.entries(holes)) {
     items.push(el("li", { class: "holes" }, el("b", {}, `${count(many)} `), `${many === 1 ? "point" : "points"} ${word}: left as holes (hatched).`));
+  }
+  if (beyond) {
+    const many = beyond.low + beyond.high;
+    const far = [beyond.low && `down to ${number(beyond.least)}`, beyond.high && `up to ${number(beyond.most)}`].filter(Boolean).join(" and ");
+    items.unshift(el("li", { class: "warning", id: "beyond" }, el("b", {}, `${count(many)} visible `),
+      `${many === 1 ? "value lies" : "values lie"} beyond the colours (${far}): with them the others would have no colours.`, el("span", { class: "do" }, " Type a range to see all.")));
   }
   if (interpolated) items.push(el("li", { class: "info" }, el("b", {}, "Note: "), "colours between measured points are interpolated; the values read here are measured."));
   byId("report-card").hidden = !items.length;

@@ -54,6 +54,7 @@ export class SurfaceView {
     /** @type {Matrix} */
     this.matrix = new Float32Array(16);
     this.turning = false;
+    this.triangles = 0; // of what was drawn last
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.resting = undefined;
     this.ratio = 1; // pixels of the screen for one of the page
@@ -151,9 +152,11 @@ export class SurfaceView {
   #paintSurface(renderer, scene) {
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
     const coarse = scene.moving || this.turning;
+    this.triangles = 0;
     scene.layers.forEach((_, k) => {
       const mesh = this.#mesh(renderer, meshName(scene, k, coarse), () => layerMesh(scene, k, coarse));
       renderer.drawMesh(mesh, { ...boxIn(scene), domain: scene.domain, steps });
+      this.triangles += mesh.count / 3;
     });
     if (!scene.view.points) return;
     const places = measuredPoints(scene);
@@ -249,6 +252,11 @@ export class SurfaceView {
     for (const path of overlays.optimizerPaths ?? []) {
       const high = this.#path(renderer, scene, path, colors.ball, 1.5);
       const last = high.findLast((p) => p.every(Number.isFinite));
+      // Below the surface, as a ball that has left the plane for lower ground is, it shines through.
+      renderer.behind(() => {
+        renderer.polyline(high, [...rgb(colors.ball), 0.55], 1.5 * ratio, -LIFT);
+        if (last) renderer.points([last], [...rgb(colors.ball), 0.55], [1, 1, 1, 0.4], 12 * ratio, -LIFT);
+      });
       if (last) renderer.points([last], [...rgb(colors.ball), 1], dark, 13 * ratio, 4 * LIFT);
     }
     if (overlays.line && !scene.volume) {
@@ -262,14 +270,13 @@ export class SurfaceView {
     const height = scene.volume ? (scene.layers[0].grid.slice ?? NaN) : heightAt(scene, at);
     const place = worldOf(scene, [at[0], at[1], Number.isFinite(height) ? height : verticalOf(scene)[0]]);
     if (Math.abs(place[0]) > 1.001 || Math.abs(place[1]) > 1.001) return;
-    const gl = renderer.gl;
     const stem = [place[0], place[1], 0, ...place];
     const pick = rgb(colors.pick);
     // What is behind the surface shines through faintly.
-    gl.depthFunc(gl.GREATER);
-    renderer.segments(stem, [...pick, 0.28], 0.8 * ratio);
-    renderer.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
-    gl.depthFunc(gl.LEQUAL);
+    renderer.behind(() => {
+      renderer.segments(stem, [...pick, 0.28], 0.8 * ratio);
+      renderer.points([place], [...pick, 0.3], [1, 1, 1, 0], 11 * ratio, 0);
+    });
     renderer.segments(stem, [...pick, 0.9], 0.8 * ratio, LIFT);
     renderer.points([place], [...pick, 1], white, 14 * ratio, 6 * LIFT);
   }
@@ -279,7 +286,7 @@ export class SurfaceView {
     const context = context2d(this.labels);
     context.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    paintLabels(context, labelsOf(scene, this.matrix, width, height));
+    paintLabels(context, labelsOf(scene, this.matrix, width, height), width, height);
   }
 
   /** The place under a pixel, on the surface or on a volume's slice or first isosurface, whichever the ray meets first. @param {Pixel} pixel */
