@@ -267,7 +267,7 @@ def test_directions_that_were_kept_and_damaged(store):
 
     for content in (b"", b"no safetensors", b"\x80\x05]\x94.", b"\xff" * 64, (2).to_bytes(8, "little") + b"{}"):
         Path(beside(store)).write_bytes(content)
-        with pytest.raises(errors.ChartError, match="kept in .*(cannot be read|lack tensors)|differs"):
+        with pytest.raises(errors.ChartError, match="saved in .*(cannot be read|lack tensors)|differs"):
             ln.resume(store, two_writers.problem()[0], progress=False)
 
 

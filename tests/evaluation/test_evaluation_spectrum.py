@@ -18,7 +18,7 @@ import lossnav as ln
 from lossnav import cli, errors
 from lossnav import params as algebra
 from lossnav.curvature import Estimate
-from lossnav.curvature.operators import LossOperator
+from lossnav.curvature.loss_operator import LossOperator
 from lossnav.evaluation.spectrum import spectrum
 from lossnav.surface import groups
 from networks import BATCH, conv_loss, conv_net, dense, images, network_like, quadratic, symmetric

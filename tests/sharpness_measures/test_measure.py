@@ -13,7 +13,7 @@ from torch import nn
 import lossnav as ln
 from landscapes import quadratic, relu_net, rescaled, rosy, symmetric
 from lossnav import errors
-from lossnav.curvature.operators import LossOperator
+from lossnav.curvature.loss_operator import LossOperator
 from lossnav.sharpness_measures import KINDS, Sharpness
 
 SMALL = {

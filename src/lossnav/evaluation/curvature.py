@@ -19,8 +19,9 @@ from lossnav._utils.validation import require
 from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.curvature.eigen import LIMIT, random_vector, require_reachable
+from lossnav.curvature.hessian import Hessian, operator_of
 from lossnav.curvature.lanczos import lanczos
-from lossnav.curvature.operators import Hessian, LossOperator, ProductPrecision, operator_of
+from lossnav.curvature.loss_operator import LossOperator, ProductPrecision
 from lossnav.errors import Interrupted, OptionError, PlanMismatchError
 from lossnav.evaluation.center import losses_of, require_fit
 from lossnav.evaluation.evaluate import measure

@@ -18,7 +18,8 @@ from lossnav._utils.paths import Location, name_of
 from lossnav._version import __version__
 from lossnav.curvature.density import DensityOptions, Quadrature, SpectralDensity, density_of, quadrature, surely_known
 from lossnav.curvature.eigen import LIMIT, Eigenpairs, doubts, require_count, require_reachable, search
-from lossnav.curvature.operators import LossOperator, operator_of
+from lossnav.curvature.hessian import operator_of
+from lossnav.curvature.loss_operator import LossOperator
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import Estimate, entries, estimate, residual
 from lossnav.errors import OptionError, PlanMismatchError

@@ -107,17 +107,17 @@ class Sampler(ABC):
 
 
 def description_of(sampler: Sampler) -> dict[str, Any]:
-    """Return what a sampler says of itself, completed by its kind."""
+    """Return a sampler's description, with its kind added."""
     return {"kind": type(sampler).__name__} | sampler.describe()
 
 
 def asked(points: Any, sampler: Sampler) -> PointArray:
-    """Return what a sampler asked for as an array of shape (m, k).
+    """Return the points that a sampler requested as an array of shape (m, k).
 
     Raises
     ------
     SamplerError
-        If it is none, or not finite.
+        If they have another shape, or are not finite.
     """
     try:
         made = np.asarray(points, np.float64)
@@ -125,11 +125,11 @@ def asked(points: Any, sampler: Sampler) -> PointArray:
         made = np.full(1, np.nan)
     if made.ndim != 2 or made.shape[1] != len(sampler.dims) or not np.isfinite(made).all():
         raise SamplerError(
-            f"{type(sampler).__name__} asked for {_said(made)} instead of finite coordinates of shape "
+            f"{type(sampler).__name__} requested {_described(made)} instead of finite coordinates of shape "
             f"(m, {len(sampler.dims)}). Test it with lossnav.testing.SamplerLaws."
         )
     return made
 
 
-def _said(points: PointArray) -> str:
+def _described(points: PointArray) -> str:
     return f"points of shape {points.shape}" if np.isfinite(points).all() else "points that are not finite numbers"

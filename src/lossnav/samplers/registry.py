@@ -1,4 +1,4 @@
-"""Which kinds of samplers there are, by the name that stores hold."""
+"""The registry of sampler classes, by the name that stores contain."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ S = TypeVar("S", bound="type[Sampler]")
 
 @dataclass(frozen=True)
 class SamplerKind:
-    """What is known of a class of samplers.
+    """A registered class of samplers.
 
     Attributes
     ----------
     sampler : class
-        Whose `again` makes the settled sampler of its description.
+        Its `again` makes the settled sampler from its description.
     estimates : bool
-        Whether the outcome of a finished run says how far off the loss is between the points (``estimated_error``,
-        ``cells``, ``unresolved``; see `Adaptive`), so that a report misses it in a run that was stopped.
+        Whether the outcome of a finished run contains estimated errors between the points (``estimated_error``,
+        ``cells``, ``unresolved``; see `Adaptive`), so that a report can say when a stopped run lacks them.
     """
 
     sampler: type[Sampler]
@@ -36,7 +36,7 @@ _KINDS: dict[str, SamplerKind] = {}
 
 
 def register(**known: Any) -> Callable[[S], S]:
-    """Make a class of samplers known, so that a run that it chose the points of can be resumed from its store.
+    """Register a class of samplers, so that a run with such a sampler can be resumed from its store.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def register(**known: Any) -> Callable[[S], S]:
     Raises
     ------
     SamplerError
-        If another class of that name is registered.
+        If another class with that name is registered.
 
     Examples
     --------
@@ -64,7 +64,7 @@ def register(**known: Any) -> Callable[[S], S]:
         if there is not None and not is_same_definition(there.sampler, sampler):
             raise SamplerError(
                 f"A sampler called {sampler.__name__} is registered already, from {there.sampler.__module__}. Stores "
-                "hold the name of the class: give yours another one."
+                "contain the name of the class, so give your class another name."
             )
         _KINDS[sampler.__name__] = SamplerKind(sampler, **known)
         return sampler
@@ -73,5 +73,5 @@ def register(**known: Any) -> Callable[[S], S]:
 
 
 def kinds() -> dict[str, SamplerKind]:
-    """Return the registered kinds by the names that stores hold."""
+    """Return the registered kinds by the names that stores contain."""
     return dict(_KINDS)

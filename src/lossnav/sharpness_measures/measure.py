@@ -10,7 +10,7 @@ from lossnav import params as algebra
 from lossnav._utils.conclusion import conclude
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
-from lossnav.curvature.operators import ProductPrecision
+from lossnav.curvature.loss_operator import ProductPrecision
 from lossnav.errors import NonFiniteCenterError, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.sharpness_measures.neighborhood import Neighborhood

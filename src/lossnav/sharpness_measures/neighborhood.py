@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.curvature.operators import Hessian, ProductPrecision
+from lossnav.curvature.hessian import Hessian
+from lossnav.curvature.loss_operator import ProductPrecision
 from lossnav.curvature.products import Entries, Signs
 from lossnav.objective.objective import Objective
 
