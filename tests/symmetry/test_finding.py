@@ -185,6 +185,15 @@ class Odd(nn.Module):
             h = (h[:, :, None] * h[:, None, :]).flatten(1) @ self.b.weight.repeat(6, 1)
         elif self.kind == "in place":
             h.mul_(self.scale).add_(1)
+        elif self.kind == "unsqueezed in place":
+            h = h.clone().unsqueeze_(1).mul_(self.scale).squeeze_(1)
+        elif self.kind == "transposed in place":
+            h = torch.relu(h.clone().t_()).t_()
+        elif self.kind == "a quantile":
+            h = h + h.quantile(0.3, dim=1, keepdim=True)
+        elif self.kind == "a view of it transposed in place":
+            view = h.view(5, 2, 3).transpose_(0, 2)
+            view.mul_(2)
         elif self.kind == "numpy":
             h = h + torch.as_tensor(np.linspace(0, 1, 6))
         return self.c(h)
@@ -208,6 +217,10 @@ class Odd(nn.Module):
         ("matrix power", True),
         ("outer product", True),
         ("in place", True),
+        ("unsqueezed in place", True),
+        ("transposed in place", True),
+        ("a quantile", False),
+        ("a view of it transposed in place", True),
         ("numpy", False),
     ],
 )

@@ -201,6 +201,8 @@ class Tracer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _written(self, tensor: Tensor, before: Labels, reason: str) -> None:
         """What was blank before and is not now is so in other views of the same memory too."""
         now = self.labels(tensor)
+        if len(before) != len(now):  # `unsqueeze_` and others change the shape and no value
+            return
         sharper = [b for a, b in zip(before, now, strict=True) if _has_blanks(a) and not _has_blanks(b)]
         free = any(atom.reason is None for axis in sharper for atom in atoms(axis))
         for other in [ref() for ref in self._aliases.get(storage_of(tensor), ())] if sharper else ():
