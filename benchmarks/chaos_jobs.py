@@ -54,7 +54,7 @@ def valley() -> Any:
 
 
 def network() -> Any:
-    """A small network with losses of single samples; each batch is an event."""
+    """A small network with per-sample losses; each batch is an event."""
     import torch
 
     import lossnav as ln

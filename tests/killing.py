@@ -60,7 +60,7 @@ def run_until_write(kind, store, log, number, rows):
 
 
 def regression():
-    """A model whose losses of single samples can be had."""
+    """A model whose per-sample losses can be had."""
     x = torch.linspace(-1, 1, 37).reshape(-1, 1)
     model = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1)).requires_grad_(False)
     for i, parameter in enumerate(model.parameters()):
@@ -70,7 +70,7 @@ def regression():
 
 
 def keep_samples_until_write(kind, store, number, rows):
-    """The same for a run that keeps the losses of single samples."""
+    """The same for a run that keeps the per-sample losses."""
     os.environ["OMP_NUM_THREADS"] = "1"
     journal._ROWS = rows
     writes = [0]

@@ -28,7 +28,7 @@ def displaced(objective):
 
 
 def losses_of(values):
-    """Losses of single samples: numerators over weights."""
+    """Per-sample losses: numerators over weights."""
     numerators, weights = values["loss"]
     return numerators / weights
 

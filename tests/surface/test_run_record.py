@@ -228,7 +228,7 @@ def test_a_loop_goes_on_from_a_surface(problem):
     assert np.isnan(losses[1]) and len(record) == 2
     with pytest.raises(errors.OptionError, match="something else:\n  objective.population: was None, is 40"):
         record_of((problem[0].subset(20), problem[1]), GRID, resume=coarse)
-    with pytest.raises(errors.OptionError, match="lacks the losses of single samples"):
+    with pytest.raises(errors.OptionError, match="lacks the per-sample losses"):
         record_of(problem, GRID, resume=coarse, keep_samples=True)
 
 

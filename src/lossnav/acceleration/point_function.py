@@ -42,7 +42,7 @@ class ChartFunction:
         return self.objective.evaluate(self.chart(point))
 
     def keeping_samples(self) -> ChartFunction:
-        """Return the same function, whose values also contain the losses of single samples."""
+        """Return the same function, whose values also contain the per-sample losses."""
         return ChartFunction(self.objective.keeping_samples(), self.chart)
 
     def by_spec(self) -> FromSpec:
@@ -86,7 +86,7 @@ class FromSpec:
         The fingerprint that the built objective must have.
     chart : Chart
     keeps_samples : bool
-        Whether the losses of single samples are returned too.
+        Whether the per-sample losses are returned too.
     """
 
     origin: Mapping[str, Any]

@@ -83,7 +83,8 @@ def evaluate(
         tuple[float, float] | None,
         typer.Option(
             "--range",
-            help="Ends of each axis. Default: -1 1; with --to or --trajectory, around their points.",
+            help="Low and high end, the same for every axis: --range -1 1. Default: -1 1; with --to or --trajectory, "
+            "around their points.",
         ),
     ] = None,
     auto_range: Annotated[
@@ -92,7 +93,10 @@ def evaluate(
     subset: Annotated[str | None, typer.Option(help="Number of random samples of the data, or auto.")] = None,
     control: Annotated[
         int | None,
-        typer.Option(min=2, help="With --subset: points along each axis of a coarse grid with all the data."),
+        typer.Option(
+            min=2,
+            help="With --subset: points along each axis of a coarse grid on all the data, to correct it.",
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds of the directions, starting at --seed.")] = 1,
     live: Annotated[bool, typer.Option("--live", help="Draw a map in the terminal while it runs.")] = False,
@@ -130,7 +134,10 @@ def evaluate(
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:
-    """Evaluate an objective on a chart and write the surface during the run; the same call resumes a stopped run."""
+    """Evaluate the loss on a line, plane or volume through weight space and store it while running.
+
+    The same call resumes a stopped run.
+    """
     from lossnav._utils.paths import is_url, require_writable
     from lossnav.cli.terminal_map import TerminalMap
     from lossnav.evaluation import views
@@ -241,7 +248,7 @@ def resume(
 ) -> None:
     """Resume a stopped run. Failed points are evaluated again.
 
-    A store is data. The code that it names is run only if you give it again by --spec, add --trust, or confirm.
+    A stored run names code. That code is executed only if you pass --spec or --trust, or confirm.
     """
     from lossnav.cli.terminal_map import TerminalMap
     from lossnav.evaluation.resume import asked_of

@@ -115,10 +115,10 @@ def report(
         bool, typer.Option("--measure", help="Measure missing values at the centre, with the objective of the run.")
     ] = False,
     spec: Annotated[
-        str | None, typer.Option(help="SPEC of the objective, given again, or if the run has none.")
+        str | None, typer.Option(help="SPEC of the objective, if the run names none, or to skip the question.")
     ] = None,
     trust: Trust = False,
-    checkpoint: Annotated[Path | None, typer.Option(help="Its weights, if their file has moved.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="Checkpoint of the run, if its file was moved.")] = None,
     missing_buffers: MissingBuffers = "refuse",
     mode: EvaluationMode = None,
     device: Device = None,
@@ -131,7 +131,7 @@ def report(
 ) -> None:
     """Report what a stored picture can and cannot say: warnings, notes, unknowns, and what to do.
 
-    With --measure the code that the store names is run only if you give it again by --spec, add --trust, or confirm.
+    With --measure: a stored run names code. That code is executed only if you pass --spec or --trust, or confirm.
     """
     from lossnav.evaluation.resume import objective_of
     from lossnav.reports import report as run
@@ -228,7 +228,7 @@ def interval(
 def difference(
     surface: Annotated[str, typer.Argument(help="A .zarr folder or a URL, evaluated with --keep-samples.")],
     at: At,
-    and_: Annotated[str | None, typer.Option("--and", help="Point whose loss is subtracted.")] = None,
+    and_: Annotated[str | None, typer.Option("--and", help="Second point; its loss is subtracted.")] = None,
     other: Annotated[str | None, typer.Option(help="Surface whose loss is subtracted, of the same data.")] = None,
     level: LevelOption = 0.95,
     as_json: Json = False,

@@ -25,7 +25,9 @@ EvaluationMode = Annotated[
 ]
 MissingBuffers = Annotated[
     Literal["refuse", "keep"],
-    typer.Option("--missing-buffers", help="If a checkpoint lacks buffers of the model. keep: use the model's own."),
+    typer.Option(
+        "--missing-buffers", help="If a checkpoint lacks buffers of the model: refuse it, or keep the model's own."
+    ),
 ]
 ParamsOption = Annotated[
     list[str] | None,

@@ -18,7 +18,7 @@ from lossnav.errors import Interrupted, SpecError
 @reporting
 def demo(
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("lossnav-demo"),
-    data: Annotated[Literal["digits", "mnist"], typer.Option(help="mnist: the notebook's own data.")] = "digits",
+    data: Annotated[Literal["digits", "mnist"], typer.Option(help="mnist is read from --data-root.")] = "digits",
     data_root: DataRoot = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,

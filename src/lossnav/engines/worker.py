@@ -74,7 +74,7 @@ class Worker:
 
 
 def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    """Return the values as Python floats; attributes of the mapping (losses of single samples) are kept."""
+    """Return the values as Python floats; attributes of the mapping (per-sample losses) are kept."""
     made = copy.copy(values) if isinstance(values, dict) else dict(values)
     made.update({name: float(value) for name, value in values.items()})
     return made

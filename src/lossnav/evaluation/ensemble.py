@@ -128,7 +128,7 @@ def ensemble(
         )
     if options.get("keep_samples"):
         raise OptionError(
-            "An ensemble does not store the losses of single samples. Leave out keep_samples=True, or "
+            "An ensemble does not store the per-sample losses. Leave out keep_samples=True, or "
             "evaluate one seed "
             "with it."
         )

@@ -65,7 +65,7 @@ def evaluate(
         Whether to store the chart's centre and directions too, as safetensors beside the store. Then the run can be
         resumed without the source of its directions (`lossnav.charts.open_chart`).
     keep_samples : bool
-        Whether to store the losses of single samples (``sample_loss``, float32, shape (..., samples)), so that
+        Whether to store the per-sample losses (``sample_loss``, float32, shape (..., samples)), so that
         `difference` and `interval` have paired and skewness-corrected errors.
     check : bool
         Whether to evaluate the centre twice before the run, to detect NaN and a loss that is not deterministic.
@@ -93,7 +93,7 @@ def evaluate(
     NonFiniteCenterError, NotDeterministicError
         If the check of the centre fails.
     OptionError
-        If the surface to resume is of another run; or `keep_samples` is set but the losses of single samples are not
+        If the surface to resume is of another run; or `keep_samples` is set but the per-sample losses are not
         available, or the resumed surface lacks them.
     PlanMismatchError
         If the store contains another run; the message lists the differences.

@@ -214,7 +214,7 @@ def _again(
 
 
 def require_samples(objective: Objective, chart: Chart, center: Mapping[str, float]) -> None:
-    """Raise OptionError if the losses of single samples are not available."""
+    """Raise OptionError if the per-sample losses are not available."""
     values = center or objective.evaluate(chart(np.zeros(len(chart.dims))))
     if getattr(values, "skewness", None) is None:
         raise OptionError(

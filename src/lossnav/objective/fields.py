@@ -85,7 +85,7 @@ class ObjectiveFields:
         What engines and curvature remember about this objective. Shared with copies that have the same data and
         parameters.
     _keeps_samples : bool
-        Whether values carry the losses of single samples.
+        Whether values carry the per-sample losses.
     _of_all : mapping
         For a subset: loss and skewness over all the data at the centre.
     """

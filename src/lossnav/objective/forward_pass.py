@@ -235,7 +235,7 @@ class ForwardPass:
 
     @property
     def keeps_samples(self) -> bool:
-        """Whether values carry the losses of single samples."""
+        """Whether values carry the per-sample losses."""
         return self._objective._keeps_samples
 
     # ------------------------------------------------------------------ what engines remember of it

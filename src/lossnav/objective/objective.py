@@ -298,7 +298,7 @@ class Objective(ObjectiveFields):
         -------
         dict of str to float
             ``loss``: mean over the samples, accumulated in float64. ``loss_se``: standard error of that mean,
-            s / sqrt(n) with s the sample standard deviation over the data; only if the losses of single samples are
+            s / sqrt(n) with s the sample standard deviation over the data; only if the per-sample losses are
             available, and nan for one sample. Then every metric. Values that overflow are inf or nan.
 
         Raises
@@ -316,7 +316,7 @@ class Objective(ObjectiveFields):
         return ForwardPass(self)
 
     def keeping_samples(self) -> Objective:
-        """Return the same objective, whose values carry the losses of single samples."""
+        """Return the same objective, whose values carry the per-sample losses."""
         return self._with(_keeps_samples=True)
 
     def buffers_at(self, point: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None) -> Params:
@@ -348,7 +348,7 @@ class Objective(ObjectiveFields):
         Raises
         ------
         OptionError
-            If n is below 2 or above the number of samples, or "auto" has no losses of single samples to use.
+            If n is below 2 or above the number of samples, or "auto" has no per-sample losses to use.
         DataError
             If the data does not consist of tensors with one row per sample.
 

@@ -51,7 +51,7 @@ def _enough(values: Values, total: int) -> int:
     """How many samples make the standard error small enough, given the values over all the data at one point."""
     if "loss_se" not in values:
         raise OptionError(
-            "subset='auto' needs the losses of single samples, which this loss does not give. Pass a number of samples."
+            "subset='auto' needs the per-sample losses, which this loss does not give. Pass a number of samples."
         )
     variance, allowed = values["loss_se"] ** 2 * total, (_RELATIVE_ERROR * values["loss"]) ** 2
     enough = variance / (allowed + variance / total) if allowed + variance > 0 else total

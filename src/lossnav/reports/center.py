@@ -78,7 +78,7 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> tuple[Finding, bool]
     if part > thresholds.NOT_QUITE or beside_spread:
         why = "little compared with the picture" if sure else "less than its standard error over the samples"
         if beside_spread:
-            why += f" (the losses of single samples have a standard deviation of {spread:.2g})"
+            why += f" (the per-sample losses have a standard deviation of {spread:.2g})"
         return Finding(
             "minimum",
             "note",

@@ -201,7 +201,7 @@ class Subject:
 
     @property
     def has_samples(self) -> bool:
-        """Whether the losses of single samples are stored."""
+        """Whether the per-sample losses are stored."""
         return self.surface is not None and has_samples(self.surface)
 
     def paired_error(self, i: int, j: int) -> float | None:

@@ -120,7 +120,7 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
     if not samples or "control_variate" in attrs or "interpolation" in attrs:
         return
     if subject.errors is None:
-        because = "the losses of single samples are not available, so the loss has no standard error."
+        because = "the per-sample losses are not available, so the loss has no standard error."
         do = "Use a loss with a reduction= argument, or one that returns a value per sample (reduction='none')."
         if "loss_se" in subject.surface:
             few = f"No standard error of {samples:,} sample{'' if samples == 1 else 's'} is finite"
@@ -252,7 +252,7 @@ def _without_errors(subject: Subject) -> str:
     """Return why it is unknown how much the picture would change with other samples."""
     if not subject.objective.get("samples"):
         return "the loss has no visible samples, so the effect of other samples cannot be estimated"
-    return "the losses of single samples are not available, so the effect of other samples cannot be estimated"
+    return "the per-sample losses are not available, so the effect of other samples cannot be estimated"
 
 
 def _do_without_errors(subject: Subject) -> str:

@@ -103,7 +103,7 @@ def demo(
     out : path
         Output folder.
     data : "digits" or "mnist"
-        scikit-learn's digits, or the notebook's own data.
+        scikit-learn's digits, or MNIST, read from `data_root`.
     data_root : path, optional
         A folder with MNIST's IDX files.
     seed : int
@@ -129,7 +129,7 @@ def demo(
 
     say(f"loading {data}")
     images = chosen.load_data(data_root)
-    say("training the notebook's network")
+    say("training a small convolutional network")
     model = chosen.model(seed)
     history = chosen.train(model, images, seed=seed, progress=progress)
     held_out_accuracy = history.accuracy[-1][1]
@@ -174,9 +174,9 @@ def _runs(objective: Objective, seed: int) -> dict[str, tuple[str, Any, Grid]]:
     d1, d2 = directions.random(objective, n=2, normalize="filter", seed=seed)
     center = objective.params
     return {
-        _LINE: ("the notebook's line", RescaledLine(center, along), Grid(alpha=(-2, 2, 41))),
+        _LINE: ("a line", RescaledLine(center, along), Grid(alpha=(-2, 2, 41))),
         _BILINEAR: (
-            "the notebook's plane",
+            "a curved plane",
             RescaledBilinear(center, theta2, theta0),
             Grid(alpha=(-1, 1, 21), beta=(-1, 1, 21)),
         ),
@@ -205,7 +205,7 @@ def _write_index(result: DemoResult, data: str, reports: dict[str, Report]) -> N
     write_page(
         result.index,
         title="Navigating through loss space",
-        lead=f"The seed notebook's network, trained on {data}, and the ground around it: "
+        lead=f"A small convolutional network, trained on {data}, and the loss around it: "
         f"{plane.attrs['objective']['parameters']:,} parameters, measured on held-out images.",
         numbers=result.table(),
         sections=[
@@ -217,7 +217,7 @@ def _write_index(result: DemoResult, data: str, reports: dict[str, Report]) -> N
                 [folder / "line-log.png"],
             ),
             Section(
-                "Over the notebook's plane",
+                "Over a curved plane",
                 "Two random uniform directions, each blended with the weights and scaled back to their norm, "
                 "so this plane is bent. Drag to turn, scroll to zoom.",
                 [plots.surface(bilinear, log=True)],

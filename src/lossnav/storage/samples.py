@@ -1,4 +1,4 @@
-"""Losses of single samples, stored beside the mean: at one point in memory, and of all points in a store.
+"""Per-sample losses, stored beside the mean: at one point in memory, and of all points in a store.
 
 Sample i is the i-th of the data, whatever batches a plan uses. The loss at a point is the sum of the samples' losses
 divided by the sum of their weights; without class weights and ignored targets a weight is 1. Weights depend on the

@@ -192,14 +192,14 @@ def _joined_entries(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_samples(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the surface without the losses of single samples."""
+    """Return the surface without the per-sample losses."""
     return dataset.drop_vars(kept.VARIABLES, errors="ignore")
 
 
 def with_samples(
     dataset: xr.Dataset, losses: NDArray[np.float32] | xr.Variable, weights: NDArray[np.float64] | xr.Variable
 ) -> xr.Dataset:
-    """Return the surface with losses of single samples, shape (*points, n), and their weights, shape (n,)."""
+    """Return the surface with per-sample losses, shape (*points, n), and their weights, shape (n,)."""
     dims = dataset["loss"].dims
     values = {kept.LOSS: ((*dims, kept.DIM), losses), kept.WEIGHT: ((kept.DIM,), weights)}
     made = dataset.assign({name: xr.Variable(d, getattr(v, "_data", v)) for name, (d, v) in values.items()})
@@ -216,7 +216,7 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
 
 
 def attach_samples(dataset: xr.Dataset, source: Any, root: Any = None) -> xr.Dataset:
-    """Return the surface of a store with its losses of single samples, which are read when used."""
+    """Return the surface of a store with its per-sample losses, which are read when used."""
     documents = documents_of(source)
     if documents is None or not set(kept.VARIABLES) <= set(documents.arrays):
         return dataset

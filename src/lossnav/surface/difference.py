@@ -84,7 +84,7 @@ def difference(
 def paired(
     a: Array, b: Array, weights: Array, surface: xr.Dataset, level: float = 0.95, value: float | None = None
 ) -> Interval:
-    """Return the difference from losses of single samples: numerators a and b, shape (n,), and their weights.
+    """Return the difference from per-sample losses: numerators a and b, shape (n,), and their weights.
 
     Samples are stored in float32, but the mean losses in float64: if given, `value` is their difference.
     """
@@ -113,7 +113,7 @@ def ratio(d: Array, weights: Array, part: float = 0.0) -> tuple[float, float]:
 
 
 def has_samples(surface: xr.Dataset) -> bool:
-    """Return whether the losses of single samples are stored."""
+    """Return whether the per-sample losses are stored."""
     return kept.LOSS in surface and kept.WEIGHT in surface
 
 
@@ -121,7 +121,7 @@ def _samples_at(surface: xr.Dataset, point: PointLike) -> tuple[Array, Array]:
     at = place_of(surface, point)
     if not has_samples(surface):
         raise OptionError(
-            "This surface lacks the losses of single samples, so the error of the difference is unknown. Evaluate "
+            "This surface lacks the per-sample losses, so the error of the difference is unknown. Evaluate "
             "it with keep_samples=True (--keep-samples)."
         )
     losses = np.asarray(surface[kept.LOSS][at].values, np.float64)

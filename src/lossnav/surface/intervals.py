@@ -274,7 +274,7 @@ def interval(surface: xr.Dataset, point: Sequence[float] | Mapping[str, float], 
     Raises
     ------
     OptionError
-        If the point was not evaluated, its loss is not finite, or the losses of single samples are not available.
+        If the point was not evaluated, its loss is not finite, or the per-sample losses are not available.
 
     Examples
     --------
@@ -297,7 +297,7 @@ def interval(surface: xr.Dataset, point: Sequence[float] | Mapping[str, float], 
     value = float(surface["loss"].values[at])
     if "loss_se" not in surface:
         raise OptionError(
-            "The losses of single samples are not available, so the error of their mean is unknown. Use a loss with a "
+            "The per-sample losses are not available, so the error of their mean is unknown. Use a loss with a "
             "reduction= argument, or one that returns a value per sample (reduction='none')."
         )
     error = float(surface["loss_se"].values[at])

@@ -1,4 +1,4 @@
-"""Losses of single samples in memory, during a run. No torch."""
+"""Per-sample losses in memory, during a run. No torch."""
 
 from __future__ import annotations
 

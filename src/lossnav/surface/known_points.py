@@ -77,6 +77,6 @@ def require_samples_there(asked: bool, store: Store | None, resume: xr.Dataset |
     for surface, name in there:
         if asked and bool((surface["status"] == variables.OK).any()):
             raise OptionError(
-                f"{name} lacks the losses of single samples, which can only be had by computing "
+                f"{name} lacks the per-sample losses, which can only be had by computing "
                 "it again. Leave out keep_samples=True, or choose another store (overwrite=True replaces this one)."
             )

@@ -71,7 +71,7 @@ class RunRecord:
     resume : xarray.Dataset, optional
         A surface of the same objective on the same chart, whose points are known too.
     keep_samples : bool
-        Whether to store the losses of single samples (``samples`` of the added values).
+        Whether to store the per-sample losses (``samples`` of the added values).
     clock : callable
         Returns seconds.
 

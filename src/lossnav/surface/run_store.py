@@ -51,7 +51,7 @@ class Store:
     Attributes
     ----------
     earlier : xarray.Dataset or None
-        The existing surface, without the losses of single samples.
+        The existing surface, without the per-sample losses.
     has_samples : bool
         Whether it has those losses, or will have them once points are written.
 

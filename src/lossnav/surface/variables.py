@@ -93,9 +93,9 @@ def describe_variables(dataset: xr.Dataset) -> None:
         elif name == "loss_se":
             variable.attrs = {"long_name": "standard error of the mean loss over the data", "units": unit}
         elif name == "loss_skewness":
-            variable.attrs = {"long_name": "skewness of the losses of single samples", "units": "1"}
+            variable.attrs = {"long_name": "skewness of the per-sample losses", "units": "1"}
         elif name == kept.LOSS:
-            variable.attrs = {"long_name": "losses of single samples (sums before weights)", "units": unit}
+            variable.attrs = {"long_name": "per-sample losses (sums before weights)", "units": unit}
         elif name == kept.WEIGHT:
             variable.attrs = {"long_name": "weights of the samples in the mean", "units": "1"}
         elif name == "status":

@@ -119,7 +119,7 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
 def open_surface(path: Location) -> xr.Dataset:
     """Open a stored surface into memory; for a running or killed run, with all points measured so far.
 
-    Losses of single samples stay on disk until they are used, and are read in parts.
+    Per-sample losses stay on disk until they are used, and are read in parts.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def open_surface(path: Location) -> xr.Dataset:
 
 
 def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset, list[str]]:
-    """Return the points of a store, without the losses of single samples, and the names of damaged parts."""
+    """Return the points of a store, without the per-sample losses, and the names of damaged parts."""
     header, damaged = documents.attributes, list[str]()
     dims = [str(dim) for dim in header["chart"]["dims"]]
     journaled = any(map(len, journal.tables(root, len(dims), damaged)))
@@ -209,7 +209,7 @@ def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset
 
 
 def arrays_of(root: Any, documents: Documents | None = None, damaged: list[str] | None = None) -> xr.Dataset | None:
-    """Return the arrays of a store as a surface, without journal and losses of single samples; None if still empty.
+    """Return the arrays of a store as a surface, without journal and per-sample losses; None if still empty.
 
     A point with an unreadable value counts as not evaluated; a point with unreadable coordinates is left out.
 

@@ -1,4 +1,4 @@
-"""Losses of single samples at a point: errors of differences of losses, and dependence on the batch."""
+"""Per-sample losses at a point: errors of differences of losses, and dependence on the batch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def difference(
 
     The samples are the same at both points, so the error is that of the mean of their differences d_i: s(d) / sqrt(n),
     for a ratio with the residuals d_i - D w_i (Cochran 1977, eq. 6.13), and for a subset of N times sqrt(1 - n / N).
-    None if the losses of single samples are not available.
+    None if the per-sample losses are not available.
     """
     losses = [single_losses(objective, point) for point in (start, end)]
     if losses[0] is None or losses[1] is None:
@@ -54,7 +54,7 @@ def batch_dependence(objective: Objective) -> float | None:
 
     Every second sample is evaluated without the others. The spread is the mean distance of the losses from their mean,
     which does not depend on a constant; a change within rounding counts as zero. None if this cannot be measured: the
-    losses of single samples are not available, there are few, random numbers are drawn (which depend on the batches),
+    per-sample losses are not available, there are few, random numbers are drawn (which depend on the batches),
     or BatchNorm statistics are computed from all the data.
     """
     skipped = objective.bn == "recompute" or objective.draws
