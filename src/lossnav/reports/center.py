@@ -65,7 +65,7 @@ def _minimum(subject: Subject, known: Mapping[str, Any]) -> tuple[Finding, bool]
     little = step is not None and _part(step.fall, rise, off) <= thresholds.NOT_QUITE
     little = little and step is not None and step.fall <= max(off, thresholds.OF_THE_SPREAD * spread)
     said = f"The loss at the centre, {level:.4g}, can be decreased by {worst.fall:.2g} ({_share(part)}) {worst.where}"
-    further = "Minimise it further" if subject.is_function else "Train further, or use the training data"
+    further = "Minimise it further" if subject.is_function else "Usual on held-out data; otherwise train further"
     if part > thresholds.NOT_A_MINIMUM and sure:
         return Finding(
             "minimum",

@@ -123,7 +123,11 @@ def _looks(known: Mapping[str, Any], found: Fit | None) -> tuple[bool | None, st
         if max(abs(low), abs(high)) <= found.error:
             return None, f"The curvature of this slice at its centre is within its error ({curves}, from its points)."
         convex, words = _seems(
-            low, high, found.error, "This slice", f" at its centre (curvature {curves} by its points)"
+            low,
+            high,
+            found.error,
+            "This slice",
+            f" at its centre (least and greatest curvature {curves})",
         )
         return convex, words + _finer(known, found)
     least, most = known.get("lambda_min_in_plane"), known.get("lambda_max_in_plane")
@@ -175,7 +179,7 @@ def mean(subject: Subject, known: Mapping[str, Any], found: Fit | None) -> Findi
         return unknown("mean curvature", because, subject.how_to_measure)
     curves = _listed(here.along) + (f" ± {here.error:.1g}" if here.error else "")
     if not others and trace is None and not ends:
-        because = f"no other curvature was measured to compare with that of the picture ({curves})."
+        because = f"no other curvature was measured to compare with that along its directions ({curves})."
         return unknown("mean curvature", because, subject.how_to_measure)
     values: dict[str, Any] = {"curvature": here.along, "curvature_error": here.error, "per_length": here.per_length}
     values |= {"lambda_max": known.get("lambda_max"), "strongest_drawn": here.strongest}

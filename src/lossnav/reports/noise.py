@@ -155,7 +155,7 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
         yield Finding("intervals", "ok", said, values=values)
         return
     everywhere = worst is center or 2 * len(doubtful) > len(found)
-    where = f"at {len(doubtful)} of {len(found)} points" + (" and the centre" if worst is center else "")
+    where = f"at {len(doubtful)} of {len(found)} points examined" + (" and the centre" if worst is center else "")
     yield Finding(
         "intervals",
         "warning" if everywhere else "note",
