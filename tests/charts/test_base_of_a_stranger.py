@@ -276,12 +276,12 @@ def test_it_is_explored_live(one, tmp_path):
     from lossnav.explorer.live.start import begin
 
     chart = path(one)
-    desk = begin(one, chart, ends=(0, 1), store=tmp_path / "live.zarr")
+    handler = begin(one, chart, ends=(0, 1), store=tmp_path / "live.zarr")
     try:
-        (axis,) = desk.session.message()["axes"]
+        (axis,) = handler.session.message()["axes"]
         assert axis == {"letter": "t", "meaning": "from a to c, drawn towards b", "range": [0.0, 1.0]}
     finally:
-        desk.close()
+        handler.close()
     there = depart(one, chart, np.array([[0.0, 1.0]]), [0.4], "keep").chart
     torch.testing.assert_close(there([0.1])["0.weight"], chart([0.5])["0.weight"])
     found, step = slope(one, chart, [0.5]), 1e-3

@@ -133,7 +133,7 @@ def test_between_leads_from_one_to_the_other(objective):
     other = {name: tensor + 1 for name, tensor in objective.params.items()}
     line = ln.Line(objective.params, directions.between(objective, objective.around(other)))
     assert all(torch.allclose(line([1.0])[name], other[name]) for name in other)
-    with pytest.raises(errors.StructureMismatchError, match="no name and shape is one of its own"):
+    with pytest.raises(errors.StructureMismatchError, match="no name and shape is the same"):
         directions.between(objective, {"w": torch.zeros(1)})
 
 

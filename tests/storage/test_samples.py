@@ -208,9 +208,9 @@ def test_a_stopped_run_goes_on_keeping_and_a_finer_grid_takes_over_what_is_known
 def test_points_measured_without_samples_are_no_start_for_a_run_with_them(tmp_path):
     objective, chart = killing.regression()
     bare = ln.evaluate(objective, chart, GRID, store=tmp_path / "run.zarr")
-    with pytest.raises(ln.errors.OptionError, match="computed without the losses of single samples"):
+    with pytest.raises(ln.errors.OptionError, match="lacks the losses of single samples"):
         ln.evaluate(objective, chart, GRID, keep_samples=True, store=tmp_path / "run.zarr")
-    with pytest.raises(ln.errors.OptionError, match="computed without the losses of single samples"):
+    with pytest.raises(ln.errors.OptionError, match="lacks the losses of single samples"):
         ln.evaluate(objective, chart, GRID, keep_samples=True, resume=bare)
     again = ln.evaluate(objective, chart, GRID, keep_samples=True, store=tmp_path / "run.zarr", overwrite=True)
     assert "sample_loss" in again

@@ -193,7 +193,7 @@ def test_a_minimal_sampler_works_everywhere(bowl, plane, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     np.testing.assert_array_equal(ln.evaluate(bowl, plane, Spiral(), store=store)["loss"], surface["loss"])
-    with pytest.raises(errors.OptionError, match="sampler of your own"):
+    with pytest.raises(errors.OptionError, match="is not registered"):
         ln.resume(store, bowl)
     assert ln.plot.contour(surface)
 

@@ -22,7 +22,12 @@ _DEEPEST = 50  # halvings; after more, neighbouring places would be the same num
 _FEWEST = 4  # cells along each axis, if max_points does not allow more
 
 
-@register(estimates=True)
+@register(
+    estimates=True,
+    word="adaptive",
+    help="more points where the surface bends",
+    options=("tolerance", "max_points", "start", "max_depth", "seed", "rise", "cap"),
+)
 class Adaptive(Sampler):
     """Divide cells until the loss is predicted to a tolerance.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ def require_names(kind: str, nameless: tuple[Any, ...], example: str) -> None:
 class Sampler(ABC):
     """Choose coordinates by ask and tell; a sampler is a value, and the state of a run is in its generator.
 
-    A class of samplers has `dims`, `rounds` and `describe`, and `again` where a run is to be resumed from its store
-    alone; what else it says has defaults. `lossnav.testing.SamplerLaws` are the laws that it must pass.
+    A class of samplers has `dims`, `rounds` and `describe`, and `again` if a run is to be resumed from its store
+    alone. Everything else has a default; the default of `over` passes the ends of the axes to the constructor by name.
+    `lossnav.testing.SamplerLaws` are the laws that it must pass.
 
     Attributes
     ----------
@@ -93,6 +94,24 @@ class Sampler(ABC):
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Describe how the points are chosen, as JSON values."""
+
+    @classmethod
+    def over(cls, ends: Mapping[str, Any], **options: Any) -> Sampler:
+        """Make the sampler from the ends of each axis, as the command line does.
+
+        Parameters
+        ----------
+        ends : mapping of str to (low, high) or "auto"
+            By the name of the coordinate, in the chart's order.
+        **options
+            The registered ``options`` of its kind (`lossnav.samplers.register`).
+
+        Raises
+        ------
+        SamplerError
+            If an option or an axis is invalid.
+        """
+        return cls(**ends, **options)
 
     @classmethod
     def again(cls, description: dict[str, Any]) -> Sampler:

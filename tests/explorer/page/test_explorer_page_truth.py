@@ -288,7 +288,7 @@ def test_an_outlier_leaves_the_map_its_colours_and_ranges_are_read(serve, visit,
     ln.save(surface, tmp_path / "run.zarr")
     explorer = serve(tmp_path / "run.zarr")
     levels = ["info", "warning", "unknown", "error", "note"]
-    explorer.desk.session.report = [{"level": level, "check": level, "said": "said"} for level in levels]
+    explorer.handler.session.report = [{"level": level, "check": level, "said": "said"} for level in levels]
     page = visit(explorer.url)
     low, high = drawn(page)["domain"]
     assert high - low == pytest.approx(rest, rel=0.05)
