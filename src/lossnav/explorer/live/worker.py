@@ -284,11 +284,16 @@ class LiveDesk(Desk):
         task.done = 1
         said = {"type": "point", "id": request.id, "at": list(row.point), "values": dict(row.values)}
         said |= {"status": row.status, "classes": None, "gradient": None, "measured": True, "finished": False}
+        said |= {"difference": None}
         task.client.send(said)
         yield
-        found = {"classes": inspect_point.classes(ground.objective, ground.chart(request.at))}
+        found: dict[str, Any] = {"classes": inspect_point.classes(ground.objective, ground.chart(request.at))}
         yield
         found["gradient"] = inspect_point.slope(ground.objective, ground.chart, request.at)
+        yield
+        if (paired := inspect_point.difference(ground.plain, request.at, ground.center_samples)) is not None:
+            ground.center_samples = paired.center
+            found["difference"] = {"value": paired.value, "error": paired.error}
         task.client.send(said | found | {"finished": True})
 
     def _line(self, task: Task, request: wire.LineRequest) -> Iterator[None]:
