@@ -53,7 +53,7 @@ def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: b
         options.append("points=True")
     if len(place.dims) == 3:
         third = place.dims[2]
-        at = view.get("slice")
+        at: Any = view.get("slice")
         middle = float(place.base[2].mean())
         where = float(at) if _is_finite(at) else middle
         lines.append(f"surface = surface.sel({_keywords([(third, repr(where))])}, method='nearest')")
@@ -70,7 +70,8 @@ def _looks(view: Mapping[str, Any], kind: str) -> str:
     colors = view.get("colors")
     if isinstance(colors, str) and colors in _COLORS and colors != _COLORS[0]:
         options.append(f"colorscale={colors!r}")
-    domain, levels = view.get("domain"), view.get("contours")
+    domain: Any = view.get("domain")
+    levels: Any = view.get("contours")
     if _are_finite(domain) and domain[0] < domain[1]:
         low, high = ("cmin", "cmax") if kind == "surface" else ("zmin", "zmax")
         options += [f"{low}={float(domain[0])!r}", f"{high}={float(domain[1])!r}"]
