@@ -19,7 +19,10 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Tensors = dict[str, torch.Tensor]
 
-_OF_A_NETWORK = re.compile(r"\b(network|model|layers?|BatchNorm|ReLU|trained|Train on|training|buffers?|weights)\b")
+_OF_A_NETWORK = re.compile(
+    r"\b(network|model|layers?|BatchNorm|ReLU|trained|Train "
+    r"further|training|buffers?|weights)\b"
+)
 
 
 @dataclass
@@ -234,7 +237,7 @@ def _scale(line: Any, truth: Truth) -> str | None:
         return None
     if line.level == "warning" and not truth.rescalable:
         return "no rescaling leaves this loss the same"
-    claims = "none of" in line.said or "no two layers" in line.said
+    claims = "changes the loss in each" in line.said or "no two layers" in line.said
     return "a rescaling leaves this loss the same" if claims and truth.rescalable else None
 
 
@@ -253,7 +256,7 @@ def _batch_norm(line: Any, truth: Truth) -> str | None:
 
 
 def _buffers(line: Any, truth: Truth) -> str | None:
-    said = re.search(r"The model's ([\d,]+) buffers? stay", line.said)
+    said = re.search(r"The model's ([\d,]+) buffers? keeps? ", line.said)
     if truth.buffers is None:
         return None
     if "no buffers" in line.said:

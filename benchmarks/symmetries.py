@@ -6,7 +6,8 @@ python -m benchmarks.symmetries --quick    the nine small networks, and 5 of eac
 `silent changes` counts networks whose outputs change by more than 1e-10 of their largest when all groups are permuted
 at random and the weights are loaded into the model itself, in float64, by plain torch (in models that compute in
 float32 on their own: by more than 1e-4). Beside it what rebasin 0.0.47 does to the nine small networks, where it is
-installed, or in the folder named by LOSSNAV_PEERS: ``pip install --no-deps --target DIR rebasin``.
+installed, or in the folder named by LOSSNAV_PEERS: ``pip install --no-deps --target DIR rebasin torchview graphviz
+tqdm``.
 """
 
 from __future__ import annotations
@@ -68,12 +69,15 @@ def look_at(name: str) -> dict[str, Any]:
     start = time.perf_counter()
     found = ln.symmetries(model, example)
     seconds = time.perf_counter() - start
-    own = copy.deepcopy(model).double().eval()
-    before = outputs(own, double(example))
-    casts = before.dtype != torch.float64 or _casts(own, double(example))
+    own, given = copy.deepcopy(model).double().eval(), double(example)
+    try:
+        before, casts = outputs(own, given), _casts(own, given)
+    except RuntimeError:  # it has no kernel for float64
+        own, given, casts = model.eval(), example, True
+        before = outputs(own, given)
     made = found.permute(state_of(own), found.draw(1))
     own.load_state_dict({n: t.clone() for n, t in (dict(made) | made.buffers).items()}, strict=False)
-    loaded = change(before, outputs(own, double(example)))
+    loaded = change(before, outputs(own, given))
     return {
         "groups": len(found.groups),
         "within": sum(group.within is not None for group in found.groups),

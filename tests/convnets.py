@@ -5,6 +5,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav.acceleration import planner as planning
+from lossnav.acceleration import rules, tuning
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(60, 3, 8, 8, generator=GENERATOR)
@@ -76,7 +77,8 @@ class NotOnTheData(ConvNet):
 
 def plan_eagerly(monkeypatch):
     """Plan even for small runs, and take every change that is right, however slow: the traps must be stepped into."""
-    for name in ("_WORTH_PLANNING", "_WORTH_RULES", "_FEWEST_POINTS", "_LEAST_INPUTS"):
+    for name in ("_WORTH_PLANNING", "_WORTH_RULES", "_FEWEST_POINTS"):
         monkeypatch.setattr(planning, name, 0)
-    monkeypatch.setattr(planning, "_GAIN", 1e9)
-    monkeypatch.setattr(planning, "_clock", lambda run: (run(), 1e-3)[1])
+    monkeypatch.setattr(rules, "_LEAST_INPUTS", 0)
+    monkeypatch.setattr(tuning, "_GAIN", 1e9)
+    monkeypatch.setattr(tuning, "_clock", lambda run: (run(), 1e-3)[1])

@@ -9,9 +9,9 @@ from torch.func import functional_call
 import lossnav as ln
 from lossnav.acceleration import compiler
 from lossnav.acceleration.kernel import Kernel
-from lossnav.acceleration.trace_graph import read
+from lossnav.acceleration.trace_reader import read
 
-HALF = pytest.mark.skipif("avx512_bf16" not in compiler._processor(), reason="no bfloat16 instructions")
+HALF = pytest.mark.skipif("avx512_bf16" not in compiler.processor(), reason="no bfloat16 instructions")
 
 
 def images(channels, size, n=30):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import lossnav as ln
+from lossnav.explorer import requests
 from lossnav.explorer.live.start import begin
 from lossnav.explorer.server import wire
 from lossnav.explorer.stored.handlers import Client
@@ -18,18 +19,18 @@ SIDE = 9
 
 
 class Page:
-    """A client of a desk: what it is sent, in order."""
+    """A client of a handler: what it is sent, in order."""
 
-    def __init__(self, desk):
-        self.desk, self.waiting, self.number = desk, queue.Queue(), 0
+    def __init__(self, handler):
+        self.handler, self.waiting, self.number = handler, queue.Queue(), 0
         self.client = Client(self.waiting.put)
-        desk.join(self.client)
+        handler.join(self.client)
 
     def ask(self, type_, **words):
         """Send a request; return its number."""
         self.number += 1
-        dims = len(self.desk.session.place(self.client.place).dims)
-        self.desk.answer(self.client, wire.parse({"type": type_, "id": self.number, **words}, dims))
+        dims = len(self.handler.session.place(self.client.place).dims)
+        self.handler.answer(self.client, requests.parse({"type": type_, "id": self.number, **words}, dims))
         return self.number
 
     def receive(self, seconds=30.0):
@@ -102,15 +103,15 @@ def coarse(monkeypatch):
 @pytest.fixture
 def started(tmp_path):
     """Begin sessions, which end with the test."""
-    desks = []
+    handlers = []
 
     def start(objective, chart, store=None, **options):
-        desks.append(begin(objective, chart, store=store or tmp_path / "run.zarr", **options))
-        return desks[-1]
+        handlers.append(begin(objective, chart, store=store or tmp_path / "run.zarr", **options))
+        return handlers[-1]
 
     yield start
-    for desk in desks:
-        desk.close()
+    for handler in handlers:
+        handler.close()
 
 
 WINDOW = [[-1, 1], [-1, 1]]

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from fusible import CASES, HALF, AddsItsData, fuse, images, ready, state_of, vectors
 from lossnav.acceleration import compiler
 from lossnav.acceleration.kernel import Kernel
-from lossnav.acceleration.trace_graph import read
+from lossnav.acceleration.trace_reader import read
 
 pytestmark = pytest.mark.skipif(not compiler.can_compile(), reason="no C++ compiler")
 

@@ -7,7 +7,7 @@ import torch
 import lossnav as ln
 from convnets import GRID, WAYS, ConvNet, HookedOutput, NotOnTheData, OutputUsedTwice, make, plan_eagerly, plane_of
 from lossnav import errors
-from lossnav.acceleration import ChartFunction, Plan
+from lossnav.acceleration import ChartFunction, Plan, proof, rules
 from lossnav.acceleration import planner as planning
 from lossnav.acceleration.planned import Fast
 from lossnav.acceleration.structure import look
@@ -134,7 +134,7 @@ def test_a_wrong_plan_that_is_asked_for_falls_back_with_one_warning(kind, field)
     if "switch" in d1:
         d1["switch"].fill_(1.0)
     plane = ln.Plane(objective.params, d1, d2)
-    with pytest.warns(errors.PlanFellBackWarning, match="did not prove itself.*plan='plain'") as caught:
+    with pytest.warns(errors.PlanFellBackWarning, match="cannot be used.*plan='plain'") as caught:
         surface = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan=Plan(**{field: True})))
     assert len(caught) == 1
     assert surface.attrs["engine"]["plan"] == "plain"
@@ -169,9 +169,10 @@ def test_out_of_memory_halves_the_batches_and_goes_on(monkeypatch, error):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_first_layer_responses_take_only_a_part_of_the_memory(eager, monkeypatch, way):
-    monkeypatch.setattr(planning, "free_bytes", lambda device: 1000.0)
+    for module in (rules, proof):
+        monkeypatch.setattr(module, "free_bytes", lambda device: 1000.0)
     objective = make(ConvNet())
     surface = ln.evaluate(objective, plane_of(objective), GRID, engine=ln.Local(plan=way))
     assert "amortize_first_layer" not in surface.attrs["engine"]["plan_fields"]
-    said = any("responses of conv1 take" in event for event in surface.attrs["engine"]["plan_events"])
+    said = any("responses of conv1 need" in event for event in surface.attrs["engine"]["plan_events"])
     assert said == (way == "tuned")  # by rule it is not even tried

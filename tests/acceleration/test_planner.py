@@ -216,7 +216,7 @@ def test_short_runs_are_not_planned(way):
     surface = ln.evaluate(
         objective, plane_of(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), engine=ln.Local(plan=way)
     )
-    assert surface.attrs["engine"]["plan_events"] == ["plain: done before a plan is found"]
+    assert surface.attrs["engine"]["plan_events"] == ["plain: the run is shorter than the search for a plan"]
 
 
 @pytest.mark.parametrize("way", WAYS)

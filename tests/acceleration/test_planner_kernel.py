@@ -9,7 +9,7 @@ from torch import nn
 import lossnav as ln
 from fusible import CASES, HALF, fuse, images, ready, vectors
 from lossnav import errors
-from lossnav.acceleration import ChartFunction, Plan, compiler, kernel
+from lossnav.acceleration import ChartFunction, Plan, compiler, kernel, rules
 from lossnav.acceleration import planner as planning
 from lossnav.acceleration.kernel import Kernel
 from lossnav.evaluation.center import probe_points
@@ -66,8 +66,9 @@ def test_threads_may_share_one_function(eager):
 
 @pytest.fixture
 def eager(monkeypatch):
-    for name in ("_WORTH_RULES", "_FEWEST_POINTS", "_LEAST_INPUTS"):
+    for name in ("_WORTH_RULES", "_FEWEST_POINTS"):
         monkeypatch.setattr(planning, name, 0)
+    monkeypatch.setattr(rules, "_LEAST_INPUTS", 0)
 
 
 def problem(model, x, **options):
@@ -151,14 +152,14 @@ def test_two_tensors_are_not_fused_and_nobody_is_warned(eager):
     objective = ln.Objective(model.eval(), "cross_entropy", (vectors(4), vectors(3), targets), batch_size=8)
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, exclude=(), seed=1))
     fast, plain = surfaces(objective, plane)
-    assert any("not fused: it is given more than one tensor" in e for e in fast.attrs["engine"]["plan_events"])
+    assert any("not fused: its input is not one tensor" in e for e in fast.attrs["engine"]["plan_events"])
     np.testing.assert_allclose(fast["loss"], plain["loss"], rtol=1e-5)
 
 
 def test_large_weights_on_small_images_are_left_to_others(eager):
     model = nn.Sequential(nn.Conv2d(3, 256, 3), nn.ReLU(), nn.Conv2d(256, 256, 3), nn.Flatten(), nn.Linear(256, 5))
     fast, plain = surfaces(*problem(model.eval(), images(3, 5)))
-    assert any("do not stay in the cache" in event for event in fast.attrs["engine"]["plan_events"])
+    assert any("does not fit into the cache" in event for event in fast.attrs["engine"]["plan_events"])
     assert "fused" not in fast.attrs["engine"]["plan_fields"]
     np.testing.assert_allclose(fast["loss"], plain["loss"], rtol=1e-5)
 
@@ -168,7 +169,7 @@ def test_without_a_compiler_the_rest_is_done(eager, monkeypatch, tmp_path, why):
     broken = tmp_path / "compiler"
     broken.write_text("#!/bin/sh\necho no such luck >&2\nexit 1\n")
     broken.chmod(0o755)
-    monkeypatch.setattr(compiler, "_compiler", lambda: None if why == "no compiler" else str(broken))
+    monkeypatch.setattr(compiler, "compiler_path", lambda: None if why == "no compiler" else str(broken))
     monkeypatch.setattr(kernel.platformdirs, "user_cache_path", lambda name: tmp_path)
     fast, plain = surfaces(*problem(*ready("notebook")))
     engine = fast.attrs["engine"]
@@ -191,7 +192,7 @@ def test_a_kernel_is_compiled_once(monkeypatch, tmp_path):
     fuse(model, x)(x)
     files = list((tmp_path / "kernels").iterdir())
     assert [file.suffix for file in files] == [".so"]
-    monkeypatch.setattr(compiler, "_compile", lambda *_: pytest.fail("compiled again"))
+    monkeypatch.setattr(kernel, "compile_source", lambda *_: pytest.fail("compiled again"))
     torch.testing.assert_close(fuse(model, x)(x), model(x).detach())
 
 

@@ -9,7 +9,7 @@ from torch.func import functional_call
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.acceleration import Plan
+from lossnav.acceleration import Plan, rules, tuning
 from lossnav.acceleration import planner as planning
 from lossnav.evaluation.center import probe_points
 from networks_that_mix import Attending, BatchStatistics, Centred, Net
@@ -24,9 +24,10 @@ BATCH = 12
 @pytest.fixture
 def eager(monkeypatch):
     """Plan even for small runs."""
-    for name in ("_WORTH_PLANNING", "_WORTH_RULES", "_FEWEST_POINTS", "_LEAST_INPUTS"):
+    for name in ("_WORTH_PLANNING", "_WORTH_RULES", "_FEWEST_POINTS"):
         monkeypatch.setattr(planning, name, 0)
-    monkeypatch.setattr(planning, "_GAIN", 1e9)
+    monkeypatch.setattr(rules, "_LEAST_INPUTS", 0)
+    monkeypatch.setattr(tuning, "_GAIN", 1e9)
 
 
 def in_batch_negatives(outputs, targets, reduction="mean"):
@@ -106,7 +107,7 @@ def test_batches_stay_as_the_user_cut_them_where_anything_looks_at_them(eager, n
     for variable, values in truth(model, plane, loss, metrics, GRID).items():
         np.testing.assert_allclose(surface[variable], values, rtol=2e-6, err_msg=variable)
     events = surface.attrs["engine"]["plan_events"]
-    assert any("the batches stay as they came" in event for event in events)
+    assert any("the original batches are used" in event for event in events)
     assert "batch_size" not in surface.attrs["engine"]["plan_fields"]
 
 
@@ -162,7 +163,7 @@ def by_length(outputs, targets):
 
 def test_counts_that_rounding_does_not_explain_bring_the_plan_down():
     objective, plane = case(Net().eval(), F.cross_entropy, {"long": by_length})
-    with pytest.warns(errors.PlanFellBackWarning, match="long differs in samples that no rounding explains"):
+    with pytest.warns(errors.PlanFellBackWarning, match="long differs in more samples than rounding explains"):
         surface = ln.evaluate(objective, plane, GRID, engine=ln.Local(plan=Plan(batch_size=5)))
     assert surface.attrs["engine"]["plan"] == "plain"
     assert (surface["long"] == 1).all()

@@ -98,7 +98,7 @@ def test_it_is_recorded_and_not_warned_about(case, plan, monkeypatch):
     engine = surface.attrs["engine"]
     assert engine["plan"] == "plain"
     if not case.startswith("a bare function"):
-        assert any("plain" in event or "stay as they came" in event for event in engine["plan_events"])
+        assert any("plain" in event or "original batches" in event for event in engine["plan_events"])
     plain = [objective.evaluate(line([alpha]))["loss"] for alpha in surface["alpha"].values]
     assert surface["loss"].values.tolist() == plain
 

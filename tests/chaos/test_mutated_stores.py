@@ -267,7 +267,7 @@ def test_directions_that_were_kept_and_damaged(store):
 
     for content in (b"", b"no safetensors", b"\x80\x05]\x94.", b"\xff" * 64, (2).to_bytes(8, "little") + b"{}"):
         Path(beside(store)).write_bytes(content)
-        with pytest.raises(errors.ChartError, match="kept in .*(cannot be read|lack tensors)|differs"):
+        with pytest.raises(errors.ChartError, match="saved in .*(cannot be read|lack tensors)|differs"):
             ln.resume(store, two_writers.problem()[0], progress=False)
 
 
@@ -287,7 +287,7 @@ def test_an_ensemble_holds_together(tmp_path):
         (whole | {"each": whole["each"][1:]}, r"ensemble\.each is 2, and must be one for each of 3"),
         (whole | {"charts": whole["charts"] * 2}, r"ensemble\.charts is 6"),
         (whole | {"seeds": [0, 1, 1]}, "each is there once"),
-        (whole | {"seeds": [0, 1, 7]}, "seeds of this surface are not those"),
+        (whole | {"seeds": [0, 1, 7]}, "seeds of this surface differ from those"),
     ):
         change(store / "zarr.json", attributes__ensemble=changed)
         with pytest.raises(errors.NotASurfaceError, match=words):

@@ -67,11 +67,11 @@ def test_bad_directions_are_refused(objective):
         ln.Line(center, {"a": torch.ones(2)})
     with pytest.raises(errors.DirectionError, match="along alpha is zero"):
         ln.Line(center, {"a": torch.zeros(2), "b": torch.zeros(3)})
-    with pytest.raises(errors.DirectionError, match='along beta holds NaN or infinite entries in "b"'):
+    with pytest.raises(errors.DirectionError, match='along beta contains NaN or infinite entries in "b"'):
         ln.Plane(center, good, {"a": torch.ones(2), "b": torch.tensor([1.0, float("nan"), 0.0])})
     with pytest.raises(errors.DirectionError, match="parallel or dependent"):
         ln.Plane(center, good, {name: -2 * tensor for name, tensor in good.items()})
-    with pytest.raises(errors.ChartError, match=r"takes 2 direction\(s\), not 1"):
+    with pytest.raises(errors.ChartError, match=r"needs 2 direction\(s\), got 1"):
         ln.Plane(center, good)
     with pytest.raises(errors.ChartError, match="one point at a time"):
         ln.Plane(objective.params, *ln.directions.random(objective, 2))([[0, 0], [1, 1]])

@@ -405,10 +405,10 @@ def test_the_report_says_which_buffers_move_and_where_they_are_held():
     assert inside.level == "ok" and inside.values["moved"] == ["1.running_mean", "1.running_var"]
     beyond = ln.report(ln.evaluate(objective, line, ln.Grid(alpha=(-0.5, 1.5, 9)), progress=False))["buffers"]
     assert beyond.level == "note" and beyond.values["outside"] == 4
-    assert "held at the nearest" in beyond.said and "1.running_mean" in beyond.said
+    assert "at the nearest interpolated values" in beyond.said and "1.running_mean" in beyond.said
     plain = ln.Line(objective.params, *random(objective, seed=0))
     stay = ln.report(ln.evaluate(objective, plain, ln.Grid(alpha=(0, 1, 5)), progress=False))["buffers"]
-    assert stay.level == "ok" and stay.values["buffers"] == 3 and "stay the objective's own" in stay.said
+    assert stay.level == "ok" and stay.values["buffers"] == 3 and "keep the objective's values" in stay.said
 
 
 def test_the_users_models_are_as_before():

@@ -280,7 +280,7 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "a single shard, alone": (
         lambda m, f: shards(m, f, index=False) / "model-00002-of-00003.safetensors",
         MISMATCH,
-        r"is shard 2 of 3; if it is, pass the folder",
+        r"is shard 2 of 3. If so, pass the folder",
     ),
     **{f"weights under `{key}`": (under(key),) for key in ("state_dict", "model", "net", "ema", "swa_model")},
     **{f"weights under `{key}` ": (under(key),) for key in ("params", "state_dict_ema", "my_weights")},
@@ -325,7 +325,7 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "prefix `backbone.` beside a larger part": (
         named(lambda state: prefixed(state, "backbone.") | {"decoder.weight": torch.ones(99, 99)}),
         MISMATCH,
-        r'most of that lies beside it \("decoder.weight" \(99, 99\)\). If you mean that part.*file.pt::backbone',
+        r'most of that lies beside it \("decoder.weight" \(99, 99\)\). To use that part, pass .*file.pt::backbone',
     ),
     "Lightning, with a criterion": (lightning,),
     "`AveragedModel` (`module.` and `n_averaged`)": (averaged,),
@@ -340,11 +340,15 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "PEFT adapter: folder, for the model without it": (
         lora,
         MISMATCH,
-        r"are a PEFT adapter \(LORA\), which changes a network and is none.*peft.PeftModel.from_pretrained",
+        r"are a PEFT adapter \(LORA\), which changes a network but is not one.*peft.PeftModel.from_pretrained",
     ),
     "bfloat16": (rounded(torch.bfloat16),),
     "float16": (rounded(torch.float16),),
-    "int8, quantised": (int8, MISMATCH, r'"head.weight" is int8 in .* and float32 in Net. A conversion would change'),
+    "int8, quantised": (
+        int8,
+        MISMATCH,
+        r'"head.weight" is int8 in .* and float32 in Net. If these are quantised weights',
+    ),
     "no `num_batches_tracked`": (without("num_batches_tracked"),),
     "no running statistics": (
         without("running", "num_batches"),
@@ -354,12 +358,12 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "a tensor too few": (
         without("head.bias"),
         MISMATCH,
-        r'"head.bias" \(3,\) is missing. Pass the file that holds all',
+        r'"head.bias" \(3,\) is missing. Pass the file that contains all',
     ),
     "an extra head": (
         named(lambda state: state | {"aux.weight": torch.ones(3, 4), "aux.bias": torch.ones(3)}),
         MISMATCH,
-        r'"aux.weight" \(3, 4\) and "aux.bias" \(3,\) are not in the model. Build the model with them; or',
+        r'"aux.weight" \(3, 4\) and "aux.bias" \(3,\) are not in the model. Build the model with them, or',
     ),
     "a head for another number of classes": (
         lambda m, f: saved(network(lambda: Net(5)).state_dict(), f),
@@ -374,12 +378,12 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
             )
         ),
         MISMATCH,
-        r"of a network with adapters of peft.*merge_and_unload",
+        r"to a network with PEFT adapters.*merge_and_unload",
     ),
     "only the state of an optimiser": (
         lambda m, f: saved({"optimizer": torch.optim.Adam(m.parameters()).state_dict()}, f),
         errors.CheckpointError,
-        r"holds no state dict: no tensors by their names, but for the state of an optimiser perhaps",
+        r"contains no state dict: no named tensors, except perhaps the state of an optimiser",
     ),
     "`_extra_state` (`get_extra_state`), of a model that has the same": (named(lambda state: state), Scaled),
     "`argparse.Namespace` beside the weights": (
@@ -407,9 +411,13 @@ ROWS = {  # what it is: how it is made, and for one that is refused the error an
     "a pointer of Git LFS": (
         lfs,
         errors.CheckpointError,
-        r"a pointer to them that Git LFS left. Fetch them: git lfs pull",
+        r"a Git LFS pointer, not the weights. Fetch them: git lfs pull",
     ),
-    "a file that is cut off": (cut_off, errors.CheckpointError, r"cannot be read as a checkpoint .*damaged or cut off"),
+    "a file that is cut off": (
+        cut_off,
+        errors.CheckpointError,
+        r"cannot be read as a checkpoint .*damaged or truncated",
+    ),
     "a DeepSpeed folder": (deepspeed, errors.CheckpointError, r"is a DeepSpeed checkpoint.*zero_to_fp32.py"),
 }
 

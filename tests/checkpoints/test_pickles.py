@@ -137,7 +137,7 @@ def typed(message, path, part=None):
             return loss_at(source)
         return loss_at(source[part] if isinstance(source, dict) else f"{source}::{part}")
 
-    if allow := re.search(r"allow what it holds: (.*?\]\))[;.]", message):
+    if allow := re.search(r"allow its types: (.*?\]\))[;.]", message):
         exec(allow[1], {})
         losses.append(loss(path))
         torch.serialization.clear_safe_globals()
@@ -207,7 +207,7 @@ def test_files_of_another_system_or_numpy(thing, old, new, tmp_path, monkeypatch
     with pytest.raises(errors.UnsafeCheckpointError) as caught:
         loss_at(path)
     assert new[1:].replace(b"\n", b".").decode() in str(caught.value)
-    (allow,) = re.findall(r"allow what it holds: (.*?\]\));", str(caught.value))
+    (allow,) = re.findall(r"allow its types: (.*?\]\));", str(caught.value))
     exec(allow, {})
     assert loss_at(path) == pytest.approx(truth(network()), rel=1e-6)
 

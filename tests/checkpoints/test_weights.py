@@ -106,7 +106,7 @@ def test_files_that_are_no_checkpoints(tmp_path):
         ("a.safetensors", "no safetensors file.*damaged"),
         ("b.pt", "b.pt"),
         ("c.pt", "c.pt"),
-        ("d.pt", "holds no state dict.*Save model.state_dict"),
+        ("d.pt", "contains no state dict.*Save model.state_dict"),
         ("none.pt", "There is no checkpoint.*lossnav train"),
     ):
         with pytest.raises(errors.CheckpointError, match=words) as caught:

@@ -217,7 +217,7 @@ def test_a_dry_run_counts_seeds_and_control(project, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("after", "words", "samples"), [("40:6", "of all the data", 40), ("10:8", "not corrected", 10)]
+    ("after", "words", "samples"), [("40:6", "with all the data", 40), ("10:8", "not corrected", 10)]
 )
 def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
     run = ("evaluate", "project.py:fitted", "--chart", "line", "--exclude", "", "--grid", 11, "--plan", "plain")
@@ -230,14 +230,20 @@ def test_a_stopped_correction_is_saved_as_it_is(project, after, words, samples):
     assert not surface.lossnav.complete
     done = lossnav(*run, "--subset", 10, "--control", 6, cwd=project)  # the same call goes on
     assert done.returncode == 0, done.stderr
-    assert "control_variate" in ln.open(project / "run.zarr").attrs
+    surface = ln.open(project / "run.zarr")
+    assert "control_variate" in surface.attrs
     assert not (project / "run.parts").exists()
+    done = lossnav(*run, "--subset", 10, "--control", 6, cwd=project)  # and returns the finished surface
+    assert done.returncode == 0, done.stderr
+    assert ln.open(project / "run.zarr").identical(surface)
+    done = lossnav(*run, "--subset", 10, "--control", 11, cwd=project)
+    assert done.returncode == 1 and "OutputExistsError" in done.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("evaluate", "nonsense"), 2, "SpecError: 'nonsense' is no SPEC"),
+        (("evaluate", "nonsense"), 2, "SpecError: 'nonsense' is not a SPEC"),
         (("evaluate", "project.py:objective", "--grid", "1"), 2, "SamplerError"),
         (("evaluate", "project.py:objective", "--range", "1", "-1"), 2, "runs from 1 down to -1"),
         (("evaluate", "project.py:objective", "--exclude", "*"), 2, "leaves no parameter"),
@@ -400,7 +406,7 @@ def test_the_same_call_goes_on_and_another_is_refused(project):
     assert ln.open(project / "run.zarr").identical(made)
     other = lossnav("evaluate", "project.py:objective", "--grid", 7, "--seed", 1, cwd=project)
     assert other.returncode == 1
-    assert "PlanMismatchError: run.zarr holds another run" in other.stderr
+    assert "PlanMismatchError: run.zarr contains another run" in other.stderr
     assert "sampler.axes: was" in other.stderr
     assert "chart.directions: was" in other.stderr
     assert "--overwrite" in other.stderr
@@ -424,7 +430,7 @@ def test_resume_says_what_is_missing(project):
     ln.evaluate(objective, line, ln.Grid(alpha=(0, 1, 3)), store=project / "python.zarr")
     done = lossnav("resume", "python.zarr", "--trust", cwd=project)
     assert done.returncode == 2
-    assert "does not say where its objective came from" in done.stderr
+    assert "does not record the origin of its objective" in done.stderr
 
 
 def test_a_dry_run_says_what_it_would_cost_and_writes_nothing(project):
@@ -453,7 +459,7 @@ def test_plot_draws_the_training_run_that_is_stored_beside_a_surface(tmp_path):
     arguments = ("plot", "contour", "run.zarr", "--trajectory", "-o", "c.html")
     lacking = lossnav(*arguments, cwd=tmp_path)
     assert lacking.returncode == 1
-    assert "holds no trajectory" in lacking.stderr
+    assert "contains no trajectory" in lacking.stderr
     ln.evaluate_trajectory(objective, plane, trajectory[1:], store=tmp_path / "run.zarr")
     drawn = lossnav(*arguments, cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr

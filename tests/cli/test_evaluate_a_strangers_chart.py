@@ -12,7 +12,7 @@ import pytest
 import lossnav as ln
 import quadratic_path
 from commands import lossnav, lossnav_process
-from lossnav.explorer.stored.handlers import Desk
+from lossnav.explorer.stored.handlers import Handler
 from lossnav.explorer.stored.session import open_session
 from lossnav.specs.objective_of import load_objective
 from lossnav.surface.groups import open_group
@@ -41,7 +41,7 @@ def test_info_plot_and_export_need_no_class(project, monkeypatch):
     done = lossnav("report", "run.zarr", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
-    axes = Desk(open_session(folder / "run.zarr")).session.message()["axes"]
+    axes = Handler(open_session(folder / "run.zarr")).session.message()["axes"]
     assert axes == [{"letter": "t", "meaning": "from a to c, drawn towards b", "range": [0.0, 1.0]}]
 
 

@@ -141,7 +141,7 @@ def test_a_hessian_multiplies_tensors_as_any_operator_does():
     assert torch.allclose(hessian @ torch.eye(4, dtype=torch.float64), matrix)
     assert torch.allclose(hessian @ torch.ones(4), matrix.sum(1))
     assert torch.allclose((hessian @ {"x": torch.ones(4)})["x"].double(), matrix.sum(1))
-    with pytest.raises(errors.OptionError, match=r"shape \(3,\) holds no vectors of this Hessian.*\(4, k\)"):
+    with pytest.raises(errors.OptionError, match=r"cannot be multiplied by a Tensor of shape \(3,\).*\(4, k\)"):
         _ = hessian @ torch.ones(3)
 
 
@@ -188,7 +188,7 @@ def test_ctrl_c_keeps_what_was_computed(make, number, partial):
 
 def test_what_is_not_sure_is_said():
     operator, dense = written(torch.float64)
-    with pytest.warns(errors.LossnavWarning, match=r"After 3 products an eigenvalue is known to within .*limit="):
+    with pytest.warns(errors.LossnavWarning, match=r"After 3 products the relative error .*limit="):
         pairs = top_eigenpairs(operator, limit=3, tolerance=1e-6)
     assert abs(pairs.values[0] - np.linalg.eigvalsh(dense)[-1]) <= pairs.errors[0]
     nowhere = Written(torch.full((40, 40), torch.nan))
@@ -219,16 +219,16 @@ class Wrong(Operator):
             lambda: ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)}),
             r"objective.*Hessian\(obj",
         ),
-        (lambda: ln.curvature.Hessian, "the class Hessian. Pass one of it"),
-        (lambda: 5, "was given 5, an int, which lacks shape, dtype, __matmul__.*Hessian"),
+        (lambda: ln.curvature.Hessian, "the class Hessian. Pass an instance of it"),
+        (lambda: 5, "got 5, an int, which lacks shape, dtype, __matmul__.*Hessian"),
         (lambda: torch.eye(3)[:2], r"square matrix.*shape \(2, 3\)"),
         (lambda: torch.ones(3), r"square matrix.*shape \(3,\)"),
         (lambda: torch.zeros(0, 0), r"shape \(0, 0\)"),
         (lambda: torch.eye(3, dtype=torch.int64), r"real numbers.*int64.*matrix.double\(\)"),
         (lambda: torch.eye(3, dtype=torch.complex128), "real numbers.*complex128"),
         (lambda: np.eye(3, dtype=complex), "real numbers.*complex128"),
-        (lambda: Wrong(lambda v: v[:2]), r"Wrong @ vectors of shape \(6, \d\) gave \(2, \d\)"),
-        (lambda: Wrong(lambda v: None), r"gave NoneType. Return a Tensor"),
+        (lambda: Wrong(lambda v: v[:2]), r"Wrong @ vectors of shape \(6, \d\) returned \(2, \d\)"),
+        (lambda: Wrong(lambda v: None), r"returned NoneType. Return a Tensor"),
         (lambda: Wrong(lambda v: torch.triu(torch.ones(6, 6).double()) @ v), "Wrong is not symmetric: .*A.T"),
     ],
 )
@@ -239,7 +239,7 @@ def test_what_is_no_operator_is_said(number, wrong, words):
 
 def test_pairs_of_another_operator_are_refused():
     pairs = top_eigenpairs(written(torch.float64)[0])
-    with pytest.raises(errors.OptionError, match=r"shape \(90,\) is none of Wrong, which has shape \(6, 6\)"):
+    with pytest.raises(errors.OptionError, match=r"shape \(90,\) does not fit Wrong, which has shape \(6, 6\)"):
         spectral_density(Wrong(), pairs=pairs)
 
 

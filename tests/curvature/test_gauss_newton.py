@@ -138,7 +138,7 @@ def test_a_part_of_the_parameters_has_its_block_and_a_linear_loss_nothing():
 
 def test_what_has_no_outputs_is_said():
     bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.ones(2)})
-    with pytest.raises(errors.ObjectiveError, match="returns its loss itself.*loss beside it.*curvature.Hessian"):
+    with pytest.raises(errors.ObjectiveError, match="returns its loss itself.*separate loss.*curvature.Hessian"):
         GaussNewton(bowl)
     with pytest.raises(errors.ObjectiveError, match="returns its loss itself"):
         ln.curvature.trace(ln.curvature.GaussNewton(bowl))

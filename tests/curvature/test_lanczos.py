@@ -35,7 +35,7 @@ def test_both_ends_and_their_bounds(monkeypatch, ends, memory):
         found.vectors @ found.vectors.T, torch.eye(smallest + largest, dtype=torch.float64), atol=1e-8
     )
     if not memory and smallest > 1:
-        assert found.products > max(module._LEAST_BASIS, 4 * (smallest + largest))  # so it was
+        assert found.products > max(module.LEAST_BASIS, 4 * (smallest + largest))  # so it was
 
 
 def test_a_bound_holds_even_where_the_limit_comes_first():

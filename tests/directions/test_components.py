@@ -151,7 +151,7 @@ def test_paths_without_directions(tmp_path):
             recorder.step()
         model.weight[0, 0] = math.nan
         recorder.step()
-    with pytest.raises(errors.DirectionError, match="1 dimensions, not 2"):
+    with pytest.raises(errors.DirectionError, match="1 dimensions, but n=2"):
         ln.directions.pca(recorder[:4], n=2)
     with pytest.raises(errors.DirectionError, match=r"after step 4.*trajectory\[:4\]"):
         ln.directions.pca(recorder, n=1)

@@ -133,7 +133,7 @@ def test_between_leads_from_one_to_the_other(objective):
     other = {name: tensor + 1 for name, tensor in objective.params.items()}
     line = ln.Line(objective.params, directions.between(objective, objective.around(other)))
     assert all(torch.allclose(line([1.0])[name], other[name]) for name in other)
-    with pytest.raises(errors.StructureMismatchError, match="no name and shape is one of its own"):
+    with pytest.raises(errors.StructureMismatchError, match="no name and shape is the same"):
         directions.between(objective, {"w": torch.zeros(1)})
 
 
@@ -186,7 +186,7 @@ def test_the_gradient_is_that_of_the_loss():
         assert torch.allclose(found[name], wanted, atol=1e-6)
     assert found.recipe["kind"] == "gradient"
     flat = ln.Objective.from_function(lambda p: 0 * p["x"].sum(), {"x": torch.ones(2)})
-    with pytest.raises(errors.DirectionError, match="leads nowhere"):
+    with pytest.raises(errors.DirectionError, match="has length 0.0"):
         directions.gradient(flat)
 
 
@@ -225,7 +225,7 @@ def test_directions_from_the_loss_are_made_again_for_a_run_that_goes_on(tmp_path
     ].attrs["long_name"]
     assert ln.resume(store, objective)["loss"].equals(surface["loss"])
     moved = objective.at({name: tensor + 0.1 for name, tensor in objective.params.items()})
-    with pytest.raises(errors.ChartError, match="weights are other ones"):
+    with pytest.raises(errors.ChartError, match="because the weights differ"):
         ln.resume(store, moved)
 
 
@@ -299,7 +299,7 @@ def test_moments_that_are_not_there_or_not_theirs():
     adam = torch.optim.Adam(list(model.parameters())[:2])
     nn.functional.cross_entropy(model(x), y).backward()
     adam.step()
-    with pytest.raises(errors.DirectionError, match="trains 2 parameters and 4 are known"):
+    with pytest.raises(errors.DirectionError, match="trains 2 parameters and the model has 4"):
         directions.moments(adam.state_dict(), objective)
     first, _ = directions.moments(adam, model)
     assert not first["2.weight"].any()  # it is not trained

@@ -10,7 +10,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.directions import counter_based
+from lossnav.directions import counter_based, draw_parts
 from lossnav.directions import drawn as drawing
 from lossnav.directions.drawn import random
 from lossnav.params import to_filters
@@ -75,7 +75,7 @@ def test_as_many_as_there_is_room_for(objective):
     lengths = gram.diagonal(dim1=1, dim2=2).sqrt()
     cosines = gram / (lengths[:, :, None] * lengths[:, None, :])
     torch.testing.assert_close(cosines, torch.eye(18, dtype=torch.float64).expand(6, 18, 18), atol=1e-5, rtol=0)
-    with pytest.raises(errors.DirectionError, match="Direction 19 of 20 is zero.* no room"):
+    with pytest.raises(errors.DirectionError, match="Direction 19 of 20 is zero.* too small for 20 orthogonal"):
         random(objective, 20, exclude=("bias", "3.*", "1.*"))
 
 
@@ -99,7 +99,7 @@ def test_work_grows_with_the_number_where_nothing_is_made_orthogonal(objective, 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
-    monkeypatch.setattr(drawing, "_TOGETHER", 4)
+    monkeypatch.setattr(drawing, "TOGETHER", 4)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     whole = random(objective, 20, orthogonal=False)
     plain, calls = drawing._stored, []
@@ -121,7 +121,7 @@ def test_ctrl_c_keeps_those_that_are_whole(objective, monkeypatch, threads):
 def test_threads_end_at_their_next_piece_after_ctrl_c(monkeypatch):
     """A thread that is under way hears of it: it does not draw the rest of its slice."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    monkeypatch.setattr(counter_based, "_PIECE", 16)
+    monkeypatch.setattr(draw_parts, "_PIECE", 16)
     params = {name: torch.ones(4, 4096) for name in "ab"}
     begun, plain = threading.Event(), counter_based.Draws._draw
     pieces = []

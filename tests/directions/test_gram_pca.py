@@ -82,7 +82,7 @@ def test_what_cannot_be_found_by_rows_is_said_as_ever(run, tmp_path, monkeypatch
         for _ in range(50):
             model.weight.add_(1.0)
             straight.step()
-    with pytest.raises(ln.errors.DirectionError, match="has 1 dimensions, not 3"):
+    with pytest.raises(ln.errors.DirectionError, match="has 1 dimensions, but n=3"):
         ln.directions.pca(straight, n=3)
     with ln.Trajectory(model, store=tmp_path / "broken") as broken, torch.no_grad():
         for i in range(50):
@@ -90,7 +90,7 @@ def test_what_cannot_be_found_by_rows_is_said_as_ever(run, tmp_path, monkeypatch
             if i == 20:
                 model.weight[0, 0] = torch.nan
             broken.step()
-    with pytest.raises(ln.errors.DirectionError, match=r"30 snapshots hold NaN .* first after step 21.*\[:21\]"):
+    with pytest.raises(ln.errors.DirectionError, match=r"30 snapshots contain NaN .* first after step 21.*\[:21\]"):
         ln.directions.pca(broken, n=2)
 
 
@@ -102,7 +102,7 @@ def test_a_model_smaller_than_the_directions_asked_for(tmp_path, monkeypatch):
             model.weight.add_(torch.randn(1, 2))
             small.step()
     assert len(ln.directions.pca(small, n=2)) == 2
-    with pytest.raises(ln.errors.DirectionError, match="has 2 dimensions, not 3"):
+    with pytest.raises(ln.errors.DirectionError, match="has 2 dimensions, but n=3"):
         ln.directions.pca(small, n=3)
 
 

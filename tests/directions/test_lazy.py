@@ -17,7 +17,7 @@ import lossnav as ln
 from conftest import ROOT
 from lossnav import errors
 from lossnav import params as algebra
-from lossnav.directions import counter_based
+from lossnav.directions import counter_based, draw_parts
 from lossnav.directions import lazy as lazily
 
 CHARTS = {1: ln.Line, 2: ln.Plane, 3: ln.Volume}
@@ -42,8 +42,8 @@ def of_tensors(shapes, dtype=torch.float32):
 @pytest.fixture(params=[torch.bfloat16, torch.float32, torch.float64])
 def large(request, monkeypatch):
     """Many slices, without the time that large ones take."""
-    monkeypatch.setattr(counter_based, "_SLICE", 2**12)
-    monkeypatch.setattr(counter_based, "_PIECE", 2**8)
+    monkeypatch.setattr(draw_parts, "_SLICE", 2**12)
+    monkeypatch.setattr(draw_parts, "_PIECE", 2**8)
     found = of_tensors(SHAPES, request.param)
     found.params["conv"] = found.params["conv"].to(memory_format=torch.channels_last)
     return found
@@ -234,8 +234,8 @@ def test_filters_of_two_entries_are_orthogonal_also_where_draws_are_nearly_paral
 
 @pytest.mark.parametrize("name", ["groups", "one group", "GPT-2"])
 def test_filters_along_the_second_axis(name, monkeypatch):
-    monkeypatch.setattr(counter_based, "_SLICE", 2**12)
-    monkeypatch.setattr(counter_based, "_PIECE", 2**8)
+    monkeypatch.setattr(draw_parts, "_SLICE", 2**12)
+    monkeypatch.setattr(draw_parts, "_PIECE", 2**8)
     module = {
         "groups": nn.ConvTranspose2d(6, 12, 3, groups=3, bias=False),
         "one group": nn.ConvTranspose1d(70, 90, 20, bias=False),
@@ -301,7 +301,7 @@ def test_evaluate_gives_the_same_surface_and_says_lazy(objective):
     assert [recipe["lazy"] for recipe in found.attrs["chart"]["directions"]] == [True, True]
     by_default = ln.evaluate(objective, planes[1], grid)
     assert by_default.attrs["engine"]["plan"] == "plain"
-    assert "lazy directions are drawn anew" in by_default.attrs["engine"]["plan_events"][0]
+    assert "plans need stored directions" in by_default.attrs["engine"]["plan_events"][0]
     assert (by_default["loss"] == truth["loss"]).all()
 
 
@@ -309,15 +309,15 @@ def test_a_plan_is_never_given_the_directions(objective, monkeypatch):
     plane = ln.Plane(objective.params, *ln.directions.random(objective, 2, lazy=True))
     monkeypatch.setattr(lazily.LazyDirection, "__getitem__", lambda *_: pytest.fail("a whole tensor was drawn"))
     ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 5)))
-    with pytest.warns(errors.PlanFellBackWarning, match="lazy directions.*precision='float64' is not possible"):
+    with pytest.warns(errors.PlanFellBackWarning, match="lazy ones.*precision='float64' is not possible"):
         ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), engine=ln.Local(precision="float64"))
 
 
 def test_rescaled_charts_refuse(objective):
     a, b = ln.directions.random(objective, 2, lazy=True)
-    with pytest.raises(errors.ChartError, match="RescaledLine keeps.*lazy=False"):
+    with pytest.raises(errors.ChartError, match="RescaledLine stores.*lazy=False"):
         ln.RescaledLine(objective.params, a)
-    with pytest.raises(errors.ChartError, match="RescaledBilinear keeps"):
+    with pytest.raises(errors.ChartError, match="RescaledBilinear stores"):
         ln.RescaledBilinear(objective.params, a, b)
 
 

@@ -81,7 +81,9 @@ def test_a_killed_driver_leaves_nothing_and_another_run_goes_on(tmp_path):
     killed, other = start(one, 4001), start(two, 201)
     wait_for(lambda: works(killed, one) and works(other, two))
     below, others = descendants(killed.pid), descendants(other.pid)
-    assert any("DashboardAgent" in name for name in names(below)) and any("_Worker" in name for name in names(below))
+    assert any("DashboardAgent" in name for name in names(below)) and any(
+        "ray::Worker" in name for name in names(below)
+    )
     os.killpg(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     wait_for(lambda: not any(map(lives, below)))

@@ -100,7 +100,7 @@ def test_where_there_was_room_a_worker_starts_and_is_waited_for(shared):
     ray.held[0] = (2, 0, 0, 0)  # our own workers have it now
     said = hours(placing, clock, count=0.49)
     assert said[-1].startswith("a worker starts, ") and not any("others" in words for words in said)
-    with pytest.raises(ClusterError, match=r"There was room for a worker.*within 30 minutes.*raylet\.err"):
+    with pytest.raises(ClusterError, match=r"There were free resources for a worker.*within 30 minutes.*raylet\.err"):
         hours(placing, clock, count=0.1)
 
 
@@ -109,7 +109,7 @@ def test_room_that_comes_later_counts(shared):
     cluster, ray = shared((2, 0, 0, 0))
     placing = Placing(cluster, 1, 0, clock)
     clock.now += 40
-    assert placing.waiting() == "others hold the cluster (0 of 2 CPUs are free), 40 s"
+    assert placing.waiting() == "others use the cluster (0 of 2 CPUs are free), 40 s"
     ray.held[0] = (2, 0, 1, 0)
     clock.now += 5
     assert placing.waiting() == "a worker starts, 45 s"
@@ -156,7 +156,7 @@ def test_nodes_that_go_during_a_run_have_a_minute_to_come_back(shared):
     clock.now += 59
     assert placing.waiting()
     clock.now += 4
-    with pytest.raises(ClusterError, match="those that had are gone"):
+    with pytest.raises(ClusterError, match="nodes have left the cluster"):
         placing.waiting()
 
 

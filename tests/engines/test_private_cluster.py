@@ -273,7 +273,7 @@ def test_workers_that_die_before_ray_knows_them_are_seen_in_its_logs(fake_ray):
         assert cluster.dead_starts() is None  # one that came after it is there
         (logs / "raylet.err").write_text("")
         (logs / "raylet.out").write_text(started(dead.pid))
-        assert cluster.dead_starts() == "it said nothing"
+        assert cluster.dead_starts() == "there was no output"
         (logs / f"python-core-worker-ab_{dead.pid}.log").touch()  # known, and dead since: Ray tells of it
         assert cluster.dead_starts() is None
     finally:

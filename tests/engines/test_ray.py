@@ -17,7 +17,8 @@ from lossnav import cli
 from lossnav.acceleration import ChartFunction, Plan
 from lossnav.engines import placing
 from lossnav.engines import ray as ray_engine
-from lossnav.engines.ray import _pickled, _Worker
+from lossnav.engines.sending import pickled
+from lossnav.engines.worker import Worker
 from lossnav.specs.objective_of import load_objective
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
@@ -86,13 +87,13 @@ def test_more_cpus_than_there_are_fails_at_once(no_cluster):
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "no.such.host.invalid:6379"])
 def test_an_address_where_nobody_answers(no_cluster, address):
-    with pytest.raises(ln.errors.ClusterError, match="Nobody answers at"):
+    with pytest.raises(ln.errors.ClusterError, match="There is no answer from"):
         ln.Ray(address=address).prepare(len, np.zeros((1, 1)), 1)
 
 
 def test_no_cluster_to_be_found(no_cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(ln.errors.ClusterError, match="Nobody answers at 127"):
+    with pytest.raises(ln.errors.ClusterError, match="There is no answer from 127"):
         ln.Ray(address="auto").prepare(len, np.zeros((1, 1)), 1)
 
 
@@ -151,7 +152,7 @@ def kinds():
 def test_every_objective_can_be_sent(kind, objective):
     direction = {name: torch.ones_like(tensor) for name, tensor in objective.params.items()}
     function = ChartFunction(objective, ln.Line(objective.params, direction))
-    there = ray.cloudpickle.loads(_pickled(function))
+    there = ray.cloudpickle.loads(pickled(function))
     assert there.objective.fingerprint == objective.fingerprint
     for point in ([0.0], [0.5]):
         assert there(np.array(point)) == function(np.array(point))
@@ -160,13 +161,13 @@ def test_every_objective_can_be_sent(kind, objective):
 def test_a_part_of_the_data_is_sent_without_the_rest():
     x = torch.randn(10_000, 10)
     whole = ln.Objective(nn.Linear(10, 1), "mse", (x, x[:, :1]))
-    assert len(_pickled(whole.subset(100))) < len(_pickled(whole)) / 20
+    assert len(pickled(whole.subset(100))) < len(pickled(whole)) / 20
 
 
 def test_what_cannot_be_sent_is_said():
     lock = __import__("threading").Lock()
     with pytest.raises(ln.errors.ClusterError, match="cannot be sent: TypeError.*lock"):
-        _pickled(lambda point: lock)
+        pickled(lambda point: lock)
 
 
 # ---------------------------------------------------------------------- the same values
@@ -246,9 +247,11 @@ def test_a_spec_that_means_something_else_there(cluster, tmp_path):
     objective = load_objective(f"{path}:objective")
     path.write_text(SPEC.replace("manual_seed(0)", "manual_seed(17)"))
     line = ln.Line(objective.params, *ln.directions.random(objective, seed=0))
-    with pytest.raises(ln.errors.ClusterError, match="could not build the objective.*another objective here"):
+    with pytest.raises(
+        ln.errors.ClusterError, match="could not build the objective.*another objective on this machine"
+    ):
         ln.evaluate(objective, line, NINE, engine=ln.Ray(workers=1, build="spec"))
-    with pytest.raises(ln.errors.OptionError, match="needs an objective that comes from a SPEC"):
+    with pytest.raises(ln.errors.OptionError, match="needs an unchanged objective that was loaded from a SPEC"):
         ln.evaluate(objective.at(objective.params), line, NINE, engine=ln.Ray(workers=1, build="spec"))
 
 
@@ -345,7 +348,7 @@ def test_a_cluster_that_others_hold(cluster, monkeypatch):
     try:
         assert ray.get(other.ready.remote())
         with pytest.raises(
-            ln.errors.ClusterError, match="A worker needs 1 CPUs.*no node.*0 of 2 CPUs are free, others hold"
+            ln.errors.ClusterError, match="A worker needs 1 CPUs.*no node.*0 of 2 CPUs are free, others use"
         ):
             ln.Ray().prepare(len, np.zeros((1, 1)), 1)
     finally:
@@ -353,11 +356,11 @@ def test_a_cluster_that_others_hold(cluster, monkeypatch):
 
 
 def test_who_comes_after_one_without_memory_works_in_smaller_batches(digits_objective):
-    objective, worker, threads = digits_objective, _Worker(), 1
+    objective, worker, threads = digits_objective, Worker(), 1
     function = ChartFunction(objective, ln.Line(objective.params, *ln.directions.random(objective, seed=0)))
     points = np.array([[0.0], [0.5]])
-    report = worker.build(_pickled(function), False, points, 100, Plan(batch_size=200), "native", threads, 2)
-    assert report["said"]["plan_fields"] == {"batch_size": 50}
+    report = worker.build(pickled(function), False, points, 100, Plan(batch_size=200), "native", threads, 2)
+    assert report["engine"]["plan_fields"] == {"batch_size": 50}
     made, _, changed = worker.evaluate(points)
     assert changed is None
     assert [values["loss"] for values, _ in made] == pytest.approx([function(p)["loss"] for p in points], rel=1e-5)

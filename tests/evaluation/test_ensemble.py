@@ -194,7 +194,7 @@ def test_a_seed_of_something_else_is_refused_and_stays(tmp_path, blocks_of_three
     there = ln.open(tmp_path / "band.parts" / "seeds.zarr")
     assert there["seed"].values.tolist() == [0, 1, 2]
     objective, line, sampler, options, words = other()
-    with pytest.raises(errors.PlanMismatchError, match="holds another run of seed 0:") as caught:
+    with pytest.raises(errors.PlanMismatchError, match="contains another run of seed 0:") as caught:
         ln.ensemble(objective, line, sampler, range(8), store=store, check=False, progress=False, **options)
     assert words in str(caught.value)
     assert ln.open(tmp_path / "band.parts" / "seeds.zarr").identical(there)
@@ -447,7 +447,7 @@ def test_what_cannot_be_read_is_said(tmp_path, blocks_of_three):
     said["attributes"]["chart"]["dims"] = "none"
     document.write_text(json.dumps(said))
     objective, line, _ = hills()
-    with pytest.raises(errors.OutputExistsError, match=r"seeds\.zarr cannot be gone on from.*evaluated again"):
+    with pytest.raises(errors.OutputExistsError, match=r"seeds\.zarr cannot be resumed.*evaluate its seeds again"):
         ln.ensemble(objective, line, GRID, range(8), store=store, check=False, progress=False)
     shutil.rmtree(document.parent)
     made = ln.ensemble(objective, line, GRID, range(8), store=store, check=False, progress=False)

@@ -218,7 +218,9 @@ def test_a_signal_finishes_the_point_and_keeps_what_was_computed(number, tmp_pat
     objective = ln.Objective.from_function(f, {"x": torch.ones(2)})
     line = ln.Line(objective.params, {"x": torch.ones(2)})
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with pytest.raises(ln.Interrupted, match="Stopped after 3 of 10 points. It is kept in .* lossnav resume") as caught:
+    with pytest.raises(
+        ln.Interrupted, match="Stopped after 3 of 10 points. It is stored in .* lossnav resume"
+    ) as caught:
         ln.evaluate(objective, line, ln.Grid(alpha=(0, 9, 10)), store=tmp_path / "run.zarr")
     assert caught.value.signal == number
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -288,7 +290,7 @@ def test_nan_in_the_data_says_so(everything, images):
     images[0][13, 0, 0, 0] = float("nan")
     objective = ln.Objective(everything, "cross_entropy", images, batch_size=10)
     line = ln.Line(objective.params, *ln.directions.random(objective))
-    with pytest.raises(errors.NonFiniteCenterError, match="data holds NaN or inf in batch 1"):
+    with pytest.raises(errors.NonFiniteCenterError, match="data contains NaN or inf in batch 1"):
         ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)))
 
 
@@ -312,7 +314,7 @@ def test_a_loss_that_is_no_function_is_found():
 
 def test_things_that_do_not_fit_are_refused(objective, plane):
     with pytest.raises(
-        errors.SamplerError, match=r"asks for \(alpha\) and the chart has \(alpha, beta\).*ln.Grid\(alpha="
+        errors.SamplerError, match=r"asks for \(alpha\) but the chart has \(alpha, beta\).*ln.Grid\(alpha="
     ):
         ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 3)))
     other = ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)})
@@ -352,7 +354,7 @@ def test_nothing_is_computed_before_it_is_known_that_it_can_be_described():
     named = ln.Objective.from_function(
         lambda p: p["x"].sum(), {"x": torch.ones(2)}, metrics={"alpha": lambda p: p["x"][0]}
     )
-    with pytest.raises(errors.OptionError, match="both called 'alpha'"):
+    with pytest.raises(errors.OptionError, match="have the same name, 'alpha'"):
         ln.evaluate(named, ln.Line(named.params, {"x": torch.ones(2)}), ln.Grid(alpha=(-1, 1, 3)))
 
 

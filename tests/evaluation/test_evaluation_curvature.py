@@ -197,13 +197,15 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(tmp_path):
     plane = ln.Plane(objective.params, {"x": e[0]}, {"x": e[1]})
     ln.evaluate(objective, plane, GRID_OF_WALL, store=store)
     kill[0] = calls[0] + 14
-    with pytest.raises(ln.Interrupted, match=r"Stopped after \d points. They are kept in .*the same call") as stopped:
+    with pytest.raises(ln.Interrupted, match=r"Stopped after \d points. They are stored in .*the same call") as stopped:
         ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)
     part = ln.open(f"{store}/curvature")
     done = int((part.status == 1).sum())
     assert 1 <= done < 9
     xr.testing.assert_equal(part, stopped.value.partial)
-    with pytest.raises(errors.OptionError, match="holds curvature. Make the same call"):
+    with pytest.raises(
+        errors.OptionError, match="contains curvature, which resume does not evaluate. Repeat the same call"
+    ):
         ln.resume(f"{store}/curvature", objective)
     before = calls[0]
     whole = ln.evaluate_curvature(objective, plane, GRID_OF_WALL, store=store)

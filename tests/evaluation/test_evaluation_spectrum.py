@@ -18,7 +18,7 @@ import lossnav as ln
 from lossnav import cli, errors
 from lossnav import params as algebra
 from lossnav.curvature import Estimate
-from lossnav.curvature.operators import LossOperator
+from lossnav.curvature.loss_operator import LossOperator
 from lossnav.evaluation.spectrum import spectrum
 from lossnav.surface import groups
 from networks import BATCH, conv_loss, conv_net, dense, images, network_like, quadratic, symmetric
@@ -99,14 +99,14 @@ def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
     made = spectrum(objective, top=1, density=ln.curvature.DensityOptions(steps=5), store=tmp_path / "alone.zarr")
     opened = ln.open_spectrum(tmp_path / "alone.zarr")
     xr.testing.assert_identical(opened, made)
-    with pytest.raises(errors.OutputExistsError, match="holds a spectrum.*overwrite=True"):
+    with pytest.raises(errors.OutputExistsError, match="contains a spectrum.*overwrite=True"):
         spectrum(objective, top=1, store=tmp_path / "alone.zarr")
     other = spectrum(objective, top=2, store=tmp_path / "alone.zarr", overwrite=True)
     xr.testing.assert_identical(ln.open_spectrum(tmp_path / "alone.zarr"), other)
 
     line = ln.Line(objective.params, ln.directions.random(objective, n=1)[0])
     surface = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 3)), store=tmp_path / "run.zarr")
-    with pytest.raises(errors.NotASpectrumError, match=r"run.zarr holds no spectrum.*lossnav curvature"):
+    with pytest.raises(errors.NotASpectrumError, match=r"run.zarr contains no spectrum.*lossnav curvature"):
         ln.open_spectrum(tmp_path / "run.zarr")
     made = spectrum(objective, top=1, store=tmp_path / "run.zarr")
     xr.testing.assert_identical(ln.open_spectrum(tmp_path / "run.zarr"), made)
@@ -125,11 +125,11 @@ def test_it_is_kept_alone_or_beside_a_surface(network, whole, tmp_path):
 def test_what_is_no_spectrum_is_said(whole, surface, tmp_path):
     with pytest.raises(errors.NotASpectrumError, match=r"There is no .*nowhere.zarr"):
         ln.open_spectrum(tmp_path / "nowhere.zarr")
-    with pytest.raises(errors.NotASpectrumError, match="This is no spectrum"):
+    with pytest.raises(errors.NotASpectrumError, match="This dataset is not a spectrum"):
         groups.require_spectrum(surface)
     for broken, error, words in (
         (whole.assign_attrs(schema_version=2), errors.SchemaTooNewError, "version 2.*reads up to 1"),
-        (whole.assign_attrs(schema_version="x"), errors.NotASpectrumError, "does not say its schema version"),
+        (whole.assign_attrs(schema_version="x"), errors.NotASpectrumError, "lacks its schema version"),
         (whole.drop_vars("eigenvalue_error"), errors.NotASpectrumError, 'no variable "eigenvalue_error"'),
         (whole.drop_vars("weight"), errors.NotASpectrumError, 'no variable "weight" over probe and step'),
     ):
@@ -167,7 +167,7 @@ def test_ctrl_c_keeps_eigenpairs_and_what_came_after(tmp_path):
     options = {"top": 2, "density": ln.curvature.DensityOptions(steps=10), "trace": True, "store": tmp_path / "s.zarr"}
     first = ln.curvature.top_eigenpairs(ln.curvature.Hessian(quadratic(matrix)), k=2, which="both").products
     for at, names, steps in ((4, {"eigenvalue"}, None), (first + 4, {"eigenvalue", "density"}, 4)):
-        with interrupting(at), pytest.raises(ln.Interrupted, match="is kept in .*s.zarr") as stopped:
+        with interrupting(at), pytest.raises(ln.Interrupted, match="is stored in .*s.zarr") as stopped:
             spectrum(quadratic(matrix), **options)
         kept = ln.open_spectrum(tmp_path / "s.zarr")
         xr.testing.assert_equal(kept, stopped.value.partial)
@@ -197,7 +197,7 @@ def test_what_is_not_finite_or_not_sure_is_said():
 
 def test_what_cannot_be_asked(network):
     for options, words in (
-        ({"top": 0}, "asks for nothing"),
+        ({"top": 0}, "requests nothing"),
         ({"top": -1}, "k=-1"),
         ({"tolerance": 2}, "tolerance=2"),
     ):

@@ -223,12 +223,12 @@ def test_surfaces_of_something_else_are_refused(run, trained, stored, tmp_path, 
         ln.evaluate_trajectory(objective.subset(10), plane, run, store=place)
     with pytest.raises(errors.NotASurfaceError):
         ln.evaluate_trajectory(objective, plane, run, store=tmp_path / "nothing.zarr")
-    with pytest.raises(errors.NotATrajectoryError, match="holds no trajectory"):
+    with pytest.raises(errors.NotATrajectoryError, match="contains no trajectory"):
         ln.open_trajectory(place)
     with pytest.raises(errors.NotATrajectoryError, match="There is no"):
         ln.open_trajectory(tmp_path / "nothing.zarr")
     named = ln.Objective(everything, "cross_entropy", images, metrics={"distance": lambda out, y: out.mean()})
-    with pytest.raises(errors.OptionError, match="both called 'distance'"):
+    with pytest.raises(errors.OptionError, match="have the same name, 'distance'"):
         ln.evaluate_trajectory(named, plane, run)
     with pytest.raises(errors.OptionError, match="buffers='mine'"):
         ln.evaluate_trajectory(objective, plane, run, buffers="mine")

@@ -11,7 +11,7 @@ from torch import nn
 
 import lossnav as ln
 from commands import lossnav, lossnav_process
-from lossnav.evaluation import subset, views
+from lossnav.evaluation import views
 from lossnav.surface.groups import open_group
 
 PROJECT = """
@@ -306,7 +306,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
     [
         (("--to", "b.pt", "--chart", "plane"), "1 checkpoint(s) beside the first span a line, not a plane"),
         (("--to", "b.pt", "--directions", "hessian"), "Leave out --directions"),
-        (("--to", "b.pt", "--exclude", "bias"), "what lies between checkpoints is as it is"),
+        (("--to", "b.pt", "--exclude", "bias"), "not for those between checkpoints"),
         (("--save-directions", "--seeds", "2"), "--save-directions is for one surface of one seed"),
         (("--to", "b.pt", "--to", "b.pt"), "b.pt is named twice"),
         (("--to", "a.pt", "--to", "b.pt", "--to", "c.pt", "--to", "d.pt"), "span more than a volume"),
@@ -319,7 +319,7 @@ def test_the_device_is_that_of_the_command(project, monkeypatch):
             ("--directions", "hessian", "--directions", "random", "--chart", "volume"),
             "A volume has 3 axes, and 2 kinds",
         ),
-        (("--directions", "hessian", "--normalize", "filter"), "are of random directions, and these are hessian"),
+        (("--directions", "hessian", "--normalize", "filter"), "are for random directions, but these are hessian"),
         (("--trajectory", "t", "--seeds", "2"), "--trajectory is for one surface of one seed"),
         (("--trajectory", "t", "--chart", "rescaled-line"), "A training run is drawn on a line, plane or volume"),
         (("--grid", "0"), "SamplerError"),
@@ -352,7 +352,7 @@ def test_the_explorer_looks_where_evaluate_does(project, net, monkeypatch):
 
     class Explorer:
         url = "http://here"
-        desk = types.SimpleNamespace(session=types.SimpleNamespace(store="kept.zarr"))
+        handler = types.SimpleNamespace(session=types.SimpleNamespace(store="kept.zarr"))
 
         def wait(self):
             return None
@@ -365,45 +365,6 @@ def test_the_explorer_looks_where_evaluate_does(project, net, monkeypatch):
     assert options["ends"][0][0] < 0 < 1 < options["ends"][0][1]
     lossnav("explore", "net.py:objective", "--no-browser", cwd=project)
     assert seen[1][1]["ends"] == (-1.0, 1.0)
-
-
-# ---------------------------------------------------------------------- a part of the data
-
-
-def test_a_subset_with_control_is_one_call(net, tmp_path):
-    objective = net.objective
-    line = ln.Line(objective.params, *ln.directions.random(objective, seed=1))
-    grid = ln.Grid(alpha=(-1, 1, 21))
-    options = {"engine": ln.Local(plan="plain")}
-    few = ln.evaluate(objective.subset(20, 3), line, grid, **options)
-    whole = ln.evaluate(objective, line, ln.Grid(alpha=(-1, 1, 11)), **options)
-    by_hand = ln.control_variate(few, whole)
-    for store in (None, tmp_path / "run.zarr"):
-        found = ln.evaluate_subset(objective, line, grid, subset=20, control=11, seed=3, store=store, **options)
-        assert np.array_equal(found["loss"], by_hand["loss"])
-        assert found.attrs["control_variate"] == by_hand.attrs["control_variate"]
-    assert np.array_equal(ln.open(tmp_path / "run.zarr")["loss"], by_hand["loss"])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.zarr"]
-    own = ln.evaluate_subset(objective, line, grid, subset=20, control=ln.Grid(alpha=(-1, 1, 11)), seed=3, **options)
-    assert np.array_equal(own["loss"], by_hand["loss"])
-    alone = ln.evaluate_subset(objective, line, grid, subset=20, seed=3, **options)
-    assert np.array_equal(alone["loss"], few["loss"])
-
-
-@pytest.mark.parametrize(
-    ("axes", "control", "words"),
-    [
-        ({"alpha": (-1, 1, 21)}, 3, r"control=3 does not fit a grid of 21 points.*and 6 in all. Use control=6"),
-        ({"alpha": (-1, 1, 51), "beta": (-1, 1, 51)}, 4, r"a grid of 51 x 51 points.*Use control=3"),
-        ({"alpha": (-1, 1, 4)}, 4, r"Use a grid of 11 points along each axis and control=6"),
-        ({"alpha": (-1, 1, 21), "beta": (-1, 1, 31)}, 5, r"21 x 31 points.*Use control=3"),
-    ],
-)
-def test_grids_that_do_not_fit(axes, control, words):
-    with pytest.raises(ln.errors.OptionError, match=words):
-        subset.coarse_grid(ln.Grid(**axes), control)
-    with pytest.raises(ln.errors.OptionError, match="this is a Adaptive|this is an Adaptive"):
-        subset.coarse_grid(ln.Adaptive(**dict.fromkeys(axes, (-1, 1))), control)
 
 
 def test_a_module_is_not_disturbed_by_the_device_of_a_command():

@@ -617,7 +617,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "class weights elsewhere": (
         lambda: made(loss=elsewhere),
         DataError,
-        ["loss elsewhere", "device", "loss.to(device)"],
+        ["loss elsewhere", "device than the data (such as", "loss.to(device)"],
     ),
 }
 

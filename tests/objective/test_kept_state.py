@@ -188,7 +188,7 @@ WRITERS = {
 @pytest.mark.parametrize("make", WRITERS.values(), ids=WRITERS)
 def test_what_a_forward_writes_stays_in_its_pass(make):
     objective = holds(make)
-    assert objective._unplanned
+    assert objective._unplanned.startswith("the model ")
     surface = ln.evaluate(objective, ln.Line(objective.params, moved(objective.params)), ln.Grid(alpha=(0, 1, 3)))
     assert surface.attrs["engine"]["plan"] == "plain"
 

@@ -327,7 +327,7 @@ def test_the_command_line_says_it(tmp_path):
             total += len(part) * float(F.cross_entropy(model.train()(part), targets)) / 22
     assert float(surface["loss"].sel(alpha=0)) == pytest.approx(total, rel=1e-6)
     assert rebuild(said["origin"], None, None, None).fingerprint == objective.fingerprint == said["fingerprint"]
-    with pytest.raises(ln.errors.SpecError, match="in eval mode, and train mode was asked for"):
+    with pytest.raises(ln.errors.SpecError, match="in eval mode, but train mode was requested"):
         _ready(tmp_path)
 
 

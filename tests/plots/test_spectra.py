@@ -121,7 +121,7 @@ def test_files_of_every_kind(tmp_path, suffix):
 
 
 def test_what_cannot_be_drawn_is_said(surface):
-    with pytest.raises(errors.NotASpectrumError, match="This is no spectrum"):
+    with pytest.raises(errors.NotASpectrumError, match="This dataset is not a spectrum"):
         ln.plot.spectrum(surface)
     with pytest.raises(errors.OptionError, match="no finite value"):
         ln.plot.spectrum(made(density=False, eigenvalues=[np.nan] * 4))

@@ -97,37 +97,37 @@ def unmeasured():
 
 NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and words of the reason
     "holes": (lambda: picture(status=np.zeros((21, 21), int)), "no point was evaluated"),
-    "unfinished": (stopped, "does not say whether its sampler had more"),
-    "constant": (lambda: picture(np.where(BOWL.max() == BOWL, BOWL, np.nan)), "it takes two"),
-    "grid": (scattered, "lie on no grid"),
+    "unfinished": (stopped, "does not record whether its sampler had finished"),
+    "constant": (lambda: picture(np.where(BOWL.max() == BOWL, BOWL, np.nan)), "a difference needs two"),
+    "grid": (scattered, "are not on a grid"),
     "range": (narrow, "fewer than two points"),
-    "automatic range": (lambda: picture(sampler={"auto": {"alpha": {"reach": 1.0}}}), "what was found along alpha"),
+    "automatic range": (lambda: picture(sampler={"auto": {"alpha": {"reach": 1.0}}}), "range search along alpha"),
     "adaptive": (lambda: picture(sampler={"kind": "Adaptive"}), "was stopped before its sampler"),
     "adaptive_noise": (lambda: picture(sampler={"kind": "Adaptive", "outcome": OUTCOME}), "evaluated twice"),
     "interpolation": (lambda: picture(interpolation={"points": 5, "left_out_error_p99": "nan"}), "predicted"),
-    "correction": (lambda: picture(control_variate={"points": 1, "residual_error": "nan"}), "leaves too few"),
-    "seeds": (one_seed, "one seed alone"),
-    "angles": (lambda: picture(chart={"cosines": {}}), "which angles"),
-    "lengths": (lambda: picture(**directions("norm")), "how long"),
+    "correction": (lambda: picture(control_variate={"points": 1, "residual_error": "nan"}), "has too few"),
+    "seeds": (one_seed, "only one seed"),
+    "angles": (lambda: picture(chart={"cosines": {}}), "record the angles"),
+    "lengths": (lambda: picture(**directions("norm")), "record the lengths"),
     "one tensor": (lambda: picture(**directions("norms")), "in each tensor"),
-    "radial": (picture, "was not measured"),
+    "radial": (picture, "were not measured"),
     "scale": (lambda: picture(**directions(normalize=None), objective={
         "layers": {"batch_norms": 0, "norm_tensors": 0, "weights": 3, "rectifiers": 0}}), "was not measured"),
     "held still": (lambda: without("still"), "which entries"),
     "buffers": (lambda: without("still"), "whether the model has buffers"),
     "random numbers": (picture, "whether the loss draws random numbers"),
-    "train mode": (lambda: picture(objective={"mode": "train"}), "by which seed"),
-    "batch norm": (lambda: older("layers"), "does not say whether the model has layers"),
-    "data": (lambda: picture(objective={"samples": None}), "how many samples"),
+    "train mode": (lambda: picture(objective={"mode": "train"}), "record the seed of its noise"),
+    "batch norm": (lambda: older("layers"), "does not record whether the model has layers"),
+    "data": (lambda: picture(objective={"samples": None}), "the number of samples"),
     "batches": (lambda: older("cut_samples"), "in other batches"),
-    "intervals": (lambda: picture(se=None), "hides the losses of single samples"),
-    "noise": (lambda: picture(se=None), "hides the losses of single samples"),
-    "ripples": (lambda: picture(RIPPLED, se=None), "hides the losses of single samples"),
-    "precision": (lambda: picture(objective={"dtype": "float8_e4m3fn"}), "no precision whose digits"),
-    "minimum": (picture, "the gradient there is not"),
-    "descent": (picture, "the gradient at the centre is not"),
-    "saddle": (picture, "the ends of the full Hessian's spectrum are not"),
-    "mean curvature": (picture, "no other was measured"),
+    "intervals": (lambda: picture(se=None), "losses of single samples are not available"),
+    "noise": (lambda: picture(se=None), "losses of single samples are not available"),
+    "ripples": (lambda: picture(RIPPLED, se=None), "losses of single samples are not available"),
+    "precision": (lambda: picture(objective={"dtype": "float8_e4m3fn"}), "the number of digits of"),
+    "minimum": (picture, "the gradient at the centre was not measured"),
+    "descent": (picture, "the gradient at the centre was not measured"),
+    "saddle": (picture, "the extreme eigenvalues of the Hessian were not measured"),
+    "mean curvature": (picture, "no other curvature was measured"),
     "random walk": (scaled, "scaled"),
     "norm drift": (drifting, "how the norm of the weights changed"),
     "off the plane": (lambda: along(0.0, 0.0), "does not leave the centre"),
@@ -186,14 +186,14 @@ def test_pits_of_more_points_than_are_looked_at_are_not_called_one_valley():
 def test_pits_no_deeper_than_the_arithmetic_are_of_the_arithmetic():
     noise = np.random.default_rng(0).normal(size=(21, 21)) * 1e-5
     found = ln.report(picture(300 + 1e-6 * BOWL + noise, se=1e-9))["ripples"]
-    assert found.level == "note" and "arithmetic" in found.said
+    assert found.level == "note" and "numerical error" in found.said
 
 
 def test_another_basin_is_no_reason_to_call_a_centre_no_minimum():
     x = np.linspace(-1, 2, 31)
     wells = 1 - 0.5 * np.exp(-((x / 0.3) ** 2)) - 0.7 * np.exp(-(((x - 1.2) / 0.3) ** 2))
     said = ln.report(picture(wells, center={"loss": 0.5}))["minimum"]
-    assert said.level == "unknown" and "behind higher ground" in said.said
+    assert said.level == "unknown" and "beyond a barrier" in said.said
     slope = ln.report(picture(1 - 0.3 * x, center={"loss": 1.0}))["minimum"]
     assert slope.level == "warning" and "alpha = 2" in slope.said
 
@@ -212,7 +212,7 @@ def test_basins_are_told_apart_on_points_of_no_grid_too():
         chart = ln.Plane(objective.params, *({"x": torch.eye(2, dtype=torch.float64)[i]} for i in (0, 1)))
         surface = ln.evaluate(objective, chart, ln.Points([[0.0, 0.0], *places]), engine=PLAIN, progress=False)
         said.append(ln.report(surface)["minimum"])
-    assert said[0].level == "unknown" and "behind higher ground" in said[0].said
+    assert said[0].level == "unknown" and "beyond a barrier" in said[0].said
     assert said[1].level == "warning"
 
 
@@ -271,7 +271,7 @@ def test_what_is_zero_in_every_direction_is_counted_and_named():
             found = ln.report(surface)["held still"]
             assert found.values["still"] == still == (5 if normalize is None else 9)
             assert ("0.weight" in found.said) == (normalize is not None)
-            assert "2 of 4 tensors are left out" in found.said
+            assert "2 of 4 tensors are excluded" in found.said
     everything = ln.directions.random(objective, n=2, normalize=None, exclude=())
     surface = ln.evaluate(objective, ln.Plane(objective.params, *everything), grid, progress=False)
     assert ln.report(surface)["held still"].said == "Every parameter (23) moves along the directions."
@@ -296,7 +296,7 @@ def test_what_a_chart_holds_still_is_what_no_point_of_it_moves(kind):
     assert chart.still() == {name: int((~where).sum()) for name, where in moved.items() if not where.all()}
 
 
-@pytest.mark.parametrize(("bend", "words"), [(1e9, "smallest that is tried"), (1e-4, "capped")])
+@pytest.mark.parametrize(("bend", "words"), [(1e9, "smallest range tried"), (1e-4, "capped")])
 def test_an_automatic_range_at_an_end_says_so(bend, words):
     objective = ln.Objective.from_function(lambda p: 1 + bend * p["x"].square().sum(), {"x": torch.zeros(2)})
     line = ln.Line(objective.params, {"x": torch.ones(2)})

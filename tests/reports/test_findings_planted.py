@@ -43,7 +43,7 @@ def test_grid_and_range():
     steep = ln.report(picture(0.3 + np.add.outer(x**12, x**12)))["range"]
     assert steep.level == "note" and "log" in steep.do
     away = picture().assign_coords(alpha=np.linspace(0.5, 1, 21))
-    assert "origin" in ln.report(away)["range"].said
+    assert "outside the picture" in ln.report(away)["range"].said
 
 
 def test_what_an_adaptive_sampler_left():

@@ -222,7 +222,7 @@ class Normed(nn.Module):
         (True, "batch", "warning", "each batch's own statistics"),
         (False, "frozen", "warning", "depends on its batch"),
         (True, "frozen", "note", "1 BatchNorm layer keeps"),
-        (True, "recompute", "ok", "made anew"),
+        (True, "recompute", "ok", "recomputed"),
     ],
 )
 @pytest.mark.filterwarnings("ignore::lossnav.errors.BatchDependenceWarning")  # said when it is made, too

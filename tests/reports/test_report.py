@@ -193,5 +193,5 @@ def test_a_run_made_in_python_is_measured_by_a_spec(tmp_path, monkeypatch):
 def test_what_is_no_objective_or_chart_is_named(surface, given, said):
     with pytest.raises(errors.OptionError, match=said):
         ln.report(surface, **given)
-    with pytest.raises(errors.OptionError, match="Name what it is: ln.report"):
+    with pytest.raises(errors.OptionError, match="Name it: ln.report"):
         ln.report(surface, nn.Linear(2, 2))

@@ -46,7 +46,7 @@ def test_a_float32_model_gives_equal_bits_at_one_place():
     surface = ln.evaluate(objective, plane, ln.Adaptive(alpha=(-1, 1), beta=(-1, 1), max_points=200), progress=False)
     outcome = surface.attrs["sampler"]["outcome"]
     assert outcome["noise"] == 0 and outcome["noise_largest"] < 1e-6 and outcome["places_twice"] >= 8
-    assert f"At the {outcome['places_twice']} places" in ln.report(surface)["adaptive_noise"].said
+    assert f"at {outcome['places_twice']} places" in ln.report(surface)["adaptive_noise"].said
 
 
 def test_places_evaluated_twice_are_one_place_and_spread_over_every_quarter():
@@ -157,12 +157,12 @@ def test_the_report_says_that_a_loss_is_finite_once_and_once_not():
     finding = ln.report(
         surface_of(lambda p: 1 + p["x"][0] ** 2 + (float("nan") if random.random() < 0.3 else 0.0), max_points=150)
     )["adaptive_noise"]
-    assert "finite once and once not" in finding.said and finding.level == "warning"
+    assert "only one of the two values is finite" in finding.said and finding.level == "warning"
 
 
 def test_the_report_never_says_that_the_loss_is_the_same_where_nothing_was_looked_at():
     said = ln.report(surface_of(lambda p: 1 + p["x"][0] ** 2))["adaptive_noise"].said
-    assert said.startswith("At the 9 places where it was evaluated twice the loss came out the same")
+    assert said.startswith("Repeated evaluation at 9 places gave the same loss")
 
 
 def test_cells_without_a_test_are_in_every_share():

@@ -13,7 +13,7 @@ from torch import nn
 import lossnav as ln
 from landscapes import quadratic, relu_net, rescaled, rosy, symmetric
 from lossnav import errors
-from lossnav.curvature.operators import LossOperator
+from lossnav.curvature.loss_operator import LossOperator
 from lossnav.sharpness_measures import KINDS, Sharpness
 
 SMALL = {
@@ -238,11 +238,11 @@ def test_of_few_parameters_the_entries_are_kept_when_it_is_stopped(kind, monkeyp
 @pytest.mark.parametrize(
     ("kind", "options", "said"),
     [
-        ("flat", {}, "kind='flat' is unknown. Use epsilon, sam,"),
+        ("flat", {}, "kind='flat' is unknown. Use one of epsilon, sam,"),
         ("sam", {"sigma": 1}, "takes no sigma=. Its options are radius, steps, starts."),
-        ("sam", {"radius": 0.0}, "radius=0.0 cannot be used. Pass a finite number above 0."),
+        ("sam", {"radius": 0.0}, "radius must be a positive finite number, got 0.0."),
         ("sam", {"radius": math.inf}, "radius=inf"),
-        ("sam", {"steps": 0}, "steps=0 cannot be used. Pass a whole number from 1"),
+        ("sam", {"steps": 0}, "steps must be a whole number of at least 1, got 0."),
         ("sam", {"starts": 1.5}, "starts=1.5"),
         ("sam", {"seed": -1}, "seed=-1"),
         ("sam", {"precision": "half"}, "precision='half'"),

@@ -54,7 +54,7 @@ def test_a_kind_of_somebody_elses_is_measured_counted_and_printed(registered):
     assert ln.sharpness(both, "uphill").settings["excluded"] == ["y"]
     with pytest.raises(errors.OptionError, match=r"takes no sigma=. Its options are radius, twice\."):
         ln.sharpness(objective, "uphill", sigma=1)
-    with pytest.raises(errors.OptionError, match="kind='flat' is unknown. Use .*, uphill"):
+    with pytest.raises(errors.OptionError, match="kind='flat' is unknown. Use one of .*, uphill"):
         ln.sharpness(objective, "flat")
 
 

@@ -60,7 +60,7 @@ def test_a_checkpoint_moves_the_centre(project, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("nonsense", "'nonsense' is no SPEC.*file.py:name"),
+        ("nonsense", "'nonsense' is not a SPEC.*file.py:name"),
         ("none.py:objective", "There is no file none.py"),
         ("my_project.py:nothing", "has no 'nothing'.*Define nothing"),
         ("my_project.py:model", "is a Linear, not an Objective"),

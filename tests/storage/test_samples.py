@@ -208,9 +208,9 @@ def test_a_stopped_run_goes_on_keeping_and_a_finer_grid_takes_over_what_is_known
 def test_points_measured_without_samples_are_no_start_for_a_run_with_them(tmp_path):
     objective, chart = killing.regression()
     bare = ln.evaluate(objective, chart, GRID, store=tmp_path / "run.zarr")
-    with pytest.raises(ln.errors.OptionError, match="computed without the losses of single samples"):
+    with pytest.raises(ln.errors.OptionError, match="lacks the losses of single samples"):
         ln.evaluate(objective, chart, GRID, keep_samples=True, store=tmp_path / "run.zarr")
-    with pytest.raises(ln.errors.OptionError, match="computed without the losses of single samples"):
+    with pytest.raises(ln.errors.OptionError, match="lacks the losses of single samples"):
         ln.evaluate(objective, chart, GRID, keep_samples=True, resume=bare)
     again = ln.evaluate(objective, chart, GRID, keep_samples=True, store=tmp_path / "run.zarr", overwrite=True)
     assert "sample_loss" in again
@@ -327,14 +327,15 @@ def test_of_a_subset_the_samples_drawn_are_kept_in_their_order():
 
 def test_what_a_worker_answers_has_them():
     pytest.importorskip("ray")
-    from lossnav.engines.ray import _pickled, _Worker
+    from lossnav.engines.sending import pickled
+    from lossnav.engines.worker import Worker
 
     objective, _ = problems()["class weights"]
     chart = plane_of(objective)
     here = ln.evaluate(objective, chart, GRID, keep_samples=True, engine=ln.Local(plan="plain"))
     points = np.array([[-1.0, -1.0], [0.5, 1.0]])
-    worker = _Worker()
-    worker.build(_pickled(ChartFunction(objective, chart).keeping_samples()), False, points, 2, "plain", "native", 1, 0)
+    worker = Worker()
+    worker.build(pickled(ChartFunction(objective, chart).keeping_samples()), False, points, 2, "plain", "native", 1, 0)
     made = pickle.loads(pickle.dumps(worker.evaluate(points)[0]))
     for (values, error), (i, j) in zip(made, [(0, 0), (3, 2)], strict=True):
         assert error is None

@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 import lossnav as ln
 from lossnav import cli
-from lossnav.surface.intervals import interval_of, spread_of
+from lossnav.surface.intervals import interval_of
+from lossnav.surface.sample_spread import spread_of
 
 OPTION = ln.errors.OptionError
 
@@ -373,7 +374,7 @@ def test_a_difference_below_what_float32_keeps_is_neither_nothing_nor_sure(kind)
         found = ln.difference(surface, [step], [0.0])
         np.testing.assert_allclose(found.value, float((x**2).mean()) * ((1 + step) ** 2 - 1), rtol=1e-4)
         assert found.low < found.value < found.high
-        assert any("differences are the same up to rounding" in warning for warning in found.warnings)
+        assert any("differences are equal up to rounding" in warning for warning in found.warnings)
     large = ln.difference(surface, [1e-2], [0.0])
     d = (x**2).numpy() * (1.01**2 - 1)
     np.testing.assert_allclose(large.value, d.mean(), rtol=1e-12)
@@ -442,10 +443,10 @@ def test_what_is_no_point_or_no_level_is_said():
     *_, surface = kept()
     for point in ("x", None, [], [0.0], [0.0, "y"], {"alpha": 0.0}, [[0.0, 0.0]] * 2, {"alpha": "a", "beta": None}):
         for call in (lambda p: ln.interval(surface, p), lambda p: ln.difference(surface, p, [0.0, 0.0])):
-            with pytest.raises(OPTION, match="has not the coordinates"):
+            with pytest.raises(OPTION, match="needs the coordinates"):
                 call(point)
     for arguments in ((surface, [0.0, 0.0], surface), (surface, surface, surface)):
-        with pytest.raises(OPTION, match="last argument is a surface"):
+        with pytest.raises(OPTION, match="last argument must be a point"):
             ln.difference(*arguments)
     for level in ("a", None, 0, 1, float("nan")):
         with pytest.raises(OPTION, match="level="):
@@ -502,4 +503,4 @@ def test_two_samples_are_no_sample_of_two_values():
 def test_where_no_standard_error_is_finite_the_report_says_so_and_not_that_losses_are_hidden(losses):
     found = ln.report(surface_of(losses))["intervals"]
     assert found.level == "unknown"
-    assert "no standard error is finite" in found.said
+    assert "no standard error of" in found.said

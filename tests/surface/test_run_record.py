@@ -228,7 +228,7 @@ def test_a_loop_goes_on_from_a_surface(problem):
     assert np.isnan(losses[1]) and len(record) == 2
     with pytest.raises(errors.OptionError, match="something else:\n  objective.population: was None, is 40"):
         record_of((problem[0].subset(20), problem[1]), GRID, resume=coarse)
-    with pytest.raises(errors.OptionError, match="computed without the losses of single samples"):
+    with pytest.raises(errors.OptionError, match="lacks the losses of single samples"):
         record_of(problem, GRID, resume=coarse, keep_samples=True)
 
 
@@ -279,7 +279,7 @@ def test_ctrl_c_keeps_what_was_measured(problem, tmp_path):
     assert (partial.attrs["interrupted"], partial.attrs["finished"]) == (True, False)
     with (
         Store(place) as store,
-        pytest.raises(ln.Interrupted, match="kept in .*run.zarr; the same call goes on") as again,
+        pytest.raises(ln.Interrupted, match="stored in .*run.zarr. To resume, repeat the same call") as again,
     ):
         ended_by(KeyboardInterrupt(), problem, record_of(problem, GRID, store), points)
     same(again.value.partial, partial)
@@ -309,17 +309,17 @@ def test_a_full_disk_loses_nothing(problem, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("point", "values", "words"),
     [
-        ([0.25], {"loss": 1.0}, "alpha = 0.25 is no coordinate of the grid"),  # would be put beside
-        ([2.0], {"loss": 1.0}, "alpha = 2.0 is no coordinate of the grid"),
+        ([0.25], {"loss": 1.0}, "alpha = 0.25 is not a coordinate of the grid"),  # would be put beside
+        ([2.0], {"loss": 1.0}, "alpha = 2.0 is not a coordinate of the grid"),
         ([np.nan], {"loss": 1.0}, "no finite value for each of alpha"),
         ([0.0, 1.0], {"loss": 1.0}, r"Pass an array of shape \(1,\)"),
         (0.0, {"loss": 1.0}, r"Pass an array of shape \(1,\)"),
         ([0.0], {"accuracy": 1.0}, "have no loss"),
         ([0.0], {}, "or error= if there is none"),
-        ([0.0], {"loss": None}, "are no numbers"),
-        ([0.0], {"loss": np.zeros(2)}, "are no numbers"),
-        ([0.0], {"loss": 1.0, "alpha": 2.0}, "called 'alpha'"),
-        ([0.0], {"loss": 1.0, "status": 2.0}, "called 'status'"),
+        ([0.0], {"loss": None}, "are not numbers"),
+        ([0.0], {"loss": np.zeros(2)}, "are not numbers"),
+        ([0.0], {"loss": 1.0, "alpha": 2.0}, "name 'alpha' belongs"),
+        ([0.0], {"loss": 1.0, "status": 2.0}, "name 'status' belongs"),
     ],
 )
 def test_what_would_be_stored_wrong_is_refused(point, values, words):
@@ -334,7 +334,7 @@ def test_what_would_be_stored_wrong_is_refused(point, values, words):
     [
         ({"engine": None}, {}, "lacks engine"),
         ({"objective": None, "torch_version": None}, {}, "lacks objective, torch_version"),
-        ({"objective": {}}, {}, "lacks 'device' of a part"),
+        ({"objective": {}}, {}, "lacks the entry 'device'"),
         ({"chart": {"dims": ["alpha", "beta"]}}, {}, "one chart"),
         ({}, {"axes": {"beta": np.arange(3.0)}}, "increasing coordinates for each of alpha"),
         ({}, {"axes": {"alpha": np.array([1.0, 0.0])}}, "increasing coordinates for each of alpha"),

@@ -232,7 +232,7 @@ def test_stores_behind_urls(place, sampler):
         return evaluate(params)
 
     objective.evaluate = dying
-    with pytest.raises(ln.Interrupted, match="the same call goes on"):
+    with pytest.raises(ln.Interrupted, match="To resume, repeat the same call"):
         ln.evaluate(objective, plane, sampler, store=place, overwrite=True, check=False)
     assert (ln.open(place)["status"] != 0).sum() == 29
     same(ln.evaluate(objective, plane, sampler, store=place, check=False), whole)
@@ -291,7 +291,7 @@ def test_another_plan_is_refused_item_by_item(objective, plane, tmp_path):
         "objective.population: was None, is 23": (objective.subset(9), plane, grid, {}),
     }
     for words, (asked, chart, sampler, options) in changes.items():
-        with pytest.raises(errors.PlanMismatchError, match="run.zarr holds another run") as refused:
+        with pytest.raises(errors.PlanMismatchError, match="run.zarr contains another run") as refused:
             ln.evaluate(asked, chart, sampler, store=place, **options)
         assert words in str(refused.value)
         assert "overwrite=True" in str(refused.value)
@@ -303,7 +303,9 @@ def test_a_store_of_interpolated_values_is_not_gone_on_from(tmp_path):
     grid = ln.Grid(alpha=(-1, 1, 9), beta=(-1, 1, 9))
     partial = next(ln.stream(*killing.problem(), grid, check=False))
     ln.save(partial.lossnav.to_grid(), tmp_path / "run.zarr")
-    with pytest.raises(errors.PlanMismatchError, match="no measurement of one run: it has interpolation"):
+    with pytest.raises(
+        errors.PlanMismatchError, match="not the measurement of one run: its attributes contain interpolation"
+    ):
         ln.evaluate(*killing.problem(), grid, store=tmp_path / "run.zarr", check=False)
 
 

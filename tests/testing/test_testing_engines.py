@@ -190,7 +190,7 @@ def test_what_it_does_not_say_of_itself_loses_no_point(bowl, line, tmp_path):
 
 
 def test_a_point_that_it_passes_over_has_failed(bowl, line):
-    with pytest.warns(errors.PointsFailedWarning, match="Skipping gave no outcome"):
+    with pytest.warns(errors.PointsFailedWarning, match="Skipping returned no outcome"):
         surface = ln.evaluate(bowl, line, ln.Grid(alpha=(-1, 1, 5)), engine=Skipping())
     assert int((surface["status"] == 3).sum()) == 1
 

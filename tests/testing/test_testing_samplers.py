@@ -193,7 +193,7 @@ def test_a_minimal_sampler_works_everywhere(bowl, plane, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
     np.testing.assert_array_equal(ln.evaluate(bowl, plane, Spiral(), store=store)["loss"], surface["loss"])
-    with pytest.raises(errors.OptionError, match="sampler of your own"):
+    with pytest.raises(errors.OptionError, match="is not registered"):
         ln.resume(store, bowl)
     assert ln.plot.contour(surface)
 
@@ -209,7 +209,7 @@ def test_an_ensemble_takes_it(bowl):
 
 def test_what_is_no_points_is_refused_with_its_name(bowl, plane):
     for points in ([["a", 0]], np.zeros((2, 3)), np.array([[np.inf, 0.0]])):
-        with pytest.raises(errors.SamplerError, match="Broken asked for"):
+        with pytest.raises(errors.SamplerError, match="Broken requested"):
             ln.evaluate(bowl, plane, spiral(rounds=rounds(points))())
 
 

@@ -1,4 +1,4 @@
-"""How a computation ends: with its result, with a warning of what is doubtful in it, or stopped."""
+"""How a computation ends: with its result, with a warning about it, or interrupted."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ R = TypeVar("R")
 
 
 def conclude(result: R, signal: int | None, done: str, doubt: str = "", *, kept: str = "", above: int = 0) -> R:
-    """Return a result; raise Interrupted with it where a stop was asked for, else warn of what is doubtful in it.
+    """Return a result; raise Interrupted with it after a signal, or give a warning about it.
 
     Parameters
     ----------
     result : object
-        As far as it is computed.
+        The result, or the part computed so far.
     signal : int or None
-        The signal that asked to stop, if one did.
+        The signal that stopped the computation, if any.
     done : str
-        How far it got: "12 products".
+        What was done so far: "12 products".
     doubt : str
         The warning; empty for none.
     kept : str
-        Where the partial result is besides, as a sentence. By default only in the exception.
+        A sentence on where else the partial result is. By default it is only in the exception.
     above : int
-        How many functions lie between the caller and the public one that the warning is shown at.
+        Number of functions between the caller and the public one at which the warning is shown.
 
     Examples
     --------
@@ -34,7 +34,7 @@ def conclude(result: R, signal: int | None, done: str, doubt: str = "", *, kept:
     3
     """
     if signal is not None:
-        kept = kept or "What they show is in the .partial of this exception."
+        kept = kept or "The result so far is in the .partial of this exception."
         raise Interrupted(f"Stopped after {done}. {kept}", result, signal)
     if doubt:
         warnings.warn(doubt, LossnavWarning, stacklevel=3 + above)

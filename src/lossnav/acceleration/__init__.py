@@ -1,4 +1,4 @@
-"""Ways to compute the same values sooner, each of which must prove itself before it is used."""
+"""Faster ways to compute the same values; each is compared with the plain path before it is used."""
 
 from lossnav.acceleration.point_function import ChartFunction
 from lossnav.engines.plan import PRECISIONS, Plan, Precision

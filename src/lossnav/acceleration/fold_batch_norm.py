@@ -1,4 +1,4 @@
-"""BatchNorm with frozen statistics, multiplied into the layer before it."""
+"""Folding a BatchNorm with frozen statistics into the layer before it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lossnav.params import Params
 
 @dataclass
 class Norm:
-    """Names of a BatchNorm's tensors (None where it has none) and its epsilon."""
+    """The names of a BatchNorm's tensors (None if it lacks one) and its epsilon."""
 
     weight: str | None
     bias: str | None
@@ -22,7 +22,7 @@ class Norm:
 
 
 def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: Norm, state: Params) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of a layer with a BatchNorm in them.
+    """Return weight and bias of a layer with a BatchNorm folded in.
 
     w <- w * s and b <- (b - mean) * s + beta, with s = gamma / sqrt(var + eps), in the parameters' own precision.
 
@@ -32,7 +32,7 @@ def fold_batch_norm(weight: Tensor, bias: Tensor | None, norm: Norm, state: Para
     bias : Tensor of shape (channels,) or None
     norm : Norm
     state : dict of str to Tensor
-        Holds the BatchNorm's tensors under their names.
+        Contains the BatchNorm's tensors under their names.
     """
     scale = torch.rsqrt(state[norm.var] + norm.eps)
     if norm.weight is not None:

@@ -1,7 +1,7 @@
-"""One kernel for a whole model: written for its sizes, compiled once, weights as inputs.
+"""One kernel for a whole model: generated for its sizes, compiled once, with the weights as inputs.
 
-Between two layers of a small network a plain path writes megabytes to memory and reads them back. Here a few samples
-go through all layers before the next ones come, so that what is between stays in the cache (Alwani et al. 2016, fused
+Between two layers of a small network, the plain path writes megabytes to memory and reads them back. Here a few samples
+go through all layers before the next ones start, so intermediate values stay in the cache (Alwani et al. 2016, fused
 layers; the inner blocks are the register tiles of Goto & van de Geijn 2008).
 """
 
@@ -21,22 +21,22 @@ import platformdirs
 import torch
 from torch import Tensor
 
-from lossnav.acceleration.compiler import _FLAGS, _compile, _compiler, _processor
-from lossnav.acceleration.kernel_source import _ALIGNED, _FEW_PIXELS, _FLOATS, _NEAR, _KernelLayout
+from lossnav.acceleration.compiler import FLAGS, compile_source, compiler_path, processor
+from lossnav.acceleration.kernel_source import ALIGNED, CACHED_BYTES, FEW_PIXELS, FLOATS, KernelLayout
 from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph
 from lossnav.params import Params
 
 
 def require_weights_in_cache(graph: TraceGraph) -> None:
-    """Raise NotReadableError where weights would be read from far away, sample after sample, for little work.
+    """Raise NotReadableError if a convolution's weights do not fit into the cache and are used for few pixels.
 
-    A convolution reads its weights once a sample: 512 kB and more of them pay only for 64 pixels and more.
+    A convolution reads its weights once per sample, so 512 kB of weights or more pay only with 64 pixels or more.
     """
     for node in graph.nodes:
         if node.kind == "convolution":
             weights = 4 * node.shape[0] * node.inputs[0].shape[0] * math.prod(node.kernel)
-            if weights > _NEAR and math.prod(node.shape[1:]) < _FEW_PIXELS:
-                raise NotReadableError(f"weights of {node.weight} do not stay in the cache")
+            if weights > CACHED_BYTES and math.prod(node.shape[1:]) < FEW_PIXELS:
+                raise NotReadableError(f"{node.weight} does not fit into the cache")
 
 
 class Kernel:
@@ -46,50 +46,50 @@ class Kernel:
     ----------
     graph : TraceGraph
     sources : int
-        Of how many tensors, weighed and added up, the data consists; 1 is plain data.
+        The number of tensors whose weighted sum is the data; 1 for plain data.
     half : bool
-        Weights and what lies between layers in bfloat16, sums in float32.
+        Whether weights and intermediate values are bfloat16; sums are float32.
 
     Raises
     ------
     NotReadableError
-        If the operations are known but stand in an order the kernel cannot do, or the processor has no bfloat16.
+        If the kernel cannot do the operations in this order, or the processor has no bfloat16.
     """
 
     def __init__(self, graph: TraceGraph, sources: int = 1, half: bool = False) -> None:
-        if half and "avx512_bf16" not in _processor():
+        if half and "avx512_bf16" not in processor():
             raise NotReadableError("this processor has no instructions for bfloat16")
         self.graph, self.sources = graph, sources
         self.features = graph.nodes[-1].shape[0]
-        layout = _KernelLayout(graph, sources, half)
+        layout = KernelLayout(graph, sources, half)
         self.names = {name for packer in layout.packers for name in packer.names}
         self.source, self._packers = layout.source, layout.packers
         self._packed = _aligned_zeros(layout.weights)
-        self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * _ALIGNED  # floats, for each thread
-        self._scratch = torch.empty(0, **_FLOATS)
-        self.compile_seconds = 0.0  # that this process took; the next one finds the kernel
+        self._rows, self._scratch_size = layout.rows, layout.scratch + 8 * ALIGNED  # floats, for each thread
+        self._scratch = torch.empty(0, **FLOATS)
+        self.compile_seconds = 0.0  # in this process; later ones find the compiled kernel
 
     @cached_property
     def path(self) -> Path:
-        """Where the compiled kernel lies, or will lie: named by all that it depends on."""
-        parts = (self.source, _compiler() or "", " ".join(_FLAGS), _processor())
+        """The file of the compiled kernel, whose name is a hash of everything that it depends on."""
+        parts = (self.source, compiler_path() or "", " ".join(FLAGS), processor())
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
         return platformdirs.user_cache_path("lossnav") / "kernels" / f"{digest}.so"
 
     @property
     def compiled(self) -> bool:
-        """Whether an earlier run left it behind."""
+        """Whether an earlier run has compiled it."""
         return self.path.exists()
 
     @cached_property
     def function(self) -> Callable[..., None]:
-        """The compiled function; compiles for a second or a few where it must (see `compiling_later`)."""
+        """The compiled function. Compiling takes one to a few seconds, once (see `compiling_later`)."""
         if not self.compiled:
             if (waiting := _waiting.get()) is not None:
                 waiting.append(self)
-                raise NotReadableError("it is compiled beside other work")
+                raise NotReadableError("the kernel is compiled in the background")
             started = time.perf_counter()
-            _compile(self.source, self.path)
+            compile_source(self.source, self.path)
             self.compile_seconds = time.perf_counter() - started
         try:
             run = ctypes.CDLL(str(self.path)).run
@@ -101,12 +101,12 @@ class Kernel:
         return run
 
     def load(self, state: Params) -> None:
-        """Take the weights of a point: BatchNorm folded in, in the order the kernel reads them."""
+        """Load the weights of a point: BatchNorm folded in, in the order in which the kernel reads them."""
         for packer in self._packers:
             packer.pack(state, self._packed)
 
     def __call__(self, data: Sequence[Tensor], factors: Sequence[float] = (1.0,)) -> Tensor:
-        """Return what the model makes of the data, shape (n, features).
+        """Return the model's output for some data, shape (n, features).
 
         Parameters
         ----------
@@ -115,7 +115,7 @@ class Kernel:
             The data is sum_i factors[i] data[i]; the first is 1.
         """
         n = data[0].shape[0]
-        out = torch.empty(n, self.features, **_FLOATS)
+        out = torch.empty(n, self.features, **FLOATS)
         sources = (ctypes.c_void_p * len(data))(*(tensor.data_ptr() for tensor in data))
         weighed = (ctypes.c_float * len(data))(*factors)
         threads = max(1, min(torch.get_num_threads(), -(-n // self._rows)))
@@ -136,12 +136,9 @@ class Kernel:
         return out
 
 
-# ---------------------------------------------------------------------- from graph to source
-
-
 def _aligned_zeros(floats: int) -> Tensor:
-    """Zeros that begin at a multiple of 64 bytes."""
-    room = torch.zeros(floats + 2 * _ALIGNED, **_FLOATS)
+    """Return zeros whose address is a multiple of 64 bytes."""
+    room = torch.zeros(floats + 2 * ALIGNED, **FLOATS)
     skipped = -room.data_ptr() % 64 // 4
     return room[skipped : skipped + floats]
 
@@ -153,10 +150,10 @@ _waiting: ContextVar[list[Kernel] | None] = ContextVar("waiting", default=None)
 
 @contextmanager
 def compiling_later() -> Iterator[list[Kernel]]:
-    """Inside, a kernel that no earlier run has compiled is not used; it is put in this list, to be compiled meanwhile.
+    """Within this context, kernels that are not compiled yet are not used, and are collected in the yielded list.
 
-    For whoever has no second to wait: a plan without the kernel is found, and after ``kernel.function`` of each in
-    another thread the same call finds one with it.
+    For callers that cannot wait a second: they get a plan without the kernel, call ``kernel.function`` for each
+    collected kernel in another thread, and then get a plan with it.
     """
     found: list[Kernel] = []
     token = _waiting.set(found)

@@ -1,4 +1,4 @@
-"""The source of one kernel for a whole model: its sizes, its layout in memory, its C++."""
+"""The C++ source of one kernel for a whole model: its sizes and its layout in memory."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from lossnav.acceleration.fold_batch_norm import fold_batch_norm
 from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph, TraceNode
 from lossnav.params import Params
 
-_ALIGNED = 16  # floats: 64 bytes
-_FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the user has set as torch's defaults
+ALIGNED = 16  # floats: 64 bytes
+FLOATS: Any = {"dtype": torch.float32, "device": "cpu"}  # independent of torch's default dtype and device
 
-_NEAR = 512 * 1024  # bytes of weights that stay in the second-level cache
-_FEW_PIXELS = 64
+CACHED_BYTES = 512 * 1024  # bytes of weights that stay in the second-level cache
+FEW_PIXELS = 64
 
 
 class _Packer:
-    """Where the weights of one node lie in the buffer that the kernel reads, and how they come there."""
+    """The place of one node's weights in the buffer that the kernel reads, and copying them there."""
 
     def __init__(self, node: TraceNode, start: int, width: int, blocks: int, size: int, half: bool) -> None:
         self.node, self.start, self.width, self.blocks, self.size, self.half = node, start, width, blocks, size, half
@@ -36,7 +36,7 @@ class _Packer:
         node = self.node
         if node.kind == "affine":
             assert node.norm is not None
-            ones = torch.ones(node.shape[0], **_FLOATS)
+            ones = torch.ones(node.shape[0], **FLOATS)
             weight, bias = fold_batch_norm(ones, None, node.norm, state)
             self._put(packed, self.start, weight)
             self._put(packed, self.start + self.blocks * self.width, bias)
@@ -70,8 +70,8 @@ class _Packer:
         packed[start : start + values.numel()].copy_(values)
 
 
-class _KernelLayout:
-    """Sizes, places in memory and the source text."""
+class KernelLayout:
+    """Sizes, memory layout and source text of a kernel."""
 
     def __init__(self, graph: TraceGraph, sources: int, half: bool) -> None:
         self.nodes, self.sources, self.half = graph.nodes, sources, half
@@ -80,7 +80,7 @@ class _KernelLayout:
         self.packers: list[_Packer] = []
         self.users = {id(node): [u for u in self.nodes if node in u.inputs or u.added is node] for node in self.nodes}
         spatial = any(node.spatial for node in self.nodes)
-        self.rows = 12 if spatial else 48  # samples that go through the layers on vectors together
+        self.rows = 12 if spatial else 48  # samples that go through the layers together
         self.images: dict[int, str] = {}
         self.places: dict[int, str] = {}  # a C++ expression for where a node's values begin
         self.steps: dict[int, str] = {}  # for vectors: distance between samples
@@ -95,7 +95,7 @@ class _KernelLayout:
     # ---- memory
 
     def _lanes(self, channels: int) -> int:
-        """Floats in a vector: half as many where a whole one would be half empty."""
+        """Return the floats per vector: half as many if a full vector would be half empty."""
         lanes = self.vector
         while lanes > 4 and -channels % lanes >= lanes // 2:
             lanes //= 2
@@ -106,22 +106,22 @@ class _KernelLayout:
         return -(-channels // lanes) * lanes
 
     def _stride(self, node: TraceNode) -> int:
-        """Floats between pixels; data that only convolutions read is not padded."""
+        """Return the floats between pixels; data that only convolutions read is not padded."""
         if node.kind == "input" and all(user.kind == "convolution" for user in self.users[id(node)]):
             return self._words(node.shape[0]) * (2 if self.half else 1)
         return self._padded(node.shape[0])
 
     def _words(self, inputs: int) -> int:
-        """Places of 32 bits that a row of inputs takes."""
+        """Return the number of 32-bit words in a row of inputs."""
         return -(-inputs // 2) if self.half else inputs
 
     def _take(self, floats: int) -> int:
         start = self.scratch
-        self.scratch += -(-floats // _ALIGNED) * _ALIGNED
+        self.scratch += -(-floats // ALIGNED) * ALIGNED
         return start
 
     def _place(self) -> None:
-        """A place for every node; images of one form take turns, so that their borders stay zero."""
+        """Assign memory to every node; images of the same shape share it, so their borders stay zero."""
         free: dict[str, list[int]] = {}
         last_use = {
             id(node): max((self.nodes.index(u) for u in self.users[id(node)]), default=0) for node in self.nodes
@@ -157,7 +157,7 @@ class _KernelLayout:
 
     def _place_vector(self, node: TraceNode) -> None:
         if node.kind == "flatten":
-            return  # lies where the image is written
+            return  # its memory is that of the image
         if self._read_in_place(node):
             self.places[id(node)], self.steps[id(node)] = f"(in[0] + start * {node.shape[0]}L)", f"{node.shape[0]}L"
             return
@@ -166,7 +166,7 @@ class _KernelLayout:
         self.steps[id(node)] = f"{step}L"
 
     def _read_in_place(self, node: TraceNode) -> bool:
-        """Whether the data, whose rows end where the next begin, is only read by what needs no padding: products."""
+        """Whether the data is read only by products, which need no padding between its rows."""
         only_multiplied = all(u.kind == "linear" and u.added is not node for u in self.users[id(node)])
         return node.kind == "input" and self.sources == 1 and not node.relu and not self.half and only_multiplied
 
@@ -181,7 +181,7 @@ class _KernelLayout:
             return
         before = node.inputs[0]
         if node.spatial and not before.spatial:
-            raise NotReadableError("an image made of a vector")
+            raise NotReadableError("an image that is computed from a vector")
         if not node.spatial and before.kind == "flatten" and kind != "linear" and before.inputs[0].shape[1:] != (1, 1):
             raise NotReadableError(f"{kind} on a flattened image")
         out, x = self.places[id(node)], self.places[id(before)]
@@ -236,7 +236,7 @@ class _KernelLayout:
             self.row_lines.append(f"{call}(in, factors, start, rows, {out}, {self.steps[id(node)]});")
 
     def _block(self, outputs: int, length: int) -> tuple[int, int, int]:
-        """Lanes, vectors of outputs and pixels (or samples) that are summed up together in registers."""
+        """Return lanes, output vectors and pixels (or samples) that are summed together in registers."""
         lanes = self._lanes(outputs)
         vectors = self._padded(outputs) // lanes
         across = next(q for q in (2, 3, 1) if vectors % q == 0)
@@ -275,10 +275,10 @@ class _KernelLayout:
         )
 
     def _weights_for(self, node: TraceNode, width: int, blocks: int, size: int) -> int:
-        """Room for weights and, after them, one bias an output."""
+        """Reserve memory for weights and, after them, one bias per output."""
         start = self.weights
         self.packers.append(_Packer(node, start, width, blocks, size, self.half))
-        self.weights += -(-(size + width * blocks) // _ALIGNED) * _ALIGNED
+        self.weights += -(-(size + width * blocks) // ALIGNED) * ALIGNED
         return start
 
     def _text(self) -> str:
@@ -320,7 +320,7 @@ def _header() -> str:
 
 @cache
 def _vector_unit() -> tuple[int, int]:
-    """Floats in a vector register, and how many registers may hold sums."""
+    """Return the floats per vector register, and the number of registers for sums."""
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX512":
         return 16, 24

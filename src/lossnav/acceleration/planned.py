@@ -1,4 +1,4 @@
-"""One plan, built: a function of coordinates that gives the objective's values by a faster way."""
+"""A plan as a function of coordinates, which computes the objective's values in a faster way."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lossnav._utils import random_state, turns
-from lossnav.acceleration.fold_batch_norm import Norm, fold_batch_norm
 from lossnav.acceleration.kernel import Kernel
+from lossnav.acceleration.replaced_layers import Fold, FusedModel, OneDnnLinear, PrecomputedLayer
 from lossnav.acceleration.structure import Structure
-from lossnav.acceleration.trace_graph import TRACED_SAMPLES, NotReadableError, TraceGraph, read
+from lossnav.acceleration.trace_graph import NotReadableError, TraceGraph
+from lossnav.acceleration.trace_reader import TRACED_SAMPLES, read
 from lossnav.charts import Chart
+from lossnav.engines.base import Point
 from lossnav.engines.plan import Plan
 from lossnav.objective.batch_tensors import Batch, map_tensors, tensors, versions
 from lossnav.objective.comparing import cut
@@ -31,17 +32,16 @@ from lossnav.objective.passes import FunctionalPasses
 from lossnav.objective.reduction import Values
 from lossnav.params import Params
 
-_Point = NDArray[np.float64]
-Response = Tensor | tuple[list[Tensor], list[float]]  # of the first layer; or its parts and their factors
+Response = Tensor | tuple[list[Tensor], list[float]]  # of the first layer; or the terms of its sum and their factors
 BatchAndResponse = tuple[Batch, "Response | None"]
 
 
 class StateWrittenError(Exception):
-    """A pass wrote into buffers or data, which a plan uses again at every point."""
+    """A pass wrote into buffers or data that the plan reuses at every point."""
 
 
 class Fast:
-    """The values of an objective on a chart, computed as a plan says.
+    """The values of an objective on a chart, computed according to a plan.
 
     Parameters
     ----------
@@ -50,33 +50,37 @@ class Fast:
     structure : Structure
     plan : Plan
     samples : int, optional
-        Only the first this many samples, for tuning; by default all.
+        Use only the first samples, for tuning; by default all.
     """
 
     def __init__(
         self, objective: Objective, chart: Chart, structure: Structure, plan: Plan, samples: int | None = None
     ) -> None:
-        self._lock = threading.Lock()  # buffers are used again at every point
+        self._lock = threading.Lock()  # memory is reused at every point
         passes = objective.forward_pass.passes
         assert isinstance(passes, FunctionalPasses)
         self.objective, self.chart, self.structure, self.plan, self.samples = objective, chart, structure, plan, samples
         original = passes.whole.model
-        with turns.alone():  # the structure is every call's
+        with turns.alone():  # all calls share the model
             model = copy.deepcopy(original, {id(parameter): parameter for parameter in original.parameters()})
         self._weights = _AffineWeights(chart) if chart.affine else chart
         belonging = objective.buffers_at(chart.center, chart.buffers(np.zeros(len(chart.dims))))
-        self._buffers = {name: tensor.clone() for name, tensor in belonging.items()}  # nobody else's are at risk
+        self._buffers = {
+            name: tensor.clone() for name, tensor in belonging.items()
+        }  # copies, so the user's buffers are safe
         self._moving_buffers = chart.moving_buffers
         self._fixed = {name: self._form(t) for name, t in (objective.forward_pass.held | self._buffers).items()}
         given_layer = structure.first_layer if plan.amortize_first_layer else None
-        folds = [names for names in structure.folds if names[0] != given_layer]  # its response has no BatchNorm in it
-        self._folds = [_Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
-        self._given = _PrecomputedLayer.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
+        folds = [
+            names for names in structure.folds if names[0] != given_layer
+        ]  # a stored response contains no BatchNorm
+        self._folds = [Fold(model, *names) for names in folds] if plan.fold_batch_norm and not plan.fused else []
+        self._given = PrecomputedLayer.in_place_of(model, structure.first_layer) if plan.amortize_first_layer else None
         if plan.onednn_linear:
             for name in structure.linears:
                 if name == given_layer:
                     continue
-                model.get_submodule(name).__class__ = _OneDnnLinear
+                model.get_submodule(name).__class__ = OneDnnLinear
         if plan.dtype is not None and not plan.fused:
             model.register_forward_pre_hook(
                 lambda _, args, kwargs: map_tensors((args, kwargs), self._cast), with_kwargs=True
@@ -91,7 +95,7 @@ class Fast:
         self._call: Any = torch.compile(self._functional, dynamic=False) if plan.compiled else self._functional
         self._versions = versions(self._lasting)
 
-    def __call__(self, point: _Point) -> Values:
+    def __call__(self, point: Point) -> Values:
         """Return loss and metrics at some coordinates, as `Objective.evaluate` does."""
         if self.plan.points > 1:
             return self.many([point])[0]
@@ -100,15 +104,15 @@ class Fast:
             self.objective.samples = count
         return values
 
-    def many(self, points: Sequence[_Point] | _Point) -> list[Values]:
-        """Return loss and metrics at several coordinates, all in one pass through the model."""
+    def many(self, points: Sequence[Point] | Point) -> list[Values]:
+        """Return loss and metrics at several coordinates, in one pass through the model."""
         made = [self.objective.forward_pass.reduce(steps) for steps in self.many_steps(points)]
         if self.samples is None:
             self.objective.samples = made[-1][1]
         return [values for values, _ in made]
 
-    def steps(self, point: _Point) -> list[StepValues]:
-        """Return what every batch gives at some coordinates, before it is joined."""
+    def steps(self, point: Point) -> list[StepValues]:
+        """Return the values of every batch at some coordinates, before they are joined."""
         if self.plan.points > 1:
             return self.many_steps([point])[0]
         objective = self.objective
@@ -121,8 +125,8 @@ class Fast:
             self._require_unwritten()
         return steps
 
-    def many_steps(self, points: Sequence[_Point] | _Point) -> list[list[StepValues]]:
-        """Return what every batch gives at several coordinates, all in one pass through the model."""
+    def many_steps(self, points: Sequence[Point] | Point) -> list[list[StepValues]]:
+        """Return the values of every batch at several coordinates, in one pass through the model."""
         objective = self.objective
         with random_state.preserved(objective.seed, objective.device), self._lock, torch.no_grad(), _tf32(self.plan):
             states = [{name: tensor.clone() for name, tensor in self._state(point).items()} for point in points]
@@ -147,34 +151,34 @@ class Fast:
 
     @property
     def _lasting(self) -> list[Any]:
-        """What one point leaves to the next."""
+        """Tensors that every point reads and none may change."""
         return [list(self._fixed.values()), self._batches]
 
     def _require_unwritten(self) -> None:
-        """Raise where this point wrote into what the next one is to see: a batch may do so that was not tried."""
+        """Raise if this point wrote into a tensor that the next one reads; the proof may have missed a batch."""
         if versions(self._lasting) != self._versions:
             raise StateWrittenError("the model writes into its buffers or its input")
 
     @property
     def graph(self) -> TraceGraph | None:
-        """What the fused kernel does, where there is one."""
+        """The operations of the fused kernel, if there is one."""
         return None if self._fused is None else self._fused.kernel.graph
 
     @property
     def compile_seconds(self) -> float:
-        """Seconds it took to compile the fused kernel; 0 where there is none, or it was there."""
+        """Seconds for compiling the fused kernel; 0 if there is none, or it was compiled before."""
         return 0.0 if self._fused is None else self._fused.kernel.compile_seconds
 
-    # ------------------------------------------------------------------ what no point changes
+    # ------------------------------------------------------------------ the same at every point
 
     def _cast(self, tensor: Tensor) -> Tensor:
-        dtype = None if self.plan.fused else self.plan.dtype  # a kernel rounds by itself
+        dtype = None if self.plan.fused else self.plan.dtype  # the kernel converts by itself
         return tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
 
     def _layout(self, tensor: Tensor) -> Tensor:
         if not self.plan.channels_last or tensor.dim() != 4:
             return tensor
-        # not .contiguous(): with one channel it leaves the strides as they are, and oneDNN then takes the slow road
+        # not .contiguous(): with one channel it does not change the strides, and oneDNN then takes a slow path
         laid_out = torch.empty_like(tensor, memory_format=torch.channels_last)
         return tensor if tensor.stride() == laid_out.stride() else laid_out.copy_(tensor)
 
@@ -192,9 +196,9 @@ class Fast:
         return [map_tensors(part, self._layout) for part in parts]
 
     def _first_layer_responses(self, original: nn.Module) -> list[list[Tensor]]:
-        """What the first layer makes of each batch at the centre and along each direction: 1 + k tensors a batch.
+        """Return the first layer's response to each batch, at the centre and along each direction: 1 + k tensors.
 
-        Its output is linear in its weight and bias, so at (x_1, ..., x_k) it is z_0 + sum_i x_i z_i.
+        The response is linear in weight and bias, so at (x_1, ..., x_k) it is z_0 + sum_i x_i z_i.
         """
         name = str(self.structure.first_layer)
         layer = original.get_submodule(name)
@@ -211,8 +215,8 @@ class Fast:
             responses.append(row)
         return responses
 
-    def _fuse(self, model: nn.Module) -> _Fused:
-        """Compile the model, as it is without its first layer where that is given, into one kernel."""
+    def _fuse(self, model: nn.Module) -> FusedModel:
+        """Compile the model into one kernel; without its first layer if that layer's response is stored."""
         pass_, sample = self.objective.forward_pass.passes, self._batches[0]
         assert isinstance(pass_, FunctionalPasses)
         half = self.plan.precision == "bfloat16"
@@ -223,7 +227,7 @@ class Fast:
         x = _input_of(pass_.whole.model, self.objective, first)
         if self._given is None or self._responses is None:
             graph = read(lambda weights, x: functional_call(model, weights, (x,)), state, x)
-            return _Fused(Kernel(graph, half=half))
+            return FusedModel(Kernel(graph, half=half))
         given = self._given
 
         def call(weights: Params, response: Tensor) -> Tensor:
@@ -232,12 +236,12 @@ class Fast:
             return made
 
         row = [part[:TRACED_SAMPLES] for part in self._responses[0]]
-        return _Fused(Kernel(read(call, state, row[0]), len(row), half))
+        return FusedModel(Kernel(read(call, state, row[0]), len(row), half))
 
-    # ------------------------------------------------------------------ what every point changes
+    # ------------------------------------------------------------------ different at every point
 
-    def _state(self, point: _Point) -> Params:
-        """Weights at a point in the plan's form, BatchNorm folded in; and what does not move."""
+    def _state(self, point: Point) -> Params:
+        """Return weights and buffers at a point in the plan's dtype and layout, with BatchNorm folded in."""
         params, buffers = self._weights(point), self.chart.buffers(point)
         moved = {name: buffers[name].clone() for name in self._moving_buffers}
         fixed = self._fixed | {name: self._form(tensor) for name, tensor in moved.items()}
@@ -253,12 +257,12 @@ class Fast:
 
     @property
     def _moved(self) -> set[str]:
-        """Names of weights and buffers that points differ in, once BatchNorm is folded."""
+        """Names of the weights and buffers that differ between points, after BatchNorm is folded."""
         folded = {f"{fold.layer}.{leaf}" for fold in self._folds for leaf in ("weight", "bias")}
         return folded | set(self.objective.params) | set(self._moving_buffers)
 
-    def _pairs(self, point: Sequence[Any] | _Point) -> Iterator[BatchAndResponse]:
-        """Batches, each with the first layer's response to it where that is amortised."""
+    def _pairs(self, point: Sequence[Any] | Point) -> Iterator[BatchAndResponse]:
+        """Return the batches, each with the first layer's response to it if the plan stores them."""
         if self._responses is None:
             return ((batch, None) for batch in self._batches)
         if self._fused is not None:
@@ -268,14 +272,14 @@ class Fast:
 
     def _functional(self, state: Params, pairs: Iterable[BatchAndResponse]) -> list[StepValues]:
         result: list[StepValues]
-        if self.plan.compiled:  # which reads torch's own call, and not ours
+        if self.plan.compiled:  # torch.compile understands torch's function, and not ours
             result = functional_call(self._whole, state, (pairs,))
         else:
             result = call_with(self._whole, state, pairs)
         return result
 
     def _run_one(self, state: Params, pair: BatchAndResponse) -> list[StepValues]:
-        """Compiled for batches of the first one's size; a short last batch runs as it is."""
+        """Evaluate a batch, by the compiled function if it has the first one's size; a short last one without it."""
         usual = _length(pair[0]) == _length(self._batches[0])
         result: list[StepValues] = (self._call if usual else self._functional)(state, [pair])
         return result
@@ -285,7 +289,7 @@ class Fast:
 
 
 class _AffineWeights:
-    """The point of an affine chart, built in buffers that are used again at every point."""
+    """The points of an affine chart, computed in memory that is reused at every point."""
 
     def __init__(self, chart: Chart, wanted: Container[str] | None = None) -> None:
         self.center = chart.center
@@ -298,7 +302,7 @@ class _AffineWeights:
         self.steps = [[torch.empty_like(s).copy_(b[n]) for n, s in zip(names, self.start, strict=True)] for b in basis]
         self.buffers = [torch.empty_like(start) for start in self.start]
 
-    def __call__(self, point: _Point) -> Params:
+    def __call__(self, point: Point) -> Params:
         torch._foreach_copy_(self.buffers, self.start)
         for x, steps in zip(point, self.steps, strict=True):
             if x:
@@ -307,92 +311,10 @@ class _AffineWeights:
         return self.center | {name: buffer.to(self.center[name].dtype) for name, buffer in moved}
 
 
-class _Fold:
-    """A layer and the BatchNorm after it, which is taken out of the model."""
-
-    def __init__(self, model: nn.Module, layer: str, norm: str) -> None:
-        self.layer = layer
-        module: Any = model.get_submodule(norm)
-        weight, bias = (f"{norm}.{leaf}" if module.affine else None for leaf in ("weight", "bias"))
-        self.norm = Norm(weight, bias, f"{norm}.running_mean", f"{norm}.running_var", module.eps)
-        leaves = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-        self.gone = {f"{norm}.{leaf}" for leaf in leaves}
-        _put(model, norm, nn.Identity())
-        before: Any = model.get_submodule(layer)
-        if before.bias is None:
-            before.bias = nn.Parameter(torch.zeros(()), requires_grad=False)
-
-    def fold(self, state: Params) -> Params:
-        """Return the layer's weight and bias with the BatchNorm in them."""
-        weight, bias = f"{self.layer}.weight", f"{self.layer}.bias"
-        return dict(zip((weight, bias), fold_batch_norm(state[weight], state.get(bias), self.norm, state), strict=True))
-
-
-# ---------------------------------------------------------------------- layers
-
-
-class _PrecomputedLayer(nn.Module):
-    """A layer whose response was computed before."""
-
-    def __init__(self, original: nn.Module) -> None:
-        super().__init__()
-        for name, parameter in original._parameters.items():  # tied weights are still found under this name
-            self.register_parameter(name, parameter)
-        self.response: Tensor | None = None
-
-    @classmethod
-    def in_place_of(cls, model: nn.Module, name: str | None) -> _PrecomputedLayer:
-        """Put one in the place of a layer."""
-        assert name is not None
-        given = cls(model.get_submodule(name))
-        _put(model, name, given)
-        return given
-
-    def set_response(self, response: Tensor | None) -> None:
-        """Say what the next call returns."""
-        self.response = response
-
-    def forward(self, *inputs: Any) -> Tensor | None:
-        return self.response
-
-
-class _Fused(nn.Module):
-    """A whole model as one kernel, with the weights that it was last given."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.kernel.function  # noqa: B018 - compiled here, and not at the first point
-        self._shape = kernel.graph.given
-        self._response: tuple[list[Tensor], list[float]] | None = None
-
-    def set_response(self, response: tuple[list[Tensor], list[float]] | None) -> None:
-        """Say what the first layer made of the batch that comes next."""
-        self._response = response
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self._response is not None:
-            parts, factors = self._response
-        else:
-            parts, factors = [x.contiguous()], [1.0]
-            if x.dtype != torch.float32 or x.shape[1:] != self._shape:
-                raise NotReadableError(f"data of shape {tuple(x.shape)} after samples of shape {self._shape}")
-        made = self.kernel(parts, factors)
-        return made if self.kernel.graph.tail is None else self.kernel.graph.tail(made)
-
-
-class _OneDnnLinear(nn.Linear):
-    """A linear layer through oneDNN's kernel: 1.2 to 1.5 times faster than MKL's on Zen 4."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
-        return result
-
-
 class _PlannedPass(nn.Module):
-    """Batches through model and measures under one swap of weights."""
+    """All batches through model and loss under one substitution of the weights."""
 
-    def __init__(self, model: nn.Module, step: Any, given: _PrecomputedLayer | _Fused | None) -> None:
+    def __init__(self, model: nn.Module, step: Any, given: PrecomputedLayer | FusedModel | None) -> None:
         super().__init__()
         self.model, self.step = model, step
         self.set_response: Any = given.set_response if given is not None else None
@@ -406,13 +328,8 @@ class _PlannedPass(nn.Module):
         return results
 
 
-def _put(model: nn.Module, name: str, new: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, new)
-
-
 def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch]) -> list[Tensor]:
-    """What a layer of the objective's model is given for each batch, at the centre."""
+    """Return the input of a layer of the objective's model for each batch, at the centre."""
     seen, forward = list[Tensor](), objective.forward_pass
     with turns.alone(), torch.no_grad():
         handle = layer.register_forward_hook(lambda _, given, made: seen.append(given[0]))
@@ -424,32 +341,32 @@ def _inputs_of(layer: nn.Module, objective: Objective, batches: Sequence[Batch])
 
 
 def _input_of(model: nn.Module, objective: Objective, batch: Batch) -> Tensor:
-    """The one tensor that the objective's model is given for a batch."""
+    """Return the one tensor that is the input of the objective's model for a batch."""
     seen, forward = list[Any](), objective.forward_pass
     with turns.alone(), torch.no_grad():
         handle = model.register_forward_pre_hook(
             lambda _, args, kwargs: seen.append((args, kwargs)), prepend=True, with_kwargs=True
-        )  # before the user's own hooks, which are part of what is traced
+        )  # before the user's own hooks, which are traced too
         try:
             forward.passes(objective.params | forward.held, forward.buffers, [batch])
         finally:
             handle.remove()
     if len(seen) != 1 or len(seen[0][0]) != 1 or seen[0][1] or not isinstance(seen[0][0][0], Tensor):
-        raise NotReadableError("it is given more than one tensor")
+        raise NotReadableError("its input is not one tensor")
     x: Tensor = seen[0][0][0]
     return x
 
 
 def _linear_map(layer: nn.Module, given: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A layer's own linear map with another weight and bias."""
+    """Apply a linear or convolutional layer with another weight and bias."""
     if isinstance(layer, nn.Linear):
         return F.linear(given, weight, bias)
     result: Tensor = layer._conv_forward(given, weight, bias)  # type: ignore[operator]
     return result
 
 
-def _mix(row: list[Tensor], point: Sequence[Any] | _Point) -> Tensor:
-    """z_0 + sum_i x_i z_i, in new memory: the model may write into it."""
+def _mix(row: list[Tensor], point: Sequence[Any] | Point) -> Tensor:
+    """Return z_0 + sum_i x_i z_i in new memory, because the model may write into it."""
     if isinstance(point[0], Tensor):  # several points at once
         return torch.stack([row[0], *(x.to(z.dtype) * z for x, z in zip(point, row[1:], strict=True))]).sum(0)
     total = torch.add(row[0], row[1], alpha=float(point[0]))
@@ -468,7 +385,7 @@ def _length(batch: Batch) -> int:
 
 @contextmanager
 def _tf32(plan: Plan) -> Iterator[None]:
-    """TF32 for matrix products and convolutions on a GPU, put back on leaving."""
+    """Use TF32 for matrix products and convolutions on a GPU, and restore the setting afterwards."""
     if plan.precision != "tf32":
         yield
         return

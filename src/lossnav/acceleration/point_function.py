@@ -1,4 +1,4 @@
-"""An objective seen through a chart, as engines take it: a function of coordinates that knows faster ways."""
+"""An objective on a chart as a function of coordinates, which engines evaluate; it can choose a faster plan."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lossnav.acceleration.planned import Fast, StateWrittenError, _Point
-from lossnav.acceleration.planner import Choice, Way, choose
+from lossnav.acceleration.planned import Fast, StateWrittenError
+from lossnav.acceleration.planner import Way, choose
+from lossnav.acceleration.proof import Choice
 from lossnav.acceleration.trace_graph import NotReadableError
 from lossnav.charts import Chart, meet
+from lossnav.engines.base import Point
 from lossnav.engines.plan import Plan, Precision
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.objective.objective import Objective
@@ -24,7 +26,7 @@ _SMALLEST_BATCH = 1
 
 
 class ChartFunction:
-    """The plain path from coordinates to values; `accelerate` finds a faster one.
+    """The plain path from coordinates to values; `accelerate` chooses a faster one.
 
     Parameters
     ----------
@@ -35,16 +37,16 @@ class ChartFunction:
     def __init__(self, objective: Objective, chart: Chart) -> None:
         self.objective, self.chart = meet(objective, chart)
 
-    def __call__(self, point: _Point) -> Mapping[str, float]:
+    def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
         return self.objective.evaluate(self.chart(point))
 
     def keeping_samples(self) -> ChartFunction:
-        """Return the same function, whose values have the losses of single samples beside them."""
+        """Return the same function, whose values also contain the losses of single samples."""
         return ChartFunction(self.objective.keeping_samples(), self.chart)
 
     def by_spec(self) -> FromSpec:
-        """Return what makes this function anew where the SPEC of its objective can be built.
+        """Return a recipe that builds this function again from the SPEC of its objective.
 
         Raises
         ------
@@ -54,7 +56,7 @@ class ChartFunction:
         objective = self.objective
         if objective.origin is None:
             raise OptionError(
-                "build='spec' needs an objective that comes from a SPEC, unchanged. Make it with load_objective("
+                "build='spec' needs an unchanged objective that was loaded from a SPEC. Load it with load_objective("
                 "'file.py:name') or on the command line, or use build='send'."
             )
         drawn = (objective.population, objective.samples, objective.subset_seed)
@@ -72,18 +74,19 @@ class ChartFunction:
 
 @dataclass
 class FromSpec:
-    """A function that is built where it is called, from the SPEC of its objective: small to send.
+    """A recipe that builds the function where it is called, from the SPEC of its objective; it is small to send.
 
     Attributes
     ----------
     origin : mapping
-        Of the objective.
+        The ``origin`` of the objective.
     drawn : (int or None, int or None, int or None)
-        Its ``population``, ``samples`` and ``subset_seed``.
+        The objective's ``population``, ``samples`` and ``subset_seed``.
     fingerprint : str
-        Of the objective it must be.
+        The fingerprint that the built objective must have.
     chart : Chart
     keeps_samples : bool
+        Whether the losses of single samples are returned too.
     """
 
     origin: Mapping[str, Any]
@@ -93,19 +96,19 @@ class FromSpec:
     keeps_samples: bool = False
 
     def __call__(self) -> ChartFunction:
-        """Build the function; raise ObjectiveError where the SPEC means something else there."""
+        """Build the function; raise ObjectiveError if the SPEC gives another objective here."""
         objective = rebuild(self.origin, *self.drawn)
         function = ChartFunction(objective.keeping_samples() if self.keeps_samples else objective, self.chart)
         if (here := function.objective.fingerprint) != self.fingerprint:
             raise ObjectiveError(
-                f"{self.origin['spec']} is another objective here: its fingerprint is {here}, not "
+                f"{self.origin['spec']} gives another objective on this machine: its fingerprint is {here} instead of "
                 f"{self.fingerprint}. Give every machine the same code, weights and data, or use build='send'."
             )
         return function
 
 
 class Accelerated:
-    """A proven plan at work; when memory runs out its batches are halved and it goes on.
+    """A proven plan in use. When memory runs out, it halves its batches and continues.
 
     Attributes
     ----------
@@ -115,7 +118,7 @@ class Accelerated:
     def __init__(self, plain: ChartFunction, fast: Fast | None, choice: Choice) -> None:
         self.plain, self.fast, self.choice = plain, fast, choice
 
-    def __call__(self, point: _Point) -> Mapping[str, float]:
+    def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
         if self.fast is None:
             return self.plain(point)
@@ -131,12 +134,12 @@ class Accelerated:
 
     @property
     def points_at_once(self) -> int:
-        """How many points `many` takes best."""
+        """The number of points for which `many` is most efficient."""
         return 1 if self.fast is None else self.fast.plan.points
 
-    def many(self, points: Sequence[_Point]) -> list[Values]:
+    def many(self, points: Sequence[Point]) -> list[Values]:
         """Return loss and metrics at several coordinates, in one pass; fewer at once when memory runs out."""
-        if self.fast is None:  # given up on the way
+        if self.fast is None:  # the plan was given up during the run
             return [dict(self.plain(point)) for point in points]
         try:
             return self.fast.many(points)
@@ -153,13 +156,13 @@ class Accelerated:
         return self.many(points[:half]) + self.many(points[half:])
 
     def _give_up(self, error: StateWrittenError) -> None:
-        """From here on the plain path, which gives every pass buffers and data of its own."""
+        """Use the plain path from here on; it gives every pass its own buffers and data."""
         self.plain.objective.forward_pass.leave_unplanned(str(error))
         self.fast, self.choice.plan = None, Plan()
         self.choice.events.append(f"plain from here on: {error}")
 
     def describe(self) -> dict[str, Any]:
-        """Say what is done, in values that JSON can hold."""
+        """Return the plan and its proof, in values that JSON can hold."""
         choice = self.choice
         return {
             "plan": str(choice.plan),
@@ -175,7 +178,7 @@ class Accelerated:
         }
 
     def halve(self) -> bool:
-        """Build the same plan with batches of half the size; False where they cannot be smaller."""
+        """Build the same plan with batches of half the size; return False if they cannot be smaller."""
         if self.fast is None:
             return False
         fast, structure = self.fast, self.fast.structure
@@ -187,7 +190,7 @@ class Accelerated:
         plan = replace(fast.plan, batch_size=size // 2)
         try:
             self.fast = Fast(fast.objective, fast.chart, structure, plan)
-        except NotReadableError:  # too few samples to read the model with
+        except NotReadableError:  # too few samples for tracing the model
             plan = replace(plan, fused=False)
             self.fast = Fast(fast.objective, fast.chart, structure, plan)
         self.choice.events.append(f"out of memory: batches halved to {size // 2}")

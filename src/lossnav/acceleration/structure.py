@@ -1,4 +1,4 @@
-"""What a model looks like from outside: which layers see the data, which BatchNorm follows which layer."""
+"""The structure of a model as one pass shows it: its first layer, and which BatchNorm follows which layer."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ LAYERS = (nn.Linear, *CONVOLUTIONS)
 class Structure:
     """What can be accelerated, as one pass over a small batch shows it.
 
-    All of it is a guess from what was seen: a plan built on it is held against the plain path before it is used.
+    All of it is inferred from that pass, so a plan built on it is compared with the plain path before it is used.
 
     Attributes
     ----------
     joined : Batch or None
-        All data as one batch, where batches can be joined and cut anew.
+        All data as one batch, if batches can be joined and cut again.
     samples : int
-        In all batches.
+        Number of samples in all batches.
     flops : float
-        Multiplications and additions for one sample, in products and convolutions.
+        Multiplications and additions for one sample, in matrix products and convolutions.
     widest : float
-        Bytes of the largest output of a layer, for one sample.
+        Bytes of the largest layer output, for one sample.
     first_layer : str or None
-        A linear or convolutional layer that is called once, on something that does not depend on the weights.
+        A linear or convolutional layer that is called once, and whose input does not depend on the weights.
     first_shape : (inputs, outputs)
-        Numbers that one of its outputs is made of, and outputs a sample.
+        The number of inputs to one of its outputs, and the number of outputs per sample.
     folds : list of (layer, BatchNorm)
-        Names of neighbours of which the second sees nothing but the first's output.
+        Names of pairs in which the BatchNorm's only input is the layer's output.
     linears : list of str
         Plain linear layers.
     convolutional : bool
+        Whether there are two- or three-dimensional convolutions.
     """
 
     joined: Batch | None = None
@@ -69,13 +70,13 @@ class _LayerCall:
 
 
 def look(objective: Objective, *displaced: Params) -> Structure:
-    """Pass a few samples through the model at the centre and at displaced points, and watch its layers.
+    """Pass a few samples through the model at the centre and at displaced points, and record its layers.
 
     Parameters
     ----------
     objective : Objective
     *displaced : dict of str to Tensor
-        Other weights and buffers, to see which inputs depend on them.
+        Other weights and buffers, to find out which inputs depend on them.
     """
     found = Structure()
     passes = objective.forward_pass.passes
@@ -98,10 +99,9 @@ def look(objective: Objective, *displaced: Params) -> Structure:
     layers = [call for call in at_center if isinstance(modules[call.name], LAYERS)]
     if layers and times[layers[0].name] == 1:
         again = [next((call for call in calls if call.name == layers[0].name), None) for calls in elsewhere]
-        moves = (
-            f"{layers[0].name}.weight" in objective.params | objective.forward_pass.held
-        )  # and is not computed from others
-        if moves and all(call is not None and torch.equal(call.given, layers[0].given) for call in again):
+        # not if it is computed from other parameters
+        is_parameter = f"{layers[0].name}.weight" in objective.params | objective.forward_pass.held
+        if is_parameter and all(call is not None and torch.equal(call.given, layers[0].given) for call in again):
             found.first_layer = layers[0].name
             weight: Any = modules[layers[0].name].weight
             found.first_shape = (weight.numel() // weight.shape[0], layers[0].made.numel() // in_sample)
@@ -121,7 +121,7 @@ def look(objective: Objective, *displaced: Params) -> Structure:
 
 
 def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch: Batch) -> list[_LayerCall]:
-    """Every call of a layer or BatchNorm in one pass, in order, with its input and output tensors."""
+    """Return every call of a layer or BatchNorm in one pass, in order, with its input and output tensors."""
     calls: list[_LayerCall] = []
 
     def hook(name: str) -> Callable[..., None]:
@@ -148,12 +148,12 @@ def _watch(objective: Objective, passes: FunctionalPasses, params: Params, batch
 
 
 def _join(objective: Objective, values: dict[str, Measured]) -> tuple[Batch | None, int]:
-    """All batches as one, where every tensor counts the samples along its first axis and so do all values."""
+    """Return all batches as one, if the first axis of every tensor and of every value is the sample."""
     batches = objective.batches
     if batches is None or not batches.resident or batches.written_to or objective.forward_pass.unplanned:
         return None, 0
     if objective.bn != "frozen":
-        return None, 0  # statistics of a batch depend on which samples are in it
+        return None, 0  # the statistics of a batch depend on its samples
     if any(isinstance(value, Tensor) and value.dim() == 0 for name, value in values.items() if name != "loss"):
-        return None, 0  # a metric of a whole batch is no mean over its samples
+        return None, 0  # a metric of a whole batch is not a mean over its samples
     return join(batches)

@@ -1,4 +1,4 @@
-"""Straight charts: a line, a plane, a volume through the centre."""
+"""Affine charts: a line, a plane or a volume through the centre."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lossnav import params as algebra
 from lossnav.charts.anchors import Anchors, find
-from lossnav.charts.base import moving_names
+from lossnav.charts.control_points import moving_names
 from lossnav.charts.directed import DirectedChart
 from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily
@@ -21,7 +21,7 @@ from lossnav.params import Params
 
 
 class _Straight(DirectedChart):
-    """center + sum_i x_i * d_i; coordinate i is in units of the length of direction i."""
+    """The map center + sum_i x_i * d_i; coordinate i is in units of the length of direction i."""
 
     affine = True
 
@@ -43,19 +43,19 @@ class _Straight(DirectedChart):
         lengths = np.sqrt(gram.diagonal())
         if np.linalg.eigvalsh(gram / np.outer(lengths, lengths))[0] < 1e-9:
             raise DirectionError(
-                f"The directions along {', '.join(self.dims)} are parallel or dependent, so they span no "
+                f"The directions along {', '.join(self.dims)} are parallel or dependent, so they do not span a "
                 f"{type(self).__name__.lower()}. Pass independent ones, such as ln.directions.random(objective, "
                 f"n={len(self.directions)})."
             )
         return find(self._networks["center"], self.directions, self._gram, straight=True)
 
     def still(self) -> dict[str, int]:
-        """Entries that are zero in every direction."""
+        """Count the entries that are zero in all directions."""
         return lazily.still(self.directions)
 
     @property
     def basis(self) -> tuple[Mapping[str, Tensor], ...]:
-        """The directions themselves."""
+        """The directions."""
         return self.directions
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints on a chart: where they lie on it, and the buffers at and between them."""
+"""Checkpoints on a chart (anchors): their coordinates, and the buffers at and between them."""
 
 from __future__ import annotations
 
@@ -26,25 +26,27 @@ from lossnav.params import Checkpoint, Params
 
 Array = NDArray[np.float64]
 
-_NEAR = 0.1  # of a direction's length: what is further off a chart does not lie on it, whatever the rounding
+_NEAR = 0.1  # of a direction's length: a point further from a chart does not lie on it, whatever the rounding
 
 
 class Anchors:
-    """The buffers of a chart: each checkpoint's own at its place, interpolated between as the weights are.
+    """The buffers of a chart: those of each checkpoint at its place, interpolated between as the weights are.
 
-    Between the checkpoints a floating-point or complex buffer is their mean by barycentric coordinates, computed in
-    float64; any other is that of the nearest. Where one of them lies between others, they are those of the simplex of
-    a Delaunay triangulation. Outside they are held at the nearest point between the checkpoints: extrapolated, a
-    variance could be negative. Coordinates in which the checkpoints do not differ do not matter.
+    Between the checkpoints, a floating-point or complex buffer is the mean by barycentric coordinates, computed in
+    float64; any other buffer is that of the nearest checkpoint. If a checkpoint lies between others, the coordinates
+    are those in a simplex of a Delaunay triangulation. Outside, the buffers of the nearest point between the
+    checkpoints are used, because an extrapolated variance could be negative. Coordinates in which the checkpoints do
+    not differ have no effect.
 
     Parameters
     ----------
     places : array of shape (m, k)
+        Coordinates of the checkpoints.
     buffers : sequence of m dicts of str to Tensor
     metric : array of shape (k, k)
-        Inner products of the chart's directions, by which is near what is near in weights.
+        Inner products of the chart's directions, so that distances are those between weights.
     others : sequence of str
-        Buffers that are the same at all places, and not those of the objective.
+        Buffers that are equal at all places, and differ from those of the objective.
 
     Attributes
     ----------
@@ -62,8 +64,8 @@ class Anchors:
         for one in buffers[1:]:
             if difference := algebra.first_difference({n: one[n] for n in common}, {n: first[n] for n in common}):
                 raise StructureMismatchError(
-                    f"The buffers of two checkpoints differ at {difference}. Take both from models whose "
-                    "buffers have the same shapes."
+                    f"The buffers of two checkpoints differ at {difference}. Use checkpoints whose buffers have the "
+                    "same shapes."
                 )
         self._buffers = [{name: one[name] for name in common} for one in buffers]
         self.moved = [n for n in common if not all(algebra.same(first[n], one[n]) for one in buffers[1:])]
@@ -71,11 +73,11 @@ class Anchors:
 
     @property
     def places(self) -> Array:
-        """Where the checkpoints lie, shape (m, k)."""
+        """Coordinates of the checkpoints, shape (m, k)."""
         return self.hull.corners
 
     def at(self, coords: ArrayLike) -> Params:
-        """Return the buffers at some coordinates; exactly a checkpoint's own at its place."""
+        """Return the buffers at some coordinates; at a checkpoint exactly its own."""
         weights = self.hull.weights(coords)
         nearest = self._buffers[self.hull.nearest(weights)]
         if weights.max() == 1.0:
@@ -84,16 +86,18 @@ class Anchors:
         return nearest | means
 
     def shifted(self, by: ArrayLike) -> Anchors:
-        """Return the same around another centre of the same axes, at these coordinates."""
+        """Return the same anchors in coordinates whose origin is at `by`."""
         return Anchors(self.places - np.asarray(by, np.float64).reshape(-1), self._buffers, self.metric, self.others)
 
     def fitted(self, objective: Objective) -> Anchors | None:
-        """Return them with all buffers of an objective, its own where none are known; None where they are its own.
+        """Return the anchors with all buffers of an objective, or None if all buffers equal the objective's.
+
+        Buffers that a checkpoint lacks are those of the objective.
 
         Raises
         ------
         StructureMismatchError
-            If the objective has no such buffer, or has it in another shape.
+            If the objective lacks a buffer, or its shape differs.
         """
         mine = {name: tensor for name, tensor in self._buffers[0].items() if name not in objective.anatomy.held}
         own = objective.buffers_at(objective.params, {})
@@ -103,7 +107,7 @@ class Anchors:
         return made if made.moved or made.others else None
 
     def describe(self) -> dict[str, Any]:
-        """Say which buffers move and where they are whose, in values that JSON can hold."""
+        """Return which buffers vary, and coordinates and fingerprints of the checkpoints, as JSON values."""
         recorded = self.recorded
         return {
             "moved": self.moved,
@@ -116,12 +120,12 @@ class Anchors:
 
     @property
     def matters(self) -> bool:
-        """Whether any buffer is not the same everywhere and the objective's own."""
+        """Whether any buffer varies, or differs from the objective's."""
         return bool(self.moved or self.others)
 
     @property
     def recorded(self) -> list[Params]:
-        """At each place the buffers that are not the objective's anyway."""
+        """The buffers at each place that vary or differ from the objective's."""
         return [{name: one[name] for name in (*self.moved, *self.others)} for one in self._buffers]
 
 
@@ -130,18 +134,17 @@ def arrange(
     directions: Sequence[Mapping[str, Tensor]],
     objective: Objective | None = None,
 ) -> tuple[dict[str, Network], tuple[Mapping[str, Tensor], ...]]:
-    """Sort the tensors of a chart's control points, and of the checkpoints its directions lead to, by what knows them.
+    """Sort the tensors of a chart's control points and checkpoints into parameters and buffers.
 
-    That is the objective where there is one, else the first control point that does, else the ends of the directions.
-    Where nobody does, in files and dicts alone, all floating-point tensors are taken for parameters until there is an
-    objective.
+    The objective decides, if it is given; else the first control point that is a model; else an end of the directions.
+    If there are only files and dicts, all floating-point tensors count as parameters until there is an objective.
 
     Raises
     ------
     StructureMismatchError, CheckpointMismatchError
         If they do not fit.
     ChartError
-        If the chart is around a file and nothing says what its tensors are.
+        If the centre is a file, and nothing tells which of its tensors are parameters.
     """
     networks = {name: network_of(point) for name, point in points.items()}
     ends = [end for direction in directions for end in points_of(direction)]
@@ -150,10 +153,10 @@ def arrange(
         ((name, network),) = networks.items()
         if network.in_file:
             raise ChartError(
-                f"{network.source} does not say which of its tensors are parameters. Pass objective.at(path)."
+                f"{network.source} does not tell which of its tensors are parameters. Pass objective.at(path)."
             )
         given = points[name]
-        if isinstance(given, Mapping) and not isinstance(given, Checkpoint):  # as it is, whatever its dtypes
+        if isinstance(given, Mapping) and not isinstance(given, Checkpoint):  # all its tensors, whatever their dtypes
             network = Network(algebra.detach(given), {}, {}, network.source)
         return {name: network}, tuple(directions)
     anatomy = objective.anatomy if objective is not None else leading(every) or _fewest(every)
@@ -177,9 +180,9 @@ def arrange(
 
 
 def _completed(network: Network, anatomy: Anatomy, points: Sequence[Network], objective: Objective | None) -> Network:
-    """A centre that lacks what moves only because checkpoints differ in it, with that of the network that it is.
+    """Add the parameters that a centre lacks and that move only because checkpoints differ in them.
 
-    That is the objective's own, or that of the checkpoint whose other weights it has.
+    They are taken from the objective, or from the checkpoint that has the same other weights.
     """
     lacking = [name for name in anatomy.params if name in anatomy.also and name not in network.params | network.held]
     if not lacking:
@@ -196,7 +199,7 @@ def _completed(network: Network, anatomy: Anatomy, points: Sequence[Network], ob
 
 
 def _extended(directions: Sequence[Mapping[str, Tensor]], anatomy: Anatomy) -> tuple[Mapping[str, Tensor], ...]:
-    """Directions that lead nowhere along what moves only because checkpoints differ in it, with zeros there."""
+    """Add zeros to directions for the parameters that move only because checkpoints differ in them."""
     made: list[Mapping[str, Tensor]] = []
     families: dict[int, Family] = {}
     for direction in directions:
@@ -213,7 +216,7 @@ def _extended(directions: Sequence[Mapping[str, Tensor]], anatomy: Anatomy) -> t
 
 
 def _fewest(networks: Sequence[Network]) -> Anatomy | None:
-    """What the tensors of files and dicts are by the one of them that has nothing but parameters; None if all do."""
+    """Infer parameters and buffers from the network that has parameters only; None if all have the same tensors."""
     least = min(networks, key=lambda network: len(network.params))
     most = max(networks, key=lambda network: len(network.params))
     rest = {name: tensor for name, tensor in most.params.items() if name not in least.params}
@@ -222,7 +225,7 @@ def _fewest(networks: Sequence[Network]) -> Anatomy | None:
 
 
 def _between_these(direction: Mapping[str, Tensor], again: Mapping[int, Network]) -> Mapping[str, Tensor]:
-    """The same direction between networks as they are sorted now, by the identity of those it was made of."""
+    """Return a direction with its networks replaced by their sorted versions."""
     points = points_of(direction)
     fresh = tuple(again.get(id(point), point) for point in points)
     if isinstance(direction, Direction) and not all(a.fits(b.params) for a, b in zip(fresh, points, strict=True)):
@@ -231,22 +234,22 @@ def _between_these(direction: Mapping[str, Tensor], again: Mapping[int, Network]
 
 
 def points_of(direction: Mapping[str, Tensor]) -> tuple[Network, ...]:
-    """The checkpoints that a direction leads from and to; none of any other direction."""
+    """Return the checkpoints between which a direction leads; none for any other direction."""
     return getattr(direction, "points", ())
 
 
 def find(
     center: Network, directions: Sequence[Mapping[str, Tensor]], metric: ArrayLike, straight: bool
 ) -> Anchors | None:
-    """Find where on a chart the checkpoints lie that its directions lead to; None where no buffers are known.
+    """Find the coordinates of the checkpoints to which a chart's directions lead; None if no buffers are known.
 
-    A chart that leads through its centre along b - a holds b only if its centre is a, or a only if it is b; and so on
-    from there by the other directions.
+    A chart along b - a contains b if its centre is a, and a if its centre is b. From these, further checkpoints follow
+    by the other directions.
 
     Raises
     ------
     ChartError
-        If the centre has the weights of one of them and other buffers.
+        If the centre has the weights of a checkpoint, but other buffers.
     """
     origin = np.zeros(len(directions))
     steps = _steps(directions) if straight else []
@@ -276,16 +279,16 @@ def _add_those_that_lie_on(
     metric: ArrayLike,
     steps: Sequence[tuple[Network, Network, Array]],
 ) -> None:
-    """Find the ends that are points of the chart, to rounding, though no chain of directions leads there.
+    """Find the checkpoints that lie on the chart up to rounding, although no chain of directions leads to them.
 
-    So both ends of a line lie on it whose centre is the mean of their weights.
+    For example, both ends lie on a line whose centre is the mean of their weights.
 
     Raises
     ------
     ChartError
-        If one of them has the weights of another and other buffers.
+        If two of them have the same weights, but other buffers.
     """
-    axes = np.flatnonzero(sum(np.abs(way) for *_, way in steps))  # drawn directions lead to no checkpoint
+    axes = np.flatnonzero(sum(np.abs(way) for *_, way in steps))  # random directions lead to no checkpoint
     gram = np.asarray(metric, np.float64)[np.ix_(axes, axes)]
     stored = [directions[int(axis)] for axis in axes]
     for end in (network for step in steps for network in step[:2]):
@@ -296,10 +299,11 @@ def _add_those_that_lie_on(
         left = algebra.norm(algebra.combine(offset, [-float(x) for x in coords], stored))
         rounding = max(torch.finfo(tensor.dtype).eps for tensor in end.params.values())
         rounding *= algebra.norm(end.params) + algebra.norm(center.params)
-        if not left <= min(rounding, _NEAR * algebra.norm(stored[0])):  # in half precision all may be near
+        # in half precision, rounding alone would allow almost any point
+        if not left <= min(rounding, _NEAR * algebra.norm(stored[0])):
             continue
         place = np.zeros(len(directions))
-        whole = coords.round(6)  # 0.5, where the mean was rounded
+        whole = coords.round(6)  # exactly 0.5 at the rounded mean of two
         place[axes] = np.where(np.abs(coords - whole) * np.sqrt(gram.diagonal()) <= rounding, whole, coords)
         there = next((other for at, other in known.values() if np.array_equal(at, place)), None)
         if there is None:
@@ -309,7 +313,7 @@ def _add_those_that_lie_on(
 
 
 def _at_center(center: Network, ends: Sequence[Network]) -> Network:
-    """The checkpoint at the centre: what was passed as the centre, or the end that it is."""
+    """Return the checkpoint at the centre: the centre if its buffers are known, else the end with its weights."""
     same = next((end for end in ends if end.fingerprint == center.fingerprint), None)
     if same is None:
         return center
@@ -322,13 +326,13 @@ def _at_center(center: Network, ends: Sequence[Network]) -> Network:
 def _require_same_buffers(center: Network, end: Network) -> None:
     if other := [n for n, t in center.buffers.items() if n in end.buffers and not algebra.same(t, end.buffers[n])]:
         raise ChartError(
-            f"The centre has the weights of an end of its directions and another {named(other)}, so it is not clear "
+            f"The centre has the weights of an end of its directions but another {named(other)}, so it is not clear "
             "which network lies at 0. Pass that end as the centre."
         )
 
 
 def _steps(directions: Sequence[Mapping[str, Tensor]]) -> list[tuple[Network, Network, Array]]:
-    """From which checkpoint to which one gets by which coordinates."""
+    """Return triples (start, end, difference of coordinates) of checkpoints that the directions connect."""
     unit = np.eye(len(directions))
     found = []
     families: dict[tuple[Any, ...], dict[int, int]] = {}
@@ -350,7 +354,7 @@ def _steps(directions: Sequence[Mapping[str, Tensor]]) -> list[tuple[Network, Ne
 
 
 def _mean(tensors: Sequence[Tensor], weights: Array) -> Tensor:
-    """The mean by weights; computed in float64, so that what is the same in all stays as it is."""
+    """Return the weighted mean; computed in float64, so that values equal in all tensors stay unchanged."""
     wide = torch.complex128 if tensors[0].is_complex() else torch.float64
     used = [(float(weight), tensor) for weight, tensor in zip(weights, tensors, strict=True) if weight]
     total = sum((weight * tensor.to(wide) for weight, tensor in used[1:]), used[0][0] * used[0][1].to(wide))
@@ -358,12 +362,12 @@ def _mean(tensors: Sequence[Tensor], weights: Array) -> Tensor:
 
 
 def _is_number(tensor: Tensor) -> bool:
-    """Whether there is a mean of such tensors."""
+    """Whether tensors of this kind have a mean."""
     return (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout == torch.strided
 
 
 def with_points(direction: Mapping[str, Tensor], points: tuple[Network, ...]) -> Mapping[str, Tensor]:
-    """The same direction with other checkpoints beside it, or with none."""
+    """Return the same direction with other checkpoints attached, or with none."""
     if points_of(direction) == points:
         return direction
     made = copy.copy(direction)

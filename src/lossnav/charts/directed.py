@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 class DirectedChart(Chart):
-    """A chart of which the control point is its centre, and the control vectors are directions named as coordinates.
+    """A chart whose only control point is its centre, with one control vector (direction) per coordinate.
 
     Parameters
     ----------
     center : mapping of str to Tensor, Objective, nn.Module or path of a checkpoint
-        The point at coordinates 0. Not copied: do not write into its tensors.
+        The point at coordinates 0. It is not copied: do not write into its tensors.
     directions : mappings of str to Tensor
-        One for each coordinate, of the centre's names and shapes. Those that lead to checkpoints
-        (`directions.between`, `directions.through`) bring their buffers along.
+        One for each coordinate, with the names and shapes of the centre. Directions between checkpoints
+        (`directions.between`, `directions.through`) also bring their buffers.
 
     Raises
     ------
     ChartError
-        If there are more or fewer directions than coordinates.
+        If the numbers of directions and of coordinates differ.
     StructureMismatchError
-        If a direction has other names or shapes than the centre.
+        If names or shapes of a direction and the centre differ.
     DirectionError
         If a direction is zero or not finite.
     """
@@ -45,19 +45,19 @@ class DirectedChart(Chart):
         require_directions(center, directions, kind, len(self.dims))
         if len(directions) != len(self.dims):
             raise ChartError(
-                f"A {kind} takes {len(self.dims)} direction(s), not {len(directions)}. "
+                f"A {kind} needs {len(self.dims)} direction(s), got {len(directions)}. "
                 f"Make them with ln.directions.random(objective, n={len(self.dims)})."
             )
         super().__init__({"center": center}, dict(zip(self.dims, directions, strict=True)))
 
     def _find_anchors(self) -> Anchors | None:
-        """The checkpoints on this chart: of a bent one the centre alone, where its buffers are known."""
+        """Return the checkpoints on this chart; for a chart that is not affine, only the centre if it has buffers."""
         return find(self._networks["center"], self.directions, np.eye(len(self.dims)), straight=False)
 
     def around(self, coords: ArrayLike) -> Chart:
-        """Return a chart of the same directions around the point at some coordinates of this one.
+        """Return a chart with the same directions around the point at some coordinates of this one.
 
-        Of a straight chart it shows the same points, and the checkpoints that lie among them with their buffers.
+        For an affine chart it has the same points, and the same checkpoints with their buffers.
         """
         made = copy.copy(self)
         made._hold(*arrange({"center": dict(self(coords))}, [with_points(each, ()) for each in self.directions]))

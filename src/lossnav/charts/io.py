@@ -1,4 +1,4 @@
-"""Charts from what a surface says of them: from recipes and files of checkpoints, or from tensors that were kept."""
+"""Saving charts, and making them again from a surface: from recipes and checkpoints, or from saved tensors."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
     from lossnav.objective.objective import Objective
 
 _CENTER, _POINT, _BUFFERS = "center", "point-", "buffers-"
-_LEAVE = "Remove the file to have them made again of their recipes, or evaluate anew with save_directions=True."
+_LEAVE = "Remove the file, to make them again from their recipes, or evaluate again with save_directions=True."
 
 
 def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
-    """Write control points and directions to a safetensors file; what is there is replaced.
+    """Write control points and directions to a safetensors file; an existing file is replaced.
 
     Parameters
     ----------
     chart : Chart
     target : path or fsspec URL
-        The file. Its tensors are named ``center/NAME``, those of another control point ``point-POINT/NAME``, those of
-        directions ``0/NAME``, ``1/NAME``, …, and ``buffers-0/NAME``, … where the checkpoints on the chart differ in
-        buffers; its metadata hold the chart's description. Tensors in which a direction does not lead are left out.
+        The file. Its tensors are named ``center/NAME``; ``point-POINT/NAME`` for other control points; ``0/NAME``,
+        ``1/NAME``, … for directions; and ``buffers-0/NAME``, … if the checkpoints on the chart differ in buffers. Its
+        metadata contain the chart's description. Tensors in which a direction is zero are omitted.
 
     Raises
     ------
     StoreError
-        If it cannot be written.
+        If the file cannot be written.
     """
     parts = {f"{_CENTER}/{name}": tensor for name, tensor in chart.center.items()}
     described = chart.describe()
-    for point in (said["name"] for said in described.get("points", ())):
+    for point in (control["name"] for control in described.get("points", ())):
         parts |= {f"{_POINT}{point}/{name}": tensor.clone() for name, tensor in chart.points[point].items()}
     for i, direction in enumerate(chart.directions):
         parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
@@ -68,7 +68,7 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
         local = checkpoints.save(parts, Path(folder) / "chart.safetensors", metadata=metadata)
         system, path = fsspec.core.url_to_fs(target)
         try:
-            system.put_file(str(local), path)  # unlike an open file, which puts half of it there when it fails
+            system.put_file(str(local), path)  # writing to an open remote file could leave half of it there
         except OSError as error:
             raise not_written(target, error) from error
 
@@ -79,23 +79,23 @@ def open_chart(
     kept: str | os.PathLike[str] | None = None,
     files: Mapping[str, str] | None = None,
 ) -> Chart:
-    """Make a chart again from what a surface says of it.
+    """Make a chart again from its description in a surface.
 
     Parameters
     ----------
     description : mapping
         ``surface.attrs["chart"]``.
     objective : Objective, optional
-        Whose parameters are the centre, where no tensors were kept.
+        The objective whose parameters are the centre; needed if no tensors were saved.
     kept : path or fsspec URL, optional
-        What `save_chart` wrote.
+        A file that `save_chart` wrote.
     files : mapping of str to str, optional
         ``surface.attrs["checkpoints"]``: files of the checkpoints on the chart, by the fingerprints of their weights.
 
     Raises
     ------
     ChartError
-        If the directions can be had neither from their recipes nor from kept tensors, or are not the same.
+        If the directions can be made neither from their recipes nor from saved tensors, or differ from the original.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def open_chart(
     name = str(description["kind"])
     if name not in kinds():
         raise ChartError(
-            f"{name!r} is no kind of chart that is known here. Import the module that defines it with "
+            f"No chart of kind {name!r} is registered. Import the module that registers it with "
             "@lossnav.charts.register(), or call evaluate with the chart."
         )
     make = _maker(kinds()[name], description)
@@ -118,9 +118,9 @@ def open_chart(
         try:
             tensors, names = _read(kept)
         except (SafetensorError, ValueError, OSError, CheckpointError) as error:
-            raise ChartError(f"The directions that were kept in {kept} cannot be read: {error}. {_LEAVE}") from error
+            raise ChartError(f"The directions saved in {kept} cannot be read: {error}. {_LEAVE}") from error
         if not isinstance(names, list) or any(f"{_CENTER}/{name}" not in tensors for name in names):
-            raise ChartError(f"The directions that were kept in {kept} lack tensors of the centre. {_LEAVE}")
+            raise ChartError(f"The directions saved in {kept} lack tensors of the centre. {_LEAVE}")
         center = {name: tensors[f"{_CENTER}/{name}"] for name in names}
         zeros = {name: algebra.hollow(tensor) for name, tensor in center.items()}
         controls: list[Any] = [center]
@@ -129,12 +129,12 @@ def open_chart(
             controls = [{name: point[name] for name in names if name in point} for point in stored]
         made = [zeros | _named(tensors, str(i)) for i in range(len(recipes))]
         chart = make(*controls, *(Direction(part, recipe) for part, recipe in zip(made, recipes, strict=True)))
-        if said := description.get("buffers"):
-            buffers = [_named(tensors, f"{_BUFFERS}{i}") for i in range(len(said["points"]))]
-            places = [point["at"] for point in said["points"]]
-            chart.anchors = Anchors(places, buffers, _metric(chart), said["others"])
+        if anchors := description.get("buffers"):
+            buffers = [_named(tensors, f"{_BUFFERS}{i}") for i in range(len(anchors["points"]))]
+            places = [point["at"] for point in anchors["points"]]
+            chart.anchors = Anchors(places, buffers, _metric(chart), anchors["others"])
     elif objective is None:
-        raise ChartError("Neither the objective nor kept tensors are there to make the chart of. Pass one of them.")
+        raise ChartError("To make the chart again, the objective or saved tensors are needed. Pass one of them.")
     else:
         chart = _by_files(make, description, objective, files or {})
     require_same(chart, description)
@@ -142,7 +142,7 @@ def open_chart(
 
 
 def _maker(kind: ChartKind, description: Mapping[str, Any]) -> Callable[..., Chart]:
-    """What makes a chart of its control points and directions: the class, with its options, moved to its origin."""
+    """Return a function from control points and directions to the chart, with its options and its origin."""
 
     def make(*controls: Any) -> Chart:
         options = {name: value for name, value in description.get("options", {}).items() if name in kind.options}
@@ -150,8 +150,8 @@ def _maker(kind: ChartKind, description: Mapping[str, Any]) -> Callable[..., Cha
             chart: Chart = kind.chart(*controls, **options)
         except TypeError as error:
             raise ChartError(
-                f"{kind.name} takes other arguments than its control points, by position, and its options, by name: "
-                f"{error}. Make the chart yourself."
+                f"The constructor of {kind.name} must take its control points by position and its options by name: "
+                f"{error}. Change the constructor, or call evaluate with the chart."
             ) from error
         return chart.around(description["origin"]) if "origin" in description else chart
 
@@ -159,25 +159,25 @@ def _maker(kind: ChartKind, description: Mapping[str, Any]) -> Callable[..., Cha
 
 
 def _metric(chart: Chart) -> NDArray[np.float64]:
-    """By which is near on a chart what is near in weights; of one without directions its coordinates alone."""
+    """Return the inner products of a chart's directions; the identity for a chart without directions."""
     return lazily.gram(chart.directions) if chart.directions else np.eye(len(chart.dims))
 
 
 def _by_files(
     make: Callable[..., Chart], description: Mapping[str, Any], objective: Objective, files: Mapping[str, str]
 ) -> Chart:
-    """Make a chart from recipes, by an objective and those files of checkpoints on the chart that are still there."""
+    """Make a chart from recipes, with an objective and the files of checkpoints that still exist."""
     recipes = description["directions"]
     ends = [path for path in files.values() if os.path.exists(path.partition("::")[0])]
     networks = [network_of(objective), *(network_of(path, objective.anatomy) for path in ends)]
     if "points" in description:
         known = {network.fingerprint: network for network in reversed(networks)}
-        if unknown := [said["name"] for said in description["points"] if said["fingerprint"] not in known]:
+        if unknown := [point["name"] for point in description["points"] if point["fingerprint"] not in known]:
             raise ChartError(
-                f"The control points {', '.join(unknown)} are neither the objective's weights nor in a file that is "
-                "still there. Call evaluate with the chart, or keep them with save_directions=True."
+                f"The control points {', '.join(unknown)} are neither the objective's weights nor in a file that still "
+                "exists. Call evaluate with the chart, or save them with save_directions=True."
             )
-        points = [known[said["fingerprint"]] for said in description["points"]]
+        points = [known[point["fingerprint"]] for point in description["points"]]
         return make(*points, *_drawn(recipes, objective, known)).fitted(objective)
     if not ends:
         return make(objective.params, *_drawn(recipes, objective, {networks[0].fingerprint: networks[0]}))
@@ -191,26 +191,26 @@ def _by_files(
 
 
 def require_same(chart: Chart, description: Mapping[str, Any]) -> None:
-    """Raise unless a chart that was made again describes itself as a surface does.
+    """Raise unless the description of a chart that was made again equals that in the surface.
 
     Raises
     ------
     ChartError
     """
     now = json.loads(json.dumps(chart.describe()))
-    keys = [key for key in {**description, **now} if key != "axes"]  # words
+    keys = [key for key in {**description, **now} if key != "axes"]  # only labels
     if different := [key for key in keys if now.get(key) != description.get(key)]:
         raise ChartError(
-            f"The chart that was made again differs from the surface's in {', '.join(different)}. The weights are "
-            "other ones: pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are the same on "
-            "the same kind of machine only; save_directions=True keeps them.)"
+            f"The chart that was made again differs from the surface's in {', '.join(different)}, because the weights "
+            "differ. Pass the objective of the run, at its checkpoint. (Gradients and eigenvectors are equal only on "
+            "the same kind of machine; save_directions=True saves them.)"
         )
 
 
 def _drawn(
     recipes: Sequence[Mapping[str, Any]], objective: Objective, ends: Mapping[str, Network]
 ) -> list[Direction | LazyDirection]:
-    """Make directions from their recipes; those of one call together, as they were."""
+    """Make directions from their recipes; those of one call are made together."""
     calls: dict[str, tuple[Direction | LazyDirection, ...]] = {}
     made: list[Direction | LazyDirection] = []
     for recipe in recipes:
@@ -222,7 +222,7 @@ def _drawn(
         if kind is None or kind.make is None:
             raise ChartError(
                 f"A direction of kind {recipe['kind']!r} cannot be made from its recipe. Call evaluate with the chart, "
-                "or keep its tensors with save_directions=True."
+                "or save its tensors with save_directions=True."
             )
         options = {name: recipe[name] for name in kind.options if name in recipe}
         call = json.dumps([recipe["kind"], options])
@@ -234,7 +234,7 @@ def _drawn(
 
 
 def _read(kept: str | os.PathLike[str]) -> tuple[weights.State, list[str]]:
-    """Every tensor of a file, and the names of the centre's in their order."""
+    """Return all tensors of a file, and the names of the centre's tensors in their order."""
     if not is_url(kept):
         with safe_open(kept, framework="pt") as file:
             return checkpoints.load(kept), json.loads((file.metadata() or {}).get("names", "[]"))

@@ -1,4 +1,4 @@
-"""Derivatives and projection of a map from a few coordinates to weights, from its values in float64 alone."""
+"""Numerical derivatives and projection of a map from a few coordinates to weights, from its values in float64."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from lossnav.params import Params
 Array = NDArray[np.float64]
 WeightMap = Callable[[Array], Params]
 
-_FIRST_STEP, _SECOND_STEP = 1e-5, 1e-3  # of differences in float64, in units of the coordinates
-_STARTS = np.linspace(-1.0, 2.0, 7)  # along each coordinate, where a closest point is first looked for
+_FIRST_STEP, _SECOND_STEP = 1e-5, 1e-3  # of finite differences in float64, in units of the coordinates
+_STARTS = np.linspace(-1.0, 2.0, 7)  # grid along each coordinate, on which the search for a closest point starts
 _ROUNDS = 50
 
 
 def tangents(precise: WeightMap, coords: ArrayLike) -> tuple[Params, ...]:
-    """Return d map / d x_i at some coordinates, by central differences: good to about ten digits."""
+    """Return d map / d x_i at some coordinates, by central differences, accurate to about ten digits."""
     at = np.asarray(coords, np.float64).reshape(-1)
     pairs = [(precise(at + step), precise(at - step)) for step in _FIRST_STEP * np.eye(len(at))]
     return tuple({name: (a[name] - b[name]) / (2 * _FIRST_STEP) for name in a} for a, b in pairs)
 
 
 def bending(precise: WeightMap, coords: ArrayLike, covector: Mapping[str, Tensor]) -> Array:
-    """Return covector . d^2 map / d x_i d x_j, shape (k, k), by central differences: good to about six digits."""
+    """Return covector . d^2 map / d x_i d x_j, shape (k, k), by central differences, accurate to about six digits."""
     at = np.asarray(coords, np.float64).reshape(-1)
     k, steps = len(at), _SECOND_STEP * np.eye(len(at))
     made = np.zeros((k, k))
@@ -48,10 +48,10 @@ def bending(precise: WeightMap, coords: ArrayLike, covector: Mapping[str, Tensor
 
 
 def closest(precise: WeightMap, k: int, params: Mapping[str, Tensor]) -> tuple[Array, float]:
-    """Find coordinates of a point of the map that is near a point of weight space, and the distance.
+    """Return the coordinates of a point of the map that is close to a point of weight space, and the distance.
 
-    Levenberg-Marquardt from the nearest of the points of a coarse lattice over [-1, 2]^k. What is found is a closest
-    point among its neighbours; a far branch of the map may pass nearer.
+    Levenberg-Marquardt from the closest point of a coarse grid over [-1, 2]^k. The result is a local minimum of the
+    distance; another branch of the map may be closer.
     """
     target = {name: tensor.detach().double() for name, tensor in params.items()}
 
@@ -83,16 +83,16 @@ def closest(precise: WeightMap, k: int, params: Mapping[str, Tensor]) -> tuple[A
 
 
 def signature(precise: WeightMap, k: int) -> list[float | None]:
-    """Numbers by which two maps that differ are told apart: at three places a length, and a product with a fixed wave.
+    """Return numbers that distinguish different maps: at three places the norm, and a product with a fixed cosine.
 
-    None where the map is not defined, or not finite.
+    They are None where the map is not defined, or not finite.
     """
     made: list[float | None] = []
     for j in range(3):
         at = np.array([(0.381966 * (j + 1) + 0.236068 * i) % 1.0 for i in range(k)])
         try:
             point = precise(at)
-        except Exception:  # outside the domain of somebody's chart
+        except Exception:  # outside the domain of a user's chart
             made += [None, None]
             continue
         waves = (_wave(point[name], i) for i, name in enumerate(sorted(point)))
@@ -102,6 +102,6 @@ def signature(precise: WeightMap, k: int) -> list[float | None]:
 
 
 def _wave(tensor: Tensor, phase: int) -> float:
-    """Product of a tensor's entries with a cosine."""
+    """Return the product of a tensor's entries with a cosine."""
     flat = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach().double().reshape(-1)
     return float(torch.dot(flat, torch.cos(torch.arange(len(flat), dtype=torch.float64, device=flat.device) + phase)))

@@ -1,4 +1,4 @@
-"""Which kinds of charts there are: the class, its options, and the words for its axes, by the name that stores hold."""
+"""The registry of chart classes, with their options and labels of their axes, by the name that stores contain."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ C = TypeVar("C", bound="type[Chart]")
 
 @dataclass(frozen=True)
 class ChartKind:
-    """What is known of a class of charts.
+    """A registered class of charts.
 
     Attributes
     ----------
     chart : class
     options : tuple of str
-        Attributes that its map depends on beside its control points, and keyword arguments of its constructor.
+        Attributes on which its map depends besides its control points; also keyword arguments of its constructor.
     axes : mapping of str to str
-        What each coordinate is, in a few words, for the labels of pictures.
+        A few words about each coordinate, for the labels of pictures.
     word : str
-        How the command line calls it; empty where it cannot be asked for there.
+        Its name on the command line; empty if it is not available there.
     draw : mapping
         Options of `directions.random` that suit it, on the command line.
     complete : bool
-        Whether its control points and options say all that the map depends on. Of any other chart a surface also
-        holds a few numbers of the map itself, so that two that differ in something else are told apart.
+        Whether its map depends only on control points and options. For any other chart, a surface also contains some
+        numbers computed from the map, so that charts that differ in something else are distinguished.
     """
 
     chart: type[Chart]
@@ -44,7 +44,7 @@ class ChartKind:
 
     @property
     def name(self) -> str:
-        """The name that a surface holds."""
+        """The name in a surface."""
         return self.chart.__name__
 
 
@@ -52,15 +52,15 @@ _KINDS: dict[str, ChartKind] = {}
 
 
 def register(**known: Any) -> Callable[[C], C]:
-    """Make a class of charts known, so that a surface on such a chart can be resumed and measured from its store.
+    """Register a class of charts, so that a surface on such a chart can be resumed and measured from its store.
 
-    A chart of a class that is not registered can be evaluated, stored and plotted as well; from its store alone it is
-    not made again.
+    A chart whose class is not registered can also be evaluated, stored and plotted, but it cannot be made again from
+    its store.
 
     Parameters
     ----------
     **known
-        ``options``, ``axes`` and ``word`` of a `ChartKind`; all may be left out.
+        ``options``, ``axes`` and ``word`` of a `ChartKind`; all are optional.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def register(**known: Any) -> Callable[[C], C]:
     Raises
     ------
     ChartError
-        If another class of that name is registered.
+        If another class with that name is registered.
 
     Examples
     --------
@@ -93,8 +93,8 @@ def register(**known: Any) -> Callable[[C], C]:
         there = _KINDS.get(chart.__name__)
         if there is not None and not is_same_definition(there.chart, chart):
             raise ChartError(
-                f"A chart called {chart.__name__} is registered already, from {there.chart.__module__}. Stores hold "
-                "the name of the class: give yours another one."
+                f"A chart called {chart.__name__} is registered already, from {there.chart.__module__}. Stores contain "
+                "the name of the class, so give your class another name."
             )
         _KINDS[chart.__name__] = ChartKind(chart, **known)
         return chart
@@ -103,7 +103,7 @@ def register(**known: Any) -> Callable[[C], C]:
 
 
 def kinds() -> dict[str, ChartKind]:
-    """Return the registered kinds by the names that stores hold.
+    """Return the registered kinds by the names that stores contain.
 
     Examples
     --------
@@ -114,6 +114,6 @@ def kinds() -> dict[str, ChartKind]:
 
 
 def kind_of(chart: Chart) -> ChartKind:
-    """Return what is known of a chart's class; of one that is not registered no more than its name."""
+    """Return the kind of a chart; for a class that is not registered, one with default values."""
     known = _KINDS.get(type(chart).__name__)
     return known if known is not None and known.chart is type(chart) else ChartKind(type(chart))

@@ -1,8 +1,8 @@
-"""The seed notebook's charts, which blend the weights with a direction scaled to the weights' own norm.
+"""The seed notebook's charts, which blend the weights with a direction scaled to the norm of the weights.
 
 Both work tensor by tensor, with the Frobenius norm of the whole tensor. A tensor in which a direction is zero (a
-bias, by default) stays at the centre. Use them with directions drawn ``normalize=None, orthogonal=False,
-distribution="uniform"`` for the notebook itself.
+bias, by default) stays at the centre. To reproduce the notebook, draw directions with ``normalize=None,
+orthogonal=False, distribution="uniform"``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.charts.base import Chart, moving_names
+from lossnav.charts.base import Chart
+from lossnav.charts.control_points import moving_names
 from lossnav.charts.directed import DirectedChart
 from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily
@@ -33,8 +34,8 @@ _AS_DRAWN = {"normalize": None, "orthogonal": False, "distribution": "uniform"} 
 class RescaledLine(DirectedChart):
     """theta_l(alpha) = (1 - alpha) * theta_l + alpha * ||theta_l|| / ||d_l|| * d_l, for every tensor l.
 
-    At 0 it is the centre, at 1 the direction with the centre's norms. It is affine: its basis is the difference of
-    those two. `perturbweights` of the seed notebook.
+    At 0 it is the centre, at 1 the direction scaled to the centre's norms. It is affine: its basis is the difference of
+    these two. This is `perturbweights` of the seed notebook.
 
     Parameters
     ----------
@@ -64,21 +65,21 @@ class RescaledLine(DirectedChart):
         return {name: _blend(tensor, points["end"].get(name), t) for name, tensor in points["center"].items()}
 
     def still(self) -> dict[str, int]:
-        """Entries that are zero at both ends, and tensors that do not move."""
+        """Count the entries that are zero at both ends, and those of tensors that do not move."""
         return _still(self, self._prepared["end"])
 
 
 @register(word="rescaled-bilinear", draw=_AS_DRAWN, complete=True)
 class RescaledBilinear(DirectedChart):
-    """The seed notebook's plane, bent so that the first blend keeps the centre's norm.
+    """The seed notebook's surface, curved so that the first blend keeps the centre's norm.
 
     For every tensor l, with theta the centre, a the first direction and b the second::
 
         phi_l                = alpha * ||theta_l|| / ||a_l|| * a_l + (1 - alpha) * theta_l
         theta_l(alpha, beta) = beta * ||theta_l|| / ||b_l|| * b_l + (1 - beta) * ||theta_l|| / ||phi_l|| * phi_l
 
-    Not affine: phi is scaled back to the centre's norm at every alpha. `pw_2d_bilinear` of the seed notebook, where
-    a is its theta2, b its theta0 (its theta1 is drawn and never used).
+    It is not affine, because phi is scaled to the centre's norm at every alpha. This is `pw_2d_bilinear` of the seed
+    notebook, where a is its theta2 and b its theta0 (its theta1 is drawn and never used).
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ class RescaledBilinear(DirectedChart):
     Raises
     ------
     ChartError
-        If one direction is zero in a tensor in which the other is not, or is lazy.
+        If one direction is zero in a tensor and the other is not, or a direction is lazy.
 
     Examples
     --------
@@ -105,7 +106,7 @@ class RescaledBilinear(DirectedChart):
         super().__init__(center, *directions)
         if odd := set(moving_names(self.directions[0])) ^ set(moving_names(self.directions[1])):
             raise ChartError(
-                f'Only one of the two directions moves "{sorted(odd)[0]}", so the blend is not defined there. '
+                f'Only one of the two directions changes "{sorted(odd)[0]}", so the blend is not defined for it. '
                 "Draw both with the same exclude=."
             )
 
@@ -129,12 +130,12 @@ class RescaledBilinear(DirectedChart):
         return moved
 
     def still(self) -> dict[str, int]:
-        """Entries that are zero at the centre and in both directions, and tensors that do not move."""
+        """Count entries that are zero at the centre and in both directions, and those of tensors that do not move."""
         return _still(self, self._prepared["a"])
 
 
 def _still(chart: Chart, scaled: Mapping[str, Tensor]) -> dict[str, int]:
-    """What is zero at the centre and in every direction, and the tensors in which a direction leads nowhere."""
+    """Count entries that are zero at the centre and in all directions, and those of tensors with a zero direction."""
     moving = {name for name, length in algebra.norms(scaled).items() if length}
     found = lazily.still(chart.directions, also=chart.center)
     whole = {name: tensor.numel() for name, tensor in chart.center.items() if name not in moving}
@@ -144,19 +145,19 @@ def _still(chart: Chart, scaled: Mapping[str, Tensor]) -> dict[str, int]:
 def _require_stored(chart: Chart) -> None:
     if chart.lazy:
         raise ChartError(
-            f"A {type(chart).__name__} keeps its directions scaled to the centre, so lazy ones save nothing. "
+            f"A {type(chart).__name__} stores its directions scaled to the centre, so lazy ones save no memory. "
             "Draw them with lazy=False, or use a Line or a Plane."
         )
 
 
 def _scaled_to(center: Mapping[str, Tensor], direction: Mapping[str, Tensor]) -> Params:
-    """Scale each tensor of a direction to the norm of the centre's; tensors of zeros are left away."""
+    """Scale each tensor of a direction to the norm of the centre's; zero tensors are omitted."""
     lengths, wanted = algebra.norms(direction), algebra.norms(center)
     return {name: direction[name] * (wanted[name] / length) for name, length in lengths.items() if length}
 
 
 def _blend(start: Tensor, end: Tensor | None, t: float) -> Tensor:
-    """(1 - t) * start + t * end; the start itself, bit for bit, at 0 or where there is no end."""
+    """Return (1 - t) * start + t * end; the start itself, bit for bit, if t is 0 or there is no end."""
     if end is None or t == 0.0:
         return start
     shrunk = start * (1.0 - t)

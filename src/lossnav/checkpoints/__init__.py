@@ -1,4 +1,4 @@
-"""Weights on disk, treated as untrusted: what a file or folder holds, and which tensor of a model is which in it."""
+"""Checkpoints, read as untrusted data: the content of a file or folder, and how it fits a model."""
 
 from lossnav.checkpoints.weights import load, load_into, save
 

@@ -1,4 +1,4 @@
-"""Adapters of peft (LoRA, say): which parameters of a model are theirs, and what a file of one fits."""
+"""PEFT adapters (such as LoRA): their parameters in a model, and their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lossnav.errors import CheckpointMismatchError
 
 
 def adapters_of(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """The configurations of the PEFT adapters in a model, by their names."""
+    """Return the configurations of the PEFT adapters in a model, by their names."""
     found: dict[str, dict[str, Any]] = {}
     for module in model.modules():
         configs = vars(module).get("peft_config") or vars(module).get("_peft_config")
@@ -22,14 +22,14 @@ def adapters_of(model: nn.Module) -> dict[str, dict[str, Any]]:
     return found
 
 
-_OF_AN_ADAPTER = (  # of its configuration, what its values hang on
+_OF_AN_ADAPTER = (  # settings that the values depend on
     "peft_type", "r", "lora_alpha", "alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern",
     "fan_in_fan_out",
 )  # fmt: skip
 
 
 def tensors_of(adapters: Mapping[str, Mapping[str, Any]], moving: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tensors that move which are some adapter's own."""
+    """Return the moving tensors that belong to an adapter."""
     names = {name for name in moving if not adapters.keys().isdisjoint(name.split("."))}
     names |= {name for adapter, config in adapters.items() for name in _biases(moving, config, adapter)}
     return {name: tensor for name, tensor in moving.items() if name in names}
@@ -45,7 +45,7 @@ def match_adapter(
     adapters: Mapping[str, Mapping[str, Any]],
     what: str,
 ) -> Match:
-    """Find an adapter's tensors in a model that has such an adapter: peft leaves out the adapter's name in a file."""
+    """Find an adapter's tensors in a model with such an adapter; files of peft lack the adapter's name."""
     assert state.adapter is not None
     differences = {}
     for name, config in adapters.items():
@@ -62,19 +62,19 @@ def match_adapter(
         own |= {n: moving[n] for n in _biases(moving, config, name)}
         if others := [n for n in moving if n not in own]:
             raise CheckpointMismatchError(
-                f"{state.source} is an adapter, and {len(others):,} parameters of {what} move that are none of "
+                f"{state.source} is an adapter, but {len(others):,} parameters of {what} move that are none of "
                 f'its own ("{others[0]}"). Let the adapter move alone: params="*.{name}*".'
             )
         return _match_named(state, own, config, name, what)
     which = "; ".join(f"{name}: {words or 'no parameter'}" for name, words in differences.items())
     raise CheckpointMismatchError(
-        f"{state.source} is another adapter than those of {what} ({which}), with which its weights mean "
-        f"something else. Load it by peft: peft.PeftModel.from_pretrained(model, {state.source!r})."
+        f"{state.source} is another adapter than those of {what} ({which}), where its weights would have "
+        f"another meaning. Load it with peft: peft.PeftModel.from_pretrained(model, {state.source!r})."
     )
 
 
 def _match_named(state: Stored, own: Mapping[str, Tensor], config: Mapping[str, Any], name: str, what: str) -> Match:
-    """Find the tensors of an adapter; where some are in one of file and model only, say which option makes them."""
+    """Find the tensors of an adapter; if file and model have different ones, report the option that makes them."""
     try:
         return match(_as_in_a_model(state), own, {}, {}, what)
     except CheckpointMismatchError as error:
@@ -95,7 +95,7 @@ def _match_named(state: Stored, own: Mapping[str, Tensor], config: Mapping[str, 
 
 
 def _biases(moving: Mapping[str, Tensor], config: Mapping[str, Any], name: str) -> list[str]:
-    """Biases that are an adapter's though they lie beside it: of its layers ("lora_only"), or all of the network."""
+    """Return the biases that belong to an adapter: those of its layers ("lora_only"), or all of the network."""
     kind = config.get("bias", "none")
     if kind in (None, "none"):
         return []
@@ -107,14 +107,14 @@ def _biases(moving: Mapping[str, Tensor], config: Mapping[str, Any], name: str) 
 
 
 def _listed(value: Any) -> Any:
-    """A value of a configuration that is comparable, in whatever order it lists names."""
+    """Return a value of a configuration in a form that can be compared, without the order of names."""
     if value is None or value in ("none", [], (), set()):
         return None
     return sorted(map(str, value)) if isinstance(value, list | tuple | set | frozenset) else str(value)
 
 
 def _as_in_a_model(state: Stored) -> Stored:
-    """The same with DoRA's magnitudes by the name of the layer that peft holds them in."""
+    """Return the tensors with DoRA's magnitudes under the layer names that peft uses."""
     made = Stored(state, state.source, state.part)
     for name in [name for name in state if name.endswith("lora_magnitude_vector")]:
         made[f"{name}.weight"] = made.pop(name)
@@ -122,5 +122,5 @@ def _as_in_a_model(state: Stored) -> Stored:
 
 
 def _text(value: Any) -> str:
-    """A value of a configuration, whether it is of JSON or of peft."""
+    """Return a value of a configuration, from JSON or from peft."""
     return str(getattr(value, "value", value))

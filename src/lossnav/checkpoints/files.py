@@ -1,4 +1,4 @@
-"""One file of weights, read as what it is: safetensors, or what torch.save wrote. Nothing in it is ever executed."""
+"""Reading one checkpoint file: safetensors, or a file of torch.save. Nothing in it is ever executed."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from lossnav._utils import turns
 from lossnav.checkpoints.pickles import is_pickle, refusal
 from lossnav.errors import CheckpointError, UnsafeCheckpointError
 
-PICK = "::"  # between a file and the name of a state dict in it
-_SHARD = re.compile(r"-(\d{2,})-of-(\d{2,})$")  # in the stem of a file that is a part of several
+PICK = "::"  # separates a file from the name of a state dict in it
+_SHARD = re.compile(r"-(\d{2,})-of-(\d{2,})$")  # in the name of a file that is one of several shards
 _ZIP = b"PK\x03\x04"
 _LFS = b"version https://git-lfs"
-_OTHERS = {b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file (of Keras, perhaps)"}
-_HEADER = 8  # bytes of the length of a safetensors header
+_OTHERS = {b"GGUF": "a GGUF file", b"\x89HDF": "an HDF5 file (perhaps of Keras)"}
+_HEADER = 8  # number of bytes for the length of a safetensors header
 
 
 class Stored(dict[str, Any]):
-    """What a file or folder holds, as it was saved: tensors by their names, or dicts of them by theirs.
+    """The content of a file or folder as it was saved: tensors by name, or nested dicts of them.
 
     Attributes
     ----------
     source : str
-        The file, and what of it was asked for.
+        The file, and the requested part of it.
     part : str
-        What is known of a file that is one of several, as a sentence; else empty.
+        A sentence about a file that is one of several shards; else empty.
     adapter : mapping or None
-        The configuration of a PEFT adapter, where these are the weights of one.
+        The configuration, if these are the weights of a PEFT adapter.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ def read_file(source: Path) -> Stored:
     Raises
     ------
     UnsafeCheckpointError
-        If it is a pickle with more in it than tensors.
+        If it is a pickle that contains more than tensors.
     CheckpointError
-        If it is damaged, or no checkpoint.
+        If it is damaged, or not a checkpoint.
     """
     start = _start(source)
     named = source.suffix == ".safetensors" and not _is_torch(source, start)
@@ -63,23 +63,25 @@ def read_file(source: Path) -> Stored:
         return Stored(_read_safetensors(source), str(source), part_of(source))
     _require_torch(source, start)
     try:
-        with turns.hiding(UserWarning):  # of a pickle's protocol, just before it is refused
+        with turns.hiding(UserWarning):  # a warning about the pickle's protocol, just before it is refused
             content = torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeCheckpointError(refusal(source, error)) from error
     except Exception as error:
         raise CheckpointError(
             f"{source} cannot be read as a checkpoint ({type(error).__name__}: {_first_line(error)}). It may be "
-            "damaged or cut off; copy it again, or save it anew as .safetensors."
+            "damaged or truncated. Copy it again, or save it again as .safetensors."
         ) from error
     if isinstance(content, Tensor) or not isinstance(content, Mapping | list | tuple):
-        raise CheckpointError(f"{source} holds no state dict but a {type(content).__name__}. Save model.state_dict().")
+        raise CheckpointError(
+            f"{source} contains a {type(content).__name__}, not a state dict. Save model.state_dict()."
+        )
     found = content if isinstance(content, Mapping) else dict(enumerate(content))
     return Stored({str(key): value for key, value in found.items()}, str(source), part_of(source))
 
 
 def part_of(source: Path) -> str:
-    """What the name of a file, or an index beside it, says of it as one of several."""
+    """Return a sentence about a file that is one of several shards, from its name or an index beside it."""
     for index in sorted(source.parent.glob("*.index.json")) if source.parent.is_dir() else []:
         names = set(weight_map(index).values())
         if source.name in names and len(names) > 1:
@@ -89,19 +91,19 @@ def part_of(source: Path) -> str:
             )
     if (named := _SHARD.search(source.stem)) and int(named[2]) > 1:
         return (
-            f"By its name, {source.name} is shard {int(named[1])} of {int(named[2])}; if it is, pass the folder that "
-            f"holds all of them: {source.parent}"
+            f"By its name, {source.name} is shard {int(named[1])} of {int(named[2])}. If so, pass the folder that "
+            f"contains all of them: {source.parent}"
         )
     return ""
 
 
 def weight_map(index: Path) -> dict[str, str]:
-    """Which file of a folder holds which tensor, as an index of shards says; empty where it is no such index.
+    """Return the file of each tensor, from an index of shards; empty if it is not such an index.
 
     Raises
     ------
     CheckpointError
-        If it leads out of the folder.
+        If it names a file outside the folder.
     """
     try:
         found = json.loads(index.read_text())["weight_map"]
@@ -112,14 +114,14 @@ def weight_map(index: Path) -> dict[str, str]:
     for name, file in found.items():
         if not isinstance(file, str) or leads_out(file):
             raise CheckpointError(
-                f'{index} says that "{name}" lies in {file!r}, outside its folder, and was refused. An index names '
+                f'{index} says that "{name}" is in {file!r}, outside its folder, and was refused. An index names '
                 "files beside it."
             )
     return {str(name): file for name, file in found.items()}
 
 
 def leads_out(file: str) -> bool:
-    """Whether the name of a file beside another leads out of their folder.
+    """Return whether the name of a file leads out of its folder.
 
     >>> leads_out("shards/1.safetensors"), leads_out("../secret"), leads_out("/etc/passwd")
     (False, True, True)
@@ -133,7 +135,7 @@ def _read_safetensors(source: Path) -> dict[str, Tensor]:
         with safe_open(source, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{source} is no safetensors file: {error}. It may be damaged; save it anew.") from error
+        raise CheckpointError(f"{source} is no safetensors file: {error}. It may be damaged; save it again.") from error
 
 
 def _start(source: Path) -> bytes:
@@ -142,12 +144,12 @@ def _start(source: Path) -> bytes:
             return file.read(64)
     except OSError as error:
         raise CheckpointError(
-            f"{source} cannot be read: {error.strerror or error}. Check that it is a file of yours."
+            f"{source} cannot be read: {error.strerror or error}. Check the path and your permissions."
         ) from error
 
 
 def _is_safetensors(source: Path, start: bytes) -> bool:
-    """Whether a file of another name begins as safetensors files do: the length of a header of JSON, and that."""
+    """Return whether a file with another name starts like a safetensors file: the length of a JSON header, and that."""
     length = int.from_bytes(start[:_HEADER], "little")
     return start[_HEADER : _HEADER + 1] == b"{" and 0 < length <= source.stat().st_size - _HEADER
 
@@ -157,20 +159,17 @@ def _is_torch(source: Path, start: bytes) -> bool:
 
 
 def _require_torch(source: Path, start: bytes) -> None:
-    """Refuse, by its name, what torch.save did not write."""
+    """Raise for a file that torch.save did not write, naming what it is."""
     if start.startswith(_LFS):
-        raise CheckpointError(
-            f"{source} is not the weights but a pointer to them that Git LFS left. Fetch them: git lfs pull"
-        )
+        raise CheckpointError(f"{source} is a Git LFS pointer, not the weights. Fetch them: git lfs pull")
     if other := next((kind for magic, kind in _OTHERS.items() if start.startswith(magic)), None):
-        raise CheckpointError(f"{source} is {other}, which is not read here. Convert it to .safetensors.")
+        raise CheckpointError(f"{source} is {other}, which lossnav does not read. Convert it to .safetensors.")
     if not start:
-        raise CheckpointError(f"{source} is empty. Copy it again, or save model.state_dict() anew.")
+        raise CheckpointError(f"{source} is empty. Copy it again, or save model.state_dict() again.")
     written = _is_torch(source, start) or start.startswith(_ZIP) or tarfile.is_tarfile(source)
     if not written and not is_pickle(source):
         raise CheckpointError(
-            f"{source} is {_other(start)}, which neither torch.save nor safetensors wrote, so it is no checkpoint. "
-            "Pass the file of the weights."
+            f"{source} is {_other(start)}, not a checkpoint of torch.save or safetensors. Pass the file of the weights."
         )
     if not zipfile.is_zipfile(source):
         return
@@ -178,11 +177,11 @@ def _require_torch(source: Path, start: bytes) -> None:
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{source} is damaged: {error}. Copy it again, or save it anew.") from error
+        raise CheckpointError(f"{source} is damaged: {error}. Copy it again, or save it again.") from error
     ends = {name.partition("/")[2] for name in names}
     if "constants.pkl" in ends and any(name.startswith("code/") for name in ends):
         raise CheckpointError(
-            f"{source} is a TorchScript archive, a program with its weights, and no program in a file is run. Where "
+            f"{source} is a TorchScript archive, a program with its weights, and programs in files are not run. If "
             f"you trust it, save its weights once: torch.save(torch.jit.load({str(source)!r}).state_dict(), "
             "'weights.pt')"
         )
@@ -191,19 +190,18 @@ def _require_torch(source: Path, start: bytes) -> None:
         if any(name.endswith("archive_format") or "models/" in name for name in names):
             what = "an exported program (torch.export)"
         raise CheckpointError(
-            f"{source} is {what}, not a file of weights that torch.save wrote. Save model.state_dict(), best as "
-            ".safetensors."
+            f"{source} is {what}, not a file of weights from torch.save. Save model.state_dict(), best as .safetensors."
         )
 
 
 def _other(start: bytes) -> str:
-    """A file that is none of ours, by how it begins."""
+    """Describe an unknown file by its first bytes."""
     try:
         text = start.decode()
     except UnicodeDecodeError as error:
-        text = start[: error.start].decode() if error.start > len(start) - 4 else ""  # a letter that was cut
+        text = start[: error.start].decode() if error.start > len(start) - 4 else ""  # a truncated character
     line = next(iter(text.splitlines()), "").strip()
-    return f"a text file ({line[:30]!r} …)" if line.isprintable() and line else f"a file that begins with {start[:4]!r}"
+    return f"a text file ({line[:30]!r} …)" if line.isprintable() and line else f"a file that starts with {start[:4]!r}"
 
 
 def _first_line(error: Exception) -> str:

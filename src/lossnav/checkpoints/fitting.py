@@ -1,4 +1,4 @@
-"""Find the tensors of a model in what a file holds, or say in what the two differ."""
+"""Find the tensors of a model in the content of a file, or report how the two differ."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Match:
-    """The tensors of a model, as they were found in a file.
+    """The tensors of a model, found in a file.
 
     Attributes
     ----------
     tensors : dict of str to Tensor
         By the model's names.
     place : str
-        Where in the file they lie: names of dicts and prefixes, with dots between them.
+        Their place in the file: names of dicts and prefixes, separated by dots.
     extra : dict of str to object
-        Likewise, what its modules say of themselves besides (``_extra_state``).
+        Likewise the extra state of modules (``_extra_state``).
     """
 
     tensors: State
@@ -70,25 +70,25 @@ def match(
 ) -> Match:
     """Find the tensors of a model in a state dict, or in dicts of them, by names and shapes.
 
-    What a wrapper put before or into the names is passed over, here or in the model: ``module.``, ``_orig_mod.``, or
-    any other level of names that has one child only. Of a dict of several state dicts the one that fits is taken.
+    Prefixes of wrappers are ignored, in the file or in the model: ``module.``, ``_orig_mod.``, or any other level of
+    names with only one child. From several state dicts the one that fits is chosen.
 
     Parameters
     ----------
     state : mapping of str to Tensor, or nested mappings
     required : mapping of str to Tensor
-        Names and shapes that must be there.
+        Names and shapes that are required.
     optional : mapping of str to Tensor, optional
-        Those that may be.
+        Names and shapes that are optional.
     aliases : mapping of str to str
-        Second names of tied tensors, each with the first. They are passed over, but where a file has only the second.
+        Second names of tied tensors, each with the first. They are ignored, unless a file has only the second name.
     what : str
-        The model, for the message.
+        The model, for messages.
 
     Raises
     ------
     CheckpointMismatchError
-        If a tensor is missing, has another shape or kind of number, or a name is left over; or several fit.
+        If a tensor is missing, has another shape or kind of number, or a name is left over; or if several fit.
 
     Examples
     --------
@@ -116,7 +116,7 @@ def match(
         if first in found and not algebra.same(found[first], other):
             raise CheckpointMismatchError(
                 f'"{first}" and "{alias}" are one tensor in {what} and two different ones in {source}. Build the model '
-                "with them apart (tie_word_embeddings=False, say)."
+                "with separate tensors (for example tie_word_embeddings=False)."
             )
         found.setdefault(first, other)
     extra = {name: value for name, value in found.items() if name.rpartition(".")[2] == EXTRA}
@@ -128,7 +128,7 @@ def match(
 def _fits_as_it_is(
     state: Mapping[str, Any], known: Mapping[str, Any], needed: Sequence[str], aliases: Mapping[str, str]
 ) -> bool:
-    """Whether a state dict is one of the model, name by name: most are, and nothing has to be searched for."""
+    """Return whether a state dict has exactly the model's names, which is the usual case."""
     if not all(name in known and shaped(value, known[name]) for name, value in state.items()):
         return False
     there = state.keys() | {aliases[name] for name in state if name in aliases}
@@ -143,16 +143,16 @@ def _searched(
     source: str,
     what: str,
 ) -> tuple[str, dict[str, Any]]:
-    """Search a file for the place of a model: its name, and what lies there by the names of the model."""
+    """Search a file for the place of a model; return its name, and the tensors there by the model's names."""
     file = tree_of(state)
     require_tensors(file, source)
     drop_training_state(file, known)
     seconds = {first for first in aliases.values() if first}
-    sure = [name for name in needed if name not in seconds]  # a tied tensor may be there by its other name
+    sure = [name for name in needed if name not in seconds]  # a tied tensor may have its other name
     places = places_of(known, sure, file)
     fitting = [place for place in places if not _misfit(place, known, needed, aliases)]
     if not fitting:
-        whole = tree_of(state)  # with what was dropped
+        whole = tree_of(state)  # with what was left out
         states = [place for place in places_of(known, sure, whole) if not _misfit(place, known, needed, aliases)]
         if states:
             raise CheckpointMismatchError(no_weights([place.node.name for place in states], source))
@@ -163,9 +163,7 @@ def _searched(
     name = place.node.name
     if instead := _meant_instead(place, places, needed):
         message = _mismatch(file, [instead], known, needed, aliases, what, state)
-        raise CheckpointMismatchError(
-            f"{message} What is called {name} does fit; if you mean that, say so: {source}{PICK}{name}"
-        )
+        raise CheckpointMismatchError(f"{message} The part {name} does fit; to use it, pass {source}{PICK}{name}")
     _require_larger_part(file, place, fitting, source, what)
     _require_nothing_left(file, place, fitting, known, aliases, source, what)
     return name, {name: node.value for name, node in place.pairs.items()}
@@ -182,7 +180,7 @@ def _missing(place: Placement, needed: Sequence[str], aliases: Mapping[str, str]
 
 
 def _meant_instead(chosen: Placement, places: Sequence[Placement], needed: Sequence[str]) -> Placement | None:
-    """The weights that would be taken before those that were chosen, if they did fit: not an average in their stead."""
+    """Return weights that would take precedence over the chosen ones if they fitted."""
     for place in places:
         inside = f"{chosen.node.name}.".startswith(f"{place.node.name}.") or not place.node.name
         around = f"{place.node.name}.".startswith(f"{chosen.node.name}.") or not chosen.node.name
@@ -196,9 +194,9 @@ def _meant_instead(chosen: Placement, places: Sequence[Placement], needed: Seque
 def _require_larger_part(
     file: TreeNode, place: Placement, fitting: Sequence[Placement], source: str, what: str
 ) -> None:
-    """Refuse to take a small part of a state dict for the whole model, unless it was asked for by its name.
+    """Raise if the tensors are a small part of a state dict, unless that part was requested by name.
 
-    A criterion or a head beside the model is no part of it; one layer of another network may fit by chance.
+    One layer of another network may fit by chance; a criterion or a head beside the model does not count.
     """
     around, words = file, place.node.name.split(".") if place.node.name else []
     for i in range(len(words)):
@@ -212,7 +210,7 @@ def _require_larger_part(
     if sum(node.value.numel() for node in rest) > mine:
         raise CheckpointMismatchError(
             f"{what} fits what is called {place.node.name} in {source}, and most of that lies beside it "
-            f"({_named(rest)}). If you mean that part, say so: {source}{PICK}{place.node.name}"
+            f"({_named(rest)}). To use that part, pass {source}{PICK}{place.node.name}"
         )
 
 
@@ -225,7 +223,7 @@ def _require_nothing_left(
     source: str,
     what: str,
 ) -> None:
-    """Refuse to keep a tensor of the model's own where the file has one elsewhere that may be it."""
+    """Raise if the file has a tensor elsewhere that may be one that the model would keep."""
     lacking = [name for name in known if name not in place.pairs and name not in aliases and known[name] is not EXTRA]
     shapes = {(name.rpartition(".")[2], known[name].shape): name for name in reversed(lacking) if known[name].dim()}
     if not shapes:
@@ -237,7 +235,7 @@ def _require_nothing_left(
         if mine := shapes.get((node.name.rpartition(".")[2], node.value.shape)):
             at = place.node.name
             fits = f"what is called {at}" if at else "the tensors at the top"
-            choice = f" If what is called {at} is meant alone, say so: {source}{PICK}{at}" if at else ""
+            choice = f" To use only {at}, pass {source}{PICK}{at}" if at else ""
             raise CheckpointMismatchError(
                 f'{what} fits {fits} in {source}, but for "{mine}" {_shape(known[mine])}, and "{node.name}" elsewhere '
                 f"in it may be that. Put it beside the others, by the name that the model has for it.{choice}"
@@ -249,13 +247,11 @@ def _is_number(value: Any) -> bool:
 
 
 def _require_same_kind(tensors: State, known: Mapping[str, Any], source: str, what: str) -> None:
-    """Refuse what a conversion would make another number of: integers of a quantised weight, an imaginary part."""
+    """Raise if a conversion would change the values: integers of a quantised weight, an imaginary part."""
     for name, tensor in tensors.items():
         words, way_on = peculiarity(tensor, known[name])
         if words:
-            raise CheckpointMismatchError(
-                f'"{name}" {words} in {source}, and that of {what} cannot take it over. {way_on}'
-            )
+            raise CheckpointMismatchError(f'"{name}" {words} in {source}, so {what} cannot take it over. {way_on}')
         mine = known[name].dtype
         loses = (mine.is_floating_point or mine.is_complex) and (not _is_number(tensor) and tensor.dim() > 0)
         if loses or (tensor.is_complex() and not mine.is_complex):
@@ -266,17 +262,17 @@ def _require_same_kind(tensors: State, known: Mapping[str, Any], source: str, wh
 
 
 def _lost(tensor: Tensor) -> str:
-    """Why a tensor is not made a real floating-point one, and what to do."""
+    """Return why a tensor is not converted to real floating point, and what to do."""
     if tensor.is_complex():
         return (
             "A conversion would drop the imaginary parts. Build the model with complex weights "
-            "(model.to(torch.complex64)); or save the real parts, where these are meant: tensor.real."
+            "(model.to(torch.complex64)), or save the real parts if you want those: tensor.real."
         )
     if tensor.dtype == torch.bool:
-        return "Yes and no are a mask, as a rule, and no weights. Save the weights themselves; or tensor.float()."
+        return "Boolean values are usually a mask, not weights. Save the weights themselves, or tensor.float()."
     return (
-        "A conversion would change its values where they are those of quantised weights, whose scale lies elsewhere. "
-        "Save the weights before they were quantised, in floating point; or, where the numbers are the weights "
+        "If these are quantised weights, with the scale stored elsewhere, a conversion would change them. "
+        "Save the weights in floating point, before quantisation; or, if the numbers are the weights "
         "themselves, tensor.float()."
     )
 
@@ -290,7 +286,7 @@ def _mismatch(
     what: str,
     state: Mapping[str, Any],
 ) -> str:
-    """Say in what a file and a model differ, and what that leaves to do."""
+    """Return how a file and a model differ, and what to do."""
     part = state.part if isinstance(state, Stored) else ""
     adapter = state.adapter if isinstance(state, Stored) else None
     begin = f"The weights do not fit {what}: "
@@ -298,14 +294,16 @@ def _mismatch(
         kind, base = adapter.get("peft_type", "adapter"), adapter.get("base_model_name_or_path")
         of = f" of {base}" if base else ""
         return (
-            f"The weights are a PEFT adapter ({kind}){of}, which changes a network and is none, and {what} has no such "
-            f"adapter. Load it by peft: model = peft.PeftModel.from_pretrained(model, {state.source!r})."  # type: ignore[attr-defined]
+            f"The weights are a PEFT adapter ({kind}){of}, which changes a network "
+            f"but is not one, and {what} has no such "
+            "adapter. Load it with peft: model = "
+            f"peft.PeftModel.from_pretrained(model, {state.source!r})."  # type: ignore[attr-defined]
         )
     if not places or not any(name in place.pairs for place in places for name in needed):
         has, mine = _named(list(file.values())), ", ".join(_of_model(name, known) for name in list(needed)[:3])
         flat = _way_on((), (), list(file.values())) if "flat_param" in has else ""
         return begin + (
-            f"no name and shape is one of its own. They hold {has or 'no tensors'}; it has {mine}. "
+            f"no name and shape is the same. They have {has or 'no tensors'}; the model has {mine}. "
             f"{part or flat or 'Pass the weights of this model, or give them its names.'}"
         )
     place = places[0]
@@ -327,19 +325,21 @@ def _mismatch(
 def _way_on(wrong: Sequence[str], missing: Sequence[str], extras: Sequence[TreeNode]) -> str:
     if any(".lora_" in f".{node.name}" or ".base_layer." in f".{node.name}" for node in extras):
         return (
-            "They are of a network with adapters of peft. Give the model the same ones (peft.get_peft_model), or merge "
+            "They belong to a network with PEFT adapters. Give the model the same ones (peft.get_peft_model), or merge "
             "them before saving: model.merge_and_unload()."
         )
     if any(node.name.endswith("flat_param") for node in extras):
         return "They are flat shards of FSDP. Save a full state dict (StateDictType.FULL_STATE_DICT)."
     if wrong:
-        return "Build the model with these sizes (its number of classes, its width), or pass weights that have its own."
+        return (
+            "Build the model with these sizes (number of classes, width), or pass weights that have the model's sizes."
+        )
     if missing and extras:
-        return "Build the model that has these names, or give the weights the names of the model."
+        return "Build the model that has these names, or rename the weights."
     if missing:
-        return "Pass the file that holds all of them."
+        return "Pass the file that contains all of them."
     return (
-        "Build the model with them; or, if it does not need them, pass the others alone: "
+        "Build the model with them, or, if it does not need them, pass only the others: "
         "objective.at({name: state[name] for name in model.state_dict()})."
     )
 

@@ -1,4 +1,4 @@
-"""Weights that are spread over a folder: shards with an index, torch's distributed checkpoints, adapters."""
+"""Checkpoints that are folders: shards with an index, torch's distributed checkpoints, PEFT adapters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lossnav.errors import CheckpointError, UnsafeCheckpointError
 
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt", ".th", ".pth.tar", ".pt.tar", ".pkl", ".pickle")
 _TWICE = ("model.safetensors", "pytorch_model.bin")
-_NOT_WEIGHTS = re.compile(  # what trainers write beside them
+_NOT_WEIGHTS = re.compile(  # files of trainers beside them
     r"(optim(izer)?|opt|(lr_)?scheduler|sched|(grad_)?scaler|rng(_state)?|random_states|training_args|trainer_state|"
     r"train(er)?_state|sampler|dataloader|tokenizer|args|config|history|metrics|losses|log)s?([_\-.]\w*)*\.\w+$"
 )
@@ -31,20 +31,20 @@ _METADATA = ".metadata"  # of torch.distributed.checkpoint
 
 
 def read_folder(folder: Path) -> Stored:
-    """Read what a folder holds.
+    """Read a folder.
 
     Raises
     ------
     CheckpointError
-        If it holds no weights, or several.
+        If it has no checkpoint, or several.
     UnsafeCheckpointError
-        As of a file.
+        As for a file.
     """
     try:
         next(folder.iterdir(), None)
     except OSError as error:
         raise CheckpointError(
-            f"{folder} cannot be read: {error.strerror or error}. Check that it is a folder of yours."
+            f"{folder} cannot be read: {error.strerror or error}. Check the path and your permissions."
         ) from error
     names = _of_weights(folder)
     adapter = (folder / _CONFIG).is_file()
@@ -73,38 +73,39 @@ def read_folder(folder: Path) -> Stored:
             f"objective.at(ln.Trajectory.open({str(folder)!r}).state(-1))."
         )
     if (folder / "zarr.json").is_file():
-        raise CheckpointError(f"{folder} is a stored surface, not weights. Pass the checkpoint that it was made of.")
+        raise CheckpointError(f"{folder} is a stored surface, not weights. Pass the checkpoint from which it was made.")
     if (folder / "zero_to_fp32.py").is_file() or any(folder.glob("*/mp_rank_*")):
         raise CheckpointError(
-            f"{folder} is a DeepSpeed checkpoint, cut up over processes. Join it with the script inside: "
+            f"{folder} is a DeepSpeed checkpoint, split over processes. Merge it with the script inside: "
             f"python {folder / 'zero_to_fp32.py'} {folder} weights --safe_serialization"
         )
     raise CheckpointError(
-        f"The folder {folder} holds no weights ({', '.join(_WEIGHTS)}, an index of shards, {_CONFIG} or {_METADATA}). "
-        "Pass a file, or the folder that has them."
+        f"The folder {folder} contains no weights ({', '.join(_WEIGHTS)}, an index "
+        f"of shards, {_CONFIG} or {_METADATA}). "
+        "Pass a file, or the folder that contains them."
     )
 
 
 def _of_weights(folder: Path) -> list[Path]:
-    """The files of a folder that may hold weights, by their names."""
+    """Return the files of a folder that may contain weights, by their names."""
     files = sorted(path for path in folder.iterdir() if path.name.endswith(_WEIGHTS) and not path.name.startswith("."))
     return [path for path in files if not _NOT_WEIGHTS.match(path.name)] or files
 
 
 def _require_alone(folder: Path, others: Sequence[Path]) -> None:
-    """Raise where other weights lie beside a checkpoint that is a folder."""
+    """Raise if there are other weights beside a checkpoint that is a folder."""
     if others:
         first = _CONFIG if (folder / _CONFIG).is_file() else _METADATA
         raise CheckpointError(
-            f"The folder {folder} holds several checkpoints: what belongs to {first}, and "
+            f"The folder {folder} contains several checkpoints: that of {first}, and "
             f"{', '.join(path.name for path in others[:6])}. Pass the file, or move it to a folder of its own."
         )
 
 
 def _read_twice(folder: Path, paths: Sequence[Path]) -> Stored:
-    """Read what lies there in two formats, as on the Hugging Face Hub; the same in both, or it is not clear which."""
+    """Read weights that are there in two formats, as on the Hugging Face Hub; raise if the two differ."""
     first, second = (read_file(folder / name) for name in _TWICE)
-    names = first.keys() & second.keys()  # tied weights are in one file only once
+    names = first.keys() & second.keys()  # one of the formats stores tied weights only once
     same = all(isinstance(second[name], Tensor) and algebra.same(first[name], second[name]) for name in names)
     if not same or first.keys() - names:
         raise _several(folder, paths)
@@ -113,7 +114,7 @@ def _read_twice(folder: Path, paths: Sequence[Path]) -> Stored:
 
 def _several(folder: Path, paths: Sequence[Path]) -> CheckpointError:
     names = ", ".join(path.name for path in paths[:6]) + (", …" if len(paths) > 6 else "")
-    return CheckpointError(f"The folder {folder} holds several checkpoints: {names}. Pass one of them: {paths[0]}")
+    return CheckpointError(f"The folder {folder} contains several checkpoints: {names}. Pass one of them: {paths[0]}")
 
 
 def read_index(index: Path) -> Stored:
@@ -122,7 +123,7 @@ def read_index(index: Path) -> Stored:
     Raises
     ------
     CheckpointError
-        If it is no index, a shard is missing, or it leads out of its folder.
+        If it is not an index, a shard is missing, or it names a file outside its folder.
     """
     where = weight_map(index)
     if not where:
@@ -132,7 +133,7 @@ def read_index(index: Path) -> Stored:
         shard = _read_shard(index.parent / file, f"which {index.name} lists")
         for name in (name for name, place in where.items() if place == file):
             if name not in shard:
-                raise CheckpointError(f'{index} says that {file} holds "{name}", and it does not. Copy both again.')
+                raise CheckpointError(f'{index} says that {file} contains "{name}", but it does not. Copy both again.')
             found[name] = shard[name]
     return Stored(found, str(index))
 
@@ -144,7 +145,7 @@ def _read_shard(path: Path, why: str) -> Stored:
 
 
 def _read_shards(folder: Path, paths: Sequence[Path]) -> Stored:
-    """Read shards without an index, where all of them are there."""
+    """Read shards without an index, if all of them are there."""
     named = [match for path in paths if (match := _SHARD.match(path.name))]
     families = {(match[1], match[3], match[4]) for match in named}
     if len(families) > 1:
@@ -156,15 +157,15 @@ def _read_shards(folder: Path, paths: Sequence[Path]) -> Stored:
         shard = _read_shard(path, f"and the names say that there are {int(count)}")
         if twice := sorted(found.keys() & shard.keys()):
             raise CheckpointError(
-                f'Two shards in {folder} hold "{twice[0]}", so that it is not clear how they fit together. Join them '
-                "with what wrote them."
+                f'Two shards in {folder} contain "{twice[0]}", so it is not clear how they fit together. Merge them '
+                "with the program that wrote them."
             )
         found |= shard
     return Stored(found, str(folder))
 
 
 def read_adapter(folder: Path) -> Stored:
-    """Read the weights of a PEFT adapter (LoRA, say) with its configuration.
+    """Read the weights of a PEFT adapter (such as LoRA) with its configuration.
 
     Raises
     ------
@@ -179,7 +180,7 @@ def read_adapter(folder: Path) -> Stored:
     path = next((folder / name for name in _ADAPTERS if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(
-            f"{folder} has the configuration of an adapter and no {_ADAPTERS[0]}. Save it with "
+            f"{folder} has the configuration of an adapter but no {_ADAPTERS[0]}. Save it with "
             "model.save_pretrained(folder)."
         )
     return Stored(read_file(path), str(folder), adapter=config)
@@ -189,7 +190,7 @@ def read_adapter(folder: Path) -> Stored:
 
 
 class _Record:
-    """Stands for any object in the metadata: takes what it is given, and does nothing."""
+    """Inert stand-in for any object in the metadata: stores its arguments and does nothing."""
 
     def __init__(self, *arguments: Any, **_: Any) -> None:
         self.arguments = arguments
@@ -202,7 +203,7 @@ class _Record:
 
 
 class _Index(_Record):
-    """Of a tensor's piece: hashable, as a key of the places where pieces lie."""
+    """The key of a piece of a tensor, hashable."""
 
     @property
     def key(self) -> tuple[str, tuple[int, ...] | None]:
@@ -211,9 +212,10 @@ class _Index(_Record):
 
 
 class _Metadata(pickle.Unpickler):
-    """Reads the metadata of a distributed checkpoint, a pickle, without anything that could act.
+    """Reads the metadata of a distributed checkpoint, a pickle, without running code.
 
-    torch's own reader unpickles it as it is. Here a type of torch, or a path, becomes a `_Record`; others are refused.
+    torch's own reader unpickles it without restriction. Here types of torch and paths become a `_Record`; others are
+    refused.
     """
 
     def find_class(self, module: str, name: str) -> Any:
@@ -232,7 +234,7 @@ class _Metadata(pickle.Unpickler):
 
 
 def _size(values: Sequence[int] = ()) -> tuple[int, ...]:
-    """A shape: whole numbers from 0."""
+    """Return a shape: whole numbers of at least 0."""
     numbers = tuple(values)
     if not all(isinstance(number, int) and number >= 0 for number in numbers):
         raise ValueError(f"a shape of {numbers}")
@@ -245,7 +247,7 @@ def read_distributed(folder: Path) -> Stored:
     Raises
     ------
     UnsafeCheckpointError
-        If the metadata hold another type than torch writes, or lead out of the folder.
+        If the metadata contain a type that torch does not write, or name a file outside the folder.
     CheckpointError
         If they are damaged, or a file is missing.
     """
@@ -257,12 +259,12 @@ def read_distributed(folder: Path) -> Stored:
     except UnsafeCheckpointError as error:
         raise UnsafeCheckpointError(
             f"{path} is a pickle that holds {error}, which would run code when opened; it was refused and nothing was "
-            "executed. Save the weights alone: model.state_dict(), best as .safetensors."
+            "executed. Save only the weights: model.state_dict(), best as .safetensors."
         ) from error
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be read as the metadata of a distributed checkpoint ({type(error).__name__}). Copy the "
-            "folder again, or join it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
+            "folder again, or merge it with torch.distributed.checkpoint.format_utils.dcp_to_torch_save."
         ) from error
     found: dict[str, Any] = {}
     for name, (shape, chunks) in tensors.items():
@@ -277,11 +279,11 @@ def read_distributed(folder: Path) -> Stored:
 
 
 _Shape = tuple[int, ...]
-_Piece = tuple[_Shape, _Shape, Any]  # offset, size, and where it lies
+_Piece = tuple[_Shape, _Shape, Any]  # offset, size, and file
 
 
 def _layout(metadata: Any) -> tuple[dict[str, Any], dict[Any, Any], dict[str, tuple[str, ...]]]:
-    """The tensors of a checkpoint with their shapes and pieces, where each piece lies, and the dicts they were in."""
+    """Return the tensors of a checkpoint with shapes, pieces, their files, and the nested dicts."""
     tensors = {
         str(name): (_size(said.size), [(_size(chunk.offsets), _size(chunk.sizes)) for chunk in said.chunks])
         for name, said in metadata.state_dict_metadata.items()
@@ -297,7 +299,7 @@ def _layout(metadata: Any) -> tuple[dict[str, Any], dict[Any, Any], dict[str, tu
 
 
 def _assemble(folder: Path, name: str, shape: _Shape, pieces: Sequence[_Piece]) -> Tensor:
-    """Put a tensor together of its pieces, each of which must be there before memory is taken for the whole."""
+    """Assemble a tensor from its pieces; all must exist before memory is allocated."""
     if sum(math.prod(size) for _, size, _ in pieces) != math.prod(shape):
         raise CheckpointError(
             f'{folder} does not hold all of "{name}" {shape}, or some of it twice. Copy the files of all processes.'

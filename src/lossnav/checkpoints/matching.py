@@ -1,8 +1,8 @@
-"""Which tensors of a file are which of a model: found by names and shapes, whatever was wrapped around either.
+"""Match the tensors of a file with those of a model by names and shapes, whatever wrappers either has.
 
-A file is a tree. Its dicts are nested (``{"state_dict": {...}, "ema": {...}}``), and so are the names in a state dict
-(``module.layer1.0.weight``). A wrapper (DataParallel, torch.compile, FSDP, Lightning) adds a level to that tree. A
-model has a place in it: the node below which its tensors lie by their own names, but for levels with one child only.
+A file is a tree: its dicts are nested (``{"state_dict": {...}, "ema": {...}}``), and so are the names in a state dict
+(``module.layer1.0.weight``). A wrapper (DataParallel, torch.compile, FSDP, Lightning) adds a level to that tree. The
+place of a model is the node below which its tensors have their own names, apart from levels with only one child.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from lossnav.checkpoints.values import has_shape
 from lossnav.errors import CheckpointError, CheckpointMismatchError
 
 EXTRA = "_extra_state"  # torch's name in a state dict
-_DEEPEST, _MOST = 24, 1_000_000  # levels of dicts, and names: a file may refer to itself
-_DICT = 10  # names that a dict counts for: of a few that hold each other millions can be made
-_LONGEST = 100  # words in a name
-_TRIED = 64  # places that are looked at for a message where none fits
+_DEEPEST, _MOST = 24, 1_000_000  # maximum levels of dicts, and names: a file may refer to itself
+_DICT = 10  # names that a dict counts as: a few dicts that contain each other make millions
+_LONGEST = 100  # maximum words in a name
+_TRIED = 64  # places that are compared for the message if none fits
 
 
 @dataclass(eq=False, slots=True)
 class TreeNode:
-    """A level of names: what lies below it, and the value that has this very name.
+    """A level of names, with the levels below it and the value that has exactly this name.
 
     Attributes
     ----------
     name : str
-        From the root of the file, levels with dots between them.
+        Levels from the root of the file, separated by dots.
     value : Tensor or object or None
         A tensor, or the extra state of a module.
     nested : bool
-        Whether this level is a dict of its own, not a part of a name.
+        Whether this level is a dict, not a part of a name.
     leaves : int
         Number of values here and below.
     """
@@ -53,7 +53,7 @@ class TreeNode:
     children: dict[str, TreeNode] = field(default_factory=dict)
 
     def only(self) -> TreeNode | None:
-        """The one child of a level that is nothing else."""
+        """Return the only child of a level without a value; else None."""
         return next(iter(self.children.values())) if self.value is None and len(self.children) == 1 else None
 
     def walk(self) -> Iterator[TreeNode]:
@@ -74,28 +74,28 @@ class TreeNode:
             ahead += [child for child in reversed(node.children.values()) if nested or not child.nested]
 
     def find(self, words: Sequence[str]) -> TreeNode | None:
-        """The level at a path below this one."""
+        """Return the level at a path below this one."""
         node: TreeNode | None = self
         for word in words:
             node = None if node is None else node.children.get(word)
         return node
 
     def state(self) -> dict[str, Any]:
-        """What lies below this level, by its names from here on."""
+        """Return the values below this level, by their names from here."""
         start = len(self.name) + 1 if self.name else 0
         return {node.name[start:]: node.value for node in self.values()}
 
 
 def tree_of(content: Any) -> TreeNode:
-    """Arrange what a file holds by its levels: tensors, and the extra state of modules; the rest is left out.
+    """Arrange the tensors and extra states of a file as a tree; the rest is left out.
 
-    The state of an optimiser (``state`` beside ``param_groups``) holds no weights and is left out too. Where there is
-    no tensor at all, NumPy's arrays are taken for tensors; beside tensors they are numbers of the training.
+    The state of an optimiser (``state`` beside ``param_groups``) is left out too. If there are no tensors, NumPy arrays
+    count as tensors; beside tensors they are statistics of the training.
 
     Raises
     ------
     CheckpointError
-        If it refers to itself, is nested too deeply, or has too many names.
+        If the file refers to itself, is nested too deeply, or has too many names.
     """
     root = TreeNode(nested=True)
     _grow(root, content, 0, (), Tensor)
@@ -108,17 +108,17 @@ def tree_of(content: Any) -> TreeNode:
 
 
 def as_tensor(value: Any) -> Any:
-    """An array as a tensor, where torch has its kind of number; None where not."""
+    """Return an array as a tensor; None if torch lacks its dtype."""
     try:
         return torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError):  # words, dates, or the bytes of another machine
+    except (TypeError, ValueError, RuntimeError):  # text, dates, or another byte order
         return None
 
 
 def _grow(node: TreeNode, content: Any, count: int, around: tuple[int, ...], leaf: type) -> int:
-    """Add what a dict or list holds; returns how many names there are by then."""
+    """Add the content of a dict or list; return the number of names so far."""
     if id(content) in around:
-        raise CheckpointError(f"{_part(node)} refers to itself, so it is no checkpoint. Save model.state_dict().")
+        raise CheckpointError(f"{_part(node)} refers to itself, so it is not a checkpoint. Save model.state_dict().")
     if len(around) > _DEEPEST:
         raise CheckpointError(
             f"{_part(node)} is nested {len(around)} dicts deep, deeper than any checkpoint. Save model.state_dict()."
@@ -139,18 +139,18 @@ def _grow(node: TreeNode, content: Any, count: int, around: tuple[int, ...], lea
         if not (isinstance(value, Tensor) or is_extra or is_part):
             continue
         if len(words) > _LONGEST:
-            raise CheckpointError(f"A name of {len(words):,} words is none of a module. Save model.state_dict().")
+            raise CheckpointError(f"A name has {len(words):,} words, too many for a module. Save model.state_dict().")
         below = node
         for word in words:
             below = below.children.setdefault(word, TreeNode(f"{below.name}.{word}" if below.name else word))
         count += len(words)
         if count > _MOST:
             raise CheckpointError(
-                f"There are more names and dicts in it than in any model ({_MOST:,}). Save model.state_dict() alone."
+                f"The file has more names and dicts than any model ({_MOST:,}). Save only model.state_dict()."
             )
         if isinstance(value, Tensor) or is_extra:
             if below.value is not None:
-                raise CheckpointError(f'There are two tensors called "{below.name}". Save model.state_dict() alone.')
+                raise CheckpointError(f'There are two tensors called "{below.name}". Save only model.state_dict().')
             below.value = value
         else:
             below.nested = True
@@ -159,7 +159,7 @@ def _grow(node: TreeNode, content: Any, count: int, around: tuple[int, ...], lea
 
 
 def _part(node: TreeNode) -> str:
-    return f'What is called "{node.name[:60]}"' if node.name else "The file"
+    return f'The part "{node.name[:60]}"' if node.name else "The file"
 
 
 def _holds_tensors(values: Sequence[Any], leaf: type) -> bool:
@@ -167,21 +167,21 @@ def _holds_tensors(values: Sequence[Any], leaf: type) -> bool:
 
 
 def _count(root: TreeNode) -> None:
-    """Count what lies below each level, and drop the levels below which there is nothing."""
+    """Count the values below each level, and remove empty levels."""
     for node in reversed(list(root.walk())):
         node.children = {word: child for word, child in node.children.items() if child.leaves}
         node.leaves = (node.value is not None) + sum(child.leaves for child in node.children.values())
 
 
 def drop_training_state(root: TreeNode, names: Iterable[str]) -> None:
-    """Drop what lies under words of optimisers, gradients and the like, but for those that a model has itself.
+    """Remove what is named like the state of optimisers, gradients and the like, except names of the model.
 
     Parameters
     ----------
     root : TreeNode
-        Of a file; changed in place.
+        Root of a file; changed in place.
     names : iterable of str
-        Of the model's tensors: where a layer of it is called ``velocity``, one such word on a path is the layer's.
+        Names of the model's tensors. If a layer is called ``velocity``, one such word in a path belongs to the layer.
     """
     own = Counter[str]()
     for name in names:
@@ -200,14 +200,14 @@ def drop_training_state(root: TreeNode, names: Iterable[str]) -> None:
 
 @dataclass(eq=False)
 class Placement:
-    """Where in a file the tensors of a model were found.
+    """The place in a file where the tensors of a model were found.
 
     Attributes
     ----------
     node : TreeNode
-        Of the file.
-    pairs : dict of str to Node
-        By the model's names what the file has.
+        Level of the file.
+    pairs : dict of str to TreeNode
+        Values of the file by the model's names.
     """
 
     node: TreeNode
@@ -215,7 +215,7 @@ class Placement:
 
     @property
     def extras(self) -> list[TreeNode]:
-        """What lies at this place beside the model's tensors."""
+        """Return the values at this place that are not the model's tensors."""
         used = {id(node) for node in self.pairs.values()}
         start = len(self.node.name) + 1 if self.node.name else 0
         levels = {node.name[start:].partition(".")[0] for node in self.pairs.values()}
@@ -224,32 +224,32 @@ class Placement:
 
 
 def shaped(value: Any, like: Any) -> bool:
-    """Whether a value is a tensor of the shape of another (or of none, which is refused later), or extra state too."""
+    """Return whether two values match: tensors of the same shape (or without one, refused later), or extra states."""
     if isinstance(value, Tensor) and isinstance(like, Tensor):
         return not has_shape(value) or value.shape == like.shape
     return not isinstance(like, Tensor)
 
 
 def places_of(known: Mapping[str, Any], required: Iterable[str], file: TreeNode) -> list[Placement]:
-    """Find where the tensors of a model may lie in a file: the places with some of them, those with most first.
+    """Find the places in a file that have tensors of a model, those with most of them first.
 
     Parameters
     ----------
     known : mapping of str to Tensor or object
-        Every tensor of the model by its names, and extra state of its modules.
+        All tensors of the model by name, and extra states of its modules.
     required : iterable of str
-        Those that must be there.
+        The required names.
     file : TreeNode
     """
     needed = set(required)
     models = [tree_of(known)]
-    while (inner := models[-1].only()) is not None:  # the model itself is wrapped, or the file is of what is in it
+    while (inner := models[-1].only()) is not None:  # the model is wrapped, or the file belongs to the module inside
         models.append(inner)
     found: dict[frozenset[int], tuple[tuple[int, int], Placement]] = {}
-    rooms = [node for node in file.walk() if 2 * node.leaves >= max(1, len(needed))]  # half of them, for a message
+    rooms = [node for node in file.walk() if 2 * node.leaves >= max(1, len(needed))]  # half, for a message
     if not rooms:
         rooms = sorted(file.walk(), key=lambda node: -node.leaves)[:_TRIED]
-    seen: set[int] = set()  # a level that holds all that the one above does, where that fits already
+    seen: set[int] = set()  # a level with the same values as the one above, which fits already
     for node in rooms:
         for model in models:
             if id(node) in seen or not model.children.keys() & node.children.keys():
@@ -261,7 +261,7 @@ def places_of(known: Mapping[str, Any], required: Iterable[str], file: TreeNode)
             key = frozenset(id(part) for part in place.pairs.values())
             if pairs and (key not in found or score > found[key][0]):
                 found[key] = score, place
-            if len(names) == node.leaves:  # nothing is left over
+            if len(names) == node.leaves:  # nothing remains
                 seen.add(id(node))
         if id(node) in seen:
             seen |= {id(child) for child in node.children.values() if child.leaves == node.leaves}
@@ -272,9 +272,9 @@ _NameAlignment = tuple[int, list[tuple[str, TreeNode]]]
 
 
 def _aligned(model: TreeNode, file: TreeNode, done: dict[tuple[int, int], _NameAlignment]) -> _NameAlignment:
-    """Pair the tensors below a level of a model with those below a level of a file; levels with one child may be left.
+    """Pair the tensors below a level of a model and a level of a file; levels with one child may be skipped.
 
-    Returns the pairs, and how good they are: 2 for each of the same shape, 1 for each of the same name alone.
+    Returns the pairs and their score: 2 for each of the same shape, 1 for each of the same name only.
     """
     key = id(model), id(file)
     if key in done:
@@ -299,15 +299,15 @@ def _aligned(model: TreeNode, file: TreeNode, done: dict[tuple[int, int], _NameA
 
 
 def _last(node: TreeNode) -> str:
-    """A tensor's own name, which no wrapper changes: neither a bias nor a momentum is a weight."""
+    """Return the last part of a tensor's name, which no wrapper changes."""
     return node.name.rpartition(".")[2]
 
 
 def plain_choice(names: Sequence[str]) -> str | None:
-    """Choose among the places of several state dicts the one that is meant where nothing is said, if there is one.
+    """Choose the default among several state dicts, if there is one.
 
-    That is the one whose name is one of a few usual ones (``state_dict``, ``model``, ...) where the names part, and
-    the others' are not: the weights that were trained, beside averages of them (``ema``).
+    It is the one with a usual name (``state_dict``, ``model``, ...) where the names differ, if the others do not have
+    one: the trained weights, beside averages of them (``ema``).
 
     >>> plain_choice(["state_dict", "state_dict_ema"]), plain_choice(["module.student", "module.teacher"])
     ('state_dict', None)
@@ -316,7 +316,7 @@ def plain_choice(names: Sequence[str]) -> str | None:
     level = 0
     while len(left) > 1:
         words = [(name.split(".") if name else [])[level : level + 1] for name in left]
-        if not all(words):  # one lies around the others
+        if not all(words):  # one contains the others
             return left[words.index([])] if words.count([]) == 1 else None
         kinds = {word[0] for word in words}
         if len(kinds) > 1:
@@ -329,7 +329,7 @@ def plain_choice(names: Sequence[str]) -> str | None:
 
 
 def state_dicts(root: TreeNode) -> list[TreeNode]:
-    """The levels of a file that are a dict of tensors by themselves, from above."""
+    """Return the levels of a file that are dicts of tensors, from above."""
     return [
         node
         for node in root.walk()
@@ -338,12 +338,12 @@ def state_dicts(root: TreeNode) -> list[TreeNode]:
 
 
 def without_model(root: TreeNode, source: str) -> TreeNode:
-    """Choose the state dict of a file where no model says which one fits.
+    """Choose the state dict of a file without a model to match.
 
     Raises
     ------
     CheckpointError
-        If there is none, or several and none is the usual choice.
+        If there is none, or several without a default.
     """
     require_tensors(root, source)
     found = _weights_alone(state_dicts(root), source)
@@ -355,10 +355,10 @@ def without_model(root: TreeNode, source: str) -> TreeNode:
 
 
 def _weights_alone(found: list[TreeNode], source: str) -> list[TreeNode]:
-    """Leave out the state dicts that are no weights, such as averages of gradients by the names of the weights.
+    """Leave out state dicts that are not weights, such as averages of gradients under the names of the weights.
 
-    A layer may have such a word for its name, and no model is there to tell: what is left out has no names but those
-    of the weights beside it.
+    A layer may have such a name, and there is no model to tell. So only dicts are left out whose names are all names of
+    the weights beside them.
     """
     states = [node for node in found if state_words(node.name.split("."))]
     weights = [node for node in found if node not in states]
@@ -369,16 +369,16 @@ def _weights_alone(found: list[TreeNode], source: str) -> list[TreeNode]:
 
 
 def no_weights(names: Sequence[str], source: str) -> str:
-    """Say that nothing in a file is weights by its name, and how to take it all the same."""
+    """Return a message that no part of a file is named like weights, and how to use one anyway."""
     return (
-        f"{source} holds no weights by the words of its names: they are of optimisers, gradients and the like, which "
-        f"are kept by the names of the weights. Save model.state_dict(); or, if you mean one of them: "
+        f"{source} has no weights by the words of its names: they belong to optimisers, gradients and the like, which "
+        f"use the names of the weights. Save model.state_dict(), or, to use one of them: "
         f"{pick_words(names, source)}"
     )
 
 
 def require_tensors(root: TreeNode, source: str) -> None:
-    """Raise where there is nothing that could be weights.
+    """Raise if there is nothing that could be weights.
 
     Raises
     ------
@@ -386,20 +386,20 @@ def require_tensors(root: TreeNode, source: str) -> None:
     """
     if not root.leaves:
         raise CheckpointError(
-            f"{source} holds no state dict: no tensors by their names, but for the state of an optimiser perhaps. Save "
+            f"{source} contains no state dict: no named tensors, except perhaps the state of an optimiser. Save "
             "model.state_dict()."
         )
 
 
 def pick_words(names: Sequence[str], source: str) -> str:
-    """Name places in a file, and how to say which one is meant."""
+    """List places in a file, and how to choose one."""
     listed = ", ".join(name or "the tensors at its top" for name in names[:6]) + (", …" if len(names) > 6 else "")
     first = next((name for name in names if name), "")
     return f"{listed}. Say which one, after two colons: {source}{'.' if PICK in source else PICK}{first}"
 
 
 def same_values(places: Sequence[Placement]) -> bool:
-    """Whether places hold the same values, so that it does not matter which one is taken."""
+    """Return whether places have the same values, so that any of them can be used."""
     first = places[0].pairs
     return all(
         place.pairs.keys() == first.keys()
@@ -418,7 +418,7 @@ def choose(places: Sequence[Placement], source: str, what: str) -> Placement:
     Raises
     ------
     CheckpointMismatchError
-        If it is not clear which one is meant; the message lists them.
+        If the choice is ambiguous; the message lists the places.
     """
     if len(places) == 1 or same_values(places):
         return places[0]

@@ -1,8 +1,8 @@
-"""What a pickle holds beside tensors, looked at without making any of it: what is refused, and what its owner may type.
+"""The content of a refused pickle, inspected without constructing any of it, for a message that says what to type.
 
-torch's reader for untrusted files (``weights_only=True``) knows tensors and little else. Here a file that it refused is
-read once more by a reader that puts an inert record in the place of everything, so that the message can say what is in
-it, where the weights are, and a line that works.
+torch's reader for untrusted files (``weights_only=True``) reads tensors and little else. A file that it refuses is read
+again by a reader that replaces every object by an inert record, so that the message can name what is in the file, where
+the weights are, and a line that works.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ _TORCH_READS = re.compile(  # by itself
 )
 _TENSOR = re.compile(r"torch\.(_utils\._rebuild_\w+|_tensor\._rebuild_from_type_v2|nn\.parameter\.Parameter)")
 _ARRAY = re.compile(r"numpy\._?core\.multiarray\._reconstruct")
-_VALUES = re.compile(  # that hold values and do nothing, and that torch makes once they are allowed
+_VALUES = re.compile(  # types of plain values, which torch constructs once they are allowed
     r"argparse\.Namespace|types\.SimpleNamespace|builtins\.(frozenset|range|slice)|"
     r"datetime\.(datetime|date|time|timedelta|timezone)|pathlib\.(_local\.)?Pure(Posix|Windows)?Path|"
     r"numpy\.(dtype|ndarray)|numpy\._?core\.multiarray\.(scalar|_reconstruct)"
 )
 _PATH = re.compile(r"pathlib\.(?:_local\.)?(Posix|Windows)Path")
-_OLD_NUMPY = re.compile(r"numpy\.core\.multiarray\.(\w+)")  # by its name before version 2
-_PICKLES = 4  # in the old format: a magic number, a version, the system, and then the content
-_OLD_PROTOCOL = 2  # of pickles, the only one that torch's reader for untrusted files knows
+_OLD_NUMPY = re.compile(r"numpy\.core\.multiarray\.(\w+)")  # its name before version 2
+_PICKLES = 4  # in the old format: magic number, version, system, content
+_OLD_PROTOCOL = 2  # of pickles, the only one that torch's reader for untrusted files supports
 _DEEPEST = 24
 
 
 class _Inert:
-    """Stands for any object of a pickle: keeps what it is given, and does nothing."""
+    """Inert stand-in for any object of a pickle: stores its arguments and does nothing."""
 
     path = ""
     state: Any = None
@@ -76,7 +76,7 @@ class _Inert:
     add = append
 
     def parts(self) -> Iterator[Any]:
-        """What it was given, in whichever way."""
+        """Return all stored arguments."""
         yield from self.arguments
         yield self.state
         yield from self.entries.values()
@@ -104,23 +104,23 @@ class _PickleReader(pickle.Unpickler):
         return _Inert(pid)
 
 
-_MAGIC = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # that torch's older format begins with
+_MAGIC = torch.serialization.MAGIC_NUMBER.to_bytes(10, "little")  # at the start of torch's older format
 _FEWEST_CODES, _MOST_CODES = 4, 10**6  # of a pickle
 _DICTS = ("collections.OrderedDict", "collections.Counter")
 
 
 @dataclass
 class Inside:
-    """What a pickle holds.
+    """The content of a pickle.
 
     Attributes
     ----------
     kinds : list of str
-        Its types that torch does not make from an untrusted file.
+        Types in it that torch does not construct from an untrusted file.
     content : object
-        As `_PickleReader` reads it; None where it cannot be read.
+        As read by `_PickleReader`; None if it cannot be read.
     protocol : int
-        Of the pickle.
+        Protocol of the pickle.
     """
 
     kinds: list[str] = field(default_factory=list)
@@ -129,7 +129,7 @@ class Inside:
 
 
 def look_into(source: Path) -> Inside:
-    """Say what a pickle holds; nothing of it is made or run."""
+    """Return the content of a pickle; nothing in it is constructed or run."""
     found = Inside()
     try:
         if zipfile.is_zipfile(source):
@@ -151,7 +151,7 @@ def look_into(source: Path) -> Inside:
                         break
         allowed = {_name_of(kind) for kind in torch.serialization.get_safe_globals()}
         found.kinds = sorted(kind for kind in reader.kinds if not _TORCH_READS.fullmatch(kind) and kind not in allowed)
-    except Exception:  # damaged, or made to be: what is known is that torch refused it
+    except Exception:  # damaged, perhaps on purpose: torch refused it
         return found
     return found
 
@@ -169,21 +169,21 @@ def _name_of(kind: Any) -> str:
 
 
 def refusal(source: Path, error: Exception) -> str:
-    """Say what a pickle that torch refused holds beside tensors, and what its owner may do."""
+    """Return a message: what a refused pickle contains beside tensors, and what its owner can do."""
     inside = look_into(source)
     kinds = inside.kinds or re.findall(r"GLOBAL ([\w.]+)", str(error))[:1]
-    again = "save the weights alone: model.state_dict(), best as .safetensors."
+    again = "save only the weights: model.state_dict(), best as .safetensors."
     line = _line(source, inside)
     if not kinds and inside.content is not None:
         why = f"a pickle of protocol {inside.protocol}" if inside.protocol != _OLD_PROTOCOL else "a pickle of a kind"
         return (
             f"{source} is {why} that torch does not read from an untrusted file ({_first_line(error)}); it was refused "
-            f"and nothing was executed. Where you trust the file, {line or again.rstrip('.')}."
+            f"and nothing was executed. If you trust the file, {line or again.rstrip('.')}."
         )
     if line and _is_bare(source) and not any(_is_harmful(kind) for kind in kinds):
         return (
             f"{source} is a pickle that torch.save did not write, so it is not read from an untrusted file; it was "
-            f"refused and nothing was executed. Where you trust the file, {line}."
+            f"refused and nothing was executed. If you trust the file, {line}."
         )
     what = f"holds {', '.join(kinds[:5])}{', …' if len(kinds) > 5 else ''} beside tensors" if kinds else "is a pickle"
     refused = f"{source} {what}, which could run code when opened; it was refused and nothing was executed. "
@@ -194,12 +194,12 @@ def refusal(source: Path, error: Exception) -> str:
     if _model_in(inside.content) is not None:
         return refused + f"It seems to hold a whole model that was pickled. {trusting}{where}{line}."
     if _holds_arrays_alone(inside.content):
-        return refused + f"It holds arrays of NumPy and no tensors. {trusting}{line}."
+        return refused + f"It contains NumPy arrays, not tensors. {trusting}{line}."
     allowed = _allowing(inside)
     if allowed and line:
-        return refused + f"{trusting}allow what it holds: {allowed}; or {line}."
+        return refused + f"{trusting}allow its types: {allowed}; or {line}."
     if allowed or line:
-        return refused + (f"{trusting}allow what it holds: {allowed}." if allowed else f"{trusting}{where}{line}.")
+        return refused + (f"{trusting}allow its types: {allowed}." if allowed else f"{trusting}{where}{line}.")
     return refused + f"{trusting}{where}{again}"
 
 
@@ -211,18 +211,18 @@ def _is_harmful(kind: str) -> bool:
 
 
 def _is_type(kind: str) -> bool:
-    """Whether it is a type of Python's own that holds values: the list of a defaultdict, say."""
+    """Return whether it is a built-in type of plain values, such as the list of a defaultdict."""
     return kind.partition(".")[2] in ("list", "dict", "tuple", "int", "float", "str", "bytes", "bool", "object")
 
 
 def _allowing(inside: Inside) -> str:
-    """The line that lets torch read it; empty where none does, or what it would allow is more than values."""
+    """Return the line that lets torch read it; empty if there is none, or it would allow more than values."""
     if inside.protocol != _OLD_PROTOCOL:
         return ""
     wanted, modules = list[str](), {"torch"}
     for kind in inside.kinds:
         module = kind.rpartition(".")[0]
-        if path := _PATH.fullmatch(kind):  # a path of the other system cannot be made here but as a pure one
+        if path := _PATH.fullmatch(kind):  # a path of another system can only be constructed as a pure path
             mine = kind == _name_of(type(Path()))
             modules |= {module if mine else "pathlib"}
             wanted.append(kind if mine else f"(pathlib.Pure{path[1]}Path, {kind!r})")
@@ -235,7 +235,7 @@ def _allowing(inside: Inside) -> str:
             modules |= {module.partition(".")[0] if module.startswith("numpy") else module}
             wanted.append(kind)
     records = [record for record in _records(inside.content) if record.path in inside.kinds]
-    if any(record.is_filled for record in records):  # torch fills dicts and lists alone
+    if any(record.is_filled for record in records):  # torch only fills dicts and lists
         return ""
     try:
         types = {
@@ -243,7 +243,7 @@ def _allowing(inside: Inside) -> str:
         }
     except (TypeError, ValueError, IndexError):
         return ""
-    wanted += sorted(types)  # what numpy.dtype("f8") makes is of a type of its own
+    wanted += sorted(types)  # numpy.dtype("f8") has its own type
     imported = ", ".join(["torch", *sorted(modules - {"torch"})])
     return f"import {imported}; torch.serialization.add_safe_globals([{', '.join(wanted)}])"
 
@@ -255,7 +255,7 @@ def _text(value: Any) -> str:
 
 
 def _records(content: Any) -> Iterator[_Inert]:
-    """Every record in what was read, once."""
+    """Yield every record in the content, once."""
     ahead, seen = [content], set[int]()
     while ahead:
         value = ahead.pop()
@@ -276,7 +276,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _is_array(value: Any) -> bool:
-    """Whether it is an array of NumPy, of one dimension or more."""
+    """Return whether it is a NumPy array of at least one dimension."""
     return isinstance(value, _Inert) and _ARRAY.fullmatch(value.path) is not None
 
 
@@ -284,13 +284,13 @@ IsLeaf = Callable[[Any], bool]
 
 
 def _is_bare(source: Path) -> bool:
-    """Whether pickle alone wrote a file: torch's older format begins with a number of its own."""
+    """Return whether pickle alone wrote a file; torch's older format starts with a magic number."""
     with source.open("rb") as file:
         return not zipfile.is_zipfile(source) and _MAGIC not in file.read(32)
 
 
 def is_pickle(source: Path) -> bool:
-    """Whether a file is a pickle to its end; nothing of it is made or run. The oldest protocols look like text."""
+    """Return whether a file is a complete pickle; nothing is constructed. The oldest protocols look like text."""
     try:
         with source.open("rb") as file:
             count = sum(1 for _ in itertools.islice(pickletools.genops(file), _MOST_CODES))
@@ -308,7 +308,7 @@ def _is_model(value: Any) -> bool:
 
 
 def _model_in(content: Any) -> str | None:
-    """Where in the content a pickled module lies, as Python; None where there is none."""
+    """Return the Python expression for a pickled module in the content; None if there is none."""
     if _is_model(content):
         return ""
     if not isinstance(content, Mapping):
@@ -322,7 +322,7 @@ def _is_usual(name: Any) -> bool:
 
 
 def _line(source: Path, inside: Inside) -> str:
-    """What reads or saves the weights alone; empty where it is not known where they lie."""
+    """Return the line that reads or saves only the weights; empty if their place is not known."""
     loaded = f"torch.load({str(source)!r}, map_location='cpu', weights_only=False)"
     imports = ""
     if _is_bare(source):
@@ -354,7 +354,7 @@ def _line(source: Path, inside: Inside) -> str:
 
 
 def _state_in(content: Any, is_leaf: IsLeaf = _is_tensor) -> tuple[str, Mapping[Any, Any]]:
-    """The level with the state dict, or the several, that a file holds; and where it lies as Python."""
+    """Return the level with the state dict or state dicts of a file, and its Python expression."""
     place, level = "", _entries(content)
     while not any(map(is_leaf, level.values())):
         inner = [name for name, value in level.items() if _count(value, is_leaf)]
@@ -367,7 +367,7 @@ def _state_in(content: Any, is_leaf: IsLeaf = _is_tensor) -> tuple[str, Mapping[
 
 
 def _holds_arrays_alone(content: Any) -> bool:
-    """Whether one level of it is arrays by names, and tensors are nowhere."""
+    """Return whether one level has named arrays, and there are no tensors."""
     return not _count(content) and any(map(_is_array, _state_in(content, _is_array)[1].values()))
 
 
@@ -376,7 +376,7 @@ def _entries(value: Any) -> Mapping[Any, Any]:
 
 
 def _count(value: Any, is_leaf: IsLeaf = _is_tensor, deep: int = 0) -> int:
-    """How many tensors, or other leaves, lie below, but for the state of an optimiser."""
+    """Return the number of tensors, or other leaves, below, without the state of an optimiser."""
     if is_leaf(value):
         return 1
     inner = _entries(value)

@@ -1,7 +1,7 @@
-"""By their words, the parts of a checkpoint that are kept by the names of parameters and are no weights.
+"""Parts of a checkpoint that have the names of parameters but are not weights, recognised by words in their names.
 
-Adam's averages of gradients, gradients, importances of weights (Fisher), masks: each has the names and the shapes of
-the weights, so that nothing but the word above them tells the two apart.
+Adam's averages of gradients, gradients, importances of weights (Fisher), masks: each has the names and shapes of the
+weights, so that only the word above them tells the two apart.
 """
 
 from __future__ import annotations
@@ -10,19 +10,17 @@ import re
 from collections.abc import Iterable
 from functools import cache
 
-_NOT_WEIGHTS = re.compile(  # a part of a word that says so by itself
+_NOT_WEIGHTS = re.compile(  # parts of words that are sufficient
     r"(?<![a-z])(optimi[sz]ers?(state)?s?|optims?|opt|grads?|gradients?|moment(s|a|um|ums)|velocit(y|ies)|"
     r"(max_)?exp_avgs?(_sqs?)?|exp_infs?|(square|sq)_avgs?|avg_sqs?|acc_deltas?|accumulators?|"
     r"grad_?accum\w*|fishers?|hess|hessians?|importances?|omegas?|eligibilit(y|ies)|preconditioners?)(?![a-z])"
 )
-_NOT_WEIGHTS_ALONE = (
-    re.compile(  # the whole of a word: as a part, of a network as often as not (mask_rcnn, noise2noise)
-        r"(pruning_|weight_|param(eter)?_)?(masks?|deltas?|updates?|perturbations?|noises?|sigmas?|stds?|stdevs?|"
-        r"var|vars|variances?|sq_means?|square_means?|steps?_sizes?|learning_rates?|lrs?|residuals?|error_feedbacks?|"
-        r"(inner_)?directions?|sensitivit(y|ies)|salienc(y|ies)|scores?)(_(dict|state|state_dict|buffers?))?"
-    )
+_NOT_WEIGHTS_ALONE = re.compile(  # whole words; as parts they also occur in names of networks (mask_rcnn, noise2noise)
+    r"(pruning_|weight_|param(eter)?_)?(masks?|deltas?|updates?|perturbations?|noises?|sigmas?|stds?|stdevs?|"
+    r"var|vars|variances?|sq_means?|square_means?|steps?_sizes?|learning_rates?|lrs?|residuals?|error_feedbacks?|"
+    r"(inner_)?directions?|sensitivit(y|ies)|salienc(y|ies)|scores?)(_(dict|state|state_dict|buffers?))?"
 )
-_NETWORK = re.compile(  # the noun that ends it is of a network: the encoder that follows another by a momentum
+_NETWORK = re.compile(  # final nouns of networks, such as an encoder that follows another by momentum
     r"(?<![a-z])(models?|nets?|networks?|encoders?|decoders?|backbones?|heads?|modules?|predictors?|generators?|"
     r"teachers?|students?|critics?|polic(y|ies)|actors?|targets?|fields?|layers?|blocks?|branch(es)?)\d*$"
 )
@@ -30,7 +28,7 @@ _NETWORK = re.compile(  # the noun that ends it is of a network: the encoder tha
 
 @cache
 def is_training_state(word: str) -> bool:
-    """Whether what lies under a word of a checkpoint, by the names of parameters, is no weights of a network.
+    """Return whether values under a word of a checkpoint, with the names of parameters, are not weights.
 
     Examples
     --------
@@ -46,5 +44,5 @@ def is_training_state(word: str) -> bool:
 
 
 def state_words(words: Iterable[str]) -> list[str]:
-    """Those among the words of a name that say that it is no weight."""
+    """Return the words of a name that show that it is not a weight."""
     return [word for word in words if is_training_state(word)]

@@ -1,4 +1,4 @@
-"""Weights on disk, treated as untrusted: what a file or folder holds, and which tensor of a model is which in it."""
+"""Saving weights, reading them as untrusted data, and assigning them to a model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from lossnav.errors import CheckpointError, CheckpointMismatchError, LossnavWarn
 Missing = Literal["refuse", "keep"]
 MISSING: tuple[Missing, ...] = ("refuse", "keep")
 
-COUNTER = "num_batches_tracked"  # of normalisation layers; used only in training, and there without a momentum
+COUNTER = "num_batches_tracked"  # buffers of normalisation layers, used only in training without momentum
 
 
 def save(
@@ -42,7 +42,7 @@ def save(
     overwrite: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write weights and buffers to a safetensors file, whole or not at all.
+    """Write weights and buffers to a safetensors file, completely or not at all.
 
     Parameters
     ----------
@@ -51,15 +51,15 @@ def save(
     path : path
     overwrite : bool
     metadata : mapping, optional
-        Written as strings into the file's header.
+        Written to the file's header as strings.
 
     Raises
     ------
     OutputExistsError, OutputNotWritableError
     CheckpointError
-        If what is to be saved is not all tensors.
+        If a value is not a tensor.
     StoreError
-        If writing fails half-way.
+        If writing fails.
     """
     target = require_writable(path, overwrite)
     write_state(model, target, metadata)
@@ -72,15 +72,13 @@ def write_state(
     metadata: Mapping[str, Any] | None = None,
     durable: bool = True,
 ) -> None:
-    """Write as `save` does, where it is known that it may be written; `durable` as `paths.replacing` has it."""
+    """Write as `save` does, without its checks; `durable` as in `paths.replacing`."""
     state = model.state_dict() if isinstance(model, nn.Module) else dict(model)
     unique: State = {}
     seen: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
     for name, tensor in state.items():
         if not isinstance(tensor, Tensor):  # the extra state of a module, which safetensors cannot hold
-            raise CheckpointError(
-                f'"{name}" is a {type(tensor).__name__}, not a tensor. Save the others by themselves.'
-            )
+            raise CheckpointError(f'"{name}" is a {type(tensor).__name__}, not a tensor. Save only the tensors.')
         key = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
         if tensor.numel() and key in seen:
             continue
@@ -89,7 +87,7 @@ def write_state(
     with replacing(target, durable=durable) as new:
         try:
             save_file(unique, new, metadata={key: str(value) for key, value in (metadata or {}).items()})
-        except SafetensorError as error:  # which has what the system says as words: "... (os error 28)"
+        except SafetensorError as error:  # it contains the error of the system as text: "... (os error 28)"
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error)) from error
 
@@ -97,27 +95,27 @@ def write_state(
 def load(path: str | os.PathLike[str]) -> State:
     """Read a state dict from a file or folder without running any code in it.
 
-    A dict that holds the weights under a usual name (``state_dict``, ``model``, ...) is unwrapped. ``file.pt::ema`` is
-    the state dict called ``ema`` in it; a name may lead further down, ``file.pt::state_dict.model``. Prefixes that a
-    wrapper left (``module.``) stay, as no model is there to tell.
+    A dict that has the weights under a usual name (``state_dict``, ``model``, ...) is unwrapped. ``file.pt::ema`` is
+    the state dict ``ema`` in it, and ``file.pt::state_dict.model`` one further down. Prefixes of wrappers (``module.``)
+    are kept, since there is no model to match.
 
     Parameters
     ----------
     path : path
-        Anything that docs/checkpoints.md lists: ``.safetensors``, what ``torch.load(weights_only=True)`` reads, shards
+        A format of docs/checkpoints.md: ``.safetensors``, files that ``torch.load(weights_only=True)`` reads, shards
         (their folder or index), the folder of a distributed checkpoint or of a PEFT adapter.
 
     Returns
     -------
     dict of str to Tensor
-        On the CPU. Beside the tensors what modules say of themselves (``_extra_state``), where there is some.
+        On the CPU. Includes the extra state of modules (``_extra_state``), if there is any.
 
     Raises
     ------
     UnsafeCheckpointError
-        If the file is a pickle with more in it than tensors. Nothing of it was executed.
+        If the file is a pickle that contains more than tensors. Nothing in it was executed.
     CheckpointError
-        If the file is missing, damaged, one of several shards, or holds no weights or several state dicts.
+        If the file is missing, damaged, one of several shards, or contains no weights or several state dicts.
     """
     found = stored(path)
     if found.part and "index" in found.part:
@@ -126,7 +124,7 @@ def load(path: str | os.PathLike[str]) -> State:
 
 
 def stored(path: str | os.PathLike[str]) -> Stored:
-    """Read what a file or folder holds, as it was saved; of ``file.pt::ema`` what is called ``ema`` in it.
+    """Read a file or folder as it was saved; for ``file.pt::ema`` the part ``ema`` of it.
 
     Raises
     ------
@@ -134,9 +132,9 @@ def stored(path: str | os.PathLike[str]) -> Stored:
         As `load` does.
     """
     text, name = os.fspath(path), ""
-    if "://" in text or text.startswith(("http:/", "https:/", "s3:/", "gs:/", "hf:/")):  # a Path has one slash less
+    if "://" in text or text.startswith(("http:/", "https:/", "s3:/", "gs:/", "hf:/")):  # a Path removes one slash
         raise CheckpointError(
-            f"{text} is a URL, and weights are read from files. Download it first: "
+            f"{text} is a URL, but weights are read from files. Download it first: "
             'torch.hub.download_url_to_file(url, "weights.pt").'
         )
     source = Path(text).expanduser()
@@ -172,7 +170,7 @@ def _read(source: Path) -> Stored:
 
 
 def aliases_of(model: nn.Module) -> dict[str, str]:
-    """Names in a model's state dict that are no first names, each with the first of its tensor, or ""."""
+    """Return the second names of tensors in a model's state dict, each with the first name, or ""."""
     firsts = dict(model.named_parameters()) | dict(model.named_buffers())
     names = {id(tensor): name for name, tensor in firsts.items()}
     every = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
@@ -181,30 +179,30 @@ def aliases_of(model: nn.Module) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """What each tensor of a model is, by its name.
+    """The role of each tensor of a model.
 
     Attributes
     ----------
     name : str
-        Of the model.
+        Name of the model.
     params : dict of str to Tensor
         Parameters that move.
     held : dict of str to Tensor
         Other parameters.
     buffers : dict of str to Tensor
     optional : frozenset of str
-        Buffers that a checkpoint may lack: those that are in no file (``persistent=False``), and those that no result
-        hangs on (``num_batches_tracked``).
+        Buffers that a checkpoint may lack: those that are never saved (``persistent=False``), and those that do not
+        affect results (``num_batches_tracked``).
     aliases : mapping of str to str
-        Second names, as of `aliases_of`.
+        Second names, as in `aliases_of`.
     extra : mapping of str to object
-        What modules have to say of themselves besides (``get_extra_state``), which no chart moves.
+        Extra state of modules (``get_extra_state``), which no chart moves.
     adapters : mapping of str to mapping
-        The configurations of its PEFT adapters, by their names.
+        Configurations of its PEFT adapters, by their names.
     free : bool
-        Whether what moves was left to the rule (`moving`), so that what is held may move as well.
+        Whether the moving parameters were chosen by the default rule (`moving`), so that held ones may move too.
     also : frozenset of str
-        What moves only because checkpoints differ in it.
+        Parameters that move only because checkpoints differ in them.
     """
 
     name: str
@@ -219,14 +217,14 @@ class Anatomy:
     also: frozenset[str] = frozenset()
 
     def letting_move(self, names: Collection[str]) -> Anatomy:
-        """Return the same model, some of whose held parameters move too."""
+        """Return the same model with some held parameters moving too."""
         more = [name for name, tensor in self.held.items() if name in names and tensor.is_floating_point()]
         params = self.params | {name: self.held[name] for name in more}
         held = {name: tensor for name, tensor in self.held.items() if name not in params}
         return replace(self, params=params, held=held, also=self.also | set(more))
 
     def other_extra(self, extra: Mapping[str, Any]) -> str | None:
-        """The name of an extra state that is another than the model's; None where all are the same."""
+        """Return the name of an extra state that differs from the model's; None if all are equal."""
         names = (name for name, value in extra.items() if name in self.extra and not _equal(value, self.extra[name]))
         return next(names, None)
 
@@ -236,8 +234,8 @@ class Anatomy:
         Raises
         ------
         CheckpointMismatchError
-            If a tensor is missing, has another shape, or a name is left over. All that is held may be missing (weights
-            of what was trained alone), a part of it may not.
+            If a tensor is missing, has another shape, or a name is left over. Held parameters may be missing, if all
+            of them are (a file of the trained weights only).
         """
         if isinstance(state, Stored) and state.adapter is not None and self.adapters:
             return match_adapter(state, self.params, self.held, self.adapters, self.name)
@@ -245,13 +243,13 @@ class Anatomy:
         held = [name for name in self.held if name not in self.aliases]
         there = [name for name in held if name in found.tensors]
         if there and len(there) < len(held):
-            match(state, self.params | self.held, self.buffers, self.aliases, self.name)  # says what is missing
+            match(state, self.params | self.held, self.buffers, self.aliases, self.name)  # reports what is missing
         return found
 
     def sort(self, state: Mapping[str, Any]) -> tuple[State, State, State]:
-        """Tell the tensors of a state dict apart: parameters that move, others, buffers.
+        """Split the tensors of a state dict into moving parameters, held parameters and buffers.
 
-        They are brought to the dtypes of the model and where its weights are. A parameter that moves must be there.
+        They get the dtypes and the device of the model. All moving parameters are required.
 
         Raises
         ------
@@ -261,7 +259,7 @@ class Anatomy:
         return self.split(self.match(state).tensors)
 
     def split(self, found: Mapping[str, Tensor]) -> tuple[State, State, State]:
-        """Tell the tensors of the model apart, in its dtypes and where its weights are."""
+        """Split the tensors of the model in the same way."""
         params, held, buffers = (
             {n: found[n].detach().to(t.device, t.dtype) for n, t in part.items() if n in found}
             for part in (self.params, self.held, self.buffers)
@@ -269,12 +267,12 @@ class Anatomy:
         return params, held, buffers
 
     def missing(self, buffers: Collection[str]) -> list[str]:
-        """Names of the buffers that are not there and may not be missing."""
+        """Return the names of required buffers that are missing."""
         return [name for name in self.buffers if name not in self.optional and name not in buffers]
 
 
 def anatomy_of(model: nn.Module) -> Anatomy:
-    """Say what each tensor of a model is; what moves is what its user trains (see `moving`)."""
+    """Return the roles of a model's tensors; trained parameters move (see `moving`)."""
     trained = trainable(dict(model.named_parameters()))
     parameters = algebra.detach(dict(model.named_parameters()))
     params = {name: tensor for name, tensor in parameters.items() if name in trained and tensor.is_floating_point()}
@@ -285,7 +283,7 @@ def anatomy_of(model: nn.Module) -> Anatomy:
 
 
 def extra_of(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the extra state of modules out of a state dict."""
+    """Return a copy of the extra states in a state dict."""
     return {name: copy.deepcopy(value) for name, value in state.items() if name.rpartition(".")[2] == EXTRA}
 
 
@@ -301,7 +299,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def optional_buffers(model: nn.Module) -> frozenset[str]:
-    """Names of the buffers of a model that a checkpoint may lack; see `Anatomy`."""
+    """Return the names of buffers that a checkpoint may lack; see `Anatomy`."""
     saved = {*model.state_dict(), *aliases_of(model).values()}
     names = [name for name, _ in model.named_buffers()]
     return frozenset(name for name in names if name not in saved or name.endswith(COUNTER))
@@ -315,12 +313,12 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing =
     model : nn.Module
     path : path
     missing : "refuse" or "keep"
-        What is done where the file lacks buffers of the model; see `Objective.at`.
+        What to do if the file lacks buffers of the model; see `Objective.at`.
 
     Raises
     ------
     UnsafeCheckpointError, CheckpointError, CheckpointMismatchError
-        The model is untouched in each case.
+        The model is unchanged in each case.
     """
     anatomy, given = anatomy_of(model), stored(path)
     if given.adapter is not None and anatomy.adapters:
@@ -340,8 +338,8 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing =
         for name, value in before.items():
             modules[name.rpartition(".")[0]].set_extra_state(value)
         raise CheckpointMismatchError(
-            f"{type(model).__name__} does not take the extra state in {path}: {type(error).__name__}: {error}. Build "
-            "the model that it was saved from."
+            f"{type(model).__name__} does not accept the extra state in {path}: {type(error).__name__}: {error}. Build "
+            "the model from which it was saved."
         ) from error
     mine = dict(model.named_parameters()) | dict(model.named_buffers())
     with torch.no_grad():
@@ -351,28 +349,28 @@ def load_into(model: nn.Module, path: str | os.PathLike[str], missing: Missing =
 
 
 def require_complete(lacking: Sequence[str], missing: Missing, source: str, model: str) -> None:
-    """Refuse a checkpoint that lacks buffers of the model, or warn that the model's own are kept.
+    """Raise if a checkpoint lacks buffers of the model, or warn that the model's own are used.
 
     Raises
     ------
     CheckpointMismatchError
-        If they may not be missing.
+        If they are required.
     OptionError
         If the option is unknown.
     """
     if missing not in MISSING:
-        raise OptionError(f"missing={missing!r} is unknown. Use 'refuse' or 'keep'.")
+        raise OptionError(f"missing must be 'refuse' or 'keep', got {missing!r}. The default is 'refuse'.")
     if not lacking:
         return
     names = ", ".join(f'"{name}"' for name in lacking)
     if missing == "refuse":
         raise CheckpointMismatchError(
-            f"{source} lacks the buffers {names} of {model}. With those of other weights it would be another network. "
+            f"{source} lacks the buffers {names} of {model}, and buffers of other weights would make another network. "
             'Save model.state_dict(), which has them; or pass missing="keep" (on the command line '
-            "--missing-buffers keep) for the ones that the model has."
+            "--missing-buffers keep) to use those of the model."
         )
     warnings.warn(
-        f"{source} lacks the buffers {names} of {model}; those that the model has are kept. They may not belong to "
+        f"{source} lacks the buffers {names} of {model}; those of the model are used. They may not belong to "
         "these weights.",
         LossnavWarning,
         stacklevel=3,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,11 +25,14 @@ from lossnav.cli.options import (
     MissingBuffers,
     Overwrite,
     ParamsOption,
+    SamplerWord,
     Seed,
     Through,
     Trust,
+    WithSamplers,
     Workers,
     engine_of,
+    sampler_of,
     subset_of,
     trusted_by,
 )
@@ -38,7 +42,7 @@ from lossnav.errors import OptionError
 _GRIDS = {3: 21}  # points along each axis of so many coordinates; of fewer 51
 
 
-@app.command()
+@app.command(cls=WithSamplers)
 @reporting
 def evaluate(
     spec: Annotated[str, typer.Argument(help="file.py:name, package.module:name or zoo:notebook-digits.")],
@@ -64,13 +68,17 @@ def evaluate(
             help="Tensors left out: bias, norm or a glob; repeatable. Default for random: bias norm. '': none."
         ),
     ] = None,
-    sampler: Annotated[
-        Literal["grid", "adaptive"],
-        typer.Option(help="grid: every point of a grid. adaptive: more points where the surface bends."),
-    ] = "grid",
+    sampler: SamplerWord = "grid",
     grid: Annotated[int | None, typer.Option(help="Points along each axis of a grid. Default: 51; volume: 21.")] = None,
-    tolerance: Annotated[float, typer.Option(help="For --sampler adaptive: relative error of the loss.")] = 0.01,
-    max_points: Annotated[int, typer.Option(help="For --sampler adaptive: maximum number of points.")] = 2000,
+    tolerance: Annotated[
+        float | None, typer.Option(help="For --sampler adaptive: relative error of the loss. Default: 0.01.")
+    ] = None,
+    max_points: Annotated[
+        int | None, typer.Option(help="For --sampler adaptive: maximum number of points. Default: 2000.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Another option of the sampler, name=value; repeatable.")
+    ] = None,
     range_: Annotated[
         tuple[float, float] | None,
         typer.Option(
@@ -130,17 +138,29 @@ def evaluate(
     from lossnav.evaluation.estimate import estimate
     from lossnav.evaluation.evaluate import evaluate as run
     from lossnav.evaluation.subset import coarse_grid, evaluate_subset
-    from lossnav.samplers import Adaptive, Grid
+    from lossnav.samplers import by_word
     from lossnav.specs.objective_of import load_objective
-    from lossnav.surface.parts import Parts, finished_ensemble
+    from lossnav.surface.parts import Parts, finished_correction, finished_ensemble
 
     per_worker = {"cpus_per_worker": cpus_per_worker, "gpus_per_worker": gpus_per_worker}
     chosen_engine = engine_of(engine, plan, precision, address=address, workers=workers, **per_worker)
     looks: dict[str, Any] = {"kinds": kinds or (), "to": to or (), "trajectory": trajectory}
     looks |= {"normalize": normalize, "distribution": distribution, "missing_buffers": missing_buffers}
     looks |= {} if exclude is None else {"exclude": [word for word in exclude if word]}
+    load = partial(
+        load_objective,
+        spec,
+        checkpoint=checkpoint,
+        data_root=data_root,
+        missing_buffers=missing_buffers,
+        params=params,
+        device=device,
+        mode=mode,
+    )
+    is_known = sampler in by_word() and views.knows(chart, looks["kinds"])
+    registered = None if is_known or spec.startswith("zoo:") else load()  # it may register what the options name
     kind = views.kind_of(chart, looks["kinds"], looks["to"])
-    dims = views.CHARTS[kind].dims
+    dims = views.charts_by_word()[kind].dims
     points = _GRIDS.get(len(dims), 51) if grid is None else grid
     samples: Any = None if subset is None else subset_of(subset)
     if control is not None:
@@ -155,25 +175,21 @@ def evaluate(
     if not dry_run and not (alone and is_url(out)):
         if alone:
             require_writable(out, overwrite=True, kind="surface")  # it goes on from what is there
-        elif seeds == 1 or finished_ensemble(out, range(seed, seed + seeds)) is None:
-            Parts(out, overwrite)
+        else:
+            there = finished_correction(out) if seeds == 1 else finished_ensemble(out, range(seed, seed + seeds))
+            if there is None:
+                Parts(out, overwrite)
     ends_given: Any = "auto" if auto_range else range_
     axes: dict[str, Any] = dict.fromkeys(dims, ends_given or (-1.0, 1.0))
-    _sampler(Grid, Adaptive, sampler, axes, points, tolerance, max_points)  # what cannot be is refused at once
-    objective = load_objective(
-        spec,
-        checkpoint=checkpoint,
-        data_root=data_root,
-        missing_buffers=missing_buffers,
-        params=params,
-        device=device,
-        mode=mode,
-    )
+    own: dict[str, Any] = {"--grid": ("points", points if sampler == "grid" else grid)}
+    own |= {"--tolerance": ("tolerance", tolerance), "--max-points": ("max_points", max_points)}
+    sampler_of(sampler, axes, own, settings or ())  # an invalid option is refused before the model is loaded
+    objective = load() if registered is None else registered
     view = views.view_of(objective, kind, seed=seed, **looks)
     objective = view.objective
     if ends_given is None:
         axes = dict(view.ends(points) or axes)
-    chosen = _sampler(Grid, Adaptive, sampler, axes, points, tolerance, max_points)
+    chosen = sampler_of(sampler, axes, own, settings or ())
     if dry_run:
         part = objective if samples is None else objective.subset(samples, seed)
         found = estimate(part, view.chart, chosen, engine=chosen_engine)
@@ -205,15 +221,6 @@ def evaluate(
         say("evaluating the training run on it")
         evaluate_trajectory(part, view.chart, view.trajectory, store=out, overwrite=overwrite, progress=not live)
     print_result(surface, out, as_json, place_words(view.places, dims))
-
-
-def _sampler(
-    grids: Any, adaptive: Any, name: str, axes: dict[str, Any], points: int, tolerance: float, max_points: int
-) -> Any:
-    """Make the sampler of a name, for axes with given or automatic ends."""
-    if name == "adaptive":
-        return adaptive(tolerance=tolerance, max_points=max_points, **axes)
-    return grids(**{dim: (ends, points) if ends == "auto" else (*ends, points) for dim, ends in axes.items()})
 
 
 @app.command()
@@ -257,7 +264,7 @@ def _require_control(
     from lossnav.evaluation.subset import FEWEST, controls_of
 
     lacking = ["add --subset auto"] if subset is None else []
-    words = {"--sampler adaptive": sampler == "adaptive", "--auto-range": auto_range, "--seeds": seeds > 1}
+    words = {f"--sampler {sampler}": sampler != "grid", "--auto-range": auto_range, "--seeds": seeds > 1}
     lacking += [f"leave out {word}" for word, there in words.items() if there]
     if lacking:
         raise OptionError(f"--control needs a --subset, a grid, a given range and one seed: {' and '.join(lacking)}.")

@@ -93,7 +93,8 @@ def explore(
         from lossnav.evaluation import views
         from lossnav.specs.objective_of import load_objective
 
-        views.kind_of(chart, kinds or (), to or ())  # what cannot be is refused at once
+        if views.knows(chart, kinds or ()) or what.startswith("zoo:"):  # any other SPEC may register what is named
+            views.kind_of(chart, kinds or (), to or ())  # an invalid option is refused before the model is loaded
         objective = load_objective(
             what,
             checkpoint=checkpoint,
@@ -111,10 +112,10 @@ def explore(
         explorer = run(view.objective, view.chart, block=False, **options)
     else:
         explorer = run(what, block=False, **options)
-    kept = explorer.desk.session.store
+    kept = explorer.handler.session.store
     try:
         typer.echo(explorer.url)
-        say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is kept there." if is_spec else ""))
+        say(f"{kept}: Ctrl-C ends the explorer." + (" Every point is stored there." if is_spec else ""))
         if not no_browser:
             explorer.open()
         signal = explorer.wait()
@@ -122,7 +123,7 @@ def explore(
         explorer.close(HASTE)
         signal = 2
     if signal:
-        said = f"Stopped. What was evaluated is in {kept}; the same call goes on from there." if is_spec else "Stopped."
+        said = f"Stopped. Evaluated points are in {kept}; the same call resumes it." if is_spec else "Stopped."
         if not explorer.finished:  # a thread in the middle of a long point can only be left behind with the process
             say(said)
             sys.stdout.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -56,6 +57,9 @@ Kinds = Annotated[
     list[str] | None,
     typer.Option("--directions", help="random (default), hessian, gradient or pca; repeat for each axis."),
 ]
+SamplerWord = Annotated[
+    str, typer.Option("--sampler", help="How points are chosen; a SPEC may register its own sampler.")
+]
 Device = Annotated[str | None, typer.Option(help="Device: cpu, cuda, ... Default: that of the SPEC.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random numbers.")]
@@ -88,6 +92,62 @@ def engine_of(name: str, plan: Any, precision: Any, **cluster: Any) -> Any:
     if said:
         raise OptionError(f"--{next(iter(said)).replace('_', '-')} is an option of a cluster. Add --engine ray.")
     return Local(plan, precision)
+
+
+class WithSamplers(typer.core.TyperCommand):
+    """A command whose help of --sampler lists the registered samplers; importing them waits until help is printed."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Print the help."""
+        from lossnav.samplers import by_word
+
+        (option,) = (param for param in self.params if param.name == "sampler")
+        listed = " ".join(f"{word}: {kind.help}." for word, kind in by_word().items())
+        plain, option.help = option.help, f"{listed} {option.help}"  # type: ignore[attr-defined]
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            option.help = plain  # type: ignore[attr-defined]
+
+
+def sampler_of(word: str, ends: Mapping[str, Any], options: Mapping[str, Any], settings: Sequence[str] = ()) -> Any:
+    """Make the sampler of a word.
+
+    Parameters
+    ----------
+    word : str
+        Of a registered sampler.
+    ends : mapping of str to (low, high) or "auto"
+    options : mapping
+        Values of options with a name of their own (``--grid``: ``("points", 51)``); None if not given.
+    settings : sequence of str
+        ``name=value`` of ``--set``.
+
+    Raises
+    ------
+    OptionError
+        If there is no such sampler, or it has no such option.
+    SamplerError
+        If a value is invalid.
+    """
+    from lossnav.samplers import by_word
+
+    kinds = by_word()
+    if word not in kinds:
+        raise OptionError(f"There is no sampler {word!r}. Use {' or '.join(sorted(kinds))}.")
+    given = [(flag, name, value) for flag, (name, value) in options.items() if value is not None]
+    given += [(f"--set {text}", *setting_of(text)) for text in settings]
+    for flag, name, _ in given:
+        if name not in kinds[word].options:
+            known = ", ".join(kinds[word].options)
+            raise OptionError(
+                f"{flag} is not an option of --sampler {word}. "
+                + (f"Its options are {known}: --set name=value." if known else "It has no options.")
+            )
+    try:
+        return kinds[word].sampler.over(ends, **{name: value for _, name, value in given})
+    except TypeError as error:
+        raise OptionError(f"--sampler {word} does not accept a value: {error}. Check its options.") from error
 
 
 def subset_of(words: str) -> Any:

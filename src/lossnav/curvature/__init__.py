@@ -7,7 +7,7 @@ from lossnav.curvature.density import DensityOptions, SpectralDensity, spectral_
 from lossnav.curvature.diagonal import Diagonal, diagonal
 from lossnav.curvature.eigen import Eigenpairs, top_eigenpairs
 from lossnav.curvature.gauss_newton import OPERATORS, GaussNewton
-from lossnav.curvature.operators import Hessian, gradient
+from lossnav.curvature.hessian import Hessian, gradient
 from lossnav.curvature.trace import Estimate, trace
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""A symmetric matrix that is known by its products alone: what one of somebody else's gives, and how it is used."""
+"""Operators: symmetric matrices that are known only by their products, and checks of operators from outside lossnav."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from lossnav.objective.objective import Objective
 
 V = TypeVar("V")
 
-DIGITS = 8  # units in the last place that a product is off by: about as much was seen of networks of many kinds
-UNSYMMETRIC = 1e-3  # as `asymmetry` measures it, and more than rounding
+DIGITS = 8  # error of a product in units in the last place, as observed for many kinds of networks
+UNSYMMETRIC = 1e-3  # asymmetry (as `asymmetry` measures it) that is more than rounding
 
 
 class Operator(ABC, Generic[V]):
-    """A symmetric matrix of shape (d, d) that is never written down, only multiplied with.
+    """A symmetric matrix of shape (d, d) that is never stored, only multiplied.
 
-    `trace`, `diagonal`, `top_eigenpairs` and `spectral_density` take any of these. `Hessian` and `GaussNewton` are two;
-    one of your own has three members, and may have the others.
+    `trace`, `diagonal`, `top_eigenpairs` and `spectral_density` accept any operator. `Hessian` and `GaussNewton` are
+    two of them; one of your own needs ``shape``, ``dtype`` and ``@``, and may define the other members.
 
     Attributes
     ----------
     shape : tuple of two int
         (d, d).
     dtype : torch.dtype
-        Of the vectors it is given, and of its arithmetic: real, floating point. By default float64.
+        The dtype of the vectors that it receives, and of its arithmetic: real, floating point. By default float64.
     device : torch.device
-        Of the vectors it is given. By default the CPU.
+        The device of the vectors that it receives. By default the CPU.
     title : str
-        What it is called in messages. By default the name of its class.
+        Its name in messages. By default the name of its class.
     passes : int
-        Over data, so far, if it goes over data. By default 0.
+        Passes over data so far, if it uses data. By default 0.
 
     Notes
     -----
-    What has ``shape``, ``dtype`` and ``@`` need not be a subclass: a matrix written down (a Tensor or an ndarray), a
-    SciPy ``LinearOperator`` will do. Where the ``dtype`` is NumPy's, it is given ndarrays.
+    An object with ``shape``, ``dtype`` and ``@`` need not be a subclass: a dense matrix (a Tensor or an ndarray) or a
+    SciPy ``LinearOperator`` will do. If its ``dtype`` is NumPy's, it receives ndarrays.
 
     Examples
     --------
@@ -67,39 +67,39 @@ class Operator(ABC, Generic[V]):
 
     @abstractmethod
     def __matmul__(self, vectors: Tensor) -> Tensor:
-        """Products with k vectors, the columns of a Tensor of shape (d, k), its dtype and device: another (d, k)."""
+        """Multiply by the columns of a Tensor of shape (d, k), in its dtype and on its device: a Tensor (d, k)."""
 
     def rounding(self, size: float) -> float:
-        """Return what rounding may make of products with this matrix: no eigenvalue is surer than that.
+        """Return the rounding error of products with this matrix: no eigenvalue is known more accurately.
 
-        By default some digits of its numbers, times its size.
+        By default, a few units in the last place of its dtype, times its size.
 
         Parameters
         ----------
         size : float
-            Of the matrix: its largest eigenvalue in size, or a norm that is larger.
+            The largest absolute eigenvalue of the matrix, or a norm that is larger.
         """
         return DIGITS * torch.finfo(self.dtype).eps * size
 
     def to_flat(self, vector: V) -> Tensor:
-        """From a vector as results have it to one of shape (d,), float64. By default these are the same."""
+        """Convert a vector in the form of results to a Tensor of shape (d,), float64. By default they are the same."""
         assert isinstance(vector, Tensor)
         return vector.detach().to(self.device, torch.float64)
 
     def from_flat(self, flat: Tensor) -> V:
-        """From a vector of shape (d,), float64, to what results have. By default the same."""
+        """Convert a Tensor of shape (d,), float64, to the form of results. By default they are the same."""
         return flat  # type: ignore[return-value]
 
 
 class CheckedOperator(Operator[V]):
-    """An operator as the estimates use it: its products are counted, and held against each other for symmetry.
+    """An operator for the estimates: its products are counted, and checked for symmetry.
 
     Attributes
     ----------
     size : int
         d.
     count : int
-        Products made so far.
+        Products computed so far.
     """
 
     size: int
@@ -107,20 +107,20 @@ class CheckedOperator(Operator[V]):
 
     @abstractmethod
     def multiply(self, vectors: Tensor) -> Tensor:
-        """Products with the rows of a Tensor of shape (k, d), float64, as the rows of another."""
+        """Multiply by the rows of a Tensor of shape (k, d), float64; the products are the rows of the result."""
 
     @abstractmethod
     def require_vector(self, vector: V) -> None:
-        """Raise unless a vector is one of this operator's."""
+        """Raise unless a vector has the structure that this operator needs."""
 
 
 def as_operator(given: Operator[V], function: str = "This") -> CheckedOperator[V]:
-    """Make what has ``shape``, ``dtype`` and ``@`` an operator that the estimates use.
+    """Convert an object with ``shape``, ``dtype`` and ``@`` to an operator for the estimates.
 
     Raises
     ------
     OptionError
-        If it is none, says `function`.
+        If it is not an operator; the message names `function`.
     """
     if isinstance(given, CheckedOperator):
         return given
@@ -128,7 +128,7 @@ def as_operator(given: Operator[V], function: str = "This") -> CheckedOperator[V
 
 
 class _Given(CheckedOperator[V]):
-    """An operator of somebody else's: what it gives is held against what it promises."""
+    """An operator from outside lossnav, whose results are checked."""
 
     def __init__(self, given: Any, function: str) -> None:
         _require_members(given, function)
@@ -142,35 +142,35 @@ class _Given(CheckedOperator[V]):
 
     @property
     def passes(self) -> int:  # type: ignore[override]
-        """Over data, if the operator counts them."""
+        """Passes over data, if the operator counts them."""
         return int(getattr(self.given, "passes", 0))
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
-        handed: Any = vectors.to(self.device, self.dtype, copy=True)  # which it may write into
+        handed: Any = vectors.to(self.device, self.dtype, copy=True)  # a copy, because it may write into it
         made = self.given @ (handed.cpu().numpy() if self.in_numpy else handed)
         if not isinstance(made, Tensor | np.ndarray) or tuple(made.shape) != tuple(vectors.shape):
             shape = tuple(made.shape) if hasattr(made, "shape") else type(made).__name__
             raise OptionError(
-                f"{self.title} @ vectors of shape {tuple(vectors.shape)} gave {shape}. Return a Tensor of the shape of "
-                "the vectors, with a product in each column."
+                f"{self.title} @ vectors of shape {tuple(vectors.shape)} returned {shape}. Return a Tensor of "
+                "the shape of the vectors, with a product in each column."
             )
         return torch.as_tensor(made).detach().to(self.device, torch.float64)
 
     def multiply(self, vectors: Tensor) -> Tensor:
-        """Products with some vectors; raise where two contradict each other by more than rounding."""
+        """Multiply by some vectors; raise if two products contradict symmetry by more than rounding."""
         self.count += len(vectors)
-        images = (self @ vectors.T).T.clone(memory_format=torch.contiguous_format)  # it may return what it was given
+        images = (self @ vectors.T).T.clone(memory_format=torch.contiguous_format)  # it may return its argument
         for vector, image in zip(vectors, images, strict=True):
             gap = self._symmetry.gap(vector, image, lambda both: (self @ both[:, None])[:, 0])
             if gap:
                 raise OptionError(
-                    f"{self.title} is not symmetric: u . A v and v . A u differ by {gap:.1%}. Eigenvalues, trace and "
-                    "density are estimated of symmetric matrices alone. Pass (A + A.T) / 2, if that is what is meant."
+                    f"{self.title} is not symmetric: u . A v and v . A u differ by {gap:.1%}, but eigenvalues, trace "
+                    "and density are only estimated for symmetric matrices. Pass (A + A.T) / 2 if you mean that."
                 )
         return images
 
     def rounding(self, size: float) -> float:
-        """As the operator says, and no less than was seen."""
+        """Return the operator's own value, or the observed error if that is larger."""
         own = getattr(self.given, "rounding", super().rounding)
         return max(float(own(size)), self._symmetry.rounding * size)
 
@@ -183,39 +183,42 @@ class _Given(CheckedOperator[V]):
         return self.given.from_flat(flat) if isinstance(self.given, Operator) else super().from_flat(flat)
 
     def require_vector(self, vector: V) -> None:
-        """Raise OptionError for a vector of another length."""
+        """Raise OptionError for a vector of the wrong length."""
         shape = tuple(self.to_flat(vector).shape)
         if shape != (self.size,):
-            raise OptionError(f"A vector of shape {shape} is none of {self.title}, which has shape {self.shape}.")
+            raise OptionError(
+                f"A vector of shape {shape} does not fit {self.title}, which has shape {self.shape}. Pass vectors of "
+                f"shape ({self.size},)."
+            )
 
 
 def _require_members(given: Any, function: str) -> None:
-    """Raise OptionError for what is no operator, with what to pass instead."""
+    """Raise OptionError for an object that is not an operator, with what to pass instead."""
     if isinstance(given, Objective):
         raise OptionError(
-            f"{function} takes an operator, and was given an objective. Pass "
-            "ln.curvature.Hessian(objective), or ln.curvature.GaussNewton(objective)."
+            f"{function} needs an operator, got an objective. Pass ln.curvature.Hessian(objective), or "
+            "ln.curvature.GaussNewton(objective)."
         )
     if isinstance(given, type):
-        raise OptionError(f"{function} takes an operator, and was given the class {given.__name__}. Pass one of it.")
+        raise OptionError(f"{function} needs an operator, got the class {given.__name__}. Pass an instance of it.")
     missing = [name for name in ("shape", "dtype", "__matmul__") if not hasattr(given, name)]
     if missing:
         raise OptionError(
-            f"{function} takes an operator, and was given {described(given)}, which lacks {', '.join(missing)}. Pass "
-            "ln.curvature.Hessian(objective), or what has shape, dtype and @ (see ln.curvature.Operator)."
+            f"{function} needs an operator, got {described(given)}, which lacks {', '.join(missing)}. Pass "
+            "ln.curvature.Hessian(objective), or an object with shape, dtype and @ (see ln.curvature.Operator)."
         )
 
 
 def _size_of(given: Any) -> int:
-    """The number of rows of a square matrix."""
+    """Return the number of rows of a square matrix."""
     shape = tuple(given.shape)
     if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
-        raise OptionError(f"An operator is a square matrix, and this one has shape {shape}. Give it shape (d, d).")
+        raise OptionError(f"An operator must be a square matrix, got shape {shape}. Define shape as (d, d).")
     return int(shape[0])
 
 
 def _dtype_of(given: Any, function: str) -> torch.dtype:
-    """Its numbers as torch has them."""
+    """Return the operator's dtype as a torch.dtype."""
     dtype = given.dtype
     if not isinstance(dtype, torch.dtype):
         try:
@@ -224,8 +227,8 @@ def _dtype_of(given: Any, function: str) -> torch.dtype:
             dtype = None
     if dtype is None or not dtype.is_floating_point:
         raise OptionError(
-            f"{function} takes an operator of real numbers, and dtype={given.dtype!r} is of others. Use torch.float64 "
-            "or torch.float32; of a matrix of integers pass matrix.double()."
+            f"{function} needs an operator of real numbers, got dtype={given.dtype!r}. Use torch.float64 or "
+            "torch.float32; for a matrix of integers, pass matrix.double()."
         )
     return dtype  # type: ignore[no-any-return]
 
@@ -234,12 +237,12 @@ def _dtype_of(given: Any, function: str) -> torch.dtype:
 
 
 class SymmetryWatch:
-    """Whether products contradict each other: each is held against the one before, without a product of its own.
+    """Checks products for symmetry: each is compared with the previous one, usually without a further product.
 
     Attributes
     ----------
     rounding : float
-        The largest gap that was looked at closer, as a part of a product.
+        The largest gap that was examined, relative to a product.
     """
 
     def __init__(self, eps: float) -> None:
@@ -248,7 +251,7 @@ class SymmetryWatch:
         self._allowed = max(1e-9, 1e3 * eps)
 
     def gap(self, vector: Tensor, product: Tensor, multiply: Callable[[Tensor], Tensor]) -> float:
-        """Return how unsymmetric a product and the one before it are, beyond rounding; 0 where they are not."""
+        """Return the asymmetry between a product and the previous one, if it is more than rounding; else 0."""
         last, self._last = self._last, (vector, product)
         if last is None or not bool(torch.isfinite(product).all() and torch.isfinite(last[1]).all()):
             return 0.0
@@ -263,18 +266,18 @@ class SymmetryWatch:
 
 
 def asymmetry(u: Tensor, image_u: Tensor, v: Tensor, image_v: Tensor) -> float:
-    """Return |u . H v - v . H u| as a part of what rounding could make of it at most; 0 where all is zero."""
+    """Return |u . H v - v . H u| relative to |u| |H v| + |v| |H u|; 0 if all is zero."""
     norm = torch.linalg.vector_norm
     most = float(norm(u) * norm(image_v) + norm(v) * norm(image_u))
     return float((u @ image_v - v @ image_u).abs()) / most if most else 0.0
 
 
 def nonlinearity(together: Tensor, image_u: Tensor, image_v: Tensor) -> float:
-    """Return how far H (u + v) is from H u + H v, relatively: the rounding of the products."""
+    """Return the relative difference between H (u + v) and H u + H v, which is the rounding of the products."""
     return relative(together - image_u - image_v, together)
 
 
 def relative(gap: Tensor, whole: Tensor) -> float:
-    """Return the norm of a gap as a part of that of the whole; 0 where there is none, or it is not finite."""
+    """Return the norm of a gap relative to that of the whole; 0 if the whole is zero, or the gap is not finite."""
     size, found = float(torch.linalg.vector_norm(whole)), float(torch.linalg.vector_norm(gap))
     return found / size if size and np.isfinite(found) else 0.0

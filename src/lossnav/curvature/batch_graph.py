@@ -1,4 +1,4 @@
-"""The graph of one batch: what it gives, whether it is whole, and keeping it from one product to the next."""
+"""The autograd graph of one batch: its derivatives, checks that it is complete, and a cache between products."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lossnav._utils.memory import free_bytes
 
 Leaves = Sequence[Tensor]
 
-_SHARE = 1 / 4  # of the memory that is free, for the graphs that are kept from one product to the next
+_SHARE = 1 / 4  # of the free memory, for cached graphs
 
 
 class BatchGraph(NamedTuple):
-    """What a batch adds to the derivatives, for as long as this is held.
+    """The contribution of a batch to the derivatives; it keeps the graph in memory.
 
     Attributes
     ----------
     gradient : sequence of Tensor
-        Of the batch's part of the loss.
+        Gradient of the batch's part of the loss.
     multiply : callable
-        From a vector in tensors like the parameters to its product.
+        From a vector, as tensors shaped like the parameters, to its product.
     ends : sequence of Tensor
-        On which all of the graph hangs.
+        Tensors from which the whole graph is reachable.
     numerator, weight : float
         The batch's part of the loss.
     """
@@ -38,15 +38,15 @@ class BatchGraph(NamedTuple):
 
 
 class GraphCache:
-    """Keeps the graphs of the last batches, as many as a budget of memory holds.
+    """Keeps the graphs of the last batches, as many as fit into a memory budget.
 
-    What is kept needs no forward pass and no first backward pass for the next product at the same point. The last
-    batches and not the first: a model that draws random numbers has drawn those of the others before them.
+    For a cached batch, the next product at the same point needs no forward pass and no first backward pass. The last
+    batches are kept, not the first, so that a model that draws random numbers draws them in the same order.
 
     Parameters
     ----------
     budget : int, optional
-        Bytes; by default a quarter of what the processor's memory has free.
+        Bytes; by default a quarter of the free memory.
     """
 
     def __init__(self, budget: float | None = None) -> None:
@@ -54,37 +54,37 @@ class GraphCache:
         self._kept: dict[int, tuple[BatchGraph, int]] = {}
 
     def add(self, number: int, graph: BatchGraph) -> None:
-        """Take the graph of the next batch, and let go of the first ones where there is no room for it."""
+        """Add the graph of the next batch, and drop the first ones if memory is short."""
         self._kept[number] = graph, held_bytes(graph.ends)
         while sum(size for _, size in self._kept.values()) > self._budget:
             del self._kept[next(iter(self._kept))]
 
     def get(self, number: int) -> BatchGraph | None:
-        """The graph of a batch, if it was kept."""
+        """Return the graph of a batch, if it was kept."""
         return self._kept[number][0] if number in self._kept else None
 
 
 def require_whole(ends: Leaves) -> None:
-    """Raise where a graph was cut by `once_differentiable`: torch would take what is behind it for a constant."""
+    """Raise if a graph was cut by `once_differentiable`: torch would treat everything behind it as constant."""
     if any(node.name().endswith("::Error") for node in _nodes(ends)):  # of torch's DelayedError
-        raise RuntimeError("a function of its own has no second derivative (once_differentiable).")
+        raise RuntimeError("a custom function has no second derivative (once_differentiable).")
 
 
 def require_no_reentrant(ends: Leaves) -> None:
-    """Raise where a part is checkpointed by torch's older way: the weights within would seem to have no derivative."""
+    """Raise for reentrant activation checkpointing, in which weights would seem to have no derivative."""
     if any(node.name() == "CheckpointFunctionBackward" for node in _nodes(ends)):
-        raise RuntimeError("torch.utils.checkpoint with use_reentrant=True is not differentiable by chosen tensors.")
+        raise RuntimeError("torch.utils.checkpoint with use_reentrant=True is not differentiable by single tensors.")
 
 
 def held_bytes(ends: Leaves) -> int:
-    """Bytes of the tensors that a graph holds on to, each memory once."""
+    """Return the bytes of the tensors that a graph keeps in memory, shared memory counted once."""
     sizes = {}
     for node in _nodes(ends):
         for tensor in _saved(node):
             try:
                 storage = tensor.untyped_storage()
                 sizes[storage.data_ptr()] = storage.nbytes()
-            except (RuntimeError, NotImplementedError):  # of torch.func, whose tensors wrap others
+            except (RuntimeError, NotImplementedError):  # tensors of torch.func, which wrap others
                 sizes[-id(tensor)] = tensor.numel() * tensor.element_size()
     return sum(sizes.values())
 
@@ -102,7 +102,7 @@ def _nodes(ends: Leaves) -> Iterator[Any]:
 
 
 def _saved(node: Any) -> Iterator[Tensor]:
-    """What a node keeps for its backward pass: of torch's own by name, of a `torch.autograd.Function` in one list."""
+    """Yield the tensors that a node saved: by name in torch's own nodes, in one list in a `torch.autograd.Function`."""
     values = [getattr(node, name) for name in dir(node) if name.startswith("_saved_") or name == "saved_tensors"]
     while values:
         value = values.pop()

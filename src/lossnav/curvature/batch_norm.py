@@ -1,4 +1,4 @@
-"""BatchNorm statistics as something to differentiate by, for objectives that make them anew at every point."""
+"""BatchNorm statistics as variables of differentiation, for objectives that recompute them at every point."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lossnav.params import Params
 
 
 def layers_of(model: nn.Module) -> list[str]:
-    """Names of the BatchNorm layers that keep running statistics."""
+    """Return the names of the BatchNorm layers that have running statistics."""
     return [
         name
         for name, module in model.named_modules()
@@ -24,12 +24,12 @@ def layers_of(model: nn.Module) -> list[str]:
 
 
 class _BatchNormMode(TorchFunctionMode):
-    """Sees every call of `F.batch_norm` with running statistics of ours: torch has no gradient by these."""
+    """Intercepts calls of `F.batch_norm` with known running statistics, by which torch has no gradient."""
 
     def __init__(self, layers: Sequence[str], buffers: Params, held: Params) -> None:
         super().__init__()
         self.names = [f"{layer}.running_mean" if layer else "running_mean" for layer in layers]
-        # those of the pass, and those that a backward pass finds in the model where it computes something anew
+        # buffers of the pass, and those in the model, which a backward pass uses when it recomputes activations
         self._places = {id(those[name]): place for those in (buffers, held) for place, name in enumerate(self.names)}
 
     def __torch_function__(
@@ -51,14 +51,14 @@ _ARGUMENTS = ("input", "running_mean", "running_var", "weight", "bias", "trainin
 
 
 class Statistics(NamedTuple):
-    """What one pass made of the statistics.
+    """Statistics of one pass.
 
     Attributes
     ----------
     totals : list of Tensor of shape (2, channels)
-        Of each layer mean and unbiased variance, summed over its calls.
+        Mean and unbiased variance of each layer, summed over its calls.
     calls : list of int
-        How many these were.
+        Number of calls of each layer.
     """
 
     totals: list[Tensor]
@@ -66,14 +66,14 @@ class Statistics(NamedTuple):
 
 
 class Recorded(_BatchNormMode):
-    """Adds up the statistics that each layer would average into its running ones.
+    """Sums the statistics that each layer would average into its running statistics.
 
     Attributes
     ----------
     totals : list of Tensor of shape (2, channels)
-        Of each layer mean and unbiased variance, summed over its calls.
+        Mean and unbiased variance of each layer, summed over its calls.
     calls : list of int
-        How many these were.
+        Number of calls of each layer.
     """
 
     def __init__(self, layers: Sequence[str], buffers: Params, held: Params) -> None:
@@ -83,11 +83,11 @@ class Recorded(_BatchNormMode):
         self.calls = [0] * len(layers)
 
     def so_far(self) -> Statistics:
-        """What was added up until now; passes that come after it change nothing in it."""
+        """Return the present sums; later passes do not change them."""
         return Statistics(list(self.totals), list(self.calls))
 
     def called(self, place: int, plainly: Callable[[], Tensor], **given: Any) -> Tensor:
-        """Note mean and variance over all but the channels."""
+        """Record mean and variance over all axes but the channels."""
         if given.get("training"):
             x = given["input"].to(self.totals[place].dtype)
             over = [dim for dim in range(x.dim()) if dim != 1]
@@ -98,14 +98,14 @@ class Recorded(_BatchNormMode):
 
 
 class GivenStatistics(_BatchNormMode):
-    """Puts statistics of ours, which may have a gradient, in the place of each layer's own."""
+    """Replaces each layer's statistics by given ones, which may require a gradient."""
 
     def __init__(self, layers: Sequence[str], buffers: Params, held: Params, statistics: Sequence[Tensor]) -> None:
         super().__init__(layers, buffers, held)
         self.statistics = statistics
 
     def called(self, place: int, plainly: Callable[[], Tensor], **given: Any) -> Tensor:
-        """(x - mean) / sqrt(variance + eps) * weight + bias."""
+        """Return (x - mean) / sqrt(variance + eps) * weight + bias."""
         if given.get("training"):
             return plainly()
         x, weight, bias = given["input"], given.get("weight"), given.get("bias")

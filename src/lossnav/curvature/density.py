@@ -1,4 +1,4 @@
-"""How the eigenvalues of a Hessian are spread: stochastic Lanczos quadrature, and how sure the density is."""
+"""The density of the eigenvalues of an operator by stochastic Lanczos quadrature, with its error."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from lossnav.errors import OptionError
 
 Array = NDArray[np.float64]
 
-_MEMORY = 2**31  # bytes for the bases of the probes that are advanced together, but no fewer than one probe
-_INVARIANT = 1e-12  # of the spectral radius: what is left of an image is rounding
-_SURE = 1e-3  # of the spread of the eigenvalues: a pair with a larger error is not taken out
-_RESOLVED = 1.5  # width in units of half the spread a step: less than that m steps do not resolve
-_REACH, _FINE = 6, 4  # the grid goes so many widths beyond a node, with so many points a width
+_MEMORY = 2**31  # bytes for the bases of the probes that are advanced together; at least one probe
+_INVARIANT = 1e-12  # of the spectral radius: a smaller remainder is rounding
+_SURE = 1e-3  # of the spread of the eigenvalues: a pair with a larger error is not treated as known
+_RESOLVED = 1.5  # default width, in half spreads per step: m steps do not resolve less
+_REACH, _FINE = 6, 4  # the grid extends so many widths beyond a node, with so many points per width
 
 
 @dataclass(frozen=True)
 class Quadrature:
-    """Where a spectrum has its weight, by several random vectors.
+    """A quadrature of a spectrum, from several random vectors (probes).
 
     Attributes
     ----------
     nodes, weights : ndarray of shape (probes, m)
-        Values, and the part of all eigenvalues that each stands for: each row of weights adds up to 1.
-        The mean of sum(weights * f(nodes)) over the probes is tr f(H) / d, exactly in expectation where f is a
-        polynomial of degree 2 steps - 1.
+        Values, and the part of all eigenvalues that each represents: each row of weights adds up to 1. The mean of
+        sum(weights * f(nodes)) over the probes estimates tr f(H) / d; it is unbiased if f is a polynomial of degree
+        up to 2 steps - 1.
     known : int
-        The first so many of each row are eigenvalues that were taken out before, with weight 1 / d; the others are Ritz
-        values, increasing.
+        The number of known eigenvalues, which come first in each row, with weight 1 / d; the others are Ritz values,
+        increasing.
     size : int
         d.
     samples : tuple of float
-        Of the trace beside what is known: (P v) . H (P v) for each probe v.
+        Samples of the trace without the known part: (P v) . H (P v) for each probe v.
     """
 
     nodes: Array
@@ -55,22 +55,23 @@ class Quadrature:
 
 @dataclass(frozen=True)
 class SpectralDensity:
-    """The density of eigenvalues, each drawn as a Gaussian; its integral is 1.
+    """The density of eigenvalues, each represented by a Gaussian; its integral is 1.
 
     Attributes
     ----------
     values : ndarray of shape (n,)
-        Where it is taken, increasing, in the unit of the loss: closely wherever there are eigenvalues.
+        Eigenvalues at which the density is given, increasing, in units of the loss; dense near eigenvalues.
     density, error : ndarray of shape (n,)
-        Per unit of eigenvalue, and the standard error by the choice of the probes. Of few probes take Student's t with
-        a degree of freedom less than there are probes.
+        Density per unit of eigenvalue, and its standard error over the random probes. For a confidence interval with
+        few probes, use Student's t with (probes - 1) degrees of freedom.
     nodes, weights : ndarray of shape (probes, m)
-        The quadrature it is drawn from; see `Quadrature`.
+        The quadrature from which it is computed; see `Quadrature`.
     width : float
         Standard deviation of the Gaussians.
     mean : Estimate
-        The mean eigenvalue, tr H / d, with an error of the same kind.
+        The mean eigenvalue, tr H / d, with its standard error.
     products, passes : int
+        Number of products, and of passes over the data.
     """
 
     values: Array
@@ -96,57 +97,56 @@ def spectral_density(
 ) -> SpectralDensity:
     """Estimate the density of the eigenvalues of an operator, by stochastic Lanczos quadrature.
 
-    From each vector v of random signs Lanczos takes some steps, with full reorthogonalisation; eigenvalues and first
-    entries of eigenvectors of its tridiagonal matrix are the nodes and weights of a quadrature for v . f(H) v / d. All
-    vectors take a step in one pass over the data.
+    Lanczos takes some steps from each vector v of random signs, with full reorthogonalisation. Eigenvalues and first
+    entries of eigenvectors of its tridiagonal matrix are the nodes and weights of a quadrature for v . f(H) v / d. One
+    pass over the data makes a step for all vectors.
 
     Parameters
     ----------
     operator : Operator
-        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`). It defines parameters and point.
     probes : int
-        Random vectors. Together they hold probes * steps vectors as large as the model; as many probes are advanced
-        together as fit in two gigabytes.
+        Number of random vectors. They need memory for probes * steps vectors as large as the model; as many probes are
+        advanced together as fit into two gigabytes.
     steps : int
-        Of Lanczos, each a product for each probe.
+        Lanczos steps, each of which needs one product per probe.
     width : float, optional
-        Standard deviation of the Gaussian that each eigenvalue is drawn as. By default 0.75 of the spread of the nodes
-        (of those that are not known) divided by the steps: about the finest that so many steps resolve, so that what
-        the density is off by is the chance in the probes, which `error` says.
+        Standard deviation of the Gaussian that represents each eigenvalue. By default 0.75 of the spread of the nodes
+        (without known ones) divided by the steps. This is about the finest width that so many steps resolve, so the
+        main error of the density is the randomness of the probes, which `error` contains.
     pairs : Eigenpairs, optional
-        What `top_eigenpairs` found of the same operator: surely known pairs are taken out, are drawn
-        where they are with their weight 1 / d, and the steps are left for the others. Outliers are then no longer a
-        matter of chance.
+        Eigenpairs of the same operator from `top_eigenpairs`. Those with a small error are removed from the random
+        part, and added exactly, with weight 1 / d. So the steps resolve the others, and outliers are not random.
     seed : int
         Of the probes.
     progress : bool or None
-        Whether to show a bar (None: on a terminal).
+        Whether to show a progress bar (None: on a terminal).
 
     Returns
     -------
     SpectralDensity
-        NaN where the derivatives are not finite, with a warning.
+        NaN, with a warning, if the derivatives are not finite.
 
     Raises
     ------
     OptionError
-        If an option cannot be.
+        If an option is invalid.
     Interrupted
-        After Ctrl-C: with the density by the steps so far in ``partial``.
+        After Ctrl-C, with the density after the steps so far in ``partial``.
     Others
         As the operator does.
 
     Notes
     -----
-    The error is not taken of the few probes' own spread. For random signs the variance of v . f(H) v / d is at most
-    2 / d (<f^2> - <f>^2), with < > the mean over all eigenvalues (Hutchinson 1990; of entries beside the diagonal
-    alone); these means the quadrature has.
+    The error is not estimated from the spread of the few probes. For random signs, the variance of v . f(H) v / d is at
+    most 2 / d (<f^2> - <f>^2), where < > is the mean over all eigenvalues (Hutchinson 1990; only entries off the
+    diagonal contribute). The quadrature gives these means.
 
     References
     ----------
     Lin, Saad, Yang 2016, "Approximating spectral densities of large matrices", section 3.2. Ghorbani, Krishnan, Xiao
     2019, "An investigation into neural net optimization via Hessian eigenvalue density", algorithm 1. Departures:
-    random signs for Gaussian vectors, a width by the steps, and known eigenpairs taken out.
+    random signs instead of Gaussian vectors, a width that depends on the steps, and exact known eigenpairs.
 
     Examples
     --------
@@ -170,17 +170,17 @@ def spectral_density(
 
 @dataclass(frozen=True)
 class DensityOptions:
-    """How a density is estimated, for what asks for more than a density: the options of `spectral_density`.
+    """The options of `spectral_density`, for functions that compute more than a density.
 
     Parameters
     ----------
     probes, steps, width
-        As of `spectral_density`.
+        As for `spectral_density`.
 
     Raises
     ------
     OptionError
-        If one cannot be.
+        If an option is invalid.
 
     Examples
     --------
@@ -196,17 +196,20 @@ class DensityOptions:
         numbers = (self.probes, self.steps)
         if any(isinstance(n, bool) or not isinstance(n, int) or n < 2 for n in numbers):
             raise OptionError(
-                f"probes={self.probes!r} and steps={self.steps!r} make no density with an error. Use 2 or more."
+                f"probes={self.probes!r} and steps={self.steps!r} are too few for a density with an error. Use 2 or "
+                "more of each."
             )
         if self.width is not None and not 0 < self.width < math.inf:
-            raise OptionError(f"width={self.width!r} must be positive, in the unit of the eigenvalues.")
+            raise OptionError(
+                f"width must be positive, got width={self.width!r}. Pass a number in units of the eigenvalues, or None."
+            )
 
 
 # ---------------------------------------------------------------------- the quadrature
 
 
 def surely_known(operator: CheckedOperator[V], pairs: Eigenpairs[V]) -> tuple[Array, Tensor] | None:
-    """Eigenvalues and orthonormal eigenvectors, shape (k, d), of the pairs that are sure; None if there are none."""
+    """Return values and orthonormal vectors, shape (k, d), of the pairs with a small error; None if there are none."""
     if not pairs.vectors:
         return None
     operator.require_vector(pairs.vectors[0])
@@ -221,7 +224,7 @@ def surely_known(operator: CheckedOperator[V], pairs: Eigenpairs[V]) -> tuple[Ar
 def quadrature(
     multiply: Products, signs: Signs, probes: int, steps: int, known: tuple[Array, Tensor] | None, seed: int
 ) -> Quadrature:
-    """Nodes and weights by so many probes and steps, beside what is known; by fewer where a stop was asked for."""
+    """Compute nodes and weights with some probes and steps, beside known pairs; with fewer if a stop is requested."""
     d = multiply.operator.size
     values, rows = (np.zeros(0), None) if known is None else known
     k = len(values)
@@ -233,7 +236,7 @@ def quadrature(
         outside = without(starts, rows)
         alphas, betas = _tridiagonal(multiply, outside, steps, rows, fresh)
         if multiply.signal is not None and nodes:
-            break  # these took fewer steps than the others
+            break  # these probes took fewer steps than the others
         samples += (alphas[:, :1].sum(1) * (outside**2).sum(1).cpu().numpy()).tolist()
         for alpha, beta in zip(alphas, betas, strict=True):
             ritz, firsts = _decomposed(alpha, beta)
@@ -247,9 +250,9 @@ def quadrature(
 def _tridiagonal(
     multiply: Products, starts: Tensor, steps: int, known: Tensor | None, fresh: torch.Generator
 ) -> tuple[Array, Array]:
-    """Lanczos from several vectors at a time: diagonals, shape (p, m), and what is beside them, shape (p, m - 1).
+    """Run Lanczos from several vectors at a time: return diagonals, (p, m), and off-diagonals, (p, m - 1).
 
-    The bases are held in the numbers the model computes in: a product sees no more of a vector than that.
+    The bases are stored in the model's precision, because products use vectors in that precision.
     """
     p, d = starts.shape
     basis = torch.empty((p, steps, d), dtype=_precision(multiply.operator), device=starts.device)
@@ -269,7 +272,7 @@ def _tridiagonal(
         if step + 1 == steps:
             break
         for i in np.flatnonzero(betas[:, step] <= _INVARIANT * radius):
-            # the space holds its own images: go on beside it, with weight 0
+            # the space is invariant: continue with a new vector orthogonal to it, of weight 0
             betas[i, step] = 0.0
             anew = torch.randn(1, d, dtype=torch.float64, generator=fresh).to(starts.device)
             vectors[i] = _orthogonal(anew, basis[i : i + 1, : step + 1], known)[0]
@@ -277,9 +280,9 @@ def _tridiagonal(
 
 
 def _orthogonal(vectors: Tensor, basis: Tensor, known: Tensor | None) -> Tensor:
-    """What of each vector, shape (p, d), is orthogonal to its basis, shape (p, m, d), and to all that is known.
+    """Return the part of each vector, (p, d), orthogonal to its basis, (p, m, d), and to the known vectors.
 
-    Projected out twice: after once, orthogonality is lost by and by.
+    The projection is done twice, because after one orthogonality is lost gradually.
     """
     for _ in range(2):
         vectors = without(vectors, known)
@@ -289,7 +292,7 @@ def _orthogonal(vectors: Tensor, basis: Tensor, known: Tensor | None) -> Tensor:
 
 
 def _decomposed(alpha: Array, beta: Array) -> tuple[Array, Array]:
-    """Eigenvalues of a tridiagonal matrix, and the first entries of its eigenvectors; NaN where it is."""
+    """Return the eigenvalues of a tridiagonal matrix and the first entries of its eigenvectors; NaN if it is NaN."""
     if not np.isfinite(alpha).all():
         return alpha, alpha
     values, vectors = np.linalg.eigh(np.diag(alpha) + np.diag(beta, 1) + np.diag(beta, -1))
@@ -297,7 +300,7 @@ def _decomposed(alpha: Array, beta: Array) -> tuple[Array, Array]:
 
 
 def _precision(operator: Operator[Any]) -> torch.dtype:
-    """What an operator computes in, float32 at least."""
+    """Return the dtype in which an operator computes, float32 or wider."""
     return torch.promote_types(operator.dtype, torch.float32)
 
 
@@ -313,12 +316,12 @@ def density_of(
     products: int,
     passes: int,
 ) -> SpectralDensity:
-    """Draw every node of a quadrature as a Gaussian; `rounding` says how sure a node of an operator of some size is."""
+    """Sum a Gaussian at every node of a quadrature; `rounding` returns the error of a node from the operator's size."""
     d, k, (p, _) = found.size, found.known, found.nodes.shape
     share = (d - k) / d
 
     def chance(first: Any, second: Any) -> Any:
-        """Standard error of a mean over the probes, by the moments of what it is the mean of."""
+        """Return the standard error of a mean over the probes, from first and second moments over the eigenvalues."""
         variance = np.maximum(second / share - (first / share) ** 2, 0.0) if share else 0.0 * second
         return share * np.sqrt(2 * variance / max(d - k, 1) / p)
 
@@ -332,7 +335,7 @@ def density_of(
     width = _resolved(found, steps) if width is None else width
     values = _grid(found, width)
     heights = np.zeros(len(values))
-    slopes = np.zeros(len(values))  # by the eigenvalues: what rounding moves them by moves the density
+    slopes = np.zeros(len(values))  # derivative by the eigenvalues: their rounding errors change the density
     first, second = np.zeros(len(values)), np.zeros(len(values))  # moments of the kernel over the unknown eigenvalues
     for nodes, weights in zip(found.nodes, found.weights, strict=True):
         kernel = np.exp(-0.5 * ((values[:, None] - nodes) / width) ** 2) / (width * math.sqrt(2 * math.pi))
@@ -345,14 +348,14 @@ def density_of(
 
 
 def _resolved(found: Quadrature, steps: int) -> float:
-    """The width that so many steps resolve."""
+    """Return the width that so many steps resolve."""
     unknown = found.nodes[:, found.known :] if found.nodes.shape[1] > found.known else found.nodes
     spread, largest = float(np.ptp(unknown)), float(np.abs(found.nodes).max())
     return _RESOLVED * spread / 2 / steps if spread > 1e-6 * largest else 1e-3 * (largest or 1.0)
 
 
 def _grid(found: Quadrature, width: float) -> Array:
-    """Multiples of a part of the width, wherever a node with weight is near."""
+    """Return the multiples of a part of the width that are near a node with weight."""
     step = width / _FINE
     near = np.unique(np.round(found.nodes[found.weights > 1e-14] / step).astype(np.int64))
     return np.unique(near[:, None] + np.arange(-_REACH * _FINE, _REACH * _FINE + 1)) * step

@@ -1,4 +1,4 @@
-"""The diagonal of a Hessian from products with random vectors, and how sure each entry is."""
+"""The diagonal of an operator from products with random vectors, with the error of each entry."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class Diagonal(Generic[V]):
     Attributes
     ----------
     value, error : dict of str to Tensor
-        Each entry and its standard error, that by rounding included, with the names and shapes of the objective; zero
-        in what is left out. Of an operator of your own Tensors of shape (d,), float64, unless it says otherwise.
+        Each entry and its standard error (rounding included), with the names and shapes of the objective; zero for
+        parameters that are left out. For an operator of your own, Tensors of shape (d,), float64, unless its
+        `from_flat` returns something else.
     products : int
-        With the operator, one a vector.
+        Number of products with the operator, one per vector.
     passes : int
-        Over the data.
+        Number of passes over the data.
     """
 
     value: V
@@ -42,22 +43,23 @@ def diagonal(
     seed: int = 0,
     progress: bool | None = None,
 ) -> Diagonal[V]:
-    """Estimate the diagonal of an operator: of a Hessian the second derivative by each parameter alone.
+    """Estimate the diagonal of an operator; for a Hessian, the second derivative by each single parameter.
 
-    The mean of v * (H v), entry by entry, over vectors v of random signs. What entry i is off by are the other entries
-    of its row: its standard error is sqrt((sum over j of H_ij^2) - H_ii^2) / sqrt(products). It falls slowly, so the
-    error is to be read with the value. Where there are no more parameters than products, unit vectors take the place of
-    random ones, and each entry is exact to rounding.
+    It is the mean of v * (H v), entry by entry, over vectors v of random signs. The error of entry i comes from the
+    other entries of its row: its standard error is sqrt((sum over j of H_ij^2) - H_ii^2) / sqrt(products). This falls
+    slowly, so always look at the error too. If there are no more parameters than products, unit vectors are used
+    instead, and each entry is exact up to rounding.
 
     Parameters
     ----------
     operator : Operator
-        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`). It defines parameters and point.
     products : int
-        Random vectors, 5 or more; several share a pass over the data.
+        Number of random vectors, 5 or more; several share a pass over the data.
     seed : int
+        Of the random vectors.
     progress : bool or None
-        Whether to show a bar (None: on a terminal).
+        Whether to show a progress bar (None: on a terminal).
 
     Returns
     -------
@@ -66,16 +68,16 @@ def diagonal(
     Raises
     ------
     OptionError
-        If an option cannot be.
+        If an option is invalid.
     Interrupted
-        After Ctrl-C: with the diagonal by the products so far in ``partial``.
+        After Ctrl-C, with the diagonal from the products so far in ``partial``.
     Others
         As the operator does.
 
     References
     ----------
-    Bekas, Kokiopoulou, Saad 2007, "An estimator for the diagonal of a matrix", eq. 3; with signs its denominator is
-    the number of vectors.
+    Bekas, Kokiopoulou, Saad 2007, "An estimator for the diagonal of a matrix", eq. 3; with random signs, its
+    denominator is the number of vectors.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def diagonal(
     (tensor([ 2., -4.]), tensor([0., 0.]))
     """
     if isinstance(products, bool) or not isinstance(products, int) or products < LEAST:
-        raise OptionError(f"products={products!r} are too few to say how sure a diagonal is. Allow {LEAST} or more.")
+        raise OptionError(f"products={products!r} are too few to estimate the error. Allow {LEAST} or more.")
     matrix = as_operator(operator, "diagonal")
     n, d, few = 0, matrix.size, matrix.size <= products
     mean = torch.zeros(d, dtype=torch.float64, device=matrix.device)

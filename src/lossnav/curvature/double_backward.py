@@ -1,4 +1,4 @@
-"""Two backward passes over one batch, and why they may fail."""
+"""The two backward passes over one batch, and the errors for models that do not allow them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from lossnav.curvature.kernels import Twice
 from lossnav.errors import ObjectiveError
 from lossnav.objective.objective import Objective
 
-_CAUSES = (
-    "Usual causes: a torch.autograd.Function whose backward pass is no derivative, or has none or a wrong one "
-    "(straight-through estimators, clipped or reversed gradients); detach() or no_grad() between weights and loss; "
-    "torch.utils.checkpoint with use_reentrant=True."
+CAUSES = (
+    "Usual causes: a torch.autograd.Function whose backward pass is not the derivative, or whose own derivative is "
+    "missing or wrong (straight-through estimators, clipped or reversed gradients); detach() or no_grad() between "
+    "weights and loss; torch.utils.checkpoint with use_reentrant=True."
 )
-
-
-_REMEDY = "Replace that operation in the model, or hold the parameters before it still with params=."
+REMEDY = "Replace that operation in the model, or leave out the parameters before it with params=."
 
 
 class Derivatives(NamedTuple):
@@ -33,7 +31,7 @@ class Derivatives(NamedTuple):
     gradient : Tensor of shape (d,)
         float64, in the order of `Hessian.names`.
     products : list of Tensor of shape (d,)
-        H v for each vector that was asked for, float64.
+        H v for each given vector, float64.
     """
 
     loss: float
@@ -45,45 +43,41 @@ _NOT_DIFFERENTIABLE = ("derivative", "differentiable", "inplace", "in-place", "r
 
 
 @contextmanager
-def _twice_differentiable(objective: Objective) -> Iterator[None]:
-    """Kernels that have a second derivative, the same each time; what torch lacks is said in an error of ours."""
+def twice_differentiable(objective: Objective) -> Iterator[None]:
+    """Use deterministic kernels that have a second derivative; turn torch's errors for missing ones into ours."""
     cudnn = torch.backends.cudnn.flags(deterministic=True) if objective.device.type == "cuda" else nullcontext()
     # fused attention has one derivative only
     kernels = torch.inference_mode(False), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), cudnn, Twice()
-    # on a GPU backward passes run in other threads, where none of our modes is on for what they compute anew
+    # on a GPU, backward passes run in other threads, where our modes would not apply to what they recompute
     with ExitStack() as stack:
         for kernel in (*kernels, torch.autograd.set_multithreading_enabled(False)):
             stack.enter_context(kernel)
         try:
             yield
         except RuntimeError as error:
-            said = str(error).splitlines()[0]
-            if "use_reentrant=True" in said:
+            message = str(error).splitlines()[0]
+            if "use_reentrant=True" in message:
                 raise ObjectiveError(
                     f"{objective.name} uses reentrant activation checkpointing, which cannot be differentiated by "
-                    "chosen parameters. Call torch.utils.checkpoint.checkpoint with use_reentrant=False."
+                    "single parameters. Call torch.utils.checkpoint.checkpoint with use_reentrant=False."
                 ) from error
-            if "selective activation checkpoint" in said:
+            if "selective activation checkpoint" in message:
                 raise ObjectiveError(
-                    f"{objective.name} uses selective activation checkpointing, through which torch allows one "
-                    "backward pass alone. Call torch.utils.checkpoint.checkpoint without context_fn= for second "
-                    "derivatives."
+                    f"{objective.name} uses selective activation checkpointing, for which torch allows only one "
+                    "backward pass. For second derivatives, call torch.utils.checkpoint.checkpoint without context_fn=."
                 ) from error
-            if not any(word in said for word in _NOT_DIFFERENTIABLE):
+            if not any(word in message for word in _NOT_DIFFERENTIABLE):
                 raise
-            raise ObjectiveError(
-                f"{objective.name} cannot be differentiated twice: {said} Replace that operation in the model, or hold "
-                "the parameters before it still with params=."
-            ) from error
+            raise ObjectiveError(f"{objective.name} cannot be differentiated twice: {message} {REMEDY}") from error
 
 
-def _grad(
+def grad(
     value: Tensor, by: Sequence[Tensor], *, create_graph: bool = False, retain_graph: bool = False
 ) -> list[Tensor]:
-    """Gradient of a number by some tensors; zeros where it does not depend on them.
+    """Return the gradient of a number by some tensors; zeros where it does not depend on them.
 
-    By torch's engine itself: `torch.autograd.grad` turns our modes (`Twice`, `Cheaper`, …) off for as long as it runs,
-    so that activation checkpointing would compute something else the second time than the first.
+    This calls torch's engine directly. `torch.autograd.grad` switches our modes (`Twice`, `Cheaper`, …) off while it
+    runs, so recomputed activations (checkpointing) would differ from the first ones.
     """
     if not value.requires_grad:
         return [torch.zeros_like(tensor) for tensor in by]
@@ -94,24 +88,26 @@ def _grad(
     return [torch.zeros_like(tensor) if part is None else part for tensor, part in zip(by, found, strict=True)]
 
 
-def _is_between(value: Tensor, by: Sequence[Tensor]) -> bool:
-    """Whether torch knows a way from a number to some tensors."""
+def is_connected(value: Tensor, by: Sequence[Tensor]) -> bool:
+    """Whether the graph of a number contains any of some tensors."""
     if not value.requires_grad:
         return False
     return any(part is not None for part in torch.autograd.grad(value, by, retain_graph=True, allow_unused=True))
 
 
-def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Inner product over tensors, as far as it hangs on anything."""
+def dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Return the inner product of two lists of tensors, without terms that need no gradient."""
     parts = [(x * y).sum() for x, y in zip(a, b, strict=True) if x.requires_grad]
     return torch.stack(parts).sum() if parts else torch.zeros(())
 
 
-def _add(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+def accumulate(sums: Sequence[Tensor], parts: Sequence[Tensor]) -> None:
+    """Add tensors to sums, in place."""
     for total, part in zip(sums, parts, strict=True):
         total += part.detach()
 
 
-def _joined(loss: float, sums: Sequence[Sequence[Tensor]]) -> Derivatives:
+def joined(loss: float, sums: Sequence[Sequence[Tensor]]) -> Derivatives:
+    """Join a loss with a gradient and products, each given as tensors shaped like the parameters."""
     gradient, *products = [torch.cat([part.reshape(-1) for part in parts]) for parts in sums]
     return Derivatives(loss, gradient, products)

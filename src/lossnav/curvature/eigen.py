@@ -1,4 +1,4 @@
-"""The ends of the spectrum of a Hessian or a Gauss-Newton matrix, with their eigenvectors and how sure they are."""
+"""Extreme eigenvalues of a Hessian, a Gauss-Newton matrix or another operator, with eigenvectors and errors."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from lossnav.errors import OptionError
 
 Which = Literal["largest", "smallest", "both"]
 
-LIMIT = 500  # products, unless it is said otherwise
+LIMIT = 500  # products, by default
 
 
 @dataclass(frozen=True)
 class Eigenpairs(Generic[V]):
-    """Eigenvalues of an operator, the most extreme first; of both ends the smallest ones before the largest ones.
+    """Eigenvalues of an operator, most extreme first; if both ends were asked for, the smallest before the largest.
 
     Attributes
     ----------
     values : ndarray of shape (m,)
         In units of the loss over squared weights.
     errors : ndarray of shape (m,)
-        The larger of two, and the rounding of H v (about 1e-6 of the largest eigenvalue in float32, or what it was
-        measured to be). The norm of the residual H v - value v: a true eigenvalue lies within this distance of the
-        value. And how far beyond the value the one of its place itself may lie, equal ones counted as often as they
-        occur, with a probability of 95 % over the random vectors to begin with, for all ends together (van Dorsselaer,
-        Hochstenbach, van der Vorst 2000).
+        The larger of the following two, plus the rounding of H v (about 1e-6 of the largest eigenvalue in float32, or
+        the measured value). First, the norm of the residual H v - value v: an eigenvalue lies within this distance of
+        the value. Second, how far beyond the value the eigenvalue of the same rank may lie (multiple eigenvalues
+        counted with their multiplicity), with a probability of 95 % over the random start vectors, for all ends
+        together (van Dorsselaer, Hochstenbach, van der Vorst 2000).
     vectors : tuple of m dict of str to Tensor
-        Of length 1, with the names and shapes of the objective; the largest entry is positive. Of an operator of your
-        own Tensors of shape (d,), float64, unless it says otherwise.
+        Of length 1, with the names and shapes of the objective; the largest entry is positive. For an operator of your
+        own, Tensors of shape (d,), float64, unless its `from_flat` returns something else.
     products : int
-        With the operator.
+        Number of products with the operator.
     converged : bool
-        Whether every error is within the tolerance, but for the rounding.
+        Whether every error, without rounding, is within the tolerance.
     passes : int
-        Over the data: one a product, three with ``bn="recompute"``.
+        Number of passes over the data: one per product, three with ``bn="recompute"``.
     """
 
     values: NDArray[np.float64]
@@ -63,44 +63,44 @@ def top_eigenpairs(
     limit: int = LIMIT,
     progress: bool | None = None,
 ) -> Eigenpairs[V]:
-    """Find the largest or the most negative eigenvalues of an operator, and their eigenvectors.
+    """Compute the largest or the most negative eigenvalues of an operator, and their eigenvectors.
 
-    By the Lanczos method: nothing but products, of a Hessian one pass over the data each (or three, with
-    ``bn="recompute"``). Both ends come from the same products. An eigenvalue that occurs m times is m of the k, and so
-    are several that lie close together: where k is 2 or more, what was found is locked and it is looked beside it,
-    from another random vector, until nothing that belongs among the k is left. Of equal eigenvalues the eigenvectors
-    are an orthonormal basis of their space, or of a part of it.
+    The Lanczos method needs only products; for a Hessian, each is one pass over the data (or three, with
+    ``bn="recompute"``). Both ends come from the same products. An eigenvalue of multiplicity m counts as m of the k
+    eigenvalues. If k is 2 or more, converged pairs are locked, and the search continues orthogonally to them from
+    another random vector, until none of the k extreme eigenvalues is missing. The eigenvectors of a multiple eigenvalue
+    are an orthonormal basis of its eigenspace, or of a part of it.
 
     Parameters
     ----------
     operator : Operator
-        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`). It defines parameters and point.
     k : int
-        How many of each end.
+        Number of eigenvalues at each end.
     which : "largest", "smallest" or "both"
-        Of the values themselves, not of their size: the smallest are the most negative ones.
+        By signed value, not by absolute value: the smallest are the most negative.
     seed : int
-        Of the vector to begin with.
+        Of the start vector.
     tolerance : float
-        Each error is to be at most this part of its value, or of a thousandth of the largest in size where that is
-        more.
+        The allowed error relative to the value, or to a thousandth of the largest absolute eigenvalue if that is
+        larger.
     limit : int
-        Most products there may be.
+        Largest number of products.
     progress : bool or None
-        Whether to show a bar (None: on a terminal).
+        Whether to show a progress bar (None: on a terminal).
 
     Returns
     -------
     Eigenpairs
-        Where the limit was reached first, with a warning, and its `errors` say how far it got. NaN where the
-        derivatives are not finite.
+        If the limit is reached first, there is a warning, and `errors` shows the accuracy. NaN if the derivatives are
+        not finite.
 
     Raises
     ------
     OptionError
-        If k, `which`, the tolerance, the limit or the seed cannot be.
+        If k, `which`, the tolerance, the limit or the seed is invalid.
     Interrupted
-        After Ctrl-C: a KeyboardInterrupt with the pairs as far as they are known in ``partial``.
+        After Ctrl-C, with the present pairs in ``partial``.
 
     Examples
     --------
@@ -125,7 +125,7 @@ def top_eigenpairs(
 def search(
     multiply: Products, smallest: int, largest: int, *, seed: int, tolerance: float, limit: int
 ) -> Eigenpairs[Any]:
-    """Both ends of a spectrum from the same products; what is known so far where a stop was asked for."""
+    """Compute both ends of a spectrum from the same products; return the present pairs if a stop is requested."""
     matrix = multiply.operator
     before = matrix.passes
     found = lanczos(
@@ -142,47 +142,49 @@ def search(
 
 
 def doubts(pairs: Eigenpairs[Any], tolerance: float, title: str = "Hessian") -> str:
-    """What is to be said of pairs that are not as sure as they were to be; nothing where they are."""
+    """Return a warning about pairs that are not finite or not within the tolerance; empty if all are."""
     if not np.isfinite(pairs.values).all():
-        return f"The {title} is not finite at this point: its eigenvalues are NaN. Check loss and gradient there."
+        return (
+            f"The {title} is not finite at this point: its eigenvalues are NaN. Check the loss and the gradient there."
+        )
     if pairs.converged:
         return ""
     worst = float(np.max(pairs.errors / np.maximum(np.abs(pairs.values), 1e-300)))
     return (
-        f"After {pairs.products} products an eigenvalue is known to within {worst:.1%} of itself only, not "
+        f"After {pairs.products} products the relative error of an eigenvalue is {worst:.1%}, more than the tolerance "
         f"{tolerance:.1%}. Its error bound is in `errors`; allow more products with limit=, or a larger tolerance."
     )
 
 
 def require_count(k: int, total: int, matrix: CheckedOperator[Any], limit: int) -> None:
-    """Raise OptionError for numbers of eigenvalues that cannot be had."""
+    """Raise OptionError for a number of eigenvalues that is not possible."""
     if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= matrix.size or total > limit:
         raise OptionError(
-            f"k={k} eigenvalues of each end cannot be had of a matrix of shape {matrix.shape} in {limit} products. "
+            f"k={k} eigenvalues at each end are not possible for a matrix of shape {matrix.shape} in {limit} products. "
             "Ask for 1 or more, and allow some products for each."
         )
 
 
 def require_reachable(tolerance: float, limit: int, seed: int) -> None:
-    """Raise OptionError for a tolerance, a limit or a seed that cannot be."""
+    """Raise OptionError for an invalid tolerance, limit or seed."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
+        raise OptionError(f"seed must be an integer of 0 or more, got seed={seed!r}. Pass, for example, seed=0.")
     if not 0 < tolerance < 1 or limit < 1:
         raise OptionError(
-            f"tolerance={tolerance!r} and limit={limit!r} lead to no eigenvalue. Use a tolerance such as 1e-3 and a "
-            f"limit such as {LIMIT}."
+            f"The tolerance must be between 0 and 1 and the limit positive, got tolerance={tolerance!r} and "
+            f"limit={limit!r}. Use a tolerance such as 1e-3 and a limit such as {LIMIT}."
         )
 
 
 def random_vector(operator: CheckedOperator[Any], seed: int) -> Tensor:
-    """A random vector of length 1, shape (d,), float64; drawn on the CPU, so the same on every device."""
+    """Return a random vector of length 1, shape (d,), float64; drawn on the CPU, so equal on every device."""
     drawn = torch.randn(operator.size, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     drawn /= torch.linalg.vector_norm(drawn)
     return drawn.to(operator.device)
 
 
 def _pairs(found: Ritz, operator: CheckedOperator[V], smallest: int, passes: int) -> Eigenpairs[V]:
-    """The most extreme first, with signs that do not depend on the way they were found."""
+    """Return eigenpairs, most extreme first, with signs that do not depend on the iteration."""
     order = [*range(smallest), *reversed(range(smallest, len(found.values)))]
     rows = [found.vectors[i] for i in order] if len(found.vectors) else []
     vectors = tuple(operator.from_flat(row * torch.sign(row[row.abs().argmax()])) for row in rows)

@@ -1,10 +1,10 @@
-"""Second derivatives of convolutions and frozen BatchNorm, made of their first: what a product mostly costs on a CPU.
+"""Faster second derivatives of convolutions and frozen BatchNorm, which dominate the cost of a product on a CPU.
 
 Both are bilinear, y = B(x, w) + b. Their backward pass (g, x, w) -> (B_x^T(g, w), B_w^T(g, x)) is linear in each of its
-three, so its own derivative along (dx, dw) takes nothing new: B(dx, w) + B(x, dw) by g, and by x and w the backward
-pass at (g, dx, dw). torch writes the same sums in other ways: of a convolution's weights by a convolution with a kernel
-as large as the image, of BatchNorm by ten passes over memory; and it leaves images in a layout that its convolutions
-take only after a copy (design/0014 has the measurements).
+three arguments. So its own derivative along (dx, dw) needs only operations that exist already: B(dx, w) + B(x, dw) by
+g, and by x and w the backward pass at (g, dx, dw). torch computes the same sums more slowly: for a convolution's
+weights by a convolution with a kernel as large as the image, for BatchNorm in ten passes over memory; and it leaves
+images in a layout that its convolutions must copy (design/0014 has the measurements).
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-Wanted = Sequence[bool]  # which of the derivatives by x, w and b
+Wanted = Sequence[bool]  # which of the derivatives by x, w and b are needed
 aten = torch.ops.aten
 
-_MOST_COPIES = 0.25  # a call: with a copy for each of its gradients a layout costs more than it saves
+_MOST_COPIES = 0.25  # copies per call: if each gradient needs a copy, a layout costs more than it saves
 
 
 class Operation(Protocol):
-    """B(x, w) + b, and its derivatives by all three along g."""
+    """An operation B(x, w) + b, and its derivatives by all three along g."""
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         """Return the operation's value."""
 
     def backward(self, g: Tensor, x: Tensor, w: Tensor, wanted: Wanted) -> Sequence[Tensor | None]:
-        """Return B_x^T(g, w), B_w^T(g, x) and g summed over all but the channels; None where it is not wanted."""
+        """Return B_x^T(g, w), B_w^T(g, x) and g summed over all but the channels; None for those not wanted."""
 
 
 class ImageLayout:
-    """How images lie in memory.
+    """The memory layout of images.
 
     Parameters
     ----------
     last : bool
-        With their channels last, as oneDNN's convolutions take them without a copy; else as torch has them.
+        Channels last, which oneDNN's convolutions accept without a copy; else torch's default.
 
     Attributes
     ----------
     copies : int
-        How many gradients came in another way: other operations than convolutions may not keep to it.
+        Number of gradients that came in another layout, because operations other than convolutions may change it.
     """
 
     def __init__(self, last: bool) -> None:
         self.last, self.copies = last, 0
 
     def __call__(self, tensor: Tensor) -> Tensor:
-        """Return a tensor that lies so."""
-        last = self.last and tensor.dim() == 4 and tensor.dtype != torch.float64  # of which oneDNN has no convolution
+        """Return the tensor in this layout."""
+        last = self.last and tensor.dim() == 4 and tensor.dtype != torch.float64  # oneDNN has no float64 convolution
         return tensor.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def of_gradient(self, tensor: Tensor) -> Tensor:
-        """Return a tensor that lies so, and note whether it was copied for it."""
+        """Return a gradient in this layout, and count it if it had to be copied."""
         laid = self(tensor)
         self.copies += laid is not tensor
         return laid
@@ -67,7 +67,7 @@ class ImageLayout:
 
 @dataclass(frozen=True)
 class Convolution:
-    """Of any number of dims."""
+    """A convolution of any number of dimensions."""
 
     layout: ImageLayout
     stride: Sequence[int]
@@ -89,12 +89,12 @@ class Convolution:
 
     @property
     def _sizes(self) -> tuple[Any, ...]:
-        """As torch's kernels take them: neither transposed, nor with anything to add to the output."""
+        """Arguments of torch's kernels: not transposed, without output padding."""
         return self.stride, self.padding, self.dilation, False, [0] * len(self.stride), self.groups
 
 
 class Scaling:
-    """x times w, plus b, a number each a channel: BatchNorm's own kernels with mean 0 and variance 1, one pass each."""
+    """x times w plus b, one number per channel, by BatchNorm's kernels with mean 0 and variance 1, in one pass."""
 
     def __call__(self, x: Tensor, w: Tensor, b: Tensor | None = None) -> Tensor:
         """Return the operation's value."""
@@ -110,7 +110,7 @@ class Scaling:
 
 
 class _Bilinear(torch.autograd.Function):
-    """An operation as autograd sees it; its value may be had in another way."""
+    """An operation for autograd; its value may be computed in another way."""
 
     @staticmethod
     def forward(
@@ -163,18 +163,18 @@ _backward: Any = _Backward.apply
 
 
 class Cheaper(TorchFunctionMode):
-    """While it is on, convolutions and frozen BatchNorm are differentiated as bilinear operations.
+    """Within this mode, convolutions and frozen BatchNorm are differentiated as bilinear operations.
 
     Parameters
     ----------
     last : bool
-        Of the `ImageLayout` of images.
+        As for `ImageLayout`.
 
     Attributes
     ----------
     layout : ImageLayout
     count : int
-        How many calls were.
+        Number of calls.
     """
 
     def __init__(self, last: bool) -> None:
@@ -183,7 +183,7 @@ class Cheaper(TorchFunctionMode):
 
     @property
     def is_laid_well(self) -> bool:
-        """Whether hardly any gradient had to be copied into a layout that is not torch's."""
+        """Whether few gradients had to be copied into the layout."""
         return not self.layout.last or self.layout.copies <= _MOST_COPIES * self.count
 
     def __torch_function__(
@@ -216,14 +216,14 @@ class Cheaper(TorchFunctionMode):
     def _batch_norm(
         self, eps: float, x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor | None, bias: Tensor | None
     ) -> Tensor:
-        """(x - mean) / sqrt(variance + eps) * weight + bias, as x * scale + shift: so does torch's own kernel."""
+        """Return (x - mean) / sqrt(variance + eps) * weight + bias as x * scale + shift, as torch's own kernel does."""
         self.count += 1
         scale = torch.rsqrt(variance + eps)
         scale = scale if weight is None else scale * weight
         shift = -mean * scale if bias is None else bias - mean * scale
         before, value = getattr(x.grad_fn, "operation", None), None
         if isinstance(before, Convolution):
-            # of a convolution, which has made x: it is one with scaled weights, whose derivatives take fewer passes
+            # x comes from a convolution: together they are one with scaled weights, whose derivatives are cheaper
             value = partial(Scaling(), x.detach(), scale.detach(), shift.detach())
             x, w, b = x.grad_fn.saved_tensors  # type: ignore[union-attr]
             shift = shift if b is None else shift + b * scale
@@ -240,7 +240,7 @@ _BATCH_NORM_DEFAULTS = {"weight": None, "bias": None, "training": False, "eps": 
 
 
 def _plain(*tensors: Tensor | None) -> bool:
-    """Whether these are torch's own dense tensors of one precision, to be computed in it."""
+    """Whether all tensors are dense, have the same floating-point dtype, and autocast is off."""
     given = [tensor for tensor in tensors if tensor is not None]
     return (
         all(type(tensor) in (Tensor, torch.nn.Parameter) for tensor in given)
@@ -251,7 +251,7 @@ def _plain(*tensors: Tensor | None) -> bool:
 
 
 def _view(tensor: Tensor, *shape: Any, **options: Any) -> Tensor:
-    """A view where the memory allows one: of images with their channels last it may not, where it did before."""
+    """Return a view, or a view of a copy if channels-last memory does not allow the view."""
     try:
         return tensor.view(*shape, **options)
     except RuntimeError:

@@ -1,15 +1,15 @@
-"""Whether what torch calls derivatives are those of the loss: held once against finite differences, on a few samples.
+"""Checking torch's derivatives against finite differences of the loss, once per objective, on a few samples.
 
-A function of the user's own may have a backward pass that is no derivative (a straight-through estimator, a clipped or
-reversed gradient), or one whose own derivative is missing or wrong; `detach` hides a part of either. Torch says
-nothing, and products with its "Hessian" look like any others.
+A custom function may have a backward pass that is not its derivative (a straight-through estimator, a clipped or
+reversed gradient), or a backward pass whose own derivative is missing or wrong; `detach` hides a part of the function.
+Torch reports no error then, and products with its "Hessian" look like any others.
 
-The samples are few, the numbers float64 and the steps small, so that differences are sure to many digits. At a kink (of
-ReLU, say) a difference grows as its step shrinks, and rounding changes with every step; neither is held against
-anybody: a difference counts where steps of three sizes, along two directions, give the same.
+A few samples, float64 and small steps make the differences accurate to many digits. At a kink (of a ReLU, say), a
+difference grows as its step shrinks, and rounding changes with every step. So that neither causes a false alarm, a
+disagreement counts only if steps of three sizes, along two directions, give the same.
 
-A function may not be had in float64: it holds data of its own in float32, or rounds on its way. Then the objective's
-own numbers and larger steps have to do, at two points, since a kink lies within a large step sooner.
+Some functions cannot be evaluated in float64: they contain float32 data, or round internally. For them the objective's
+own precision and larger steps are used, at two points, because a large step is more likely to cross a kink.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from lossnav.objective.passes import FunctionPasses
 from lossnav.params import Params
 
 if TYPE_CHECKING:
-    from lossnav.curvature.operators import LossOperator
+    from lossnav.curvature.loss_operator import LossOperator
 
-_SAMPLES = 8  # enough for losses that look at pairs
-_ASIDE = 1e-2  # of the size of each tensor: at the point itself inputs of a ReLU may be exactly zero
-_SMALL = 1e-6  # of the largest: a tensor with less is not looked at
-_SAME = 0.1  # of a disagreement: two steps that differ by more show rounding or a kink
-_FAR = (1.0, 1.0, 1.0, 4.0, 4.0, 4.0)  # of the size of each tensor: what does not move so far away does not move
-_MOVES = 1e-5  # of a loss: a smaller change may be rounding
-_ROUNDING = 10.0  # times what the products are off by from linear, which is rounding alone
-_PLACES = 2  # where large steps are taken
-_COPIES = 12  # of the weights in float64: vectors, points and their graph
+_SAMPLES = 8  # enough for losses over pairs of samples
+_ASIDE = 1e-2  # distance of the test point, in sizes of each tensor: at the point, inputs of a ReLU may be exactly zero
+_SMALL = 1e-6  # of the largest product: smaller ones are not compared
+_SAME = 0.1  # of a disagreement: if two steps differ by more, the cause is rounding or a kink
+_FAR = (1.0, 1.0, 1.0, 4.0, 4.0, 4.0)  # distances, in sizes of each tensor, at which a loss is tested for any change
+_MOVES = 1e-5  # relative: a smaller change of the loss may be rounding
+_ROUNDING = 10.0  # asymmetry is an error if it exceeds so many times the deviation from linearity, which is rounding
+_PLACES = 2  # points at which large steps are taken
+_COPIES = 12  # copies of the weights in float64 that the check needs: vectors, points and their graph
 
 
 @dataclass(frozen=True)
 class _TrustedScale:
-    """How far differences are trusted in some numbers.
+    """The accuracy of finite differences in one precision.
 
     Attributes
     ----------
     steps : tuple of float
-        Of the size of each tensor; the others only where the first disagrees.
+        Step sizes, relative to the size of each tensor; the later ones are used only if the first disagrees.
     different : float
-        Of a product (by tensors) or a slope: less is not looked for.
+        Relative differences of a product (by tensors) or a slope below this do not count.
     resolved : float
-        Of a value: changes below it are rounding, be they ever so steady.
+        Relative changes of a value below this are rounding, even if they are reproducible.
     """
 
     steps: tuple[float, float, float]
@@ -71,25 +71,26 @@ _COARSE = _TrustedScale((1e-2, 4e-3, 2.5e-2), 5e-2, 1e2 * torch.finfo(torch.floa
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was seen of an objective's derivatives.
+    """The result of checking an objective's derivatives.
 
     Attributes
     ----------
     names : frozenset of str
-        By which parameters.
+        The parameters that were differentiated by.
     twice : bool
-        Whether second derivatives were looked at.
+        Whether second derivatives were checked.
     rounding : float
-        Of a product in the objective's own numbers, relative to it; 0 where it was not measured.
+        Relative rounding error of a product in the objective's own precision; 0 if it was not measured.
     refusal : str
-        Why products are none with a matrix of second derivatives; empty where nothing speaks against it.
+        Why products are wrong; empty if no error was found.
     doubt : str
-        Why the gradient is none of the loss; likewise.
+        Why the gradient is wrong; empty if no error was found.
     detached : bool
-        Whether the loss moves and there is no gradient at all: it would be zero for want of a way to it, and so would
-        all that is made of it.
+        Whether the loss changes but has no gradient, because the weights are not in its graph. All derivatives would be
+        zero.
     flat : str
-        How the loss moves though its gradient is zero wherever it was looked at, with a way to it; else empty.
+        A description of the change of the loss, if the weights are in its graph but the gradient is zero at all tested
+        points; else empty.
     """
 
     names: frozenset[str]
@@ -105,18 +106,18 @@ Make = Callable[[Objective, Params], "LossOperator"]
 
 
 def examine(make: Make, objective: Objective, point: Params, names: Sequence[str], twice: bool) -> Verdict:
-    """Hold gradient and products of an objective near a point against differences.
+    """Compare gradient and products of an objective near a point with finite differences.
 
     Parameters
     ----------
     make : callable
-        From an objective and a point to an operator by these names that is not examined itself.
+        From an objective and a point to an operator for these names that does not run this check itself.
     objective : Objective
-        In its own numbers.
+        In its own precision.
     point : dict of str to Tensor
     names : sequence of str
     twice : bool
-        Whether products are wanted.
+        Whether products are checked too.
     """
     unknown = Verdict(frozenset(names), twice)
     try:
@@ -132,7 +133,7 @@ def examine(make: Make, objective: Objective, point: Params, names: Sequence[str
         if bool(make(few, near).compute().gradient.any()):
             return verdict
         return replace(verdict, **_of_no_gradient(make, _without_plans(objective), near, names))
-    except Exception:  # of the user's own: what can be said is said by the real call
+    except Exception:  # an error of the user's code: the actual call raises it again
         return unknown
 
 
@@ -140,7 +141,7 @@ def examine(make: Make, objective: Objective, point: Params, names: Sequence[str
 
 
 def _by_differences(make: Make, few: Objective, near: Params, names: Sequence[str], twice: bool) -> Verdict:
-    """Hold derivatives against differences in float64; in the objective's own numbers where that says nothing."""
+    """Compare derivatives with differences in float64; if that is inconclusive, in the objective's own precision."""
     if not _has_room(few):
         return Verdict(frozenset(names), twice)
     fine, told = _finely(make, few, near, names, twice)
@@ -160,7 +161,7 @@ def _by_differences(make: Make, few: Objective, near: Params, names: Sequence[st
 
 
 def _finely(make: Make, few: Objective, near: Params, names: Sequence[str], twice: bool) -> tuple[Verdict, bool]:
-    """What differences in float64 say, and whether they say anything."""
+    """Return the verdict of differences in float64, and whether it is conclusive."""
     unknown = Verdict(frozenset(names), twice), False
     try:
         exact = few.double()
@@ -169,20 +170,20 @@ def _finely(make: Make, few: Objective, near: Params, names: Sequence[str], twic
             if not few.draws_as(exact, lambda objective: make(objective, near).compute().loss):
                 return unknown
             return _held(make, few, exact, near, names, twice, _FINE)
-    except Exception:  # of torch in float64
+    except Exception:  # the model cannot be evaluated in float64
         return unknown
 
 
 class _Widening(TorchFunctionMode):
-    """While it is entered, data that a function keeps in float32 is taken for float64 where it meets weights in that.
+    """Within this mode, float32 data in a function is converted to float64 where it is combined with float64 weights.
 
-    Torch does so itself where it adds and multiplies, but not in products of matrices.
+    Torch does so by itself for sums and elementwise products, but not for matrix products.
     """
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call the function; if it refuses tensors of several precisions, with all in float64."""
+        """Call the function; if it refuses tensors of different precisions, convert all of them to float64."""
         kwargs = kwargs or {}
         try:
             return func(*args, **kwargs)
@@ -197,7 +198,10 @@ class _Widening(TorchFunctionMode):
 def _held(
     make: Make, few: Objective, exact: Objective, near: Params, names: Sequence[str], twice: bool, scale: _TrustedScale
 ) -> tuple[Verdict, bool]:
-    """What differences of `exact` contradict; and whether those of the loss agree, with its gradient or each other."""
+    """Compare derivatives with differences of `exact`; return the verdict and whether differences of the loss agree.
+
+    They agree if they match the gradient, or each other.
+    """
     sizes = [near[name].numel() for name in names]
     scales = torch.cat([torch.full((n,), size) for n, size in zip(sizes, _scales(near, names), strict=True)])
     scales = scales.to(few.device, torch.float64)
@@ -208,7 +212,7 @@ def _held(
     for step, image in zip(steps, images or steps, strict=True):
         terms = [float(part.sum()) for part in torch.split(gradient * step, sizes)]
         slopes, differences = list[float](), list[Tensor]()
-        blur, blurred = 0.0, torch.zeros(())  # what rounding may make of the first slope, and of the first difference
+        blur, blurred = 0.0, torch.zeros(())  # rounding errors of the first slope, and of the first difference
         for size in scale.steps:
             (up, higher), (down, lower) = (_seen(make(exact, _moved(near, names, step * s))) for s in (size, -size))
             if not slopes:
@@ -236,15 +240,15 @@ def _held(
 
 
 def _seen(operator: LossOperator) -> tuple[float, Tensor | None]:
-    """The loss, and the numbers whose derivative the operator's products are made of."""
+    """Return the loss, and the numbers whose derivatives give the operator's products."""
     made = operator.compute()
     return made.loss, operator.seen(made)
 
 
 def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float, scale: _TrustedScale) -> str:
-    """How the differences of a loss contradict the gradient along a step, given in parts; nothing where they do not.
+    """Describe how the differences of a loss contradict the gradient along a step; empty if they agree.
 
-    A slope that is no larger than `blur` cannot be told from none.
+    `terms` are the gradient's contributions by tensor. A slope of at most `blur` cannot be distinguished from zero.
     """
     known, whole = math.fsum(terms), math.fsum(map(abs, terms))
     gaps = [value - known for value in found]
@@ -252,7 +256,7 @@ def _unlike_slopes(terms: Sequence[float], found: Sequence[float], blur: float, 
         return ""
     if any(not abs(gap - gaps[0]) <= _SAME * abs(gaps[0]) for gap in gaps[1:]):
         return ""
-    return f"along a random direction the loss rises by {found[0]:.4g} a unit, and its gradient says {known:.4g}"
+    return f"the slope of the loss along a random direction is {found[0]:.4g}, but its gradient gives {known:.4g}"
 
 
 def _unlike_products(
@@ -264,7 +268,7 @@ def _unlike_products(
     names: Sequence[str],
     scale: _TrustedScale,
 ) -> str:
-    """In which tensor all differences contradict a product most; nothing where they do not."""
+    """Describe the tensor in which all differences contradict a product most; empty if they agree."""
     norms = [
         [float(torch.linalg.vector_norm(part)) for part in torch.split(tensor * scales, sizes)]
         for tensor in (known, found[0], blurred, found[0] - known, *(other - found[0] for other in found[1:]))
@@ -279,17 +283,17 @@ def _unlike_products(
             and all(s <= _SAME * gap for s in spreads)
         ):
             worst, where = max((worst, where), (gap / size, name))
-    return f'finite differences of first derivatives give another one: {worst:.1%} off in "{where}"' if where else ""
+    return f'finite differences of first derivatives differ from them by {worst:.1%} in "{where}"' if where else ""
 
 
 def _lopsided(operator: LossOperator, steps: Sequence[Tensor], images: Sequence[Tensor]) -> str:
-    """How unsymmetric the operator is beyond its rounding; nothing where it is symmetric."""
+    """Describe an asymmetry of the operator beyond rounding; empty if it is symmetric."""
     gap = asymmetry(steps[0], images[0], steps[1], images[1])
     if not gap > UNSYMMETRIC:
         return ""
     if gap <= _ROUNDING * nonlinearity(operator.compute([steps[0] + steps[1]]).products[0], *images):
         return ""
-    return f"u . H v and v . H u differ by {gap:.1%}, and second derivatives are symmetric"
+    return f"u . H v and v . H u differ by {gap:.1%}, but second derivatives are symmetric"
 
 
 def _without_plans(objective: Objective) -> Objective:
@@ -299,25 +303,25 @@ def _without_plans(objective: Objective) -> Objective:
 
 
 def _few(objective: Objective, samples: int | None) -> Objective:
-    """The objective on the first samples alone, which finds no plans of its own."""
+    """Return the objective on the first samples only, without faster plans."""
     few = _without_plans(objective)
     if objective.batches is not None:
-        with random_state.preserved(objective.seed, objective.device):  # a loader draws random numbers to begin with
+        with random_state.preserved(objective.seed, objective.device):  # starting a loader draws random numbers
             few.batches = objective.batches.first(samples)
     return few
 
 
 def _has_room(few: Objective) -> bool:
-    """Whether memory allows for it in float64."""
+    """Whether there is enough memory for the check in float64."""
     numbers = sum(tensor.numel() for tensor in few.params.values())
     return 8 * _COPIES * numbers <= free_bytes(few.device) / 2
 
 
 def _of_no_gradient(make: Make, every: Objective, near: Params, names: Sequence[str]) -> dict[str, Any]:
-    """What is to be said of a loss that moves though its gradient is zero: that no way leads back, or that it is steps.
+    """Return the verdict on a loss that changes although its gradient is zero: detached weights, or a step function.
 
-    By whether torch knows a way from the loss to what is differentiated by, however the loss may move. Of a few samples
-    as many may be right far away, so it is all the data that is looked at.
+    The two are distinguished by whether the weights are in the graph of the loss. All data is used, because a loss on a
+    few samples may be equal at distant points by chance.
     """
     losses = []
     for seed, far in enumerate(_FAR):
@@ -328,14 +332,14 @@ def _of_no_gradient(make: Make, every: Objective, near: Params, names: Sequence[
     finite = [loss for loss in losses if math.isfinite(loss)]
     if not finite or max(finite) - min(finite) <= _MOVES * max(map(abs, finite)):
         return {}
-    moves = f"its loss is {min(finite):.4g} at one point and {max(finite):.4g} at another, and its gradient zero"
+    moves = f"its loss is {min(finite):.4g} at one point and {max(finite):.4g} at another, but its gradient is zero"
     if make(every, near).is_reached():
         return {"flat": moves}
-    return {"doubt": f"{moves}, since torch knows no way back from it to the weights", "detached": True}
+    return {"doubt": f"{moves}, because the weights are not in the graph of the loss", "detached": True}
 
 
 def _scales(point: Params, names: Sequence[str]) -> list[float]:
-    """A size of steps for each tensor: that of its own entries, unless it is zero beside the others."""
+    """Return a step size for each tensor: that of its entries, unless it is negligible compared with the others."""
     sizes = [float(point[name].double().square().mean().sqrt()) for name in names]
     total = sum(point[name].numel() for name in names)
     overall = math.sqrt(sum(s**2 * point[name].numel() for s, name in zip(sizes, names, strict=True)) / total) or 1.0
@@ -343,7 +347,7 @@ def _scales(point: Params, names: Sequence[str]) -> list[float]:
 
 
 def _near(objective: Objective, point: Params, names: Sequence[str], seed: int = 0, aside: float = _ASIDE) -> Params:
-    """A point a little beside another: none of its numbers is special."""
+    """Return a point slightly off another, none of whose entries is a special value."""
     generator = torch.Generator().manual_seed(seed)
     made = dict(point)
     for name, scale in zip(names, _scales(point, names), strict=True):
@@ -360,7 +364,7 @@ def _moved(point: Params, names: Sequence[str], step: Tensor) -> Params:
 
 
 def _direction(scales: Tensor, point: Params, names: Sequence[str], padding: dict[str, int], seed: int) -> Tensor:
-    """A random step, shape (d,), with numbers that float32 holds; still where torch has no gradient by design."""
+    """Return a random step, shape (d,), exact in float32; zero where torch by design has no gradient."""
     drawn = torch.randn(len(scales), generator=torch.Generator().manual_seed(seed)).to(scales) * scales
     drawn = drawn.to(min((point[name].dtype for name in names), key=lambda dtype: dtype.itemsize)).double()
     for name, part in zip(names, torch.split(drawn, [point[name].numel() for name in names]), strict=True):
@@ -370,7 +374,7 @@ def _direction(scales: Tensor, point: Params, names: Sequence[str], padding: dic
 
 
 def _padding(objective: Objective) -> dict[str, int]:
-    """Embeddings with a row that torch holds still though the loss may depend on it (`padding_idx`)."""
+    """Return the embeddings with a row that has no gradient although the loss may depend on it (`padding_idx`)."""
     passes = objective.forward_pass.passes
     if isinstance(passes, FunctionPasses):
         return {}

@@ -1,4 +1,4 @@
-"""Operations whose second derivative torch has wrong, written out in operations whose second derivative is right."""
+"""Operations whose second derivative is wrong in torch, replaced by ones whose second derivative is right."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 
 class Twice(TorchFunctionMode):
-    """While it is on, what torch differentiates wrongly the second time is computed by its formula.
+    """Within this mode, operations with a wrong second derivative are computed by their formula.
 
-    That is `torch._weight_norm` along the first or the last axis: the backward pass of its kernel takes the norms that
-    the forward pass saved for constants, so that a Hessian comes out unsymmetric (torch 2.13 and before).
+    There is one: `torch._weight_norm` along the first or the last axis. The backward pass of its kernel treats the
+    norms saved by the forward pass as constants, so the Hessian is not symmetric (torch 2.13 and before).
     """
 
     def __torch_function__(
@@ -24,7 +24,7 @@ class Twice(TorchFunctionMode):
 
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-    """Return g v / ||v||, each slice along `dim` by its own norm; of -1 the whole by one."""
+    """Return g v / ||v||, with the norm of each slice along `dim`; with dim -1, the norm of the whole tensor."""
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 

@@ -1,4 +1,4 @@
-"""Products with an operator as all estimates make them: several in one pass, on a bar, until somebody asks to stop."""
+"""Products with an operator for all estimates: several per pass, with a progress bar, until a stop is requested."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from lossnav.errors import OptionError
 
 R = TypeVar("R")
 
-_MEMORY = 2**30  # bytes for the vectors of one pass: each is held flat, cut, summed and joined, 32 bytes an entry
-_MOST = 10  # vectors in one pass: with more the passes before them weigh little, and Ctrl-C waits for a whole one
+_MEMORY = 2**30  # bytes for the vectors of one pass: each is stored flat, cut, summed and joined, 32 bytes per entry
+_MOST = 10  # vectors per pass: more would save little time, and Ctrl-C waits for the end of a pass
 
 
 class Products:
-    """Multiply vectors with an operator, for a `with`: the first Ctrl-C in it asks to stop.
+    """Multiplies vectors by an operator, in a `with` statement: within it, the first Ctrl-C requests a stop.
 
     Parameters
     ----------
     operator : CheckedOperator
     description : str
-        What is being done, for the progress bar.
+        Label of the progress bar.
     total : int or None
-        How many products there will be.
+        Number of products, if it is known.
     show : bool or None
         See `Progress`.
 
     Attributes
     ----------
     count : int
-        Products made so far.
+        Products computed so far.
     most : int
-        How many vectors fit in one pass.
+        Largest number of vectors per pass.
     """
 
     def __init__(self, operator: CheckedOperator[Any], description: str, total: int | None, show: bool | None) -> None:
@@ -52,11 +52,11 @@ class Products:
 
     @property
     def signal(self) -> int | None:
-        """The signal that asked to stop, if one did."""
+        """The signal that requested a stop, if any."""
         return self._stop.signal
 
     def __call__(self, vectors: Tensor) -> Tensor:
-        """Products with some vectors, shape (k, d) as theirs, float64, in one pass over the data."""
+        """Multiply vectors of shape (k, d): their products, of the same shape, float64, in one pass over the data."""
         images = self.operator.multiply(vectors)
         self.count += len(vectors)
         self._bar.advance(len(vectors))
@@ -66,26 +66,26 @@ class Products:
 
     @property
     def passes(self) -> int:
-        """Over the data, for these products."""
+        """Number of passes over the data for these products."""
         return self.operator.passes - self._passes
 
     def conclude(self, result: R, doubt: str = "") -> R:
-        """Return a result, or raise Interrupted with it, or warn; for the public function that made the products."""
+        """Return a result, raise Interrupted with it, or warn; for the public function that uses the products."""
         return conclude(result, self.signal, f"{self.count} products", doubt, above=1)
 
     @property
     def norm(self) -> float:
-        """The Frobenius norm of the operator as far as its products show it; exact where these are with a basis."""
+        """The Frobenius norm of the operator, estimated from its products; exact if these are with a basis."""
         mean = self._squares / self._vectors if self._vectors else 0.0
         return math.sqrt(mean * self.operator.size) if math.isfinite(mean) else 0.0
 
     @property
     def rounding(self) -> float:
-        """What rounding may make of a trace: a digit or two of the operator's norm."""
+        """The rounding error of a trace: a few units in the last place of the operator's norm."""
         return 2 * self.operator.rounding(self.norm)
 
     def in_blocks(self, vectors: Tensor) -> Tensor:
-        """The same, in as many passes as it takes; fewer products where a stop was asked for."""
+        """Multiply any number of vectors, in several passes; return fewer products if a stop is requested."""
         made = []
         for block in torch.split(vectors, self.most):
             made.append(self(block))
@@ -106,12 +106,12 @@ class Products:
 
 
 class Signs:
-    """Vectors of random signs (Rademacher), drawn on the CPU one after the other: the same on every device.
+    """Vectors of random signs (Rademacher), drawn on the CPU one after another, so equal on every device.
 
     Parameters
     ----------
     operator : CheckedOperator
-        Whose vectors they are to be.
+        Defines length and device of the vectors.
     seed : int
 
     Examples
@@ -125,31 +125,30 @@ class Signs:
 
     def __init__(self, operator: CheckedOperator[Any], seed: int) -> None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise OptionError(f"seed={seed!r} cannot be used. Pass a whole number from 0 upwards.")
+            raise OptionError(f"seed must be an integer of 0 or more, got seed={seed!r}. Pass, for example, seed=0.")
         self._size, self._device = operator.size, operator.device
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, n: int) -> Tensor:
-        """The next n, shape (n, d), float64."""
+        """Return the next n vectors, shape (n, d), float64."""
         drawn = [torch.randint(0, 2, (self._size,), generator=self._generator, dtype=torch.int8) for _ in range(n)]
         return (2 * torch.stack(drawn).to(self._device, torch.float64)) - 1
 
     def blocks(self, n: int, most: int) -> Iterator[Tensor]:
-        """The next n, at most so many at a time."""
+        """Yield the next n vectors, at most `most` at a time."""
         for first in range(0, n, most):
             yield self.draw(min(most, n - first))
 
 
 class Entries:
-    """Vectors that show one entry of the diagonal each: unit vectors in a random order, all of them different.
+    """Unit vectors in a random order, all different; each gives one entry of the diagonal.
 
-    Where there are no more parameters than products, they give trace and diagonal to rounding, and random signs would
-    leave to chance what need not be.
+    If there are no more parameters than products, they give trace and diagonal up to rounding, without randomness.
 
     Parameters
     ----------
     operator : CheckedOperator
-        Whose vectors they are to be.
+        Defines length and device of the vectors.
     seed : int
 
     Examples
@@ -166,7 +165,7 @@ class Entries:
         self._order = torch.randperm(operator.size, generator=torch.Generator().manual_seed(seed))
 
     def blocks(self, n: int, most: int) -> Iterator[Tensor]:
-        """The first n, at most so many at a time, shape (k, d), float64."""
+        """Yield the first n vectors, at most `most` at a time, shape (k, d), float64."""
         for places in torch.split(self._order[:n], most):
             made = torch.zeros((len(places), self._size), dtype=torch.float64, device=self._device)
             made[range(len(places)), places.to(self._device)] = 1.0
@@ -174,5 +173,5 @@ class Entries:
 
 
 def without(vectors: Tensor, known: Tensor | None) -> Tensor:
-    """What of some vectors is orthogonal to the orthonormal rows of `known`, shape (k, d)."""
+    """Return the part of some vectors that is orthogonal to the orthonormal rows of `known`, shape (k, d)."""
     return vectors if known is None else vectors - (vectors @ known.T) @ known

@@ -1,4 +1,4 @@
-"""The trace of a Hessian from products with random vectors, and how sure it is."""
+"""The trace of an operator from products with random vectors, with its error."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ else:
 
 Method = Literal["hutch++", "hutchinson"]
 
-LEAST = 5  # probes that an error is taken of
-_SETTLED = 10  # probes before a tolerance may end it: the error itself is known to a quarter by then
+LEAST = 5  # probes that are needed to estimate an error
+_SETTLED = 10  # probes before a tolerance may end the estimate: the error itself is known to 25 % then
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number that was estimated from random vectors.
+    """A number estimated from random vectors.
 
     Attributes
     ----------
@@ -37,11 +37,11 @@ class Estimate:
     error : float
         Its standard error.
     products : int
-        With the operator.
+        Number of products with the operator.
     passes : int
-        Over the data.
+        Number of passes over the data.
     probes : int
-        Random vectors that value and error are the mean of; 0 where nothing was left to chance.
+        Number of random vectors from which value and error were computed; 0 if nothing is random.
     """
 
     value: float
@@ -51,7 +51,7 @@ class Estimate:
     probes: int = 0
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Ends of a confidence interval: Student's t with a degree of freedom less than there are probes.
+        """Return the ends of a confidence interval, by Student's t with (probes - 1) degrees of freedom.
 
         Examples
         --------
@@ -76,44 +76,44 @@ def trace(
 ) -> Estimate:
     """Estimate the trace of an operator: the sum of its eigenvalues.
 
-    Hutchinson's estimate is the mean of v . H v over vectors v of random signs. Hutch++ finds first, with a third of
-    the products, a space Q that holds most of H, takes the trace there exactly and leaves the rest P = 1 - Q Q^T to
-    chance::
+    Hutchinson's estimate is the mean of v . H v over vectors v of random signs. Hutch++ first uses a third of the
+    products to find a space Q that contains most of H. It computes the trace there exactly, and estimates the rest with
+    P = 1 - Q Q^T::
 
         tr H = tr(Q^T H Q) + mean over v of (P v) . H (P v)
 
-    Several vectors share a pass over the data. Where there are no more parameters than products (with a
-    tolerance: than ten), unit vectors take the place of both: the trace is exact to rounding.
+    Several vectors share a pass over the data. If there are no more parameters than products (with a tolerance: than
+    ten), unit vectors are used instead, and the trace is exact up to rounding.
 
     Parameters
     ----------
     operator : Operator
-        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`): it says of which parameters, at which point.
+        A `Hessian`, a `GaussNewton`, or one of your own (see `Operator`). It defines parameters and point.
     products : int
-        Most products there may be: 15 or more (Hutchinson: 5 or more).
+        Largest number of products: 15 or more (Hutchinson: 5 or more).
     tolerance : float, optional
-        The standard error, as a part of the value, at which it may end before that.
+        The standard error, relative to the value, at which the estimate may end earlier.
     method : "hutch++" or "hutchinson"
-        The second keeps no vectors but those of one pass; the first a third of the products.
+        Hutchinson stores only the vectors of one pass; Hutch++ stores as many as a third of the products.
     seed : int
         Of the random vectors.
     progress : bool or None
-        Whether to show a bar (None: on a terminal).
+        Whether to show a progress bar (None: on a terminal).
 
     Returns
     -------
     Estimate
-        Its error is the standard error of the mean over the probes, in Hutch++ of the rest alone, and no less than the
-        bound of its variance 2 |P H P|_F^2, as the probes estimate that, says; and the rounding of the products: that
-        alone where nothing is left to chance. NaN where the derivatives are not finite, with a
-        warning.
+        Its error is the standard error of the mean over the probes (for Hutch++, of the rest only), and at least the
+        one that follows from the bound 2 |P H P|_F^2 of the variance, as estimated from the probes; the rounding of the
+        products is added. If nothing is random, the error is this rounding. NaN, with a warning, if the derivatives are
+        not finite.
 
     Raises
     ------
     OptionError
-        If an option cannot be.
+        If an option is invalid.
     Interrupted
-        After Ctrl-C: with the estimate of the probes so far in ``partial``.
+        After Ctrl-C, with the estimate from the probes so far in ``partial``.
     Others
         As the operator does.
 
@@ -137,11 +137,13 @@ def trace(
         raise OptionError(f"method={method!r} is unknown. Use 'hutch++' or 'hutchinson'.")
     if isinstance(products, bool) or not isinstance(products, int) or products < least[method]:
         raise OptionError(
-            f"products={products!r} leave too few random vectors to say how sure {method} is. "
+            f"products={products!r} leave too few random vectors to estimate the error of {method}. "
             f"Allow {least[method]} or more."
         )
     if tolerance is not None and not tolerance > 0:
-        raise OptionError(f"tolerance={tolerance!r} is never reached. Use a part of the value such as 0.05.")
+        raise OptionError(
+            f"tolerance must be positive, got tolerance={tolerance!r}. Pass a relative error such as 0.05."
+        )
     matrix = as_operator(operator, "trace")
     signs = Signs(matrix, seed)
     few = matrix.size <= (products if tolerance is None else min(products, _SETTLED))
@@ -158,7 +160,7 @@ def trace(
     if whole:
         exact = math.fsum(samples) / matrix.size
     if multiply.signal is not None and len(samples) < 2 and not whole:
-        exact, samples, variances = 0.0, first, []  # the vectors that Q was to be made of are probes too
+        exact, samples, variances = 0.0, first, []  # the vectors for Q are probes too
     about = {"products": multiply.count, "passes": multiply.passes}
     found = estimate(exact, samples, variances, certain=whole, rounding=multiply.rounding, **about)
     nowhere = "The products are not finite at this point: the trace is NaN. Check the loss and the gradient there."
@@ -174,10 +176,10 @@ def residual(
     tolerance: float | None = None,
     samples: Sequence[float] = (),
 ) -> tuple[list[float], list[float]]:
-    """Samples of the trace beside a space: (P v) . H (P v) for n vectors of signs, after the samples there are.
+    """Compute samples of the trace outside a space: (P v) . H (P v) for n vectors of signs, appended to `samples`.
 
-    Fewer where a stop was asked for, or where their error is within the tolerance. Beside them 2 |P H P v|^2 for each
-    new one: its mean is 2 |P H P|_F^2, which the variance of a sample is at most (Hutchinson 1990, proposition 1).
+    There are fewer if a stop is requested, or the error is within the tolerance. The second result is 2 |P H P v|^2 for
+    each new sample. Its mean is 2 |P H P|_F^2, an upper bound of a sample's variance (Hutchinson 1990, proposition 1).
     """
     found, variances = list(samples), list[float]()
     for probes in signs.blocks(n, multiply.most):
@@ -204,10 +206,10 @@ def estimate(
     products: int = 0,
     passes: int = 0,
 ) -> Estimate:
-    """A part that is known, and the mean of samples of the rest with its standard error; nothing is left if certain.
+    """Return an exact part plus the mean of samples of the rest, with its standard error; no samples if `certain`.
 
-    A few skewed samples may lie closer together than they should: they spread by no less than the square root of the
-    mean of `variances`. No error is smaller than the rounding.
+    A few samples of a skewed distribution may have too small a spread. So at least the square root of the mean of
+    `variances` is used as their spread. The error includes rounding.
     """
     if certain:
         return Estimate(exact, rounding if math.isfinite(exact) else math.inf, products, passes)
@@ -221,7 +223,7 @@ def estimate(
 
 
 def entries(multiply: Products, units: Entries) -> list[float]:
-    """Entries of the diagonal, each times their number: samples of the trace; all unless a stop was asked for."""
+    """Return the diagonal's entries times their number, as samples of the trace; not all if a stop is requested."""
     found = list[float]()
     d = multiply.operator.size
     for vectors in units.blocks(d, multiply.most):
@@ -232,9 +234,9 @@ def entries(multiply: Products, units: Entries) -> list[float]:
 
 
 def _space(multiply: Products, signs: Signs, n: int) -> tuple[Tensor | None, float, list[float]]:
-    """An orthonormal basis of H S, shape (n, d), the trace in it, and s . H s for each s of S, n vectors of signs.
+    """Return an orthonormal basis of H S, (n, d), the trace in it, and s . H s for each of the n vectors of signs S.
 
-    None where a stop was asked for, or nothing is finite.
+    The basis is None if a stop is requested, or the products are not finite.
     """
     sketch, images = [], []
     for probes in signs.blocks(n, multiply.most):

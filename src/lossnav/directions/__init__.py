@@ -1,4 +1,4 @@
-"""Directions through weight space, as values with their recipe beside them."""
+"""Directions in weight space, as values that carry the recipe by which they were made."""
 
 from lossnav.directions.base import Direction, cosines
 from lossnav.directions.between_points import between, through

@@ -1,7 +1,7 @@
-"""Directions through weight space, as values with their recipe beside them.
+"""Directions in weight space, as values that carry the recipe by which they were made.
 
-A direction is a ``dict[str, Tensor]`` with the names and shapes of the objective's parameters (zeros where it does
-not lead) that also carries ``recipe``: what it is, its seed, its norm, and the norm of each tensor.
+A direction is a ``dict[str, Tensor]`` with the names and shapes of the objective's parameters (zeros for parameters
+that it does not change). Its ``recipe`` holds its kind, its seed, its norm, and the norm of each tensor.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -19,31 +19,28 @@ from torch import Tensor
 from lossnav import params as algebra
 from lossnav._utils.validation import described
 from lossnav.directions import lazy as lazily
-from lossnav.directions.normalize import _require_same
+from lossnav.directions.normalize import require_same
 from lossnav.errors import DirectionError, OptionError
 from lossnav.objective.networks import Network
-
-if TYPE_CHECKING:
-    pass
 
 Distribution = Literal["normal", "uniform"]
 
 
-_TOGETHER = 128  # directions that are made at once: what they are made of is drawn again for the next so many
+TOGETHER = 128  # directions computed at once; the draws are repeated for the next ones
 
 
 class Direction(dict[str, Tensor]):
-    """A Params-shaped vector that remembers how it was made.
+    """A vector with the names and shapes of parameters, and the recipe by which it was made.
 
     Attributes
     ----------
     recipe : dict
         Values that JSON can hold: ``kind``, ``seed``, ``normalize``, ``norm`` (float64, over all tensors), ``norms``
-        (Frobenius norm of each tensor that moves), and what else the maker knows.
+        (Frobenius norm of each tensor that is not zero), and other options of the function that made it.
     points : tuple of Network
-        The checkpoints it leads from and to, where it leads to some: charts take their buffers from there. ``-d``,
-        ``2 * d`` and ``d / 2`` lead to them as well; a dict made of its tensors (``{name: 2 * d[name] ...}``) does not,
-        and on its chart the buffers of the centre hold everywhere.
+        The checkpoints between which it leads, if any; charts take buffers from them. ``-d``, ``2 * d`` and ``d / 2``
+        keep them. A dict made from its tensors (``{name: 2 * d[name] ...}``) does not, and a chart of that dict uses
+        the buffers of its centre everywhere.
     """
 
     def __init__(
@@ -55,13 +52,14 @@ class Direction(dict[str, Tensor]):
         self.recipe: dict[str, Any] = {**recipe, "norm": algebra.norm(self), "norms": norms}
 
     def copy(self) -> Direction:
-        """Return the same direction, its tensors shared."""
+        """Return the same direction, which shares its tensors."""
         return Direction(self, self.recipe, self.points)
 
     def __mul__(self, factor: Any) -> Direction:
-        """Return the direction that many times as long.
+        """Return the direction times a number.
 
-        One between checkpoints leads to them still: at 1 / factor. Any other is a direction that was given.
+        A direction between checkpoints still leads to them, at coordinate 1 / factor. For any other, the kind of the
+        result is "given".
         """
         if isinstance(factor, bool) or not isinstance(factor, Real):
             return NotImplemented
@@ -80,12 +78,12 @@ class Direction(dict[str, Tensor]):
         return self * -1.0
 
     def __add__(self, other: Any) -> Direction:
-        """Return the sum of two directions that lead to no checkpoint.
+        """Return the sum of two directions that do not lead to a checkpoint.
 
         Raises
         ------
         DirectionError
-            If one leads to a checkpoint: the sum leads to another network, of which the buffers are not known.
+            If one leads to a checkpoint: the sum leads to another network, whose buffers are not known.
         StructureMismatchError
             If names or shapes differ.
         """
@@ -93,12 +91,11 @@ class Direction(dict[str, Tensor]):
             return NotImplemented
         if self.points or getattr(other, "points", ()):
             raise DirectionError(
-                "A sum of directions between checkpoints leads to none of them, so which buffers belong there is not "
-                "known. Put the checkpoints on one chart, whose points are the sums: "
-                "ln.Plane(a, *ln.directions.through(a, b, c)). Or take the weights alone, {name: d1[name] + d2[name] "
-                "for name in d1}, with the buffers of the centre."
+                "A sum of directions between checkpoints leads to none of them, so its buffers are not known. Put the "
+                "checkpoints on one chart, ln.Plane(a, *ln.directions.through(a, b, c)), which contains the sums; or "
+                "add the weights only, {name: d1[name] + d2[name] for name in d1}, to use the buffers of the centre."
             )
-        _require_same(other, self)
+        require_same(other, self)
         return Direction({name: tensor + other[name] for name, tensor in self.items()}, {"kind": "given"})
 
     def __sub__(self, other: Any) -> Direction:
@@ -107,12 +104,14 @@ class Direction(dict[str, Tensor]):
         return self + (-other if isinstance(other, Direction) else {name: -tensor for name, tensor in other.items()})
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed") if key in self.recipe)
-        return f"Direction({said}, norm={self.recipe['norm']:.4g})"
+        options = ", ".join(
+            f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed") if key in self.recipe
+        )
+        return f"Direction({options}, norm={self.recipe['norm']:.4g})"
 
 
 def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Cosine of every pair of directions, keyed ``"0,1"``, ``"0,2"``, ..."""
+    """Return the cosine of every pair of directions, under keys ``"0,1"``, ``"0,2"``, ..."""
     gram = lazily.gram(directions)
     lengths = [math.sqrt(square) for square in gram.diagonal()]
     return {
@@ -121,19 +120,14 @@ def cosines(directions: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
     }
 
 
-# ---------------------------------------------------------------------- inside
-
-
-def _direction_dtype(center: Tensor) -> torch.dtype:
+def direction_dtype(center: Tensor) -> torch.dtype:
+    """Return the dtype of a direction for a parameter: the parameter's own, or float32 if that is less precise."""
     return torch.promote_types(center.dtype, torch.float32)
 
 
-# ---------------------------------------------------------------------- inside: blocks
-# A normalisation cuts each tensor into blocks (its filters, or the whole), one a row of a matrix.
-
-
-def _require_number(n: int) -> None:
+def require_number(n: int) -> None:
+    """Raise OptionError unless n is a positive number of directions."""
     if isinstance(n, bool) or not isinstance(n, int | np.integer):
-        raise OptionError(f"The number of directions, n, is {described(n)}. Pass a whole number: n=2.")
+        raise OptionError(f"The number of directions n must be an integer, got {described(n)}. Pass, for example, n=2.")
     if n < 1:
-        raise OptionError(f"n={n} directions cannot be drawn. Ask for 1 or more.")
+        raise OptionError(f"The number of directions must be positive, got n={n}. Ask for 1 or more.")

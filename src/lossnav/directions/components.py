@@ -1,4 +1,4 @@
-"""Principal components of recorded weights, as directions."""
+"""Principal components of a recorded training run, as directions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lossnav import params as algebra
 from lossnav._utils.validation import require
 from lossnav.directions import gram_pca
-from lossnav.directions.base import Direction, _direction_dtype, _require_number
+from lossnav.directions.base import Direction, direction_dtype, require_number
 from lossnav.directions.normalize import filter_normalize
 from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError
@@ -27,24 +27,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """Principal directions of a path, with what they explain and what they would explain by chance.
+    """Principal directions of a path, the variation they explain, and what a random walk would explain.
 
-    Unpacks to its directions: ``ln.Plane(found.center, *found)``. Printed, it says its numbers side by side.
+    It unpacks to its directions: ``ln.Plane(found.center, *found)``. Printed, it is a table of its numbers.
 
     Attributes
     ----------
     directions : tuple of n Direction
     center : dict of str to Tensor
-        What variation was taken about: the final weights, or the mean of all snapshots.
+        The centre of the variation: the final weights, or the mean of all snapshots.
     explained : ndarray of shape (n,)
         Part of the path's variation (sum of squared distances from the centre) along each component.
     random_walk : ndarray of shape (n,)
-        The same of a random walk of the same number and lengths of steps, in the limit of many dimensions (see
-        `gram_pca.random_walk`). A path that explains no more says nothing about the landscape.
+        The same for a random walk with the same number and lengths of steps, in the limit of many dimensions (see
+        `gram_pca.random_walk`). A path that explains no more than this says nothing about the landscape.
     norm_drift : float
-        Part of the variation that a change of the weights' norm alone accounts for (see `gram_pca.norm_drift`).
+        Part of the variation that is explained by a change of the weights' norm (see `gram_pca.norm_drift`).
     snapshots : int
+        Number of snapshots.
     about : "final" or "mean"
+        Which centre was used.
     """
 
     directions: tuple[Direction, ...]
@@ -66,12 +68,12 @@ class Components:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.snapshots:,} snapshots about {'the final weights' if self.about == 'final' else 'their mean'}",
+            f"{self.snapshots:,} snapshots around {'the final weights' if self.about == 'final' else 'their mean'}",
             "component   explains   a random walk",
         ]
         for i, (mine, chance) in enumerate(zip(self.explained, self.random_walk, strict=True), 1):
             lines.append(f"{i:>9}   {mine:>8.1%}   {chance:>13.1%}")
-        return "\n".join([*lines, f"of all variation {self.norm_drift:.1%} is a change of the weights' norm"])
+        return "\n".join([*lines, f"{self.norm_drift:.1%} of the variation is a change of the weights' norm"])
 
 
 def pca(
@@ -84,58 +86,58 @@ def pca(
     device: torch.device | str = "cpu",
     progress: bool | None = None,
 ) -> Components:
-    """Find the directions along which a training run moved most.
+    """Compute the principal directions of a training run.
 
-    With X the matrix of snapshots relative to the centre, a row each, G = X X^T (m x m, in float64, summed up over
-    blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory is two
-    blocks of 64 MB and the directions themselves; G takes 8 m^2 bytes. Of more than 3,000 snapshots the directions are
-    eigenvectors of X^T X, from blocks of snapshots: N x N where N is up to 3,000, else by the Lanczos iteration, which
-    holds about 20 vectors of N entries and reads the snapshots some tens of times.
+    Let X be the matrix of snapshots relative to the centre, one per row. G = X X^T (m x m, in float64, summed over
+    blocks of columns) has eigenvalues s_k^2 and eigenvectors u_k, and direction k is X^T u_k / s_k. Memory use is two
+    blocks of 64 MB and the directions themselves; G takes 8 m^2 bytes. For more than 3,000 snapshots, the directions
+    are eigenvectors of X^T X, from blocks of snapshots: of the N x N matrix if N is up to 3,000, else by the Lanczos
+    iteration, which holds about 20 vectors of N entries and reads the snapshots some tens of times.
 
-    Signs are such that the first snapshot has no negative coordinate.
+    Signs are chosen so that no coordinate of the first snapshot is negative.
 
     Parameters
     ----------
     trajectory : Trajectory
-        Of more than n snapshots; ``trajectory[::10]`` takes every tenth.
+        With more than n snapshots; ``trajectory[::10]`` takes every tenth.
     n : int
-        How many directions.
+        Number of directions.
     center : "final" or "mean"
-        ``final``: differences from the last snapshot, not centred: of all planes *through the final weights* this one
-        leaves the least of the path out. ``mean``: principal components as usual, about the mean of all snapshots,
-        which is then the centre of the chart.
+        ``final``: components of the differences from the last snapshot, not centred; of all planes *through the final
+        weights*, theirs leaves the smallest residual. ``mean``: the usual principal components, around the mean of all
+        snapshots, which is then the centre of the chart.
     scale : "filter" or None
-        None: of norm 1 and orthogonal, so that coordinates are distances between weights. ``filter``: every filter
-        scaled to the norm of the centre's (as in `random`), to compare with random planes; such directions span
-        another plane, to which `explained` does not apply: see the residuals of `lossnav.project`.
+        None: the directions have norm 1 and are orthogonal, so coordinates are distances between weights. ``filter``:
+        every filter is scaled to the norm of the centre's (as in `random`), to compare with random planes. Such
+        directions span another plane, for which `explained` does not hold: see the residuals of `lossnav.project`.
     exclude : sequence of str
-        What is left out of the path before anything is computed, as in `random`. Nothing by default: biases and
-        normalisation layers are left out of *random* directions because a random step in them is arbitrary; a path's
-        step in them is what training did, and to leave it out would call it residual.
+        Parameters that are left out of the path before anything is computed, as in `random`. Nothing by default: biases
+        and normalisation layers are left out of *random* directions because a random step in them is arbitrary, but
+        a path's steps in them are part of training, and would be counted as residual.
     device : torch.device or str
-        Where the directions and the centre go; that of the objective, for a chart beside it.
+        The device of the directions and of the centre; for a chart, that of the objective.
     progress : bool or None
         See `Progress`.
 
     Returns
     -------
     Components
-        That unpacks to n Direction, in the dtype of the model but at least float32.
+        It unpacks to n Direction, in the dtype of the model, float32 or wider.
 
     Raises
     ------
     OptionError
-        If an option is unknown, nothing is left to move, or there are too few snapshots.
+        If an option is unknown, all parameters are excluded, or there are too few snapshots.
     DirectionError
         If a snapshot is not finite, or the path has fewer than n dimensions.
     MissingSnapshotError
-        If one cannot be read.
+        If a snapshot cannot be read.
 
     References
     ----------
-    Li et al. 2018, section 7.2 (PCA of differences from the final weights). Departures: by the Gram matrix; their
-    code subtracts the mean of these differences again, which is ``center="mean"`` here. Antognini & Sohl-Dickstein
-    2018 for the random walk.
+    Li et al. 2018, section 7.2 (PCA of differences from the final weights). Departures: it uses the Gram matrix; their
+    code also subtracts the mean of these differences, which is ``center="mean"`` here. Antognini & Sohl-Dickstein 2018
+    for the random walk.
 
     Examples
     --------
@@ -151,14 +153,14 @@ def pca(
     (array([0.9, 0.1]), [[[1.0, 0.0]], [[0.0, 1.0]]])
     """
     require(trajectory, "trajectory")
-    _require_number(n)
+    require_number(n)
     if center not in gram_pca.CENTERS:
         raise OptionError(f"center={center!r} is unknown. Use 'final' or 'mean'.")
     if scale not in (None, "filter"):
         raise OptionError(f"scale={scale!r} is unknown. Use 'filter' or None.")
     if not 1 <= n < len(trajectory):
         raise OptionError(
-            f"{len(trajectory)} snapshots have at most {max(0, len(trajectory) - 1)} directions, not {n}. "
+            f"{len(trajectory)} snapshots have at most {max(0, len(trajectory) - 1)} principal directions, got n={n}. "
             "Ask for fewer, or record more often."
         )
     structure = trajectory.structure
@@ -166,9 +168,11 @@ def pca(
     still = excluded(structure, trajectory.roles, exclude)
     names = [name for name in structure if name not in still]
     if not names:
-        raise OptionError(f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude less, with exclude=().")
+        raise OptionError(
+            f"exclude={tuple(exclude)!r} leaves no parameter to move. Exclude fewer, for example with exclude=()."
+        )
 
-    last = {name: tensor.to(_direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
+    last = {name: tensor.to(direction_dtype(tensor), copy=True) for name, tensor in trajectory[-1].items()}
     middle = {name: tensor if center == "final" else torch.empty_like(tensor) for name, tensor in last.items()}
     made = [{name: torch.zeros_like(tensor) for name, tensor in last.items()} for _ in range(n)]
     if len(trajectory) > gram_pca.DENSE:
@@ -217,9 +221,9 @@ def _by_columns(
     made: Sequence[Params],
     progress: bool | None,
 ) -> _SnapshotMatrix:
-    """Components by the Gram matrix of the snapshots, written to `made`, and their mean to `middle`.
+    """Compute components from the Gram matrix of the snapshots; write them to `made`, and the mean to `middle`.
 
-    Returns eigenvalues, their sum, squared norms of the snapshots and lengths of the steps between them.
+    Return eigenvalues, their sum, squared norms of the snapshots, and lengths of the steps between them.
     """
     gram, squares = np.zeros((len(trajectory), len(trajectory))), np.zeros(len(trajectory))
     for parts, block in trajectory.columns(names, "pca, products", progress):
@@ -255,7 +259,7 @@ def _by_rows(
     made: Sequence[Params],
     progress: bool | None,
 ) -> _SnapshotMatrix:
-    """The same of many snapshots, by the matrix of their coordinates, without one of snapshots by snapshots."""
+    """Do the same for many snapshots, without a matrix of snapshots by snapshots."""
 
     def blocks() -> Iterator[NDArray[np.float64]]:
         return trajectory.rows(names, "pca, snapshots", progress)
@@ -277,7 +281,7 @@ def _by_rows(
 def _not_finite(trajectory: Trajectory, squares: NDArray[np.float64]) -> DirectionError:
     bad = np.flatnonzero(~np.isfinite(squares))
     return DirectionError(
-        f"{len(bad)} snapshots hold NaN or infinite weights, the first after step {trajectory.steps[bad[0]]}. Leave "
+        f"{len(bad)} snapshots contain NaN or infinite weights, the first after step {trajectory.steps[bad[0]]}. Leave "
         f"them out: pca(trajectory[:{int(bad[0])}])."
     )
 
@@ -285,18 +289,18 @@ def _not_finite(trajectory: Trajectory, squares: NDArray[np.float64]) -> Directi
 def _require_dimensions(values: NDArray[np.float64], n: int) -> None:
     if len(values) < n or not values[n - 1] > 1e-12 * max(values[0], np.finfo(np.float64).tiny):
         rank = int((values > 1e-12 * values[0]).sum()) if values[0] > 0 else 0
-        raise DirectionError(f"The path has {rank} dimensions, not {n}. Ask for fewer directions.")
+        raise DirectionError(f"The path has {rank} dimensions, but n={n} directions were requested. Ask for fewer.")
 
 
 def _put(params: Params, parts: Sequence[BlockRows], values: NDArray[np.float64]) -> None:
-    """Write columns of a block (see `Trajectory.columns`) where they belong."""
+    """Write columns of a block (see `Trajectory.columns`) into the tensors that they belong to."""
     for name, rows, columns in parts:
         target = params[name][rows] if params[name].dim() else params[name]
         target.copy_(torch.from_numpy(values[columns]).reshape(target.shape))
 
 
 def _put_all(params: Params, names: Sequence[str], values: NDArray[np.float64]) -> None:
-    """Write a row of `Trajectory.rows` where it belongs."""
+    """Write a row of `Trajectory.rows` into the tensors that it consists of."""
     start = 0
     for name in names:
         target = params[name]

@@ -1,4 +1,4 @@
-"""Directions by derivatives: the gradient, and eigenvectors of the Hessian."""
+"""Directions from derivatives: the gradient, and eigenvectors of the Hessian."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lossnav import curvature
 from lossnav import params as algebra
 from lossnav._utils.validation import require
-from lossnav.directions.base import Direction, _require_number
+from lossnav.directions.base import Direction, require_number
 from lossnav.directions.registry import register
 from lossnav.errors import DirectionError
 from lossnav.objective.objective import Objective
@@ -25,19 +25,19 @@ def gradient(
     ----------
     objective : Objective
     exclude : sequence of str
-        As in `random`; here nothing by default.
+        As in `random`, but nothing by default.
     precision : "native" or "float64"
-        What the model computes in.
+        The precision in which the model computes.
 
     Returns
     -------
     Direction
-        With the length of the gradient; zero in what is excluded.
+        With the length of the gradient; zero for excluded parameters.
 
     Raises
     ------
     DirectionError
-        If it is zero or not finite.
+        If the gradient is zero or not finite.
     ObjectiveError
         If the model cannot be differentiated.
 
@@ -54,8 +54,8 @@ def gradient(
     direction = Direction(made, recipe)
     if not 0 < direction.recipe["norm"] < math.inf:
         raise DirectionError(
-            f"The gradient at the centre has length {direction.recipe['norm']}, so it leads nowhere. Check that the "
-            "loss depends on the parameters and is finite there."
+            f"The gradient at the centre has length {direction.recipe['norm']}, so it is not a direction. Check that "
+            "the loss depends on the parameters and is finite there."
         )
     return direction
 
@@ -73,34 +73,35 @@ def hessian(
     precision: Literal["native", "float64"] = "native",
     progress: bool | None = None,
 ) -> tuple[Direction, ...]:
-    """Return eigenvectors of the Hessian at the objective's centre: where the loss bends most, up or down.
+    """Return eigenvectors of the Hessian at the objective's centre: the directions of extreme curvature.
 
-    Random directions show about the mean curvature; these show the extremes, and a saddle as one (Böttcher and Wheeler
-    2022). They have length 1 and keep it: scaled filter by filter they would be eigenvectors no more.
+    Random directions show approximately the mean curvature. These show its extremes, so a saddle is seen as a saddle
+    (Böttcher and Wheeler 2022). They have length 1 and are not normalised, because scaled filter by filter they would
+    not be eigenvectors.
 
     Parameters
     ----------
     objective : Objective
     n : int
-        How many.
+        Number of directions.
     which : "largest", "smallest" or "both"
-        Of the largest eigenvalues, of the smallest (the most negative), or in turn of the largest and the smallest.
+        Those of the largest eigenvalues, of the smallest (most negative), or alternately of the largest and smallest.
     exclude : sequence of str
-        As in `random`; here nothing by default. The eigenvectors are those of the block of what remains.
+        As in `random`, but nothing by default. The eigenvectors are those of the remaining block.
     seed, tolerance, limit, progress
-        As of `curvature.top_eigenpairs`.
+        As for `curvature.top_eigenpairs`.
     precision : "native" or "float64"
-        What the model computes in.
+        The precision in which the model computes.
 
     Returns
     -------
     tuple of n Direction
-        ``recipe["eigenvalue"]`` and its ``error`` belong to each.
+        The recipe of each holds its ``eigenvalue`` and the ``error`` of that.
 
     Raises
     ------
     OptionError
-        If n or an option cannot be.
+        If n or an option is invalid.
     DirectionError
         If the Hessian is not finite.
 
@@ -113,7 +114,7 @@ def hessian(
     (tensor([1., 0.]), -2.0)
     """
     require(objective, "objective")
-    _require_number(n)
+    require_number(n)
     exclude = algebra.listed(exclude)
     k = (n + 1) // 2 if which == "both" else n
     matrix = curvature.Hessian(objective, exclude=exclude, precision=precision)
@@ -121,7 +122,7 @@ def hessian(
     pairs = curvature.top_eigenpairs(matrix, k, progress=progress, **options)
     options |= {"exclude": exclude, "precision": precision}
     if not pairs.vectors:
-        raise DirectionError("The Hessian at the centre is not finite and has no eigenvectors. Check the loss there.")
+        raise DirectionError("The Hessian at the centre is not finite. Check that the loss is finite there.")
     order = [i for pair in zip(range(k, 2 * k), range(k), strict=True) for i in pair] if which == "both" else range(k)
     return tuple(
         Direction(
@@ -141,5 +142,5 @@ def hessian(
 
 
 def _at(objective: Objective) -> dict[str, Any]:
-    """Where derivatives were taken: fingerprints of the objective and of its centre."""
+    """Return where derivatives were computed: fingerprints of the objective and of its centre."""
     return {"objective": objective.fingerprint, "center": algebra.fingerprint(objective.params)}

@@ -1,9 +1,9 @@
-"""Principal components of a path from its Gram matrix, and what a random walk of the same steps would show. NumPy only.
+"""Principal components of a path from its Gram matrix, and those of a random walk with the same steps. NumPy only.
 
-A path of m points in N dimensions has an m x m matrix of inner products; its eigenvectors are all that principal
-component analysis needs, and no N x N matrix is ever made. The same matrix is known exactly for a random walk in very
-many dimensions, where steps are orthogonal: so what part of a path's variation a plane holds can be set beside what it
-would hold if training had only diffused.
+A path of m points in N dimensions has an m x m matrix of inner products. Its eigenvectors are enough for principal
+component analysis, without an N x N matrix. The same matrix is known exactly for a random walk in very many dimensions,
+where steps are orthogonal. So the part of a path's variation in a plane can be compared with the part that would be
+there if training had only diffused.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ CENTERS = ("final", "mean")
 
 Array = NDArray[np.float64]
 
-DENSE = 3000  # side of a matrix of which all eigenvalues are computed: 72 MB, and some seconds
+DENSE = 3000  # largest side of a matrix whose eigenvalues are all computed: 72 MB, and some seconds
 
 
 def origin(block: Array, center: Center) -> Array:
-    """Of some columns of all points, shape (m, c), take the last point's or their mean, shape (c,)."""
+    """Return the last row, or the mean of the rows, of some columns of all points: from shape (m, c) to (c,)."""
     about: Array = block[-1].copy() if center == "final" else block.mean(0)
     return about
 
 
 def spectrum(gram: Array) -> tuple[Array, Array]:
-    """Eigenvalues of a Gram matrix, largest first, none negative, shape (m,), and eigenvectors as columns, (m, m)."""
+    """Return the eigenvalues of a Gram matrix, largest first, none negative, (m,), and eigenvectors as columns."""
     values, vectors = np.linalg.eigh(gram)
     return np.maximum(values[::-1], 0.0), vectors[:, ::-1]
 
 
 def steps_of(gram: Array) -> Array:
-    """Distances between consecutive points, shape (m - 1,), from their Gram matrix about any centre."""
+    """Return distances between consecutive points, shape (m - 1,), from their Gram matrix around any centre."""
     squares = gram.diagonal()[1:] + gram.diagonal()[:-1] - 2 * gram.diagonal(1)
     return np.sqrt(np.maximum(squares, 0.0))
 
 
 class NotFinitePointsError(ValueError):
-    """Some points of a path are not finite: `squares` has the squared norms of all."""
+    """Some points of a path are not finite; `squares` holds the squared norms of all points."""
 
     def __init__(self, squares: Array) -> None:
         super().__init__(f"{int((~np.isfinite(squares)).sum())} points are not finite.")
@@ -56,13 +56,13 @@ class Principal:
     Attributes
     ----------
     values : ndarray
-        Largest first: the n, or all that are known.
+        Eigenvalues, largest first: n of them, or all.
     vectors : ndarray of shape (N, n)
-        Of norm 1; the first point has no negative coordinate along them.
+        Of norm 1; no coordinate of the first point along them is negative.
     variation : float
-        Sum of all values.
+        Sum of all eigenvalues.
     origin : ndarray of shape (N,)
-        What the path is taken about.
+        The centre of the variation.
     squares : ndarray of shape (m,)
         Squared norms of the points.
     steps : ndarray of shape (m - 1,)
@@ -78,18 +78,19 @@ class Principal:
 
 
 def principal(blocks: Callable[[], Iterator[Array]], n: int, center: Center) -> Principal:
-    """Find the first n components of a path that is read a block of points at a time.
+    """Compute the first n components of a path that is read a block of points at a time.
 
-    With N up to 3,000 from the N x N matrix of the coordinates, summed up block by block, in two passes. With more by
-    the Lanczos iteration (ARPACK, to machine precision), a pass for every product: some tens.
+    For N up to 3,000: from the N x N matrix of the coordinates, summed block by block, in two passes. For more: by the
+    Lanczos iteration (ARPACK, to machine precision), with one pass per product, some tens in all.
 
     Parameters
     ----------
     blocks : callable
-        Each call begins to read anew and yields arrays of shape (points, N).
+        Each call reads from the beginning, and yields arrays of shape (points, N).
     n : int
-        Fewer than points.
+        Fewer than there are points.
     center : "mean" or "final"
+        The centre of the variation.
 
     Raises
     ------
@@ -131,43 +132,44 @@ def principal(blocks: Callable[[], Iterator[Array]], n: int, center: Center) -> 
 
 
 def _largest(product: Callable[[Array], Array], size: int, n: int) -> tuple[Array, Array]:
-    """The n largest eigenvalues, none negative, and eigenvectors of a symmetric matrix, from its products."""
+    """Return the n largest eigenvalues, none negative, and eigenvectors of a symmetric matrix, from its products."""
     from scipy.sparse.linalg import LinearOperator, eigsh
 
     operator = LinearOperator((size, size), matvec=product, dtype=np.float64)
-    start = np.random.default_rng(0).standard_normal(size)  # ARPACK's own is another one each time
+    start = np.random.default_rng(0).standard_normal(size)  # ARPACK's own start differs between calls
     values, vectors = eigsh(operator, k=n, which="LA", v0=start)
     order = np.argsort(-values)
     return np.maximum(values[order], 0.0), vectors[:, order]
 
 
 def random_walk(steps: Array, center: Center = "mean", n: int | None = None) -> Array:
-    """Compute what part of its variation each component of a random walk explains, in very many dimensions.
+    """Compute the part of its variation that each component of a random walk explains, in very many dimensions.
 
-    Steps of given lengths s_k in independent directions are orthogonal in the limit of many dimensions (a path of m
-    points needs many more than m), so the inner products of the points are known without drawing any: from the start
-    x_i . x_j = sum of s_k^2 over k <= min(i, j), from the end the same over k > max(i, j), and about the mean by
-    centring. The parts are the eigenvalues of that matrix.
+    Steps of lengths s_k in independent directions are orthogonal in the limit of many dimensions (many more than the m
+    points of the path). So the inner products of the points are known without random draws: relative to the start,
+    x_i . x_j = sum of s_k^2 over k <= min(i, j); relative to the end, the same over k > max(i, j); relative to the
+    mean, by centring. The explained parts are the eigenvalues of that matrix, divided by their sum.
 
     Parameters
     ----------
     steps : ndarray of shape (m - 1,)
         Lengths of the steps.
     center : "mean" or "final"
-        What variation is taken about.
+        The centre of the variation.
     n : int, optional
-        How many are wanted: of a long walk these alone are computed, from products with its matrix, which take O(m).
+        The number of components to compute. For a long walk, only these are computed, from products with its matrix,
+        which take O(m).
 
     Returns
     -------
     ndarray of shape (m,) or (n,)
-        Largest first, all of them adding up to 1. For many equal steps, component k about the mean explains
-        6/(pi^2 k^2): 60.8 %, 15.2 %, 6.8 %; about the final point 8/(pi^2 (2k - 1)^2): 81.1 %, 9.0 %, 3.2 %.
+        Largest first; all m of them add up to 1. For many equal steps, component k around the mean explains
+        6/(pi^2 k^2): 60.8 %, 15.2 %, 6.8 %; around the final point, 8/(pi^2 (2k - 1)^2): 81.1 %, 9.0 %, 3.2 %.
 
     References
     ----------
     Antognini & Sohl-Dickstein 2018, "PCA of high dimensional random walks with comparison to neural network
-    training", eq. 11 (about the mean, equal steps). Departures: the actual steps; the final point.
+    training", eq. 11 (around the mean, equal steps). Departures: the actual steps; the final point.
 
     Examples
     --------
@@ -190,10 +192,11 @@ def random_walk(steps: Array, center: Center = "mean", n: int | None = None) -> 
 
 
 def _long_walk(squares: Array, center: Center, n: int) -> Array:
-    """The same of many points, from squared steps.
+    """Compute the same for many points, from squared steps.
 
-    Point i is the sum of the steps up to i (about the final point: minus those after it), so that a product with their
-    Gram matrix is a sum over the points beyond each step, times its square, and a sum over the steps before each point.
+    Point i is the sum of the steps up to i (around the final point: minus those after it). So a product with the Gram
+    matrix is, for each step, its square times the sum over later points, and then for each point the sum over earlier
+    steps.
     """
     m = len(squares) + 1
 
@@ -201,13 +204,13 @@ def _long_walk(squares: Array, center: Center, n: int) -> Array:
         x = vector.reshape(-1)
         if center == "mean":
             x = x - x.mean()
-            beyond = np.cumsum(x[::-1])[::-1][1:]  # of each step, over the points after it
+            beyond = np.cumsum(x[::-1])[::-1][1:]  # for each step, the sum over later points
             made = np.concatenate([[0.0], np.cumsum(squares * beyond)])
             return np.asarray(made - made.mean())
-        before = np.cumsum(x)[:-1]  # over the points before it
+        before = np.cumsum(x)[:-1]  # for each step, the sum over earlier points
         return np.concatenate([np.cumsum((squares * before)[::-1])[::-1], [0.0]])
 
-    part = np.arange(1, m) / m  # of the points that lie after each step, counted from the last
+    part = np.arange(1, m) / m  # of the points after each step, counted from the last step
     variation = (
         float(m * (squares * part * (1 - part)).sum()) if center == "mean" else float((squares * m * part).sum())
     )
@@ -216,16 +219,16 @@ def _long_walk(squares: Array, center: Center, n: int) -> Array:
 
 
 def norm_drift(norms: Array, variation: float) -> float:
-    """Compute what part of a path's variation a change of the weights' norm alone accounts for, in [0, 1].
+    """Compute the part of a path's variation that is explained by a change of the weights' norm, in [0, 1].
 
-    sum_i (|theta_i| - r)^2 / sum_i |theta_i - c|^2 about a centre c with norm r; 1 for a path that only rescales the
-    weights, 0 for one on a sphere. By the triangle inequality it is no more than 1.
+    sum_i (|theta_i| - r)^2 / sum_i |theta_i - c|^2 around a centre c with norm r: 1 for a path that only rescales the
+    weights, 0 for one on a sphere. By the triangle inequality it is at most 1.
 
     Parameters
     ----------
     norms : ndarray of shape (m,)
-        Of the points, less that of the centre (or their mean).
+        Norms of the points minus that of the centre (or their mean).
     variation : float
-        The lower sum.
+        The denominator.
     """
     return float(np.sum(norms**2) / variation)

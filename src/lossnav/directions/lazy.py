@@ -1,7 +1,7 @@
-"""Directions that are made anew where they are needed, and what charts do with them.
+"""Lazy directions, which are drawn again at each use, and the algebra that charts need for them.
 
-For models too large to be held beside their directions: what is kept of a direction is its seed and a few numbers a
-filter. A point is made from the centre piece by piece, so that the point itself is the only extra memory.
+They are for models too large to be held in memory together with directions: a direction keeps only its seed and a few
+numbers per filter. A point is computed from the centre piece by piece, so the point itself is the only extra memory.
 """
 
 from __future__ import annotations
@@ -17,26 +17,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.directions.counter_based import DrawPart, Draws, block, in_threads, pieces, slices
+from lossnav.directions.counter_based import Draws
+from lossnav.directions.draw_parts import DrawPart, block, pieces, slices
+from lossnav.directions.threads import in_threads
 from lossnav.errors import DirectionError
 from lossnav.params import Params
 
 
 class Family:
-    """The lazy directions of one call: they are drawn together, and were measured together.
+    """The lazy directions of one call, which are drawn and measured together.
 
     Parameters
     ----------
     draws : Draws
     params : mapping of str to Tensor
-        All names and shapes, also of what does not move.
+        All names and shapes, including parameters that the directions do not change.
 
     Attributes
     ----------
     hollow : dict of str to Tensor
         Zeros that take no memory, in the shape of every parameter.
     norms : dict of str to list of n floats
-        Frobenius norm of each tensor that is drawn, one number a direction.
+        Frobenius norm of each tensor that is drawn, for each direction.
     gram : ndarray of shape (n, n)
         Inner products of the directions.
     """
@@ -47,22 +49,22 @@ class Family:
         self.norms, self.gram = draws.measure()
 
     def beside(self, more: Params) -> Family:
-        """Return the same family in a space with more tensors, along which it does not lead."""
+        """Return the same family in a space with more tensors, in which the directions are zero."""
         other = copy.copy(self)
         other.hollow = {**self.hollow, **more}
         return other
 
 
 class LazyDirection(Mapping[str, Tensor]):
-    """A random direction whose tensors are drawn anew each time they are asked for.
+    """A random direction whose tensors are drawn again each time they are used.
 
-    It has the bits of the stored `Direction` of the same seed, and reads like it; ``direction[name]`` takes the time
-    of a draw and the memory of one tensor.
+    It has the same bits as the stored `Direction` with the same seed, and is read in the same way; ``direction[name]``
+    takes the time of a draw and the memory of one tensor.
 
     Attributes
     ----------
     recipe : dict
-        As of a `Direction`, and ``lazy``: True.
+        As for a `Direction`, with ``lazy``: True.
     """
 
     def __init__(self, family: Family, index: int, recipe: Mapping[str, Any]) -> None:
@@ -88,41 +90,41 @@ class LazyDirection(Mapping[str, Tensor]):
         return name in self.family.hollow
 
     def within(self, family: Family) -> LazyDirection:
-        """Return the same direction as one of another family of the same draws."""
+        """Return the same direction as a member of another family with the same draws."""
         other = copy.copy(self)
         other.family = family
         return other
 
     def _no_arithmetic(self, *_: Any) -> Any:
         raise DirectionError(
-            "A lazy direction is drawn where it is needed, and has no sums or multiples. A chart has them: "
-            "chart([-1.0]) lies at -1 times it. Or draw it with lazy=False."
+            "A lazy direction cannot be added or multiplied. Use a chart, whose point chart([-1.0]) lies at -1 times "
+            "the direction, or draw it with lazy=False."
         )
 
     __neg__ = __mul__ = __rmul__ = __truediv__ = __add__ = __radd__ = __sub__ = __rsub__ = _no_arithmetic
 
     def norms(self) -> dict[str, float]:
-        """Frobenius norm of each tensor, as it was measured once."""
+        """Return the Frobenius norm of each tensor, which was measured once."""
         drawn = self.family.norms
         return {name: drawn[name][self.index] if name in drawn else 0.0 for name in self}
 
     def __repr__(self) -> str:
-        said = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed"))
-        return f"LazyDirection({said}, norm={self.recipe['norm']:.4g})"
+        options = ", ".join(f"{key}={self.recipe[key]!r}" for key in ("kind", "normalize", "seed"))
+        return f"LazyDirection({options}, norm={self.recipe['norm']:.4g})"
 
 
 def structure(direction: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Names and shapes of a direction; of a lazy one without drawing it."""
+    """Return tensors with the names and shapes of a direction; a lazy one is not drawn."""
     return direction.family.hollow if isinstance(direction, LazyDirection) else direction
 
 
 def norms(direction: Mapping[str, Tensor]) -> dict[str, float]:
-    """Frobenius norm of each tensor; of a lazy direction without drawing it."""
+    """Return the Frobenius norm of each tensor; a lazy direction is not drawn."""
     return direction.norms() if isinstance(direction, LazyDirection) else algebra.norms(direction)
 
 
 def gram(directions: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float64]:
-    """Inner products of directions, (k, k); those of lazy ones of one call without drawing them."""
+    """Return the inner products of directions, (k, k); lazy ones of the same call are not drawn."""
     products = np.zeros((len(directions), len(directions)))
     for i, a in enumerate(directions):
         for j, b in enumerate(directions[: i + 1]):
@@ -133,15 +135,15 @@ def gram(directions: Sequence[Mapping[str, Tensor]]) -> NDArray[np.float64]:
 
 
 def still(directions: Sequence[Mapping[str, Tensor]], also: Mapping[str, Tensor] | None = None) -> dict[str, int]:
-    """How many entries of each tensor no direction moves, where there are some.
+    """Count the entries of each tensor that are zero in all directions; tensors without such entries are omitted.
 
-    Lazy directions of one call are not drawn for it: what they leave still is what has no length to be drawn with.
+    Lazy directions of one call are not drawn: they are zero exactly where their norm is zero.
 
     Parameters
     ----------
     directions : sequence of mappings of str to Tensor
     also : mapping of str to Tensor, optional
-        Entries that are not zero here move too.
+        A further vector; entries that are not zero in it are not counted.
     """
     families = {direction.family for direction in directions if isinstance(direction, LazyDirection)}
     if len(families) == 1 and also is None and all(isinstance(direction, LazyDirection) for direction in directions):
@@ -161,10 +163,10 @@ def still(directions: Sequence[Mapping[str, Tensor]], also: Mapping[str, Tensor]
 def combine(
     center: Mapping[str, Tensor], coefficients: Sequence[float], directions: Sequence[Mapping[str, Tensor]]
 ) -> Params:
-    """Return center + sum of coefficient * direction as `params.combine` does, bit for bit, with no direction held.
+    """Return center + sum of coefficient * direction, with the bits of `params.combine`, without storing a direction.
 
-    Each piece is summed up in float32 at least and rounded once, into the new tensor; lazy and stored directions may
-    be mixed.
+    Each piece is summed in float32 or wider, and rounded once, into the new tensor. Lazy and stored directions may be
+    mixed.
     """
     steps = [(x, direction) for x, direction in zip(coefficients, directions, strict=True) if x]
     wanted: dict[Family, list[int]] = {}
@@ -195,6 +197,6 @@ def combine(
 
     in_threads(move, [(name, part) for name, tensor in center.items() for part in slices(tensor.shape)])
     for name, tensor in center.items():
-        if not tensor.is_contiguous():  # a weight that loses channels-last costs 3x in the next layer
+        if not tensor.is_contiguous():  # without its channels-last layout, the next layer would take 3x the time
             made[name] = torch.empty_like(tensor).copy_(made[name])
     return made

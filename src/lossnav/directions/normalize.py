@@ -1,11 +1,11 @@
-"""Lengths of directions: filter by filter (Li et al. 2018), layer by layer, weight by weight."""
+"""Normalising directions: by filter (Li et al. 2018), by layer, or by weight."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,10 +14,6 @@ from lossnav import params as algebra
 from lossnav.errors import LossnavWarning, OptionError, StructureMismatchError
 from lossnav.objective.networks import moved, named
 from lossnav.params import Params
-
-if TYPE_CHECKING:
-    pass
-
 
 Normalization = Literal["filter", "layer", "weight"] | None
 
@@ -34,14 +30,14 @@ def filter_normalize(
     Parameters
     ----------
     direction, reference : mapping of str to Tensor
-        Of the same names and shapes.
+        With the same names and shapes.
     transposed : mapping of str to int, optional
-        Weights whose filters run along the second axis, with their number of groups (`Objective.transposed`).
+        Weights whose filters lie along the second axis, with their number of groups (`Objective.transposed`).
 
     Raises
     ------
     StructureMismatchError
-        If names or shapes differ; the message says where first.
+        If names or shapes differ; the message names the first difference.
 
     References
     ----------
@@ -92,7 +88,7 @@ def weight_normalize(direction: Mapping[str, Tensor], reference: Mapping[str, Te
     >>> weight_normalize({"w": torch.tensor([1.0, 2.0])}, {"w": torch.tensor([-3.0, 0.0])})
     {'w': tensor([3., 0.])}
     """
-    _require_same(direction, reference)
+    require_same(direction, reference)
     _say_what_is_lost(direction)
     return _weight_scaled(direction, reference)
 
@@ -101,7 +97,7 @@ _WHOLE_TENSOR = -1
 
 
 def _blocks(normalize: str, name: str, transposed: Mapping[str, int]) -> int | None:
-    """How a tensor is cut: None or a number of groups as in `to_filters`, or the whole."""
+    """Return how a tensor is cut into blocks: None or a number of groups as in `to_filters`, or the whole tensor."""
     return _WHOLE_TENSOR if normalize == "layer" else transposed.get(name)
 
 
@@ -128,7 +124,7 @@ def _weight_scaled(direction: Mapping[str, Tensor], reference: Mapping[str, Tens
 def _normalize(
     direction: Mapping[str, Tensor], reference: Mapping[str, Tensor], how: str, transposed: Mapping[str, int]
 ) -> Params:
-    _require_same(direction, reference)
+    require_same(direction, reference)
     _say_what_is_lost(direction)
     scaled: Params = {}
     for name, tensor in direction.items():
@@ -141,26 +137,28 @@ def _normalize(
 
 
 def _say_what_is_lost(direction: Mapping[str, Tensor]) -> None:
-    """Warn where a direction that is scaled part by part leads to its checkpoints no more, whose buffers differ."""
+    """Warn if a direction leads to checkpoints with different buffers: after normalising, it no longer does."""
     names = sorted({name for pair in combinations(getattr(direction, "points", ()), 2) for name in moved(*pair)})
     if names:
         warnings.warn(
-            f"Normalised, a direction leads to its checkpoints no more: on a chart of it their {named(names)} are not "
-            "taken, and the buffers of the centre hold everywhere.",
+            "After normalising, the direction no longer leads to its checkpoints: a chart along it does not use their "
+            f"buffers ({named(names)}), but those of its centre. To use the buffers of the checkpoints, do not "
+            "normalise the direction.",
             LossnavWarning,
             stacklevel=4,
         )
 
 
-def _require_normalization(normalize: Any) -> None:
+def require_normalization(normalize: Any) -> None:
+    """Raise OptionError for an unknown normalisation."""
     if normalize not in NORMALIZATIONS:
         raise OptionError(f"normalize={normalize!r} is unknown. Use 'filter', 'layer', 'weight' or None.")
 
 
-def _require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+def require_same(direction: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> None:
+    """Raise StructureMismatchError if names or shapes of a direction and a reference differ."""
     if difference := algebra.first_difference(direction, reference):
         raise StructureMismatchError(
-            f"direction and reference differ at {difference}. Make both from one objective, of the parameters that "
-            "move in it: objective.params (objective.at(model).params for other weights) and "
-            "ln.directions.random(objective)."
+            f"direction and reference differ at {difference}. Make both from the moving parameters of one objective: "
+            "objective.params (objective.at(model).params for other weights) and ln.directions.random(objective)."
         )

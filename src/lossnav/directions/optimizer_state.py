@@ -1,9 +1,9 @@
-"""Directions that an optimiser keeps: the moments of Adam and its like."""
+"""Directions from the state of an optimiser: the moments of Adam and similar ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,13 +11,10 @@ from torch import nn
 from lossnav import params as algebra
 from lossnav._utils.moving import select_moving
 from lossnav._utils.validation import described
-from lossnav.directions.base import Direction, _direction_dtype
+from lossnav.directions.base import Direction, direction_dtype
 from lossnav.directions.registry import DirectionKind, declare
 from lossnav.errors import DirectionError, OptionError
 from lossnav.objective.objective import Objective
-
-if TYPE_CHECKING:
-    pass
 
 
 def moments(
@@ -28,21 +25,21 @@ def moments(
     Parameters
     ----------
     optimizer : torch.optim.Optimizer or its state dict
-        Adam, AdamW or another that keeps ``exp_avg`` and ``exp_avg_sq``, after a step or more.
+        Adam, AdamW or another optimiser with ``exp_avg`` and ``exp_avg_sq``, after at least one step.
     model : nn.Module or Objective
-        Whose parameters it trains: gives the names. Of an objective, or of a module what its user trains (as the
-        default of `Objective`), what does not move is left out.
+        The model that it trains, which gives the names. Parameters that do not move in the objective are left out; for
+        a module, those that are not trained (as by default in `Objective`).
 
     Returns
     -------
     first, second : Direction
-        ``exp_avg`` (it points uphill) and ``exp_avg_sq`` as they are, without correction of their bias; zero in what
+        ``exp_avg`` (it points uphill) and ``exp_avg_sq`` as they are, without bias correction; zero for parameters that
         the optimiser does not train. ``recipe["step"]`` is the number of steps taken.
 
     Raises
     ------
     DirectionError
-        If there are no such means, or they cannot be told to be whose.
+        If there are no such means, or the parameters that they belong to cannot be determined.
 
     References
     ----------
@@ -59,8 +56,8 @@ def moments(
     """
     if isinstance(optimizer, nn.Module) or not isinstance(model, nn.Module | Objective):
         raise OptionError(
-            f"The order is ln.directions.moments(optimizer, model), and it was given {described(optimizer)} and "
-            f"{described(model)}. Pass the optimiser first."
+            f"moments needs an optimiser and a model, got {described(optimizer)} and {described(model)}. Pass the "
+            "optimiser first: ln.directions.moments(optimizer, model)."
         )
     saved = optimizer.state_dict() if isinstance(optimizer, torch.optim.Optimizer) else optimizer
     names = _trained_names(optimizer, saved, model)
@@ -70,14 +67,12 @@ def moments(
     state = {name: saved["state"].get(number, {}) for name, number in zip(names, numbers, strict=True)}
     made = []
     for moment in ("exp_avg", "exp_avg_sq"):
-        tensors = {
-            name: torch.zeros_like(t, dtype=_direction_dtype(t), requires_grad=False) for name, t in like.items()
-        }
+        tensors = {name: torch.zeros_like(t, dtype=direction_dtype(t), requires_grad=False) for name, t in like.items()}
         for name, kept in state.items():
             if name in tensors and moment in kept:
                 if kept[moment].shape != tensors[name].shape:
                     raise DirectionError(
-                        f'The optimiser keeps a mean of shape {tuple(kept[moment].shape)} for "{name}", which has '
+                        f'The optimiser has a mean of shape {tuple(kept[moment].shape)} for "{name}", whose shape is '
                         f"{tuple(tensors[name].shape)}. Pass the model that it trains."
                     )
                 tensors[name] = kept[moment].detach().to(tensors[name].device, tensors[name].dtype, copy=True)
@@ -86,14 +81,14 @@ def moments(
         made.append(Direction(tensors, recipe | {"fingerprint": algebra.fingerprint(tensors)}))
         if not made[-1].recipe["norm"]:
             raise DirectionError(
-                f"The optimiser keeps no {moment}, or it is zero. Pass an Adam or AdamW that has taken a step, or its "
+                f"The optimiser has no {moment}, or it is zero. Pass an Adam or AdamW that has taken a step, or its "
                 "state dict."
             )
     return made[0], made[1]
 
 
 def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | Objective) -> list[str]:
-    """Names of an optimiser's parameters in its order: by what it says, by what they are, or by their number."""
+    """Return the names of an optimiser's parameters in its order: from its state, by identity, or by their number."""
     groups = saved["param_groups"]
     if all("param_names" in group for group in groups):
         return [name for group in groups for name in group["param_names"]]
@@ -105,11 +100,11 @@ def _trained_names(optimizer: Any, saved: Mapping[str, Any], model: nn.Module | 
             return cast(list[str], names)
     count = sum(len(group["params"]) for group in groups)
     if isinstance(model, nn.Module) and count == len(trained := [n for n, p in named.items() if p.requires_grad]):
-        return trained  # an optimiser of what is trained, as is usual
+        return trained  # usually, an optimiser has exactly the parameters that are trained
     if count != len(named):
         raise DirectionError(
-            f"The optimiser trains {count} parameters and {len(named)} are known, so whose means it keeps cannot be "
-            "told. Pass the optimiser with its model, or make it of model.named_parameters()."
+            f"The optimiser trains {count} parameters and the model has {len(named)}, so they cannot be matched. Pass "
+            "the optimiser together with its model, or create it from model.named_parameters()."
         )
     return list(named)
 

@@ -1,4 +1,4 @@
-"""Which kinds of directions are made again from their recipes, by the ``kind`` that a recipe says."""
+"""The registry of kinds of directions, by the ``kind`` in a recipe; some can be made again from their recipes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 @dataclass(frozen=True)
 class DirectionKind:
-    """What is known of a kind of directions.
+    """A registered kind of directions.
 
     Attributes
     ----------
     name : str
-        The ``kind`` of its recipes, and its word on the command line.
+        The ``kind`` in its recipes, and its name on the command line.
     make : callable or None
-        From an objective and options to a direction, or to a tuple of those of one call; None where it takes something
-        else (a training run, an optimiser).
+        From an objective and options to a direction, or to a tuple of directions; None if it needs something else (a
+        training run, an optimiser).
     options : tuple of str
-        Keyword arguments of `make` that a recipe holds: with these it makes the same again.
+        Keyword arguments of `make` that a recipe contains; with the same options, `make` returns the same directions.
     lead : callable or None
-        Of directions between checkpoints: from a recipe and the networks that it names to the direction.
+        For directions between checkpoints: from a recipe and the networks that it names to the direction.
     on_command_line : bool
-        Whether ``--directions`` may ask for it.
+        Whether ``--directions`` accepts it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class DirectionKind:
 
     @property
     def several(self) -> bool:
-        """Whether one call makes several."""
+        """Whether one call makes several directions."""
         return "n" in self.options
 
 
@@ -51,26 +51,26 @@ _KINDS: dict[str, DirectionKind] = {}
 
 
 def register(name: str, **known: Any) -> Callable[[F], F]:
-    """Make a kind of directions known, so that a chart along them is made again from a store.
+    """Register a kind of directions, so that a chart along them can be made again from a store.
 
-    The words for an axis along one are ``words`` of its recipe.
+    The label of an axis along such a direction is ``words`` in its recipe.
 
     Parameters
     ----------
     name : str
-        The ``kind`` that the recipes say.
+        The ``kind`` in the recipes.
     **known
-        ``options`` and ``on_command_line`` of a `DirectionKind`; both may be left out.
+        ``options`` and ``on_command_line`` of a `DirectionKind`; both are optional.
 
     Returns
     -------
     callable
-        The decorator of the function that makes them of an objective.
+        The decorator of a function that makes them from an objective.
 
     Raises
     ------
     DirectionError
-        If another function is registered by that name.
+        If another function is registered under that name.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def register(name: str, **known: Any) -> Callable[[F], F]:
     def record(make: F) -> F:
         there = _KINDS.get(name)
         if there is not None and (there.make is None or not is_same_definition(there.make, make)):
-            raise DirectionError(f"Directions of kind {name!r} are registered already. Give yours another name.")
+            raise DirectionError(f"Directions of kind {name!r} are registered already. Register yours by another name.")
         _KINDS[name] = DirectionKind(name, make, **known)
         return make
 
@@ -94,7 +94,7 @@ def register(name: str, **known: Any) -> Callable[[F], F]:
 
 
 def declare(kind: DirectionKind) -> None:
-    """Make a kind known that is not made of an objective alone."""
+    """Register a kind that needs more than an objective."""
     _KINDS[kind.name] = kind
 
 

@@ -1,4 +1,4 @@
-"""What every engine is: points in, outcomes out, in any order."""
+"""The base class of engines: points in, outcomes out, in any order."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PointFunction = Callable[[Point], Mapping[str, float]]
 
 
 class Outcome(NamedTuple):
-    """What became of one point.
+    """The result of one point.
 
     Attributes
     ----------
     number : int
-        Which of the points asked for.
+        The index of the point among the requested points.
     values : mapping of str to float
-        Empty where the function raised.
+        Loss and metrics; empty if the function raised.
     error : str or None
-        What it raised.
+        The exception, if the function raised.
     """
 
     number: int
@@ -37,20 +37,19 @@ class Outcome(NamedTuple):
 
 
 class Engine(ABC):
-    """Runs a function at points.
+    """Evaluates a function at points.
 
-    A class of engines has `run` and `stop`; what else it says or holds has defaults. `lossnav.testing.EngineLaws` are
-    the laws that it must pass.
+    A subclass defines `run` and `stop`; all else has defaults. It must pass the tests of `lossnav.testing.EngineLaws`.
 
     Attributes
     ----------
     precision : str
-        What the points are computed in, one of ``lossnav.engines.plan.PRECISIONS``: "native" where the function is
-        called as it is. Two runs of different precisions are not one run.
+        The precision in which points are computed, one of ``lossnav.engines.plan.PRECISIONS``; "native" if the function
+        is called as it is. A run cannot be resumed with another precision.
     on_wait : callable
-        Called about twice a second with what is waited for, where no point can be computed yet (machines that start);
-        what it raises ends the wait, and comes out of `prepare` or `run`. `evaluate` sets it to show the words and to
-        hear Ctrl-C.
+        Called about twice a second with a message while no point can be computed yet (machines are starting). If it
+        raises, the wait ends, and `prepare` or `run` raises the same exception. `evaluate` sets it to show the message
+        and to react to Ctrl-C.
 
     Raises
     ------
@@ -77,46 +76,46 @@ class Engine(ABC):
 
     @property
     def concurrency(self) -> int:
-        """How many points are computed at the same time, once `prepare` was called."""
+        """The number of points computed at the same time, after `prepare` was called."""
         return 1
 
     @property
     def threads(self) -> int:
-        """How many threads compute a point."""
+        """The number of threads that compute a point."""
         return torch.get_num_threads()
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
-        """Return the function to run in place of this one: the same values, perhaps sooner.
+        """Return the function to run instead of this one: it has the same values, and may be faster.
 
         Parameters
         ----------
         function : callable
-            Where it has a method ``accelerate`` an engine may use it.
+            If it has a method ``accelerate``, an engine may use it.
         probes : ndarray of shape (m, k)
             Points at which both must agree; the first is the centre.
         total : int or None
-            How many points will be asked for.
+            The number of points that will be requested, if it is known.
         """
         return function
 
     @abstractmethod
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
-        """Yield the outcome of every point of `points`, shape (m, k), once, as it comes; an error is an outcome too."""
+        """Yield the outcome of each of the points, shape (m, k), as it completes; an exception is an outcome too."""
 
     @abstractmethod
     def stop(self) -> None:
-        """End a `run` that is under way: what was begun is finished and yielded, nothing more is begun."""
+        """End the present `run`: points that were begun are finished and yielded, and no others are begun."""
 
-    def close(self) -> None:  # noqa: B027 - most engines hold nothing
-        """Give back what `prepare` took (workers, connections); called at the end of every run, however it ends."""
+    def close(self) -> None:  # noqa: B027 - most engines have nothing to release
+        """Release what `prepare` acquired (workers, connections); called at the end of every run, however it ends."""
 
     def describe(self) -> dict[str, Any]:
-        """Say how the points were computed, in values that JSON can hold; by default the kind and the precision."""
+        """Return how the points were computed, in values that JSON can hold; by default the kind and the precision."""
         return {"kind": type(self).__name__, "plan": "plain", "precision": self.precision}
 
 
 def description_of(engine: Engine) -> dict[str, Any]:
-    """Return what an engine says of itself, completed by what a surface needs to know of any."""
+    """Return an engine's description, with defaults for the keys that a surface requires."""
     return Engine.describe(engine) | dict(engine.describe())
 
 
@@ -126,23 +125,24 @@ def every_outcome(
     points: NDArray[np.float64],
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome]:
-    """Yield what an engine's `run` does, held to its word: one outcome for each point, unless it was stopped.
+    """Yield the outcomes of an engine's `run`, exactly one for each point, unless it was stopped.
 
-    A point that it passes over has failed; an outcome of no point, or a second one, is left out with a warning.
+    A point that the engine omits counts as failed. An outcome for an unknown point, or a second one for the same point,
+    is dropped with a warning.
 
     Parameters
     ----------
     engine, function, points
-        As of `Engine.run`.
+        As for `Engine.run`.
     stopped : callable
-        Whether the engine was told to stop, so that it may pass points over.
+        Whether the engine was told to stop, so that it may omit points.
     """
     left = set(range(len(points)))
     for outcome in engine.run(function, points):
         if outcome.number not in left:
             warnings.warn(
-                f"{type(engine).__name__} gave an outcome of point {outcome.number}, which was not asked for or had "
-                "one already; it is left out. Test the engine with lossnav.testing.EngineLaws.",
+                f"{type(engine).__name__} returned an outcome for point {outcome.number}, which was not requested or "
+                "had one already; it is dropped. Test the engine with lossnav.testing.EngineLaws.",
                 LossnavWarning,
                 stacklevel=2,
             )
@@ -151,4 +151,4 @@ def every_outcome(
         yield outcome
     if not stopped():
         for number in sorted(left):
-            yield Outcome(number, {}, f"EvaluationError: {type(engine).__name__} gave no outcome of this point.")
+            yield Outcome(number, {}, f"EvaluationError: {type(engine).__name__} returned no outcome for this point.")

@@ -1,12 +1,12 @@
-"""A program that starts a private Ray cluster, and ends it with the process that asked for it, however that ends.
+"""A program that starts a private Ray cluster, and ends it when the process that started this program ends.
 
-Ray binds the processes that `ray.init` starts to the life of their parent, but not those that these start: after a
-SIGKILL of the parent the agents of the cluster live on for a minute or more, and `ray.init` cannot be interrupted while
-it waits for its server. So the cluster belongs to this program: it is the parent of all of it, notices when the process
-that asked for it is gone, and then ends every process below itself, and no other.
+Ray ends the processes that `ray.init` starts when their parent ends, but not the processes that these start: after a
+SIGKILL of the parent, the agents of the cluster live on for a minute or more. And `ray.init` cannot be interrupted
+while it waits for its server. So this program is the parent of the whole cluster. It notices when the process that
+started it has ended, however it ended, and then ends every process below itself, and no other.
 
 It is run by its path (``python -P keeper.py PARENT CPUS``), imports nothing of lossnav, and answers with one line of
-JSON on stdout. Its stdin is held open by the process that asked: the end of it is the end of the cluster.
+JSON on stdout. The process that starts it holds its stdin open: when stdin ends, the cluster ends.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from pathlib import Path
 from typing import Any
 
 _SET_CHILD_SUBREAPER = 36  # of prctl(2): orphans below this process become its children
-_GRACE_SECONDS = 3.0  # for Ray to end its processes by itself; without load it takes 1.5
-_KILL_SECONDS = 5.0  # for processes to be gone after SIGKILL: one that waits for a disk takes its time
-_LOOK_SECONDS = 1.0  # between looks at the parent where the system cannot tell of its end
+_GRACE_SECONDS = 3.0  # for Ray to end its processes by itself; on an idle machine it takes 1.5
+_KILL_SECONDS = 5.0  # for processes to end after SIGKILL: one that waits for a disk needs some time
+_LOOK_SECONDS = 1.0  # between checks of the parent, where the system cannot report its end
 
 
 class Keeper:
-    """A cluster and everything that watches over it.
+    """A cluster, and the thread that ends it.
 
     Parameters
     ----------
     parent : int
-        The process that asked for it.
+        Process id of the process that started this program.
     cpus : int
-        That the cluster is to hold.
+        The number of CPUs of the cluster.
     """
 
     def __init__(self, parent: int, cpus: int) -> None:
@@ -46,18 +46,18 @@ class Keeper:
         self._ending = threading.Lock()
 
     def run(self) -> None:
-        """Start the cluster, say where it is, and stay until the parent is gone."""
+        """Start the cluster, print its address, and stay until the parent has ended."""
         _adopt_orphans()
-        answers = os.dup(1)  # stays open: its end tells the parent that this program is gone
-        os.dup2(2, 1)  # what Ray prints is no answer
+        answers = os.dup(1)  # stays open: when it closes, the parent knows that this program has ended
+        os.dup2(2, 1)  # what Ray prints must not mix with the answer
         threading.Thread(target=self._watch, daemon=True).start()
         try:
             answer = self._start()
         except BaseException as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
-        with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        with contextlib.suppress(BrokenPipeError):  # the parent no longer waits for it
             os.write(answers, json.dumps(answer).encode() + b"\n")
-        while True:  # Ray's processes end with the thread that started them
+        while True:  # this thread must stay: Ray's processes end with the thread that started them
             signal.pause()
 
     def _start(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Keeper:
         nodes: Any = ray.nodes
         ray.init("local", num_cpus=self.cpus, include_dashboard=False, log_to_driver=False, configure_logging=False)
         self._started = True
-        signal.signal(signal.SIGTERM, lambda *_: self.end())  # Ray took it
+        signal.signal(signal.SIGTERM, lambda *_: self.end())  # Ray has replaced the handler
         return {
             "address": ray.get_runtime_context().gcs_address,
             "logs": str(Path(nodes()[0]["RayletSocketName"]).parent.parent / "logs"),
@@ -74,7 +74,7 @@ class Keeper:
         }
 
     def _watch(self) -> None:
-        """Wait for the end of stdin or of the parent: whatever it forked may hold the other end of stdin."""
+        """Wait for the end of stdin or of the parent, because a process forked by the parent may keep stdin open."""
         looks, timeout = select.poll(), None
         looks.register(0, select.POLLIN | select.POLLHUP)
         try:
@@ -86,7 +86,7 @@ class Keeper:
         self.end()
 
     def end(self) -> None:
-        """End the cluster and this program; nothing below it stays."""
+        """End the cluster, all processes below this program, and this program."""
         if not self._ending.acquire(blocking=False):
             return
         if self._started:
@@ -99,7 +99,7 @@ class Keeper:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             time.sleep(0.01)
-        if os.getpgid(0) == os.getpid():  # where /proc does not tell who is below, the group does
+        if os.getpgid(0) == os.getpid():  # without /proc, the process group tells which processes are below
             os.killpg(0, signal.SIGKILL)
         os._exit(0)
 
@@ -111,12 +111,12 @@ def _shut_down() -> None:
 
 
 def _adopt_orphans() -> None:
-    with contextlib.suppress(OSError, AttributeError):  # no such call but on Linux
+    with contextlib.suppress(OSError, AttributeError):  # only Linux has this call
         ctypes.CDLL(None).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def descendants(ancestor: int) -> set[int]:
-    """Return the living processes below another one; none where there is no /proc."""
+    """Return the living processes below another one; none if there is no /proc."""
     parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):

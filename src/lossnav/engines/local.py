@@ -1,4 +1,4 @@
-"""One process, one point after the other, each by the plain path or by a plan that proved itself."""
+"""The engine that evaluates in this process, one point after another, by the plain path or by a proven plan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lossnav.errors import OptionError
 
 
 class _ThreadRun(threading.local):
-    """What belongs to the run of a thread: several may use one engine."""
+    """The state of a run in one thread, because several threads may use one engine."""
 
     function: Any = None
     prepared = False
@@ -26,24 +26,24 @@ class _ThreadRun(threading.local):
 
 
 class Local(Engine):
-    """Evaluate here, in order.
+    """Evaluate in this process, in order.
 
     Parameters
     ----------
     plan : "auto", "plain", "tuned" or Plan
-        ``auto`` goes by rule: what the model, the data and the processor are says what is done to go faster. The same
-        call gives the same bits on the same machine. ``tuned`` goes by the clock: it times what may be faster on a
-        part of the data, so two runs may choose differently and differ by rounding. A `Plan` is used as it is. All
-        three are held against the plain path at probe points first, and `plan_error` in the surface says how far
-        they were off there. ``plain`` is the reference path, `Objective.evaluate` point by point.
+        ``auto`` chooses a faster way by rule, from the model, the data and the processor; the same call gives the same
+        bits on the same machine. ``tuned`` chooses by timing on a part of the data, so two runs may choose differently
+        and differ by rounding. A `Plan` is used as it is. All three are first compared with the plain path at probe
+        points, and `plan_error` in the surface is the largest difference. ``plain`` is the reference path:
+        `Objective.evaluate`, point by point.
     precision : "native", "float32", "tf32", "bfloat16" or "float64"
-        What the model computes in; native is its own. Lower precision shows: `plan_error` in the surface says how much
-        at the probes.
+        The precision in which the model computes; native is its own. Lower precision changes the loss: `plan_error` in
+        the surface says by how much at the probes.
 
     Raises
     ------
     OptionError
-        If plan or precision is unknown, or the plain path is asked for another precision.
+        If plan or precision is unknown, or ``plan="plain"`` is combined with another precision than native.
 
     Examples
     --------
@@ -63,10 +63,10 @@ class Local(Engine):
             raise OptionError(f"plan='plain' computes in the model's own precision, not {precision}. Use plan='auto'.")
         self.plan, self.precision = plan, precision
         self._run = _ThreadRun()
-        self._last: Any = None  # for a thread that tells of what another prepared
+        self._last: Any = None  # for a thread that describes what another prepared
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
-        """Find a plan for a function that knows faster ways, and prove it at the probe points."""
+        """Choose a plan for a function that has a method ``accelerate``, and prove it at the probe points."""
         self._run.prepared, self._run.function, self._last = True, None, None
         accelerate = getattr(function, "accelerate", None)
         if accelerate is None or self.plan == "plain":
@@ -84,7 +84,7 @@ class Local(Engine):
                 try:
                     made = function.many(points[number : number + together])  # type: ignore[attr-defined]
                 except Exception:
-                    made = []  # one of them: found point by point
+                    made = []  # evaluate point by point, to find the one that raises
                 yield from (Outcome(number + i, values) for i, values in enumerate(made))
                 number += len(made)
                 if made:
@@ -92,18 +92,18 @@ class Local(Engine):
             point = points[number]
             try:
                 outcome = Outcome(number, function(point))
-            except Exception as error:  # one bad point does not end a run; Ctrl-C is no Exception and does
+            except Exception as error:  # one bad point does not end a run; Ctrl-C is not an Exception, and does
                 outcome = Outcome(number, {}, f"{type(error).__name__}: {error}")
             yield outcome
             number += 1
 
     def stop(self) -> None:
-        """Begin no other point."""
+        """Begin no further point."""
         self._run.stopped = True
 
     def describe(self) -> dict[str, Any]:
-        """Kind, and the plan of the last run with its error."""
+        """Return the kind, and the plan of the last run with its error."""
         asked = "given" if isinstance(self.plan, Plan) else self.plan
-        said = {"kind": "Local", "asked": asked, "plan": "plain", "precision": self.precision}
+        description = {"kind": "Local", "asked": asked, "plan": "plain", "precision": self.precision}
         function = self._run.function if self._run.prepared else self._last
-        return said | (function.describe() if function is not None else {})
+        return description | (function.describe() if function is not None else {})

@@ -1,4 +1,4 @@
-"""What is done to go faster, as a value."""
+"""A plan: the changes that make an evaluation faster, as a value."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ _DTYPES: dict[Precision, torch.dtype | None] = {
 
 @dataclass(frozen=True)
 class Plan:
-    """One way to evaluate an objective on a chart; all fields at their defaults is the plain path.
+    """One way to evaluate an objective on a chart. With all fields at their defaults, it is the plain path.
 
     Attributes
     ----------
     precision : "native", "float32", "tf32", "bfloat16" or "float64"
-        What the model computes in; native is the model's own. The loss is computed in float32 or better.
+        The precision in which the model computes; native is its own. The loss is computed in float32 or wider.
     batch_size : int or None
-        Samples a pass through the model; None leaves the batches as they came.
+        Samples per pass through the model; None keeps the original batches.
     channels_last : bool
-        Images and convolution weights in the memory format that oneDNN and cuDNN prefer.
+        Whether images and convolution weights have the memory format that oneDNN and cuDNN prefer.
     fold_batch_norm : bool
-        BatchNorm with frozen statistics is multiplied into the layer before it, at each point.
+        Whether BatchNorm with frozen statistics is multiplied into the layer before it, at each point.
     amortize_first_layer : bool
-        On an affine chart the first layer's response to the data is affine in the coordinates: computed once for the
-        centre and each direction, then added up.
+        On an affine chart the first layer's response to the data is affine in the coordinates. If True, it is computed
+        once for the centre and each direction, and then only added up.
     onednn_linear : bool
-        Linear layers through oneDNN's kernel instead of MKL's.
+        Whether linear layers use oneDNN's kernel instead of MKL's.
     compiled : bool
-        `torch.compile`, once, with the weights as inputs.
+        Whether `torch.compile` is applied, once, with the weights as inputs.
     fused : bool
-        On the CPU: the whole model as one kernel, written for its sizes and compiled in a second; a few samples go
-        through all layers before the next ones come. Folds BatchNorm and needs no other layout, so of the other
-        changes only batch_size and amortize_first_layer go with it.
+        On the CPU: whether the whole model is one kernel, generated for its sizes and compiled in a second. A few
+        samples go through all layers before the next ones start. It folds BatchNorm and needs no other layout, so only
+        batch_size and amortize_first_layer can be combined with it.
     points : int
-        Points of weight space that go through the model together (`torch.vmap` over the weights): for small models
-        on a GPU.
+        Points of weight space that go through the model together (`torch.vmap` over the weights), for small models on
+        a GPU.
 
     Examples
     --------
@@ -71,16 +71,16 @@ class Plan:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """What the model is cast to; None for its own."""
+        """The dtype that the model is converted to; None for its own."""
         return _DTYPES[self.precision]
 
     @property
     def tolerance(self) -> float:
-        """Largest relative difference of the loss from the plain path that may be shown."""
+        """Largest allowed relative difference of the loss from the plain path at a probe."""
         return TOLERANCES[self.precision]
 
     def describe(self) -> dict[str, Any]:
-        """Fields that differ from the plain path."""
+        """Return the fields that differ from the plain path."""
         return {name: value for name, value in asdict(self).items() if value != getattr(Plan(), name)}
 
     def __str__(self) -> str:

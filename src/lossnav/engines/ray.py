@@ -1,19 +1,14 @@
-"""Many processes, on one machine or many: long-lived workers that build the function once and are sent tiles."""
+"""The engine that evaluates in many processes, on one machine or many; workers build the function once."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import math
-import sys
-import sysconfig
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -25,61 +20,62 @@ from lossnav.engines.cluster import Cluster, ray_module
 from lossnav.engines.local import Local
 from lossnav.engines.placing import Placing
 from lossnav.engines.plan import Plan, Precision
+from lossnav.engines.sending import pickled
 from lossnav.engines.tiles import DEATHS, Tile, Tiles
+from lossnav.engines.worker import Worker
 from lossnav.errors import ClusterError, LossnavWarning, OptionError
 
-_TICK = 0.5  # seconds between looks at signals where nothing comes back
-_LOOK_SECONDS = 3.0  # between looks at whether the cluster has room for more workers
-_FETCH_SECONDS = 30.0  # for a result that is there
-SHORT_TILE = 1.0  # seconds; a worker of longer ones needs no second tile to bridge the way
-_FAILED_STARTS = 3  # in a row, after which no more workers are started
+_TICK = 0.5  # seconds between checks for signals while no answer arrives
+_LOOK_SECONDS = 3.0  # between checks whether the cluster has room for more workers
+_FETCH_SECONDS = 30.0  # timeout for fetching a result that is ready
+SHORT_TILE = 1.0  # seconds; a worker with longer tiles needs no second one in advance
+_FAILED_STARTS = 3  # in a row; then no more workers are started
 _EVENTS_KEPT = 20
-_STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 
 
 class Ray(Engine):
-    """Evaluate on a Ray cluster, or on all processors of this machine, by workers of one process each.
+    """Evaluate on a Ray cluster, or on all processors of this machine, with workers of one process each.
 
-    A worker is an actor that lives as long as the run. It is sent objective and chart once (they reach each node
-    once), finds and proves a plan by the same rules as `Local`, and then evaluates tiles of some points. So on one
-    kind of machine, with the same number of threads, values are those of `Local`, bit for bit. A worker that dies is
-    replaced and its tile done elsewhere; a point whose worker died three times is recorded as failed. Nodes that are
-    added during a run are used from a few seconds after on.
+    A worker is an actor that lives as long as the run. It receives objective and chart once (they are sent to each node
+    once), chooses and proves a plan by the same rules as `Local`, and then evaluates tiles of several points. So on the
+    same kind of machine, with the same number of threads, values are those of `Local`, bit for bit. A worker that dies
+    is replaced, and its tile is evaluated by another; a point whose worker died three times is recorded as failed.
+    Nodes that are added during a run are used after a few seconds.
 
-    A worker computes on the device that the objective names: one on "cuda" needs ``gpus_per_worker=1`` (or a part),
-    and one on the CPU stays there, whatever the worker holds. With ``build="spec"`` it is the SPEC that names the
-    device, on the worker.
+    A worker computes on the objective's device: one on "cuda" needs ``gpus_per_worker=1`` (or a fraction), and one on
+    the CPU stays there, whatever the worker has. With ``build="spec"``, the SPEC chooses the device on the worker.
 
     Parameters
     ----------
     plan, precision
         As `Local` takes them.
     workers : int, optional
-        Default: as many as the cluster has room for, also later.
+        Number of workers. Default: as many as fit into the cluster, also when it grows.
     address : str
-        "local": a private cluster on this machine, for this run. It is waited for as long as it starts, and none of
-        its processes outlives this one, however this one ends. "auto": the cluster that this machine belongs to.
-        Or host:port of its head. A connection that this process has already (``ray.init``) is used in any case, and
-        left open.
+        "local": a private cluster on this machine, for this run. The run waits until it has started, and all its
+        processes end with this one, however this one ends. "auto": the cluster that this machine belongs to. Or
+        host:port of the head of a cluster. If this process is connected already (``ray.init``), that connection is
+        used, and left open.
     cpus_per_worker : int
-        Also the number of torch's threads there.
+        CPUs of a worker, and the number of torch's threads in it.
     gpus_per_worker : float
-        A part of one, or a whole number.
+        GPUs of a worker: a fraction of one, or a whole number.
     tile : int, optional
-        Points sent at once. Default: as many as take about half a second, or longer where there are more than 160
-        workers (3 ms for each). Values do not depend on it.
+        Points sent at once. Default: as many as take about half a second, or longer for more than 160 workers (3 ms
+        for each). Values do not depend on it.
     in_flight : int
-        Tiles that a worker holds, so that it need not wait for the next.
+        Tiles that a worker has at a time, so that it need not wait for the next.
     build : "send" or "spec"
-        Send the objective, pickled with its data; or only its SPEC (`load_objective`), which must mean the same on
-        every machine. lossnav, and what the objective imports from installed packages, must be there in any case.
+        Send the objective, pickled with its data; or only its SPEC (`load_objective`), which must give the same
+        objective on every machine. In both cases, lossnav and the packages that the objective imports must be
+        installed there.
 
     Raises
     ------
     MissingExtraError
         If ray is not installed.
     OptionError
-        If an option has a value it cannot have.
+        If an option has an invalid value.
 
     Examples
     --------
@@ -99,15 +95,19 @@ class Ray(Engine):
         in_flight: int = 2,
         build: Literal["send", "spec"] = "send",
     ) -> None:
-        Local(plan, precision)  # refuses what it does not know
+        Local(plan, precision)  # raises for unknown options
         ray_module()
         for name, value in {"workers": workers, "tile": tile, "cpus_per_worker": cpus_per_worker}.items():
             if value is not None and (value != int(value) or value < 1):
-                raise OptionError(f"{name}={value} is none. Pass a whole number from 1 upwards.")
+                raise OptionError(f"{name} must be a positive integer, got {name}={value}. Pass 1 or more.")
         if in_flight < 1:
-            raise OptionError(f"in_flight={in_flight} is none. Pass 1, or 2 to bridge the way to a worker.")
+            raise OptionError(
+                f"in_flight must be at least 1, got in_flight={in_flight}. Pass 2, so that workers need not wait."
+            )
         if gpus_per_worker < 0 or (gpus_per_worker > 1 and gpus_per_worker != int(gpus_per_worker)):
-            raise OptionError(f"gpus_per_worker={gpus_per_worker} is none. Pass a part of one, or a whole number.")
+            raise OptionError(
+                f"gpus_per_worker must be a part of one GPU or a whole number, got {gpus_per_worker}. Pass 0.5 or 1."
+            )
         if build not in ("send", "spec"):
             raise OptionError(f"build={build!r} is unknown. Use 'send' or 'spec'.")
         self.plan, self.precision, self.build = plan, precision, build
@@ -116,30 +116,30 @@ class Ray(Engine):
         self._cluster: Cluster | None = None
         self._placing: Placing | None = None
         self._function: PointFunction | None = None
-        self._task: tuple[Any, ...] = ()  # arguments of `_Worker.build`
+        self._task: tuple[Any, ...] = ()  # arguments of `Worker.build`
         self._crew: list[_Hired] = []
         self._stopped = False
         self._forget()
 
     def _forget(self) -> None:
-        """Begin a new record."""
-        self._said: dict[str, Any] = {"plan": "plain"}
+        """Reset what `describe` reports."""
+        self._description: dict[str, Any] = {"plan": "plain"}
         self._nodes: set[str] = set()
         self._events: list[str] = []
         self._deaths = self._lost = self._failed_starts = self._halvings = self._most = self._largest = 0
-        self._seconds = math.nan  # a point, by the last tiles
+        self._seconds = math.nan  # per point, in the last tiles
         self._looked = time.monotonic()
 
     # ------------------------------------------------------------------ the engine
 
     def prepare(self, function: PointFunction, probes: NDArray[np.float64], total: int | None) -> PointFunction:
-        """Reach the cluster, send the function and wait for the first worker that has built and planned it.
+        """Connect to the cluster, send the function, and wait until the first worker has built it and has a plan.
 
         Raises
         ------
         ClusterError
-            If the cluster cannot be reached, holds less than asked for, or a worker cannot build the function or dies
-            while it starts; on a cluster of others also if they hold all of it for a minute.
+            If the cluster cannot be reached or is too small, or a worker cannot build the function or dies while it
+            starts; on a shared cluster, also if others use all of it for a minute.
         OptionError
             If it is to be built from a SPEC and has none.
         """
@@ -147,8 +147,8 @@ class Ray(Engine):
         self._forget()
         nothing = Tiles(0)
         if self.build == "spec" and not hasattr(function, "by_spec"):
-            raise OptionError("build='spec' is for objectives on charts. Use build='send' for other functions.")
-        sent = _pickled(function.by_spec() if self.build == "spec" else function)  # type: ignore[attr-defined]
+            raise OptionError("build='spec' is only for objectives on charts. Use build='send' for other functions.")
+        sent = pickled(function.by_spec() if self.build == "spec" else function)  # type: ignore[attr-defined]
         try:
             cpus = self.workers and self.workers * self.cpus_per_worker
             self._cluster = Cluster(self.address, cpus, lambda words: self.on_wait(words))
@@ -168,7 +168,7 @@ class Ray(Engine):
         return function
 
     def run(self, function: PointFunction, points: NDArray[np.float64]) -> Iterator[Outcome]:
-        """Yield the outcome of every point as it comes back."""
+        """Yield the outcome of every point as it arrives."""
         self._stopped = False
         if function is not self._function:
             self.prepare(function, points, len(points))
@@ -189,25 +189,25 @@ class Ray(Engine):
                 self._look()
         finally:
             self._seconds, self._largest = tiles.seconds, max(self._largest, tiles.largest)
-            for hired in [hired for hired in self._crew if hired.tiles]:  # left in the middle: nobody waits for it
+            for hired in [hired for hired in self._crew if hired.tiles]:  # the run was abandoned
                 self._dismiss(hired)
 
     @property
     def concurrency(self) -> int:
-        """How many workers the cluster has room for, of those asked for."""
+        """The number of workers that fit into the cluster, up to the requested number."""
         return max(1, self._fitting()) if self._cluster is not None else 1
 
     @property
     def threads(self) -> int:
-        """Of a worker."""
+        """Threads of a worker."""
         return self.cpus_per_worker
 
     def stop(self) -> None:
-        """Send no other tile; what a worker has begun is finished."""
+        """Send no further tile; tiles that workers have begun are finished."""
         self._stopped = True
 
     def close(self) -> None:
-        """End the workers, and the cluster where it is a private one."""
+        """End the workers, and the cluster if it is private."""
         for hired in list(self._crew):
             self._dismiss(hired)
         self._function, self._task = None, ()
@@ -216,11 +216,11 @@ class Ray(Engine):
             self._cluster = None
 
     def describe(self) -> dict[str, Any]:
-        """Kind, the plan by one worker, and what happened on the cluster."""
+        """Return the kind, the plan of one worker, and the events on the cluster."""
         return {
             "plan": "plain",
             "precision": self.precision,
-            **self._said,
+            **self._description,
             "kind": "Ray",
             "address": self.address if self.address in ("local", "auto") else "given",
             "workers": self._most,
@@ -237,7 +237,7 @@ class Ray(Engine):
     # ------------------------------------------------------------------ tiles out, outcomes in
 
     def _hand_out(self, tiles: Tiles, points: NDArray[np.float64]) -> None:
-        """Give every worker that is ready what it has room for; nobody gets a second tile before all have one."""
+        """Send tiles to every worker that is ready; each gets a first one before any gets a second."""
         ready = [hired for hired in self._crew if hired.ready]
         for held in range(self.in_flight):
             for hired in ready:
@@ -246,18 +246,18 @@ class Ray(Engine):
                     hired.tiles.append((hired.actor.evaluate.remote(points[list(tile)]), tile))
 
     def _may_queue(self, hired: _Hired, tiles: Tiles) -> bool:
-        """Whether another tile may wait behind the one that a worker is at."""
+        """Whether a worker may get another tile in advance."""
         suspect = tiles.next_is_suspect or tiles.is_suspect(hired.tiles[0][1])
         return hired.seconds < SHORT_TILE and not suspect
 
     def _call_back(self) -> None:
-        """Cancel what waits behind the tile that a worker is at."""
+        """Cancel the tiles that workers have not begun."""
         for hired in self._crew:
             for ref, _ in list(hired.tiles)[1:]:
                 self._ray.cancel(ref)
 
     def _answering(self) -> list[_Hired]:
-        """Wait a moment, and return who has something to say."""
+        """Wait a moment, and return the workers with an answer."""
         waiting = {hired.next_answer: hired for hired in self._crew if hired.next_answer is not None}
         if not waiting:
             time.sleep(_TICK)
@@ -268,7 +268,7 @@ class Ray(Engine):
         return [waiting[ref] for ref in refs]
 
     def _hear(self, hired: _Hired, tiles: Tiles) -> list[Outcome]:
-        """Take the oldest answer of a worker: where it is, what it has built, or what became of a tile."""
+        """Receive the oldest answer of a worker: its node, what it has built, or the outcomes of a tile."""
         errors = self._ray.exceptions
         try:
             answer = self._ray.get(hired.next_answer, timeout=_FETCH_SECONDS)
@@ -290,9 +290,9 @@ class Ray(Engine):
             self._welcome(hired, answer)
         else:
             _, tile = hired.tiles.popleft()
-            made, hired.seconds, said = answer
+            made, hired.seconds, description = answer
             tiles.learn(tile, hired.seconds)
-            self._said = said or self._said
+            self._description = description or self._description
             return [Outcome(number, values, error) for number, (values, error) in zip(tile, made, strict=True)]
         return []
 
@@ -304,14 +304,14 @@ class Ray(Engine):
         return self._cluster.ray
 
     def _look(self) -> None:
-        """Now and then, hire whom the cluster has room for; give up where nobody finds a place."""
+        """Every few seconds, start workers that fit into the cluster; raise if waiting for the first is useless."""
         assert self._placing is not None and self._cluster is not None
         if self._cluster.private is not None:
-            self._cluster.private.require_alive()  # Ray would end this process after a minute without it
+            self._cluster.private.require_alive()  # Ray would kill this process a minute after the cluster's end
         if any(hired.place is None for hired in self._crew):
             self._placing.placed()
             if not any(hired.ready for hired in self._crew):
-                self.on_wait("a worker reads the objective and plans")
+                self.on_wait("a worker loads the objective and chooses a plan")
         else:
             self.on_wait(self._placing.waiting())
         now = time.monotonic()
@@ -319,17 +319,17 @@ class Ray(Engine):
             self._hire()
 
     def _hire(self) -> None:
-        """Start workers until there are as many as asked for, or as the cluster has room for."""
+        """Start workers until there are as many as requested, or as fit into the cluster."""
         assert self._cluster is not None
         self._looked = time.monotonic()
         if self._failed_starts >= _FAILED_STARTS:
             if not self._crew:
                 raise ClusterError(
                     f"{self._failed_starts} workers died while they started: {self._events[-1]}. "
-                    "Look into Ray's logs (/tmp/ray/session_latest/logs), or try engine=Local()."
+                    "Read Ray's logs (/tmp/ray/session_latest/logs), or use engine=Local()."
                 )
             return
-        kind = self._ray.remote(_Worker).options(
+        kind = self._ray.remote(Worker).options(
             num_cpus=self.cpus_per_worker, num_gpus=self.gpus_per_worker, max_restarts=0, max_task_retries=0
         )
         for _ in range(self._fitting() - len(self._crew)):
@@ -337,50 +337,50 @@ class Ray(Engine):
             self._crew.append(_Hired(actor, actor.place.remote(), actor.build.remote(*self._task, self._halvings)))
 
     def _fitting(self) -> int:
-        """How many workers there should be: as many as asked for, or as the cluster has room for."""
+        """Return how many workers there should be: as many as requested, or as fit into the cluster."""
         assert self._cluster is not None
         room = self._cluster.room(self.cpus_per_worker, self.gpus_per_worker)
         return min(self.workers or room, room)
 
     def _welcome(self, hired: _Hired, report: dict[str, Any]) -> None:
-        """A worker is ready: keep what it says, and warn of what the user should know."""
+        """Record that a worker is ready, and pass its warnings to the user."""
         hired.built, hired.report = None, report
         self._failed_starts = 0
         self._nodes.add(hired.node)
         first, self._most = not self._most, max(self._most, sum(hired.ready for hired in self._crew))
         if first:
-            self._said = report["said"]
+            self._description = report["engine"]
             for text in report["warnings"]:
                 warnings.warn(text, LossnavWarning, stacklevel=5)
-        elif report["said"].get("plan") != self._said.get("plan"):
-            self._events.append(f"another worker has another plan: {report['said'].get('plan')}")
+        elif report["engine"].get("plan") != self._description.get("plan"):
+            self._events.append(f"another worker uses another plan: {report['engine'].get('plan')}")
         if report["torch"] != torch.__version__:
             self._events.append(f"a worker has torch {report['torch']}, this process {torch.__version__}")
 
     def _refused(self, hired: _Hired, cause: Exception) -> None:
-        """A worker could not build the function: the end where it is the first, else one worker less."""
+        """Dismiss a worker that could not build the function; raise if it is the first."""
         self._failed_starts += 1
         self._events.append(f"a worker could not build the function: {type(cause).__name__}: {cause}")
         self._dismiss(hired)
         if not self._most:
             raise ClusterError(
-                f"A worker could not build the objective: {type(cause).__name__}: {cause}. What it imports must be "
-                "installed on every machine, and the device it names must be there (on GPUs: gpus_per_worker=1)."
+                f"A worker could not build the objective: {type(cause).__name__}: {cause}. Install what it imports on "
+                "every machine, and make sure that workers have its device (for GPUs: gpus_per_worker=1)."
             ) from cause
 
     def _bury(self, hired: _Hired, error: Exception, tiles: Tiles) -> list[Outcome]:
-        """A worker or its node died: the tile it was at is charged, the others go back, another one is hired."""
+        """Handle the death of a worker or its node: its first tile is charged, the others go back to the queue."""
         reason = next(iter(str(error).strip().splitlines()), "")
         if isinstance(error, self._ray.exceptions.OutOfMemoryError) or "low on memory" in str(error):
-            self._halvings += 1  # those who come after it work in smaller batches
+            self._halvings += 1  # its successors use smaller batches
         at = [tile for _, tile in hired.tiles]
         self._dismiss(hired)
         if hired.ready:
             self._deaths += 1
-            self._looked = 0.0  # replaced at once
+            self._looked = 0.0  # start another worker at once
         else:
             self._failed_starts += 1
-        doing = f"at {len(at[0])} points" if at else "idle" if hired.ready else "while it started"
+        doing = f"at {len(at[0])} points" if at else "while idle" if hired.ready else "while it started"
         self._events.append(f"a worker died {doing}: {type(error).__name__}: {reason}")
         tiles.put_back(at[1:])
         lost = tiles.charge(at[0]) if at else []
@@ -388,19 +388,19 @@ class Ray(Engine):
         return [Outcome(number, {}, f"its worker died {DEATHS} times, the last time: {reason}") for number in lost]
 
     def _dismiss(self, hired: _Hired) -> None:
-        """End a worker, whatever it is at."""
+        """End a worker, whatever it is doing."""
         self._crew.remove(hired)
-        with contextlib.suppress(Exception):  # it may be dead, and so may be the cluster
+        with contextlib.suppress(Exception):  # the worker or the cluster may be dead
             self._ray.kill(hired.actor)
 
 
 @dataclass(eq=False)
 class _Hired:
-    """A worker, as the engine sees it. It answers in the order in which it was asked."""
+    """A worker and its pending answers, which arrive in this order: `place`, `built`, then those of the tiles."""
 
     actor: Any
-    place: Any  # the answers that are still to come
-    built: Any
+    place: Any  # None after the answer arrived
+    built: Any  # None after the answer arrived
     tiles: deque[tuple[Any, Tile]] = field(default_factory=deque)
     node: str = ""
     report: dict[str, Any] = field(default_factory=dict)
@@ -413,95 +413,3 @@ class _Hired:
     @property
     def next_answer(self) -> Any:
         return self.place or self.built or (self.tiles[0][0] if self.tiles else None)
-
-
-class _Worker:
-    """Lives in a process of the cluster: builds the function once, then evaluates tiles of points as `Local` does."""
-
-    engine: Local
-    function: PointFunction
-    said: dict[str, Any]
-
-    def place(self) -> str:
-        """Say on which node this is."""
-        return str(ray_module().get_runtime_context().get_node_id())
-
-    def build(
-        self,
-        payload: NDArray[np.uint8],
-        by_spec: bool,
-        probes: NDArray[np.float64],
-        total: int | None,
-        plan: Any,
-        precision: Precision,
-        threads: int,
-        halvings: int,
-    ) -> dict[str, Any]:
-        """Unpack the function and plan it; say how."""
-        torch.set_num_threads(threads)
-        function = ray_module().cloudpickle.loads(payload)
-        self.engine = Local(plan, precision)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", LossnavWarning)
-            self.function = self.engine.prepare(function() if by_spec else function, probes, total)
-        halve = getattr(self.function, "halve", bool)
-        for _ in range(halvings):
-            halve()
-        self.said = self.engine.describe()
-        texts = [str(warning.message) for warning in caught if issubclass(warning.category, LossnavWarning)]
-        at_once = getattr(self.function, "points_at_once", 1)
-        return {"said": self.said, "points_at_once": at_once, "warnings": texts, "torch": torch.__version__}
-
-    def evaluate(
-        self, points: NDArray[np.float64]
-    ) -> tuple[list[tuple[dict[str, float], str | None]], float, dict[str, Any] | None]:
-        """Evaluate a tile; with the seconds it took, and what is said of the plan where that changed."""
-        started = time.perf_counter()
-        outcomes = self.engine.run(self.function, points)
-        made = [(_floats(outcome.values), outcome.error) for outcome in outcomes]
-        said = self.engine.describe()
-        changed, self.said = said != self.said, said
-        return made, time.perf_counter() - started, said if changed else None
-
-
-def _floats(values: Mapping[str, float]) -> dict[str, float]:
-    """The same values as floats of Python; what hangs on them (losses of single samples) goes with them."""
-    made = copy.copy(values) if isinstance(values, dict) else dict(values)
-    made.update({name: float(value) for name, value in values.items()})
-    return made
-
-
-def _pickled(function: Any) -> NDArray[np.uint8]:
-    """Pickle a function with the code of the user's own modules, which other machines need not have."""
-    pickle = ray_module().cloudpickle
-    modules = [module for module in list(sys.modules.values()) if _is_the_users(module)]
-    try:
-        for module in modules:
-            pickle.register_pickle_by_value(module)
-        text = pickle.dumps(function)
-    except Exception:  # a module that does not go by value may be importable there
-        for module in modules:
-            pickle.unregister_pickle_by_value(module)
-        modules = []
-        try:
-            text = pickle.dumps(function)
-        except Exception as error:
-            raise ClusterError(
-                f"The objective cannot be sent: {type(error).__name__}: {error}. Leave locks, open files and handles "
-                "out of model, loss and data, or name it by a SPEC and use build='spec'."
-            ) from error
-    finally:
-        for module in modules:
-            pickle.unregister_pickle_by_value(module)
-    return np.frombuffer(text, np.uint8)
-
-
-def _is_the_users(module: ModuleType) -> bool:
-    """Whether a module is no installed package but a file of a project."""
-    name, file = getattr(module, "__name__", ""), getattr(module, "__file__", None)
-    if not isinstance(file, str) or not file.endswith(".py") or name.partition(".")[0] in ("lossnav", "__main__"):
-        return False
-    if sys.modules.get(name) is not module:
-        return False
-    path = Path(file)
-    return not {"site-packages", "dist-packages"} & set(path.parts) and not path.is_relative_to(_STANDARD_LIBRARY)

@@ -1,4 +1,4 @@
-"""Points cut into tiles: how large, whose turn, and what becomes of a tile that killed its worker."""
+"""Tiles of points for workers: their size, their order, and tiles whose worker died."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from collections.abc import Sequence
 
 Tile = tuple[int, ...]  # numbers of points
 
-TILE_SECONDS = 0.5  # long against the millisecond that sending a tile takes, short to wait for when a run is stopped
-_DRIVER_SECONDS = 3e-3  # that the process which sends and takes back has for each tile
-DEATHS = 3  # a point whose worker died so often is given up
+TILE_SECONDS = 0.5  # much longer than sending a tile (1 ms), and short enough to wait for when a run is stopped
+_DRIVER_SECONDS = 3e-3  # time per tile of the process that sends tiles and receives outcomes
+DEATHS = 3  # a point is recorded as failed after its worker died so often
 
 
 def tile_seconds(workers: int) -> float:
-    """How long a tile should take, so that one process can serve so many workers."""
+    """Return how long a tile should take, so that one process can serve so many workers."""
     return max(TILE_SECONDS, workers * _DRIVER_SECONDS)
 
 
 class Tiles:
-    """Points that wait to be evaluated, handed out in order.
+    """A queue of points, from which tiles are taken in order.
 
-    A tile holds as many points as take about half a second by what the last ones took, or longer where workers are
-    many (see `tile_seconds`); the first holds one unit. As the end comes near they get smaller, so that all workers
-    finish together.
+    The size of a tile is chosen by the time of the last ones, so that a tile takes about half a second, or longer for
+    many workers (see `tile_seconds`). The first tile is one unit. Towards the end tiles become smaller, so that all
+    workers finish together.
 
     Parameters
     ----------
     count : int
-        How many points there are.
+        Number of points.
     unit : int
-        Points that are evaluated together: a tile holds a multiple of it, cut where one process alone would cut.
+        Points that are evaluated together. A tile consists of whole units, with the boundaries of a single process.
     size : int, optional
-        Points a tile, in place of what the clock says.
+        A fixed number of points per tile.
     seconds : float
-        A point, where it is known from before.
+        Seconds per point, if it is known from before.
 
     Attributes
     ----------
     seconds : float
-        A point, by the last tiles; nan before the first.
+        Seconds per point in the last tiles; nan before the first.
     largest : int
         Points in the largest tile so far.
 
@@ -60,14 +60,14 @@ class Tiles:
 
     @property
     def next_is_suspect(self) -> bool:
-        """Whether the worker of the next point died before."""
+        """Whether a worker died while it evaluated the next point."""
         return bool(self._waiting) and self.is_suspect(self._waiting[0])
 
     def is_suspect(self, tile: Tile) -> bool:
-        """Whether a worker died at this tile: it is a single point by now, and best alone with a worker.
+        """Whether a worker died at this tile, which is then a single point and is evaluated alone.
 
-        An answer that was ready may be lost with the worker that dies at the tile behind it, and the wrong one is
-        charged; so a charge is believed only of a point that had a worker to itself.
+        When a worker dies, a finished answer may be lost with it, and the death is attributed to the wrong tile. Only a
+        point that had a worker to itself is certain to be the cause.
         """
         return tile[0] in self._charges
 
@@ -82,18 +82,18 @@ class Tiles:
         return tuple(tile)
 
     def learn(self, tile: Tile, seconds: float) -> None:
-        """Say how long a tile took."""
+        """Record how long a tile took."""
         each = seconds / len(tile)
         self.seconds = each if math.isnan(self.seconds) else (self.seconds + each) / 2
 
     def put_back(self, tiles: Sequence[Tile]) -> None:
-        """Take back tiles that nobody began: they are the next."""
+        """Put tiles that were not begun back to the front of the queue."""
         for tile in reversed(tiles):
             units = [tile[i : i + self.unit] for i in range(0, len(tile), self.unit)]
             self._waiting.extendleft(reversed(units))
 
     def charge(self, tile: Tile) -> list[int]:
-        """Take back a tile whose worker died of it, as single points; return those that are given up."""
+        """Put back a tile whose worker died, as single points; return the points that are given up."""
         self._charges.update(tile)
         lost = [number for number in tile if self._charges[number] >= DEATHS]
         self._waiting.extendleft((number,) for number in reversed(tile) if number not in lost)

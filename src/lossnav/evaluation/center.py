@@ -1,4 +1,4 @@
-"""The centre of a chart, evaluated before anything else: whether it is the objective's own, and repeats."""
+"""Checks before a run: objective, chart and sampler fit, and the loss at the centre is finite and deterministic."""
 
 from __future__ import annotations
 
@@ -25,30 +25,31 @@ from lossnav.objective.batch_tensors import tensors
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 
-_REPEAT_TOLERANCE = 1e-5  # relative; kernels that add in another order stay below it, dropout does not
+_REPEAT_TOLERANCE = 1e-5  # relative; another order of summation stays below it, dropout does not
 
 
 def require_fit(objective: Objective, chart: Chart, sampler: Sampler) -> tuple[Objective, Chart]:
-    """Raise unless chart, objective and sampler belong together, and no metric is called as a coordinate is.
+    """Raise unless chart, objective and sampler fit together and no metric has the name of a coordinate.
 
-    Returns objective and chart as they are for each other (see `meet`).
+    Returns the objective and the chart adapted to each other (see `meet`).
     """
     objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
     if tuple(sampler.dims) != tuple(chart.dims):
         raise SamplerError(
-            f"The sampler asks for ({', '.join(sampler.dims)}) and the chart has ({', '.join(chart.dims)}). "
+            f"The sampler has the coordinates ({', '.join(sampler.dims)}), but the chart has "
+            f"({', '.join(chart.dims)}). "
             f"Pass ln.Grid({', '.join(f'{dim}=(-1, 1, 51)' for dim in chart.dims)})."
         )
     if taken := set(objective.metrics) & {*chart.dims, "point"}:
-        raise OptionError(f"A metric and a coordinate are both called {taken.pop()!r}. Give the metric another name.")
+        raise OptionError(f"A metric and a coordinate have the same name, {taken.pop()!r}. Rename the metric.")
     return objective, chart
 
 
 def probe_points(sampler: Sampler, seed: int = 0) -> NDArray[np.float64]:
-    """Points at which a faster way must agree with the plain one: centre, two random ones, one between, corners.
+    """Return the points at which a faster path must agree with the plain one: centre, three random points, corners.
 
-    The random ones are the run's own, drawn by the seed; the others are the same for every run.
+    Two of the random points are drawn by the seed of the run; the other points are the same for every run.
     """
     box = sampler.box
     drawn = np.random.default_rng([seed, *b"probes"]).uniform(box[:, 0], box[:, 1], size=(2, len(box)))
@@ -57,7 +58,7 @@ def probe_points(sampler: Sampler, seed: int = 0) -> NDArray[np.float64]:
 
 
 def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
-    """Losses by the plain path, nan where a point raises."""
+    """Return a function that evaluates losses by the plain path; nan if a point raises."""
 
     def losses(points: Point) -> Point:
         found = np.full(len(points), math.nan)
@@ -69,7 +70,7 @@ def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
 
 
 def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
-    """Evaluate the centre twice: it must be finite, and the same."""
+    """Evaluate the centre twice: the losses must be finite and equal."""
     origin = np.zeros(len(chart.dims))
     keeping = objective.keeping_samples()
     first, second = (keeping.evaluate(chart(origin)) for _ in range(2))
@@ -78,7 +79,7 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
     if not math.isfinite(loss):
         raise NonFiniteCenterError(
             f"The loss at the centre is {loss}. {_likely_reason(objective)} "
-            "Pass check=False to evaluate the chart all the same."
+            "To evaluate the chart anyway, pass check=False."
         )
     if not math.isclose(loss, again, rel_tol=_REPEAT_TOLERANCE):
         raise NotDeterministicError(
@@ -91,12 +92,12 @@ def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
 
 def _likely_reason(objective: Objective) -> str:
     if objective.population is not None:
-        return f"The {objective.samples} samples drawn may hold no target that counts: draw more, or by another seed."
+        return f"The subset of {objective.samples} samples may have no target that counts: use more, or another seed."
     for name, tensor in objective.params.items():
         if not bool(torch.isfinite(tensor).all()):
-            return f'The weights hold NaN or inf in "{name}": check the checkpoint.'
+            return f'The weights contain NaN or inf in "{name}": check the checkpoint.'
     with random_state.preserved(objective.seed, objective.device):
         for i, batch in enumerate(objective.batches or []):
             if any(part.is_floating_point() and not bool(torch.isfinite(part).all()) for part in tensors(batch)):
-                return f"The data holds NaN or inf in batch {i}: clean it."
-    return "Weights and data are finite: check the loss, and that training did not diverge."
+                return f"The data contains NaN or inf in batch {i}: remove it."
+    return "Weights and data are finite: check the loss, and whether training diverged."

@@ -1,4 +1,4 @@
-"""Curvature at every point of a chart: what the picture of a plane hides of the space around it."""
+"""Gradient and Hessian at every point of a chart: curvature that the picture of a plane does not show."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ from lossnav._utils.validation import require
 from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.curvature.eigen import LIMIT, random_vector, require_reachable
+from lossnav.curvature.hessian import Hessian, operator_of
 from lossnav.curvature.lanczos import lanczos
-from lossnav.curvature.operators import Hessian, LossOperator, ProductPrecision, operator_of
+from lossnav.curvature.loss_operator import LossOperator, ProductPrecision
 from lossnav.errors import Interrupted, OptionError, PlanMismatchError
 from lossnav.evaluation.center import losses_of, require_fit
 from lossnav.evaluation.evaluate import measure
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 GROUP = "curvature"
 
-_ASTRAY = 0.1  # length of the random part of a vector to start from, beside the neighbour's eigenvectors of length 1
+_ASTRAY = 0.1  # length of the random part of a start vector, relative to the neighbour's eigenvectors
 
 
 def evaluate_curvature(
@@ -52,31 +53,30 @@ def evaluate_curvature(
     resume: xr.Dataset | None = None,
     on_update: Callable[[xr.Dataset], object] | None = None,
 ) -> xr.Dataset:
-    """Find gradient and curvature of the loss at the points of a chart.
+    """Compute gradient and extreme Hessian eigenvalues at the points of a chart.
 
-    A slice of weight space shows no more curvature than lies in it: a point that looks like a minimum may be a saddle.
-    |lambda_min / lambda_max| of the full Hessian says how far from convex the loss is there (Li et al. 2018, Fig. 7).
+    A slice of weight space shows only the curvature within it: a point that looks like a minimum may be a saddle.
+    |lambda_min / lambda_max| of the full Hessian measures how far from convex the loss is (Li et al. 2018, Fig. 7).
 
-    The points of a grid are taken row by row, every second row backwards, and each begins with the eigenvectors of the
-    one before it; so the last digits of an eigenvalue, within its error, depend on where a run was stopped and gone on
-    from.
+    The points of a grid are evaluated row by row, every second row backwards, and each starts from the eigenvectors of
+    the previous one. So the last digits of an eigenvalue, within its error, depend on where a run was resumed.
 
     Parameters
     ----------
     of : Objective or Hessian
-        ``ln.evaluate_curvature(ln.curvature.Hessian(objective, exclude="bias"), chart, sampler)``: the Hessian says
-        which block of it lambda_min and lambda_max are of, and what the model computes in; its point plays no part.
-        Gradient and in-plane numbers are always those of all parameters that move.
+        ``ln.evaluate_curvature(ln.curvature.Hessian(objective, exclude="bias"), chart, sampler)``: the Hessian sets the
+        block of lambda_min and lambda_max and the precision; its point is ignored. Gradient and in-plane values always
+        use all parameters that move.
     chart : Chart
     sampler : Sampler
-        Which points, most often a `Grid` (a coarse one: each point takes some ten to hundred passes over the data).
+        Usually a coarse `Grid`: each point takes ten to a hundred passes over the data.
     seed, tolerance, limit
-        As of `top_eigenpairs`; the limit is one of each point.
+        As in `top_eigenpairs`; the limit is per point.
     store : path, fsspec URL or zarr store, optional
-        A surface's store on the same chart: the result is kept in its group ``curvature`` while it is computed, and
-        the same call goes on from there. ``ln.open("run.zarr/curvature")`` opens it.
+        Store of a surface on the same chart: the result is written to its group ``curvature`` during the run, and the
+        same call resumes it. ``ln.open("run.zarr/curvature")`` opens it.
     overwrite : bool
-        Whether a group that is there is replaced.
+        Whether to replace an existing group.
     check, progress, resume, on_update
         As in `evaluate`.
 
@@ -85,18 +85,18 @@ def evaluate_curvature(
     xarray.Dataset
         A surface (docs/schema.md) with ``loss``, ``status`` and, at each point: ``lambda_min``, ``lambda_max`` with
         ``lambda_min_error`` and ``lambda_max_error``, ``lambda_ratio``; ``gradient_norm``, ``gradient_in_plane``,
-        ``gradient_out_of_plane``; ``hessian_in_plane`` (dims ``row``, ``column``), of an affine chart basis^T H basis;
+        ``gradient_out_of_plane``; ``hessian_in_plane`` (dims ``row``, ``column``), for an affine chart basis^T H basis;
         ``lambda_min_in_plane``, ``lambda_max_in_plane``, its eigenvalues in units of weights, which lie between those
-        of the full Hessian; ``products``. NaN where it is not finite.
+        of the full Hessian; ``products``. NaN if not finite.
 
     Raises
     ------
     NotASurfaceError
-        If there is no surface in the store.
+        If the store is not a surface.
     PlanMismatchError
-        If it is on another chart, or holds the curvature of something else.
+        If it is on another chart, or contains the curvature of something else.
     OptionError
-        If an option cannot be, as of `top_eigenpairs`.
+        If an option is invalid, as in `top_eigenpairs`.
     Interrupted
         After Ctrl-C, with the points so far in ``partial``.
     Others
@@ -118,8 +118,9 @@ def evaluate_curvature(
     require_reachable(tolerance, limit, seed)
     if isinstance(of, LossOperator) and not isinstance(of, Hessian):
         raise OptionError(
-            f"Curvature on a chart is that of the Hessian, and a {of.title} was given. Pass ln.curvature.Hessian(...); "
-            f"of a {of.title} at one point ln.spectrum says the same."
+            f"evaluate_curvature needs a Hessian, got a {of.title}. Pass ln.curvature.Hessian(...), or use "
+            "ln.spectrum for "
+            f"a {of.title} at one point."
         )
     require(chart, "chart")
     require(sampler, "sampler")
@@ -147,18 +148,18 @@ def evaluate_curvature(
         made, signal = stopped.partial, stopped.signal
     kept, doubt = "They are in the .partial of this exception.", ""
     if place is not None:
-        kept = f"They are kept in {name_of(place)}, and the same call goes on from there."
+        kept = f"They are stored in {name_of(place)}; the same call resumes the run."
     if function.unsure:
         doubt = (
-            f"At {function.unsure:,} points an eigenvalue is not as sure as the tolerance {tolerance:g} asks for after "
-            f"{limit} products. lambda_min_error and lambda_max_error say how sure; allow more with limit=."
+            f"At {function.unsure:,} points an eigenvalue did not reach the tolerance {tolerance:g} within {limit} "
+            "products. Its error is in lambda_min_error and lambda_max_error; allow more products with limit=."
         )
     done = int((made["status"] != variables.NOT_EVALUATED).sum())
     return conclude(made, signal, f"{done:,} points", doubt, kept=kept)
 
 
 class CurvatureFunction(ChartFunction):
-    """From coordinates to gradient and curvature there; it remembers the eigenvectors of the last point."""
+    """Maps coordinates to gradient and curvature; it starts from the eigenvectors of the previous point."""
 
     def __init__(
         self,
@@ -178,7 +179,7 @@ class CurvatureFunction(ChartFunction):
         self._beside: Tensor | None = None
 
     def __call__(self, point: Array) -> Mapping[str, float]:
-        """Return the loss and what `evaluate_curvature` says of a point."""
+        """Return the loss and the values of `evaluate_curvature` at a point."""
         params = self.chart(point)
         hessian = Hessian(self._computed, params)
         tangents = torch.stack([hessian.to_flat(tangent) for tangent in self.chart.tangents(point)])  # (k, d)
@@ -194,15 +195,15 @@ class CurvatureFunction(ChartFunction):
         return values | {"products": float(count)}
 
     def accelerate(self, *given: Any) -> Any:
-        """There is no faster way than this one."""
+        """Return this function: it has no faster path."""
         return self
 
     def describe(self) -> dict[str, Any]:
-        """Say of the engine what an evaluation says."""
+        """Describe the plan, as an evaluation does."""
         return {"plan": "plain"}
 
     def options(self) -> dict[str, Any]:
-        """Say how the eigenvalues are found, in values that JSON can hold."""
+        """Return how the eigenvalues are computed, as JSON values."""
         left_out = [name for name in self.objective.params if name not in self.names]
         return {
             "method": "Lanczos, thick restart, begun with the eigenvectors of the point before",
@@ -215,7 +216,7 @@ class CurvatureFunction(ChartFunction):
         }
 
     def _ends(self, hessian: Hessian) -> tuple[dict[str, float], int]:
-        """Both ends of the spectrum, and how many products they took."""
+        """Return both extreme eigenvalues, and the number of products."""
         start, chance = random_vector(hessian, self.seed), 1.0
         if self._beside is not None:
             start, chance = self._beside + _ASTRAY * start, _ASTRAY / (1 + _ASTRAY)
@@ -241,7 +242,7 @@ class CurvatureFunction(ChartFunction):
     def _in_plane(
         self, point: Array, hessian: Hessian, gradient: Tensor, tangents: Tensor, images: Tensor
     ) -> dict[str, float]:
-        """Second derivatives by the coordinates, and the extreme ones in units of weights."""
+        """Return second derivatives by the coordinates, and the extreme eigenvalues in units of weights."""
         k = len(tangents)
         within = (tangents @ images.T).cpu().numpy()
         within = (within + within.T) / 2
@@ -255,18 +256,20 @@ class CurvatureFunction(ChartFunction):
 
 
 def _split(gradient: Tensor, tangents: Tensor) -> dict[str, float]:
-    """Norm of a gradient, of its projection on some tangents, and of what that leaves."""
+    """Return the norms of a gradient, of its projection on the tangents, and of the remainder."""
     along = torch.linalg.pinv(tangents @ tangents.T, hermitian=True) @ (tangents @ gradient) @ tangents
     parts = {"norm": gradient, "in_plane": along, "out_of_plane": gradient - along}
     return {f"gradient_{name}": float(torch.linalg.vector_norm(part)) for name, part in parts.items()}
 
 
 def _require_same_chart(store: Location, chart: Chart) -> None:
-    """Refuse a store whose surface is on another chart."""
+    """Raise if the surface of the store is on another chart."""
     said = zarr_io.open_surface(store).attrs
     asked = {**said, "chart": jsonable.jsonable(chart.describe())}
     if different := run_identity.differences(said, asked, "chart"):
         raise PlanMismatchError(
-            f"{name_of(store)} holds a surface on another chart:\n  " + "\n  ".join(different) + "\nCurvature is kept "
-            "beside the surface it explains: pass the store of a surface on this chart, or leave out store=."
+            f"{name_of(store)} contains a surface on another chart:\n  "
+            + "\n  ".join(different)
+            + "\nPass the store of "
+            "a surface on this chart, or leave out store=."
         )

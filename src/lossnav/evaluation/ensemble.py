@@ -1,4 +1,4 @@
-"""The same picture along other random directions, to tell what is there from what was drawn."""
+"""The same picture for several seeds of the directions, to tell the landscape from the choice of directions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lossnav._utils import random_state
+from lossnav._utils.conclusion import conclude
 from lossnav._utils.jsonable import jsonable
 from lossnav._utils.lazy_import import lazily
 from lossnav._utils.signals import signal_of
 from lossnav._utils.validation import described, require
 from lossnav.charts import Chart
-from lossnav.engines import Engine, Local
 from lossnav.errors import (
     DamagedStoreWarning,
     EvaluationError,
@@ -30,13 +30,12 @@ from lossnav.errors import (
 )
 from lossnav.evaluation.center import losses_of, require_fit
 from lossnav.evaluation.evaluate import evaluate
-from lossnav.evaluation.provenance import provenance
+from lossnav.evaluation.provenance import plan_of
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 from lossnav.samplers.base import description_of
 from lossnav.surface.parts import Parts, finished_ensemble, folder_of
-from lossnav.surface.run_identity import differences
-from lossnav.surface.run_record import RunRecord
+from lossnav.surface.run_identity import differences, is_same
 from lossnav.surface.seeds import add_seeds, join_seeds, of_seeds
 from lossnav.surface.variables import FAILED, NOT_EVALUATED
 from lossnav.surface.zarr_io import open_surface, save_surface
@@ -46,8 +45,8 @@ if TYPE_CHECKING:
 else:
     xr = lazily("xarray")
 
-_BLOCK = 32  # seeds that have stores of their own, of nine files each
-_FOLDED = "seeds"  # the store of the others
+_BLOCK = 32  # maximum number of seeds with a store of their own, of nine files each
+_FOLDED = "seeds"  # the store of the other seeds
 
 
 def ensemble(
@@ -60,47 +59,47 @@ def ensemble(
     overwrite: bool = False,
     **options: Any,
 ) -> xr.Dataset:
-    """Evaluate one chart a seed, and join the surfaces along a dim ``seed``.
+    """Evaluate one chart per seed, and join the surfaces along a dim ``seed``.
 
     Parameters
     ----------
     objective : Objective
     chart_of : callable
-        From a seed to a chart, such as ``lambda seed: ln.Line(center, *ln.directions.random(objective, seed=seed))``.
+        Maps a seed to a chart, such as ``lambda seed: ln.Line(center, *ln.directions.random(objective, seed=seed))``.
     sampler : Sampler
-        Of points that lie on no grid the interpolated grids are joined. An automatic range is the same for all seeds:
-        along each coordinate the largest that one of them finds.
+        If its points are not on a grid, the interpolated grids are joined. An automatic range is the same for all
+        seeds: along each coordinate the largest one.
     seeds : iterable of int
     store : path, optional
-        Where the surface is written. Until all seeds are there, they are kept beside it as they go (``band.zarr`` has
-        a folder ``band.parts``), and the same call goes on from there after a stop or a kill. Each has a store of its
-        own until there are 32 of these, which are then put to the others in one: files do not grow with the seeds. If
-        the store already holds the result of the same call, it is returned; points that failed are evaluated again.
+        Where the surface is written. Until all seeds are finished, they are stored beside it (in the folder
+        ``band.parts`` for ``band.zarr``), and the same call resumes after a stop or a kill. Up to 32 seeds have stores
+        of their own, which are then merged into one, so the number of files stays bounded. If the store already
+        contains the result of the same call, it is returned; failed points are evaluated again.
     overwrite : bool
-        Whether what is there is replaced.
+        Whether to replace an existing result.
     **options
-        What else `evaluate` takes.
+        Further options of `evaluate`.
 
     Returns
     -------
     xarray.Dataset
-        A surface whose first dim is ``seed``: ``lossnav.seed(3)`` is the surface of one of them with its own chart
+        A surface whose first dim is ``seed``: ``lossnav.seed(3)`` is the surface of one seed with its own chart
         (``sel(seed=3)`` has its values), ``lossnav.over_seeds()`` their mean with ``loss_sd``, the standard deviation
-        over the seeds. ``attrs["ensemble"]`` holds every chart. A seed of which every point raised is there with
+        over the seeds. ``attrs["ensemble"]`` contains every chart. A seed for which every point raised an error has
         status 3, with a `PointsFailedWarning`.
 
     Raises
     ------
     OptionError
-        If there is no seed, or the charts differ in their coordinates.
+        If there are no seeds, or the charts differ in their coordinates.
     PlanMismatchError
-        If a seed that is kept is of another run; it says in what they differ.
+        If a stored seed is of another run; the message lists the differences.
     StoreBusyError
         If another process makes the same ensemble.
     Interrupted
-        After Ctrl-C, with the seeds that are complete; within the first, with what there is of it.
+        After Ctrl-C, with the complete seeds; during the first seed, with its points so far.
     EvaluationError
-        If every point of every seed raised.
+        If every point of every seed raised an error.
 
     Examples
     --------
@@ -115,27 +114,33 @@ def ensemble(
     require(sampler, "sampler")
     if not callable(chart_of) or hasattr(chart_of, "fitted"):
         raise OptionError(
-            f"An ensemble makes a chart of every seed, and was given {described(chart_of)}. Pass a function of it: "
+            f"chart_of must be a function from a seed to a chart, got {described(chart_of)}. Example: "
             "lambda seed: ln.Line(objective.params, *ln.directions.random(objective, seed=seed))."
         )
     if not isinstance(seeds, Iterable):
-        raise OptionError(f"The seeds are {described(seeds)}. Pass several: seeds=range(10).")
+        raise OptionError(f"seeds must be several whole numbers, got {described(seeds)}. Example: seeds=range(10).")
     chosen = [int(seed) for seed in seeds]
     if not chosen or len(set(chosen)) != len(chosen):
-        raise OptionError("Each seed is needed once, and one at least. Pass seeds=range(10).")
+        raise OptionError("seeds must be distinct and at least one. Example: seeds=range(10).")
     if store is not None and options.get("save_directions"):
-        raise OptionError("An ensemble keeps the recipes of its directions. Leave out save_directions=True.")
+        raise OptionError(
+            "An ensemble stores the recipes of its directions, not their tensors. Leave out save_directions=True."
+        )
     if options.get("keep_samples"):
         raise OptionError(
-            "An ensemble joins the grids of its seeds, without the losses of single samples. Leave out "
-            "keep_samples=True, or evaluate one seed with it."
+            "An ensemble does not store the losses of single samples. Leave out keep_samples=True, or "
+            "evaluate one seed "
+            "with it."
         )
     there, engine = None, options.get("engine")
     if store is not None and not overwrite and (there := finished_ensemble(store, chosen)) is not None:
         sampler = _settled_for_all(objective, chart_of, sampler, chosen)
-        if not all(_is_same(there.lossnav.seed(s), _plan(objective, chart_of(s), sampler, engine)) for s in chosen):
+        plans = {s: plan_of(objective, chart_of(s), sampler, engine) for s in chosen}
+        if not all(is_same(there.lossnav.seed(s).attrs, plan) for s, plan in plans.items()):
             there = None
-        elif _is_whole(there) and not folder_of(store).exists():  # else a call was killed before it removed its parts
+        elif (
+            _is_whole(there) and not folder_of(store).exists()
+        ):  # otherwise a call was killed before it removed its parts
             return there
     with nullcontext() if store is None else Parts(store, overwrite, goes_on=there is not None) as parts:
         sampler = _settled_for_all(objective, chart_of, sampler, chosen)
@@ -151,24 +156,23 @@ def ensemble(
     if run.failed:
         others = [seed for seed in chosen if seed in run.surfaces]
         warnings.warn(
-            f"Every point of seed {', '.join(map(str, run.failed))} raised an error and has status 3 (failed): with it "
-            f"there is no mean over seeds. Take that of the others, surface.sel(seed={others}).lossnav.over_seeds(). "
+            f"Every point of seed {', '.join(map(str, run.failed))} raised an error and has status 3 "
+            "(failed), so there "
+            f"is no mean over all seeds. Take that of the others: surface.sel(seed={others}).lossnav.over_seeds(). "
             f"{next(iter(run.failed.values()))[1]}",
             PointsFailedWarning,
             stacklevel=2,
         )
     if run.stopped is not None:
         complete = sum(bool(surface.attrs["finished"]) for surface in run.surfaces.values()) + len(run.failed)
-        what = "They are" if complete else "What there is of the first is"
-        where = f"saved in {store}; the same call goes on" if store else "in the .partial of this exception"
-        raise Interrupted(
-            f"Stopped after {complete} of {len(chosen)} seeds. {what} {where}.", joined, run.stopped.signal
-        )
+        what = "They are" if complete else "The first one so far is"
+        where = f"stored in {store}; the same call resumes it" if store else "in the .partial of this exception"
+        conclude(joined, run.stopped.signal, f"{complete} of {len(chosen)} seeds", kept=f"{what} {where}.")
     return joined
 
 
 def _holds(target: Path, joined: xr.Dataset) -> bool:
-    """Whether a result that is there has all that a call found which was stopped: it was killed once it was whole."""
+    """Return whether the stored result has all points of a stopped call, as after a kill of a finished one."""
     try:
         there = open_surface(target)
     except StoreError:
@@ -185,14 +189,14 @@ def _holds(target: Path, joined: xr.Dataset) -> bool:
 
 
 class _Ensemble:
-    """The seeds of one call, one after the other.
+    """The seeds of one call, evaluated one after the other.
 
     Attributes
     ----------
     surfaces : dict of int to xarray.Dataset
-        Of each seed that has one.
+        The surfaces by seed.
     failed : dict of int to (Chart, EvaluationError)
-        Of each seed of which every point raised.
+        The seeds for which every point raised an error.
     stopped : Interrupted or None
     """
 
@@ -212,7 +216,7 @@ class _Ensemble:
         self.stopped: Interrupted | None = None
 
     def take(self, seed: int) -> bool:
-        """Evaluate a seed, or take it from where it is finished; say whether to go on with the next."""
+        """Evaluate a seed, or read it if it is finished; return whether to continue with the next."""
         chart: Chart | None = None
         try:
             chart = self._chart_of(seed)
@@ -222,7 +226,7 @@ class _Ensemble:
                 raise
             self.failed[seed] = chart, error
             if self._parts is not None:
-                self._parts.remove(_name(seed))  # it has no value, and is tried again in any case
+                self._parts.remove(_name(seed))  # it has no value, and is evaluated again
         except StoreError as error:
             if error.surface is None and self.surfaces:
                 error.surface = _joined(list(self.surfaces), self.surfaces, {})
@@ -239,39 +243,39 @@ class _Ensemble:
             return evaluate(self._objective, chart, self._sampler, **self._options)
         kept = dict(self._options)
         if (there := self._folded.seed(seed)) is not None:
-            plan = _plan(self._objective, chart, self._sampler, self._options.get("engine"))
+            plan = plan_of(self._objective, chart, self._sampler, self._options.get("engine"))
             self._folded.require_same_plan(seed, there, plan)
             if _is_whole(there):
-                self._parts.remove(_name(seed))  # whoever folded it was killed before that
+                self._parts.remove(_name(seed))  # the call that merged it was killed before that
                 return there
             kept["resume"] = there
         made = evaluate(self._objective, chart, self._sampler, **kept | self._parts.options(_name(seed)))
         return self._folded.add(seed, made)
 
     def joined(self, order: Sequence[int]) -> xr.Dataset:
-        """What there is, as one surface.
+        """Return the seeds so far as one surface.
 
         Raises
         ------
         Interrupted, EvaluationError
-            If there is nothing.
+            If there are none.
         """
         if not self.surfaces:
             raise self.stopped or next(iter(self.failed.values()))[1]
         return _joined(order, self.surfaces, self.failed)
 
     def discard(self, seeds: Sequence[int]) -> None:
-        """Remove what the result was put together from."""
+        """Remove the stores from which the result was made."""
         if self._parts is not None and self._folded is not None:
             self._parts.discard()
             self._folded.discard(seeds)
 
 
 class _Folded:
-    """Seeds that are finished, in one store beside the result: how many files there are does not grow with the seeds.
+    """Finished seeds in one store beside the result, which bounds the number of files.
 
-    A store of its own each of them has until there are `_BLOCK` of such, which then are put to the others. At every
-    moment each seed is in one of the two, or in both. A result of the same call is looked into last.
+    Up to `_BLOCK` seeds have stores of their own, which are then merged into this one. At every moment each seed is in
+    one of the two, or in both. The result of an earlier call is used last.
     """
 
     def __init__(self, parts: Parts, result: xr.Dataset | None) -> None:
@@ -285,15 +289,15 @@ class _Folded:
             self._surface = self._open()
 
     def _open(self) -> xr.Dataset | None:
-        """What is there; of interpolated grids nothing, where it was damaged: what was measured is not there."""
+        """Open the store; return None for damaged interpolated grids, which lack the measured points."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
                 surface = open_surface(self._place)
             except StoreError as error:
                 raise OutputExistsError(
-                    f"{self._place} cannot be gone on from: {error} Remove it, and its seeds are evaluated again; or "
-                    "pass overwrite=True (--overwrite)."
+                    f"{self._place} cannot be resumed: {error} Remove it to evaluate its seeds again, or pass "
+                    "overwrite=True (--overwrite)."
                 ) from error
         for each in caught:
             warnings.warn(str(each.message), each.category, stacklevel=5)
@@ -303,7 +307,7 @@ class _Folded:
         return surface
 
     def seed(self, seed: int) -> xr.Dataset | None:
-        """The surface of a seed that is here."""
+        """Return the surface of a seed if it is here."""
         for surface in (self._surface, self._result):
             if surface is not None and seed in surface["seed"].values:
                 there: xr.Dataset = surface.lossnav.seed(seed)
@@ -311,27 +315,27 @@ class _Folded:
         return None
 
     def require_same_plan(self, seed: int, there: xr.Dataset, asked: Mapping[str, Any]) -> None:
-        """Refuse to take a seed of something else.
+        """Raise if a seed is of another run.
 
         Raises
         ------
         PlanMismatchError
-            That says in what it differs, item by item.
+            The message lists the differences.
         """
-        if not _is_same(there, asked):
+        if not is_same(there.attrs, asked):
             different = differences(there.attrs, asked)
             raise PlanMismatchError(
-                f"{self._place} holds another run of seed {seed}:\n  "
+                f"{self._place} contains another run of seed {seed}:\n  "
                 + "\n  ".join(different)
                 + "\nChoose another store, or pass overwrite=True (--overwrite)."
             )
 
     def add(self, seed: int, surface: xr.Dataset) -> xr.Dataset:
-        """Take a seed that was evaluated, and return what is joined of it: its grid, where its points lie on none."""
+        """Add an evaluated seed; return its surface, or its interpolated grid if its points are on no grid."""
         if not surface.lossnav.is_grid:
             if not _is_whole(surface):
-                return surface  # what raised is tried again, for which its points are needed
-            with suppress(OptionError):  # all points have one value of a coordinate, which is said at the end
+                return surface  # failed points are evaluated again, which needs its points
+            with suppress(OptionError):  # all points have the same coordinate, which is reported at the end
                 surface = surface.lossnav.to_grid()
         if surface.lossnav.is_grid:
             self._waiting[seed] = surface
@@ -340,13 +344,13 @@ class _Folded:
         return surface
 
     def _fold(self) -> None:
-        """Put the seeds that have stores of their own to the others, and remove those stores."""
+        """Merge the seeds with stores of their own into this store, and remove those stores."""
         try:
             surface = join_seeds(list(self._waiting.values()), list(self._waiting))
             if self._surface is not None:
                 others = [seed for seed in self._surface["seed"].values.tolist() if seed not in self._waiting]
                 surface = add_seeds(of_seeds(self._surface, others), surface) if others else surface
-        except OptionError:  # charts or ranges differ, which is said at the end
+        except OptionError:  # charts or ranges differ, which is reported at the end
             self._waiting.clear()
             return
         save_surface(surface, self._place, overwrite=True)
@@ -356,29 +360,18 @@ class _Folded:
         self._waiting.clear()
 
     def discard(self, seeds: Sequence[int]) -> None:
-        """Remove what is here, unless there are seeds that were not asked for now."""
+        """Remove this store, unless it has seeds that this call does not use."""
         if self._surface is None or set(self._surface["seed"].values.tolist()) <= set(seeds):
             self._parts.remove(_FOLDED)
 
 
-def _plan(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> dict[str, Any]:
-    """What the surface of a seed would say of its plan, without anything being evaluated."""
-    objective, chart = require_fit(objective, chart, sampler)
-    return RunRecord(chart.dims, provenance(objective, chart, description_of(sampler), engine or Local())).attributes()
-
-
-def _is_same(there: xr.Dataset, plan: Mapping[str, Any]) -> bool:
-    """Whether a surface is of such a plan."""
-    return there.attrs.get("plan_hash") == plan["plan_hash"] or not differences(there.attrs, plan)
-
-
 def _name(seed: int) -> str:
-    """Of the store of a seed."""
+    """Return the name of the store of a seed."""
     return f"seed-{seed}"
 
 
 def _is_whole(surface: xr.Dataset) -> bool:
-    """Whether nothing is left to evaluate: no point that raised, and on a grid that was measured none that was not."""
+    """Return whether nothing is left to evaluate: no failed point, and no missing point of a measured grid."""
     left = (FAILED,) if "interpolated" in surface or "point" in surface.dims else (FAILED, NOT_EVALUATED)
     return not np.isin(surface["status"].values, left).any()
 
@@ -386,11 +379,11 @@ def _is_whole(surface: xr.Dataset) -> bool:
 def _joined(
     order: Iterable[int], surfaces: Mapping[int, xr.Dataset], failed: Mapping[int, tuple[Chart, EvaluationError]]
 ) -> xr.Dataset:
-    """Join the surfaces of the seeds; one of which every point failed has the coordinates of another."""
+    """Join the surfaces of the seeds; a seed without values gets the coordinates of another."""
     first = next(iter(surfaces.values()))
     try:
         grid = first if first.lossnav.is_grid else first.lossnav.to_grid()
-    except OptionError:  # stopped so early that its points make no grid
+    except OptionError:  # stopped so early that its points do not form a grid
         return first
     all_of_them = dict(surfaces)
     for seed, (chart, error) in failed.items():
@@ -412,13 +405,13 @@ def _joined(
 def _settled_for_all(
     objective: Objective, chart_of: Callable[[int], Chart], sampler: Sampler, seeds: Iterable[int]
 ) -> Sampler:
-    """Return the sampler with its automatic ranges found: along each coordinate the largest of all seeds."""
+    """Return the sampler with its automatic ranges set: along each coordinate the largest of all seeds."""
     said: dict[str, Any] = {}
     for seed in seeds:
         fitting = require_fit(objective, chart_of(seed), sampler)
         with random_state.preserved(device=objective.device):
             settled = sampler.settle(losses_of(*fitting))
-        if settled is sampler:  # nothing was left open
+        if settled is sampler:  # there are no automatic ranges
             return sampler
         mine = description_of(settled)
         said = said or mine

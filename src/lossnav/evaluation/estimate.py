@@ -1,4 +1,4 @@
-"""How long a run would take, how much memory and disk, before it is begun."""
+"""The estimated time and memory of a run, before it is started."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from lossnav.evaluation.evaluate import _require_nouns
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
 
-_ESTIMATING_SECONDS, _FEWEST_ESTIMATED, _MOST_ESTIMATED = 0.5, 3, 4000  # how long, and how many points, are timed
+_ESTIMATING_SECONDS, _FEWEST_ESTIMATED, _MOST_ESTIMATED = 0.5, 3, 4000  # seconds and numbers of points that are timed
 
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """What a run would cost.
+    """The estimated cost of a run.
 
     Attributes
     ----------
     points : int or None
-        How many; None where only the run itself will tell.
+        Number of points; None if it depends on the losses.
     plan : str
-        What is done to go faster.
+        The chosen faster path.
     plan_error : float
-        Largest relative difference of the loss from the plain path at the probe points; elsewhere it may be larger.
+        Largest relative difference of the loss from the plain path at the test points; elsewhere it may be larger.
     checking_seconds : float
-        To check the centre, and to find automatic ranges: before the planning.
+        Time to check the centre and to find automatic ranges, before planning.
     planning_seconds : float
-        To choose and prove the plan.
+        Time to choose and verify the plan.
     compiling_seconds : float
-        To compile a kernel, which is kept: no part of what a run will take, and 0 where it was compiled before.
+        Time to compile a kernel. It is cached, so it is not part of the run; 0 if it was compiled before.
     seconds_per_point : float
-        Mean over points like those of the run, none of them the centre, one after the other.
+        Mean over points like those of the run, without the centre, one after the other.
     seconds : float
-        For all of it: checks, planning and points; nan where their number is not known.
+        Time of checks, planning and all points; nan if their number is not known.
     memory : float
-        Bytes: the peak of this process (on a GPU: of what torch took there) after planning and a few points. A run
-        does no more than that at a time. nan where the system does not say, or the work is done elsewhere.
+        Bytes: peak of this process (on a GPU: memory allocated by torch) after planning and a few points, which is also
+        the peak of a run. nan if the system does not report it, or another process computes.
     workers : int
-        That compute at the same time.
+        Number of workers that compute at the same time.
     """
 
     points: int | None
@@ -66,21 +66,21 @@ class CostEstimate:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the whole run; nan where nobody knows how many points it takes."""
+        """Seconds of the whole run; nan if the number of points is not known."""
         return math.nan if self.points is None else self.seconds_for(self.points)
 
     def seconds_for(self, points: int) -> float:
-        """Seconds of a run of so many points: checks and planning, then the points, shared among the workers."""
+        """Return the seconds of a run of so many points: checks, planning, and the points, divided among workers."""
         return self.checking_seconds + self.planning_seconds + points * self.seconds_per_point / self.workers
 
 
 def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: Engine | None = None) -> CostEstimate:
-    """Plan a run and do a few of its points, to say what all of it would cost.
+    """Plan a run and evaluate a few of its points, to estimate the cost of all of it.
 
     Parameters
     ----------
     objective, chart, sampler, engine
-        As `evaluate` takes them.
+        As in `evaluate`.
 
     Returns
     -------
@@ -133,10 +133,10 @@ def estimate(objective: Objective, chart: Chart, sampler: Sampler, *, engine: En
 
 
 def _typical_points(sampler: Sampler, seed: int) -> NDArray[np.float64]:
-    """Some of a sampler's points in random order, without the centre: there nothing is drawn or added.
+    """Return some of a sampler's points in random order, without the centre, where no displacement is computed.
 
-    Of a grid any of its points; of a sampler that knows how many it will ask for, those of its first round; else
-    random ones in its box.
+    For a grid any of its points; for a sampler with a known total those of its first round; else random points in its
+    box.
     """
     generator = np.random.default_rng([seed, *b"points"])
     if sampler.total is None:
@@ -153,13 +153,13 @@ def _typical_points(sampler: Sampler, seed: int) -> NDArray[np.float64]:
 
 
 def _seconds_per_point(engine: Engine, function: engine_base.PointFunction, points: NDArray[np.float64]) -> float:
-    """Seconds that one worker takes for a point: the mean over some, after one that is not counted and fills caches."""
+    """Return the mean seconds of one worker for a point, after a first one, which fills caches, is left out."""
     together = max(1, getattr(function, "points_at_once", 1), engine.concurrency)
     taken = together
     list(engine.run(function, points[:together]))
     done, seconds = 0, 0.0
     while taken < len(points) and (done < _FEWEST_ESTIMATED or seconds < _ESTIMATING_SECONDS):
-        some = points[taken : taken + max(together, done)]  # ever more at a time, so that the way to a worker is shared
+        some = points[taken : taken + max(together, done)]  # more and more at a time, so that communication is shared
         started = time.perf_counter()
         list(engine.run(function, some))
         seconds += time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""The verb: evaluate an objective on a chart, at the points a sampler asks for, with an engine; get a surface."""
+"""The verb `evaluate`: evaluate an objective on a chart, at the points of a sampler, with an engine; get a surface."""
 
 from __future__ import annotations
 
@@ -44,47 +44,47 @@ def evaluate(
 ) -> xr.Dataset:
     """Evaluate an objective on a chart at the points a sampler asks for.
 
-    The model, its mode and the global random state are as before afterwards, also after an error or Ctrl-C.
+    The model, its mode and the global random state are left as they were, also after an error or Ctrl-C.
 
     Parameters
     ----------
     objective : Objective
     chart : Chart
-        Whose centre has the names and shapes of ``objective.params``.
+        Its centre must have the names and shapes of ``objective.params``.
     sampler : Sampler
-        With the coordinates of the chart, in its order.
+        With the coordinates of the chart, in the same order.
     engine : Engine, optional
         Default `Local()`.
     store : path, fsspec URL or zarr store, optional
-        Where the surface is kept, in Zarr format 3, while it is computed: killed at any moment, it holds all but the
-        tile under way. If the store already holds this run, it is resumed; failed points are evaluated again. That it
-        can be written is checked before anything is computed.
+        Where the surface is written, in Zarr format 3, during the run: after a kill at any moment it contains all
+        points except the current tile. If the store already contains this run, it is resumed; failed points are
+        evaluated again. The store is checked for write access before anything is computed.
     overwrite : bool
-        Whether a surface that is there is replaced.
+        Whether to replace an existing surface.
     save_directions : bool
-        Whether the chart's centre and directions are kept too, as safetensors beside the store: then the run can be
+        Whether to store the chart's centre and directions too, as safetensors beside the store. Then the run can be
         resumed without the source of its directions (`lossnav.charts.open_chart`).
     keep_samples : bool
-        Whether the losses of single samples are kept (``sample_loss``, float32, shape (..., samples)), so that
+        Whether to store the losses of single samples (``sample_loss``, float32, shape (..., samples)), so that
         `difference` and `interval` have paired and skewness-corrected errors.
     check : bool
-        Whether the centre is evaluated twice before the run, to find a NaN or a loss that is not a function.
+        Whether to evaluate the centre twice before the run, to detect NaN and a loss that is not deterministic.
     progress : bool or None
-        True: a bar, or lines where stderr is a file. False: none. None: a bar on a terminal.
+        True: a bar, or lines if stderr is a file. False: none. None: a bar on a terminal.
     resume : xarray.Dataset, optional
-        A surface of the same objective and chart: its points are taken as they are, where they are asked for (those
-        that failed are tried again). Of a run that was stopped the result is what an uninterrupted run gives; with
-        another sampler, a finer grid say, only what is new is computed.
+        A surface of the same objective and chart. Its points are reused where the sampler requests them; failed points
+        are evaluated again. The result of a stopped run is that of an uninterrupted one. With another sampler, such as
+        a finer grid, only new points are evaluated.
     on_update : callable, optional
-        Called with a copy of the surface as far as it is, without kept samples: after the first round of the sampler
-        (for a grid a coarse one), then now and then, and at the end. What it raises ends the updates with a warning,
-        not the run.
+        Called with a copy of the surface so far, without stored samples: after the first round of the sampler (for a
+        grid, a coarse one), then repeatedly, and at the end. An exception that it raises ends the updates with a
+        warning, not the run.
 
     Returns
     -------
     xarray.Dataset
-        A surface (docs/schema.md). A point that overflows is there as inf or nan with status 2; one that raised
-        has status 3, with a `PointsFailedWarning`.
+        A surface (docs/schema.md). A point that overflows is inf or nan with status 2; a point that raised an error has
+        status 3, with a `PointsFailedWarning`.
 
     Raises
     ------
@@ -93,17 +93,17 @@ def evaluate(
     NonFiniteCenterError, NotDeterministicError
         If the check of the centre fails.
     OptionError
-        If the surface to resume is another one's; or samples are to be kept and the loss hides them, or what is resumed
-        was computed without.
+        If the surface to resume is of another run; or `keep_samples` is set but the losses of single samples are not
+        available, or the resumed surface lacks them.
     PlanMismatchError
-        If the store holds another run; it says in what they differ.
+        If the store contains another run; the message lists the differences.
     OutputExistsError, OutputNotWritableError, StoreError
-        If the store cannot be written; what was computed is in the `.surface` of the error.
+        If the store cannot be written; the surface so far is in `.surface` of the error.
     EvaluationError
-        If every point raised.
+        If every point raised an error.
     Interrupted
-        After Ctrl-C or SIGTERM: a KeyboardInterrupt with the ``surface`` as far as it got. The first signal
-        finishes the tile under way (here: the point), the second stops at once.
+        After Ctrl-C or SIGTERM: a KeyboardInterrupt with the surface so far in ``partial``. The first signal lets the
+        current tile finish (for `Local`: the point), the second stops at once.
 
     Examples
     --------
@@ -144,21 +144,21 @@ def measure(
     on_update: Callable[[xr.Dataset], object] | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """Call a function of a chart's coordinates at the points a sampler asks for; what `evaluate` does with the losses.
+    """Evaluate a function of a chart's coordinates at the points of a sampler, as `evaluate` does for the loss.
 
     Parameters
     ----------
     function : ChartFunction
-        With its objective and its chart; the values it returns have the loss among them.
+        It has an objective and a chart; its values include the loss.
     sampler, engine, store, overwrite, save_directions, keep_samples, check, progress, resume, on_update
         As in `evaluate`.
     about : mapping, optional
-        Further attributes of the surface: what the function depends on beside objective and chart.
+        Further attributes of the surface: what the function depends on besides objective and chart.
     """
     objective, chart = function.objective, function.chart
     objective, chart = require_fit(objective, chart, sampler)
     if save_directions and store is None:
-        raise OptionError("save_directions=True keeps them beside the store. Pass store= too.")
+        raise OptionError("save_directions=True needs a store, beside which it writes. Pass store= too.")
     updates = _Updates(on_update)
     run: _Run | None = None
     bar = Progress("evaluate", None, "points", progress)
@@ -175,7 +175,7 @@ def measure(
                 require_samples(objective, chart, center)
                 function = function.keeping_samples()
         try:
-            with bar.phase("preparing"):  # a range may have to be found
+            with bar.phase("preparing"):  # an automatic range may have to be found
                 run = _Run(function, sampler, engine or Local(), center, resume, place, about, keep_samples)
                 run.stop = stop
                 if save_directions:
@@ -197,18 +197,18 @@ def measure(
             stop.signal = stop.signal or signal_of(error)
     run.record.warn()
     if stop.signal is not None:
-        total = f"{run.sampler.total:,}" if run.sampler.total else "nobody knows how many"
+        total = f"{run.sampler.total:,}" if run.sampler.total else "an unknown number of"
         raise run.record.stopped(surface, stop.signal, total, command=f", or: lossnav resume {place}")
     return surface
 
 
 @contextmanager
 def _opened(store: Location | None, overwrite: bool, bar: Progress) -> Iterator[Store | None]:
-    """The store of a run, which nobody else can write to until it ends."""
+    """Open the store of a run; no other process can write to it until the run ends."""
     if store is None:
         yield None
         return
-    with bar.phase("opening the store"):  # whether a run on another machine lives takes a minute to see
+    with bar.phase("opening the store"):  # detecting a run on another machine takes a minute
         place = Store(store, overwrite)
     with place:
         yield place
@@ -223,10 +223,10 @@ def stream(
     check: bool = True,
     resume: xr.Dataset | None = None,
 ) -> Iterator[xr.Dataset]:
-    """Evaluate as `evaluate` does, and yield the surface as far as it is, from a coarse one to the whole.
+    """Evaluate as `evaluate` does, and yield the surface so far, from a coarse one to the complete one.
 
-    The first comes after the sampler's first round, the last is what `evaluate` returns. Between two of them nothing
-    is computed and nothing of the caller's is changed; leaving the loop ends the run.
+    The first surface follows the sampler's first round; the last is the result of `evaluate`. Nothing is computed or
+    changed between two of them; leaving the loop ends the run.
 
     Parameters
     ----------
@@ -240,7 +240,7 @@ def stream(
 
     Raises
     ------
-    As `evaluate` does; after Ctrl-C an `Interrupted` with the ``surface``.
+    As `evaluate` does; after Ctrl-C an `Interrupted` with the surface so far in ``partial``.
 
     Examples
     --------
@@ -280,7 +280,7 @@ def stream(
 
 
 def _require_nouns(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> None:
-    """Raise where one of the four is something else, or two are exchanged."""
+    """Raise if an argument has the wrong type, or two are exchanged."""
     require(objective, "objective")
     require(chart, "chart")
     require(sampler, "sampler")

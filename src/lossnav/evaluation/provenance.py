@@ -1,4 +1,4 @@
-"""What a surface says of how it was made: its objective, chart and engine, and how sure its losses are."""
+"""The provenance of a surface: objective, chart and engine, and statistics of the samples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ import torch
 from lossnav import params as algebra
 from lossnav._version import __version__
 from lossnav.charts import Chart
-from lossnav.engines import Engine
+from lossnav.engines import Engine, Local
 from lossnav.engines.base import description_of
+from lossnav.evaluation.center import require_fit
 from lossnav.objective.objective import Objective
-from lossnav.surface.intervals import spread_of
+from lossnav.samplers import Sampler
+from lossnav.samplers import base as sampler_base
+from lossnav.surface.run_record import RunRecord
+from lossnav.surface.sample_spread import spread_of
 
 
 def provenance(
@@ -26,26 +30,26 @@ def provenance(
     center: Mapping[str, float] = MappingProxyType({}),
     about: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Say how the points of a run are measured, as a `RunRecord` takes it.
+    """Return how the points of a run are measured, for a `RunRecord`.
 
     Parameters
     ----------
     objective : Objective
     chart : Chart
-        As they are for each other (`lossnav.charts.meet`).
+        Adapted to each other (`lossnav.charts.meet`).
     sampler : mapping
-        What chose the points: `Sampler.describe`, or ``{"kind": "MySearch"}`` and whatever its points depend on.
+        The choice of points: `Sampler.describe`, or ``{"kind": "MySearch"}`` with everything its points depend on.
     engine : Engine
-        That computes them; ``Local(plan="plain")`` where the loop calls the objective itself.
+        The engine; ``Local(plan="plain")`` if the loop calls the objective itself.
     center : mapping, optional
-        What the objective's ``evaluate`` gave at the centre of the chart.
+        Result of the objective's ``evaluate`` at the centre of the chart.
     about : mapping, optional
         Further attributes of the surface.
 
     Returns
     -------
     dict of str to value
-        A value that changes while the run goes on is a function that returns it.
+        A value that changes during the run is a function that returns it.
 
     Examples
     --------
@@ -62,20 +66,33 @@ def provenance(
     return made | {"engine": lambda: description_of(engine), "center": dict(center)} | versions(engine)
 
 
+def plan_of(objective: Objective, chart: Chart, sampler: Sampler, engine: Engine | None) -> dict[str, Any]:
+    """Return the attributes that a run of `evaluate` would have, without evaluating anything.
+
+    Raises
+    ------
+    StructureMismatchError, SamplerError
+        If chart, objective and sampler do not fit.
+    """
+    objective, chart = require_fit(objective, chart, sampler)
+    said = provenance(objective, chart, sampler_base.description_of(sampler), engine or Local())
+    return RunRecord(chart.dims, said).attributes()
+
+
 def measured(objective: Objective, chart: Chart) -> dict[str, Any]:
-    """What is measured, and where. How many samples there are is known once a pass was made."""
+    """Return the attributes of objective and chart; the number of samples is known after the first pass."""
     described = objective.describe()
     return {"objective": lambda: described | {"samples": objective.samples}, "chart": chart.describe()}
 
 
 def versions(engine: Engine) -> dict[str, Any]:
-    """By what it is computed."""
+    """Return the versions and the number of threads."""
     made = {"lossnav_version": __version__, "torch_version": torch.__version__}
     return made | {"torch_threads": lambda: engine.threads}
 
 
 def about_chart(objective: Objective, chart: Chart) -> dict[str, Any]:
-    """What a surface says of its chart beside its recipe (docs/schema.md): buffers, files, and what does not move."""
+    """Return further attributes of the chart (docs/schema.md): buffers, files, and entries that do not move."""
     said: dict[str, Any] = {}
     if foreign := _foreign_buffers(objective, chart):
         said["foreign_buffers"] = foreign
@@ -88,7 +105,7 @@ def about_chart(objective: Objective, chart: Chart) -> dict[str, Any]:
 
 
 def _foreign_buffers(objective: Objective, chart: Chart) -> list[str]:
-    """Buffers that are the objective's at every point, though the weights at the centre of the chart are others."""
+    """Return buffers that are the objective's at every point, if the weights at the centre are not."""
     if chart.knows_buffers or chart.anchors is not None:
         return []
     own = objective.params
@@ -98,7 +115,7 @@ def _foreign_buffers(objective: Objective, chart: Chart) -> list[str]:
 
 
 def _sampling(objective: Objective, chart: Chart, center: Mapping[str, float]) -> dict[str, Any]:
-    """What the samples at the centre, and the data, say of how sure the losses are (docs/schema.md)."""
+    """Return statistics of the samples at the centre and of the data, for the errors of the losses (docs/schema.md)."""
     samples = getattr(center, "samples", None)
     if samples is None:
         return {}

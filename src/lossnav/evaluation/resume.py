@@ -1,4 +1,4 @@
-"""Going on with a run from what its store says of it."""
+"""Resume a run from its store alone."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ def resume(
     progress: bool | None = None,
     on_update: Callable[[xr.Dataset], object] | None = None,
 ) -> xr.Dataset:
-    """Go on with a run where it stopped, from its store alone.
+    """Resume a stopped run from its store alone.
 
-    A store is data: the code that it names as the origin of its objective is run only if you say so.
+    A store is data: the code that it names as the origin of its objective is run only if you allow it.
 
     Parameters
     ----------
     store : path, fsspec URL or zarr store
-        What `evaluate` was given as ``store=``. A run that is complete is returned as it is.
+        The ``store=`` of `evaluate`. A complete run is returned as it is.
     objective : Objective, optional
-        Of the run. By default it is made of the SPEC on the command line that it came from.
+        The objective of the run. By default it is made from the SPEC of the command line that it came from.
     spec : str, optional
-        That SPEC, given again: what the store names is not looked at. (What the zoo makes needs none.)
+        That SPEC, given again; the one that the store names is then ignored. (The zoo needs none.)
     trust : bool or callable
-        Whether the code that the store names may be run, where it lies in the project of the working directory; a
-        function is asked with ``file:name``.
+        Whether the code that the store names may be run, if it is in the project of the working directory; a function
+        is called with ``file:name`` and decides.
     engine : Engine, optional
         By default `Local` with the precision of the run.
     progress, on_update
@@ -64,15 +64,15 @@ def resume(
     Raises
     ------
     NotASurfaceError
-        If there is no surface.
+        If the store is not a surface.
     UntrustedCodeError
-        If the store names code, and neither `objective`, `spec` nor `trust` says that it may be run.
+        If the store names code, and neither `objective`, `spec` nor `trust` allows it to be run.
     OptionError
-        If it does not say what objective, chart or sampler it is of.
+        If the store does not record its objective, chart or sampler.
     ChartError
-        If the directions can be had neither from their recipes nor from kept tensors.
+        If the directions cannot be made from their recipes or from stored tensors.
     PlanMismatchError
-        If objective, weights, data or versions are other ones than in the run; it says which.
+        If objective, weights, data or versions differ from those of the run; the message lists the differences.
 
     Examples
     --------
@@ -83,12 +83,12 @@ def resume(
     said = StoredDocument(surface.attrs)
     if made_by := put_together(said):
         raise OptionError(
-            f"{name_of(store)} is no measurement of one run: it has {made_by} in its attributes. Run it anew."
+            f"{name_of(store)} is not the measurement of one run: its attributes contain {made_by}. Evaluate it again."
         )
     if "curvature" in said:
         raise OptionError(
-            f"{name_of(store)} holds curvature. Make the same call of ln.evaluate_curvature again, which goes on from "
-            "there."
+            f"{name_of(store)} contains curvature, which resume does not evaluate. Repeat the same call of "
+            "ln.evaluate_curvature: it resumes the run."
         )
     if objective is None:
         objective = objective_of(said["objective"], store, trust, spec=spec)
@@ -96,8 +96,8 @@ def resume(
     kind = samplers.kinds().get(str(said["sampler"]["kind"]))
     if kind is None:
         raise OptionError(
-            f"The points of {name_of(store)} were chosen by a sampler of your own, {said['sampler']['kind']}. Call "
-            "evaluate again, or register its class: @lossnav.samplers.register()."
+            f"The sampler of {name_of(store)}, {said['sampler']['kind']}, is not registered. Repeat the same call of "
+            "ln.evaluate, or register its class: @lossnav.samplers.register()."
         )
     chart = chart_of(said, objective, store)
     if engine is None:
@@ -109,21 +109,21 @@ def resume(
 
 
 def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Location | None = None) -> Chart:
-    """Make the chart of a stored run again: from its recipe, the files it leads through, or what was kept beside it.
+    """Make the chart of a stored run: from its recipe, from checkpoints, or from tensors stored beside it.
 
     Parameters
     ----------
     attributes : mapping
-        Of its surface.
+        Attributes of the surface.
     objective : Objective
-        Of the run.
+        Objective of the run.
     store : path, fsspec URL or zarr store, optional
-        Where it is: directions that were kept lie beside it.
+        The store, beside which directions may be stored.
 
     Raises
     ------
     ChartError
-        If it cannot be made again, or is another one; it says why.
+        If it cannot be made, or differs; the message says why.
 
     Examples
     --------
@@ -139,15 +139,17 @@ def chart_of(attributes: Mapping[str, Any], objective: Objective, store: Locatio
     if view is None or (kept is not None and is_there_file(kept)):
         return open_chart(attributes["chart"], objective, kept, attributes.get("checkpoints"))
     try:
-        chart = views.again(objective.moving(objective.moves), view).chart  # as it was before it met this chart
+        chart = views.again(
+            objective.moving(objective.moves), view
+        ).chart  # as it was before it was adapted to this chart
     except (CheckpointError, DirectionError, NotATrajectoryError, OptionError) as error:
-        raise ChartError(f"What the chart was made of cannot be had any more. {error}") from error
+        raise ChartError(f"The source of the chart's directions is no longer available. {error}") from error
     require_same(chart, attributes["chart"])
     return chart
 
 
 def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Plan and precision that the engine of a run was asked for, by the attributes of its surface."""
+    """Return the requested plan and precision of a run's engine, from the attributes of its surface."""
     said = attributes.get("engine", {})
     plan = said.get("asked")
     return plan if plan in ("plain", "tuned") else "auto", said.get("precision", "native")
@@ -156,26 +158,26 @@ def asked_of(attributes: Mapping[str, Any]) -> tuple[Any, Any]:
 def objective_of(
     said: Mapping[str, Any], store: Location, trust: bool | Asked = False, **elsewhere: str | None
 ) -> Objective:
-    """Build the objective of a surface from where it came from, with its subset.
+    """Build the objective of a surface from its origin, with its subset.
 
     Parameters
     ----------
     said : mapping
         ``surface.attrs["objective"]``.
     store : path, fsspec URL or zarr store
-        To name it where the objective cannot be had.
+        Named in messages.
     trust : bool or callable
-        Whether code that the store names may be run (`lossnav.specs.trust`). A ``spec`` in `elsewhere` is the
-        user's word.
+        Whether code that the store names may be run (`lossnav.specs.trust`). A ``spec`` in `elsewhere` comes from the
+        user and is trusted.
     **elsewhere : str or None
-        ``spec``, ``checkpoint`` or ``data_root`` that are not where they were, or that the surface does not say.
+        ``spec``, ``checkpoint`` or ``data_root`` that have moved, or that the surface does not record.
 
     Raises
     ------
     OptionError
-        If the surface does not say where.
+        If the surface does not record its origin.
     UntrustedCodeError
-        If the surface names code that the user does not.
+        If the surface names code that the user has not allowed.
     SpecError, CheckpointError
         As `load_objective` does.
     """
@@ -183,8 +185,9 @@ def objective_of(
     origin = (said.get("origin") or {}) | moved
     if not origin.get("spec"):
         raise OptionError(
-            f"{name_of(store)} does not say where its objective came from: it was made in Python. Call evaluate again "
-            "with the same arguments, or pass the objective: ln.resume(store, objective), or its SPEC: --spec."
+            f"{name_of(store)} does not record the origin of its objective: it was made in Python. Repeat the "
+            "same call "
+            "of evaluate, or pass the objective: ln.resume(store, objective), or its SPEC: --spec."
         )
     if "spec" not in moved:
         require_trust(str(origin["spec"]), store, trust)

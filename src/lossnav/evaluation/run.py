@@ -1,4 +1,4 @@
-"""One run: what the sampler asks for goes to the engine, and what comes back is recorded and shown."""
+"""One run: points of the sampler go to the engine; its results are recorded and shown."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from lossnav.surface.run_store import Store
 if TYPE_CHECKING:
     import xarray as xr
 
-_UPDATE_SECONDS = 0.1  # least time between two partial surfaces
+_UPDATE_SECONDS = 0.1  # minimum time between two partial surfaces
 
 
 class _Updates:
-    """When a partial surface is worth making: after the first round, then at most every tenth of the time it takes."""
+    """Decides when to make a partial surface: after the first round, then for at most a tenth of the run time."""
 
     def __init__(self, receive: Callable[[xr.Dataset], object] | None) -> None:
         self.receive = require_callback(receive, "on_update", "surface")
@@ -52,7 +52,7 @@ class _Updates:
         return since > max(_UPDATE_SECONDS if round_ended else 4 * _UPDATE_SECONDS, 10 * self.cost)
 
     def saw(self, record: RunRecord) -> bool:
-        """Whether there is nothing new since the last one."""
+        """Return whether there is nothing new since the last one."""
         return self.points == len(record) + record.finished
 
     def sent(self, record: RunRecord) -> None:
@@ -70,19 +70,19 @@ class _Updates:
         if self.receive is None:
             return
         try:
-            # what is done to it is not done to the result; samples may be more than memory holds
+            # a copy, so that changes do not affect the result; samples may not fit in memory
             self.receive(assemble.without_samples(surface).copy(deep=True))
         except Exception as error:
             self.receive = None
             warnings.warn(
-                f"on_update raised {type(error).__name__}: {error}. It is not called any more; the run goes on.",
+                f"on_update raised {type(error).__name__}: {error}. It is not called again; the run continues.",
                 LossnavWarning,
                 stacklevel=4,
             )
 
 
 class _Run:
-    """One evaluation under way: what is asked for, who computes it, and the record of what came back."""
+    """A running evaluation: the sampler, the engine, and the record of the results."""
 
     def __init__(
         self,
@@ -115,9 +115,9 @@ class _Run:
             self._asked = _again(self.record.known.points, earlier.attrs["sampler"].get("outcome"))
 
     def _is_whole(self, earlier: xr.Dataset) -> bool:
-        """Whether this sampler's run is finished, and nothing is to be tried again: it would ask for what is there.
+        """Return whether the stored run of this sampler is finished, without failed points to evaluate again.
 
-        Only of samplers that can be made again from their descriptions: those say all that their points depend on.
+        Only for samplers that can be made from their descriptions, which are therefore complete.
         """
         asked = {key: value for key, value in earlier.attrs.get("sampler", {}).items() if key != "outcome"}
         same = "again" in vars(type(self.sampler)) and asked == jsonable.jsonable(
@@ -127,7 +127,7 @@ class _Run:
         return bool(same and done and earlier.attrs.get("finished"))
 
     def prepare(self) -> engine_base.PointFunction:
-        """Let the engine find a faster way, proved at the centre, the corners and a few points between."""
+        """Let the engine find a faster path, verified at the centre, the corners and a few points between."""
         if self.function is None:
             self.function = self.engine.prepare(
                 self.plain, probe_points(self.sampler, self.plain.objective.seed), self.sampler.total
@@ -136,11 +136,11 @@ class _Run:
         return self.function
 
     def steps(self, bar: Progress) -> Iterator[bool]:
-        """Ask and tell until the sampler has no more or a signal came; yield after each point whether a round ended."""
+        """Ask and tell until the sampler ends or a signal comes; yield after each point whether a round ended."""
         self.record.begin()
         steps = self._steps(bar)
         while True:
-            with self.record.timing():  # what whoever looks on does meanwhile is not ours
+            with self.record.timing():  # the time of on_update does not count
                 round_ended = next(steps, None)
             if round_ended is None:
                 return
@@ -161,7 +161,7 @@ class _Run:
             points = sampler_base.asked(points, self.sampler)
             known, losses = self.record.take_known(points)
             done = int(known.sum())
-            if done:  # what is known comes first, all at once
+            if done:  # known points come first, all at once
                 bar.advance(done, known=True)
                 if self.stop.signal is None:
                     yield done == len(points)
@@ -174,12 +174,12 @@ class _Run:
                 elif not stopping:
                     stopping = True
                     self.engine.stop()
-                    bar.say("Stopping; what is computed is kept.")
+                    bar.say("Stopping; evaluated points are stored.")
             if self.stop.signal is not None:
                 return
 
     def _outcomes(self, points: NDArray[np.float64], new: NDArray[np.intp], bar: Progress) -> Iterator[Outcome]:
-        """What the engine finds at the points that are not known."""
+        """Yield the engine's results at the points that are not known."""
         if len(new) and self.stop.signal is None:
             with self._heard(bar):
                 if self.function is None:
@@ -191,7 +191,7 @@ class _Run:
 
     @contextmanager
     def _heard(self, bar: Progress) -> Iterator[None]:
-        """Show what the engine waits for; end the wait where a signal came, since no point is under way."""
+        """Show what the engine waits for; a signal ends the wait, since no point is being evaluated."""
 
         def on_wait(words: str) -> None:
             bar.wait(words)
@@ -202,22 +202,22 @@ class _Run:
         try:
             yield
         finally:
-            vars(self.engine).pop("on_wait", None)  # of an engine that two threads use, one is first
+            vars(self.engine).pop("on_wait", None)  # if two threads use the engine, one may have removed it
 
 
 def _again(
     points: NDArray[np.float64], outcome: dict[str, Any] | None
 ) -> Generator[NDArray[np.float64], NDArray[np.float64], dict[str, Any] | None]:
-    """What a sampler asked for, all at once, and what it said at its end: to ask again takes Adaptive long."""
+    """Yield the stored points at once and return the stored outcome: asking Adaptive again takes long."""
     yield points
     return outcome
 
 
 def require_samples(objective: Objective, chart: Chart, center: Mapping[str, float]) -> None:
-    """Raise OptionError where the loss hides the losses of single samples."""
+    """Raise OptionError if the losses of single samples are not available."""
     values = center or objective.evaluate(chart(np.zeros(len(chart.dims))))
     if getattr(values, "skewness", None) is None:
         raise OptionError(
-            "keep_samples=True needs the loss of every sample, and this loss gives one number a batch. Use a loss with "
-            "a reduction= argument, or one that returns a value a sample: Objective(…, reduction='none')."
+            "keep_samples=True needs the loss of every sample, but this loss returns one number per batch. Use a loss "
+            "with a reduction= argument, or one that returns a value per sample: Objective(…, reduction='none')."
         )

@@ -1,4 +1,4 @@
-"""All that is known of the curvature at one point, as one dataset: both ends, the density, the trace."""
+"""The spectrum of the Hessian at one point as a dataset: extreme eigenvalues, spectral density and trace."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from lossnav._utils.paths import Location, name_of
 from lossnav._version import __version__
 from lossnav.curvature.density import DensityOptions, Quadrature, SpectralDensity, density_of, quadrature, surely_known
 from lossnav.curvature.eigen import LIMIT, Eigenpairs, doubts, require_count, require_reachable, search
-from lossnav.curvature.operators import LossOperator, operator_of
+from lossnav.curvature.hessian import operator_of
+from lossnav.curvature.loss_operator import LossOperator
 from lossnav.curvature.products import Entries, Products, Signs
 from lossnav.curvature.trace import Estimate, entries, estimate, residual
 from lossnav.errors import OptionError, PlanMismatchError
@@ -33,7 +34,7 @@ else:
     xr = lazily("xarray")
 
 
-_TRACE_PROBES = 20  # random vectors of a trace, those of the density among them
+_TRACE_PROBES = 20  # random vectors for a trace, including those of the density
 
 
 def spectrum(
@@ -49,59 +50,59 @@ def spectrum(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Find the ends of the spectrum at a point and, if asked for, its density and trace.
+    """Compute extreme eigenvalues at a point and, if requested, the spectral density and the trace.
 
-    One work serves the next: the eigenpairs found first are taken out exactly where density and trace are left to
-    chance, and the first step of the density's probes gives samples of the trace.
+    Results are reused: the eigenpairs are removed exactly from the random estimates of density and trace, and the first
+    step of the density's probes gives samples of the trace.
 
     Parameters
     ----------
     of : Objective, Hessian or GaussNewton
-        Of an objective its Hessian at the centre, by all parameters that move; another point, a block or the other
-        matrix is an operator: ``ln.spectrum(ln.curvature.Hessian(objective, point, exclude="bias"))``.
+        For an objective, the Hessian at its centre over all parameters that move. Another point, a block or the
+        Gauss-Newton matrix is an operator: ``ln.spectrum(ln.curvature.Hessian(objective, point, exclude="bias"))``.
     top : int
-        How many eigenvalues of each end; of a Gauss-Newton matrix, whose other end is zero, of the upper one alone.
-        0: none.
+        Number of eigenvalues at each end; for a Gauss-Newton matrix, whose lower end is zero, at the upper end. 0:
+        none.
     density : bool or curvature.DensityOptions
-        Whether to estimate it, and how: ``DensityOptions(probes=5, steps=50, width=None)`` is what True stands for.
+        Whether and how to estimate the density; True is ``DensityOptions(probes=5, steps=50, width=None)``.
     trace : bool
-        Whether to estimate it.
+        Whether to estimate the trace.
     tolerance, limit
-        As of `top_eigenpairs`.
+        As in `top_eigenpairs`.
     seed : int
-        Of everything random.
+        Seed of all random numbers.
     store : path, fsspec URL or zarr store, optional
-        Where to keep it: alone, or in the group ``spectrum`` where there is a surface whose centre is this point.
+        Where to write the result: alone, or in the group ``spectrum`` of a surface whose centre is this point.
     overwrite : bool
-        Whether a spectrum that is there is replaced; one that was interrupted always is.
+        Whether to replace an existing spectrum; an interrupted one is always replaced.
     progress : bool or None
         Whether to show bars (None: on a terminal).
 
     Returns
     -------
     xarray.Dataset
-        By docs/schema.md: ``eigenvalue`` and ``eigenvalue_error`` over the dim ``eigenpair``, with the coordinate
-        ``end``; where a density was asked for ``density`` and ``density_error`` over ``value``, ``node`` and ``weight``
-        over ``probe`` and ``step``. In the attributes ``loss``, ``gradient_norm``, ``trace``, ``passes`` and how it was
-        made. `lossnav.open_spectrum` opens a stored one.
+        See docs/schema.md: ``eigenvalue`` and ``eigenvalue_error`` over the dim ``eigenpair``, with the coordinate
+        ``end``; with a density ``density`` and ``density_error`` over ``value``, ``node`` and ``weight`` over ``probe``
+        and ``step``. The attributes contain ``loss``, ``gradient_norm``, ``trace``, ``passes`` and the provenance.
+        `lossnav.open_spectrum` opens a stored spectrum.
 
     Raises
     ------
     OptionError
-        If an option cannot be.
+        If an option is invalid.
     OutputExistsError, OutputNotWritableError, StoreError
-        As of the store.
+        If the store cannot be written.
     PlanMismatchError
-        If the store holds a surface around another point.
+        If the store contains a surface around another point.
     Interrupted
-        After Ctrl-C, with what was found so far in ``partial``; it is kept in the store.
+        After Ctrl-C, with the result so far in ``partial``; it is also in the store.
     Others
         As a `Hessian` or a `GaussNewton` does.
 
     Warns
     -----
     LossnavWarning
-        If the derivatives are not finite, or an eigenvalue is not as sure as the tolerance asks for.
+        If the derivatives are not finite, or an eigenvalue did not reach the tolerance.
 
     Examples
     --------
@@ -118,7 +119,7 @@ def spectrum(
     if top != 0:
         require_count(top, top * (1 + both), matrix, limit)
     elif not (density or trace):
-        raise OptionError("top=0 without density and trace asks for nothing. Ask for one of them.")
+        raise OptionError("top=0 without density and trace requests nothing. Set one of them.")
     group = None if store is None else _group(store, overwrite, algebra.fingerprint(point))
     found, started = _SpectrumSoFar(objective, matrix), time.monotonic()
     found.options = {"seed": seed, "tolerance": tolerance, "limit": limit, "precision": matrix.precision}
@@ -130,7 +131,7 @@ def spectrum(
             found.pairs = search(multiply, smallest, top, seed=seed, tolerance=tolerance, limit=limit)
         found.note(multiply)
     known = None if found.pairs is None else surely_known(matrix, found.pairs)
-    signs = Signs(matrix, seed + 2)  # eigenvectors began with the seed and the one after it
+    signs = Signs(matrix, seed + 2)  # the eigenpairs used the seed and the next one
     if density and found.goes_on:
         with Products(matrix, "density", how.probes * min(how.steps, matrix.size), progress) as multiply:
             found.quadrature = quadrature(multiply, signs, how.probes, how.steps, known, seed + 3)
@@ -160,15 +161,16 @@ def spectrum(
     doubt = "" if found.pairs is None else doubts(found.pairs, tolerance, matrix.title)
     if not found.finite:
         doubt = (
-            "The second derivatives are not finite at this point: the spectrum is NaN. Check the loss and the gradient "
+            "The second derivatives are not finite at this point, so the spectrum is NaN. Check the loss and "
+            "the gradient "
             "there."
         )
-    kept = "" if store is None else f"What they show is kept in {name_of(store)}."
+    kept = "" if store is None else f"The result so far is stored in {name_of(store)}."
     return conclude(made, found.signal, f"{found.products} products", doubt, kept=kept)
 
 
 class _SpectrumSoFar:
-    """What is known so far."""
+    """The results so far."""
 
     def __init__(self, objective: Objective, matrix: LossOperator) -> None:
         self.objective, self.matrix = objective, matrix
@@ -184,33 +186,33 @@ class _SpectrumSoFar:
         self.signal: int | None = None
 
     def note(self, multiply: Products) -> None:
-        """Take over what the passes showed besides."""
+        """Take over the signal that stopped the products, if any."""
         self.signal = multiply.signal
 
     @property
     def products(self) -> int:
-        """Made for it."""
+        """Number of products."""
         return self.matrix.count - self._before[0]
 
     @property
     def passes(self) -> int:
-        """Over the data, for it: the last is of the loss alone."""
+        """Number of passes over the data, including one for the loss."""
         return self.matrix.passes - self._before[1] + (2 if self.objective.bn == "recompute" else 1)
 
     @property
     def finite(self) -> bool:
-        """Whether all that was found is."""
+        """Whether all results are finite."""
         values = [0.0] if self.pairs is None else list(self.pairs.values)
         values += [0.0] if self.density is None else [self.density.width]
         return bool(np.isfinite([*values, 0.0 if self.trace is None else self.trace.value]).all())
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is a point in computing more."""
+        """Whether to compute more."""
         return self.signal is None and self.finite
 
     def dataset(self, seconds: float) -> xr.Dataset:
-        """The dataset of docs/schema.md."""
+        """Return the dataset (docs/schema.md)."""
         pairs, unit = self.pairs, "unit of the loss"
         values, errors = (np.zeros(0), np.zeros(0)) if pairs is None else (pairs.values, pairs.errors)
         ends = np.full(len(values), "largest", dtype="<U8")
@@ -230,12 +232,12 @@ class _SpectrumSoFar:
         if self.density is not None:
             per = f"1 / ({unit})"
             made["density"] = ("value", self.density.density, {"long_name": "density of eigenvalues", "units": per})
-            said = {"long_name": "standard error of the density, by the choice of the probes", "units": per}
+            said = {"long_name": "standard error of the density over the random vectors", "units": per}
             made["density_error"] = ("value", self.density.error, said)
             made = made.assign_coords(value=("value", self.density.values, {"long_name": "eigenvalue", "units": unit}))
             said = {"long_name": "nodes of the quadrature: known eigenvalues, then Ritz values", "units": unit}
             made["node"] = (("probe", "step"), self.density.nodes, said)
-            said = {"long_name": "part of all eigenvalues that a node stands for", "units": "1"}
+            said = {"long_name": "fraction of all eigenvalues represented by a node", "units": "1"}
             made["weight"] = (("probe", "step"), self.density.weights, said)
         made.attrs = jsonable(self._attributes() | {"seconds": seconds})
         return require_spectrum(made)
@@ -284,11 +286,11 @@ class _SpectrumSoFar:
 
 
 def _group(store: Location, overwrite: bool, point: str) -> str | None:
-    """Where in a store it goes; a surface there is to lie around the same point."""
+    """Return the group of the store; raise if the surface there is around another point."""
     group, surface = spectrum_place(store, overwrite)
     if group is not None and surface["chart"]["center"] != point:
         raise PlanMismatchError(
-            f"{name_of(store)} holds a surface around another point. A spectrum is kept beside the surface whose "
-            "centre it is of: pass point=chart.center, or another store."
+            f"{name_of(store)} contains a surface around another point than this spectrum. Pass the centre of that "
+            "surface, point=chart.center, or another store."
         )
     return group

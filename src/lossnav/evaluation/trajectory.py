@@ -1,7 +1,7 @@
-"""A recorded run seen from a chart: where each snapshot lies, how far off, and the loss there and on the chart.
+"""A training run on a chart: the projection of each snapshot, its distance, and the losses at both.
 
-A picture of a path on a plane shows the path's shadow. What the shadow leaves out is measured here: the distance of
-each snapshot from the plane, and the loss at the snapshot itself beside that at its shadow, which the surface shows.
+A picture of a path on a plane shows its projection. What the projection leaves out is measured here: the distance of
+each snapshot from the plane, and the loss at the snapshot beside that at its projection, which the surface shows.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ else:
 BUFFERS = ("snapshot", "objective")
 
 _NAMES = ("snapshot", "step", "epoch", "training_loss", "residual", "distance")
-_SAVE_SECONDS = 10.0  # between two writings of a path that is being evaluated
+_SAVE_SECONDS = 10.0  # between two writes of a path that is being evaluated
 
 
 def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = None) -> xr.Dataset:
-    """Find where every snapshot of a trajectory lies as seen from an affine chart, and how far off.
+    """Project every snapshot of a trajectory on an affine chart.
 
-    One snapshot at a time is in memory.
+    Only one snapshot at a time is in memory.
 
     Parameters
     ----------
     trajectory : Trajectory
-        That has the chart's tensors.
+        It must have the chart's tensors.
     chart : Line, Plane or Volume
     progress : bool or None
         See `Progress`.
@@ -66,9 +66,9 @@ def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = Non
     Returns
     -------
     xarray.Dataset
-        With the dim ``snapshot`` and over it the coordinates of the closest point of the chart (``alpha``, ``beta``, in
-        units of each direction's length), ``residual`` (distance from there to the snapshot, in units of weights),
-        ``distance`` (of the snapshot from the chart's centre), ``step``, and what was marked: ``epoch`` and
+        With the dim ``snapshot``: the coordinates of the closest point of the chart (``alpha``, ``beta``, in units of
+        each direction's length), ``residual`` (distance of the snapshot from that point, in units of weights),
+        ``distance`` (of the snapshot from the chart's centre), ``step``, and if recorded ``epoch`` and
         ``training_loss``.
 
     Raises
@@ -76,7 +76,7 @@ def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = Non
     ChartError
         If the chart is not affine.
     StructureMismatchError
-        If the trajectory lacks a tensor of the chart, or has it in another shape.
+        If the trajectory lacks a tensor of the chart, or it has another shape.
     MissingSnapshotError
         If a snapshot cannot be read.
 
@@ -139,8 +139,8 @@ def evaluate_trajectory(
 ) -> xr.Dataset:
     """Project a trajectory on a chart, and evaluate the objective at every snapshot and at its projection.
 
-    ``loss_projected`` is the height of the surface over this chart below (or above) the snapshot; ``loss`` is the loss
-    of the snapshot itself. Their difference is what the picture of the path on the surface does not show.
+    ``loss`` is the loss at the snapshot; ``loss_projected`` is the loss at its projection, which the surface over this
+    chart shows. The picture of the path on the surface does not show their difference.
 
     Parameters
     ----------
@@ -148,40 +148,40 @@ def evaluate_trajectory(
     chart : Line, Plane or Volume
     trajectory : Trajectory
     buffers : "snapshot" or "objective"
-        With what buffers (running statistics of BatchNorm) the loss *at the snapshot* is taken. ``snapshot``: those
-        recorded with it, so that with ``bn="frozen"`` it is the loss of the network as it was then. ``objective``:
-        those of the objective, as at every point of the surface, so that the difference to ``loss_projected`` comes
-        from the weights alone. Projections have those of their place on the chart (`Chart.buffers`), which on a chart
-        through no checkpoints are the objective's. Recorded in the attributes. Buffers that the model saves in no
-        file (``persistent=False``) are not recorded, and the objective's are taken.
+        Which buffers (running statistics of BatchNorm) the loss *at the snapshot* uses. ``snapshot``: those recorded
+        with it, so that with ``bn="frozen"`` it is the loss of the network at that time. ``objective``: those of the
+        objective, as at every point of the surface, so that the difference from ``loss_projected`` is due to the
+        weights alone. Projections use the buffers of their point on the chart (`Chart.buffers`), which without
+        checkpoints on the chart are the objective's. Recorded in the attributes. For buffers that are not recorded
+        (``persistent=False``) the objective's are used.
     engine : Engine, optional
-        Default ``Local(plan="plain")``; there is no faster path for points that lie on no chart. Another process must
-        see the trajectory's folder.
+        Default ``Local(plan="plain")``; points outside a chart have no faster path. Worker processes must have access
+        to the trajectory's folder.
     store : path, fsspec URL or zarr store, optional
-        Of a surface over the same chart, by the same objective: the path becomes its group ``trajectory``, written now
-        and then. The same call goes on with snapshots that are not evaluated there, or failed.
+        Store of a surface on the same chart, of the same objective. The path is written to its group ``trajectory``
+        repeatedly. The same call evaluates the snapshots that are missing there or failed.
     overwrite : bool
-        Whether a path that is there is replaced.
+        Whether to replace an existing path.
     progress : bool or None
         See `Progress`.
 
     Returns
     -------
     xarray.Dataset
-        What `project` returns, with ``loss``, its standard error and metrics at the snapshots, the same at the
+        The result of `project`, with ``loss``, its standard error and metrics at the snapshots, the same at the
         projections (``loss_projected``, …), and ``status`` as in a surface (docs/schema.md).
 
     Raises
     ------
     As `project` does, and:
     OptionError
-        If `buffers` is unknown, or a metric has the name of something else of a path.
+        If `buffers` is unknown, or a metric has the name of another variable of the path.
     NotASurfaceError, PlanMismatchError
-        If the store holds no surface, or one over another chart or by another objective, or a path of other options.
+        If the store is not a surface, or has another chart or objective, or a path with other options.
     EvaluationError
-        If every snapshot raised; where some did there is a `PointsFailedWarning`.
+        If every snapshot raised an error; if only some did, there is a `PointsFailedWarning`.
     Interrupted
-        After Ctrl-C or SIGTERM, with the path as far as it got in ``.partial``; it is kept in the store.
+        After Ctrl-C or SIGTERM, with the path so far in ``.partial``; it is also in the store.
     StoreError
         If the store cannot be written, with the path in ``.surface``.
 
@@ -204,16 +204,18 @@ def evaluate_trajectory(
     require(chart, "chart")
     require(trajectory, "trajectory")
     if buffers not in BUFFERS:
-        raise OptionError(f"buffers={buffers!r} is unknown. Use 'snapshot' or 'objective'.")
+        raise OptionError(f"buffers must be 'snapshot' or 'objective', got {buffers!r}. The default is 'snapshot'.")
     if taken := set(objective.metrics) & {*chart.dims, *_NAMES}:
-        raise OptionError(f"A metric and a variable of the path are both called {taken.pop()!r}. Rename the metric.")
+        raise OptionError(
+            f"A metric and a variable of the path have the same name, {taken.pop()!r}. Rename the metric."
+        )
     objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
     _require_tensors(trajectory, objective.params, "the objective")
     if buffers == "snapshot" and (lacking := objective.anatomy.missing(trajectory.buffers)):
         warnings.warn(
-            f"The trajectory has no buffers {', '.join(lacking)} of {objective.name}, so the loss of every snapshot is "
-            "taken with the objective's. If training changes them it is not that of the network as it was then.",
+            f"The trajectory lacks the buffers {', '.join(lacking)} of {objective.name}, so the loss of every snapshot "
+            "uses those of the objective. If training changes them, it is not the loss of the network at that time.",
             LossnavWarning,
             stacklevel=2,
         )
@@ -222,7 +224,7 @@ def evaluate_trajectory(
     made_of = {"objective": objective.describe(), "buffers": buffers}
     path.attrs |= jsonable.jsonable(made_of)
     if surface is not None:
-        _require_same(surface, path, f"{name_of(store)} holds a surface of something else")
+        _require_same(surface, path, f"{name_of(store)} contains a surface of something else")
     record = _PathRecord(path)
     if store is not None and not overwrite:
         record.know(store)
@@ -259,7 +261,7 @@ def evaluate_trajectory(
 
 
 class _AtSnapshot:
-    """Loss and metrics at a snapshot and at its projection, as a function of the snapshot's number."""
+    """Maps the number of a snapshot to loss and metrics at the snapshot and at its projection."""
 
     def __init__(
         self,
@@ -275,7 +277,7 @@ class _AtSnapshot:
     def __call__(self, point: NDArray[np.float64]) -> Mapping[str, float]:
         number = int(point[0])
         if self.own_buffers:
-            with turns.hiding(LossnavWarning):  # which buffers are not recorded is said once
+            with turns.hiding(LossnavWarning):  # the warning about missing buffers was given once
                 here = self.objective.at(self.trajectory.state(number), missing="keep")
         else:
             state = self.trajectory.state(number)
@@ -286,7 +288,7 @@ class _AtSnapshot:
 
 
 class _PathRecord(RunRecord):
-    """The record of a path: what was measured at its snapshots, by their numbers, beside where they lie."""
+    """The record of a path: values at its snapshots by their numbers, and their coordinates."""
 
     what = "snapshots"
     hint = "Call objective.evaluate(trajectory[0]) to see where it comes from."
@@ -297,31 +299,31 @@ class _PathRecord(RunRecord):
         super().__init__(("snapshot",), projected.attrs, axes={"snapshot": numbers})
 
     def place_words(self, point: Sequence[float]) -> str:
-        """A snapshot is called by its step."""
+        """Return the name of a snapshot: its step."""
         return f"step {int(self.projected['step'][int(point[0])])}"
 
     def attributes(self, interrupted: bool = False) -> dict[str, Any]:
-        """A path says of its evaluation what failed (docs/schema.md)."""
+        """Return the attributes, with the failures of the evaluation (docs/schema.md)."""
         return {**self.projected.attrs, "failures": self.errors[: seeds.FAILURES_KEPT]}
 
     def dataset(self, interrupted: bool = False) -> xr.Dataset:
-        """The path, with what was measured so far."""
+        """Return the path with the values so far."""
         values = assemble.arrays_of(self.dims, self.axes, self.rows).drop_vars("snapshot")
         return _described(self.projected.assign(values.data_vars).assign_attrs(self.attributes()))
 
     def know(self, store: Location) -> None:
-        """Take over what the store's group has of the same snapshots.
+        """Reuse the values of the same snapshots in the store's group.
 
         Raises
         ------
         PlanMismatchError
-            If it is a path of another chart, objective or option.
+            If that path has another chart, objective or option.
         """
         try:
             there = open_trajectory(store)
         except NotATrajectoryError:
             return
-        _require_same(there, self.projected, f"{name_of(store)} holds a trajectory of something else", "buffers")
+        _require_same(there, self.projected, f"{name_of(store)} contains a trajectory of something else", "buffers")
         mine = [str(name) for name in ("step", *self.projected.attrs["chart"]["dims"], "residual")]
         rows = {tuple(row): i for i, row in enumerate(np.stack([there[name].values for name in mine], 1).tolist())}
         names = [str(name) for name in there.data_vars if name not in (*self.projected.data_vars, "status")]
@@ -332,15 +334,15 @@ class _PathRecord(RunRecord):
 
 
 def _require_same(there: xr.Dataset, path: xr.Dataset, what: str, *options: str) -> None:
-    """Refuse to put a path beside a surface, or into a path, of another chart or objective."""
+    """Raise if a stored surface or path has another chart or objective than this path."""
     was, now = there.attrs, path.attrs
     different = [key for key in ("chart", *options) if was.get(key) != now[key]]
     if was.get("objective", {}).get("fingerprint") != now["objective"]["fingerprint"]:
         different.append("objective")
     if different:
         raise PlanMismatchError(
-            f"{what}: another {' and '.join(different)}. Pass the objective and the chart that it was made of, or "
-            "leave out store=; overwrite=True replaces a trajectory."
+            f"{what}: another {' and '.join(different)}. Pass the same objective and chart, or leave out store=; "
+            "overwrite=True replaces a trajectory."
         )
 
 
@@ -348,18 +350,18 @@ def _require_tensors(trajectory: Trajectory, wanted: Params, what: str) -> None:
     structure = trajectory.structure | trajectory.held
     if difference := algebra.first_difference({n: t for n, t in structure.items() if n in wanted}, wanted):
         raise StructureMismatchError(
-            f"The trajectory and {what} differ at {difference}. Take both from one model, and record the parameters "
-            "that it moves (params=)."
+            f"The trajectory and {what} differ at {difference}. Use the same model for both, and record the parameters "
+            "that the objective moves (params=)."
         )
 
 
 def _described(path: xr.Dataset) -> xr.Dataset:
-    """Give every variable its meaning and unit, as those of surfaces have."""
+    """Give every variable its description and unit, as in surfaces."""
     variables.describe_variables(path)
     meanings = {
-        "step": ("steps of training done", "1"),
-        "epoch": ("epoch, as it was marked", "1"),
-        "training_loss": ("loss that training saw, as it was marked", "1"),
+        "step": ("training steps", "1"),
+        "epoch": ("epoch, as recorded", "1"),
+        "training_loss": ("training loss, as recorded", "1"),
         "residual": ("distance of the snapshot from its projection", "units of weights"),
         "distance": ("distance of the snapshot from the centre of the chart", "units of weights"),
     }

@@ -1,4 +1,4 @@
-"""From the words of a command line to where one looks: an objective, a chart around it, and how far along each axis."""
+"""From the options of the command line to a view: an objective, a chart around it, and the ends of each axis."""
 
 from __future__ import annotations
 
@@ -18,26 +18,23 @@ from lossnav.objective.objective import Objective
 from lossnav.specs.objective_of import at_the_end
 from lossnav.trajectory.recorder import Trajectory
 
-CHARTS: dict[str, type[DirectedChart]] = {
-    kind.word: kind.chart for kind in charts.kinds().values() if kind.word and issubclass(kind.chart, DirectedChart)
-}
 _STRAIGHT = ("line", "plane", "volume")  # by their number of coordinates
-_INSIDE = 0.85  # of the steps of a grid that are to lie between checkpoints, at most
+_INSIDE = 0.85  # maximum fraction of the steps of a grid that lie between checkpoints
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Where one looks.
+    """An objective and a chart around it.
 
     Attributes
     ----------
     objective : Objective
-        At the centre of the chart. Its ``origin`` says how to make the chart again, where its recipe alone does not.
+        At the centre of the chart. Its ``origin`` says how to make the chart, if the recipe of the chart does not.
     chart : Chart
     places : dict of str to list of float
-        Of a chart through checkpoints: the coordinates of each file.
+        For a chart through checkpoints, the coordinates of each file.
     trajectory : Trajectory or None
-        That is drawn on the chart.
+        The training run that is drawn on the chart.
     """
 
     objective: Objective
@@ -46,9 +43,9 @@ class View:
     trajectory: Trajectory | None = None
 
     def ends(self, n: int) -> dict[str, tuple[float, float]] | None:
-        """Ends of each axis so that what is to be seen is on a grid of n points; None where nothing says how far.
+        """Return the ends of each axis for a grid of n points, around checkpoints or the training run, if any.
 
-        Of a chart through checkpoints the outermost ones lie on points of the grid, those at 0 and 1 exactly.
+        The outermost checkpoints lie on points of the grid, those at 0 and 1 exactly.
         """
         dims = self.chart.dims
         if self.places:
@@ -62,7 +59,7 @@ class View:
 
 
 def _around(low: float, high: float, n: int) -> tuple[float, float]:
-    """Ends of an axis of n points with both numbers among them, a power of two steps apart: 0 and 1 are met exactly.
+    """Return the ends of an axis of n points that has both numbers, a power of two steps apart, so 0 and 1 are exact.
 
     >>> _around(0.0, 1.0, 51)
     (-0.28125, 1.28125)
@@ -89,28 +86,28 @@ def view_of(
     seed: int = 0,
     missing_buffers: Missing = "refuse",
 ) -> View:
-    """Make a chart around an objective, from words.
+    """Make a view of an objective from options.
 
     Parameters
     ----------
     objective : Objective
     chart : str, optional
-        One of `CHARTS`. By default a plane; through checkpoints what so many of them span; along a gradient a line.
+        A word of `charts_by_word`. Default: a plane; with `to`, the chart that they span; along a gradient, a line.
     kinds : sequence of str
-        Of directions: "random" (the default), "hessian", "gradient" or "pca"; one for all axes, or one for each.
+        Kinds of directions: "random" (default), "hessian", "gradient" or "pca"; one for all axes, or one for each.
     to : sequence of paths
-        Checkpoints that the chart leads through, from the objective's own weights.
+        Checkpoints that the chart passes through, starting at the objective's own weights.
     trajectory : path, optional
-        Of a recorded run: what "pca" looks along, and what is drawn on any chart.
+        A recorded training run: gives the "pca" directions, and is drawn on the chart.
     normalize, distribution, exclude, seed
-        Of random directions, as in `directions.random` (``"none"`` for None); `exclude` of others too.
+        For random directions, as in `directions.random` (``"none"`` for None); `exclude` for others too.
     missing_buffers : "refuse" or "keep"
-        Where a checkpoint of `to` lacks some.
+        What to do if a checkpoint of `to` lacks buffers.
 
     Raises
     ------
     OptionError
-        If the words do not go together.
+        If the options do not fit together.
     CheckpointError, DirectionError, NotATrajectoryError
         If a chart cannot be made of them.
 
@@ -124,12 +121,14 @@ def view_of(
     if to:
         if normalize or distribution or exclude is not None:
             raise OptionError(
-                "--normalize, --distribution and --exclude are of directions that are drawn; what lies between "
-                "checkpoints is as it is. Leave them out."
+                "--normalize, --distribution and --exclude are for random directions, "
+                "not for those between checkpoints. "
+                "Leave them out."
             )
         return _through(objective, chart, list(to), kinds, trajectory, missing_buffers)
     names, kind = list(kinds) or ["random"], kind_of(chart, kinds)
-    dims, draw, known = CHARTS[kind].dims, charts.kinds()[CHARTS[kind].__name__].draw, directions.kinds()
+    made_by, known = charts_by_word()[kind], directions.kinds()
+    dims, draw = made_by.dims, charts.kinds()[made_by.__name__].draw
     wanted = names * len(dims) if len(names) == 1 else names
     if len(wanted) != len(dims):
         raise OptionError(
@@ -149,7 +148,7 @@ def view_of(
         )
     run = None if trajectory is None else Trajectory.open(trajectory)
     if counts["pca"] and run is None:
-        raise OptionError("pca looks along a recorded run. Add --trajectory FOLDER, which ln.Trajectory wrote.")
+        raise OptionError("pca needs a recorded training run. Add --trajectory FOLDER, which ln.Trajectory wrote.")
     center: Any = objective.params
     made: dict[str, list[Any]] = {}
     left_out: dict[str, Any] = {} if exclude is None else {"exclude": list(exclude)}
@@ -165,13 +164,13 @@ def view_of(
         made["random"] = list(directions.random(objective, n=counts["random"], **drawing))
     elif normalize is not None or distribution is not None:
         raise OptionError(
-            f"--normalize and --distribution are of random directions, and these are {', '.join(counts)}. Leave "
+            f"--normalize and --distribution are for random directions, but these are {', '.join(counts)}. Leave "
             "them out."
         )
     for name in counts.keys() - {"pca", "random"}:
         given = {"n": counts[name], "seed": seed, **left_out}
         make = known[name].make
-        assert make is not None  # of an objective, or it is not on the command line
+        assert make is not None  # kinds on the command line are made from an objective
         found = make(objective, **{key: given[key] for key in known[name].options if key in given})
         made[name] = list(found) if isinstance(found, tuple) else [found]
     along = [made[name].pop(0) for name in wanted]
@@ -180,27 +179,55 @@ def view_of(
         again = {"chart": kind, "kinds": names, "trajectory": _absolute(trajectory), "seed": seed, **left_out}
         again |= {"normalize": normalize, "distribution": distribution, "missing_buffers": missing_buffers}
         objective.origin = None if objective.origin is None else {**objective.origin, "view": again}
-    return View(objective, CHARTS[kind](center, *along), trajectory=run)
+    return View(objective, made_by(center, *along), trajectory=run)
+
+
+def charts_by_word() -> dict[str, type[DirectedChart]]:
+    """Return the registered charts that take a centre and directions, by their words on the command line.
+
+    Examples
+    --------
+    >>> charts_by_word()["plane"].dims
+    ('alpha', 'beta')
+    """
+    known = charts.kinds().values()
+    return {kind.word: kind.chart for kind in known if kind.word and issubclass(kind.chart, DirectedChart)}
+
+
+def knows(chart: str | None, kinds: Sequence[str] = ()) -> bool:
+    """Return whether the words for a chart and directions are registered; those of a SPEC are once it is loaded.
+
+    Examples
+    --------
+    >>> knows("plane", ["random"]), knows("spiral")
+    (True, False)
+    """
+    known = _directions_on_command_line()
+    return (chart is None or chart in charts_by_word()) and all(name in known for name in kinds)
+
+
+def _directions_on_command_line() -> list[str]:
+    return sorted(name for name, kind in directions.kinds().items() if kind.on_command_line)
 
 
 def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()) -> str:
-    """Say which chart is meant, before anything is made.
+    """Return the word of the chart, before anything is made.
 
     Raises
     ------
     OptionError
-        If a kind of directions is unknown, or so many checkpoints span another chart.
+        If a kind of directions or the chart is unknown, or does not fit the number of checkpoints.
 
     Examples
     --------
     >>> kind_of(None), kind_of(None, ["gradient"]), kind_of(None, to=["a.pt", "b.pt"])
     ('plane', 'line', 'plane')
     """
-    known = sorted(name for name, kind in directions.kinds().items() if kind.on_command_line)
+    known = _directions_on_command_line()
     if unknown := [name for name in kinds if name not in known]:
         raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(known[:-1])} or {known[-1]}.")
-    if chart is not None and chart not in CHARTS:
-        raise OptionError(f"There is no chart {chart!r}. Use {', '.join(CHARTS)}.")
+    if chart is not None and chart not in (words := charts_by_word()):
+        raise OptionError(f"There is no chart {chart!r}. Use {', '.join(words)}.")
     if not to:
         several = _STRAIGHT[min(len(kinds), 3) - 1] if len(kinds) > 1 else "plane"
         return chart or ("line" if list(kinds) == ["gradient"] else several)
@@ -218,10 +245,10 @@ def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()
 def _through(
     objective: Objective, chart: str | None, to: list[Any], kinds: Sequence[str], trajectory: Any, missing: Missing
 ) -> View:
-    """A chart through the objective's own weights and those of some files."""
+    """Make a view with a chart through the objective's own weights and those of files."""
     kind = kind_of(chart, to=to)
     if kinds:
-        raise OptionError("A chart through checkpoints leads along what lies between them. Leave out --directions.")
+        raise OptionError("A chart through checkpoints has its own directions. Leave out --directions.")
     names = _names([os.fspath(path) for path in to])
     ends = to if missing == "refuse" else [objective.at(path, missing) for path in to]
     if len(ends) == 1:
@@ -233,7 +260,7 @@ def _through(
     again = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
     run = None if trajectory is None else Trajectory.open(trajectory)
     places = dict(zip(names, coordinates, strict=True))
-    made = CHARTS[kind](objective, *found)
+    made = charts_by_word()[kind](objective, *found)
     if objective.origin is not None:
         objective = copy.copy(objective)
         objective.origin = {**(objective.origin or {}), "view": again}
@@ -241,9 +268,9 @@ def _through(
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """The paths, each once: the same file twice spans nothing."""
+    """Return the paths; raise if one occurs twice."""
     if twice := [path for path, count in Counter(paths).items() if count > 1]:
-        raise OptionError(f"{twice[0]} is named twice, and a chart leads through different checkpoints. Name it once.")
+        raise OptionError(f"{twice[0]} is named twice, but a chart passes through different checkpoints. Name it once.")
     return list(paths)
 
 
@@ -252,5 +279,5 @@ def _absolute(path: str | os.PathLike[str] | None) -> str | None:
 
 
 def again(objective: Objective, description: Mapping[str, Any]) -> View:
-    """Make a view again from its ``description``."""
+    """Make a view from its stored description."""
     return view_of(objective, **description)

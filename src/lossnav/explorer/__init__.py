@@ -1,13 +1,12 @@
-"""The explorer: walk through loss space in the browser. No torch until something is to be evaluated.
+"""The explorer: look at loss landscapes in the browser. It imports torch only if something has to be evaluated.
 
 ::
 
-    wire      messages and frames         security  who may talk          app      routes and the socket
-    session   places, what is known       lattice   where windows lie     desk     who answers
-    live      the worker and its tasks    ground    a place one stands on travel   new centres, new axes
-    probing   what a network does there   ball      an optimiser rolling  server   a thread that listens
-    code      "copy as code"              export    one file              page/    the page
-    outbox    what waits to be sent       connections  those that lead nowhere
+    requests/   what a page can ask for: fields, bounds and answer of a request are one class
+    stored/     what is stored: places, sessions, the lattice of windows, one-file export, "copy as code"
+    live/       what evaluates: the worker thread, its places, new axes, inspection of a point, optimiser paths
+    server/     the server: routes, socket, message format, access control, idle connections
+    page/       the page in the browser
 """
 
 from __future__ import annotations
@@ -43,50 +42,50 @@ def explore(
     browser: bool | None = None,
     block: bool | None = None,
 ) -> Explorer:
-    """Open a stored surface in the browser, or an objective on a chart, to be evaluated where one looks.
+    """Show a stored surface in the browser, or an objective on a chart, which is evaluated where you look.
 
     Parameters
     ----------
     what : path, fsspec URL or zarr store, or Objective
-        A surface that is looked at as it is, or what is evaluated on the chart.
+        A stored surface, or an objective to evaluate on the chart.
     chart : Chart, optional
-        Of the objective: a line, a plane or a volume.
-    ends : (low, high), or one pair a coordinate
-        What is seen first of the chart, in units of the directions' lengths.
+        For an objective: a chart of one, two or three coordinates.
+    ends : (low, high), or one pair for each coordinate
+        Region of the chart that is shown first, in units of the directions' lengths.
     store : path, optional
-        Of a live session: every point that is evaluated is kept there (docs/schema.md), before it is shown. The same
-        call goes on with it. By default a folder of its own in ``lossnav-explore``. What lies beside it
-        (``run.explore`` for ``run.zarr``) are further places and bookmarks.
+        For an objective: where every evaluated point is stored before it is shown (docs/schema.md). The same call
+        resumes the session. By default a new folder in ``lossnav-explore``. Further places and bookmarks are stored
+        beside it (``run.explore`` for ``run.zarr``).
     overwrite : bool
-        Whether a session that is there is begun anew.
+        Whether to replace an existing session instead of resuming it.
     engine : Local, optional
-        Default `Local()`, which goes the faster way once it is proved; its first picture comes by the plain path.
+        Default `Local()`. The first picture is computed by the plain path; a faster path follows once it is verified.
     host : str
-        The address to listen on; by default that of this machine alone.
+        Address to listen on; by default only this machine can connect.
     port : int
-        0: any that is free.
+        0: any free port.
     allow_hosts : iterable of str
-        Names of a proxy under which the page is reached.
+        Host names of proxies that serve the page.
     browser : bool, optional
-        Whether the page is opened in this machine's browser. None: where this call waits.
+        Whether to open the page in this machine's browser. None: if this call blocks.
     block : bool, optional
-        Whether to wait for Ctrl-C. None: in a script, and not in a notebook or at a prompt. Ctrl-C ends it within three
-        seconds: a point that takes longer is left unfinished (``finished`` of the Explorer says so).
+        Whether to wait for Ctrl-C. None: yes in a script, no in a notebook or at a prompt. Ctrl-C ends the explorer
+        within three seconds; a point that takes longer is not finished (see ``finished`` of the Explorer).
 
     Returns
     -------
     Explorer
-        The running server with its ``url``; ``close()`` ends it, and what was evaluated is kept. In a notebook it
-        shows itself: the page, embedded.
+        The running server with its ``url``. ``close()`` ends it; evaluated points stay stored. A notebook displays it
+        as the embedded page.
 
     Raises
     ------
     NotASurfaceError
-        If there is no surface.
+        If the store is not a surface.
     PlanMismatchError
-        If the store holds something else.
+        If the store contains another run.
     OptionError
-        If the chart is missing or has more than three coordinates, or nothing can listen there.
+        If the chart is missing or has more than three coordinates, or the address cannot be listened on.
     MissingExtraError
         If the packages of the extra ``explorer`` are not installed.
 
@@ -96,30 +95,33 @@ def explore(
     >>> ln.explore("run.zarr")  # doctest: +SKIP
     """
     from lossnav.explorer.server.server import HASTE, Explorer
-    from lossnav.explorer.stored.handlers import Desk
+    from lossnav.explorer.stored.handlers import Handler
     from lossnav.explorer.stored.session import open_session
 
-    desk: Desk
+    handler: Handler
     objective: Any = what
     if hasattr(objective, "evaluate"):
         if chart is None:
             raise OptionError(
-                "An objective is explored on a chart. Pass one: ln.explore(objective, ln.Plane(objective.params, "
-                "*ln.directions.random(objective, n=2)))."
+                "An objective needs a chart to be explored on, and none was passed. Pass one: ln.explore(objective, "
+                "ln.Plane(objective.params, *ln.directions.random(objective, n=2)))."
             )
         from lossnav.explorer.live.start import begin
 
         require(chart, "chart")
-        desk = begin(objective, chart, ends, store=store, overwrite=overwrite, engine=engine)
+        handler = begin(objective, chart, ends, store=store, overwrite=overwrite, engine=engine)
     elif chart is not None:
-        raise OptionError("A chart goes with an objective. Pass ln.explore(objective, chart), or a stored surface.")
+        raise OptionError(
+            "A stored surface has its own chart, and another was passed. Call ln.explore(surface), or "
+            "ln.explore(objective, chart)."
+        )
     else:
-        desk = Desk(open_session(what))
+        handler = Handler(open_session(what))
     waits = block if block is not None else not _is_interactive()
     try:
-        explorer = Explorer(desk, host, port, allow_hosts)
+        explorer = Explorer(handler, host, port, allow_hosts)
     except BaseException:
-        desk.close()
+        handler.close()
         raise
     try:
         if waits if browser is None else browser:
@@ -133,6 +135,6 @@ def explore(
 
 
 def _is_interactive() -> bool:
-    """Whether a person is at a prompt or in a notebook, who goes on typing."""
+    """Return whether Python runs in a notebook or at a prompt."""
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None or hasattr(sys, "ps1") or bool(sys.flags.interactive)

@@ -22,7 +22,7 @@ TARGET_KEYS = ("labels", "label", "targets", "target", "y")  # names that a batc
 
 
 def move(batch: Batch, device: torch.device, float_dtype: torch.dtype | None = None) -> Batch:
-    """Copy every tensor of a batch to a device, so that the user's own do not change.
+    """Copy every tensor of a batch to a device, so that the user's own tensors do not change.
 
     Arrays become tensors; double-precision arrays, the default of NumPy, are converted to the model's `float_dtype`. An
     object of any class (BatchEncoding, a graph, a dataclass) is copied with its tensors, and its own ``to(device)`` is

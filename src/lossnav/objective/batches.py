@@ -248,7 +248,7 @@ class Batches:
         self._versions = [versions(batch) for batch in kept or ()]
 
     def _read_again(self, number: int) -> None:
-        """Read a batch that was written to from its source again; from now on every pass gets copies."""
+        """Read a changed batch again from its source; from now on every pass gets copies."""
         assert self._kept is not None
         self.written_to = True
         if self._source is self._kept or not isinstance(

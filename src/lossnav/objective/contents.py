@@ -230,7 +230,7 @@ def restores_itself(part: Any) -> bool:
 
 
 def is_shared(a: Any, b: Any) -> bool:
-    """Whether a value and its copy share a module or a callable object, because it is returned by its own copy.
+    """Whether a value and its copy share a module or a callable object, which returned itself when it was copied.
 
     >>> layer = torch.nn.ReLU()
     >>> is_shared([layer], [copy.deepcopy(layer)]), is_shared([layer], (layer,))

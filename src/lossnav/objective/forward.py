@@ -178,7 +178,7 @@ def _default_forward(own_loss: bool, model: Any, batch: Batch) -> tuple[Any, Any
 
 
 def _no_model(model: Any, loss: Any) -> OptionError:
-    """The error for something else than a model in its place."""
+    """The error if something other than a model is passed as the model."""
     start = f"The model is {described(model)}, not an nn.Module. "
     if isinstance(loss, nn.Module) and callable(model):
         return OptionError(f"{start}The order is ln.Objective(model, loss, data).")

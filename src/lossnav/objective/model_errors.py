@@ -85,7 +85,7 @@ def _dtype_of_inputs(scene: Scene) -> str:
 def _other_device(scene: Scene) -> str:
     if "same device" not in str(scene.error) and "meta" not in str(scene.error):
         return ""
-    held = "" if scene.part == "model" else "(such as the class weights of a loss)"
+    held = "" if scene.part == "model" else " (such as the class weights of a loss)"
     return (
         f"{scene.who} holds tensors on another device than the data{held}: {first_line(scene.error)}. Move it to the "
         f"device of the data with {'model' if scene.part == 'model' else 'loss'}.to(device), and pass device=."

@@ -63,7 +63,7 @@ class Proven:
         if self.written_buffers:
             return f'the model writes into its buffers ("{self.written_buffers[0]}")'
         if self.remembers:
-            return '"the model keeps state from earlier calls"'
+            return "the model keeps state from earlier calls"
         return self.passes.bound
 
 

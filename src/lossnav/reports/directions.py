@@ -1,4 +1,4 @@
-"""Checks of the directions: whether the picture's axes are what they look like."""
+"""Checks of the directions: their angles, lengths, and invariance under rescaling of layers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Finding, Level, unknown
 from lossnav.surface.variables import is_rescaled
 
-_INVARIANT = ("filter", "layer", "weight")  # normalisations that follow when a layer is multiplied
+_INVARIANT = ("filter", "layer", "weight")  # normalisations that scale with the weights of a layer
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Say what norms, cosines and scaling of the directions do to the picture."""
+    """Check what norms, cosines and scaling of the directions do to the picture."""
     if not subject.recipes:
         return
     yield from _angles(subject)
@@ -27,7 +27,7 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 
 def _charts(subject: Subject) -> list[Mapping[str, Any]]:
-    """The chart, or those of every seed."""
+    """Return the chart, or the charts of all seeds."""
     return list(subject.attrs.get("ensemble", {}).get("charts", [subject.chart]))
 
 
@@ -41,8 +41,8 @@ def _angles(subject: Subject) -> Iterator[Finding]:
     if len(subject.recipes) < 2:
         return
     if not cosines:
-        because = "the chart does not say which angles its directions enclose."
-        yield unknown("angles", because, "Compute them: ln.directions.cosines(chart.directions).")
+        because = "the chart does not record the angles between its directions."
+        yield unknown("angles", because, "Compute their cosines: ln.directions.cosines(chart.directions).")
         return
     size, cosine, pair = max(cosines)
     names = " and ".join(subject.dims[int(i)] for i in pair.split(","))
@@ -57,9 +57,8 @@ def _angles(subject: Subject) -> Iterator[Finding]:
         "angles",
         level,
         f"The directions of {names} have cosine {cosine:.2f}: a circle in the {subject.weights} is drawn as an ellipse "
-        f"of {ratio:.2g} : 1"
-        + (", so both axes show nearly one direction and a thin sliver beside it." if level == "warning" else "."),
-        "Draw directions that are orthogonal (orthogonal=True, the default), or read no angles off the picture.",
+        f"of {ratio:.2g} : 1" + (", so both axes show nearly the same direction." if level == "warning" else "."),
+        "Use orthogonal directions (orthogonal=True, the default), or do not interpret angles in the picture.",
         values,
     )
 
@@ -67,26 +66,28 @@ def _angles(subject: Subject) -> Iterator[Finding]:
 def _lengths(subject: Subject) -> Finding:
     of_charts = [[recipe.get("norm") for recipe in chart.get("directions", [])] for chart in _charts(subject)]
     if not all(norms and all(norms) for norms in of_charts):
-        because = "the chart does not say how long its directions are."
-        return unknown("lengths", because, "Compute it: lossnav.params.norm(direction).")
+        because = "the chart does not record the lengths of its directions."
+        return unknown("lengths", because, "Compute them: lossnav.params.norm(direction).")
     norms = max(([float(norm) for norm in each] for each in of_charts), key=lambda each: max(each) / min(each))
     words, values = ", ".join(f"{norm:.4g}" for norm in norms), {"norms": norms}
     ratio, length = max(norms) / min(norms), subject.chart.get("center_norm")
-    center = f"; the {subject.weights} at the centre have {float(length):.4g}" if length else ""
+    center = f"; the {subject.weights} at the centre have length {float(length):.4g}" if length else ""
     if is_rescaled(subject.chart):
         said = (
-            f"The chart scales its directions to the norms of the weights, so their own lengths ({words}) do not show"
+            f"The chart scales its directions to the norms of the weights, so their own lengths ({words}) "
+            "have no effect"
         )
         return Finding("lengths", "ok", f"{said}{center}.", values=values)
     if ratio <= thresholds.UNEQUAL:
-        alike = f"Their lengths are alike ({words})" if len(norms) > 1 else f"The direction has length {words}"
+        alike = f"The direction has length {words}"
+        alike = alike if len(norms) == 1 else f"The lengths of the directions are similar ({words})"
         return Finding("lengths", "ok", f"{alike}{center}.", values=values)
     return Finding(
         "lengths",
         "warning" if ratio > thresholds.VERY_UNEQUAL else "note",
-        f"The directions have lengths {words}, so the same curvature of the loss is drawn {ratio**2:.3g} times as "
-        "strong along one axis as along the other.",
-        f"Scale the directions to one length, or compare curvature in units of {subject.weights} "
+        f"The directions have lengths {words}, so the same curvature of the loss looks {ratio**2:.3g} times as strong "
+        "along one axis as along the other.",
+        f"Scale the directions to the same length, or compare curvature in units of {subject.weights} "
         "(ln.evaluate_curvature).",
         values,
     )
@@ -97,8 +98,8 @@ def _in_one_tensor(subject: Subject) -> Finding:
     for dim, recipe in zip(subject.dims, subject.recipes, strict=False):
         norms = {name: float(norm) for name, norm in recipe.get("norms", {}).items()}
         if not norms:
-            because = f"the recipe of {dim} does not say how long it is in each tensor."
-            return unknown("one tensor", because, "Compute it: lossnav.params.norms(direction).")
+            because = f"the recipe of {dim} does not record its length in each tensor."
+            return unknown("one tensor", because, "Compute the lengths: lossnav.params.norms(direction).")
         name = max(norms, key=lambda each: norms[each])
         shares.append((norms[name] ** 2 / sum(norm**2 for norm in norms.values()), name, len(norms), dim))
     share, name, count, dim = max(shares)
@@ -109,18 +110,18 @@ def _in_one_tensor(subject: Subject) -> Finding:
             "one tensor",
             "note",
             f'{share:.0%} of the squared length of the direction of {dim} is in "{name}", one of {total} tensors: the '
-            "picture is mostly one of that tensor.",
-            "Leave it out with exclude=, or restrict the objective to it with params= and say so.",
+            "picture mostly shows that tensor.",
+            "Leave it out with exclude=, or restrict the objective to it with params= and mention it in the caption.",
             values,
         )
-    said = f'No direction has more of its squared length in one tensor than {share:.0%} ("{name}").'
+    said = f'No direction has more than {share:.0%} of its squared length in one tensor ("{name}").'
     if total == 1:
-        said = f'There is one tensor ("{name}").'
+        said = f'There is only one tensor ("{name}").'
     return Finding("one tensor", "ok", said, values=values)
 
 
 def _tensors(subject: Subject) -> int:
-    """Tensors of the chart, as far as the recipes and what stays still name them."""
+    """Return the number of tensors of the chart that the attributes name."""
     still = (subject.attrs.get("still") or {}).get("of") or {}
     named = {name for recipe in subject.recipes for key in ("norms", "excluded") for name in recipe.get(key, ())}
     return len(named | set(still))
@@ -129,25 +130,28 @@ def _tensors(subject: Subject) -> int:
 def _radial(subject: Subject) -> Finding:
     cosines, dims = subject.facts.get("cosines_with_weights"), subject.dims
     if not cosines or subject.chart.get("center_norm") == 0:
-        because = "it was not measured whether the directions lead along the {0} themselves."
+        because = "the cosines of the directions with the {0} were not measured."
         do = subject.how_to_measure
         if subject.chart.get("center_norm") == 0:
-            because, do = "the {0} at the centre are zero, and have no direction.", "Look at the rise by its length."
+            because, do = "the {0} at the centre are zero and have no direction.", "Move the centre to other {0}."
         elif subject.facts:
-            because, do = "the chart was not at hand when this was measured.", "Pass it: chart=."
-        return unknown("radial", because.format(subject.weights), do)
+            because, do = "the chart was missing when the rest was measured.", "Pass it: chart=."
+        return unknown("radial", because.format(subject.weights), do.format(subject.weights))
     worst = max(cosines, key=lambda cosine: abs(float(cosine)))
     dim, values = dims[cosines.index(worst)], {"cosines": cosines}
     if abs(float(worst)) <= thresholds.RADIAL:
-        said = f"They do not lead along the {subject.weights} themselves (cosine {float(worst):.2g} at most)."
+        said = (
+            f"The directions have cosine {float(worst):.2g} with the {subject.weights} at most: they do not "
+            "just rescale them."
+        )
         return Finding("radial", "ok", said, values=values)
-    unseen = ", which its normalisation layers do not notice" if _is_normalized(subject) else ""
+    unseen = ", which has no effect before a normalisation layer" if _is_normalized(subject) else ""
     return Finding(
         "radial",
         "note",
-        f"The direction of {dim} has cosine {float(worst):.2f} with the {subject.weights}: along it they mostly become "
-        f"longer or shorter{unseen}.",
-        f"Look along a direction orthogonal to the {subject.weights} too.",
+        f"The direction of {dim} has cosine {float(worst):.2f} with the {subject.weights}: along it mostly their norm "
+        f"changes{unseen}.",
+        f"Also look along a direction orthogonal to the {subject.weights}.",
         values,
     )
 
@@ -162,9 +166,9 @@ def _is_normalized(subject: Subject) -> bool:
 
 
 def _scale(subject: Subject) -> Iterator[Finding]:
-    """Whether the picture changes where a layer is multiplied and another divided, and the network does not."""
+    """Check if rescaling layers, which leaves the function of the network the same, changes the picture."""
     if subject.is_function:
-        return  # no layer is seen
+        return  # its layers are not visible
     recipes, found, layers = subject.recipes, subject.facts.get("rescaling", {}), subject.layers
     kinds = [recipe.get("kind") for recipe in recipes]
     plain = [recipe for recipe in recipes if recipe.get("kind") == "random" and not recipe.get("normalize")]
@@ -173,14 +177,14 @@ def _scale(subject: Subject) -> Iterator[Finding]:
         yield _rescaled(found, values)
         return
     if is_rescaled(subject.chart) and all(kind == "random" for kind in kinds):
-        said = "Each tensor of the directions has the norm of the weights' own, so the picture follows when a layer is "
-        yield Finding("scale", "ok", said + "multiplied.", values=values)
+        said = (
+            "Each tensor of the directions is scaled to the norm of its weights, so rescaling layers does not change "
+        )
+        yield Finding("scale", "ok", said + "the picture.", values=values)
         return
     if all(recipe.get("normalize") in _INVARIANT for recipe in recipes):
         how = str(recipes[0]["normalize"])
-        said = (
-            f"The directions are {how}-normalised, so they follow when a layer is multiplied and another one divided."
-        )
+        said = f"The directions are {how}-normalised, so rescaling layers does not change the picture."
         yield Finding("scale", "ok", said, values=values)
         return
     symmetry = _symmetry(subject)
@@ -189,8 +193,9 @@ def _scale(subject: Subject) -> Iterator[Finding]:
     elif not symmetry:
         yield unknown(
             "scale",
-            "the directions do not follow when a layer is multiplied and another one divided, and it was not measured "
-            "whether that can leave this network the same.",
+            "the directions do not scale with the weights, and it was not measured whether this network has "
+            "layers that "
+            "can be rescaled without changing its function.",
             subject.how_to_measure,
             values,
         )
@@ -198,55 +203,54 @@ def _scale(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "scale",
             "warning",
-            f"The random directions are not normalised: {symmetry}, a network computes the same and has another "
-            "picture, so flat or sharp here says nothing of the network.",
-            'Draw them with normalize="filter", and compare networks on such pictures only.',
+            f"The random directions are not normalised. {symmetry} the network computes the same function but has a "
+            "different picture, so a flat or sharp picture says nothing about the network.",
+            'Draw them with normalize="filter", and compare networks only with such directions.',
             values,
         )
     else:
         yield Finding(
             "scale",
             "note",
-            f"The directions do not follow the scale of the layers: {symmetry}, a network computes the same, and "
-            "lengths and curvature are those of these weights, not of the function.",
-            "Compare shapes along one path of one network, and no sharpness between networks.",
+            f"The directions do not scale with the weights. {symmetry} the network computes the same function, so "
+            "lengths and curvature belong to these weights, not to the function.",
+            "Compare shapes along paths of this network only; do not compare sharpness between networks.",
             values,
         )
 
 
 def _symmetry(subject: Subject) -> str | None:
-    """How this network can be rescaled and compute the same, in words; empty if not known, None if there is no way."""
+    """Return how this network can be rescaled without changing its function; empty if unknown, None if it cannot."""
     layers, tried = subject.layers, subject.facts.get("rescaling", {}).get("tried", 0)
     if _is_normalized(subject):
-        return "with the weights before a normalisation layer multiplied (and its statistics with them)"
+        return "If the weights before a normalisation layer (and its statistics) are multiplied,"
     if tried or (layers is not None and layers["weights"] < 2):
         return None
     if layers is not None and layers["rectifiers"]:
-        return "where a layer before a ReLU is multiplied and the next one divided"
+        return "If a layer before a ReLU is multiplied and the next one divided,"
     return ""
 
 
 def _without_symmetry(found: Mapping[str, Any], layers: Mapping[str, int] | None) -> str:
     if layers is not None and layers["weights"] < 2:
-        return "Of what moves there are no two layers of which one can be multiplied and the next one divided."
-    pairs = f"pair{'' if found['tried'] == 1 else 's'} of consecutive layers that"
-    was = "was" if found["tried"] == 1 else "were"
-    return f"Multiplied and divided, none of {found['tried']} {pairs} {was} tried leaves the loss as it is."
+        return "The parameters that move contain no two layers that could be rescaled."
+    tried = f"{found['tried']} pair{'' if found['tried'] == 1 else 's'} of consecutive layers"
+    return f"Multiplying one layer and dividing the next changes the loss in each of the {tried} tested."
 
 
 def _rescaled(found: Mapping[str, Any], values: Mapping[str, Any]) -> Finding:
-    """What a twin of the network that computes the same says of the picture."""
-    pair = f'"{found["multiplied"]}" times {found["factor"]:g} and "{found["divided"]}" divided by it'
-    same = f"leave the loss as it is ({found['loss']:.4g}, {found['loss_rescaled']:.4g})"
+    """Return what the rescaled twin, which computes the same function, shows about the picture."""
+    pair = f'Multiplying "{found["multiplied"]}" by {found["factor"]:g} and dividing "{found["divided"]}" by it'
+    same = f"leaves the loss the same ({found['loss']:.4g}, {found['loss_rescaled']:.4g})"
     change = found.get("picture_changes")
     before, after = (f"{float(found[name]):.3g}" for name in ("lambda_max", "lambda_max_rescaled"))
-    moved = f"while λmax goes from {before} to {after}"
+    moved = f"while λmax changes from {before} to {after}"
     if change is None:
         return Finding(
             "scale",
             "note",
-            f"{pair} {same}, {moved}: lengths and curvature are those of these weights, not of the function.",
-            "Compare no sharpness between networks by λmax, the trace or these directions.",
+            f"{pair} {same}, {moved}: lengths and curvature belong to these weights, not to the function.",
+            "Do not compare the sharpness of networks by λmax, the trace or these directions.",
             values,
         )
     if float(change) <= thresholds.RESCALED:
@@ -259,8 +263,8 @@ def _rescaled(found: Mapping[str, Any], values: Mapping[str, Any]) -> Finding:
     return Finding(
         "scale",
         "warning",
-        f"{pair} {same}, and the curvature of this picture changes by {float(change):.0%} ({moved}): flat or "
-        "sharp here says nothing of the network.",
-        'Draw the directions with normalize="filter", and compare networks on such pictures only.',
+        f"{pair} {same}, but changes the curvature of this picture by {float(change):.0%} ({moved}): a flat or sharp "
+        "picture says nothing about the network.",
+        'Draw the directions with normalize="filter", and compare networks only with such directions.',
         values,
     )

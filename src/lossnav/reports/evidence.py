@@ -1,4 +1,4 @@
-"""What is reported on: a surface with what lies beside it, and the numbers that several checks ask of it."""
+"""The subject of a report: a surface, the datasets beside it, and numbers that several checks use."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ from lossnav.surface.groups import require_path
 from lossnav.surface.seeds import of_one_seed
 from lossnav.surface.variables import OK, is_straight, validate
 
-REPORT_SCHEMA, REPORT_VERSION = "lossnav.report", 1  # of what was measured for a report
+REPORT_SCHEMA, REPORT_VERSION = "lossnav.report", 1  # of the measurements of a report
 SPECTRUM_SCHEMA = "lossnav.spectrum"
 
-_AT = 1e-9  # of the reach: nearer than this, a point is the centre
+_AT = 1e-9  # of the reach: a point closer than this is the centre
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """A surface, and a path, curvature, a spectrum and measurements of the same run, where there are some.
+    """A surface, and the path, curvature, spectrum and measurements of the same run, if there are any.
 
     Attributes
     ----------
     surface : xarray.Dataset or None
-        Of several seeds, their mean. None where there is a path alone.
+        Of several seeds, their mean. None if there is only a path.
     seeds : xarray.Dataset or None
-        The surface of several seeds that it is the mean of.
+        The surface of several seeds, of which `surface` is the mean.
     path, curvature, spectrum, measured : xarray.Dataset or None
-        What `evaluate_trajectory`, `evaluate_curvature`, `spectrum` and `reports.measuring.measure` made.
+        Results of `evaluate_trajectory`, `evaluate_curvature`, `spectrum` and `reports.measuring.measure`.
     """
 
     surface: xr.Dataset | None = None
@@ -54,12 +54,12 @@ class Subject:
 
     @classmethod
     def of(cls, datasets: Sequence[xr.Dataset]) -> Subject:
-        """Tell datasets by what they say of themselves.
+        """Make a subject from datasets, which are recognised by their attributes.
 
         Raises
         ------
         NotASurfaceError, NotATrajectoryError, SchemaTooNewError
-            If one is nothing that we know.
+            If one is not recognised.
         OptionError
             If there are two of a kind, or they are of different charts.
         """
@@ -67,12 +67,17 @@ class Subject:
         for dataset in datasets:
             name = _kind_of(dataset)
             if name in found:
-                raise OptionError(f"There are two datasets of one kind ({name}). A report is of one run: pass one.")
+                raise OptionError(
+                    f"There are two datasets of one kind ({name}), but a report is about one run. Pass one."
+                )
             found[name] = dataset
         if "surface" not in found and "curvature" in found:
             found["surface"] = found["curvature"]
         if not {"surface", "path"} & set(found):
-            raise OptionError("A report is of a surface or of a path. Pass one of them first, and others beside it.")
+            raise OptionError(
+                "A report is of a surface or a path, and neither was passed. Pass what ln.evaluate or ln.project "
+                "returned."
+            )
         surface = found.get("surface")
         if not _is_same(found.get("measured"), surface):
             found.pop("measured", None)  # of an earlier run in the same store
@@ -84,48 +89,48 @@ class Subject:
             found["surface"] = of_one_seed(surface)
         return cls(**found)
 
-    # ------------------------------------------------------------------ what is said of it
+    # ------------------------------------------------------------------ its attributes
 
     @property
     def attrs(self) -> Mapping[str, Any]:
-        """Attributes of the surface, or of the path where there is none."""
+        """Attributes of the surface, or else of the path."""
         found = self.surface if self.surface is not None else self.path
         return {} if found is None else found.attrs
 
     @property
     def objective(self) -> Mapping[str, Any]:
-        """What the objective said of itself, then or when it was measured by."""
+        """Description of the objective, in the surface or in the measurements."""
         return {**self.facts.get("objective", {}), **self.attrs.get("objective", {})}
 
     @property
     def is_function(self) -> bool:
-        """Whether it is a bare function, of which no model, layer or buffer is seen."""
+        """Whether it is a bare function, whose model, layers and buffers are not visible."""
         objective = self.objective
         return "layers" in objective and objective["layers"] is None
 
     @property
     def layers(self) -> Mapping[str, Any] | None:
-        """How many layers of which kind the model has; None where that is not known."""
+        """Number of layers of each kind; None if not known."""
         return self.objective.get("layers")
 
     @property
     def weights(self) -> str:
-        """What moves, in a word."""
+        """The word for what moves."""
         return "parameters" if self.is_function else "weights"
 
     @property
     def chart(self) -> Mapping[str, Any]:
-        """What the chart said of itself."""
+        """Description of the chart."""
         return dict(self.attrs.get("chart", {}))
 
     @property
     def dims(self) -> list[str]:
-        """Names of the coordinates, by the chart."""
+        """Names of the chart's coordinates."""
         return [str(dim) for dim in self.chart.get("dims", [])]
 
     @property
     def axes(self) -> list[str]:
-        """Names of the coordinates that the surface still has, as of `places`; a slice has fewer than its chart."""
+        """Names of the surface's coordinates, in the order of `places`; a slice has fewer than its chart."""
         assert self.surface is not None
         if "point" in self.surface.dims:
             return [dim for dim in self.dims if dim in self.surface.coords]
@@ -133,27 +138,27 @@ class Subject:
 
     @property
     def recipes(self) -> list[Mapping[str, Any]]:
-        """What the directions are."""
+        """Recipes of the directions."""
         return list(self.chart.get("directions", []))
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """What was measured at the centre for a report; empty where nothing was."""
+        """Measurements at the centre for a report; empty if there are none."""
         return {} if self.measured is None else self.measured.attrs
 
     @property
     def how_to_measure(self) -> str:
-        """What to type so that what needs the objective is measured; with the chart where it could not be had."""
+        """What to type to measure with the objective, and with the chart if it could not be made."""
         return MEASURE_WITH_CHART if self.facts.get("without_chart") else MEASURE
 
     @property
     def is_subset(self) -> bool:
-        """Whether the data is a random part of more."""
+        """Whether the data is a random subset."""
         return self.objective.get("population") is not None
 
     @property
     def words(self) -> str:
-        """What it is, in a line."""
+        """A description in one line."""
         objective, kind = self.objective, self.chart.get("kind", "Surface")
         words = f"{kind} of {objective.get('model', 'a model')}"
         if self.surface is not None:
@@ -171,23 +176,23 @@ class Subject:
 
     @cached_property
     def status(self) -> NDArray[np.uint8]:
-        """What became of each point, shape (m,)."""
+        """Status of each point, shape (m,)."""
         return self._flat("status").astype(np.uint8)
 
     @cached_property
     def places(self) -> Array:
-        """Coordinates of the points with a finite loss, shape (n, k), those that the surface still has."""
+        """Coordinates of the points with a finite loss, shape (n, k), in the order of `axes`."""
         assert self.surface is not None
         return points_of(self.surface)[self._finite]
 
     @cached_property
     def losses(self) -> Array:
-        """Their losses, shape (n,)."""
+        """Losses of these points, shape (n,)."""
         return self._flat("loss")[self._finite]
 
     @cached_property
     def errors(self) -> Array | None:
-        """Standard errors of these, shape (n,); None where there are none."""
+        """Standard errors of these losses, shape (n,); None if there are none."""
         assert self.surface is not None
         if "loss_se" not in self.surface:
             return None
@@ -196,11 +201,11 @@ class Subject:
 
     @property
     def has_samples(self) -> bool:
-        """Whether the losses of single samples were kept."""
+        """Whether the losses of single samples are stored."""
         return self.surface is not None and has_samples(self.surface)
 
     def paired_error(self, i: int, j: int) -> float | None:
-        """Standard error of the difference of two of these losses by kept samples; None where there are none."""
+        """Return the standard error of the difference of two losses from stored samples; None without samples."""
         if self.surface is None or not has_samples(self.surface):
             return None
         numbers = np.flatnonzero(self._finite)[[i, j]]
@@ -216,12 +221,12 @@ class Subject:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the loss is the same at all points, to the last digit."""
+        """Whether the loss is exactly the same at all points."""
         return len(self.losses) > 1 and float(np.ptp(self.losses)) == 0.0
 
     @cached_property
     def distances(self) -> Array:
-        """How far each is from the origin: the largest coordinate, in parts of the reach, shape (n,)."""
+        """Distance of each point from the origin: its largest coordinate relative to the reach, shape (n,)."""
         if not len(self.places):
             return np.zeros(0)
         reach = np.abs(self.places).max(0)
@@ -236,9 +241,9 @@ class Subject:
 
     @cached_property
     def edges(self) -> NDArray[np.intp] | None:
-        """Pairs of points beside each other, shape (e, 2); None where that is not known.
+        """Pairs of neighbouring points, shape (e, 2); None if not known.
 
-        Of a grid also across corners, of a line the nearest on both sides, of others those of a Delaunay triangulation.
+        On a grid also across corners, on a line the nearest on both sides, otherwise those of a Delaunay triangulation.
         """
         assert self.surface is not None
         if "point" not in self.surface.dims:
@@ -271,31 +276,31 @@ class Subject:
 
     @cached_property
     def middle(self) -> NDArray[np.intp]:
-        """Which points lie in the middle of the picture; no fewer than the 3^k nearest to the centre."""
+        """Numbers of the points in the middle of the picture, at least the 3^k nearest to the centre."""
         inside = np.flatnonzero(self.distances <= thresholds.CENTRAL + _AT)
         least = min(len(self.places), 3 ** self.places.shape[1])
         return inside if len(inside) >= least else np.argsort(self.distances, kind="stable")[:least]
 
     @cached_property
     def ends_of_middle(self) -> tuple[int, int]:
-        """Which points of the middle are the lowest and the highest."""
+        """Numbers of the lowest and the highest point of the middle."""
         losses = self.losses[self.middle]
         return int(self.middle[losses.argmin()]), int(self.middle[losses.argmax()])
 
     @property
     def relief(self) -> float:
-        """How far the loss rises in the middle of the picture."""
+        """Rise of the loss in the middle of the picture."""
         low, high = self.ends_of_middle
         return float(self.losses[high] - self.losses[low])
 
     @cached_property
     def reach(self) -> float | None:
-        """How far the middle of the picture reaches from the centre, in the parameters; None where not known."""
+        """Largest distance of the middle of the picture from the centre, in parameter space; None if not known."""
         gram = self.facts.get("center", {}).get("gram")
         return self.reach_by(None if gram is None else np.asarray(gram, np.float64))
 
     def reach_by(self, gram: Array | None) -> float | None:
-        """The same by inner products of the basis, (k, k); by default those that the chart says."""
+        """Return the reach for inner products of the basis, (k, k); by default those of the chart."""
         gram = gram_of(self.chart) if gram is None else gram
         if gram is None or not len(self.losses) or gram.shape != (self.places.shape[1],) * 2:
             return None
@@ -305,7 +310,7 @@ class Subject:
 
     @cached_property
     def center_loss(self) -> float | None:
-        """Loss at the centre: measured before the run, or at its point."""
+        """Loss at the centre: measured before the run, or at the point there."""
         said = self.attrs.get("center", {}).get("loss")
         if said is not None:
             return float(said)
@@ -314,16 +319,16 @@ class Subject:
         return None
 
     def at(self, i: int) -> str:
-        """The coordinates of a point in words."""
+        """Return the coordinates of a point as text."""
         return ", ".join(f"{dim} = {x:.3g}" for dim, x in zip(self.axes, self.places[i], strict=True))
 
     # ------------------------------------------------------------------ the centre
 
     @cached_property
     def curvature_at_center(self) -> Mapping[str, Any]:
-        """What is known of gradient and Hessian at the centre, and in ``source`` from where.
+        """What is known about gradient and Hessian at the centre; ``source`` says from where.
 
-        What was measured for a report counts before a stored spectrum, and that before curvature on the chart.
+        Measurements for a report take precedence over a stored spectrum, and that over curvature on the chart.
         """
         found = self._of_curvature() | self._of_spectrum()
         measured = self.facts.get("center", {})
@@ -359,7 +364,7 @@ class Subject:
         said = self.spectrum.attrs
         same = said.get("objective", {}).get("fingerprint") == self.objective.get("fingerprint")
         if not same or said.get("point") != self.chart.get("center"):
-            return {}  # of another network, or of another of its points
+            return {}  # of another network, or at another point
         found = {name: said.get(name) for name in ("loss", "gradient_norm", "trace", "parameters", "excluded")}
         if "eigenvalue" in self.spectrum:
             ends = np.array([str(end) for end in self.spectrum["end"].values])
@@ -385,7 +390,7 @@ class Subject:
 
 
 def gram_of(chart: Mapping[str, Any]) -> Array | None:
-    """Inner products of the basis of a straight chart, (k, k), from its norms and cosines; None where not known."""
+    """Return inner products of the basis of a straight chart, (k, k), from norms and cosines; None if not known."""
     recipes = chart.get("directions", [])
     norms = [recipe.get("norm") for recipe in recipes]
     if not is_straight(chart) or not norms or any(norm is None for norm in norms):
@@ -398,7 +403,7 @@ def gram_of(chart: Mapping[str, Any]) -> Array | None:
 
 
 def _kind_of(dataset: xr.Dataset) -> str:
-    """What a dataset is, by its header."""
+    """Return the kind of a dataset by its schema."""
     schema = dataset.attrs.get("schema") if isinstance(dataset, xr.Dataset) else None
     if schema == TRAJECTORY_SCHEMA:
         require_path(dataset)
@@ -406,14 +411,14 @@ def _kind_of(dataset: xr.Dataset) -> str:
     if schema in (SPECTRUM_SCHEMA, REPORT_SCHEMA):
         if dataset.attrs.get("schema_version", 1) > REPORT_VERSION:
             raise SchemaTooNewError(
-                f"What lies beside the surface has schema version {dataset.attrs['schema_version']} and this "
-                f"lossnav reads up to {REPORT_VERSION}. Upgrade with: pip install --upgrade lossnav"
+                f"A dataset beside the surface has schema version {dataset.attrs['schema_version']}, but this lossnav "
+                f"reads up to {REPORT_VERSION}. Upgrade with: pip install --upgrade lossnav"
             )
         return "spectrum" if schema == SPECTRUM_SCHEMA else "measured"
     if schema != SURFACE_SCHEMA:
         raise NotASurfaceError(
-            "This is neither a surface of ours nor what lies beside one. Pass what ln.evaluate returned, or the "
-            "path of a run."
+            "This dataset is neither a surface of lossnav nor one that belongs to a surface. Pass what ln.evaluate "
+            "returned, or the path of a run."
         )
     validate(dataset)
     return "curvature" if "curvature" in dataset.attrs else "surface"
@@ -423,11 +428,13 @@ def _require_same_chart(surface: xr.Dataset | None, other: xr.Dataset | None) ->
     if surface is None or other is None or surface is other:
         return
     if surface.attrs.get("chart") != other.attrs.get("chart"):
-        raise OptionError("The datasets are of different charts. A report is of one run: pass what belongs together.")
+        raise OptionError(
+            "The datasets are of different charts, but a report is about one run. Pass datasets of one run."
+        )
 
 
 def _is_same(measured: xr.Dataset | None, surface: xr.Dataset | None) -> bool:
-    """Whether this was measured at the centre of the surface."""
+    """Return whether this was measured at the centre of the surface."""
     if measured is None or surface is None:
         return measured is None
     there, here = measured.attrs, surface.attrs
@@ -436,5 +443,5 @@ def _is_same(measured: xr.Dataset | None, surface: xr.Dataset | None) -> bool:
 
 
 def _number(value: Any) -> Any:
-    """The words that stand for numbers JSON lacks, as numbers."""
+    """Return the strings for numbers that JSON lacks as numbers."""
     return float(value) if value in ("nan", "inf", "-inf") else value

@@ -1,4 +1,4 @@
-"""What a report is made of: findings, each with a level, a sentence with the numbers, and what to do."""
+"""The lines of a report: findings, each with a level, a sentence with the numbers, and advice."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from typing import Any, Literal
 from lossnav._utils.jsonable import jsonable
 
 Level = Literal["ok", "unknown", "note", "warning"]
-LEVELS: tuple[Level, ...] = ("warning", "note", "unknown", "ok")  # in the order in which they are read
+LEVELS: tuple[Level, ...] = ("warning", "note", "unknown", "ok")  # in the order in which they are printed
 LEVEL_WORDS: Mapping[Level, str] = {"warning": "WARNING", "note": "note", "unknown": "unknown", "ok": "ok"}
 
 NOTHING = "Nothing to do."
 MEASURE = "Measure it: ln.report(…, objective=objective), or lossnav report --measure."
-MEASURE_WITH_CHART = "Pass the chart too, which cannot be made again: ln.report(…, objective=objective, chart=chart)."
+MEASURE_WITH_CHART = (
+    "Pass the chart, which the surface cannot make again: ln.report(…, objective=objective, chart=chart)."
+)
 
 _WIDTH = 100  # columns of a printed report
-_INDENT = 26  # of these are level and name
+_INDENT = 26  # columns of level and name
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,17 @@ class Finding:
     Attributes
     ----------
     check : str
-        What was looked at, in two or three words.
+        What was checked, in one to three words.
     level : "ok", "unknown", "note" or "warning"
-        ``warning``: the picture misleads whoever does not know this. ``note``: it does not show this. ``unknown``: not
-        looked at, or it cannot be; `said` begins with "Not known, because". ``ok``: looked at, and as it should be.
+        ``warning``: the picture is misleading without this information. ``note``: the picture does not show this.
+        ``unknown``: it was not or cannot be checked; `said` begins with "Not known, because". ``ok``: checked, and as
+        it should be.
     said : str
-        One sentence: why, with the numbers.
+        One sentence: the reason, with the numbers.
     do : str
         One sentence: what to do.
     values : mapping of str to values
-        The numbers of the sentence, that JSON can hold.
+        The numbers of the sentence, as JSON values.
     """
 
     check: str
@@ -50,18 +53,18 @@ class Finding:
 
 
 def unknown(check: str, because: str, do: str, values: Mapping[str, Any] | None = None) -> Finding:
-    """A finding of what is not known: why, and how it can be had."""
+    """Return a finding of level ``unknown``: the reason, and how to find out."""
     return Finding(check, "unknown", f"Not known, because {because}", do, values or {})
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a picture can and cannot say: printed, a table; in a notebook, a panel.
+    """What a picture can and cannot show; it prints as a table and displays in a notebook as a panel.
 
     Attributes
     ----------
     subject : str
-        What it is about, in words.
+        A description of the picture.
     lines : tuple of Finding
         In the order of the checks.
 
@@ -98,15 +101,15 @@ class Report:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many findings there are of each level."""
+        """The number of findings of each level."""
         return {level: len(self.of(level)) for level in LEVELS}
 
     def of(self, level: Level) -> tuple[Finding, ...]:
-        """The findings of a level, in the order of the checks."""
+        """Return the findings of a level, in the order of the checks."""
         return tuple(line for line in self.lines if line.level == level)
 
     def __getitem__(self, check: str) -> Finding:
-        """The finding of a check, by its name; KeyError where it was not looked at."""
+        """Return the finding of a check by its name; KeyError if there is none."""
         for line in self.lines:
             if line.check == check:
                 return line
@@ -116,23 +119,23 @@ class Report:
         return any(line.check == check for line in self.lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report in values that JSON can hold; numbers that JSON lacks are the words "inf", "-inf", "nan"."""
+        """Return the report as JSON values; numbers that JSON lacks are the strings "inf", "-inf", "nan"."""
         lines = [
             {name: getattr(line, name) for name in ("check", "level", "said", "do", "values")} for line in self.lines
         ]
         return dict(jsonable({"subject": self.subject, "counts": self.counts, "lines": lines}))
 
     def to_json(self) -> str:
-        """The report as one JSON object."""
+        """Return the report as one JSON object."""
         return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     @classmethod
     def from_dict(cls, said: Mapping[str, Any]) -> Report:
-        """Undo `to_dict`."""
+        """Make the report from the result of `to_dict`."""
         return cls(said["subject"], tuple(Finding(**line) for line in said["lines"]))
 
     def summary(self) -> str:
-        """How many warnings, notes and others there are, in words."""
+        """Return the numbers of warnings, notes and others as text."""
         counts = self.counts
         words = [f"{counts[level]} {level}{'' if counts[level] == 1 else 's'}" for level in ("warning", "note")]
         return ", ".join([*words, f"{counts['unknown']} not known", f"{counts['ok']} ok"])
@@ -156,7 +159,7 @@ def _wrapped(text: str, first: str, hanging: str = "") -> str:
     )
 
 
-# ---------------------------------------------------------------------- as HTML: no script, nothing from the network
+# ---------------------------------------------------------------------- HTML, without scripts or network access
 
 TITLE = "What this can and cannot say"
 
@@ -164,19 +167,19 @@ _BADGES = {"warning": "warning", "note": "note", "unknown": "unknown", "ok": "ok
 
 
 def panel(reports: Mapping[str, Report], title: str = "") -> str:
-    """Reports as one block of HTML with its own style.
+    """Return reports as one block of HTML with its own style.
 
     Parameters
     ----------
     reports : mapping of str to Report
-        By a name for each, which is not shown where it is empty.
+        By their names; an empty name is not shown.
     title : str
         A heading above them.
 
     Returns
     -------
     str
-        Warnings, notes and what is not known are open to see, what is ok is folded.
+        Warnings, notes and unknowns are visible; lines that are ok are folded.
     """
     heading = f"<h2>{html.escape(title)}</h2>" if title else ""
     blocks = "".join(_report(name, report) for name, report in reports.items())

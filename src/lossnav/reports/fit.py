@@ -1,4 +1,4 @@
-"""The curvature that a picture shows at its centre: a quadratic through the points around it."""
+"""The curvature that a picture shows at its centre: a quadratic fitted to the points around it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lossnav.reports.evidence import Subject
 
 
 class Fit(NamedTuple):
-    """Second derivatives of the loss by the coordinates at the centre, as the picture shows them.
+    """Second derivatives of the loss by the coordinates at the centre, from the points of the picture.
 
     Attributes
     ----------
     hessian : ndarray of shape (k, k)
     error : float
-        How far its eigenvalues may be off: what a wider fit says otherwise, and rounding.
+        Error of its eigenvalues: the difference from a wider fit, and rounding.
     """
 
     hessian: Array
@@ -32,9 +32,9 @@ class Fit(NamedTuple):
 
 
 def fitted(subject: Subject) -> Fit | None:
-    """Fit quadratics through about 3^k and 5^k points around the centre; None where there are too few of either.
+    """Fit quadratics to about 3^k and 5^k points around the centre by least squares; None if there are too few points.
 
-    Least squares; the narrower one is the answer, and its distance from the wider one a part of the error.
+    The result is the narrower fit; its difference from the wider one is part of the error.
     """
     if not subject.has_center:
         return None
@@ -44,7 +44,7 @@ def fitted(subject: Subject) -> Fit | None:
     made, used = [], []
     for points in (3**k, 5**k):
         reach = subject.distances[order[min(points, len(order)) - 1]] * (1 + 1e-9)
-        inside = np.flatnonzero(subject.distances <= reach)  # those at the same distance too: a fit knows no order
+        inside = np.flatnonzero(subject.distances <= reach)  # with all points at the same distance
         if len(inside) < terms:
             return None
         hessian = _quadratic(subject.places[inside], subject.losses[inside])
@@ -53,7 +53,7 @@ def fitted(subject: Subject) -> Fit | None:
         made.append(hessian)
         used.append(len(inside))
     if used[0] == used[1]:
-        return None  # nothing says how far it is off
+        return None  # the error cannot be estimated
     near, wide = made
     step = np.abs(subject.places[order[1 : 3**k]]).max()
     error = float(np.abs(np.linalg.eigvalsh(near - wide)).max()) + 2 * rounding(subject) / step**2
@@ -61,7 +61,7 @@ def fitted(subject: Subject) -> Fit | None:
 
 
 def _quadratic(places: Array, losses: Array) -> Array | None:
-    """Second derivatives of the quadratic that fits best; None where the points do not determine it."""
+    """Return the second derivatives of the best quadratic; None if the points do not determine it."""
     k = places.shape[1]
     scale = np.abs(places).max(0)
     if not (scale > 0).all():

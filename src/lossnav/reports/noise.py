@@ -1,4 +1,4 @@
-"""Checks of how sure the values are: the data, its standard errors against the relief, rounding and the plan."""
+"""Checks of the errors of the values: the data, standard errors compared with the rise, rounding and the plan."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from lossnav.surface.intervals import UNSEEN, Interval, interval_of, recorded, r
 from lossnav.surface.ruggedness import LocalMinimum, local_minima
 from lossnav.surface.variables import OK
 
-MOST_FOR_MINIMA = 40_000  # points of a surface up to which local minima are looked for: Python visits each
+MOST_FOR_MINIMA = 40_000  # maximum number of points in which local minima are searched: Python visits each
 
-_PAIRED = 200  # local minima whose depth is held against kept samples
-_INTERVALS = 50  # points whose intervals are looked at
+_PAIRED = 200  # maximum number of local minima that are tested with stored samples
+_INTERVALS = 50  # points whose intervals are checked
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Say what of the picture would be otherwise with other samples, or with exact arithmetic."""
+    """Check what would change with other samples, or with exact arithmetic."""
     if subject.objective:
         yield _data(subject)
         yield from _cut(subject)
@@ -44,52 +44,47 @@ def _data(subject: Subject) -> Finding:
     samples, population = objective.get("samples"), objective.get("population")
     values = {name: objective.get(name) for name in ("samples", "population", "subset_seed", "origin")}
     if not samples:
-        because, do = "the surface does not say how many samples stand behind the loss.", "Say it in the caption."
+        because, do = "the surface does not record the number of samples of the loss.", "State it in the caption."
         if subject.is_function and objective.get("batches") is None:
-            because = (
-                "the function was given no data of its own: whether samples stand behind it, and how many, is not seen."
-            )
-            do = "Where it has some, pass them: ln.Objective.from_function(function, params, data)."
+            because = "the function has no data= of its own, so the number of its samples, if any, cannot be seen."
+            do = "If it has data, pass them: ln.Objective.from_function(function, params, data)."
         return unknown("data", because, do, values)
-    whose = "Nothing says whether the centre was fitted to them" if subject.is_function else ""
-    whose = (
-        whose
-        or "Nothing says whether they are training or held-out data, on which a centre is a minimum or need not be"
-    )
+    whose = "It is not recorded whether the centre was fitted to them" if subject.is_function else ""
+    whose = whose or "It is not recorded whether they are training data, for which the centre should be a minimum"
     if samples < thresholds.FEW_SAMPLES:
         return Finding(
             "data",
             "warning" if population else "note",
-            f"{samples} sample{' is' if samples == 1 else 's are'} so few that a standard error is itself a guess.",
-            "Use more samples, thirty at the least.",
+            f"{samples} sample{' is' if samples == 1 else 's are'} too few to estimate a standard error.",
+            "Use at least thirty samples.",
             values,
         )
     if population:
-        drawn = f"{samples:,} of {population:,} samples, drawn once by seed {objective.get('subset_seed')}"
+        drawn = f"The data are {samples:,} of {population:,} samples, drawn with seed {objective.get('subset_seed')}"
         return Finding(
             "data",
             "note",
-            f"{drawn}: the picture is an estimate of the one of all of them. {whose}.",
-            "Say so in the caption; ln.control_variate corrects it by a few evaluations on all the data.",
+            f"{drawn}: the picture is an estimate of that of all samples. {whose}.",
+            "Mention it in the caption; ln.control_variate corrects it by a few evaluations on all the data.",
             values,
         )
     return Finding(
-        "data", "note", f"All {samples:,} samples of the data were used. {whose}.", "Say which in the caption.", values
+        "data", "note", f"All {samples:,} samples of the data were used. {whose}.", "State it in the caption.", values
     )
 
 
 def _cut(subject: Subject) -> Iterator[Finding]:
-    """Whether the loss was found to be another one in other batches, when the objective was made."""
+    """Check if the loss depends on the batches, as tested when the objective was made."""
     objective = subject.objective
     cut = objective.get("cut")
     if cut:
         yield Finding(
             "batches",
             "warning",
-            f"The loss depends on how the data is cut into batches: {cut['samples']} samples gave {cut['whole']:.6g} "
+            f"The loss depends on how the data is split into batches: {cut['samples']} samples gave {cut['whole']:.6g} "
             f"as one batch and {cut['parts']:.6g} as two.",
-            "Say how long the batches were; or let the loss return one value a sample, or say by count= what it is a "
-            "mean over.",
+            "State the batch size in the caption, or let the loss return one value per sample, or set count= to what "
+            "it is a mean over.",
             dict(cut),
         )
     metrics = objective.get("metrics_cut") or {}
@@ -97,9 +92,9 @@ def _cut(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "batches",
             "warning",
-            f"The metric {name!r} depends on how the data is cut into batches: {seen['samples']} samples gave "
+            f"The metric {name!r} depends on how the data is split into batches: {seen['samples']} samples gave "
             f"{seen['whole']:.6g} as one batch and {seen['parts']:.6g} as two.",
-            "Say how long the batches were; or let it return one value a sample.",
+            "State the batch size in the caption, or let the metric return one value per sample.",
             {"metric": name, **seen},
         )
     if cut or metrics or not objective.get("samples"):
@@ -108,10 +103,10 @@ def _cut(subject: Subject) -> Iterator[Finding]:
         said = f"{compared} samples gave the same loss as one batch and as two."
         yield Finding("batches", "ok", said, values={"samples": compared})
         return
-    because = "the loss was not held against itself in other batches"
+    because = "the loss was not compared with itself in other batches"
     if "cut_samples" in objective:
-        because += " (a loss of its batch, count=, batch statistics, or data that cannot be cut)"
-    do = "Evaluate it with two lengths of the batches (batch_size=), and compare."
+        because += " (a loss of its batch, count=, batch statistics, or data that cannot be split)"
+    do = "Evaluate it with two batch sizes (batch_size=), and compare."
     yield unknown("batches", f"{because}.", do)
 
 
@@ -119,26 +114,28 @@ def _cut(subject: Subject) -> Iterator[Finding]:
 
 
 def _intervals(subject: Subject) -> Iterator[Finding]:
-    """Whether loss ± 1.96 standard errors is the interval it looks like, at the centre and elsewhere."""
+    """Check if loss ± 1.96 loss_se is a 95 % interval, at the centre and at other points."""
     assert subject.surface is not None
     samples, attrs = subject.objective.get("samples"), subject.attrs
     if not samples or "control_variate" in attrs or "interpolation" in attrs:
         return
     if subject.errors is None:
-        because = "the loss hides the losses of single samples: nothing says how sure it is."
-        do = "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
+        because = "the losses of single samples are not available, so the loss has no standard error."
+        do = "Use a loss with a reduction= argument, or one that returns a value per sample (reduction='none')."
         if "loss_se" in subject.surface:
-            few = f"Of {samples:,} sample{'' if samples == 1 else 's'} no standard error is finite"
+            few = f"No standard error of {samples:,} sample{'' if samples == 1 else 's'} is finite"
             because, do = f"{few[0].lower()}{few[1:]}.", "Use more samples, with losses below 1e150."
         yield unknown("intervals", because, do, {"known": False})
         return
     if "sampling" not in attrs and "loss_skewness" not in subject.surface:
-        because = "the surface does not say how its samples are spread: its standard errors may hold or not."
+        because = (
+            "the surface does not record the distribution of its samples, so its standard errors cannot be checked."
+        )
         yield unknown("intervals", because, "Evaluate it with this version of lossnav.", {"known": False})
         return
     status = subject.surface["status"]
     places = np.argwhere(status.values == OK)
-    # without kept samples a point is cheap; with them each is a read
+    # with stored samples every point is a read
     some = places[np.unique(np.linspace(0, len(places) - 1, _INTERVALS).astype(int))] if len(places) else places
     found = [_interval_at(subject, tuple(int(i) for i in place)) for place in some]
     center = _center_interval(subject)
@@ -152,9 +149,9 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
         "unseen": unseen,
         "sampling": recorded(subject.surface),
     }
-    missed = f"what {unseen:.2%} of the population does, none of {samples:,} samples may show"
+    missed = f"{samples:,} samples may contain none of {unseen:.2%} of the population"
     if worst is None:
-        said = f"Nothing speaks against the standard errors at {len(found)} points; {missed}."
+        said = f"The standard errors at {len(found)} points pass all checks; {missed}."
         yield Finding("intervals", "ok", said, values=values)
         return
     everywhere = worst is center or 2 * len(doubtful) > len(found)
@@ -162,8 +159,8 @@ def _intervals(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "intervals",
         "warning" if everywhere else "note",
-        f"This interval is too narrow: loss ± 1.96 loss_se, {where}. {' '.join(worst.warnings)} Besides, {missed}.",
-        "Take ln.interval(surface, point) in its place, which says how far it holds; use more samples, each once.",
+        f"The interval loss ± 1.96 loss_se is too narrow {where}. {' '.join(worst.warnings)} Also, {missed}.",
+        "Use ln.interval(surface, point), which reports its own reliability, or use more samples, each only once.",
         values,
     )
 
@@ -176,7 +173,7 @@ def _interval_at(subject: Subject, at: tuple[int, ...]) -> Interval:
 
 
 def _center_interval(subject: Subject) -> Interval | None:
-    """The interval at the centre by what was measured before the run; None where it was not."""
+    """Return the interval at the centre, from what was measured before the run; None if it was not."""
     said = subject.attrs.get("center", {})
     if subject.surface is None or "sampling" not in subject.attrs or "loss_se" not in said:
         return None
@@ -185,22 +182,22 @@ def _center_interval(subject: Subject) -> Interval | None:
 
 
 def _noise(subject: Subject) -> Finding:
-    """The relief of the middle against the standard error of a difference of losses there.
+    """Compare the rise in the middle with the standard error of that difference of losses.
 
-    Every point has the same samples, so errors of two losses mostly cancel. Of the difference the single errors a and b
-    say no more than abs(a - b) <= error <= a + b; sqrt(a^2 + b^2) is that of independent samples. What was measured
-    sample by sample counts before that.
+    All points use the same samples, so the errors of two losses mostly cancel. The single errors a and b only give
+    abs(a - b) <= error <= a + b for the difference; sqrt(a^2 + b^2) is the error for independent samples. An error that
+    was measured sample by sample takes precedence.
     """
     errors, relief = subject.errors, subject.relief
     values: dict[str, Any] = {"relief": relief}
     if not relief > 0:
-        said = "In the middle of the picture the loss does not rise at all: no shape is there that others could change."
-        return Finding("noise", "note", said, "Take a larger range.", values)
+        said = "In the middle of the picture the loss is constant: there is no shape that other samples could change."
+        return Finding("noise", "note", said, "Use a larger range.", values)
     if errors is None:
         return unknown("noise", f"{_without_errors(subject)}.", _do_without_errors(subject), values)
     middle = errors[subject.middle]
     level = float(np.median(middle[np.isfinite(middle)])) if np.isfinite(middle).any() else math.nan
-    error, how = math.sqrt(2) * level, "as of independent samples; common ones mostly give less"
+    error, how = math.sqrt(2) * level, "as for independent samples; with common samples it is mostly smaller"
     measured = next((pair for pair in subject.facts.get("differences", []) if pair["what"] == "middle"), None)
     paired = subject.paired_error(*reversed(subject.ends_of_middle))
     if paired is None and measured is not None:
@@ -211,61 +208,61 @@ def _noise(subject: Subject) -> Finding:
     if not math.isfinite(error):
         because = "the standard errors in the middle of the picture are not finite."
         return unknown("noise", because, "Use more samples.", values)
-    known = f"; the level is known to ± {level:.2g}" if math.isfinite(level) else ""
+    known = f"; the loss itself has a standard error of {level:.2g}" if math.isfinite(level) else ""
     rise = f"In the middle of the picture the loss rises by {relief:.3g}"
     if relief > thresholds.SURE * error:
         said = f"{rise}, with a standard error of {error:.2g} ({how}){known}."
         return Finding("noise", "ok", said, values=values)
     if subject.is_subset and paired is None and relief > thresholds.SURE * _least_error(subject):
         because = (
-            f"{rise[0].lower()}{rise[1:]}, and of its standard error only that as of independent samples is known, "
-            f"{error:.2g}: the samples are the same at all points, which mostly gives less. Other samples may give "
-            "another shape there."
+            f"{rise[0].lower()}{rise[1:]}, and its standard error is known only for independent samples, {error:.2g}; "
+            "with the same samples at all points it is mostly smaller. Other samples may give another shape there."
         )
-        do = f"{subject.how_to_measure[:-1]}, which has it sample by sample; or keep_samples=True."
+        do = f"{subject.how_to_measure[:-1]}, which compares sample by sample; or use keep_samples=True."
         return unknown("noise", because, do, values)
     if subject.is_subset:
-        sure = f"at least {_least_error(subject):.2g} (the errors at its ends differ by that)"
+        sure = f"at least {_least_error(subject):.2g} (the difference of the errors of the two losses)"
         is_ = f"{error:.2g} ({how})" if paired is not None else sure
         return Finding(
             "noise",
             "warning",
-            f"{rise}, and the standard error of that is {is_}: other samples may give another shape there.",
-            "Take more samples.",
+            f"{rise}, with a standard error of {is_}: other samples may give another shape there.",
+            "Use more samples.",
             values,
         )
     return Finding(
         "noise",
         "note",
-        f"{rise}, less than two standard errors over the samples ({error:.2g} each, {how}): it is the shape for these "
-        "data, and may be another for other data of their kind.",
-        "Claim no more than that, or use more data.",
+        f"{rise}, less than two standard errors over the samples ({error:.2g} each, {how}): this is the "
+        "shape for these "
+        "data, and other data of the same kind may give another.",
+        "Restrict your statement to these data, or use more.",
         values,
     )
 
 
 def _least_error(subject: Subject) -> float:
-    """What the standard error of the rise in the middle is at least, by those of its ends: abs(a - b)."""
+    """Return the lower bound abs(a - b) of the standard error of the rise in the middle."""
     assert subject.errors is not None
     a, b = (float(subject.errors[i]) for i in subject.ends_of_middle)
     return abs(a - b) if math.isfinite(a) and math.isfinite(b) else math.inf
 
 
 def _without_errors(subject: Subject) -> str:
-    """Why nothing says how much the picture would change with other samples."""
+    """Return why it is unknown how much the picture would change with other samples."""
     if not subject.objective.get("samples"):
-        return "no samples are seen behind the loss, so nothing says how much others would change"
-    return "the loss hides the losses of single samples, so nothing says how much others would change"
+        return "the loss has no visible samples, so the effect of other samples cannot be estimated"
+    return "the losses of single samples are not available, so the effect of other samples cannot be estimated"
 
 
 def _do_without_errors(subject: Subject) -> str:
     if not subject.objective.get("samples"):
-        return "Where it has samples, pass them as data, with a loss that returns one value a sample."
-    return "Use a loss with a reduction= argument, or one that returns a value a sample (reduction='none')."
+        return "If it has samples, pass them as data, with a loss that returns one value per sample."
+    return "Use a loss with a reduction= argument, or one that returns a value per sample (reduction='none')."
 
 
 def local_minima_of(subject: Subject) -> list[tuple[LocalMinimum, int, int]]:
-    """Local minima of the picture, deepest first, with the numbers of their bottoms and passes among the points."""
+    """Return the local minima of the picture, deepest first, with the point numbers of the minimum and its saddle."""
     assert subject.surface is not None
     loss = subject.surface["loss"]
     numbers = np.cumsum(np.isfinite(loss.values).reshape(-1)) - 1  # of the points with a finite loss
@@ -290,21 +287,21 @@ def _deepest(found: list[tuple[LocalMinimum, int, int]]) -> list[tuple[LocalMini
 
 
 def _ripples(subject: Subject) -> Finding:
-    """Whether local minima would be there with other samples, and in exact arithmetic, too."""
+    """Compare the depth of local minima with its standard error over the samples, and with rounding."""
     assert subject.surface is not None
     loss = subject.surface["loss"]
     if "point" in loss.dims and len(subject.axes) != 1:
-        because = "the points lie on no grid: which of them are local minima was not looked at."
-        return unknown("ripples", because, "Take ln.Grid, or interpolate: surface.lossnav.to_grid().")
+        because = "the points are not on a grid, so local minima were not searched."
+        return unknown("ripples", because, "Use ln.Grid, or interpolate: surface.lossnav.to_grid().")
     if loss.size > MOST_FOR_MINIMA and "point" not in loss.dims:
-        because = f"local minima of more than {MOST_FOR_MINIMA:,} points are not looked for ({loss.size:,})."
-        return unknown("ripples", because, "Look at a part of them: surface[{dim: slice(None, None, 2)}].")
+        because = f"local minima are searched in at most {MOST_FOR_MINIMA:,} points, and there are {loss.size:,}."
+        return unknown("ripples", because, "Report on a part of the surface: surface[{dim: slice(None, None, 2)}].")
     if len(subject.losses) < 3 or ("point" not in loss.dims and max(loss.shape) < 3):
         because = "no point of the picture has neighbours on both sides."
-        return unknown("ripples", because, "Take more points along each axis.")
+        return unknown("ripples", because, "Use more points along each axis.")
     found = local_minima_of(subject)
     if not found:
-        said = "Inside its border the picture has no local minimum beside its lowest."
+        said = "Apart from its lowest point the picture has no local minimum inside its border."
         return Finding("ripples", "ok", said, values={"local_minima": 0})
     noise = _errors_of_minima(subject, found)
     deepest, error = found[0][0].depth, noise[0]
@@ -319,49 +316,53 @@ def _ripples(subject: Subject) -> Finding:
         return Finding(
             "ripples",
             "note",
-            f"{many} beside the lowest, the deepest by {deepest:.2g}: no more than the error of the arithmetic, "
+            f"{many} besides the lowest, with a depth of up to {deepest:.2g}: within the numerical error, "
             f"{rounding:.1g}.",
-            "Do not call the surface rough for them; compute in more digits.",
+            "Do not describe the surface as rough because of them; use a higher precision.",
             values,
         )
     known = [(minimum, each) for (minimum, *_), each in zip(found, noise, strict=True) if each is not None]
     if len(known) < len(found):
         because = (
-            f"{_without_errors(subject)} ({many[0].lower()}{many[1:]} beside the lowest, the deepest by {deepest:.3g})."
+            f"{_without_errors(subject)} ({many[0].lower()}{many[1:]} besides the lowest; largest depth {deepest:.3g})."
         )
         return unknown("ripples", because, _do_without_errors(subject), values)
     unsure = [minimum for minimum, each in known if not minimum.depth > thresholds.SURE * each]
     values |= {"unsure": len(unsure)}
     if not unsure:
-        said = f"{many} beside the lowest, the deepest by {deepest:.3g} ± {error:.2g}: more than noise of the samples"
-        also = f"; {shallow} of them no more than the arithmetic" if shallow else ""
+        said = (
+            f"{many} besides the lowest, of depths beyond two standard errors (the largest is {deepest:.3g} ± "
+            f"{error:.2g})"
+        )
+        also = f"; {shallow} of them are within the numerical error" if shallow else ""
         return Finding("ripples", "ok", f"{said}{also}.", values=values)
     if subject.is_subset and values["paired"] < len(found):
         because = (
-            f"of the depths of {many[0].lower()}{many[1:]} beside the lowest only standard errors as of independent "
-            f"samples are known (the deepest is {deepest:.3g} ± {error:.2g}): the samples are the same at all points, "
-            "which mostly gives less. Other samples may have none there."
+            f"the standard errors of the depths of {many[0].lower()}{many[1:]} besides the lowest are known only for "
+            f"independent samples (the largest depth is {deepest:.3g} ± {error:.2g}); with the same samples "
+            "at all points "
+            "they are mostly smaller. Other samples may have no minimum there."
         )
         return unknown(
             "ripples",
             because,
-            f"{subject.how_to_measure[:-1]}, which has them sample by sample; or keep_samples=True.",
+            f"{subject.how_to_measure[:-1]}, which compares sample by sample; or use keep_samples=True.",
             values,
         )
     which = f"{len(unsure)} of them" if len(found) > 1 else "and it is"
     return Finding(
         "ripples",
         "warning" if subject.is_subset else "note",
-        f"{many} beside the lowest, {which} shallower than two standard errors (the deepest is {deepest:.3g} ± "
-        f"{error:.2g}): other samples may have none there.",
-        "Take more samples before you call the surface rough, or measure the differences: ln.report(…, "
+        f"{many} besides the lowest, {which} shallower than two standard errors (the largest depth is {deepest:.3g} ± "
+        f"{error:.2g}): other samples may have no minimum there.",
+        "Use more samples before you describe the surface as rough, or measure the differences: ln.report(…, "
         "objective=objective).",
         values,
     )
 
 
 def _measured_minima(subject: Subject) -> dict[tuple[float, ...], float]:
-    """Standard errors of the depths of local minima that were measured sample by sample, by their ends."""
+    """Return the measured standard errors of the depths of local minima, by their points."""
     return {
         (*pair["low"], *pair["high"]): float(pair["error"])
         for pair in subject.facts.get("differences", [])
@@ -370,7 +371,7 @@ def _measured_minima(subject: Subject) -> dict[tuple[float, ...], float]:
 
 
 def _errors_of_minima(subject: Subject, found: list[tuple[LocalMinimum, int, int]]) -> list[float | None]:
-    """Standard errors of the depths of minima: measured, of kept samples, as of independent ones, or not known."""
+    """Return the standard errors of the depths: measured, from stored samples, for independent samples, or None."""
     known, errors = _measured_minima(subject), subject.errors
     noise: list[float | None] = []
     for number, (_, low, high) in enumerate(found):
@@ -386,19 +387,19 @@ def _errors_of_minima(subject: Subject, found: list[tuple[LocalMinimum, int, int
 
 
 def _rounding(subject: Subject) -> Finding:
-    """The error of computing against the relief of the middle."""
+    """Compare the numerical error with the rise in the middle."""
     engine, found = subject.attrs.get("engine", {}), arithmetic(subject)
     dtype, precision = subject.objective.get("dtype"), precision_of(subject)
     if found is None:
-        what = f"{precision} is no precision whose digits are known" if precision else "it does not say its dtype"
+        what = f"the number of digits of {precision} is not known" if precision else "the surface records no dtype"
         return unknown("precision", f"{what}.", subject.how_to_measure, {"precision": precision})
     (error, how), relief = found, subject.relief
     values: dict[str, Any] = {"precision": precision, "dtype": dtype, "relief": relief, "error": error}
     values |= {"plan_error": engine.get("plan_error"), "measured": bool(subject.facts.get("rounding"))}
-    said = f"Computed in {precision}; the error of the loss, {how}, is {error:.1g}"
+    said = f"Computed in {precision}; the numerical error of the loss ({how}) is {error:.1g}"
     if not relief > 0:
-        what = "nothing rises in the middle of the picture"
-        return Finding("precision", "note", f"{said}, and {what}.", "Take a larger range.", values)
+        what = "the loss is constant in the middle of the picture"
+        return Finding("precision", "note", f"{said}, and {what}.", "Use a larger range.", values)
     part = error / relief
     if part <= thresholds.ROUNDED_NOTE:
         said = f"{said} ({part:.1%} of the rise in the middle of the picture)."
@@ -406,8 +407,7 @@ def _rounding(subject: Subject) -> Finding:
     return Finding(
         "precision",
         "warning" if part > thresholds.ROUNDED else "note",
-        f"{said}, {part:.0%} of the rise in the middle of the picture: shapes that small are of the arithmetic, not of "
-        "the loss.",
-        'Compute in more digits (precision="float32" or "float64"), or look at a larger range.',
+        f"{said}, {part:.0%} of the rise in the middle of the picture: shapes of this size are rounding, not the loss.",
+        'Use a higher precision (precision="float32" or "float64"), or a larger range.',
         values,
     )

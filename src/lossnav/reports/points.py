@@ -1,4 +1,4 @@
-"""Checks of the points: holes, an unfinished run, the grid, the range, and what was interpolated or averaged."""
+"""Checks of the points: missing values, unfinished runs, grid, range, interpolation, and the mean over seeds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lossnav.reports.findings import Finding, Level, unknown
 from lossnav.surface.estimates import estimate_of
 from lossnav.surface.variables import FAILED, NON_FINITE, NOT_EVALUATED
 
-_RESUME = "Go on with the run: the same call, or lossnav resume."
+_RESUME = "Resume the run: repeat the same call, or type lossnav resume."
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Say what of the picture was measured."""
+    """Check which points of the picture were measured."""
     if subject.surface is None:
         return
     yield _holes(subject)
@@ -46,13 +46,13 @@ def _holes(subject: Subject) -> Finding:
     if not done:
         return unknown("holes", "no point was evaluated.", _RESUME, values)
     if failed:
-        first = next(iter(subject.attrs.get("failures", [])), "no reason is kept")
-        also = f"; at {holes:,} others the loss is not finite" if holes else ""
+        first = next(iter(subject.attrs.get("failures", [])), "no reason is recorded")
+        also = f"; at {holes:,} other points the loss is not finite" if holes else ""
         return Finding(
             "holes",
             "warning",
-            f"{failed:,} of {done:,} points that were evaluated raised an error and are missing ({first}){also}.",
-            "Mend what raised and go on with the run: the same call, or lossnav resume.",
+            f"{failed:,} of {done:,} evaluated points raised an error and are missing ({first}){also}.",
+            f"Correct the error. {_RESUME}",
             values,
         )
     if holes:
@@ -61,25 +61,26 @@ def _holes(subject: Subject) -> Finding:
             "holes",
             "warning" if part > thresholds.HOLES else "note",
             f"At {holes:,} of {done:,} points ({part:.1%}) the loss is not finite; they are drawn as holes.",
-            "Take a smaller range, or more digits, if they are in the way.",
+            "If they matter, use a smaller range or a higher precision.",
             values,
         )
-    return Finding("holes", "ok", f"All points that were evaluated ({done:,}) have a finite loss.", values=values)
+    return Finding("holes", "ok", f"All {done:,} evaluated points have a finite loss.", values=values)
 
 
 def _holes_between(said: Mapping[str, Any]) -> Finding:
-    """Of an interpolated grid: how many of the points that it was made from have no finite loss."""
+    """Check the points from which a grid was interpolated."""
     done, holes = int(said["points"]), int(said.get("holes", 0))
     values = {"points": done, "holes": holes}
     if not holes:
-        words = f"All points that were evaluated ({done:,}) have a finite loss; what is between is interpolated."
+        words = f"All {done:,} evaluated points have a finite loss; values between them are interpolated."
         return Finding("holes", "ok", words, values=values)
     return Finding(
         "holes",
         "warning" if holes / done > thresholds.HOLES else "note",
-        f"At {holes:,} of {done:,} points that were evaluated ({holes / done:.1%}) the loss is not finite, or an error "
-        "was raised; the interpolated grid has holes there.",
-        "Take a smaller range, or look at the surface that was evaluated for what was raised.",
+        f"At {holes:,} of {done:,} evaluated points ({holes / done:.1%}) the loss is not finite or an "
+        "error was raised; "
+        "the interpolated grid has holes there.",
+        "Use a smaller range, or read the errors in the surface before interpolation.",
         values,
     )
 
@@ -91,14 +92,14 @@ def _unfinished(subject: Subject) -> Finding:
     outside = int(attrs.get("control_variate", {}).get("outside", 0))
     stopped = bool(attrs.get("interrupted", False)) or attrs.get("finished") is False
     values = {"not_evaluated": left, "interrupted": bool(attrs.get("interrupted", False))}
-    interpolated = "interpolation" in attrs  # places that its points do not reach are none of the run's
+    interpolated = "interpolation" in attrs  # places outside its points do not belong to the run
     if left > outside and not interpolated:
-        said = f"The run was not finished: {left:,} of {total:,} points are not evaluated."
+        said = f"The run is unfinished: {left:,} of {total:,} points are not evaluated."
         return Finding("unfinished", "warning", said, _RESUME, values)
     sampler, on_grid = attrs.get("sampler", {}), "point" not in subject.surface.dims and not interpolated
     total = int(attrs["interpolation"]["points"]) if interpolated else total
     if sampler.get("kind") == "Explorer":
-        said = f"The {total:,} points are those that were asked for in the explorer: no others are outstanding."
+        said = f"All {total:,} points that were requested in the explorer are evaluated."
         return Finding("unfinished", "ok", said, values=values)
     planned = sampler.get("points") if sampler.get("kind") == "Points" else None
     if (on_grid and not _estimates(sampler)) or (planned is not None and total >= planned):
@@ -107,96 +108,94 @@ def _unfinished(subject: Subject) -> Finding:
         return Finding(
             "unfinished",
             "warning",
-            f"The run was stopped after {total:,} points, before its sampler had all that it asks for.",
+            f"The run was stopped after {total:,} points, before its sampler had finished.",
             _RESUME,
             values,
         )
     if "finished" not in attrs:
-        because = "the surface does not say whether its sampler had more to ask for."
+        because = "the surface does not record whether its sampler had finished."
         return unknown("unfinished", because, "Evaluate it with this version of lossnav.", values)
-    return Finding("unfinished", "ok", f"The sampler asked for no more than these {total:,} points.", values=values)
+    return Finding("unfinished", "ok", f"The sampler finished after {total:,} points.", values=values)
 
 
 def _constant(subject: Subject) -> Finding:
-    """Whether the loss differs at all between the points, and along every axis of a grid."""
+    """Check if the loss differs between the points, and along every axis of a grid."""
     assert subject.surface is not None
     n = len(subject.losses)
     if n < 2:
-        because = (
-            f"{n} point{'' if n == 1 else 's'} of the picture has a finite loss: it takes two to see a difference."
-        )
+        because = f"{n} point{' has' if n == 1 else 's have'} a finite loss, and a difference needs two."
         return unknown("constant", because, "Evaluate more points.", {"points": n})
     low, high = float(subject.losses.min()), float(subject.losses.max())
     values = {"lowest": low, "highest": high, "along": [] if low < high else list(subject.axes)}
     dtype = subject.objective.get("dtype", "the arithmetic")
-    why = f"reaches the loss, or the range is too small to change a digit of {dtype}"
-    inside = "a detached or clamped value, an argmax" + (
-        "" if subject.is_function else ", a layer that is never called"
-    )
-    do = f"Look whether the loss uses what moves ({inside}), take a larger range, or move something else."
+    moving = f"the {subject.weights} that move"
+    why = f"do not affect the loss, or the range is too small to change a digit of {dtype}"
+    inside = "detached or clamped values, an argmax" + ("" if subject.is_function else ", a layer that is never called")
+    do = f"Check if the loss uses {moving} ({inside}), use a larger range, or move others."
     if low == high:
-        said = f"The loss is exactly {low:.6g} at all {n:,} points: nothing of what moves {why}."
+        said = f"The loss is exactly {low:.6g} at all {n:,} points: {moving} {why}."
         return Finding("constant", "warning", said, do, values)
     loss = subject.surface["loss"].values
     if "point" not in subject.surface.dims and "interpolation" not in subject.attrs:
         flat = [dim for i, dim in enumerate(subject.axes) if loss.shape[i] > 1 and _is_flat(np.moveaxis(loss, i, 0))]
         if flat:
             along = " and ".join(flat)
-            said = f"Along {along} the loss is exactly the same everywhere: nothing of what moves there {why}."
+            said = f"Along {along} the loss is exactly constant: {moving} there {why}."
             return Finding("constant", "warning", said, do, values | {"along": flat})
     return Finding("constant", "ok", f"The loss differs between the points ({low:.4g} to {high:.4g}).", values=values)
 
 
 def _is_flat(loss: Array) -> bool:
-    """Whether no line along the first axis has two different finite values, and some line has two."""
+    """Return whether all lines along the first axis are constant, and one has two finite values."""
     lines = np.where(np.isfinite(loss), loss, np.nan).reshape(len(loss), -1)
     lines = lines[:, np.isfinite(lines).sum(0) > 1]
     return bool(lines.size) and bool((np.nanmax(lines, 0) == np.nanmin(lines, 0)).all())
 
 
 def _grid(subject: Subject) -> Iterator[Finding]:
-    """Whether the points are near enough to show the shape between them."""
+    """Check if the points are close enough to show the shape between them."""
     assert subject.surface is not None
     if "interpolation" in subject.attrs or _estimates(subject.attrs.get("sampler", {})) or estimate_of(subject.attrs):
         return
     if "point" in subject.surface.dims:
-        because = "the points lie on no grid: how the loss runs between them was not looked at."
-        yield unknown("grid", because, "Take ln.Grid, or ln.Adaptive, which tests itself between its points.")
+        because = "the points are not on a grid, so the loss between them was not checked."
+        yield unknown("grid", because, "Use ln.Grid, or ln.Adaptive, which tests its own prediction between points.")
         return
     loss = subject.surface["loss"].values
     shape = " x ".join(map(str, loss.shape))
     bends = {i: bend for i in range(loss.ndim) if (bend := _bend(np.moveaxis(loss, i, 0))) is not None}
     values = {"shape": list(loss.shape), "jagged": max(bends.values(), default=None)}
     if not bends:
-        because = f"of {shape} points no three beside each other have a finite loss."
-        yield unknown("grid", because, "Take more points along each axis.", values)
+        because = f"no three neighbours among {shape} points have a finite loss."
+        yield unknown("grid", because, "Use more points along each axis.", values)
         return
     jagged = max((bend for i, bend in bends.items() if loss.shape[i] >= thresholds.COARSE), default=0.0)
     if jagged > thresholds.JAGGED:
         yield Finding(
             "grid",
             "warning",
-            f"Neighbouring points differ so much that each lies {jagged:.0%} of their range off the chord of its "
-            "neighbours (median): what is between them is a guess.",
-            "Take more points or a smaller range.",
+            f"The points lie {jagged:.0%} of their range off the chord of their neighbours (median): the shape between "
+            "them is not resolved.",
+            "Use more points or a smaller range.",
             values,
         )
     elif min(loss.shape) < thresholds.COARSE:
         yield Finding(
             "grid",
             "note",
-            f"{shape} points show the large shape only.",
-            f"Take {thresholds.COARSE} or more along each axis to speak of ripples.",
+            f"{shape} points show only the coarse shape.",
+            f"Use {thresholds.COARSE} or more along each axis before you describe ripples.",
             values,
         )
     else:
-        yield Finding("grid", "ok", f"{shape} points; their neighbours agree.", values=values)
+        said = f"{shape} points resolve the shape: each is close to the chord of its neighbours."
+        yield Finding("grid", "ok", said, values=values)
 
 
 def _bend(loss: Array) -> float | None:
-    """Median over the lines of how far points lie off the chord of their neighbours, as a part of each line's range.
+    """Return the mean distance of points from the chord of their neighbours, relative to the range; median over lines.
 
-    Of each line as far as three neighbours are finite; None where that is so in no line.
+    Only where three neighbours are finite; None if there are no such points.
     """
     lines = np.where(np.isfinite(loss), loss, np.nan).reshape(len(loss), -1)
     off = np.abs(lines[1:-1] - (lines[2:] + lines[:-2]) / 2)
@@ -209,43 +208,43 @@ def _bend(loss: Array) -> float | None:
 
 
 def _range(subject: Subject) -> Finding:
-    """Whether the middle can be seen beside the rim."""
+    """Check if the centre is in the picture, and visible beside the rim."""
     if not subject.has_center:
         return Finding(
             "range",
             "note",
-            "The origin of the chart, its centre, is not in the picture.",
-            "Take a range around 0 if it is to be seen.",
+            "The centre of the chart is outside the picture.",
+            "Use a range around 0 to show it.",
         )
     whole = float(np.ptp(subject.losses))
     inner = subject.losses[subject.distances <= 0.5]
     values = {"lowest": float(subject.losses.min()), "highest": float(subject.losses.max())}
     if len(inner) < 2:
-        because = "fewer than two points lie in the inner half of the picture."
-        return unknown("range", because, "Take more points, or a smaller range.", values)
+        because = "the inner half of the picture has fewer than two points."
+        return unknown("range", because, "Use more points, or a smaller range.", values)
     share = float(np.ptp(inner)) / whole
     values["inner_share"] = share
     if share < thresholds.AT_THE_RIM:
         return Finding(
             "range",
             "note",
-            f"Of the whole rise of {whole:.3g} the inner half of the picture has {share:.1g}: on a linear scale "
-            "its middle is flat, whatever is there.",
-            "Draw it with log=True, or take a smaller range.",
+            f"The inner half of the picture has a fraction of {share:.1g} of the whole rise ({whole:.3g}): on a linear "
+            "scale it looks flat, whatever its shape.",
+            "Draw it with log=True, or use a smaller range.",
             values,
         )
-    return Finding("range", "ok", f"The inner half of the picture has {share:.0%} of its rise.", values=values)
+    return Finding("range", "ok", f"The inner half of the picture has {share:.0%} of the whole rise.", values=values)
 
 
 def _automatic(subject: Subject) -> Iterator[Finding]:
-    """Whether a range that was found ends where it was asked to."""
+    """Check if the automatic range reached the requested rise."""
     ranges = subject.attrs.get("sampler", {}).get("auto")
     if not ranges:
         return
     words, short = [], []
     for dim, said in ranges.items():
         if "found" not in said or "reach" not in said:
-            because = f"the surface does not say what was found along {dim}."
+            because = f"the surface does not record the range search along {dim}."
             yield unknown("automatic range", because, "Evaluate it with this version of lossnav.")
             return
         reach, rise, found = (float(said[name]) for name in ("reach", "rise", "found"))
@@ -253,20 +252,20 @@ def _automatic(subject: Subject) -> Iterator[Finding]:
         if not math.isfinite(found):
             short.append(f"along {dim} to ±{reach:.4g}, where the loss is not finite")
         elif found < rise:
-            short.append(f"{where} and not {rise:g} times: it is capped there, and the ground may go on as flat")
+            short.append(f"{where}, not {rise:g} times: the range is capped, and the loss may stay flat beyond it")
         elif said.get("floored", False):
-            short.append(f"{where} and not {rise:g} times: it is the smallest that is tried, and may be too large")
+            short.append(f"{where}, not {rise:g} times: this is the smallest range tried, and may be too large")
         words.append(where)
     values = {dim: dict(said) for dim, said in ranges.items()}
     if short:
         said = f"The range was found automatically: {'; '.join(short)}."
-        yield Finding("automatic range", "note", said, "Give the ends of the axes yourself, alpha=(-1, 1).", values)
+        yield Finding("automatic range", "note", said, "Set the ends of the axes yourself: alpha=(-1, 1).", values)
         return
     yield Finding("automatic range", "ok", f"The range was found automatically: {'; '.join(words)}.", values=values)
 
 
 def _estimates(sampler: Mapping[str, Any]) -> bool:
-    """Whether a finished run of the sampler says how far off the loss is between its points."""
+    """Return whether a finished run of the sampler has an estimated error of the loss between its points."""
     kind = samplers.kinds().get(str(sampler.get("kind")))
     return kind is not None and kind.estimates
 
@@ -277,7 +276,7 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
     if not outcome and not _estimates(sampler):
         return
     if not outcome:
-        because = "the run was stopped before its sampler could estimate how far off the loss between the points is."
+        because = "the run was stopped before its sampler could estimate the error between the points."
         yield unknown("adaptive", because, _RESUME)
         return
     cells, unresolved = int(outcome["cells"]), int(outcome.get("unresolved", 0))
@@ -286,87 +285,89 @@ def _adaptive(subject: Subject) -> Iterator[Finding]:
     values = {name: outcome[name] for name in names if name in outcome}
     of = "of the loss" if len(subject.losses) and (subject.losses > 0).all() else "of its range"
     yield _noise(outcome, float(sampler.get("tolerance", math.inf)), of)
-    do = "Allow more points (max_points=), or a larger tolerance."
+    do = "Allow more points (max_points=) or a larger tolerance."
     if unresolved >= cells or not math.isfinite(error):
-        said = f"None of {cells:,} cells is within the sampler's tolerance: what is between the points is a guess."
+        said = (
+            f"None of {cells:,} cells is within the sampler's tolerance: the loss between the points is not resolved."
+        )
         yield Finding("adaptive", "warning", said, do, values)
         return
-    off = f"the loss is off by {error:.2g} {of}"
-    said = f"By the sampler's own estimate, which is no bound, {off} in the cells it resolved"
+    said = f"The sampler estimates an error of {error:.2g} {of} (not a bound) in the cells that it resolved"
     if not unresolved:
-        yield Finding("adaptive", "ok", f"{said}: all {cells:,}.", values=values)
+        yield Finding("adaptive", "ok", f"{said}, which are all {cells:,}.", values=values)
         return
     part = unresolved / max(cells, 1)
     untested = int(outcome.get("untested", 0))
     rest = f" ({_untested(untested)})" if untested else ""
     if not untested and "untested" in outcome and math.isfinite(worst):
-        rest = f" (99 % of all are within {worst:.2g})"
+        rest = f" (99 % of all cells are within {worst:.2g})"
     yield Finding(
         "adaptive",
         "warning" if part > thresholds.UNRESOLVED else "note",
-        f"{said}; {unresolved:,} of {cells:,} cells ({part:.0%}) are not{rest}.",
+        f"{said}; {unresolved:,} of {cells:,} cells ({part:.0%}) are unresolved{rest}.",
         do,
         values,
     )
 
 
 def _noise(outcome: Mapping[str, Any], tolerance: float, of: str) -> Finding:
-    """Say what the sampler saw of noise: from places evaluated twice, or from differences that do not fall."""
+    """Check what the sampler found about noise: repeated evaluations, or differences that do not decrease."""
     noise, repeats = float(outcome.get("noise", math.nan)), bool(outcome.get("noise_repeats"))
     names = ("noise_largest", "noise_of_range", "noise_places", "noise_non_finite", "noise_at", "places_twice")
     values = {"noise": noise, "repeats": repeats} | {name: outcome[name] for name in names if name in outcome}
     if math.isnan(noise):
-        because = "no place could be evaluated twice: whether the loss is noisy was not looked at."
+        because = "no place could be evaluated twice, so noise of the loss was not checked."
         return unknown(
             "adaptive_noise", because, "Evaluate one point twice: objective.evaluate(chart(coords)).", values
         )
     if repeats:
         said = (
-            f"Between the points the loss varies by about {noise:.2g} {of}, and no less where points lie closer: it is "
-            f"rough, or has ripples finer than the points. {_same(outcome, of)}"
+            f"The loss varies by about {noise:.2g} {of} between the points, also where they are closer: it is "
+            "rough, or "
+            f"has ripples finer than the points. {_same(outcome, of)}"
         )
-        do = "Look at a smaller range, or compute in a higher precision."
+        do = "Use a smaller range, or a higher precision."
     elif not noise > 0:
         return Finding("adaptive_noise", "ok", _same(outcome, of), values=values)
     else:
         said, do = _differs(outcome, noise, of), "Make the loss deterministic (eval mode, no augmentation)"
-        do += ", or read no shape below three times that." if math.isfinite(noise) else "."
+        do += ", or ignore shapes below three times that." if math.isfinite(noise) else "."
     large = noise > tolerance / 3 or float(outcome.get("noise_of_range", 0.0)) > thresholds.NOISE_OF_RANGE
     return Finding("adaptive_noise", "warning" if large else "note", said, do, values)
 
 
 def _untested(count: int) -> str:
-    return f"{count:,} of them untested: no point was left for them, or one beside them is not finite"
+    return f"{count:,} of them untested: no points were left, or a neighbouring point is not finite"
 
 
 def _same(outcome: Mapping[str, Any], of: str) -> str:
-    """Say where the loss was evaluated twice and came out alike, and to what."""
+    """Return a sentence about the places where repeated evaluation gave the same loss."""
     count, largest = int(outcome.get("places_twice", 0)), float(outcome.get("noise_largest", math.nan))
-    where = f"At the {count} places where it was evaluated twice" if count else "Where it was evaluated twice"
+    where = f"Repeated evaluation at {count} places" if count else "Repeated evaluation"
     if largest == 0:
-        return f"{where} the loss came out the same."
+        return f"{where} gave the same loss."
     alike = f" within {largest:.1g} {of}" if math.isfinite(largest) else ""
-    return f"{where} the loss came out the same{alike}."
+    return f"{where} gave the same loss{alike}."
 
 
 def _differs(outcome: Mapping[str, Any], noise: float, of: str) -> str:
-    """Say at how many places the loss differs from itself, by how much, and where."""
+    """Return a sentence about the places where repeated evaluation gave different losses."""
     places, count = int(outcome.get("noise_places", 0)), int(outcome.get("places_twice", 0))
     lost = int(outcome.get("noise_non_finite", 0))
-    said = "The loss is noisy: evaluated twice at one place, it differs"
+    said = "The loss is noisy: repeated evaluation at the same place gives different values"
     if count:
         said += f" at {places} of {count} places"
     if math.isfinite(noise):
-        said += f", by a standard deviation of {noise:.2g} {of}"
+        said += f", with a standard deviation of {noise:.2g} {of}"
     if lost:
-        said += f"; at {lost} of them it is finite once and once not"
+        said += f"; at {lost} of them only one of the two values is finite"
     largest, part = float(outcome.get("noise_largest", math.nan)), float(outcome.get("noise_of_range", math.nan))
     if largest > 0:
         said += f"; the largest difference is {largest:.2g} {of}"
         if math.isfinite(part) and of != "of its range":
             said += f", and {part:.2g} of the picture's range"
     if at := outcome.get("noise_at"):
-        said += f". It is largest at ({', '.join(f'{float(x):.3g}' for x in at[0])})"
+        said += f". The difference is largest at ({', '.join(f'{float(x):.3g}' for x in at[0])})"
     return said + "."
 
 
@@ -376,14 +377,16 @@ def _interpolated(subject: Subject) -> Iterator[Finding]:
         return
     error, do = (
         float(said.get("left_out_error_p99", math.nan)),
-        "Evaluate more points before you speak of small shapes.",
+        "Evaluate more points before you interpret small shapes.",
     )
     values = {"points": said["points"], "left_out_error_p99": error}
     if math.isnan(error):
-        because = f"none of the {said['points']:,} points it is interpolated from could be predicted from the others."
+        because = f"none of the {said['points']:,} interpolated points could be predicted from the others."
         yield unknown("interpolation", because, do, values)
         return
-    words = f"Interpolated from {said['points']:,} points; left out, 99 % of them are predicted to within {error:.2g}"
+    words = (
+        f"Interpolated from {said['points']:,} points; leave-one-out predictions of 99 % of them are within {error:.2g}"
+    )
     level: Level = "ok" if error <= thresholds.INTERPOLATED_NOTE else "note"
     if error > thresholds.INTERPOLATED:
         level = "warning"
@@ -396,39 +399,47 @@ def _corrected(subject: Subject) -> Iterator[Finding]:
         return
     error, unit = float(said["residual_error"]), "of the loss" if said.get("relative", True) else "in units of the loss"
     values = {"residual_error": error, "points": said["points"]}
-    what = f"A subset's surface, corrected at {said['points']:,} points with all the data"
+    what = f"The surface of a subset, corrected at {said['points']:,} points with all the data"
     if not math.isfinite(error):
-        because = f"{what[0].lower()}{what[1:]}, leaves too few of them to see what error remains."
+        because = f"{what[0].lower()}{what[1:]}, has too few of them to estimate the residual error."
         yield unknown("correction", because, "Correct it at more points.", values)
         return
     yield Finding(
-        "correction", "note", f"{what}; what remains is {error:.2g} {unit}.", "Say so in the caption.", values
+        "correction",
+        "note",
+        f"{what}, has a residual error of {error:.2g} {unit}.",
+        "Mention it in the caption.",
+        values,
     )
 
 
 def _seeds(subject: Subject) -> Iterator[Finding]:
-    """What the choice of the directions does to the picture."""
+    """Check how much the picture depends on the seed of the directions."""
     if subject.seeds is None or subject.surface is None:
         return
     n, level = subject.seeds.sizes["seed"], subject.center_loss
     do = "Evaluate several seeds, with the centre of the chart among the points."
     if "loss_sd" not in subject.surface or level is None:
-        what = "the picture has one seed alone." if n == 1 else "the loss at the centre is not known."
+        what = "the picture has only one seed." if n == 1 else "the loss at the centre is not known."
         yield unknown("seeds", what, do, {"seeds": n})
         return
     rise = np.abs(subject.surface["loss"].values - level).reshape(-1)
     spread = subject.surface["loss_sd"].values.reshape(-1)
     known = np.isfinite(rise) & np.isfinite(spread) & (rise > 0)
     if not known.any():
-        because = "the mean loss rises nowhere above that of the centre."
+        because = "the mean loss is nowhere above that of the centre."
         yield unknown("seeds", because, do, {"seeds": n})
         return
     part = float(np.median(spread[known] / rise[known]))
     values = {"part": part, "seeds": n}
-    said = f"Over {n} seeds of the directions the loss differs by {part:.0%} of its rise (median of the points)"
+    said = f"The standard deviation of the loss over {n} seeds of the directions is {part:.0%} of its rise (median)"
     if part > thresholds.SEEDS_DIFFER:
         yield Finding(
-            "seeds", "warning", f"{said}: one picture says little of the next.", "Show several, or the band.", values
+            "seeds",
+            "warning",
+            f"{said}: one picture says little about another.",
+            "Show several seeds, or their band.",
+            values,
         )
     else:
         yield Finding("seeds", "ok", f"{said}.", values=values)

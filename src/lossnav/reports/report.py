@@ -1,4 +1,4 @@
-"""The verb: open what is there, measure what is asked for, and let every check say its line."""
+"""The verb `report`: read a run, measure what is missing if asked to, and collect the findings of all checks."""
 
 from __future__ import annotations
 
@@ -36,54 +36,54 @@ def report(
     limit: int = 200,
     progress: bool | None = None,
 ) -> Report:
-    """Say what a picture can and cannot say: what misleads, what it does not show, and what to do about it.
+    """Report what a picture can and cannot show, with the reasons and what to do.
 
-    A two-dimensional slice of a million dimensions misleads easily. Each check gives one sentence with the numbers and
-    one of advice, as a warning (the picture misleads whoever does not know this), a note (it does not show this) or ok.
-    docs/report.md lists the checks, their thresholds and sources.
+    A two-dimensional slice of a million dimensions is easily misread. Each check gives one sentence with the numbers
+    and one of advice, as a warning (the picture is misleading without this information), a note (the picture does not
+    show this), unknown or ok. docs/report.md lists the checks, their thresholds and sources.
 
-    Of what is stored alone this takes no torch. With the objective it measures what is missing at the centre: gradient,
-    the ends of the Hessian's spectrum, its trace, curvature along other random directions; standard errors of
-    differences of losses sample by sample; the error of the arithmetic; a rescaled twin of the network.
+    A report on stored values needs no torch. With the objective it measures what is missing at the centre: gradient,
+    extreme eigenvalues and trace of the Hessian, curvature along other random directions; standard errors of
+    differences of losses, sample by sample; the rounding error; a rescaled twin of the network.
 
     Parameters
     ----------
     subject : xarray.Dataset, path, fsspec URL or zarr store
-        A surface, or a path that `project` or `evaluate_trajectory` made. Of a run on disk also what lies beside the
-        surface: the groups ``trajectory``, ``curvature``, ``spectrum``, and ``report``, which holds what was measured.
+        A surface, or a path made by `project` or `evaluate_trajectory`. For a run on disk the groups beside the surface
+        are read too: ``trajectory``, ``curvature``, ``spectrum``, and ``report``, which contains earlier measurements.
     *beside : xarray.Dataset
-        The same for a surface in memory, in any order: each says itself what it is.
+        The same for a surface in memory, in any order: each dataset is recognised by its attributes.
     objective : Objective, optional
-        Of the surface, to measure by; what is measured is kept in the run's group ``report``.
+        The objective of the surface, to measure with. The measurements are stored in the group ``report`` of the run.
     chart : Chart, optional
-        Of the surface; by default made again from its recipe or the directions that were kept. Where that cannot be,
-        only what is of the centre alone is measured, where the objective is there, and the lines of the rest say so.
+        The chart of the surface; by default made again from its recipe or its stored directions. If that is not
+        possible, only measurements at the centre are made, and the other lines say so.
     measure : bool
-        Measure with the objective of the run's own SPEC, made again.
+        Measure with the objective that the SPEC of the run makes.
     seed : int
-        Of everything random that is measured.
+        Seed of all random numbers of the measurements.
     probes : int
-        Random directions and random vectors for the trace: each is one Hessian-vector product.
+        Number of random directions, and of random vectors for the trace: each needs one Hessian-vector product.
     limit : int
-        Most Hessian-vector products for the ends of the spectrum.
+        Maximum number of Hessian-vector products for the extreme eigenvalues.
     progress : bool or None
         See `Progress`.
 
     Returns
     -------
     Report
-        Printed, a table; in a notebook, a panel; `to_dict` and `to_json` for programs.
+        It prints as a table and displays in a notebook as a panel; `to_dict` and `to_json` are for programs.
 
     Raises
     ------
     NotASurfaceError, NotATrajectoryError, SchemaTooNewError
-        If there is nothing to report on.
+        If the subject cannot be reported on.
     OptionError
-        If the datasets do not belong together, or there is nothing to measure by.
+        If the datasets do not belong together, or there is no objective to measure with.
     PlanMismatchError
         If the objective or the chart is not the one of the surface.
     Interrupted
-        After Ctrl-C while it measures, with the report of what is known in ``surface``.
+        After Ctrl-C during a measurement, with the report so far in ``partial``.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def report(
         validation.require(chart, "chart")
     if wrong := [other for other in beside if not isinstance(other, xr.Dataset)]:
         raise OptionError(
-            f"Beside a surface lies {validation.described(wrong[0])}, and only datasets do. Name what it is: "
+            f"Positional arguments after the surface must be datasets, got {validation.described(wrong[0])}. Name it: "
             "ln.report(surface, objective=objective, chart=chart)."
         )
     if not isinstance(subject, xr.Dataset):
@@ -111,10 +111,12 @@ def report(
     about = Subject.of(found)
     if objective is None and not measure:
         if chart is not None:
-            raise OptionError("A chart alone measures nothing. Pass objective= too.")
+            raise OptionError("chart= alone measures nothing: it needs the objective. Pass objective= too.")
         return of(about)
     if about.surface is None:
-        raise OptionError("There is no surface to measure at. Pass the surface that the path is drawn on.")
+        raise OptionError(
+            "Measuring needs a surface, and only a path was passed. Pass the surface that the path is drawn on."
+        )
     from lossnav.errors import Interrupted
     from lossnav.reports.measuring import measure as run
 
@@ -128,12 +130,12 @@ def report(
 
 
 def of(subject: Subject) -> Report:
-    """The report of what is known of a subject."""
+    """Return the report on a subject."""
     return Report(subject.words, tuple(line for check in _CHECKS for line in check.check(subject)))
 
 
 def _with(subject: Subject, measured: xr.Dataset, place: Location | None) -> Report:
-    """The report with what was measured, which is kept beside the run."""
+    """Return the report with new measurements, and store these beside the run."""
     if place is not None:
         save_group(measured, place, REPORT)
     parts = {name: getattr(subject, name) for name in ("surface", "seeds", "path", "curvature", "spectrum")}
@@ -141,17 +143,17 @@ def _with(subject: Subject, measured: xr.Dataset, place: Location | None) -> Rep
 
 
 def with_beside(place: Location, surface: xr.Dataset | None = None) -> list[xr.Dataset]:
-    """The surface of a store, and what lies beside it that a report looks at.
+    """Return the surface of a store and the groups beside it that a report reads.
 
-    A group that is none of ours is left out. The surface is not read again where it is given.
+    Groups of other programs are left out. If `surface` is given, it is not read again.
     """
     if is_local(place):
         from pathlib import Path
 
         if is_trajectory(Path(place).expanduser()):
             raise NotASurfaceError(
-                f"{name_of(place)} is a recorded trajectory, of which nothing is drawn yet. Project it on a chart "
-                "(ln.project, ln.evaluate_trajectory) and report on that."
+                f"{name_of(place)} is a recorded trajectory, which has no picture yet. Project it on a chart "
+                "(ln.project, ln.evaluate_trajectory) and report on the result."
             )
     found = [open_surface(place) if surface is None else surface]
     if "curvature" in found[0].attrs:

@@ -4,6 +4,6 @@ from lossnav.samplers.adaptive import Adaptive
 from lossnav.samplers.base import Sampler
 from lossnav.samplers.grid import Grid
 from lossnav.samplers.points import Points
-from lossnav.samplers.registry import SamplerKind, kinds, register
+from lossnav.samplers.registry import SamplerKind, by_word, kinds, register
 
-__all__ = ["Adaptive", "Grid", "Points", "Sampler", "SamplerKind", "kinds", "register"]
+__all__ = ["Adaptive", "Grid", "Points", "Sampler", "SamplerKind", "by_word", "kinds", "register"]

@@ -18,11 +18,16 @@ from lossnav.samplers.registry import register
 Ends = dict[str, tuple[float, float]]
 
 _STARTS = {1: (32, 16), 2: (8, 6)}  # cells along each axis to begin with, by the number of axes; 4 for more
-_DEEPEST = 50  # halvings after which neighbouring places are one number
-_FEWEST = 4  # where max_points allows no more
+_DEEPEST = 50  # halvings; after more, neighbouring places would be the same number
+_FEWEST = 4  # cells along each axis, if max_points does not allow more
 
 
-@register(estimates=True)
+@register(
+    estimates=True,
+    word="adaptive",
+    help="more points where the surface bends",
+    options=("tolerance", "max_points", "start", "max_depth", "seed", "rise", "cap"),
+)
 class Adaptive(Sampler):
     """Divide cells until the loss is predicted to a tolerance.
 
@@ -179,7 +184,7 @@ class Adaptive(Sampler):
 
 
 def _start(k: int, max_points: int) -> int:
-    """Cells along each axis: the most whose corners are allowed; tests may run short, and then these are unresolved."""
+    """Return the cells along each axis: the most whose corners `max_points` allows, even if not all can be tested."""
     return next((start for start in _STARTS.get(k, ()) if (start + 1) ** k <= max_points), _FEWEST)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,9 @@ def require_names(kind: str, nameless: tuple[Any, ...], example: str) -> None:
 class Sampler(ABC):
     """Choose coordinates by ask and tell; a sampler is a value, and the state of a run is in its generator.
 
-    A class of samplers has `dims`, `rounds` and `describe`, and `again` where a run is to be resumed from its store
-    alone; what else it says has defaults. `lossnav.testing.SamplerLaws` are the laws that it must pass.
+    A class of samplers has `dims`, `rounds` and `describe`, and `again` if a run is to be resumed from its store
+    alone. Everything else has a default; the default of `over` passes the ends of the axes to the constructor by name.
+    `lossnav.testing.SamplerLaws` are the laws that it must pass.
 
     Attributes
     ----------
@@ -95,6 +96,24 @@ class Sampler(ABC):
         """Describe how the points are chosen, as JSON values."""
 
     @classmethod
+    def over(cls, ends: Mapping[str, Any], **options: Any) -> Sampler:
+        """Make the sampler from the ends of each axis, as the command line does.
+
+        Parameters
+        ----------
+        ends : mapping of str to (low, high) or "auto"
+            By the name of the coordinate, in the chart's order.
+        **options
+            The registered ``options`` of its kind (`lossnav.samplers.register`).
+
+        Raises
+        ------
+        SamplerError
+            If an option or an axis is invalid.
+        """
+        return cls(**ends, **options)
+
+    @classmethod
     def again(cls, description: dict[str, Any]) -> Sampler:
         """Make the settled sampler from its description.
 
@@ -107,17 +126,17 @@ class Sampler(ABC):
 
 
 def description_of(sampler: Sampler) -> dict[str, Any]:
-    """Return what a sampler says of itself, completed by its kind."""
+    """Return a sampler's description, with its kind added."""
     return {"kind": type(sampler).__name__} | sampler.describe()
 
 
 def asked(points: Any, sampler: Sampler) -> PointArray:
-    """Return what a sampler asked for as an array of shape (m, k).
+    """Return the points that a sampler requested as an array of shape (m, k).
 
     Raises
     ------
     SamplerError
-        If it is none, or not finite.
+        If they have another shape, or are not finite.
     """
     try:
         made = np.asarray(points, np.float64)
@@ -125,11 +144,11 @@ def asked(points: Any, sampler: Sampler) -> PointArray:
         made = np.full(1, np.nan)
     if made.ndim != 2 or made.shape[1] != len(sampler.dims) or not np.isfinite(made).all():
         raise SamplerError(
-            f"{type(sampler).__name__} asked for {_said(made)} instead of finite coordinates of shape "
+            f"{type(sampler).__name__} requested {_described(made)} instead of finite coordinates of shape "
             f"(m, {len(sampler.dims)}). Test it with lossnav.testing.SamplerLaws."
         )
     return made
 
 
-def _said(points: PointArray) -> str:
+def _described(points: PointArray) -> str:
     return f"points of shape {points.shape}" if np.isfinite(points).all() else "points that are not finite numbers"

@@ -19,18 +19,18 @@ else:
 
 Array = NDArray[np.float64]
 
-_ALONG = {1: 9, 2: 7, 3: 5}  # places that are tried along each axis of a cell; 3 for more axes
-_TURNS, _OFFSETS = 12, 9  # folds that are tried: directions in a plane; offsets from one end of a cell to the other
-_NEAR = 0.5  # of a cell's side, squared: up to there points weigh much the same
-_RIDGE = 1e-10  # relative: keeps equations solvable
-_TRACE = 0.05  # of what counts: a paraboloid that misses the points by less leaves no room for an edge
-_BETTER = 0.5  # squares of an edge's residuals, of those of a paraboloid
-_CLEAR = (2.5, 3.5)  # times the residuals: what a tip, and a fold, must differ by from the spline
+_ALONG = {1: 9, 2: 7, 3: 5}  # places tried along each axis of a cell; 3 for more axes
+_TURNS, _OFFSETS = 12, 9  # folds tried: directions in a plane; offsets from one end of a cell to the other
+_NEAR = 0.5  # squared distance, in sides of a cell, within which points have about the same weight
+_RIDGE = 1e-10  # relative: keeps the equations solvable
+_TRACE = 0.05  # of the height that matters: if a paraboloid fits better than this, there is no edge
+_BETTER = 0.5  # an edge must have at most this part of a paraboloid's squared residuals
+_CLEAR = (2.5, 3.5)  # in residuals: the least difference of a tip, and of a fold, from the spline
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Possible tips and folds in cells, with their heights throughout these cells.
+    """Possible tips and folds in cells, with their heights at places within the cells.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Edges:
     places : array of shape (e, c, k)
     heights : array of shape (e, c)
     doubt : array of shape (e,)
-        Differences of heights below this do not count: it is the error of the points themselves.
+        Height differences below this do not count, because the points themselves have this error.
     """
 
     cells: NDArray[np.intp]
@@ -101,7 +101,7 @@ def fit_edges(points: Array, heights: Array, boxes: Array, least: Array) -> Edge
 
 
 def _throughout(box: Array) -> Array:
-    """A grid of places throughout a cell, whose corners are given, shape (2^k, k): shape (c, k)."""
+    """Return a grid of places within a cell, shape (c, k), from its corners, shape (2^k, k)."""
     k = box.shape[1]
     steps = np.array(list(itertools.product(np.linspace(0, 1, _ALONG.get(k, 3)), repeat=k)))
     corners = np.array(list(itertools.product((0, 1), repeat=k)))
@@ -109,7 +109,7 @@ def _throughout(box: Array) -> Array:
 
 
 def _normals(k: int) -> Array:
-    """Directions across folds, shape (d, k): none on a line, where a fold is a tip."""
+    """Return directions across folds, shape (d, k); none on a line, where a fold is a tip."""
     if k == 2:
         turns = np.arange(_TURNS) * np.pi / _TURNS
         return np.stack([np.cos(turns), np.sin(turns)], axis=1)
@@ -119,7 +119,7 @@ def _normals(k: int) -> Array:
 
 
 def _fit(terms: Array, values: Array, trust: Array) -> tuple[Array, Array]:
-    """Weighed mean squares of residuals (c,), and coefficients (c, t) of least squares, of terms of shape (c, N, t)."""
+    """Fit terms of shape (c, N, t) by weighted least squares: mean squared residuals (c,), coefficients (c, t)."""
     weighed = terms * trust[..., None]
     square = np.swapaxes(weighed, 1, 2) @ weighed
     square += _RIDGE * np.trace(square, axis1=1, axis2=2)[:, None, None] * np.eye(terms.shape[2])

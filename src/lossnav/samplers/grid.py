@@ -22,7 +22,7 @@ _AUTO_POINTS = 51
 _COARSEST = 5  # points along each axis of the first level
 
 
-@register()
+@register(word="grid", help="every point of a grid", options=("points", "rise", "cap"))
 class Grid(Sampler):
     """Every combination of evenly spaced coordinates.
 
@@ -97,6 +97,23 @@ class Grid(Sampler):
             raise SamplerError("All points are equal, so a grid around them has no size. Pass the ends of each axis.")
         middles = {dim: float(values.min() + values.max()) / 2 for dim, values in known.items()}
         return cls(**{dim: (middle - half, middle + half, n) for dim, middle in middles.items()})  # type: ignore[arg-type]
+
+    @classmethod
+    def over(cls, ends: Mapping[str, Any], points: int = _AUTO_POINTS, **options: Any) -> Grid:
+        """Return a grid from the ends of each axis, or "auto", and the number of points along each.
+
+        Raises
+        ------
+        SamplerError
+            As of the class.
+
+        Examples
+        --------
+        >>> Grid.over({"alpha": (-1, 1), "beta": (0, 1)}, points=3).total
+        9
+        """
+        axes: Any = {dim: (pair, points) if isinstance(pair, str) else (*pair, points) for dim, pair in ends.items()}
+        return cls(**axes, **options)
 
     def settle(self, losses: Callable[[PointArray], Losses]) -> Grid:
         """Find the automatic ranges, where there are any."""

@@ -1,4 +1,4 @@
-"""Which kinds of samplers there are, by the name that stores hold."""
+"""The registry of samplers: which classes exist, by the name in stores and by the word on the command line."""
 
 from __future__ import annotations
 
@@ -17,31 +17,41 @@ S = TypeVar("S", bound="type[Sampler]")
 
 @dataclass(frozen=True)
 class SamplerKind:
-    """What is known of a class of samplers.
+    """A registered class of samplers.
 
     Attributes
     ----------
     sampler : class
-        Whose `again` makes the settled sampler of its description.
+        Its `again` makes the settled sampler from a description, its `over` one from the ends of the axes.
     estimates : bool
-        Whether the outcome of a finished run says how far off the loss is between the points (``estimated_error``,
-        ``cells``, ``unresolved``; see `Adaptive`), so that a report misses it in a run that was stopped.
+        Whether the outcome of a finished run has an estimated error of the loss between the points
+        (``estimated_error``, ``cells``, ``unresolved``; see `Adaptive`). The report of a stopped run says that it
+        lacks this estimate.
+    word : str
+        Its name on the command line (``--sampler``); empty if it cannot be chosen there.
+    help : str
+        What it does, in a few words, for the help of the command line.
+    options : tuple of str
+        Keyword arguments of `Sampler.over` that the command line may set.
     """
 
     sampler: type[Sampler]
     estimates: bool = False
+    word: str = ""
+    help: str = ""
+    options: tuple[str, ...] = ()
 
 
 _KINDS: dict[str, SamplerKind] = {}
 
 
 def register(**known: Any) -> Callable[[S], S]:
-    """Make a class of samplers known, so that a run that it chose the points of can be resumed from its store.
+    """Register a class of samplers: its runs can be resumed from their stores, and ``--sampler`` can choose it.
 
     Parameters
     ----------
     **known
-        ``estimates`` of a `SamplerKind`; it may be left out.
+        ``estimates``, ``word``, ``help`` and ``options`` of a `SamplerKind`; all are optional.
 
     Returns
     -------
@@ -51,7 +61,7 @@ def register(**known: Any) -> Callable[[S], S]:
     Raises
     ------
     SamplerError
-        If another class of that name is registered.
+        If another class of that name, or with that word, is registered.
 
     Examples
     --------
@@ -64,7 +74,13 @@ def register(**known: Any) -> Callable[[S], S]:
         if there is not None and not is_same_definition(there.sampler, sampler):
             raise SamplerError(
                 f"A sampler called {sampler.__name__} is registered already, from {there.sampler.__module__}. Stores "
-                "hold the name of the class: give yours another one."
+                "contain the name of the class, so give your class another name."
+            )
+        word = known.get("word", "")
+        if taken := [kind for kind in _KINDS.values() if word and kind.word == word and kind is not there]:
+            raise SamplerError(
+                f"The word {word!r} belongs to {taken[0].sampler.__name__}. Register {sampler.__name__} with another "
+                "word."
             )
         _KINDS[sampler.__name__] = SamplerKind(sampler, **known)
         return sampler
@@ -75,3 +91,14 @@ def register(**known: Any) -> Callable[[S], S]:
 def kinds() -> dict[str, SamplerKind]:
     """Return the registered kinds by the names that stores hold."""
     return dict(_KINDS)
+
+
+def by_word() -> dict[str, SamplerKind]:
+    """Return the kinds that the command line can choose, by their words.
+
+    Examples
+    --------
+    >>> sorted(by_word())
+    ['adaptive', 'grid']
+    """
+    return {kind.word: kind for kind in _KINDS.values() if kind.word}

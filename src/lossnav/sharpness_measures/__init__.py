@@ -1,12 +1,12 @@
-"""How sharp a minimum is, by many definitions: each named, with its source and its uncertainty.
+"""Definitions of the sharpness of a minimum, each with its source and its uncertainty.
 
-The package is not called by its verb, `lossnav.sharpness`: the first import of a submodule of that name would put the
-module in the function's place.
+The package does not have the name of its function, `lossnav.sharpness`: importing a submodule of that name would
+replace the function by the module.
 """
 
 from __future__ import annotations
 
-# The kinds register themselves, in the order in which they are listed.
+# The kinds register themselves, in the order of the table.
 # isort: off
 from lossnav.sharpness_measures import keskar, sam, noise, spectral, basin_width  # noqa: F401
 # isort: on

@@ -1,4 +1,4 @@
-"""Uphill within bounds: a lower bound of the largest loss near a point."""
+"""Ascent within bounds: a lower bound of the largest loss near a point."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ Ahead = Callable[[Tensor, Tensor, float], Tensor]
 def ascents(
     ground: Neighborhood, lift: Map, pull: Map, ahead: Ahead, starts: Sequence[Tensor], elsewhere: Tensor, steps: int
 ) -> list[float]:
-    """The rises of the loss that ascents from some starts reach; fewer where it was stopped.
+    """Return the rise of the loss that the ascent from each start reaches; fewer if it was stopped.
 
     Parameters
     ----------
     ground : Neighborhood
     lift, pull : callable
-        From bounded coordinates u to a step, and from a gradient by steps to one by u: a linear map and its transpose.
+        A linear map from bounded coordinates u to a step, and its transpose, from a gradient by steps to one by u.
     ahead : callable
-        ``ahead(u, uphill, stride)`` with a stride in (0, 1]: the next u within the bounds.
+        ``ahead(u, uphill, stride)`` with a stride in (0, 1] returns the next u within the bounds.
     starts : sequence of Tensor
-        u to begin with; zeros for the centre.
+        Start values of u; zeros for the centre.
     elsewhere : Tensor
-        u to begin with instead, where the centre is an exact stationary point and nothing leads away from it.
+        Start value instead of the centre, if the centre is exactly stationary.
     steps : int
-        Of each ascent.
+        Number of steps of each ascent.
     """
     rises: list[float] = []
     with suppress(Stopped):
@@ -45,7 +45,7 @@ def ascents(
 def _ascend(
     ground: Neighborhood, lift: Map, pull: Map, ahead: Ahead, start: Tensor, elsewhere: Tensor, steps: int
 ) -> float:
-    """Take steps of stride 1; halve the stride where one led down."""
+    """Take steps of stride 1; halve the stride after a step that decreased the loss."""
     at, stride = start, 1.0
     height, slope = ground.slope(lift(at))
     if not at.any() and not pull(slope).any():
@@ -71,13 +71,13 @@ def _ascend(
 
 
 def largest(found: Sequence[float]) -> tuple[float, float, Bounds, str]:
-    """Value, error, interval and what they are, of ascents to the same maximum; what is not finite comes first."""
+    """Return value, error, interval and their description from several ascents; non-finite ones count first."""
     if not found:
         return math.nan, math.nan, (-math.inf, math.inf), "stopped before the first ascent ended"
-    value = next((rise for rise in found if not math.isfinite(rise)), max(0.0, *found))  # 0 is that of no step at all
+    value = next((rise for rise in found if not math.isfinite(rise)), max(0.0, *found))  # 0 is the rise at the centre
     if not math.isfinite(value):
         lowest = -math.inf if math.isnan(value) else value
-        return value, math.nan, (lowest, math.inf), f"loss or gradient is {value} somewhere in reach"
+        return value, math.nan, (lowest, math.inf), f"the loss or gradient is {value} somewhere within reach"
     said = "a lower bound of the maximum, which an ascent may miss"
     if len(found) == 1:
         return value, math.nan, (value, math.inf), said
@@ -86,6 +86,6 @@ def largest(found: Sequence[float]) -> tuple[float, float, Bounds, str]:
 
 
 def ascent_words(steps: int, starts: int) -> str:
-    """How the maximum was looked for."""
+    """Describe the search for the maximum."""
     uphill = f"{steps} step{'s' * (steps > 1)} uphill from "
     return uphill + ("the centre" if starts == 1 else f"each of {starts} starts, the centre and random ones")

@@ -1,4 +1,4 @@
-"""The width of a basin: how far one can go along random directions until the loss has risen."""
+"""The width of a basin: the distance along random directions at which the loss has risen."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ def width(
     limit: float = 16.0,
     tolerance: float = 1e-2,
 ) -> KindResult:
-    """Find the median width of the basin: along random directions, from where the loss has risen to where it has.
+    """Find the median width of the basin along random directions, between the points where the loss has risen.
 
-    On each side of each direction a power of two is found beyond which the loss has risen, then the crossing between it
-    and the one before. Of a side that does not rise within the limit only that is known.
+    On each side of each direction the smallest power of two is found at which the loss has risen, then the crossing
+    between it and the previous power. A side that does not rise within the limit is wider than the limit.
 
     Parameters
     ----------
     rise : float
-        The loss has risen where it is this multiple of the centre's.
+        Multiple of the loss at the centre that counts as risen.
     rise_by : float, optional
-        Or where it is so much above the centre's, in units of the loss.
+        Or the amount above the loss at the centre, in units of the loss.
     normalize : "filter", "layer", "weight" or None
-        As of `directions.random`; with "filter" a distance of 1 is the length of each filter. Of None, widths are in
+        As in `directions.random`; with "filter" a distance of 1 is the length of each filter. With None widths are in
         units of weights.
     directions : int
-        They are ``ln.directions.random(objective, n, orthogonal=False, seed=seed)``.
+        Number of directions ``ln.directions.random(objective, n, orthogonal=False, seed=seed)``.
     limit : float
-        No side is followed further, in units of the directions.
+        Maximum distance on each side, in units of the directions.
     tolerance : float
-        Of each crossing, relative.
+        Relative error of each crossing.
 
     References
     ----------
@@ -113,10 +113,10 @@ def width(
 
 
 def _median(least: NDArray[np.float64], unending: NDArray[np.bool_]) -> tuple[float, float, Bounds, str]:
-    """The median of widths, of which some are known only to be larger, and an interval for it.
+    """Return the median of widths, some of which are only lower bounds, and an interval for it.
 
-    Between the k-th smallest and the k-th largest of n lies the median with probability 1 - 2 P(B(n, 1/2) < k),
-    whatever the distribution (David and Nagaraja 2003, "Order Statistics", section 7.1).
+    The median lies between the k-th smallest and the k-th largest of n with probability 1 - 2 P(B(n, 1/2) < k), for any
+    distribution (David and Nagaraja 2003, "Order Statistics", section 7.1).
     """
     n = len(least)
     if not n:
@@ -128,12 +128,15 @@ def _median(least: NDArray[np.float64], unending: NDArray[np.bool_]) -> tuple[fl
     sure = 1 - 2 * float(bdtr(k - 1, n, 0.5))
     said = f"by their order the {n} widths hold the median in the interval at {sure:.1%}; the error is half of it"
     if unending.any():
-        said += f"; {int(unending.sum())} directions do not rise within the limit on a side, and are wider than counted"
+        said += (
+            f"; along {int(unending.sum())} directions the loss does not rise within "
+            "the limit, so they are wider than counted"
+        )
         if float(np.median(high)) != value:
             said += ", so that the value is a lower bound"
     return value, (interval[1] - interval[0]) / 2 if n > 1 else math.nan, interval, said
 
 
 def _only(name: str) -> str:
-    """A glob pattern that is never taken for the role "bias" or "norm"."""
+    """Return a name as a glob pattern that is not the role "bias" or "norm"."""
     return f"[{name[0]}]{name[1:]}"

@@ -1,4 +1,4 @@
-"""Where something that grows with a distance has grown by so much."""
+"""The distance at which a growing quantity has reached a given height."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import scipy.optimize
 from lossnav.errors import OptionError
 from lossnav.samplers.range import AutoRange
 
-_RISEN = 2.0  # of heights that are 1 at the start
-_LEAST_LIMIT = 2.0**-9  # what an AutoRange can be asked for
+_RISEN = 2.0  # for heights that are 1 at the start
+_LEAST_LIMIT = 2.0**-9  # limits of an AutoRange
 
 
 def crossing(height: Callable[[float], float], limit: float, tolerance: float) -> float | None:
-    """Find the distance at which a height has doubled; None where it has not within a limit.
+    """Find the distance at which a height has doubled; None if it has not within a limit.
 
-    The smallest power of two beyond which it has risen (see `AutoRange`), then Brent's method between that and the last
-    distance before. What is not finite counts as risen. No distance is asked for twice.
+    First the smallest power of two at which it has (see `AutoRange`), then Brent's method between that and the previous
+    distance. A height that is not finite counts as risen. No distance is evaluated twice.
 
     Parameters
     ----------
     height : callable
-        From a distance above 0 to a height that is 1 at distance 0.
+        Maps a distance above 0 to a height that is 1 at distance 0.
     limit : float
     tolerance : float
         Relative.
@@ -55,35 +55,37 @@ def crossing(height: Callable[[float], float], limit: float, tolerance: float) -
 
 
 def target_rise(center: float, rise: float, rise_by: float | None) -> float:
-    """By how much the loss is to rise: to a multiple of the centre's, or by an amount.
+    """Return the amount by which the loss is to rise: from a multiple of the centre's loss, or as given.
 
     Raises
     ------
     OptionError
-        If that is no amount above zero.
+        If it is not positive.
     """
     target = (rise - 1) * center if rise_by is None else rise_by
     if not 0 < target < math.inf:
         raise OptionError(
-            f"rise={rise!r} and rise_by={rise_by!r} are no rise from a loss of {center:.4g}. Use a multiple above 1 "
-            "of a loss above 0, such as rise=2, or an amount above 0, such as rise_by=0.1."
+            f"rise={rise!r} and rise_by={rise_by!r} give no rise from a loss of {center:.4g}. Use a multiple above 1 "
+            "of a positive loss, such as rise=2, or a positive amount, such as rise_by=0.1."
         )
     return target
 
 
 def rise_words(rise: float, rise_by: float | None) -> str:
-    """The same, in words that follow 'the loss is'."""
+    """Return the same as text after "the loss is"."""
     return f"{rise:g} times that of the centre" if rise_by is None else f"{rise_by:g} above that of the centre"
 
 
 def rise_settings(rise: float, rise_by: float | None, limit: float, tolerance: float) -> dict[str, Any]:
-    """The options of a crossing, of which the centre's multiple is void where there is an amount."""
+    """Return the options of a crossing; with an amount the multiple is None."""
     return {"rise": rise if rise_by is None else None, "rise_by": rise_by, "limit": limit, "tolerance": tolerance}
 
 
 def require_crossing(limit: float, tolerance: float) -> None:
-    """Raise OptionError for a limit or a tolerance that cannot be."""
+    """Raise OptionError if the limit or the tolerance is invalid."""
     if not _LEAST_LIMIT <= limit < math.inf:
-        raise OptionError(f"limit={limit!r} cannot be used. Pass a finite number from {_LEAST_LIMIT:g} upwards.")
+        raise OptionError(
+            f"limit must be a finite number of at least {_LEAST_LIMIT:g}, got {limit!r}. Use a larger one."
+        )
     if not 1e-12 < tolerance < 1:
-        raise OptionError(f"tolerance={tolerance!r} cannot be reached. Pass one such as 1e-2.")
+        raise OptionError(f"tolerance={tolerance!r} cannot be reached. Use a value such as 1e-2.")

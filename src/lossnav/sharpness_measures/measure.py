@@ -1,4 +1,4 @@
-"""The verb: one objective, one definition, one number."""
+"""The verb `sharpness`: measure an objective by one definition."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lossnav import params as algebra
 from lossnav._utils.conclusion import conclude
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
-from lossnav.curvature.operators import ProductPrecision
+from lossnav.curvature.loss_operator import ProductPrecision
 from lossnav.errors import NonFiniteCenterError, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.sharpness_measures.neighborhood import Neighborhood
@@ -30,33 +30,34 @@ def sharpness(
     progress: bool | None = None,
     **options: Any,
 ) -> Sharpness:
-    """Measure how sharp the loss is around an objective's centre, by one of many definitions.
+    """Measure the sharpness of the loss at an objective's centre, by one of several definitions.
 
-    They disagree: a ball and a box measure different things, and what is not scale-invariant can be made anything by
-    multiplying one layer and dividing the next (Dinh et al. 2017). So the result names its definition.
+    The definitions differ: a ball and a box measure different things, and a measure that is not scale-invariant can be
+    given any value by multiplying one layer and dividing the next (Dinh et al. 2017). So the result names its
+    definition.
 
     Parameters
     ----------
     objective : Objective
-        Its own loss, over all its data, is what rises. ``objective.at(state)`` looks at other weights.
+        Its loss over all its data is used. ``objective.at(state)`` moves the centre to other weights.
     kind : str
-        Which definition: "epsilon", "sam", "asam", "average", "magnitude", "trace", "lambda_max", "relative_flatness",
-        "width", or one that you `register`. docs/sharpness.md has the table, `KINDS[kind].options` the options of each,
-        and the functions of these names in `lossnav.sharpness_measures` describe them.
+        The definition: "epsilon", "sam", "asam", "average", "magnitude", "trace", "lambda_max", "relative_flatness",
+        "width", or one that you `register`. docs/sharpness.md has a table of them, `KINDS[kind].options` the options of
+        each, and the functions of these names in `lossnav.sharpness_measures` describe them.
     params : str or sequence of str
-        Glob patterns over the parameters: which move.
+        Glob patterns of the parameters that move.
     exclude : str or sequence of str, optional
-        ``"bias"``, ``"norm"`` or glob patterns, which do not. By default what the kind leaves out: nothing, as in
-        the papers, except that random noise and directions (average, magnitude, width) leave out biases and
-        normalisation layers.
+        ``"bias"``, ``"norm"`` or glob patterns of parameters that do not move. The default depends on the kind:
+        nothing, as in the papers, except that random noise and directions (average, magnitude, width) exclude biases
+        and normalisation layers.
     seed : int
-        Of everything random.
+        Seed of all random numbers.
     precision : "native" or "float64"
-        What the model computes in. A rise of the loss by less than a millionth of itself is rounding in float32.
+        Precision of the model. In float32 a rise of the loss by less than a millionth is rounding.
     progress : bool or None
         Whether to show a bar (None: on a terminal).
     **options
-        Of the kind.
+        Options of the kind.
 
     Returns
     -------
@@ -65,13 +66,13 @@ def sharpness(
     Raises
     ------
     OptionError
-        If the kind or an option is unknown or cannot be.
+        If the kind or an option is unknown or invalid.
     NonFiniteCenterError
         If the loss at the centre is NaN or infinite.
     ObjectiveError
-        If the model cannot be differentiated where the kind needs it.
+        If the kind needs derivatives that the model does not have.
     Interrupted
-        After Ctrl-C: a KeyboardInterrupt with the sharpness as far as it is known in ``partial``.
+        After Ctrl-C: a KeyboardInterrupt with the sharpness so far in ``partial``.
 
     Examples
     --------
@@ -94,7 +95,7 @@ def sharpness(
         )
         if not math.isfinite(ground.center):
             raise NonFiniteCenterError(
-                f"The loss at the centre is {ground.center}, from which there is no rise. Check weights and data, or "
+                f"The loss at the centre is {ground.center}, so a rise cannot be measured. Check weights and data, or "
                 "precision='float64'."
             )
         finding = known.measure(ground, seed, **options)
@@ -123,9 +124,9 @@ def sharpness(
 
 
 def _require_known(kind: str, options: dict[str, Any]) -> SharpnessKind:
-    """The kind of a name; OptionError where there is none, or it takes no such options."""
+    """Return the kind of a name; raise OptionError if it is unknown or lacks an option."""
     if kind not in KINDS:
-        raise OptionError(f"kind={kind!r} is unknown. Use {', '.join(KINDS)}.")
+        raise OptionError(f"kind={kind!r} is unknown. Use one of {', '.join(KINDS)}.")
     known = KINDS[kind]
     if unknown := [name for name in options if name not in known.options]:
         has = f"Its options are {', '.join(known.options)}." if known.options else "It has none."

@@ -1,4 +1,4 @@
-"""The loss around an objective's centre, as a function of flat steps: it counts what it costs and stops when asked."""
+"""The loss around an objective's centre as a function of flat steps; it counts its passes and can be stopped."""
 
 from __future__ import annotations
 
@@ -9,51 +9,52 @@ import torch
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.curvature.operators import Hessian, ProductPrecision
+from lossnav.curvature.hessian import Hessian
+from lossnav.curvature.loss_operator import ProductPrecision
 from lossnav.curvature.products import Entries, Signs
 from lossnav.objective.objective import Objective
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """It was asked to stop, so nothing further is computed; within this package only."""
+    """A stop was requested; used only within this package."""
 
 
 class Neighborhood:
     """Loss, gradient and Hessian-vector products at the centre of an objective and at steps away from it.
 
-    A step is a Tensor of shape (d,), float64: the parameters that move, one after the other. Others stay.
+    A step is a Tensor of shape (d,), float64: the parameters that move, concatenated. The others stay constant.
 
     Parameters
     ----------
     objective : Objective
     params, exclude, precision
-        Which parameters move and what the model computes in, as of a `Hessian`.
+        Parameters that move and precision of the model, as in `Hessian`.
     stopping : callable
-        Asked before each pass whether to stop.
+        Returns before each pass whether to stop.
     advance : callable
         Called after each pass.
 
     Attributes
     ----------
     objective : Objective
-        Without metrics, in the precision that was asked for.
+        Without metrics, in the requested precision.
     names : tuple of str
         The parameters that move.
     size : int
-        How many numbers these are: d.
+        Number of entries d of a step.
     center : float
         The loss at the centre.
     evaluations, gradients, products : int
-        What was computed so far.
+        Numbers of losses, gradients and Hessian-vector products so far.
     passes : int
-        How often it went over all the data for that.
+        Number of passes over the data so far.
 
     Raises
     ------
     OptionError
-        If nothing is left to move, or an option is unknown.
+        If no parameter is left to move, or an option is unknown.
     Stopped
-        In use, where `stopping` says so.
+        During use, if `stopping` returns True.
     """
 
     def __init__(
@@ -76,11 +77,11 @@ class Neighborhood:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was asked to stop."""
+        """Whether a stop was requested."""
         return self._stopping()
 
     def origin(self) -> Tensor:
-        """No step at all."""
+        """Return the zero step."""
         return torch.zeros(self.size, dtype=torch.float64, device=self.objective.device)
 
     def signs(self, seed: int) -> Signs:
@@ -88,20 +89,20 @@ class Neighborhood:
         return Signs(self._hessian, seed)
 
     def entries(self, seed: int) -> Entries:
-        """Unit vectors in a random order."""
+        """Return unit vectors in random order."""
         return Entries(self._hessian, seed)
 
     def normal(self, generator: torch.Generator) -> Tensor:
-        """Standard normal numbers, one an entry; drawn on the CPU, so the same on every device."""
+        """Return standard normal numbers of shape (d,), drawn on the CPU, so that they are the same on every device."""
         drawn = torch.randn(self.size, dtype=torch.float64, generator=generator)
         return drawn.to(self.objective.device)
 
     def loss(self, step: Tensor) -> float:
-        """The loss a step away from the centre."""
+        """Return the loss at a step from the centre."""
         return self.loss_at(self._at(step))
 
     def loss_at(self, params: Mapping[str, Tensor]) -> float:
-        """The loss at any point."""
+        """Return the loss at any point."""
         self._begin()
         value = self.objective.evaluate(params)["loss"]
         self.evaluations += 1
@@ -109,7 +110,7 @@ class Neighborhood:
         return value
 
     def slope(self, step: Tensor) -> tuple[float, Tensor]:
-        """Loss and gradient, shape (d,), a step away from the centre."""
+        """Return loss and gradient, shape (d,), at a step from the centre."""
         self._begin()
         found = Hessian(self.objective, self._at(step), **self._moving).derive()
         self.gradients += 1
@@ -117,7 +118,7 @@ class Neighborhood:
         return found.loss, found.gradient
 
     def multiply(self, *vectors: Tensor) -> list[Tensor]:
-        """H v at the centre for some vectors of shape (d,), in one pass over the data."""
+        """Return H v at the centre for vectors of shape (d,), in one pass over the data."""
         self._begin()
         made = self._hessian.derive(vectors).products
         self.products += len(vectors)
@@ -125,7 +126,7 @@ class Neighborhood:
         return made
 
     def rounding(self, size: float) -> float:
-        """What rounding may make of products with the Hessian, if it is of this size."""
+        """Return the rounding error of products with a Hessian of this size."""
         return self._hessian.rounding(size)
 
     def _at(self, step: Tensor) -> dict[str, Tensor]:

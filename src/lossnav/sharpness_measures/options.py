@@ -1,4 +1,4 @@
-"""Options that cannot be are said before anything is computed."""
+"""Checks of options, before anything is computed."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from lossnav.errors import OptionError
 
 
 def require_count(name: str, value: Any, least: int = 1) -> None:
-    """Raise OptionError unless a value is a whole number from `least` upwards."""
+    """Raise OptionError unless a value is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise OptionError(f"{name}={value!r} cannot be used. Pass a whole number from {least} upwards.")
+        raise OptionError(f"{name} must be a whole number of at least {least}, got {value!r}. Use a larger one.")
 
 
 def require_positive(name: str, value: Any) -> None:
     """Raise OptionError unless a value is a finite number above 0."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise OptionError(f"{name}={value!r} cannot be used. Pass a finite number above 0.")
+        raise OptionError(f"{name} must be a positive finite number, got {value!r}. Use one above 0.")
 
 
 def require_normalization(normalize: Any) -> None:
-    """Raise OptionError unless a value is a normalisation that directions know."""
+    """Raise OptionError unless a value is a normalisation of directions."""
     if normalize not in NORMALIZATIONS:
         raise OptionError(f"normalize={normalize!r} is unknown. Use 'weight', 'filter', 'layer' or None.")

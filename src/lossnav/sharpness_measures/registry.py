@@ -1,4 +1,4 @@
-"""The kinds of sharpness, by name: each says how it is measured, with which options, and in words what it is."""
+"""The registry of kinds of sharpness: how each is measured, its options, and its description."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lossnav.sharpness_measures.result import KindResult
 
 KindFunction = Callable[..., KindResult]
 
-RANDOM = ("bias", "norm")  # what kinds with random steps leave out, as directions.random does: there they are arbitrary
+RANDOM = ("bias", "norm")  # excluded by kinds with random steps, as by directions.random
 
 _OF_THE_CALL = ("objective", "kind", "params", "exclude", "seed", "precision", "progress")  # arguments of `sharpness`
 
@@ -27,9 +27,9 @@ class SharpnessKind:
     measure : callable
         ``measure(ground, seed, **options)``: from a `Neighborhood` and a seed to a `KindResult`.
     formula, source, invariant_under, uncertainty : str
-        In words: what it is, whose it is, which rescaling of the weights leaves it as it is, and what its error is.
+        Descriptions: the formula, the paper, the rescaling of weights that does not change it, and its error.
     exclude : tuple of str
-        What does not move unless it is said otherwise: roles or glob patterns.
+        Parameters that do not move by default: roles or glob patterns.
     options : dict of str to object
         Keyword arguments of `measure`, with their defaults.
     """
@@ -50,24 +50,24 @@ KINDS: dict[str, SharpnessKind] = {}
 def register(
     name: str, *, formula: str, source: str, invariant_under: str, uncertainty: str, exclude: tuple[str, ...] = ()
 ) -> Callable[[KindFunction], KindFunction]:
-    """Make a function a kind of sharpness, by a name; for use as a decorator.
+    """Register a function as a kind of sharpness; a decorator.
 
     Parameters
     ----------
     name : str
-        What ``kind=`` is to be.
+        The value of ``kind=``.
     formula, source, invariant_under, uncertainty, exclude
-        As of a `SharpnessKind`.
+        As in `SharpnessKind`.
 
     Returns
     -------
     callable
-        From ``measure(ground, seed, *, option=default, ...)``, which returns a `KindResult`, to itself.
+        The decorator. It takes ``measure(ground, seed, *, option=default, ...)``, which returns a `KindResult`.
 
     Raises
     ------
     OptionError
-        If the name is taken, or the function's arguments are not of this form.
+        If the name is taken, or the function has other arguments.
 
     Examples
     --------
@@ -87,7 +87,7 @@ def register(
     def add(measure: KindFunction) -> KindFunction:
         if name in KINDS:
             raise OptionError(
-                f"There is a kind of sharpness {name!r} already: {KINDS[name].formula}. Use another name."
+                f"The kind of sharpness {name!r} is registered already: {KINDS[name].formula}. Use another name."
             )
         leading, others = _split([*inspect.signature(measure).parameters.values()])
         wrong = any(each.kind is not each.KEYWORD_ONLY or each.default is each.empty for each in others)
@@ -107,12 +107,12 @@ def register(
 
 
 def _split(parameters: list[inspect.Parameter]) -> tuple[list[str], list[inspect.Parameter]]:
-    """Names of the first two parameters, and the others."""
+    """Return the names of the first two parameters, and the others."""
     return [parameter.name for parameter in parameters[:2]], parameters[2:]
 
 
 def table() -> str:
-    """All kinds as the table of docs/sharpness.md, in Markdown."""
+    """Return the table of docs/sharpness.md in Markdown."""
     columns = ("formula", "source", "invariant_under", "uncertainty")
     rows = [("kind", "formula", "source", "invariant under", "uncertainty"), ("---",) * 5]
     rows += [(f"`{kind.name}`", *(getattr(kind, column) for column in columns)) for kind in KINDS.values()]

@@ -1,4 +1,4 @@
-"""What a sharpness is: a number that says which definition it follows, how sure it is, and what it cost."""
+"""The result of a measurement of sharpness: value, definition, uncertainty and cost."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Bounds = tuple[float, float]
 
 
 class Invariance(NamedTuple):
-    """Whether rescaling the weights leaves a measure as it is, and in words which rescaling does, or why none."""
+    """Whether a measure is invariant under rescaling of the weights, and a description."""
 
     holds: bool
     words: str
 
 
 class KindResult(NamedTuple):
-    """What the function of one kind finds; the fields are those of a `Sharpness`."""
+    """The result of the function of a kind; the fields are those of `Sharpness`."""
 
     value: float
     error: float
@@ -33,39 +33,39 @@ class KindResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Sharpness:
-    """A sharpness, with its definition beside it. Printed, it says all of this.
+    """A sharpness with its definition; printing it shows all fields.
 
     Attributes
     ----------
     kind : str
-        Which definition, by its short name.
+        Short name of the definition.
     value : float
-        In units of the loss unless `definition` says otherwise. NaN where nothing was computed.
+        In units of the loss unless `definition` says otherwise. NaN if nothing was computed.
     error : float
-        How sure it is, one number; what this number is stands in `uncertainty`. NaN where it cannot be known.
+        Error of the value, as described in `uncertainty`. NaN if unknown.
     interval : tuple of two float
-        Where the truth lies: a 95 % interval of an average or a median, the bounds of an eigenvalue; of a maximum,
-        which can only be bounded from below, the value and inf.
+        A 95 % interval of an average or a median, or bounds of an eigenvalue; for a maximum, which is only bounded from
+        below, the value and inf.
     uncertainty : str
-        What `error` and `interval` are. None of them covers that the data is a sample.
+        Description of `error` and `interval`. They do not include that the data is a sample.
     definition : str
-        The formula in words, with the numbers used.
+        The formula, with the numbers used.
     source : str
         Paper and equation, and departures from it.
     scale_invariant : bool
-        Whether it stays the same for weights that are another way to write the same function.
+        Whether it is the same for rescaled weights that compute the same function.
     invariance : str
-        Under which rescaling, or why under none.
+        The rescaling under which it is invariant, or why it is not.
     samples : tuple of float
-        What single starts, draws or directions gave, where it is made of such.
+        Results of single starts, draws or directions, if there are any.
     settings : dict
-        Values that JSON can hold: the options of the kind, seed, what was excluded, the loss at the centre,
-        fingerprints of objective and centre.
+        As JSON values: options of the kind, seed, excluded parameters, loss at the centre, fingerprints of objective
+        and centre.
     evaluations, gradients, products : int
-        Losses, losses with their gradient, and Hessian-vector products that it took.
+        Numbers of losses, losses with gradient, and Hessian-vector products.
     passes : int
-        How often it went over all the data for them; products may share a pass. Where BatchNorm statistics are made
-        anew at every point, an evaluation takes two passes and a derivative three.
+        Number of passes over the data; products may share a pass. If BatchNorm statistics are recomputed at every
+        point, an evaluation takes two passes and a derivative three.
     """
 
     kind: str
@@ -88,7 +88,7 @@ class Sharpness:
         return self.value
 
     def describe(self) -> dict[str, Any]:
-        """All of it as a dict of plain values; inf and NaN stay what they are."""
+        """Return all fields as a dict of plain values; inf and NaN stay floats."""
         return dataclasses.asdict(self)
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""From the words of a user to an objective, and whether the code that they name may be run."""
+"""From a SPEC of the user to an objective, and the decision whether its code may be run."""

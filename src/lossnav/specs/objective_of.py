@@ -1,4 +1,4 @@
-"""From the words of a command line to an objective: ``file.py:name``, ``package.module:name``, ``zoo:name``."""
+"""From a SPEC of the command line to an objective: ``file.py:name``, ``package.module:name``, ``zoo:name``."""
 
 from __future__ import annotations
 
@@ -49,39 +49,39 @@ def load_objective(
     checkpoint : path, optional
         Weights to centre the objective at; needed for the zoo.
     data_root : path, optional
-        Where the data of the zoo lies.
+        Folder of the zoo's data.
     missing_buffers : "refuse" or "keep"
-        What is done where the checkpoint lacks buffers of the model (running statistics, say): ``missing`` of
+        What to do if the checkpoint lacks buffers of the model, such as running statistics: ``missing`` of
         `Objective.at`.
     mode : "eval" or "train", optional
-        Of the objective, where the code that makes it does not say so itself (see `Objective`).
+        Mode of the objective, unless its code sets it (see `Objective`).
     params : str or sequence of str, optional
-        What moves, instead of what the SPEC says: ``params`` of `Objective`.
+        Parameters that move, instead of those of the SPEC: ``params`` of `Objective`.
     device : str, optional
-        Where it computes, where the SPEC does not say: ``device`` of `Objective`.
+        Device, unless the SPEC sets it: ``device`` of `Objective`.
 
     Raises
     ------
     SpecError
-        If the SPEC leads nowhere.
+        If the SPEC does not name an objective.
     DeviceError
-        If the device is not there, or the SPEC makes its objective on another.
+        If the device does not exist, or the SPEC makes its objective on another.
     CheckpointError
         If the checkpoint cannot be read or does not fit.
     """
     place, _, name = spec.rpartition(":")
     if not place or not name:
-        raise SpecError(f"{spec!r} is no SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
+        raise SpecError(f"{spec!r} is not a SPEC. Use file.py:name, package.module:name or zoo:notebook-digits.")
     with by_default_on(device), default_mode(mode):
         value = _of_zoo(name, checkpoint, data_root, missing_buffers) if place == "zoo" else _of_code(place, name, spec)
     if device is not None and not _is_on(value.device, device):
         raise DeviceError(
-            f"{spec} makes its objective on {value.device}, not on {device}: it names a device, was made before, or is "
-            "a bare function, which is where its parameters are. Leave out --device (device=), or change the SPEC."
+            f"{spec} makes its objective on {value.device}, not on {device}: it sets a device, existed before, or is "
+            "a function, which uses the device of its parameters. Leave out --device (device=), or change the SPEC."
         )
     if mode is not None and value.mode != mode:
         raise SpecError(
-            f"{spec} is an objective in {value.mode} mode, and {mode} mode was asked for. Let {name} be a function "
+            f"{spec} is an objective in {value.mode} mode, but {mode} mode was requested. Let {name} be a function "
             "that makes it, without mode=."
         )
     if place != "zoo":
@@ -94,12 +94,12 @@ def load_objective(
 
 
 def _of_code(place: str, name: str, spec: str) -> Objective:
-    """The objective of a file or module, as it is there."""
+    """Return the objective that a file or module defines."""
     with _import_path(place):
         value = getattr(_import(place), name, None)
         if value is None:
             raise SpecError(
-                f"{place} has no {name!r}. Define {name} = lossnav.Objective(...) there, or a function of it."
+                f"{place} has no {name!r}. Define {name} = lossnav.Objective(...) there, or a function that returns it."
             )
         if callable(value) and not isinstance(value, Objective | nn.Module):
             value = _call(value, spec)
@@ -114,7 +114,7 @@ def _is_on(device: torch.device, asked: str) -> bool:
 
 
 def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | None, seed: int | None) -> Objective:
-    """Build an objective again from its ``origin``; where it was a subset (of `population` samples), with that."""
+    """Build an objective from its ``origin``, including its subset if it had one (of `population` samples)."""
     arguments: dict[str, Any] = dict(origin)
     view = arguments.pop("view", None)
     objective = load_objective(**arguments)
@@ -128,25 +128,25 @@ def rebuild(origin: Mapping[str, Any], population: int | None, samples: int | No
 
 
 def _recentered(objective: Objective, description: Mapping[str, Any]) -> Objective:
-    """Return the objective at the centre of a view that is described so."""
+    """Return the objective at the centre of a view with this description."""
     if "pca" not in description.get("kinds", ()):
         return objective
     return at_the_end(objective, Trajectory.open(description["trajectory"]), description["missing_buffers"])
 
 
 def at_the_end(objective: Objective, run: Trajectory, missing_buffers: weights.Missing) -> Objective:
-    """The objective at the last snapshot of a run, where its directions start."""
+    """Return the objective at the last snapshot of a run, where the directions start."""
     there = objective.at(run.state(-1), missing_buffers)
     there.origin = objective.origin
     return there
 
 
 def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What `load_objective` takes to build the same one from anywhere on this machine."""
+    """Return arguments of `load_objective` that build the same objective from any folder of this machine."""
     place, _, name = spec.rpartition(":")
     if place.endswith(".py"):
         spec = f"{Path(place).expanduser().resolve()}:{name}"
-    # absolute, but through no link: beside an index that is one lie the links to its shards
+    # absolute, without resolving links: an index may be a link beside links to its shards
     files = (None if path is None else os.path.abspath(Path(path).expanduser()) for path in (checkpoint, data_root))
     made: dict[str, Any] = dict(zip(("spec", "checkpoint", "data_root"), (spec, *files), strict=True))
     return made | {
@@ -157,7 +157,7 @@ def _origin(spec: str, checkpoint: Any, data_root: Any, options: Mapping[str, An
 
 
 def _call(function: Any, spec: str) -> Any:
-    """Call a function of the user's that takes no arguments; nothing that is known to make something else."""
+    """Call a function of the user without arguments, unless it is known to return something else."""
     written = inspect.unwrap(function.func if isinstance(function, partial) else function)
     if not (inspect.isfunction(written) or inspect.ismethod(written)) or _makes_something_else(written):
         raise SpecError(
@@ -167,12 +167,12 @@ def _call(function: Any, spec: str) -> Any:
     try:
         inspect.signature(function).bind()
     except TypeError as error:
-        raise SpecError(f"{spec} cannot be called without arguments: {error}. Give each a default.") from None
+        raise SpecError(f"{spec} cannot be called without arguments: {error}. Give each argument a default.") from None
     return function()
 
 
 def _makes_something_else(function: Any) -> bool:
-    """Whether a function says that what it returns is no objective."""
+    """Return whether the annotation of a function excludes an objective."""
     said = getattr(function, "__annotations__", {})
     if "return" not in said:
         return False
@@ -198,7 +198,7 @@ def _of_zoo(name: str, checkpoint: Any, data_root: Any, missing_buffers: weights
 
 @contextmanager
 def _import_path(place: str) -> Iterator[None]:
-    """What the file names is found as under `python file.py`: beside the file; a package from the working folder."""
+    """Make imports work as under `python file.py`: beside the file; for a package, from the working folder."""
     here = str(Path(place).expanduser().resolve().parent) if place.endswith(".py") else os.getcwd()
     sys.path.insert(0, here)
     try:
@@ -224,4 +224,6 @@ def _import(place: str) -> ModuleType:
     except LossnavError:
         raise
     except Exception as error:
-        raise SpecError(f"{place} cannot be imported: {type(error).__name__}: {error}. Run it by itself.") from error
+        raise SpecError(
+            f"{place} cannot be imported: {type(error).__name__}: {error}. Run it with python to see the traceback."
+        ) from error

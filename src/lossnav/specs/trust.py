@@ -1,8 +1,8 @@
-"""Whether the code that a stored run names may be run: a store is data, and may come from anybody.
+"""The decision whether the code that a store names may be run: a store is data, and may come from anybody.
 
-A run says which SPEC its objective came from. To make it again means to import a file and to call a function in it. So
-what a store names is run only where the user gives it again, or says yes to what is shown: and yes is heard only for
-files of the user's own project, never for one that came with a store. Nothing here imports what it asks about.
+A run records the SPEC of its objective. Making the objective means importing a file and calling a function in it. So
+the code is run only if the user gives the SPEC again or confirms it. Confirming is possible only for files of the
+user's own project, never for a file in a store. Nothing here imports the code in question.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lossnav.errors import SpecError, UntrustedCodeError
 
 _OF_A_PROJECT = (".git", ".hg", "pyproject.toml", "setup.py", "setup.cfg")
 _OF_A_STORE = ("zarr.json", ".zgroup", ".zattrs", f"{LEASE}/zarr.json")
-_OF_OURS = (TRAJECTORY_HEADER, "session.json")  # whose schema is one of ours: others have files of these names too
+_OF_OURS = (TRAJECTORY_HEADER, "session.json")  # with a schema of ours: other programs have files of these names too
 
-Asked = Callable[[str], bool]  # given "file:name" as it is shown; whether the user says yes
+Asked = Callable[[str], bool]  # called with "file:name"; returns whether the user confirms
 
 
 def require_trust(spec: str, store: Location, trusted: bool | Asked) -> None:
@@ -29,15 +29,15 @@ def require_trust(spec: str, store: Location, trusted: bool | Asked) -> None:
     Parameters
     ----------
     spec : str
-        That the store names. One of the zoo is code of ours.
+        Named by the store. The zoo is code of lossnav.
     store : path, fsspec URL or zarr store
     trusted : bool or callable
-        Whether the user says yes; asked with ``file:name``, and only where yes would do.
+        Whether the user confirms; called with ``file:name``, and only if confirming is possible.
 
     Raises
     ------
     UntrustedCodeError
-        If the file lies in a store, or outside of the user's project, or the user does not say yes. It says what to
+        If the file is in a store, or outside the user's project, or the user does not confirm. The message says what to
         type.
     SpecError
         If there is no such file.
@@ -49,11 +49,11 @@ def require_trust(spec: str, store: Location, trusted: bool | Asked) -> None:
     file = file_of(place)
     if file is None:
         raise SpecError(
-            f"{name_of(store)} names {spec}, and there is no such file or module here. {again}, as it is now."
+            f"{name_of(store)} names {spec}, but there is no such file or module here. {again}, with its new place."
         )
     if is_in_a_store(file, store):
         raise UntrustedCodeError(
-            f"{name_of(store)} names code that lies in a store: {file}. It is not run. Look at it, copy it elsewhere, "
+            f"{name_of(store)} names code that lies in a store: {file}. It is not run. Check it, copy it elsewhere, "
             f"and name the copy: --spec copy.py:{name} (in Python objective=, or spec=)."
         )
     project = project_of(Path.cwd())
@@ -65,14 +65,14 @@ def require_trust(spec: str, store: Location, trusted: bool | Asked) -> None:
     shown = f"{file}:{name}"
     if not (trusted(shown) if callable(trusted) else trusted):
         raise UntrustedCodeError(
-            f"{name_of(store)} names code to run: {shown}. It is run where you give it again, or say yes. {again}, or "
+            f"{name_of(store)} names code to run: {shown}. It is run only if you give it again or confirm. {again}, or "
             "add --trust (trust=True).",
             spec,
         )
 
 
 def file_of(place: str) -> Path | None:
-    """The file of ``file.py`` or of a module's dotted name, links resolved; found without importing anything."""
+    """Return the file of ``file.py`` or of a module's dotted name, with links resolved, without importing anything."""
     if place.endswith(".py"):
         path = Path(place).expanduser().resolve()
         return path if path.is_file() else None
@@ -87,7 +87,7 @@ def file_of(place: str) -> Path | None:
 
 
 def project_of(folder: Path) -> Path:
-    """The folder of the project that a folder belongs to: the nearest that says it is one, else the folder itself."""
+    """Return the project folder of a folder: the nearest with a project file, or else the folder itself."""
     folder = folder.resolve()
     for above in (folder, *folder.parents):
         if above not in (Path.home().resolve(), Path(above.anchor)) and any(
@@ -98,7 +98,7 @@ def project_of(folder: Path) -> Path:
 
 
 def is_in_a_store(file: Path, store: Location) -> bool:
-    """Whether a file lies in this store, or in any other."""
+    """Return whether a file is in this store or any other."""
     if is_local(store) and file.is_relative_to(Path(as_path(store)).resolve()):
         return True
     return any(
@@ -108,7 +108,7 @@ def is_in_a_store(file: Path, store: Location) -> bool:
 
 
 def _is_ours(document: Path) -> bool:
-    """Whether a document says that it is a recorded trajectory, or an explored session; one that is damaged may be."""
+    """Return whether a document is the header of a trajectory or an explorer session; a damaged one counts as one."""
     try:
         if not document.exists():
             return False

@@ -1,4 +1,4 @@
-"""What a surface can say of itself: ``surface.lossnav``. No torch."""
+"""The accessor ``surface.lossnav``: questions to a surface. No torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class SurfaceAccessor:
-    """What a surface can say of itself: ``surface.lossnav``."""
+    """Questions to a surface: ``surface.lossnav``."""
 
     def __init__(self, dataset: xr.Dataset) -> None:
         self._dataset = dataset
@@ -34,27 +34,27 @@ class SurfaceAccessor:
 
     @property
     def is_grid(self) -> bool:
-        """Whether the surface has grid shape (else point shape)."""
+        """Whether the surface has grid shape (otherwise point shape)."""
         return "point" not in self._dataset.dims
 
     @property
     def complete(self) -> bool:
-        """Whether every point was evaluated (or failed), none left out."""
+        """Whether every point was evaluated, or failed."""
         return bool((self._dataset["status"] != NOT_EVALUATED).all())
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many points have each status, by its word."""
+        """Number of points of each status, by its name."""
         status = self._dataset["status"].values
         return {word: int((status == code).sum()) for code, word in STATUS_WORDS.items()}
 
     @property
     def center(self) -> dict[str, float]:
-        """Loss and metrics measured at the centre of the chart before the run; empty where that was not checked."""
+        """Loss and metrics at the centre of the chart, measured before the run; empty if not measured."""
         return {name: float(value) for name, value in self._dataset.attrs.get("center", {}).items()}
 
     def summary(self) -> dict[str, Any]:
-        """Points by status, lowest and highest finite loss and where, loss at the centre, seconds, points/s."""
+        """Return points by status, lowest and highest loss with coordinates, loss at the centre, seconds, points/s."""
         loss = self._dataset["loss"]
         flat = loss.values.reshape(-1)
         finite = np.isfinite(flat)
@@ -74,36 +74,36 @@ class SurfaceAccessor:
         return found
 
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Coordinates that were evaluated, shape (m, k), and their losses, shape (m,), not finite ones among them."""
+        """Return evaluated coordinates, shape (m, k), and their losses, shape (m,), including non-finite ones."""
         done = self._dataset["status"].values.reshape(-1) != NOT_EVALUATED
         return points_of(self._dataset)[done], self._dataset["loss"].values.reshape(-1)[done]
 
     def seed(self, seed: int) -> xr.Dataset:
-        """Of a surface with a dim ``seed`` the surface of one of them, as if it had been evaluated alone.
+        """Return the surface of one seed of an ensemble, as if it had been evaluated alone.
 
-        It has its own chart, outcome and failures, where ``sel(seed=...)`` keeps the attributes of all.
+        It has its own chart, outcome and failures, while ``sel(seed=...)`` keeps the attributes of all seeds.
 
         Raises
         ------
         OptionError
-            If there is no such dim, or no such seed.
+            If there is no dim ``seed``, or no such seed.
         """
         if "seed" not in self._dataset.dims:
-            raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
+            raise OptionError("This surface has one seed, not several. Make an ensemble with ln.ensemble.")
         seeds = self._dataset["seed"].values.tolist()
         if seed not in seeds:
-            raise OptionError(f"There is no seed {seed}. Use one of {', '.join(map(str, seeds))}.")
+            raise OptionError(f"seed must be one of {', '.join(map(str, seeds))}, got {seed}. Choose one of these.")
         return of_one_seed(self._dataset.sel(seed=seed)).drop_vars("seed")
 
     def over_seeds(self) -> xr.Dataset:
-        """Of a surface with a dim ``seed`` the mean over the seeds; ``loss_sd`` is their standard deviation.
+        """Return the mean over the seeds of an ensemble; ``loss_sd`` is their standard deviation.
 
-        A place that is not finite for one seed is not finite in the mean, and one that was interpolated for one seed
-        is in the mean. One seed has no deviation.
+        A point that is not finite for one seed is not finite in the mean, and a point that was interpolated for one
+        seed counts as interpolated. One seed has no standard deviation.
         """
         dataset = self._dataset
         if "seed" not in dataset.dims:
-            raise OptionError("This surface is of one seed. ln.ensemble makes one of several.")
+            raise OptionError("This surface has one seed, not several. Make an ensemble with ln.ensemble.")
         status, several = dataset["status"], dataset.sizes["seed"] > 1
         means = dataset.drop_vars(
             ["status", "interpolated", *(["loss_se", "loss_skewness"] if several else [])], errors="ignore"
@@ -122,11 +122,11 @@ class SurfaceAccessor:
         return validate(made.drop_vars("seed", errors="ignore"))
 
     def to_grid(self, n: int | None = None) -> xr.Dataset:
-        """Interpolate what was measured on a regular grid; see `resample`."""
+        """Interpolate on a regular grid; see `resample`."""
         return resample(self._dataset, n)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows of ``surface.lossnav``: a small picture, and what it is."""
+        """Return what a notebook displays: a small picture and a description."""
         return str(importlib.import_module("lossnav.plots.notebook").html_of(self._dataset))
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:

@@ -1,4 +1,4 @@
-"""A surface made of what was measured, and taken apart again: rows, tables, samples. No torch."""
+"""Surfaces from measured rows, tables and samples, and back. No torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def assemble(
     statuses: Sequence[int],
     attributes: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Make a surface of what was measured.
+    """Make a surface from measured rows.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def assemble(
         With axes the surface has their grid shape; points not given are "not evaluated". Without, one dim ``point``.
     points : ndarray of shape (m, k)
     rows : m mappings of name to value
-        Empty where a point failed.
+        Empty for failed points.
     statuses : m status codes
     attributes : mapping
         Provenance: ``objective``, ``chart``, ``sampler``, ``engine``, ``center``, ``seconds``, ...
@@ -63,7 +63,7 @@ def assemble(
     Returns
     -------
     xarray.Dataset
-        That `validate` accepts.
+        A surface that `validate` accepts.
     """
     names = list(dict.fromkeys(name for row in rows for name in row)) or ["loss"]
     values = {name: np.array([row.get(name, math.nan) for row in rows], np.float64) for name in names}
@@ -73,7 +73,7 @@ def assemble(
 def assemble_table(
     dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None, rows: Rows, attributes: Mapping[str, Any]
 ) -> xr.Dataset:
-    """The same of a table of what was measured."""
+    """Make a surface from a table of rows."""
     dataset = arrays_of(dims, axes, rows)
     header = {"schema": SURFACE_SCHEMA, "schema_version": SCHEMA_VERSION, "lossnav_version": __version__}
     dataset.attrs = header | {"created": datetime.now(UTC).isoformat(timespec="seconds")} | jsonable(attributes)
@@ -82,7 +82,7 @@ def assemble_table(
 
 
 def arrays_of(dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None, rows: Rows) -> xr.Dataset:
-    """The values of a table and their status, each in its place, without a word on what they are."""
+    """Return the values of a table and their status as variables, without descriptions."""
     points = rows.points
     if axes is not None:
         shape: tuple[int, ...] = tuple(len(axes[dim]) for dim in dims)
@@ -118,7 +118,7 @@ def require_axes(dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | 
 def require_place(
     point: NDArray[np.float64], dims: Sequence[str], axes: Mapping[str, NDArray[np.float64]] | None
 ) -> None:
-    """Raise OptionError for a point that would lie elsewhere in the surface than it says."""
+    """Raise OptionError for a point that is not finite or not on the grid."""
     if point.shape != (len(dims),) or not np.isfinite(point).all():
         raise OptionError(
             f"The point {point.tolist()} has no finite value for each of {', '.join(dims)}. Pass an array of shape "
@@ -129,13 +129,13 @@ def require_place(
         i = int(np.searchsorted(axis, x))
         if i == len(axis) or axis[i] != x:
             raise OptionError(
-                f"{dim} = {x!r} is no coordinate of the grid. Take the points from its axes, or leave out axes= for "
-                "points that lie on no grid."
+                f"{dim} = {x!r} is not a coordinate of the grid. Take the points from its axes, or leave out axes= for "
+                "points outside a grid."
             )
 
 
 def table_of(dataset: xr.Dataset) -> Rows:
-    """What was measured (or failed), column by column; an entry of a matrix is a column of its own."""
+    """Return the measured (or failed) points as columns; each entry of a matrix is a column."""
     status = dataset["status"].values.reshape(-1)
     done = status != NOT_EVALUATED
     columns: dict[str, NDArray[np.float64]] = {}
@@ -147,7 +147,7 @@ def table_of(dataset: xr.Dataset) -> Rows:
 
 
 def with_rows(dataset: xr.Dataset, tables: Sequence[Rows]) -> xr.Dataset:
-    """The same surface with what was measured besides; a point that has a value there keeps the one measured last."""
+    """Return the surface with further rows; of two values of a point the later one is kept."""
     mine = table_of(dataset)
     k = mine.points.shape[1]
     axes = None if "point" in dataset.dims else {str(dim): dataset[dim].values for dim in dataset["loss"].dims}
@@ -160,7 +160,7 @@ def with_rows(dataset: xr.Dataset, tables: Sequence[Rows]) -> xr.Dataset:
 
 
 def on_axes(rows: Rows, axes: Mapping[str, NDArray[np.float64]] | None) -> Rows:
-    """Those that lie on a grid: all of them, unless they are another run's."""
+    """Return the rows that lie on a grid: all of them, unless they belong to another run."""
     if axes is None:
         return rows
     there = np.ones(len(rows), bool)
@@ -171,13 +171,13 @@ def on_axes(rows: Rows, axes: Mapping[str, NDArray[np.float64]] | None) -> Rows:
 
 
 def rows_of(dataset: xr.Dataset) -> Iterator[Row]:
-    """Yield what was measured (or failed), point by point, with the values that are there."""
+    """Yield the measured (or failed) points with their values."""
     for row in journal.rows_of(table_of(dataset)):
         yield row if row.status != FAILED else row._replace(values={})
 
 
 def _joined_entries(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Make one variable, with dims ``row`` and ``column``, of those called ``name[0, 0]``, ``name[0, 1]`` and so on."""
+    """Merge variables called ``name[0, 0]``, ``name[0, 1]`` and so on into one with dims ``row`` and ``column``."""
     made: dict[str, Any] = {}
     for name, (dims, values) in variables.items():
         whole, _, place = name.partition("[")
@@ -192,14 +192,14 @@ def _joined_entries(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_samples(dataset: xr.Dataset) -> xr.Dataset:
-    """The same surface without the losses of single samples."""
+    """Return the surface without the losses of single samples."""
     return dataset.drop_vars(kept.VARIABLES, errors="ignore")
 
 
 def with_samples(
     dataset: xr.Dataset, losses: NDArray[np.float32] | xr.Variable, weights: NDArray[np.float64] | xr.Variable
 ) -> xr.Dataset:
-    """The same surface with the losses of single samples, shape (*points, n), and their weights, shape (n,)."""
+    """Return the surface with losses of single samples, shape (*points, n), and their weights, shape (n,)."""
     dims = dataset["loss"].dims
     values = {kept.LOSS: ((*dims, kept.DIM), losses), kept.WEIGHT: ((kept.DIM,), weights)}
     made = dataset.assign({name: xr.Variable(d, getattr(v, "_data", v)) for name, (d, v) in values.items()})
@@ -216,7 +216,7 @@ def points_of(dataset: xr.Dataset) -> NDArray[np.float64]:
 
 
 def attach_samples(dataset: xr.Dataset, source: Any, root: Any = None) -> xr.Dataset:
-    """The surface of a store with the losses of single samples that lie there, read when they are asked for."""
+    """Return the surface of a store with its losses of single samples, which are read when used."""
     documents = documents_of(source)
     if documents is None or not set(kept.VARIABLES) <= set(documents.arrays):
         return dataset

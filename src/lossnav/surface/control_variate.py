@@ -1,4 +1,4 @@
-"""What a part of the data says, corrected by what all of it says in a few places. No torch."""
+"""Control variates: a surface of a subset, corrected by all the data at a few points. No torch."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
 def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     """Correct a surface of a subset of the data by one of all the data at fewer points.
 
-    The logarithm of full / subset is smooth, as both are losses of the same weights: it is interpolated between the
-    points of the full surface and added to the subset's log-loss (without logarithms: the difference, to the loss).
+    The logarithm of full / subset is smooth, since both are losses of the same weights. It is interpolated between the
+    points of the full surface and added to the log-loss of the subset (without logarithms: the difference to the loss).
 
     Parameters
     ----------
     subset : xarray.Dataset
         A surface of `Objective.subset`, at many points.
     full : xarray.Dataset
-        A surface of the whole objective on the same chart, at points that the subset was evaluated at too.
+        A surface of the whole objective on the same chart, at points where the subset was evaluated too.
 
     Returns
     -------
     xarray.Dataset
-        The subset's surface with the corrected ``loss``. Where all the data was evaluated its loss and status count,
-        whatever they are; places outside of all points with both are not evaluated (status 0): no correction is known.
-        ``loss_se`` is the residual error: the root mean square, over the points of the full surface, of the correction
-        against what the other points predict of it; 0 where all the data was evaluated. ``attrs["control_variate"]``
-        holds it relative to the loss (``residual_error``; ``largest``) and what the correction itself was
-        (``correction``, the largest, relative). ``center`` is of all the data; ``seconds`` are those of both.
+        The subset's surface with the corrected ``loss``. At points of the full surface, its loss and status are used;
+        points outside these are not evaluated (status 0), since no correction is known. ``loss_se`` is the residual
+        error: the root mean square, over the points of the full surface, of the correction minus its prediction by the
+        other points; 0 at the points of the full surface. ``attrs["control_variate"]`` has it relative to the loss
+        (``residual_error``; ``largest``), and the largest relative ``correction``. ``center`` is of all the data;
+        ``seconds`` are those of both runs.
 
     Raises
     ------
     OptionError
-        If the two are no subset and its whole, the charts differ, points are missing from the subset's surface, or
+        If the two are not a subset and its whole, the charts differ, points are missing from the subset's surface, or
         there are fewer than six where both losses are finite.
 
     Examples
@@ -72,7 +72,7 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     usable = (became == OK) & (status[same] == OK)
     if usable.sum() < 6:
         raise OptionError(
-            f"A correction needs six points where both surfaces have a finite loss; there are {int(usable.sum())}. "
+            f"A correction needs six points where both surfaces have a finite loss, and there are {int(usable.sum())}. "
             "Evaluate all the data at more points, or on a smaller range where the losses are finite."
         )
     known = status == OK
@@ -91,7 +91,7 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
     residual = float(np.sqrt((errors**2).mean())) if len(errors) else float("nan")
     se = np.where(status == OK, np.abs(losses) * residual if log else residual, np.nan)
     se[same[became == OK]] = 0.0
-    made = subset.drop_vars("loss_skewness", errors="ignore")  # of the subset's losses, which its mean is no more
+    made = subset.drop_vars("loss_skewness", errors="ignore")  # it belongs to the losses of the subset
     shape, dims = subset["loss"].shape, subset["loss"].dims
     meaning = {"long_name": "residual error of the control variate", "units": subset["loss"].attrs.get("units", "1")}
     made["loss"] = (dims, losses.reshape(shape), subset["loss"].attrs)
@@ -104,51 +104,56 @@ def control_variate(subset: xr.Dataset, full: xr.Dataset) -> xr.Dataset:
         "largest": float(errors.max()) if len(errors) else float("nan"),
         "correction": float(np.abs(np.expm1(offsets) if log else offsets).max()),
         "relative": log,
+        "sampler": {key: value for key, value in full.attrs.get("sampler", {}).items() if key != "outcome"},
     }
     made.attrs = subset.attrs | _of_both(subset.attrs, full.attrs) | {"control_variate": jsonable(said)}
     return validate(made)
 
 
-_SHARED = ("model", "loss", "bn", "parameters")  # what the objectives of the two must agree in
+_SHARED = ("model", "loss", "bn", "parameters")  # attributes that the two objectives must share
 
 
 def _require_subset(subset: xr.Dataset, full: xr.Dataset) -> None:
-    """Refuse two surfaces that are not of a part of the data and of all of it, on one chart."""
+    """Raise unless the two surfaces are of a subset and of all the data, on one chart."""
     few, whole = (surface.attrs.get("objective", {}) for surface in (subset, full))
     if few.get("population") is None and whole.get("population") is not None:
         raise OptionError(
             "The first surface is of all the data and the second of a subset. Swap them: control_variate(subset, full)."
         )
     if few.get("population") is None:
-        raise OptionError("The first surface is of no subset. Evaluate objective.subset(n) on the same chart.")
+        raise OptionError("The first surface is not of a subset. Evaluate objective.subset(n) on the same chart.")
     if whole.get("population") is not None:
         raise OptionError("The second surface is of a subset too. Evaluate the whole objective on the same chart.")
     if different := [key for key in _SHARED if few.get(key) != whole.get(key)]:
         key = different[0]
         raise OptionError(
             f"The two surfaces are of different objectives: {key} is {few.get(key)!r} and {whole.get(key)!r}. "
-            "Evaluate objective and objective.subset(n) of one objective."
+            "Evaluate an objective and its objective.subset(n)."
         )
     if whole.get("samples") != few["population"]:
         raise OptionError(
-            f"The subset is one of {few['population']} samples, and the second surface has {whole.get('samples')}. "
-            "Evaluate the objective that the subset was drawn from."
+            f"The subset was drawn from {few['population']} samples, but the second "
+            f"surface has {whole.get('samples')}. "
+            "Evaluate the objective from which the subset was drawn."
         )
     if subset.attrs["chart"] != full.attrs["chart"]:
-        raise OptionError("The two surfaces are of different charts. Evaluate both on the same one.")
+        raise OptionError("The two surfaces have different charts. Evaluate both on the same one.")
     if "seed" in subset.dims or "seed" in full.dims:
-        raise OptionError("A surface of several seeds is corrected seed by seed. Take surface.lossnav.seed(0), say.")
+        raise OptionError("control_variate corrects one seed, and a surface has several. Use surface.lossnav.seed(0).")
 
 
 def _places_of(coarse: Array, places: Array) -> NDArray[np.intp]:
-    """Which of the places each coarse point is."""
+    """Return the number of the point that each coarse point is."""
     if coarse.shape[1] != places.shape[1]:
-        raise OptionError("One of the surfaces is a slice of the other's chart. Evaluate both, or slice both alike.")
+        raise OptionError(
+            "One of the surfaces is a slice of the other's chart. Use both unsliced, or slice both in the same way."
+        )
     distance, same = nearest(places, coarse)
     if (distance > 1e-9).any():
         raise OptionError(
-            f"{int((distance > 1e-9).sum())} points of the full surface are not among the subset's. Take a coarse grid "
-            "whose points the fine one has: 11 and 51 points on the same range, for example."
+            f"{int((distance > 1e-9).sum())} points of the full surface are not "
+            "points of the subset. Use a coarse grid "
+            "whose points are in the fine one, for example 11 and 51 points on the same range."
         )
     return same
 
@@ -158,7 +163,7 @@ def _flat(surface: xr.Dataset, name: str) -> NDArray[Any]:
 
 
 def _of_both(few: Mapping[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes that speak of both runs."""
+    """Return the attributes that combine both runs."""
     seconds = [float(attributes.get("seconds", 0)) for attributes in (few, whole)]
     rates = [float(attributes.get("points_per_second", 0)) for attributes in (few, whole)]
     points = sum(time * rate for time, rate in zip(seconds, rates, strict=True) if time > 0)

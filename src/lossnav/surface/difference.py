@@ -12,7 +12,8 @@ from lossnav._utils.geometry import Array
 from lossnav._utils.lazy_import import lazily
 from lossnav.errors import OptionError
 from lossnav.storage import samples as kept
-from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of, spread_of
+from lossnav.surface.intervals import ROUNDED, Interval, interval_of, place_of, recorded, rounding_of
+from lossnav.surface.sample_spread import spread_of
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,16 +30,16 @@ def difference(
     *,
     level: float = 0.95,
 ) -> Interval:
-    """Subtract the loss at one point from that at another, or that of one surface from that of another at a point.
+    """Return the difference of the losses at two points, or of two surfaces at one point, with its paired error.
 
-    Both losses are of the same samples, so the error of the difference is not that of two independent losses: with
-    d_i the difference of sample i, D = Σ d_i / Σ w_i, and its standard error is that of a ratio with the residuals
-    d_i - D w_i (Cochran 1977, eq. 6.13), without weights s(d) / sqrt(n). Of a subset of N it is times sqrt(1 - n / N).
+    Both losses use the same samples, so the error of the difference is not that of two independent losses: with d_i the
+    difference of sample i, D = Σ d_i / Σ w_i, and its standard error is that of a ratio with the residuals d_i - D w_i
+    (Cochran 1977, eq. 6.13); without weights s(d) / sqrt(n). For a subset of N it is multiplied by sqrt(1 - n / N).
 
     Parameters
     ----------
     surface : xarray.Dataset
-        With kept samples: ``evaluate(…, keep_samples=True)``.
+        With stored samples: ``evaluate(…, keep_samples=True)``.
     first, second : sequence of float, or mapping of coordinate to float
         ``difference(surface, p, q)`` is the loss at p minus the loss at q. Both must have been evaluated.
         ``difference(a, b, p)`` is the loss of surface a minus that of surface b at p.
@@ -47,13 +48,13 @@ def difference(
     Returns
     -------
     Interval
-        ``value``, its paired standard ``error``, ``low`` and ``high``; ``warnings`` where the interval does not hold.
+        ``value``, its paired standard ``error``, ``low`` and ``high``; ``warnings`` if the interval is not reliable.
         At equal points all of them are exactly 0.
 
     Raises
     ------
     OptionError
-        If samples were not kept, the two surfaces are of different samples, or a point was not evaluated.
+        If samples are not stored, the two surfaces have different samples, or a point was not evaluated.
 
     Examples
     --------
@@ -67,7 +68,9 @@ def difference(
     0.0
     """
     if isinstance(cast(object, second), xr.Dataset):
-        raise OptionError("The last argument is a surface. Pass difference(surface, p, q), or difference(a, b, p).")
+        raise OptionError(
+            "The last argument must be a point, got a surface. Call difference(surface, p, q) or difference(a, b, p)."
+        )
     if isinstance(first, xr.Dataset):
         ends = ((surface, second), (first, second))
         _require_same_samples(surface, first)
@@ -81,27 +84,27 @@ def difference(
 def paired(
     a: Array, b: Array, weights: Array, surface: xr.Dataset, level: float = 0.95, value: float | None = None
 ) -> Interval:
-    """The same of losses of single samples: numerators a and b, shape (n,), and their weights.
+    """Return the difference from losses of single samples: numerators a and b, shape (n,), and their weights.
 
-    Samples are kept in float32, the losses over all of them are not: their difference is the `value`, where given.
+    Samples are stored in float32, but the mean losses in float64: if given, `value` is their difference.
     """
     d = a - b
     kept_value, error = ratio(d, weights, float(recorded(surface).get("part", 0.0)))
     value = kept_value if value is None else value
     spread = recorded(surface) | {name: v for name, v in spread_of(d, weights).items() if name != "ordered"}
-    spread["population"] = None  # of the losses, not of their differences
+    spread["population"] = None  # that of the losses, not of their differences
     if value == 0 and not (d != 0).any():
         n = int(spread["samples"])
         return Interval(0.0, 0.0, 0.0, 0.0, level, n, "the same losses, sample by sample")
     size = float((np.abs(a) + np.abs(b)).sum() / weights.sum())
     rounding = max(rounding_of(surface, size), ROUNDED["float32"] * size)
-    rounding /= math.sqrt(max(1, spread["samples"]))  # of single samples it is independent
+    rounding /= math.sqrt(max(1, spread["samples"]))  # independent for single samples
     found = interval_of(value, error, spread, level=level, rounding=rounding, of="differences")
     return Interval(**vars(found) | {"method": f"paired, sample by sample; {found.method}"})
 
 
 def ratio(d: Array, weights: Array, part: float = 0.0) -> tuple[float, float]:
-    """Σ d_i / Σ w_i and its standard error (Cochran 1977, eq. 6.13), `part` of a population drawn; nan of one."""
+    """Return Σ d_i / Σ w_i and its standard error (Cochran 1977, eq. 6.13), for a fraction `part` of a population."""
     n, total = int((weights > 0).sum()), float(weights.sum())
     value = float(d.sum()) / total
     residuals = d - value * weights
@@ -110,7 +113,7 @@ def ratio(d: Array, weights: Array, part: float = 0.0) -> tuple[float, float]:
 
 
 def has_samples(surface: xr.Dataset) -> bool:
-    """Whether the losses of single samples were kept."""
+    """Return whether the losses of single samples are stored."""
     return kept.LOSS in surface and kept.WEIGHT in surface
 
 
@@ -118,7 +121,7 @@ def _samples_at(surface: xr.Dataset, point: PointLike) -> tuple[Array, Array]:
     at = place_of(surface, point)
     if not has_samples(surface):
         raise OptionError(
-            "This surface holds no losses of single samples, so how sure the difference is cannot be known. Evaluate "
+            "This surface lacks the losses of single samples, so the error of the difference is unknown. Evaluate "
             "it with keep_samples=True (--keep-samples)."
         )
     losses = np.asarray(surface[kept.LOSS][at].values, np.float64)
@@ -128,13 +131,13 @@ def _samples_at(surface: xr.Dataset, point: PointLike) -> tuple[Array, Array]:
 
 
 def _require_same_samples(a: xr.Dataset, b: xr.Dataset) -> None:
-    """Refuse two surfaces whose samples are not the same, in the same order; in which batches they came is all one."""
+    """Raise unless two surfaces have the same samples in the same order; batches do not matter."""
     one, other = (surface.attrs.get("objective", {}).get("data") for surface in (a, b))
     rows, others = (surface.attrs.get("sampling", {}).get("rows") for surface in (a, b))
     if not (one and one == other) and not (rows and rows == others):
         raise OptionError(
-            f"The two surfaces are of different data (fingerprints {one or 'unknown'} and {other or 'unknown'}). A "
-            "paired difference needs the same samples in the same order: evaluate both with one data set, and of a "
+            f"The two surfaces have different data (fingerprints {one or 'unknown'} and {other or 'unknown'}). A "
+            "paired difference needs the same samples in the same order: evaluate both with one data set, and for a "
             "subset with one seed."
         )
     if has_samples(a) and has_samples(b):

@@ -1,4 +1,4 @@
-"""What a sampler says of how far off the loss is between its points, whoever's sampler it was. No torch."""
+"""The error that a sampler estimates between its points, for any sampler. No torch."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ _COUNTS = ("cells", "unresolved", "untested", "non_finite", "places_twice", "noi
 
 
 def estimate_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the outcome of the sampler of a surface, where it is an estimate of errors as `Adaptive` makes one.
+    """Return the outcome of a surface's sampler if it is an estimate of errors like that of `Adaptive`; else empty.
 
-    Its names are those of `Adaptive` (``cells``, ``unresolved`` and ``estimated_error`` at least), its values numbers.
-    Another outcome is its sampler's own affair: empty here.
+    It has the names of `Adaptive` (at least ``cells``, ``unresolved`` and ``estimated_error``), with numbers.
 
     Examples
     --------
@@ -36,5 +35,5 @@ def _is_sound(name: str, value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number, or one of the words for those that JSON lacks."""
+    """Return whether a value is a number, or a string for a number that JSON lacks."""
     return isinstance(value, bool | int | float) or value in ("inf", "-inf", "nan")

@@ -1,4 +1,4 @@
-"""What lies beside a surface in its store: datasets in groups of their own; a spectrum also alone. No torch."""
+"""Datasets in groups beside a surface: trajectory, report, spectrum; a spectrum also in its own store. No torch."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ SPECTRUM_SCHEMA = "lossnav.spectrum"
 SPECTRUM_VERSION = 1
 
 _MODELS: dict[str, Any] = {TRAJECTORY: TRAJECTORY_MODEL, SPECTRUM: SPECTRUM_MODEL, "report": REPORT}
-_WORDS = "<U8"  # of a coordinate in memory; Zarr has a type for strings of any length only
+_WORDS = "<U8"  # of coordinates in memory; Zarr only has strings of any length
 
 
 def save_group(dataset: xr.Dataset, place: Location, name: str | None) -> None:
-    """Write a dataset into a group of a store, in place of what the group held; locally whole or not at all.
+    """Write a dataset into a group of a store, replacing the group; on a local disk in one step.
 
     Without a name it is the store itself.
 
     Raises
     ------
     StoreError
-        If it cannot be written; `.surface` of the error holds the dataset.
+        If it cannot be written; `.surface` of the error is the dataset.
     """
     place = as_path(place)
     try:
@@ -67,13 +67,15 @@ def save_group(dataset: xr.Dataset, place: Location, name: str | None) -> None:
         if not isinstance(error, StoreError):  # from an object store
             system = error if isinstance(error, OSError) else OSError(f"{type(error).__name__}: {error}")
             error = not_written(shown, system)
-        failure = StoreError(f"{error} The same call goes on; what was computed is in the .surface of this error.")
+        failure = StoreError(
+            f"{error} The result so far is in the .surface of this error; the same call resumes the run."
+        )
         failure.surface = dataset
         raise failure from error
 
 
 def open_group(place: Location, name: str) -> xr.Dataset | None:
-    """Open what lies in a group of a store, in memory; None where there is no such group."""
+    """Open a group of a store into memory; None if there is no such group."""
     place = as_path(place)
     source = Path(place).expanduser() if is_local(place) else place
     if not is_there(source):
@@ -85,7 +87,7 @@ def open_group(place: Location, name: str) -> xr.Dataset | None:
 
 
 def open_trajectory(place: Location) -> xr.Dataset:
-    """Open the path that `evaluate_trajectory` wrote into a surface's store (docs/schema.md).
+    """Open the path that `evaluate_trajectory` wrote to the store of a surface (docs/schema.md).
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ def open_trajectory(place: Location) -> xr.Dataset:
     Raises
     ------
     NotATrajectoryError
-        If there is none.
+        If the store has no trajectory.
     SchemaTooNewError
         If a newer lossnav wrote it.
 
@@ -122,21 +124,22 @@ def open_trajectory(place: Location) -> xr.Dataset:
         raise NotATrajectoryError(f"The trajectory in {name_of(source)}: {error}") from None
     if path is None:
         raise NotATrajectoryError(
-            f"{name_of(source)} holds no trajectory. Make one with "
+            f"{name_of(source)} contains no trajectory. Make one with "
             "ln.evaluate_trajectory(objective, chart, trajectory, store=...)."
         )
     return require_path(path)
 
 
 def require_path(path: xr.Dataset) -> xr.Dataset:
-    """Return the dataset if it is a projected trajectory of a schema we know."""
+    """Return the dataset if it is a projected trajectory with a known schema."""
     if not isinstance(path, xr.Dataset) or path.attrs.get("schema") != TRAJECTORY_SCHEMA:
         raise NotATrajectoryError(
-            "This is no projected trajectory. Pass what ln.project or ln.evaluate_trajectory made."
+            "This dataset is not a projected trajectory. Pass the result of ln.project or ln.evaluate_trajectory."
         )
     if path.attrs["schema_version"] > TRAJECTORY_VERSION:
         raise SchemaTooNewError(
-            f"This trajectory has schema version {path.attrs['schema_version']} and this lossnav ({__version__}) reads "
+            f"This trajectory has schema version {path.attrs['schema_version']}, but this lossnav "
+            f"({__version__}) reads "
             f"up to {TRAJECTORY_VERSION}. Upgrade with: pip install --upgrade lossnav"
         )
     return path
@@ -148,7 +151,7 @@ def open_spectrum(place: Location) -> xr.Dataset:
     Parameters
     ----------
     place : path, fsspec URL or zarr store
-        Of the spectrum, or of the surface that it lies beside.
+        Store of the spectrum, or of the surface beside which it is stored.
 
     Returns
     -------
@@ -158,7 +161,7 @@ def open_spectrum(place: Location) -> xr.Dataset:
     Raises
     ------
     NotASpectrumError
-        If there is none, or it is damaged.
+        If the store has no spectrum, or it is damaged.
     SchemaTooNewError
         If a newer lossnav wrote it.
 
@@ -182,7 +185,7 @@ def open_spectrum(place: Location) -> xr.Dataset:
         raise NotASpectrumError(f"The spectrum in {name_of(source)}: {error}") from None
     if spectrum is None:
         raise NotASpectrumError(
-            f"{name_of(source)} holds no spectrum. Make one with ln.spectrum(objective, store=...) or "
+            f"{name_of(source)} contains no spectrum. Make one with ln.spectrum(objective, store=...) or "
             "lossnav curvature."
         )
     if "end" in spectrum.coords:
@@ -192,30 +195,30 @@ def open_spectrum(place: Location) -> xr.Dataset:
 
 
 def save_spectrum(spectrum: xr.Dataset, place: Location, group: str | None) -> None:
-    """Write a spectrum where `spectrum_place` said.
+    """Write a spectrum to the place that `spectrum_place` returned.
 
     Raises
     ------
     StoreError
-        If it cannot be written; `.surface` of the error holds it.
+        If it cannot be written; `.surface` of the error is the spectrum.
     """
     words = spectrum["end"].astype(object)
     save_group(spectrum.assign_coords(end=words), place, group)
 
 
 def spectrum_place(place: Location, overwrite: bool) -> tuple[str | None, dict[str, Any]]:
-    """Say, before anything is computed, where in a store a spectrum goes: a group, or None for the store itself.
+    """Return, before anything is computed, where a spectrum will be stored: a group, or None for the store itself.
 
     Returns
     -------
     group : str or None
     attributes : dict
-        Of the surface that it will lie beside; empty where it lies alone.
+        Attributes of the surface beside it; empty if there is none.
 
     Raises
     ------
     OutputExistsError
-        If there is a spectrum that was not interrupted and `overwrite` is False, or something that is none of ours.
+        If a finished spectrum exists and `overwrite` is False, or the path is something else.
     OutputNotWritableError
         If the folder cannot be written.
     """
@@ -227,7 +230,7 @@ def spectrum_place(place: Location, overwrite: bool) -> tuple[str | None, dict[s
     schema, attributes = _schema_of(place), _attributes_of(place)
     if schema not in (SURFACE_SCHEMA, SPECTRUM_SCHEMA):
         raise OutputExistsError(
-            f"{name_of(place)} is there, and neither a surface nor a spectrum of ours. Choose another name."
+            f"{name_of(place)} exists and is neither a surface nor a spectrum. Choose another name."
         )
     try:
         there = {} if overwrite else open_spectrum(place).attrs
@@ -235,29 +238,29 @@ def spectrum_place(place: Location, overwrite: bool) -> tuple[str | None, dict[s
         there = {"interrupted": True} if schema == SURFACE_SCHEMA else {}
     if not overwrite and not there.get("interrupted"):
         raise OutputExistsError(
-            f"{name_of(place)} holds a spectrum. Choose another name, or pass overwrite=True (--overwrite)."
+            f"{name_of(place)} contains a spectrum. Choose another name, or pass overwrite=True (--overwrite)."
         )
     return (SPECTRUM, attributes) if schema == SURFACE_SCHEMA else (None, {})
 
 
 def require_spectrum(spectrum: xr.Dataset) -> xr.Dataset:
-    """Return the dataset if it is a spectrum of a schema we know.
+    """Return the dataset if it is a spectrum with a known schema.
 
     Raises
     ------
     NotASpectrumError
-        If the header or the eigenvalues are missing, or parts that belong together are not of one shape.
+        If the schema or the eigenvalues are missing, or shapes do not match.
     SchemaTooNewError
         If a newer lossnav wrote it.
     """
     if not isinstance(spectrum, xr.Dataset) or spectrum.attrs.get("schema") != SPECTRUM_SCHEMA:
-        raise NotASpectrumError("This is no spectrum. Pass what ln.curvature.spectrum made.")
+        raise NotASpectrumError("This dataset is not a spectrum. Pass the result of ln.spectrum.")
     version = spectrum.attrs.get("schema_version")
     if not isinstance(version, int):
-        raise NotASpectrumError("This spectrum does not say its schema version. It was damaged; compute it anew.")
+        raise NotASpectrumError("This spectrum lacks its schema version, so it is damaged. Compute it again.")
     if version > SPECTRUM_VERSION:
         raise SchemaTooNewError(
-            f"This spectrum has schema version {version} and this lossnav ({__version__}) reads up to "
+            f"This spectrum has schema version {version}, but this lossnav ({__version__}) reads up to "
             f"{SPECTRUM_VERSION}. Upgrade with: pip install --upgrade lossnav"
         )
     dims: dict[str, tuple[str, ...]] = dict.fromkeys(("eigenvalue", "eigenvalue_error", "end"), ("eigenpair",))
@@ -267,7 +270,8 @@ def require_spectrum(spectrum: xr.Dataset) -> xr.Dataset:
     for name, wanted in dims.items():
         if name not in spectrum.variables or spectrum[name].dims != wanted:
             raise NotASpectrumError(
-                f'This spectrum has no variable "{name}" over {" and ".join(wanted)}. It was damaged; compute it anew.'
+                f'This spectrum lacks the variable "{name}" over {" and ".join(wanted)}, so it is damaged. '
+                "Compute it again."
             )
     return spectrum
 
@@ -277,7 +281,7 @@ def _attributes_of(place: Location) -> dict[str, Any]:
 
     try:
         return unsealed(zarr.open_group(Path(place).expanduser() if is_local(place) else place, mode="r").attrs)
-    except Exception:  # no Zarr at all; whoever asked says so
+    except Exception:  # not Zarr; the caller reports it
         return {}
 
 

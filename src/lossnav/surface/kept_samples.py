@@ -1,4 +1,4 @@
-"""Losses of single samples in memory, as the points of a run come. No torch."""
+"""Losses of single samples in memory, during a run. No torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class KeptSamples:
-    """Those of a run without a store, and of a surface to resume.
+    """The samples of a run without a store, and of a surface to resume.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ class KeptSamples:
             self._numbers = {_key(point): i for i, point in enumerate(assemble.points_of(resume))}
 
     def of(self, point: NDArray[np.float64], values: Mapping[str, float], failed: bool) -> kept.SampleLosses | None:
-        """Those of a point that was just measured, or that is known from the surface to resume."""
+        """Return the samples of a point that was just measured, or that the surface to resume has."""
         if (samples := getattr(values, "samples", None)) is not None:
             return samples  # type: ignore[no-any-return]
         number = self._numbers.get(_key(point))
@@ -43,11 +43,11 @@ class KeptSamples:
         return kept.SampleLosses(losses, self._resume[kept.WEIGHT].values)
 
     def keep(self, point: NDArray[np.float64], samples: kept.SampleLosses) -> None:
-        """Keep those of a point."""
+        """Add the samples of a point."""
         self._rows[_key(point)], self._weights = samples.losses, samples.weights
 
     def put_into(self, surface: xr.Dataset) -> xr.Dataset:
-        """The surface with what is kept; each row is given up once it has its place."""
+        """Return the surface with the samples; each row is freed once it is copied."""
         if self._weights is None:
             return surface
         shape = surface["loss"].shape
@@ -60,4 +60,4 @@ class KeptSamples:
 
 
 def _key(point: NDArray[np.float64]) -> bytes:
-    return (np.asarray(point, np.float64) + 0.0).tobytes()  # -0.0 and 0.0 are one place
+    return (np.asarray(point, np.float64) + 0.0).tobytes()  # -0.0 and 0.0 are the same

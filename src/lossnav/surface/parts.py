@@ -1,4 +1,4 @@
-"""Where the runs lie that one result is put together from, until it is whole: in a folder beside it."""
+"""Results made from several runs: the stores of the runs lie in a folder beside the result until it is complete."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ from lossnav.surface.zarr_io import open_surface, save_surface
 if TYPE_CHECKING:
     import xarray as xr
 
-_GOING = ".partial"  # ends the name of a run that is being removed
-_WRITTEN = "written.json"  # digests of the results that this call has written, or is writing
+_GOING = ".partial"  # suffix of a run that is being removed
+_WRITTEN = "written.json"  # digests of the results that this call has written or is writing
 
 
 class Parts:
-    """The stores of several runs that one result is put together from: in a folder beside it, until it is whole.
+    """The stores of several runs from which one result is made, in a folder beside it until it is complete.
 
-    ``band.zarr`` has ``band.parts``. Where that is there, the runs in it are gone on from, and the result that a call
-    which was stopped put together of them is replaced; no other is. Within a ``with`` statement no other process can
-    write there.
+    ``band.zarr`` has ``band.parts``. If that exists, its runs are resumed, and a partial result that a stopped call
+    made from them is replaced, but no other result. Within a ``with`` statement no other process can write there.
 
     Parameters
     ----------
@@ -40,15 +39,15 @@ class Parts:
         Of the result.
     overwrite : bool
     goes_on : bool
-        Whether what is there is a result of the same call, which may be replaced.
+        Whether the existing result is of the same call and may be replaced.
 
     Attributes
     ----------
     target, folder : Path
     overwrite : bool
-        Whether the result may be replaced: also where a call that was stopped wrote it.
+        Whether the result may be replaced, also because a stopped call wrote it.
     anew : bool
-        Whether what is in the folder counts for nothing.
+        Whether the existing runs in the folder are ignored.
 
     Raises
     ------
@@ -66,7 +65,7 @@ class Parts:
 
     def __enter__(self) -> Parts:
         self._lease = Lease(self.folder)
-        for left in self.folder.glob(f".*{_GOING}"):  # of a call that was killed in the middle of a removal
+        for left in self.folder.glob(f".*{_GOING}"):  # left by a call that was killed during a removal
             shutil.rmtree(left, ignore_errors=True)
         return self
 
@@ -80,14 +79,14 @@ class Parts:
                 self.folder.rmdir()
 
     def save(self, surface: xr.Dataset) -> None:
-        """Write the result, or what there is of it; that it is ours is noted before, whenever this ends."""
+        """Write the result so far; its digest is written before, so that it is recognised even after a kill."""
         before = self._digests()[-1:] if self.overwrite else []
         write_whole(self.folder / _WRITTEN, json.dumps([*before, _digest(surface)]))
         save_surface(surface, self.target, overwrite=self.overwrite)
         self.overwrite = True
 
     def _wrote(self, target: Path) -> bool:
-        """Whether a call that used this folder wrote what is there."""
+        """Return whether a call that used this folder wrote the existing result."""
         if not (digests := self._digests()) or not target.is_dir():
             return False
         try:
@@ -103,39 +102,57 @@ class Parts:
         return [str(digest) for digest in found] if isinstance(found, list) else []
 
     def options(self, name: str) -> dict[str, Any]:
-        """What `evaluate` takes to keep a run here."""
+        """Return the options of `evaluate` that store a run here."""
         self._names.append(name)
         return {"store": self.place(name), "overwrite": self.anew}
 
     def place(self, name: str) -> Path:
-        """Where the run of a name is kept."""
+        """Return the store of the run with this name."""
         return self.folder / f"{name}.zarr"
 
     def remove(self, name: str) -> None:
-        """Remove a run, at once: what it has is elsewhere, or nothing."""
+        """Remove a run in one step; its points are elsewhere, or not needed."""
         going = self.folder / f".{name}{_GOING}"
-        with suppress(OSError):  # it is not there
+        with suppress(OSError):  # it does not exist
             self.place(name).rename(going)
         shutil.rmtree(going, ignore_errors=True)
 
     def discard(self) -> None:
-        """Remove all runs of this call: what was put together of them is written."""
+        """Remove all runs of this call, once the result is written."""
         for name in self._names:
             self.remove(name)
-        (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is one like any other
+        (self.folder / _WRITTEN).unlink(missing_ok=True)  # from now on the result is an ordinary surface
 
 
 def folder_of(target: str | os.PathLike[str]) -> Path:
-    """Where the runs of a result are kept while it is made: ``band.zarr`` has ``band.parts``."""
+    """Return the folder of the runs of a result: ``band.parts`` for ``band.zarr``."""
     place = Path(target).expanduser()
     return place.with_name(place.name.removesuffix(".zarr") + ".parts")
 
 
-def finished_ensemble(place: str | os.PathLike[str], seeds: Sequence[int]) -> xr.Dataset | None:
-    """The ensemble of exactly these seeds that is there as a whole call left it; else None.
+def finished_correction(place: str | os.PathLike[str]) -> xr.Dataset | None:
+    """Return the corrected surface that a finished call of `evaluate_subset` wrote; None if there is none.
 
-    Where points of it were lost, those of grids that were measured are not evaluated in it; of interpolated ones it is
-    not known which were, and it is none.
+    One that lost points (a damaged store) is not finished, nor is one whose parts are still beside it.
+    """
+    target = Path(place).expanduser()
+    if not target.is_dir() or folder_of(target).exists():
+        return None
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            there = open_surface(target)
+        except StoreError:
+            return None
+    whole = not caught and bool(there.attrs.get("finished")) and "seed" not in there.dims
+    return there if whole and "sampler" in there.attrs.get("control_variate", {}) else None
+
+
+def finished_ensemble(place: str | os.PathLike[str], seeds: Sequence[int]) -> xr.Dataset | None:
+    """Return the ensemble of exactly these seeds that a finished call wrote; None if there is none.
+
+    Lost points of measured grids count as not evaluated. For interpolated grids it is unknown which points were lost,
+    so a damaged one is not returned.
     """
     target = Path(place).expanduser()
     if not target.is_dir():
@@ -160,7 +177,7 @@ def finished_ensemble(place: str | os.PathLike[str], seeds: Sequence[int]) -> xr
 
 
 def _digest(surface: xr.Dataset) -> str:
-    """Of the values of a surface, as they come back from a store."""
+    """Return a digest of the values of a surface, as read from a store."""
     found = hashlib.sha256()
     for name, variable in sorted(surface.variables.items(), key=lambda item: str(item[0])):
         values = np.ascontiguousarray(variable.values)

@@ -1,4 +1,4 @@
-"""A surface of scattered points on a regular grid, with what that leaves uncertain. No torch."""
+"""Interpolation of scattered points on a regular grid, with an estimate of its error. No torch."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ if TYPE_CHECKING:
     from lossnav._utils.interpolation import Interpolant
 
 
-_ONE_PLACE = 1e-9  # of the range: nearer than this, a place is a measured point
-_LEFT_OUT = 1000  # points that are predicted from the others, to say how far off they may be
+_ONE_PLACE = 1e-9  # of the range: a grid point closer than this to a measured point is that point
+_LEFT_OUT = 1000  # maximum number of points that are predicted from the others to estimate the error
 
 
 def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
     """Interpolate a surface on a regular grid over the range of its points.
 
-    A polyharmonic spline of log-loss (of the value itself, where not all are positive) through every finite point.
+    A polyharmonic spline of log-loss (of the loss, if not all are positive) through every finite point.
 
     Parameters
     ----------
     dataset : xarray.Dataset
-        A surface of point shape, or of grid shape, not all of it evaluated perhaps.
+        A surface of point shape, or of grid shape, which may be incomplete.
     n : int, optional
         Points along each axis; by default the surface's own grid, or 201 (in two dimensions 101, in three 41).
 
     Returns
     -------
     xarray.Dataset
-        A surface of grid shape with a variable ``interpolated``: 0 where the value was measured, 1 where it was not.
-        A place whose nearest measured point is not finite (or failed) has no value and that point's status, and so
-        have the places around each such point, however narrow the hole: nothing is drawn across it. A place outside of
-        all points is not evaluated. Other variables than the loss stay within the range of what was measured.
-        ``attrs["interpolation"]`` says how far off it may be: ``left_out_error``, largest and at the 99th percentile
-        (``left_out_error_p99``), the relative difference of each loss from what the other points predict (without
-        logarithms: a part of their range). Of more than 1,200 points they are those of 1,000 drawn among them, and the
-        percentile an upper limit (95 % confidence).
+        A surface of grid shape with a variable ``interpolated``: 0 where the value was measured, 1 where it was
+        interpolated. A grid point whose nearest measured point is not finite (or failed) has no value and the status of
+        that point, and so have all grid points around it: the surface does not bridge holes. A grid point outside all
+        measured points is not evaluated. Other variables than the loss stay within the range of their measured values.
+        ``attrs["interpolation"]`` has an estimate of the error: ``left_out_error`` (largest) and ``left_out_error_p99``
+        (99th percentile), the relative difference of each loss from the prediction by the other points (without
+        logarithms: as a fraction of their range). For more than 1,200 points they are estimated from 1,000 random ones,
+        and the percentile is an upper limit (95 % confidence).
 
     Raises
     ------
     NotASurfaceError
-        If the dataset is no surface.
+        If the dataset is not a surface.
     OptionError
         If n is below 2, no point was evaluated, or all points have one value of a coordinate.
     """
@@ -80,14 +80,14 @@ def resample(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
 
 
 def between(dataset: xr.Dataset, n: int | None = None) -> xr.Dataset:
-    """What `resample` gives, without how far off it may be, and without the points: for who has them and draws more."""
+    """Return the result of `resample` without the estimate of its error and without the measured points."""
     return validate(_interpolated(dataset, n)[0])
 
 
 def _interpolated(
     dataset: xr.Dataset, n: int | None
 ) -> tuple[xr.Dataset, Interpolant, NDArray[np.float64], dict[str, NDArray[np.float64]]]:
-    """What `between` gives, with the interpolated loss, the points that have one, and their values."""
+    """Return the result of `between`, the interpolated loss, the points that have one, and their values."""
     from lossnav._utils.interpolation import interpolants, together
 
     dataset = without_samples(validate(dataset))
@@ -102,14 +102,17 @@ def _interpolated(
     done = status != NOT_EVALUATED
     points, status = points_of(dataset)[done], status[done]
     if not len(points) or (n is not None and n < 2):
-        raise OptionError(f"{len(points)} points and n={n} make no grid. Evaluate some points, and ask for 2 or more.")
+        raise OptionError(
+            f"A grid needs measured points and n of at least 2, got {len(points)} "
+            f"points and n={n}. Evaluate some points."
+        )
     if n is None and "point" not in dataset.dims:
         axes = [dataset[dim].values.astype(np.float64) for dim in dims]
     else:
         for dim, low, high in zip(dims, points.min(0), points.max(0), strict=True):
             if low == high:
                 raise OptionError(
-                    f"All {len(points)} points have {dim} = {low:g}, which makes no axis. Evaluate points with other "
+                    f"All {len(points)} points have {dim} = {low:g}, so there is no axis. Evaluate points with other "
                     f"values of {dim} too, or a chart without it."
                 )
         count = n or {1: 201, 2: 101}.get(len(dims), 41)
@@ -133,7 +136,7 @@ def _interpolated(
     for found, (name, values) in zip(between, columns.items(), strict=True):
         bad = status != OK if name == "loss" else (status != OK) | ~np.isfinite(values)
         hole = np.where(measured | bad[beside], beside, _beside_holes(axes, points, bad))
-        if name != "loss" and not bad.all():  # an accuracy of 1.1 is none
+        if name != "loss" and not bad.all():  # an accuracy of 1.1 is impossible
             np.clip(found, values[~bad].min(), values[~bad].max(), out=found)
         none = np.where(np.isfinite(values), np.nan, values)  # inf stays inf
         found = np.where(measured, values[beside], np.where(hole >= 0, none[hole], found))
@@ -157,9 +160,9 @@ def _interpolated(
 
 
 def _largest_but_one_per_cent(errors: NDArray[np.float64], sampled: bool) -> float:
-    """The 99th percentile of the errors of all points; of a sample of them a limit that it is below in 95 % of cases.
+    """Return the 99th percentile of the errors of all points; for a sample of them an upper limit (95 % confidence).
 
-    How many of n points lie below it is binomial, whatever their distribution: so many of the smallest are passed over.
+    The number of points below it is binomial, for any distribution.
     """
     if not len(errors):
         return math.nan
@@ -173,19 +176,19 @@ def _largest_but_one_per_cent(errors: NDArray[np.float64], sampled: bool) -> flo
 def _beside_holes(
     axes: Sequence[NDArray[np.float64]], points: NDArray[np.float64], bad: NDArray[np.bool_]
 ) -> NDArray[np.intp]:
-    """For each place of a grid the bad point in one of the cells that meet there, or -1.
+    """Return for each grid point the number of a bad point in one of its cells, or -1.
 
-    A point on a side of a cell concerns the ends of that side, and one on a place that place alone.
+    A point on a side of a cell affects the ends of that side, and a point on a grid point only that one.
     """
     found = np.full([len(axis) for axis in axes], -1, np.intp)
     numbers = np.flatnonzero(bad)
-    ends: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []  # along each axis the places before and after each point
+    ends: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []  # grid points on both sides
     for axis, x in zip(axes, points[numbers].T, strict=True):
         after = np.clip(np.searchsorted(axis, x), min(1, len(axis) - 1), len(axis) - 1)
         before = np.maximum(after - 1, 0)
         near = np.where(np.abs(axis[before] - x) <= np.abs(axis[after] - x), before, after)
         on_it = (np.abs(axis[near] - x) <= _ONE_PLACE * (axis[-1] - axis[0])) | (len(axis) == 1)
         ends.append((np.where(on_it, near, before), np.where(on_it, near, after)))
-    for corner in itertools.product(*ends):  # of several points at a place the last one is named
+    for corner in itertools.product(*ends):  # of several points the last one counts
         np.maximum.at(found, corner, numbers)
     return found.reshape(-1)

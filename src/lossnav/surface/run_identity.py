@@ -1,4 +1,4 @@
-"""Whether two runs are one: the plan of a run, its hash, and what differs between two. No torch."""
+"""The identity of a run: its plan, the hash of the plan, and the differences between two plans. No torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     pass
 
 
-_NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
+_NOT_OF_THE_PLAN = {  # what may differ, or becomes known, when a run is resumed
     "objective": (
         "samples",
         "batches",
@@ -33,18 +33,18 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, while a run goes on
         "metric_words",
     ),
     "chart": ("axes",),  # words
-    "sampler": ("outcome", "tolerance", "max_points"),  # points that are known stay good when more are asked for
+    "sampler": ("outcome", "tolerance", "max_points"),  # known points stay valid when more are requested
     "curvature": (),
 }
 
 
 def put_together(attributes: Mapping[str, Any]) -> str:
-    """What a surface was made by that is no measurement of one run, in a word; empty where it is one."""
+    """Return the attribute that shows that a surface is not the measurement of one run; empty if it is one."""
     return next((word for word in ("interpolation", "control_variate", "ensemble") if word in attributes), "")
 
 
 def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run must share with another to be its continuation, from the attributes: "chart.kind" and so on."""
+    """Return what two sessions of a run must have in common, from the attributes: "chart.kind" and so on."""
     items = {
         f"{part}.{key}": value
         for part, left_out in _NOT_OF_THE_PLAN.items()
@@ -58,7 +58,7 @@ def plan_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan_hash(attributes: Mapping[str, Any]) -> str:
-    """Sixteen hex digits of a SHA-256 over `plan_of`, without the digits that another number of threads changes."""
+    """Return 16 hex digits of a SHA-256 over `plan_of`, without digits that depend on the number of threads."""
     items = {
         key: _rounded(value) if _is_computed(key) else value for key, value in jsonable(plan_of(attributes)).items()
     }
@@ -66,7 +66,7 @@ def plan_hash(attributes: Mapping[str, Any]) -> str:
 
 
 def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *parts: str) -> list[str]:
-    """Say in what two runs differ, a line an item; of some parts ("objective", "chart", …) or of all."""
+    """Return the differences of two runs, one line per item, for some parts ("objective", "chart", …) or all."""
     was, now = plan_of(there), plan_of(asked)
     keys = [key for key in dict.fromkeys([*was, *now]) if not parts or key.partition(".")[0] in parts]
     return [
@@ -76,16 +76,33 @@ def differences(there: Mapping[str, Any], asked: Mapping[str, Any], *parts: str)
     ]
 
 
-_CLOSE = 1e-9  # norms and cosines are sums, whose last digits depend on how many threads made them
+def mismatch(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Return why the points of a surface are not measurements of this objective on this chart; empty if they are.
+
+    The text continues a sentence whose subject is the surface. The sampler may differ.
+    """
+    if made_by := put_together(there):
+        return f"is not the measurement of one run: its attributes contain {made_by}."
+    if different := differences(there, asked, "objective", "chart", "engine"):
+        return "is a measurement of something else:\n  " + "\n  ".join(different) + "\n"
+    return ""
+
+
+def is_same(there: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    """Return whether the attributes of two runs have the same plan."""
+    return there.get("plan_hash") == asked["plan_hash"] or not differences(there, asked)
+
+
+_CLOSE = 1e-9  # norms and cosines are sums, whose last digits depend on the number of threads
 
 
 def _is_computed(key: str) -> bool:
-    """Whether numbers of a plan were computed from weights; the seeds or fingerprints beside them are exact."""
+    """Return whether an item of a plan has numbers computed from weights; seeds and fingerprints are exact."""
     return key.startswith("chart.")
 
 
 def _are_close(one: Any, other: Any) -> bool:
-    """Whether two values of JSON differ in the last digits of numbers only."""
+    """Return whether two JSON values differ only in the last digits of numbers."""
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(_are_close(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
@@ -96,7 +113,7 @@ def _are_close(one: Any, other: Any) -> bool:
 
 
 def _rounded(value: Any) -> Any:
-    """A value of JSON whose numbers have nine digits, and none beyond the ninth decimal."""
+    """Return a JSON value with numbers rounded to nine digits and nine decimals."""
     if isinstance(value, Mapping):
         return {key: _rounded(part) for key, part in value.items()}
     if isinstance(value, list | tuple):

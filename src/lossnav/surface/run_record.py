@@ -1,4 +1,4 @@
-"""The record of a run: what was measured, how and in how long; a surface at every moment, kept in a store. No torch."""
+"""The record of a run: its points, provenance and time, which are a surface at every moment. No torch."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ _MAKE_IT = "Make it with lossnav.evaluation.provenance.provenance(objective, cha
 
 
 class RunRecord:
-    """The rows of a run, their statuses and errors, the seconds they took and how they were made.
+    """The rows of a run with status, errors, time and provenance.
 
-    `evaluate`, the places of the explorer and evaluated trajectories keep their books here, and so can any other loop::
+    `evaluate`, the explorer and `evaluate_trajectory` use it, and any other loop can::
 
         made = provenance(objective, chart, {"kind": "MySearch"}, ln.Local(plan="plain"))
         with Store("run.zarr") as store, RunRecord(chart.dims, made, store=store) as record:
@@ -51,50 +51,49 @@ class RunRecord:
                 record.add(point, values)
         surface = record.surface
 
-    Every point is in the store within about a second, whatever happens to the process; the same program goes on from
-    there. At the end of the ``with`` statement the surface is made and the journal folded into the store. Ctrl-C within
-    it does the same, and becomes an `Interrupted` with the surface in its ``partial``; after any other error the points
-    stay in the journal.
+    Every point is in the store within about a second, whatever happens to the process; the same program resumes the
+    run. At the end of the ``with`` statement the surface is made and the journal is written into the arrays of the
+    store. Ctrl-C does the same and raises an `Interrupted` with the surface in ``partial``; after any other error the
+    points stay in the journal.
 
     Parameters
     ----------
     dims : sequence of str
         Names of the k coordinates.
     provenance : mapping of str to value
-        How the points are measured, as the surface is to say it (docs/schema.md): ``objective``, ``chart``,
-        ``sampler``, ``engine``, ``torch_version``, and what else there is. `lossnav.evaluation.provenance` makes it.
-        A value that is a function is called whenever attributes are made: for what changes while the run goes on.
+        Attributes of the surface (docs/schema.md): ``objective``, ``chart``, ``sampler``, ``engine``,
+        ``torch_version`` and others. `lossnav.evaluation.provenance` makes it. A value that is a function is called
+        whenever attributes are made, for what changes during the run.
     axes : mapping of str to ndarray, optional
-        Of a grid: the increasing coordinates along each of `dims`. Without, points lie anywhere.
+        The axes of a grid: increasing coordinates for each of `dims`. Without, points may lie anywhere.
     store : Store, optional
-        Where the run is kept. Points that an earlier run measured there are known, but for those that failed.
+        Where the run is written. The points that it contains are known, except failed ones.
     resume : xarray.Dataset, optional
-        A surface of the same objective on the same chart: its points are known too.
+        A surface of the same objective on the same chart, whose points are known too.
     keep_samples : bool
-        Whether the losses of single samples are kept (the ``samples`` of the values that are added).
+        Whether to store the losses of single samples (``samples`` of the added values).
     clock : callable
         Returns seconds.
 
     Attributes
     ----------
     errors : list of str
-        Of the points that raised in this session, in the order in which they came.
+        Errors of points in this session, in order.
     seconds : float
-        Spent in `timing`, by this session and those it goes on from.
+        Time within `timing`, of this session and those it resumes.
     finished : bool
-        Whether nothing is left to measure.
+        Whether all points are measured.
     changed : bool
-        Whether there are points that no store's arrays have.
+        Whether there are points that are not in the arrays of a store.
     surface : xarray.Dataset
-        What `end` returned.
+        The result of `end`.
 
     Raises
     ------
     OptionError
-        If the provenance lacks a part; if the surface to resume is another one's, or was computed without samples where
-        they are to be kept.
+        If the provenance is incomplete, or the surface to resume is of another run or lacks required samples.
     PlanMismatchError
-        If the store holds another run; it says in what they differ.
+        If the store contains another run; the message lists the differences.
 
     Examples
     --------
@@ -107,7 +106,7 @@ class RunRecord:
     """
 
     what = "points"  # in messages
-    hint = "Call objective.evaluate(chart(coords)) at that point to see where it comes from."
+    hint = "Call objective.evaluate(chart(coords)) at that point to see the traceback."
     surface: xr.Dataset
 
     def __init__(
@@ -123,17 +122,17 @@ class RunRecord:
     ) -> None:
         self.dims, self.axes, self.store = tuple(dims), axes, store
         if store is not None and not isinstance(store, Store):
-            raise OptionError(f"A record is kept in an open Store, got {store!r}. Write: with Store(path) as store.")
+            raise OptionError(f"store must be an open Store, got {store!r}. Write: with Store(path) as store.")
         assemble.require_axes(self.dims, axes)
         self._provenance = {key: v if callable(v) else jsonable(v) for key, v in provenance.items()}
         self._clock = clock
         self._gathered = Gathered(len(self.dims))
         self.errors: list[str] = []
-        self.seconds, self._computed = 0.0, 0  # of this session and those it goes on from
+        self.seconds, self._computed = 0.0, 0  # of this session and those it resumes
         self.finished = self.changed = self._begun = False
-        self._early: list[tuple[Row, kept.SampleLosses | None]] = []  # added before the store was begun
+        self._early: list[tuple[Row, kept.SampleLosses | None]] = []  # added before the store was made
         self._known = KnownPoints(len(self.dims))
-        self._before: dict[str, Any] = {}  # what the earlier run says of its work, while nothing new was computed
+        self._before: dict[str, Any] = {}  # attributes of the earlier run, until new points are computed
         self._created: dict[str, str] = {}
         require_samples_there(keep_samples, store, resume)
         keep = keep_samples or (store is not None and store.has_samples)
@@ -155,18 +154,18 @@ class RunRecord:
         self.seconds = float(earlier.attrs.get("seconds", 0.0))
 
     def __len__(self) -> int:
-        """How many points there are."""
+        """Number of points."""
         return len(self._gathered)
 
     @property
     def known(self) -> Rows:
-        """What is known from before; `take_known` takes it over into this run."""
+        """Points of earlier runs, which `take_known` adds to this run."""
         return self._known.rows
 
     # ------------------------------------------------------------------ rows in
 
     def begin(self) -> None:
-        """Begin the store, if there is one: from now on every point that is added is written there."""
+        """Make the store, if there is one; from now on every added point is written to it."""
         if self.store is None:
             return
         self.store.begin(self._assembled(joined([], len(self.dims))), self._samples is not None)
@@ -178,7 +177,7 @@ class RunRecord:
         self._early.clear()
 
     def take_known(self, points: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-        """Take over what is known from before of some points.
+        """Add those of the points that earlier runs measured.
 
         Parameters
         ----------
@@ -187,9 +186,9 @@ class RunRecord:
         Returns
         -------
         known : ndarray of bool, shape (m,)
-            At which of the points nothing is to be measured.
+            Which of the points are known.
         losses : ndarray of shape (m,)
-            There; nan elsewhere.
+            Their losses; nan elsewhere.
         """
         asked = np.asarray(points, np.float64).reshape(-1, len(self.dims))
         numbers = self._known.find(asked)
@@ -199,7 +198,7 @@ class RunRecord:
         asked, rows = asked[known], self.known.take(numbers[known])
         stored = self._known.stored[numbers[known]] if self.store is not None else np.zeros(len(asked), bool)
         if self.store is None and self._samples is None:
-            stored[:] = True  # nothing is to be kept of them but their values
+            stored[:] = True  # only their values are added
         self._gathered.extend(Rows(asked[stored], *rows.take(stored)[1:]))
         for point, row in zip(asked[~stored], rows_of(rows.take(~stored)), strict=True):
             self._keep(point, row.values)
@@ -207,15 +206,15 @@ class RunRecord:
         return known, losses
 
     def add(self, point: ArrayLike, values: Mapping[str, float], error: str | Exception | None = None) -> Row:
-        """Take what was measured at a point.
+        """Add a measured point.
 
         Parameters
         ----------
         point : array of shape (k,)
         values : mapping of str to float
-            The ``loss`` and metrics; nothing where an error was raised.
+            The ``loss`` and metrics; empty if an error was raised.
         error : str or Exception, optional
-            What was raised there: the point has status 3 then, and is tried again when the run is gone on with.
+            The error: the point gets status 3, and is evaluated again when the run is resumed.
 
         Returns
         -------
@@ -225,9 +224,9 @@ class RunRecord:
         Raises
         ------
         OptionError
-            If the point does not lie on the axes, or the values have no loss or are no numbers.
+            If the point is not on the axes, or the values lack the loss or are not numbers.
         StoreError
-            If the store cannot be written; all that was measured is in its ``surface``.
+            If the store cannot be written; the surface so far is in ``surface`` of the error.
         """
         if self._before:
             self.computing()
@@ -236,13 +235,13 @@ class RunRecord:
         return row
 
     def add_known(self, point: ArrayLike, values: Mapping[str, float]) -> Row:
-        """Take what was measured elsewhere: as `add`, and it counts for nothing in the points per second."""
+        """Add a point that was measured elsewhere; it does not count in the points per second."""
         return self._keep(np.asarray(point, np.float64), values)
 
     def _keep(
         self, point: NDArray[np.float64], values: Mapping[str, float], error: str | Exception | None = None
     ) -> Row:
-        """Keep a point that is in no store yet."""
+        """Write a point that is not in the store yet."""
         if isinstance(error, Exception):
             error = f"{type(error).__name__}: {error}"
         assemble.require_place(point, self.dims, self.axes)
@@ -263,12 +262,12 @@ class RunRecord:
         return row
 
     def place_words(self, point: Sequence[float]) -> str:
-        """What a point is called in messages."""
+        """Return the name of a point in messages."""
         return f"({', '.join(f'{x:g}' for x in point)})"
 
     @contextmanager
     def timing(self) -> Iterator[None]:
-        """Count the seconds of a ``with`` statement among those of the run."""
+        """Add the time of a ``with`` statement to that of the run."""
         started = self._clock()
         try:
             yield
@@ -276,16 +275,16 @@ class RunRecord:
             self.seconds += self._clock() - started
 
     def computing(self) -> None:
-        """Say, before the first point that is measured anew, by what engine: who is killed leaves the points with it.
+        """Record the engine before the first new point, so that it is stored even after a kill.
 
-        Until then the surface says of engine and seconds what the earlier run did. `add` does it where nobody did.
+        Until then engine and seconds are those of the earlier run. `add` calls this if nothing else has.
         """
         self._before = {}
         if self.store is not None and self._begun:
             self.store.describe({"engine": self._now()["engine"]})
 
     def flush(self) -> None:
-        """Have all that was added on disk."""
+        """Bring all added points to disk."""
         if self.store is not None and self._begun:
             with self._telling():
                 self.store.flush()
@@ -294,20 +293,20 @@ class RunRecord:
 
     @property
     def rows(self) -> Rows:
-        """All points, in the order in which they came."""
+        """All points, in the order of arrival."""
         return self._gathered.rows
 
     def _now(self) -> dict[str, Any]:
-        """The provenance as it is now, as JSON holds it."""
+        """Return the current provenance as JSON values."""
         return {key: jsonable(value()) if callable(value) else value for key, value in self._provenance.items()}
 
     def attributes(self, interrupted: bool = False) -> dict[str, Any]:
-        """How the surface is made, as JSON holds it, with the hash of its plan.
+        """Return the attributes of the surface as JSON values, with the hash of its plan.
 
         Raises
         ------
         OptionError
-            If the provenance lacks a part.
+            If the provenance is incomplete.
         """
         made = self._now()
         made.setdefault("lossnav_version", __version__)
@@ -315,11 +314,11 @@ class RunRecord:
             raise OptionError(f"The provenance of the run lacks {', '.join(lacking)}. {_MAKE_IT}")
         if list(made["chart"].get("dims", ())) != list(self.dims):
             raise OptionError(
-                f"The record has the coordinates {', '.join(self.dims)} and the chart of its provenance has "
+                f"The record has the coordinates {', '.join(self.dims)}, but the chart of its provenance has "
                 f"{', '.join(made['chart'].get('dims', ()))}. Pass chart.dims and chart.describe() of one chart."
             )
         if self._samples is not None:
-            made["keep_samples"] = True  # a run that is killed before it has one goes on keeping them
+            made["keep_samples"] = True  # a resumed run keeps storing them
         made |= {
             "interrupted": interrupted,
             "finished": self.finished,
@@ -331,10 +330,10 @@ class RunRecord:
         try:
             return made | {"plan_hash": run_identity.plan_hash(made)}
         except KeyError as error:
-            raise OptionError(f"The provenance of the run lacks {error} of a part. {_MAKE_IT}") from error
+            raise OptionError(f"The provenance of the run lacks the entry {error}. {_MAKE_IT}") from error
 
     def dataset(self, interrupted: bool = False) -> xr.Dataset:
-        """All there is so far, as a surface."""
+        """Return the points so far as a surface."""
         return self._assembled(self.rows, interrupted)
 
     def _assembled(self, rows: Rows, interrupted: bool = False) -> xr.Dataset:
@@ -344,7 +343,7 @@ class RunRecord:
         return made
 
     def fold(self, interrupted: bool = False) -> xr.Dataset:
-        """Make the surface, fold it into the store, and let others write there.
+        """Make the surface, write it to the store, and release the store.
 
         Raises
         ------
@@ -363,12 +362,12 @@ class RunRecord:
         return made
 
     def end(self, interrupted: bool = False) -> xr.Dataset:
-        """Do the same at the end of a run; what was not interrupted is finished.
+        """Do the same at the end of a run, which is finished unless it was interrupted.
 
         Raises
         ------
         EvaluationError
-            If every point raised.
+            If every point raised an error.
         StoreError
             If the store cannot be written.
         """
@@ -378,9 +377,9 @@ class RunRecord:
         return self.surface
 
     def _order_as_stored(self, store: Store) -> None:
-        """Take the points as their samples lie in the store, with those that an earlier run alone asked for.
+        """Return the points in the order of their samples in the store, with those that only an earlier run requested.
 
-        Writing all samples again in another order would at worst take as long as the run.
+        Writing all samples again in another order could take as long as the run.
         """
         tables = [] if store.earlier is None else [assemble.table_of(store.earlier)]
         rows = joined([*tables, self.rows], len(self.dims))
@@ -391,7 +390,7 @@ class RunRecord:
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Where the store cannot be written, what was computed goes with the error."""
+        """Attach the surface so far to an error of the store."""
         try:
             yield
         except StoreError as error:
@@ -401,18 +400,18 @@ class RunRecord:
     # ------------------------------------------------------------------ what went wrong
 
     def require_a_value(self) -> None:
-        """Raise EvaluationError if every point raised."""
+        """Raise EvaluationError if every point raised an error."""
         if self.errors and len(self.errors) == len(self):
             raise EvaluationError(
                 f"All {len(self.errors)} {self.what} raised an error, the first at {self.errors[0]}. {self.hint}"
             )
 
     def warn(self, stacklevel: int = 3) -> None:
-        """Warn of points that raised, in the name of who called the caller."""
+        """Warn about failed points, at the caller of the caller."""
         if self.errors:
             warnings.warn(
                 f"{len(self.errors):,} of {len(self):,} {self.what} raised an error and have status 3 (failed), the "
-                f"first at {self.errors[0]}. The others are there.",
+                f"first at {self.errors[0]}. The others are evaluated.",
                 PointsFailedWarning,
                 stacklevel=stacklevel,
             )
@@ -420,15 +419,15 @@ class RunRecord:
     def stopped(
         self, partial: xr.Dataset, signal: int = 2, total: str = "", place: str = "", command: str = ""
     ) -> Interrupted:
-        """Make the exception of a run that a signal stopped.
+        """Return the exception of a run that a signal stopped.
 
-        It holds `partial`, what there is, and says of how many points in `total` (in words) there are how many, where
-        they are kept (by default in the store), and by what other `command` one goes on.
+        It has the surface so far in `partial`. Its message says how many points of `total` (a text) there are, where
+        they are stored (by default in the store), and by which other `command` to resume.
         """
         place = place or ("" if self.store is None else str(self.store))
         where = "It is in the .partial of this exception."
         if place:
-            where = f"It is kept in {place}; the same call goes on from there{command or '.'}"
+            where = f"It is stored in {place}. To resume, repeat the same call{command or '.'}"
         of = f" of {total}" if total else ""
         return Interrupted(f"Stopped after {len(self):,}{of} {self.what}. {where}", partial, signal)
 
@@ -445,5 +444,5 @@ class RunRecord:
         elif isinstance(error, KeyboardInterrupt):
             raise self.stopped(self.end(interrupted=True), signal_of(error)) from error
         else:
-            with suppress(StoreError):  # the error itself is the one to see
+            with suppress(StoreError):  # the first error is the one to show
                 self.flush()

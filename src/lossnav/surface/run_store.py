@@ -1,10 +1,10 @@
-"""Where a run is kept while it goes on: a surface at every moment, whatever happens to the process.
+"""The store of a run: a valid surface at every moment, whatever happens to the process.
 
-The store is a Zarr group, on a local path or behind an fsspec URL. It begins as a surface in which nothing is
-evaluated. Rows go into its journal as they are measured (`lossnav.storage.journal`). At the end, also of a run that is
-stopped, the journal is folded into the arrays, `status` last, and removed. What is known is always what the arrays say
-together with what the journal says, so a process may be killed anywhere in between. One process writes at a time
-(`lossnav.storage.lease`), and what it folds is what lies there, with its own rows among it. No torch.
+The store is a Zarr group, on a local path or behind an fsspec URL. It starts as a surface without evaluated points.
+Rows are appended to its journal as they are measured (`lossnav.storage.journal`). At the end, also of a stopped run,
+the journal is written into the arrays, `status` last, and removed. The content of a store is always that of its arrays
+and its journal together, so the process may be killed at any moment. One process writes at a time
+(`lossnav.storage.lease`). No torch.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ else:
 
 
 class Store:
-    """A run's place, that can be written to by this process alone; checked before anything is computed.
+    """The store of a run, locked for this process; checked for write access before anything is computed.
 
-    `close` it, or use it in a ``with`` statement: until then no other process can write there.
+    `close` it, or use it in a ``with`` statement: until then no other process can write to it.
 
     Parameters
     ----------
     place : path, URL or zarr store
     overwrite : bool
-        Whether a surface that is there is replaced. Else it is what the run goes on from.
+        Whether to replace an existing surface; otherwise the run resumes it.
 
     Attributes
     ----------
     earlier : xarray.Dataset or None
-        The surface that is there, without the losses of single samples.
+        The existing surface, without the losses of single samples.
     has_samples : bool
-        Whether those are there, or were asked for and none was written yet.
+        Whether it has those losses, or will have them once points are written.
 
     Raises
     ------
     OutputExistsError
-        If something else than a surface is there.
+        If the path is something else than a surface.
     OutputNotWritableError
         If it cannot be written.
     StoreBusyError
-        If another run is writing there.
+        If another run is writing to it.
     """
 
     def __init__(self, place: Location, overwrite: bool = False) -> None:
@@ -80,7 +80,7 @@ class Store:
             raise
 
     def _look(self, there: bool, overwrite: bool) -> None:
-        """See what the run goes on from."""
+        """Read the existing surface."""
         place = self.place
         self.earlier: xr.Dataset | None = None
         if there and not overwrite:
@@ -88,7 +88,7 @@ class Store:
                 self.earlier = zarr_io.open_surface(place)
             except StoreError as error:
                 raise OutputExistsError(
-                    f"{name_of(place)} exists and cannot be gone on from: {error} "
+                    f"{name_of(place)} exists and cannot be resumed: {error} "
                     "Choose another name, or pass overwrite=True (--overwrite)."
                 ) from error
         self.has_samples = self.earlier is not None and (
@@ -117,31 +117,31 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Let others write there; where nothing was written nothing is left."""
+        """Release the store; if nothing was written, remove it."""
         self._lease.release(forget=not self._begun)
         if not self._begun and is_local(self.place):
             with suppress(OSError):
                 Path(self.place).rmdir()
 
     def require_same_plan(self, attributes: Mapping[str, Any]) -> None:
-        """Refuse to go on from a surface of something else.
+        """Raise if the existing surface is of another run.
 
         Raises
         ------
         PlanMismatchError
-            That says in what it differs, item by item.
+            The message lists the differences.
         """
         if self.earlier is None:
             return
         if made_by := run_identity.put_together(self.earlier.attrs):
             raise PlanMismatchError(
-                f"{self} is no measurement of one run: it has {made_by} in its attributes. {_ANOTHER}"
+                f"{self} is not the measurement of one run: its attributes contain {made_by}. {_ANOTHER}"
             )
         if different := run_identity.differences(self.earlier.attrs, jsonable.jsonable(attributes)):
-            raise PlanMismatchError(f"{self} holds another run:\n  " + "\n  ".join(different) + f"\n{_ANOTHER}")
+            raise PlanMismatchError(f"{self} contains another run:\n  " + "\n  ".join(different) + f"\n{_ANOTHER}")
 
     def begin(self, header: xr.Dataset, keep_samples: bool = False) -> None:
-        """Make the store, with a surface in which nothing is evaluated; what is gone on from stays as it is."""
+        """Make the store, a surface without evaluated points; an existing surface is kept as it is."""
         with self._telling(), self._lease.writing():
             if self.earlier is None:
                 self._clear(header.attrs)
@@ -160,21 +160,21 @@ class Store:
             self._ready = True
 
     def describe(self, attributes: Mapping[str, Any]) -> None:
-        """Say of the run what is known only now."""
+        """Update the attributes of the run."""
         with self._telling(), self._lease.writing():
             arrays.seal(self._root, {**self._root.attrs, **attributes})
 
     def _clear(self, attributes: Mapping[str, Any]) -> None:
-        """Remove what is there, but for the lease, and put a group there with such attributes."""
+        """Replace the content, except the lease, by a group with these attributes."""
         keys, document = keys_of(self.place, writing=True), group_document(attributes)
         self._begun = True
-        for name in sorted(keys.names(""), key=lambda name: name == DOCUMENT):  # till the last it is a surface of ours
+        for name in sorted(keys.names(""), key=lambda name: name == DOCUMENT):  # last the document
             if name not in (LEASE, DOCUMENT):
                 keys.remove(name)
         keys.write(DOCUMENT, document)
 
     def append(self, row: Row, samples: SampleLosses | None = None) -> None:
-        """Keep a point that was measured."""
+        """Append a measured point."""
         with self._telling():
             if self._samples is not None:
                 self._samples.add(self._place(row.point), samples)
@@ -183,7 +183,7 @@ class Store:
                 self._journal.flush()
 
     def _place(self, point: tuple[float, ...]) -> tuple[int, ...]:
-        """Where a point lies in the arrays of samples: in the grid, or in the order in which points came."""
+        """Return the index of a point in the arrays of samples: in the grid, or in the order of arrival."""
         if point not in self.places:
             if self._axes is None:
                 self.places[point] = (len(self.places),)
@@ -193,19 +193,19 @@ class Store:
         return self.places[point]
 
     def flush(self) -> None:
-        """Have all that was kept on disk, however little it is."""
+        """Bring all appended points to disk."""
         with self._telling():
             self._journal.flush()
 
     def finish(self, surface: xr.Dataset) -> xr.Dataset:
-        """Fold the journal into the arrays, remove it, and let others write there.
+        """Write the journal into the arrays, remove it, and release the store.
 
         Returns
         -------
         xarray.Dataset
-            What is there now: the surface with whatever else was measured in this store, and the samples kept there.
+            The surface now in the store, with the points of earlier runs and the stored samples.
         """
-        if not self._ready:  # stopped while it was begun: nothing was appended, and what was there is there
+        if not self._ready:  # stopped while starting: nothing was appended, and the store is unchanged
             self.close()
             return surface if self.earlier is None else self.earlier
         with self._telling(), self._lease.writing():
@@ -218,14 +218,14 @@ class Store:
             now = assemble.table_of(surface)
             anew = bool(damaged) or (there is not None and self._replaces(surface))
             if there is not None and not anew and len(known) == 1 and is_same(there, now) and self._samples is None:
-                self._seal(surface)  # nothing is new but what is said of the run
+                self._seal(surface)  # only the attributes are new
             else:
                 if anew or (there is not None and not np.array_equal(there.points, now.points)):
-                    self._journal.supersede(now)  # arrays are replaced, and not only their chunks
+                    self._journal.supersede(now)  # the arrays are replaced, not only their chunks
                 if self._samples is not None:
                     self._samples.finish(surface["loss"].shape[0])
                 self._write(surface, anew)
-            keys_of(self.place, writing=True).remove(GROUP)  # also what is left of one whose removal was cut short
+            keys_of(self.place, writing=True).remove(GROUP)  # also the rest of one whose removal was interrupted
             if self._samples is not None:
                 surface = assemble.attach_samples(surface, self.place)
                 for name in set(VARIABLES) & set(surface.data_vars):
@@ -234,14 +234,14 @@ class Store:
         return surface
 
     def _replaces(self, surface: xr.Dataset) -> bool:
-        """Whether an array that is there is of another shape, or of an older lossnav."""
+        """Return whether a stored array has another shape, or comes from an older lossnav."""
         pairs = (
             (self._root.get(str(name)), surface[name].values) for name in surface.variables if name not in VARIABLES
         )
         return any(isinstance(array, zarr.Array) and not arrays.is_like(array, values) for array, values in pairs)
 
     def _write(self, surface: xr.Dataset, anew: bool = False, begun: bool = False) -> None:
-        """Write coordinates, values, status and at last the attributes."""
+        """Write coordinates, values, status, and last the attributes."""
         names = [*surface.coords, *(name for name in surface.data_vars if name not in ("status", *VARIABLES)), "status"]
         beside = {} if surface.indexes else {"coordinates": " ".join(map(str, surface.coords))}  # as xarray has it
         for name in names:
@@ -252,13 +252,13 @@ class Store:
         self._seal(surface, begun)
 
     def _seal(self, surface: xr.Dataset, begun: bool = False) -> None:
-        """Write the attributes, which at the end say what arrays were written."""
+        """Write the attributes, which also list the arrays."""
         names = sorted(str(name) for name in surface.variables if name not in VARIABLES)
         arrays.seal(self._root, {**surface.attrs, **({} if begun else {WRITTEN: names})})
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
-        """Turn whatever a disk or a cloud raises into an error of ours."""
+        """Turn any exception of a disk or object store into a StoreError."""
         try:
             yield
         except LossnavError:
@@ -268,26 +268,26 @@ class Store:
             full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
             what = "Make room" if full else "See that it can be written"
             raise StoreError(
-                f"{self} could not be written: {reason}. What was written before is sound. {what} and make the same "
-                "call again, which goes on from there; all that was computed is in the .surface of this error."
+                f"{self} could not be written: {reason}. Points written before are safe. {what} and repeat the same "
+                "call, which resumes the run; the surface so far is in the .surface of this error."
             ) from error
 
 
 def _rows_in(root: zarr.Group, damaged: list[str]) -> Rows | None:
-    """What the arrays of a store hold; None where they hold nothing, or were being replaced."""
+    """Return the content of the arrays; None if they are empty or were being replaced."""
     try:
         arrays = zarr_io.arrays_of(root, damaged=damaged)
-    except StoreError as error:  # of several lengths, or one of them gone
+    except StoreError as error:  # of different lengths, or one of them missing
         damaged.append(str(error))
         return None
     return None if arrays is None or not bool(arrays["status"].any()) else assemble.table_of(arrays)
 
 
 def _last_writer(place: Location) -> int:
-    """The highest number of a writer in the journal that is there."""
+    """Return the highest writer number in the journal."""
     try:
         return journal.last_writer(zarr.open_group(place, mode="r"))
-    except Exception:  # no group of ours, which is said elsewhere
+    except Exception:  # not a group of ours, which is reported elsewhere
         return 0
 
 

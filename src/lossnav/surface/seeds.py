@@ -1,4 +1,4 @@
-"""Surfaces of several seeds, as one with a dim ``seed``. No torch."""
+"""Ensembles: surfaces of several seeds as one with a dim ``seed``. No torch."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 FAILURES_KEPT = 20
-_OF_CHARTS = ("still", "foreign_buffers", "checkpoints")  # in ensembles of before they were those of the first seed
-_OF_EACH = (  # attributes that an ensemble keeps of every seed, beside its chart
+_OF_CHARTS = ("still", "foreign_buffers", "checkpoints")  # in older ensembles, those of the first seed
+_OF_EACH = (  # attributes that an ensemble has for every seed, besides its chart
     *_OF_CHARTS,
     "plan_hash", "sampler", "engine", "center", "sampling", "control_variate", "interpolation", "interrupted",
     "finished", "failures", "seconds", "points_per_second",
@@ -33,7 +33,7 @@ _OF_EACH = (  # attributes that an ensemble keeps of every seed, beside its char
 
 
 def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Dataset:
-    """Join surfaces along a new first dim ``seed``; of point shape their interpolated grids.
+    """Join surfaces along a new first dim ``seed``; for point shape, their interpolated grids.
 
     Raises
     ------
@@ -42,9 +42,9 @@ def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Datas
     """
     grids = [surface if surface.lossnav.is_grid else surface.lossnav.to_grid() for surface in surfaces]
     if any(grid.lossnav.dims != grids[0].lossnav.dims or grid["loss"].dims != grids[0]["loss"].dims for grid in grids):
-        raise OptionError("The charts of the seeds differ in their coordinates. Make them all of one kind.")
+        raise OptionError("The charts of the seeds differ in their coordinates. Use one kind of chart for all.")
     if any(not grid[dim].equals(grids[0][dim]) for grid in grids for dim in grid["loss"].dims):
-        raise OptionError("The seeds have different ranges or points. Give all of them one sampler with the same ends.")
+        raise OptionError("The seeds have different ranges or points. Use one sampler with the same ends for all.")
     made = xr.concat(grids, xr.Variable("seed", list(seeds)), combine_attrs="override", join="exact")
     made["seed"].attrs = {"long_name": "seed of the directions", "units": "1"}
     each = [{key: grid.attrs[key] for key in _OF_EACH if key in grid.attrs} for grid in grids]
@@ -54,7 +54,7 @@ def join_seeds(surfaces: Sequence[xr.Dataset], seeds: Sequence[int]) -> xr.Datas
 
 
 def add_seeds(surface: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
-    """Put the seeds of one ensemble after those of another.
+    """Append the seeds of one ensemble to those of another.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def add_seeds(surface: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
     if surface["loss"].dims != more["loss"].dims or any(
         not more[dim].equals(surface[dim]) for dim in more["loss"].dims if dim != "seed"
     ):
-        raise OptionError("The seeds have different ranges or points. Give all of them one sampler with the same ends.")
+        raise OptionError("The seeds have different ranges or points. Use one sampler with the same ends for all.")
     made = xr.concat([surface, more], "seed", combine_attrs="override", join="exact")
     parts = [part.attrs["ensemble"] for part in (surface, more)]
     ensemble = {key: [*parts[0][key], *parts[1][key]] for key in ("seeds", "charts", "each")}
@@ -73,14 +73,14 @@ def add_seeds(surface: xr.Dataset, more: xr.Dataset) -> xr.Dataset:
 
 
 def of_seeds(surface: xr.Dataset, seeds: Sequence[int]) -> xr.Dataset:
-    """An ensemble of some of the seeds of another."""
+    """Return an ensemble of some of the seeds of another."""
     made = surface.sel(seed=list(seeds))
     made.attrs = _of_seeds(surface.attrs, seeds)
     return validate(made)
 
 
 def _of_seeds(attributes: Mapping[str, Any], seeds: Sequence[int]) -> dict[str, Any]:
-    """Attributes of some seeds of an ensemble together: counts are added, of errors the worst is said."""
+    """Combine the attributes of some seeds: counts are added, errors are maxima."""
     ensemble = attributes["ensemble"]
     chosen = [ensemble["seeds"].index(seed) for seed in seeds]
     charts, each = ([ensemble[key][i] for i in chosen] for key in ("charts", "each"))
@@ -126,7 +126,7 @@ _NOISES = ("noise", "noise_largest", "noise_of_range")
 
 
 def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One summary of several: whole numbers added, of others the largest, of words the first."""
+    """Combine several summaries: sums of whole numbers, maxima of other numbers, the first of texts."""
     made: dict[str, Any] = {}
     for key, first in said[0].items():
         values = [part[key] for part in said if key in part]
@@ -143,7 +143,7 @@ def _worst(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def of_one_seed(dataset: xr.Dataset) -> xr.Dataset:
-    """Return a surface with the attributes of its own seed, where ``sel(seed=...)`` left those of all; else itself."""
+    """Return a surface with the attributes of its own seed, if ``sel(seed=...)`` left those of all seeds."""
     ensemble = dataset.attrs.get("ensemble")
     if ensemble is None or "seed" in dataset.dims or "seed" not in dataset.coords:
         return dataset

@@ -34,7 +34,7 @@ SCHEMA_VERSION = 1
 NOT_EVALUATED, OK, NON_FINITE, FAILED = 0, 1, 2, 3
 STATUS_WORDS = {NOT_EVALUATED: "not evaluated", OK: "ok", NON_FINITE: "non-finite", FAILED: "failed"}
 
-_CURVATURE = {  # what `evaluate_curvature` finds; weights have no unit
+_CURVATURE = {  # variables of `evaluate_curvature`; weights have no unit
     "lambda_min": "smallest (most negative) eigenvalue of the Hessian",
     "lambda_max": "largest eigenvalue of the Hessian",
     "lambda_ratio": "|λmin / λmax| of the Hessian",
@@ -44,7 +44,7 @@ _CURVATURE = {  # what `evaluate_curvature` finds; weights have no unit
     "lambda_max_in_plane": "largest eigenvalue of the Hessian within the tangent plane of the chart",
     "gradient_norm": "norm of the gradient",
     "gradient_in_plane": "norm of the gradient's projection on the tangent plane of the chart",
-    "gradient_out_of_plane": "norm of what the gradient's projection leaves",
+    "gradient_out_of_plane": "norm of the gradient orthogonal to the tangent plane of the chart",
     "hessian_in_plane": "second derivatives of the loss by the coordinates, in the chart's order",
     "products": "Hessian-vector products, each a pass over the data",
 }
@@ -61,17 +61,17 @@ def status_of(values: Mapping[str, float], error: str | None = None) -> int:
 
 
 def stored_values(values: Mapping[str, float], dims: Sequence[str]) -> dict[str, float]:
-    """Return what a surface holds of a point: its values, and the skewness of its samples after the standard error.
+    """Return the stored values of a point, with the skewness of its samples after the standard error.
 
     Raises
     ------
     OptionError
-        If there is no loss, a value is no number, or is called as something else of a surface over these `dims`.
+        If there is no loss, a value is not a number, or has the name of another variable of a surface over `dims`.
     """
     if "loss" not in values:
         raise OptionError(f"The values {dict(values)} have no loss. Pass {{'loss': ...}}, or error= if there is none.")
     if taken := values.keys() & {*dims, *RESERVED}:
-        raise OptionError(f"A surface has something else that is called {taken.pop()!r}. Rename the value.")
+        raise OptionError(f"The name {taken.pop()!r} belongs to another variable of a surface. Rename the value.")
     made = dict(values)
     if (skewness := getattr(values, "skewness", None)) is not None:
         first = {name: values[name] for name in ("loss", "loss_se") if name in values}
@@ -79,11 +79,11 @@ def stored_values(values: Mapping[str, float], dims: Sequence[str]) -> dict[str,
     try:
         return {name: float(value) for name, value in made.items()}
     except (TypeError, ValueError) as error:
-        raise OptionError(f"The values {made} are no numbers: {error}. Pass one float a name.") from error
+        raise OptionError(f"The values {made} are not numbers: {error}. Pass one float per name.") from error
 
 
 def describe_variables(dataset: xr.Dataset) -> None:
-    """Give every variable and coordinate its meaning and unit."""
+    """Give every variable and coordinate its description and unit."""
     objective, chart = dataset.attrs.get("objective", {}), dataset.attrs.get("chart", {})
     loss = objective.get("loss", "loss")
     unit = _LOSS_UNITS.get(loss, "1")
@@ -100,7 +100,7 @@ def describe_variables(dataset: xr.Dataset) -> None:
             variable.attrs = {"long_name": "weights of the samples in the mean", "units": "1"}
         elif name == "status":
             words = {word.replace(" ", "_"): code for code, word in STATUS_WORDS.items()}
-            variable.attrs = {"long_name": "what became of the point", "units": "1"}
+            variable.attrs = {"long_name": "status of the point", "units": "1"}
             variable.attrs |= {"flag_values": list(words.values()), "flag_meanings": " ".join(words)}
         elif name in _CURVATURE and "curvature" in dataset.attrs:
             in_loss = name not in ("lambda_ratio", "products")
@@ -117,7 +117,7 @@ def describe_variables(dataset: xr.Dataset) -> None:
 
 
 def axis_words(chart: Mapping[str, Any]) -> dict[str, str]:
-    """Say in a few words what each coordinate of a chart is, by its description.
+    """Return a short description of each coordinate of a chart.
 
     Examples
     --------
@@ -136,17 +136,17 @@ def axis_words(chart: Mapping[str, Any]) -> dict[str, str]:
 
 
 def is_straight(chart: Mapping[str, Any]) -> bool:
-    """Whether a chart, by its description, is its centre plus coordinates times its directions."""
+    """Return whether a chart is affine: its centre plus coordinates times its directions."""
     return chart.get("kind") in ("Line", "Plane", "Volume") and "signature" not in chart
 
 
 def is_rescaled(chart: Mapping[str, Any]) -> bool:
-    """Whether a chart, by its description, scales its directions to the weights, tensor by tensor."""
+    """Return whether a chart scales its directions to the weights, tensor by tensor."""
     return chart.get("kind") in ("RescaledLine", "RescaledBilinear") and "signature" not in chart
 
 
 def direction_words(recipe: Mapping[str, Any]) -> str:
-    """Say in a few words what a direction is, for an axis label: the ``words`` of its recipe, or by its kind."""
+    """Return a short description of a direction for an axis label: ``words`` of its recipe, or its kind."""
     kind = str(recipe.get("kind", "given"))
     times = f", times {float(recipe['times']):.3g}" if "times" in recipe else ""
     words = recipe.get("words") or (_WORDS[kind](recipe) if kind in _WORDS else kind)
@@ -165,7 +165,7 @@ def _component_words(recipe: Mapping[str, Any]) -> str:
     return f"component {recipe['index'] + 1}: {mine} of path, chance {chance}{how}"
 
 
-_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of recipes that hold none
+_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {  # recipes without words
     "random": _random_words,
     "pca": _component_words,
     "hessian": lambda recipe: f"eigenvector of the Hessian, λ = {float(recipe['eigenvalue']):.3g}",
@@ -178,12 +178,12 @@ _WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {  # of recipes that hol
 
 
 def validate(dataset: xr.Dataset) -> xr.Dataset:
-    """Return the dataset if it is a surface of a schema we know.
+    """Return the dataset if it is a surface with a known schema.
 
     Raises
     ------
     NotASurfaceError
-        If the header, the loss or the status is missing, or shapes and types are off.
+        If the schema, the loss or the status is missing, or shapes or types are wrong.
     SchemaTooNewError
         If a newer lossnav wrote it.
     """
@@ -192,23 +192,23 @@ def validate(dataset: xr.Dataset) -> xr.Dataset:
     _validate_header(dataset.attrs)
     for name, kind in (("loss", "f"), ("status", "u")):
         if name not in dataset or dataset[name].dtype.kind != kind:
-            raise NotASurfaceError(f'This surface has no variable "{name}". It was damaged; evaluate it anew.')
+            raise NotASurfaceError(f'This surface lacks the variable "{name}", so it is damaged. Evaluate it again.')
     dims = dataset["loss"].dims
     allowed = {kept.LOSS: ((*dims, kept.DIM),), kept.WEIGHT: ((kept.DIM,),)}
     every = dataset.data_vars.items()
     if any(variable.dims not in allowed.get(str(name), (dims, (*dims, *_MATRIX))) for name, variable in every):
-        raise NotASurfaceError("The variables of this surface differ in shape. It was damaged; evaluate it anew.")
+        raise NotASurfaceError("The variables of this surface differ in shape, so it is damaged. Evaluate it again.")
     if "seed" in dims:
         seeds = dataset.attrs.get("ensemble", {}).get("seeds", ())
         if "seed" not in dataset.coords or not {*dataset["seed"].values.tolist()} <= {*seeds}:
             raise NotASurfaceError(
-                "The seeds of this surface are not those that its attributes name. It was damaged; evaluate it anew."
+                "The seeds of this surface differ from those in its attributes, so it is damaged. Evaluate it again."
             )
     return dataset
 
 
 def _validate_header(attributes: Mapping[str, Any]) -> None:
-    """Raise where attributes are none of a surface whose schema we know."""
+    """Raise if attributes are not those of a surface with a known schema."""
     if attributes.get("schema") != SURFACE_SCHEMA:
         raise NotASurfaceError(
             "This is not a lossnav surface: its attributes lack the schema. "
@@ -216,9 +216,10 @@ def _validate_header(attributes: Mapping[str, Any]) -> None:
         )
     version = attributes.get("schema_version")
     if not isinstance(version, int) or version < 1:
-        raise NotASurfaceError("This surface does not say its schema version. It was damaged; evaluate it anew.")
+        raise NotASurfaceError("This surface lacks its schema version, so it is damaged. Evaluate it again.")
     if version > SCHEMA_VERSION:
         raise SchemaTooNewError(
-            f"This surface has schema version {version} and this lossnav ({__version__}) reads up to {SCHEMA_VERSION}. "
+            f"This surface has schema version {version}, but this lossnav "
+            f"({__version__}) reads up to {SCHEMA_VERSION}. "
             "Upgrade with: pip install --upgrade lossnav"
         )

@@ -1,7 +1,7 @@
-"""The result: an `xarray.Dataset` by a written schema (docs/schema.md), saved to and opened from Zarr.
+"""Surfaces in Zarr: an `xarray.Dataset` with a documented schema (docs/schema.md), saved and opened.
 
-No torch in this file: a stored surface opens and draws without it. What was measured is what is stored; NaN and inf
-stay as they are, and `status` says of every point what became of it.
+No torch: a stored surface can be opened and drawn without it. Measured values are stored as they are, including NaN and
+inf; `status` has the state of every point.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     dataset : xarray.Dataset
         A surface.
     path : path
-        The folder to make, by custom ending in ``.zarr``.
+        The folder to make, usually named ``*.zarr``.
     overwrite : bool
-        Whether something that is there is replaced.
+        Whether to replace existing output.
 
     Returns
     -------
@@ -88,9 +88,9 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
     ------
     NotASurfaceError, OutputExistsError, OutputNotWritableError
     StoreBusyError
-        If a run is writing there.
+        If a run is writing to it.
     StoreError
-        If writing fails half-way (a full disk); `.surface` of the error holds the dataset.
+        If writing fails (a full disk); `.surface` of the error is the dataset.
 
     Examples
     --------
@@ -117,9 +117,9 @@ def save_surface(dataset: xr.Dataset, path: str | os.PathLike[str], *, overwrite
 
 
 def open_surface(path: Location) -> xr.Dataset:
-    """Open a stored surface into memory; of a run that goes on, or was killed, all that it has measured.
+    """Open a stored surface into memory; for a running or killed run, with all points measured so far.
 
-    Losses of single samples stay on disk until they are asked for, and come a part at a time where a part is asked for.
+    Losses of single samples stay on disk until they are used, and are read in parts.
 
     Parameters
     ----------
@@ -128,13 +128,13 @@ def open_surface(path: Location) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        By the schema of docs/schema.md. Points whose chunks are damaged have status 0 (not evaluated), and a
-        `DamagedStoreWarning` names them; then ``attrs["finished"]`` is False.
+        With the schema of docs/schema.md. Points in damaged chunks get status 0 (not evaluated), with a
+        `DamagedStoreWarning` that names them; then ``attrs["finished"]`` is False.
 
     Raises
     ------
     NotASurfaceError
-        If there is nothing, or no surface.
+        If the path does not exist or is not a surface.
     SchemaTooNewError
         If a newer lossnav wrote it.
 
@@ -161,7 +161,7 @@ def open_surface(path: Location) -> xr.Dataset:
         _validate_header(header)
         root = group_of(source)
         superseded = bool(documents.damaged) and journal.supersedes(root)
-        if superseded:  # killed while arrays were replaced
+        if superseded:  # killed while its arrays were replaced
             whole = {name: said for name, said in documents.arrays.items() if name not in documents.damaged}
             documents = documents._replace(damaged=[], arrays=whole)
         require_sound(documents, SURFACE, source)
@@ -171,10 +171,10 @@ def open_surface(path: Location) -> xr.Dataset:
         kind = type(error) if isinstance(error, NotASurfaceError | SchemaTooNewError) else NotASurfaceError
         raise kind(str(error) if str(error).startswith(name_of(source)) else f"{name_of(source)}: {error}") from None
     if damaged:
-        dataset.attrs["finished"] = False  # what is not there any more is to be asked for again
+        dataset.attrs["finished"] = False  # lost points are to be evaluated again
         shown = "; ".join(damaged[:4]) + (f"; and {len(damaged) - 4} more" if len(damaged) > 4 else "")
         warnings.warn(
-            f"{name_of(source)} is damaged: {shown}. The points that lie there are taken as not evaluated; the same "
+            f"{name_of(source)} is damaged: {shown}. The points there count as not evaluated; repeating the same "
             "call, or lossnav resume, evaluates them again.",
             DamagedStoreWarning,
             stacklevel=2,
@@ -183,21 +183,22 @@ def open_surface(path: Location) -> xr.Dataset:
 
 
 def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset, list[str]]:
-    """All that a store has measured, without the losses of single samples, and the names of what is damaged there."""
+    """Return the points of a store, without the losses of single samples, and the names of damaged parts."""
     header, damaged = documents.attributes, list[str]()
     dims = [str(dim) for dim in header["chart"]["dims"]]
     journaled = any(map(len, journal.tables(root, len(dims), damaged)))
     if journaled and "ensemble" in header:
         raise StoreError(
-            "It is of several seeds, and has rows of a run in its journal, which are of none of them. It was damaged, "
-            "or two stores were put together. Remove the folder journal from it."
+            "It is of several seeds, and has rows of a run in its journal, which belong to none of them. It "
+            "was damaged, "
+            "or two stores were merged. Remove its folder journal."
         )
     try:
         dataset = None if superseded else arrays_of(root, documents, damaged)
     except StoreError:
         if not journaled:
             raise
-        dataset = None  # killed while its arrays were replaced: by then all of it is in the journal
+        dataset = None  # killed while its arrays were replaced: everything is in the journal
     if dataset is None or journaled:
         axes = _axes_of(root, documents)
         mine = None if dataset is None else table_of(validate(dataset))
@@ -208,18 +209,18 @@ def _open(root: Any, documents: Documents, superseded: bool) -> tuple[xr.Dataset
 
 
 def arrays_of(root: Any, documents: Documents | None = None, damaged: list[str] | None = None) -> xr.Dataset | None:
-    """What the arrays of a store hold, without its journal and the losses of single samples; None before they do.
+    """Return the arrays of a store as a surface, without journal and losses of single samples; None if still empty.
 
-    A point of which something cannot be read is not evaluated, and one whose coordinates cannot be read is not there.
+    A point with an unreadable value counts as not evaluated; a point with unreadable coordinates is left out.
 
     Raises
     ------
     StoreError
-        If they are none of a surface; a ValueError too where they are of several lengths.
+        If they are not the arrays of a surface; also a ValueError if their lengths differ.
     """
     documents = documents_of(root.store_path) if documents is None else documents
     if documents is None or "status" not in documents.arrays:
-        return None  # killed while it was begun: it holds nothing yet
+        return None  # killed while it was made: it is still empty
     header = documents.attributes
     found = read_arrays(root, documents, without=kept.VARIABLES)
     for dim in set(found.damaged) & found.coordinates:
@@ -231,7 +232,7 @@ def arrays_of(root: Any, documents: Documents | None = None, damaged: list[str] 
             )
     dataset = dataset_of(found, header)
     if "loss" not in dataset or "status" not in dataset:
-        return validate(dataset)  # which says so
+        return validate(dataset)  # which reports it
     status = dataset["status"]
     lost = {name: np.zeros(status.shape, bool) for name in ("values", "places")}
     for name, parts in found.damaged.items():
@@ -242,12 +243,10 @@ def arrays_of(root: Any, documents: Documents | None = None, damaged: list[str] 
                 lost["places" if name in found.coordinates else "values"][part[: status.ndim]] = True
         if damaged is not None:
             damaged += [arrays.named(name, part) for part in parts]
-    if (
-        not documents.sealed and status.shape == dataset["loss"].shape
-    ):  # then a chunk that is gone is seen by this alone
+    if not documents.sealed and status.shape == dataset["loss"].shape:  # only this shows a missing chunk
         gone = (status.values == OK) & np.isnan(dataset["loss"].values) & ~lost["values"]
         if gone.any() and damaged is not None:
-            damaged.append(f"{int(gone.sum())} points with status ok and no loss")
+            damaged.append(f"{int(gone.sum())} points with status ok but without a loss")
         lost["values"] |= gone
     if lost["values"].any():
         for each, variable in dataset.data_vars.items():
@@ -262,7 +261,7 @@ def arrays_of(root: Any, documents: Documents | None = None, damaged: list[str] 
 
 
 def _axis_again(header: Mapping[str, Any], dim: str, n: int) -> NDArray[Any]:
-    """The coordinates along an axis as the attributes say them, where those that are stored are damaged."""
+    """Return the coordinates along an axis from the attributes, if the stored ones are damaged."""
     said = header.get("sampler", {})
     if dim == "seed":
         return np.array(header["ensemble"]["seeds"], np.int64)
@@ -270,15 +269,15 @@ def _axis_again(header: Mapping[str, Any], dim: str, n: int) -> NDArray[Any]:
         axis = Grid.again({"axes": {dim: ends}}).axes[dim] if 0 < ends[2] == n else None
     if axis is None or len(axis) != n:
         raise NotASurfaceError(
-            f"Its coordinate {dim!r} is damaged, and its attributes do not say it. Evaluate it anew."
+            f"Its coordinate {dim!r} is damaged, and its attributes do not contain it. Evaluate it again."
         )
     return np.asarray(axis, np.float64)
 
 
 def _in_order(dataset: xr.Dataset) -> xr.Dataset:
-    """The variables as they were measured: the loss, what belongs to it, metrics as they were given, the status.
+    """Order the variables: the loss, its error and skewness, metrics, the status.
 
-    A folder lists them in an order of its file system's own.
+    The order of a folder listing depends on the file system.
     """
     metrics = dataset.attrs.get("objective", {}).get("metrics") or ()
     first: list[str] = ["loss", "loss_se", "loss_skewness", *map(str, metrics)]
@@ -288,13 +287,13 @@ def _in_order(dataset: xr.Dataset) -> xr.Dataset:
 
 def _not_a_surface(source: Location) -> NotASurfaceError:
     return NotASurfaceError(
-        f"{name_of(source)} is not a lossnav surface: it does not open as Zarr. "
+        f"{name_of(source)} is not a lossnav surface: it cannot be opened as Zarr. "
         "Pass a folder that lossnav evaluate wrote."
     )
 
 
 def _axes_of(root: Any, documents: Documents) -> dict[str, NDArray[np.float64]] | None:
-    """The axes of a grid, as they are stored; None of point shape."""
+    """Return the stored axes of a grid; None for point shape."""
     header, axes = documents.attributes, {}
     dims = [str(dim) for dim in header["chart"]["dims"]]
     for dim in dims:
@@ -302,7 +301,7 @@ def _axes_of(root: Any, documents: Documents) -> dict[str, NDArray[np.float64]] 
             if said.get("dimension_names") != [dim]:
                 return None
             values, lost = arrays.read(array_of(root, dim))
-            known = not lost and np.isfinite(values).all()  # killed while it was begun, an axis is not yet written
+            known = not lost and np.isfinite(values).all()  # killed while it was made, before an axis was written
             axes[dim] = np.asarray(values, np.float64) if known else _axis_again(header, dim, len(values))
         elif len(ends := header.get("sampler", {}).get("axes", {}).get(dim, ())) == 3:  # it was being replaced
             axes[dim] = _axis_again(header, dim, int(ends[2]))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lossnav._utils.validation import described
 from lossnav.errors import ObjectiveError, OptionError
-from lossnav.objective.batches import map_tensors, to_double
+from lossnav.objective.batch_tensors import map_tensors, to_double
 from lossnav.objective.networks import End, Network, together
 from lossnav.objective.objective import Objective
 from lossnav.params import Checkpoint, Params
@@ -167,7 +167,7 @@ def align(
     hold = networks[0].held
     batches = _batches(first, data, method)
     subject = CalledNetwork(first, None if isinstance(first, Objective) and data is None else batches[0], hold)
-    states = [_state(network) for network in networks]
+    states = [_state(network, networks[0]) for network in networks]
     symmetries = find(subject, seed) if symmetries is None else symmetries
     exact = [{name: to_double(tensor) for name, tensor in state.items()} for state in states]
     tensors = _tensors(symmetries, subject, exact, batches, method, seed)
@@ -210,8 +210,10 @@ def _networks(a: Any, b: Any) -> tuple[Objective | nn.Module, list[Network]]:
     return ends[0], networks
 
 
-def _state(network: Network) -> Params:
-    return {name: t.detach().cpu() for name, t in (network.params | network.held | network.buffers).items()}
+def _state(network: Network, first: Network) -> Params:
+    """All tensors of a network; buffers that no file has are those of the first."""
+    state = first.buffers | network.params | network.held | network.buffers
+    return {name: tensor.detach().cpu() for name, tensor in state.items()}
 
 
 def _batches(first: Objective | nn.Module, data: Any, method: MatchingMethod) -> list[Any]:

@@ -205,19 +205,6 @@ def compose(first: Permutations, second: Permutations, groups: Sequence[Permutat
     return made
 
 
-def inverse(permutations: Permutations, groups: Sequence[PermutationGroup]) -> Permutations:
-    """The permutations that undo these."""
-    made: Permutations = {}
-    for group in groups:
-        p = permutations[group.name]
-        if group.within is None:
-            made[group.name] = torch.argsort(p)
-        else:
-            back = torch.argsort(permutations[group.within])
-            made[group.name] = torch.stack([torch.argsort(p[back[i]]) for i in range(len(p))])
-    return made
-
-
 def identity(groups: Sequence[PermutationGroup]) -> Permutations:
     """The permutations that change nothing."""
     sizes = {group.name: group.size for group in groups}

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_leaves
 
 from lossnav._utils import random_state, turns
 from lossnav._utils.validation import described
-from lossnav.errors import DataError, ObjectiveError, OptionError
+from lossnav.errors import DataError, LossnavError, ObjectiveError, OptionError
 from lossnav.objective import contents
-from lossnav.objective.batches import Batch, map_tensors, tensors, to_double
+from lossnav.objective.batch_tensors import Batch, map_tensors, tensors, to_double
 from lossnav.objective.functional import StepValues, call_with
 from lossnav.objective.kept_state import Kept
 from lossnav.objective.objective import Objective
@@ -230,6 +230,18 @@ class CalledNetwork:
 
     def _call(self, step: Step, state: Params, batch: Any = None) -> Any:
         batch = self._batch if batch is None else batch
+        try:
+            return self._called(step, state, batch)
+        except LossnavError:
+            raise
+        except Exception as error:
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ObjectiveError(
+                f"{self.name} cannot be run in float64 on the example ({type(error).__name__}: {said}). "
+                "Pass an example that it takes: a tensor, a tuple of arguments or a dict of arguments by name."
+            ) from error
+
+    def _called(self, step: Step, state: Params, batch: Any) -> Any:
         with turns.alone(), random_state.preserved(0), _plain_attention(), InDouble():  # type: ignore[no-untyped-call]
             (made,) = self._run(step, state, [batch])
         return made
@@ -264,8 +276,12 @@ def outputs_of(made: Any, floating: bool = True) -> list[Tensor]:
         return [logits]
     if isinstance(made, Mapping):
         made = {key: value for key, value in made.items() if "past_key_values" not in str(key)}
-    leaves = tree_leaves(dict(made) if isinstance(made, Mapping) else made)
-    found = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
+    found: list[Tensor] = []
+    for leaf in tree_leaves(made):
+        if isinstance(leaf, Tensor):
+            found.append(leaf)
+        elif "Cache" not in type(leaf).__name__:
+            found += contents.tensors(leaf)
     return [t for t in found if t.is_floating_point() or t.is_complex()] if floating else found
 
 

@@ -80,8 +80,8 @@ def test_a_window_that_is_left_ends_after_the_point_under_way(started):
 
 def test_a_click_is_answered_in_the_middle_of_a_window(started):
     objective, plane, _ = bowl(0.01)
-    desk = started(objective, plane)
-    watching, clicking = Page(desk), Page(desk)
+    handler = started(objective, plane)
+    watching, clicking = Page(handler), Page(handler)
     watching.ask("window", ranges=[[2, 3], [2, 3]])
     watching.until(lambda m: kind(m) == "progress")
     clicking.whole("point", at=[0.3, 0.4])
@@ -90,8 +90,8 @@ def test_a_click_is_answered_in_the_middle_of_a_window(started):
 
 def test_two_pages_have_windows_of_their_own(started):
     objective, plane, _ = bowl(0.002)
-    desk = started(objective, plane)
-    pages = [Page(desk), Page(desk)]
+    handler = started(objective, plane)
+    pages = [Page(handler), Page(handler)]
     numbers = [page.ask("window", ranges=[[i, i + 1], [0, 1]]) for i, page in enumerate(pages)]
     for i, (page, number) in enumerate(zip(pages, numbers, strict=True)):
         seen = page.until(lambda m, n=number: is_idle(m) and m["id"] == n)
@@ -199,11 +199,11 @@ def test_a_place_has_its_centre_where_one_was(started):
 @pytest.mark.parametrize("kind_", ["random", "gradient", "hessian"])
 def test_new_axes_are_what_they_are_called(started, kind_):
     objective, plane, _ = classifier()
-    desk = started(objective, plane)
-    page = Page(desk)
+    handler = started(objective, plane)
+    page = Page(handler)
     (said,) = of(page.whole("place", center=[0.25, 0.0], axes={"kind": kind_, "seed": 3}), "session")
     there = objective.at(plane([0.25, 0.0]))
-    chart = desk.grounds[1].chart
+    chart = handler.live_places[1].chart
     if kind_ == "hessian":
         pairs = ln.curvature.top_eigenpairs(ln.curvature.Hessian(there), which="both")
         found = [pair["value"] for pair in said["axes_info"]["eigenvalues"]]
@@ -240,19 +240,19 @@ def test_a_request_opens_no_pickle(started, tmp_path):
 
 def test_a_session_is_gone_on_with(started, tmp_path):
     objective, plane, _ = bowl()
-    desk = started(objective, plane)
-    page = Page(desk)
+    handler = started(objective, plane)
+    page = Page(handler)
     page.whole("window", ranges=WINDOW)
     page.whole("place", center=[0.5, 0.5], axes={"kind": "random", "seed": 2})
     page.whole("window", ranges=WINDOW)
     page.ask("bookmark", name="here", view={"place": 1})
-    desk.close()
+    handler.close()
     again, plane, function = bowl()
-    desk = started(again, plane)
+    handler = started(again, plane)
     assert function.calls == 1
-    assert [place.words for place in desk.session.places] == ["start", "random axes, seed 2"]
-    assert desk.session.bookmarks == [{"name": "here", "view": {"place": 1}}]
-    page = Page(desk)
+    assert [place.words for place in handler.session.places] == ["start", "random axes, seed 2"]
+    assert handler.session.bookmarks == [{"name": "here", "view": {"place": 1}}]
+    page = Page(handler)
     before = function.calls
     for number in (0, 1):
         page.ask("go", place=number)
@@ -274,17 +274,17 @@ def test_a_surface_that_is_there_is_known_ground(started, tmp_path):
     objective, plane, function = bowl()
     ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, SIDE), beta=(-1, 1, SIDE)), store=tmp_path / "run.zarr")
     before = function.calls
-    desk = started(objective, plane)
-    page = Page(desk)
+    handler = started(objective, plane)
+    page = Page(handler)
     page.whole("window", ranges=WINDOW)
     assert function.calls == before + 1  # to see whether it draws random numbers
     page.whole("window", ranges=[[0, 0.5], [0, 0.5]])
-    desk.close()
+    handler.close()
     assert ln.open(tmp_path / "run.zarr").sizes == {"alpha": SIDE, "beta": SIDE}
     kept = ln.open(tmp_path / "run.explore" / "place-0000.zarr")
     assert 0 < kept.sizes["point"] < SIDE**2
     with ln.explore(tmp_path / "run.zarr", block=False) as stored:
-        assert len(stored.desk.session.place(0).known) == SIDE**2 + kept.sizes["point"]
+        assert len(stored.handler.session.place(0).known) == SIDE**2 + kept.sizes["point"]
 
 
 def test_one_store_has_one_explorer(started, tmp_path):
@@ -303,15 +303,15 @@ def test_failing_points_are_said_and_kept(started, tmp_path):
 
     objective = ln.Objective.from_function(cliff, {"x": torch.zeros(2, dtype=torch.float64)})
     e = torch.eye(2, dtype=torch.float64)
-    desk = started(objective, ln.Plane(objective.params, {"x": e[0]}, {"x": e[1]}))
-    page = Page(desk)
+    handler = started(objective, ln.Plane(objective.params, {"x": e[0]}, {"x": e[1]}))
+    page = Page(handler)
     header, values = of(page.whole("window", ranges=WINDOW), "grid")[-1]
     alpha = np.array(header["axes"][0])
     assert (values["status"][alpha > 0.75] == 3).all() and (values["status"][alpha <= -0.75] == 2).all()
     assert np.isposinf(values["loss"][alpha <= -0.75]).all() and np.isnan(values["loss"][alpha > 0.75]).all()
     page.ask("point", at=[0.9, 0.0])
     assert page.until(lambda m: kind(m) == "error")[-1]["said"] == "over the edge"
-    desk.close()
+    handler.close()
     surface = ln.open(tmp_path / "run.zarr")
     assert surface.lossnav.counts["failed"] > 0 and surface.lossnav.counts["non-finite"] > 0
 
@@ -325,7 +325,7 @@ def test_the_world_is_left_as_it_was(started):
     page.whole("window", ranges=WINDOW)
     page.whole("ball", at=[0.1, 0.1], steps=5, batch=7, seed=3)
     page.whole("place", center=[0.1, 0.1], axes={"kind": "hessian"})
-    page.desk.close()
+    page.handler.close()
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert model.training is False and not any(p.grad is not None for p in model.parameters())
@@ -350,11 +350,11 @@ def test_whoever_called_may_go_on_computing(started):
 def test_the_end_is_orderly(started, tmp_path):
     before = {*threading.enumerate()}  # another test's store may still be held
     objective, plane, _ = bowl(0.01)
-    desk = started(objective, plane)
-    page = Page(desk)
+    handler = started(objective, plane)
+    page = Page(handler)
     page.ask("window", ranges=[[2, 3], [2, 3]])
     page.until(lambda m: kind(m) == "grid")
-    desk.close()
+    handler.close()
     for thread in {*threading.enumerate()} - before:  # what was told to end is waited for
         if thread.name.startswith("lossnav"):
             thread.join(60)
@@ -378,8 +378,8 @@ def test_the_kernel_is_compiled_beside_other_work(started, digits_objective, mon
 
     monkeypatch.setattr(grounds, "_compile_all", compile_late)
     plane = ln.Plane(digits_objective.params, *ln.directions.random(digits_objective, n=2, seed=0))
-    desk = started(digits_objective, plane)
-    page, ground = Page(desk), desk.grounds[0]
+    handler = started(digits_objective, plane)
+    page, ground = Page(handler), handler.live_places[0]
     page.whole("window", ranges=WINDOW)
     assert "batches of" in ground.engine.describe()["plan"]  # a faster way, without the kernel
     waiting.set()

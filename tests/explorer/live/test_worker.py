@@ -30,8 +30,8 @@ class Gate:
         self.reached.clear()
 
     def start(self, started):
-        desk = started(self.objective, self.plane)
-        ground = desk.grounds[0]
+        handler = started(self.objective, self.plane)
+        ground = handler.live_places[0]
         compute = ground._compute
 
         def waiting(points):
@@ -40,7 +40,7 @@ class Gate:
             return compute(points)
 
         ground._compute = waiting
-        return desk
+        return handler
 
 
 @pytest.fixture
@@ -60,11 +60,11 @@ def hold(gate, page):
 
 @pytest.mark.parametrize("what", ["line", "ball", "place"])
 def test_what_waits_of_one_page_is_bounded_and_the_refusal_says_what_to_do(started, gate, what):
-    desk = gate.start(started)
-    one, other = Page(desk), Page(desk)
+    handler = gate.start(started)
+    one, other = Page(handler), Page(handler)
     hold(gate, other)
     words = {"line": LINE, "ball": {"at": [0.5, 0.5]}, "place": {"axes": {"kind": "keep"}}}[what]
-    for _ in range(worker._MOST_TASKS):
+    for _ in range(worker.MOST_TASKS):
         one.ask(what, **words)
     for _ in range(50):
         with pytest.raises(OptionError, match=f"16 requests of this page.*this {what} is refused"):
@@ -76,8 +76,8 @@ def test_what_waits_of_one_page_is_bounded_and_the_refusal_says_what_to_do(start
 
 
 def test_a_page_with_thousands_of_requests_takes_one_turn_for_each_of_another(started, gate):
-    desk = gate.start(started)
-    greedy, modest = Page(desk), Page(desk)
+    handler = gate.start(started)
+    greedy, modest = Page(handler), Page(handler)
     hold(gate, modest)
     refused = 0
     for i in range(3000):
@@ -85,14 +85,14 @@ def test_a_page_with_thousands_of_requests_takes_one_turn_for_each_of_another(st
             greedy.ask("line", **{"from": [i, 0], "to": [i, 1], "points": 201})
         except OptionError:
             refused += 1
-    assert refused == 3000 - worker._MOST_TASKS
+    assert refused == 3000 - worker.MOST_TASKS
     number = modest.ask("line", **LINE)
     before = gate.calls.calls
     gate.open.set()
     seen = modest.until(lambda m: is_idle(m) and m["id"] == number)
     assert of(seen, "line")[-1]["finished"]
     # 21 of its own and one of the other's for each; the step under way, and what the worker did until we looked
-    mine = desk.grounds[0].place
+    mine = handler.live_places[0].place
     assert sum(mine.get(at) is not None for at in of(seen, "line")[-1]["at"]) == 21
     assert gate.calls.calls - before <= 2 * 21 + 8
     greedy.ask("stop", id=None)
@@ -100,8 +100,8 @@ def test_a_page_with_thousands_of_requests_takes_one_turn_for_each_of_another(st
 
 def test_clicks_without_end_leave_turns_to_a_line(started, gate):
     """A point is more urgent than a line of the same page, and not than another page's."""
-    desk = gate.start(started)
-    clicking, waiting = Page(desk), Page(desk)
+    handler = gate.start(started)
+    clicking, waiting = Page(handler), Page(handler)
     hold(gate, clicking)
     for i in range(500):
         clicking.ask("point", at=[0.001 * i, 0.7])
@@ -110,16 +110,16 @@ def test_clicks_without_end_leave_turns_to_a_line(started, gate):
     number = waiting.ask("line", **{**LINE, "points": 2})
     gate.open.set()
     waiting.until(lambda m: is_idle(m) and m["id"] == number)
-    assert len(desk.session.places) < 10  # by then the other is not through
+    assert len(handler.session.places) < 10  # by then the other is not through
     clicking.ask("stop", id=None)
 
 
 def test_of_points_the_last_alone_waits(started, gate):
-    desk = gate.start(started)
-    page = Page(desk)
+    handler = gate.start(started)
+    page = Page(handler)
     hold(gate, page)
     numbers = [page.ask("point", at=[0.01 * i, 0.3]) for i in range(100)]
-    assert len(desk._tasks) <= 2
+    assert len(handler._tasks) <= 2
     gate.open.set()
     seen = page.until(lambda m: is_idle(m) and m["id"] == numbers[-1])
     assert {m["id"] for m in seen if is_idle(m)} >= set(numbers)  # each was told that it ended
@@ -127,23 +127,23 @@ def test_of_points_the_last_alone_waits(started, gate):
 
 
 def test_a_page_that_leaves_takes_its_requests_along(started, gate):
-    desk = gate.start(started)
-    leaving, staying = Page(desk), Page(desk)
+    handler = gate.start(started)
+    leaving, staying = Page(handler), Page(handler)
     hold(gate, staying)
     for _ in range(10):
         leaving.ask("line", **LINE)
-    desk.leave(leaving.client)
-    assert not [task for task in desk._tasks if task.client is leaving.client]
+    handler.leave(leaving.client)
+    assert not [task for task in handler._tasks if task.client is leaving.client]
 
 
 def test_the_end_does_not_wait_for_a_point_that_takes_long(started, gate, tmp_path):
-    desk = gate.start(started)
-    page = Page(desk)
+    handler = gate.start(started)
+    page = Page(handler)
     hold(gate, page)
-    shown = {tuple(row.point) for row in desk.grounds[0].place.rows()}
-    assert not desk.close(patience=0.0)
+    shown = {tuple(row.point) for row in handler.live_places[0].place.rows()}
+    assert not handler.close(patience=0.0)
     assert {tuple(row.point) for row in open_session(tmp_path / "run.zarr").place(0).rows()} >= shown
     gate.open.set()
-    assert desk.close()  # and the point that was under way is kept too
+    assert handler.close()  # and the point that was under way is kept too
     points, _ = ln.open(tmp_path / "run.zarr").lossnav.points()
     assert (0.9123, 0.1) in set(map(tuple, points.tolist()))

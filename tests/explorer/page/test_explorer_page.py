@@ -108,7 +108,7 @@ def test_holes_stay_holes(serve, visit, tmp_path):
     said = {"level": "warning", "check": "Share", "said": "A bowl here says little.", "do": "Look elsewhere."}
     ln.save(made(values, status=status, ends=(-1, 1)), tmp_path / "holes.zarr")
     explorer = serve(tmp_path / "holes.zarr")
-    explorer.desk.session.report = [said]
+    explorer.handler.session.report = [said]
     page = visit(explorer.url)
     shown = page.evaluate("() => lossnav.surface().layers[0].triangles")
     assert shown == 2 * (64 - 4 - 4 - 1)

@@ -288,7 +288,7 @@ def test_an_outlier_leaves_the_map_its_colours_and_ranges_are_read(serve, visit,
     ln.save(surface, tmp_path / "run.zarr")
     explorer = serve(tmp_path / "run.zarr")
     levels = ["info", "warning", "unknown", "error", "note"]
-    explorer.desk.session.report = [{"level": level, "check": level, "said": "said"} for level in levels]
+    explorer.handler.session.report = [{"level": level, "check": level, "said": "said"} for level in levels]
     page = visit(explorer.url)
     low, high = drawn(page)["domain"]
     assert high - low == pytest.approx(rest, rel=0.05)
@@ -371,18 +371,3 @@ def test_it_fits_its_targets_are_large_and_its_words_can_be_read(serve, visit, t
     )
     assert min(cards) >= 240
     assert page.evaluate(FAINT) == []  # words against what lies behind them (WCAG 2.2, 1.4.3)
-
-
-def test_a_million_points_are_turned_and_panned_with_fewer_and_rest_with_all(serve, visit, tmp_path):
-    axis = np.linspace(-1, 1, 1001)
-    ln.save(made(hilly(*np.meshgrid(axis, axis, indexing="ij")), ends=(-1, 1)), tmp_path / "big.zarr")
-    page = visit(serve(tmp_path / "big.zarr").url)
-    wait(page, "() => lossnav.triangles() === 2000000")
-    page.evaluate(
-        """() => { window.least = Infinity;
-        const look = () => { least = Math.min(least, lossnav.triangles()); requestAnimationFrame(look) }; look() }"""
-    )
-    page.locator("#surface").focus()
-    page.keyboard.press("ArrowLeft")
-    wait(page, "() => least < 200000")
-    wait(page, "() => lossnav.triangles() === 2000000")

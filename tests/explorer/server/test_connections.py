@@ -14,10 +14,11 @@ import pytest
 
 import lossnav as ln
 from conftest import made
+from lossnav.explorer.requests.views import CodeRequest
 from lossnav.explorer.server import outbox as outboxes
 from lossnav.explorer.server.app import beside
 from lossnav.explorer.server.server import Explorer
-from lossnav.explorer.stored.handlers import Desk
+from lossnav.explorer.stored.handlers import Handler
 from lossnav.explorer.stored.session import open_session
 from talking import Browser, kind
 
@@ -34,7 +35,7 @@ class Clock:
         return time.monotonic() + self.ahead
 
 
-class Watching(Desk):
+class Watching(Handler):
     """Says when a page came and when it went."""
 
     def __init__(self, session):
@@ -97,11 +98,11 @@ def let_pass(explorer, clock, seconds, page):
 def test_a_page_that_answers_no_ping_is_given_up_and_one_that_does_stays(watched):
     explorer, clock = watched
     silent = shake_hands(explorer)
-    assert explorer.desk.came.wait(60)
+    assert explorer.handler.came.wait(60)
     with Browser(explorer) as page:
         let_pass(explorer, clock, 45, page)
-        assert explorer.desk.went.wait(60)
-        assert len(explorer.desk.clients) == 1
+        assert explorer.handler.went.wait(60)
+        assert len(explorer.handler.clients) == 1
         assert page.ask("hello")["type"] == "session"
     silent.close()
 
@@ -110,15 +111,15 @@ def test_a_page_that_reads_nothing_is_given_up(watched):
     """Its pongs could not even be missed: what is sent to it waits in front of the ping."""
     explorer, clock = watched
     deaf = shake_hands(explorer)
-    assert explorer.desk.came.wait(60)
+    assert explorer.handler.came.wait(60)
     for i in range(40):
         deaf.sendall(masked(json.dumps({"type": "hello", "id": i})))
     with Browser(explorer) as page:
         for _ in range(20):  # however long the machine takes to fill the line
             let_pass(explorer, clock, 25, page)
-            if explorer.desk.went.wait(1):
+            if explorer.handler.went.wait(1):
                 break
-        assert explorer.desk.went.is_set()
+        assert explorer.handler.went.is_set()
         let_pass(explorer, clock, 40, page)  # and what is closing is cut off
         sockets = list(explorer._server.server_state.connections)
         assert len(sockets) == 1
@@ -169,7 +170,7 @@ def test_what_is_refused_says_which_request_it_was(watched, monkeypatch):
     with Browser(explorer) as page:
         page.send("code", id=41, view={})
         error = page.receive()
-        assert (error["id"], error["error"]) == (41, "OptionError") and "has not taken" in error["said"]
+        assert (error["id"], error["error"]) == (41, "OptionError") and "too many unread" in error["said"]
         page.send("stop", id=42)
         assert page.receive()["id"] == 42
 
@@ -181,15 +182,15 @@ def test_a_view_that_is_none_is_refused_with_its_id(explorer, view):
     with Browser(explorer) as page:
         page.send("bookmark", id=7, name="n", view=view)
         error = page.receive()
-        assert kind(error) == "error" and error["id"] == 7 and "no view" in error["said"]
+        assert kind(error) == "error" and error["id"] == 7 and "must be the view" in error["said"]
         assert page.ask("hello")["bookmarks"] == []
 
 
 def test_a_bug_is_said_with_the_id_and_the_page_goes_on(explorer, monkeypatch, capfd):
-    def broken(client, request):
+    def broken(request, handler, client):
         raise KeyError("a bug")
 
-    monkeypatch.setattr(explorer.desk, "on_code", broken)
+    monkeypatch.setattr(CodeRequest, "stored", broken)
     with Browser(explorer) as page:
         page.send("code", id=5, view={})
         assert page.receive()["id"] == 5
@@ -221,11 +222,11 @@ def test_the_end_waits_for_no_answer_that_is_being_worked_out(watched, capfd, mo
     explorer, _ = watched
     working, free = threading.Event(), threading.Event()
 
-    def slow(client, request):
+    def slow(request, handler, client):
         working.set()
         free.wait(60)
 
-    monkeypatch.setattr(explorer.desk, "on_code", slow)
+    monkeypatch.setattr(CodeRequest, "stored", slow)
     deaf = shake_hands(explorer)
     deaf.sendall(masked(json.dumps({"type": "code", "id": 1, "view": {}})))
     assert working.wait(60)

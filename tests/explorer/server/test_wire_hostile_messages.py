@@ -4,19 +4,22 @@ import random
 
 from benchmarks import chaos_messages
 
+from lossnav.explorer.requests.stop import StopRequest
+from lossnav.explorer.requests.views import CodeRequest
+
 pytest_plugins = ["talking"]
 
 
 def test_a_fault_is_counted(explorer, monkeypatch):
     """The check can fail: an answer that breaks is an error, and one that never comes is a hang."""
 
-    def broken(client, request):
+    def broken(request, handler, client):
         raise KeyError("a bug")
 
     monkeypatch.setattr(chaos_messages, "spoilt", lambda dice, number: f'{{"type":"code","id":{number},"view":{{}}}}')
-    monkeypatch.setattr(explorer.desk, "on_code", broken)
+    monkeypatch.setattr(CodeRequest, "stored", broken)
     assert chaos_messages.fire(explorer.url, 3)["errors"] == 3
-    monkeypatch.setattr(explorer.desk, "on_stop", lambda client, request: None)
+    monkeypatch.setattr(StopRequest, "stored", lambda request, handler, client: None)
     monkeypatch.setattr(chaos_messages, "PATIENCE", 0.01)
     assert chaos_messages.fire(explorer.url, 2)["hangs"] == 2
 

@@ -14,7 +14,8 @@ from conftest import made
 from living import bowl
 from lossnav.explorer.stored.copy_as_code import code_of
 from lossnav.explorer.stored.export_html import export_html
-from lossnav.explorer.stored.session import Place, Session, open_session
+from lossnav.explorer.stored.place import Place
+from lossnav.explorer.stored.session import Session, open_session
 
 pytest_plugins = ["living"]
 
@@ -201,8 +202,8 @@ def test_the_code_of_a_session_names_its_own_objective_and_not_the_stores(starte
     said["attributes"]["objective"]["origin"] = {"spec": f"{path}/evil.py:objective"}
     del said["attributes"]["digest"], said["attributes"]["written"]  # as of a store from before there were any
     document.write_text(json.dumps(said))
-    desk = started(objective, plane, store=path)
-    code = parsed(code_of(desk.session, 0, {}))
+    handler = started(objective, plane, store=path)
+    code = parsed(code_of(handler.session, 0, {}))
     assert "evil" not in code and "objective = ..." in code
 
 
@@ -222,8 +223,8 @@ def objective():
 
     objective = load_objective(f"{tmp_path / chr(105)}ts model's.py:objective", params="weight").subset(30, seed=2)
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=5))
-    desk = started(objective, plane)
-    space = run(code_of(desk.session, 0, {"ranges": [[-0.5, 0.5], [0, 1]]}).replace(", 65)", ", 3)"))
+    handler = started(objective, plane)
+    space = run(code_of(handler.session, 0, {"ranges": [[-0.5, 0.5], [0, 1]]}).replace(", 65)", ", 3)"))
     mine = ln.evaluate(objective, plane, ln.Grid(alpha=(-0.5, 0.5, 3), beta=(0, 1, 3)))
     np.testing.assert_allclose(space["surface"]["loss"], mine["loss"], rtol=1e-6)
     assert torch.equal(space["objective"].params["weight"], objective.params["weight"])

@@ -168,7 +168,7 @@ with ln.explore({str(stored)!r}, block=False) as running:
     import urllib.request
     assert urllib.request.urlopen(running.url).status == 200
     from lossnav.explorer.stored.export_html import export_html
-    export_html(running.desk.session)
+    export_html(running.handler.session)
 print("torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -182,5 +182,5 @@ def test_a_notebook_shows_the_page(explorer):
 def test_what_cannot_be_explored_is_said(tmp_path, bowl):
     with pytest.raises(ln.errors.NotASurfaceError):
         ln.explore(tmp_path / "nothing.zarr", block=False)
-    with pytest.raises(ln.errors.OptionError, match="on a chart"):
+    with pytest.raises(ln.errors.OptionError, match="needs a chart to be explored on"):
         ln.explore(bowl, block=False)

@@ -1,1 +1,1 @@
-"""A live objective in the explorer: one worker evaluates where the page looks."""
+"""A live session of the explorer: a worker thread evaluates the objective where the page looks."""

@@ -1,4 +1,4 @@
-"""What a network does at a place: which classes it gets right, and which way the loss falls."""
+"""Details at one point: accuracy by class, confusion matrix, and the gradient of the loss."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from lossnav.objective.objective import Objective
 from lossnav.storage.samples import SampleLosses
 from lossnav.surface.difference import ratio
 
-_MOST_CLASSES, _MOST_CONFUSED = 1000, 50  # that are listed, and of which every pair is
+_MOST_CLASSES, _MOST_CONFUSED = 1000, 50  # classes that are listed, and classes of a confusion matrix
 
 
 def classes(objective: Objective, point: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """Say how a classifier does on each class.
+    """Return accuracy by class and the confusion matrix of a classifier.
 
     Parameters
     ----------
     objective : Objective
     point : mapping of str to Tensor
-        Of weight space.
+        A point in weight space.
 
     Returns
     -------
     dict or None
-        ``labels`` (those that occur as targets or could be outputs), ``counts`` (targets of each), ``accuracy`` (of
-        each; nan where there is none), and ``confusion``: row i, column j counts samples of class i taken for j; None
-        above 50 classes. None where the targets are no class numbers with one row of outputs a sample.
+        ``labels`` (one per output), ``counts`` (samples of each class), ``accuracy`` (of each class; nan without
+        samples), and ``confusion``: row i, column j counts the samples of class i predicted as j; None for more than 50
+        classes. None if the objective is not a classifier with one class number and one row of outputs per sample.
     """
     if objective.batches is None or objective.forward_pass.is_function:
         return None
@@ -73,14 +73,14 @@ def classes(objective: Objective, point: Mapping[str, Tensor]) -> dict[str, Any]
 
 
 def slope(objective: Objective, chart: Chart, coords: ArrayLike) -> dict[str, Any]:
-    """The gradient at a place of a chart, and how much of it the chart shows.
+    """Return the gradient at a point of a chart, split into its parts in the chart and orthogonal to it.
 
     Returns
     -------
     dict
         ``norm`` of the gradient over all parameters that move; ``in_plane``, its derivatives by the coordinates
-        (gradient . tangent); ``in_plane_norm`` and ``out_of_plane_norm``, of its projection on the tangents and of what
-        that leaves; ``loss``.
+        (gradient . tangent); ``in_plane_norm`` and ``out_of_plane_norm``, the norms of its projection on the tangents
+        and of the remainder; ``loss``.
 
     Examples
     --------
@@ -165,7 +165,7 @@ class Difference(NamedTuple):
 
 
 class _NoClassesError(Exception):
-    """The outputs and targets of this model are no classes."""
+    """The outputs and targets of this model are not those of a classifier."""
 
 
 def _are_classes(outputs: Any, targets: Any) -> bool:

@@ -1,4 +1,4 @@
-"""To other places: another centre, other axes through it, and how far to look along them."""
+"""New places: another centre, other axes through it, and the ranges along them."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 _STRAIGHT: dict[int, Any] = {1: charts.Line, 2: charts.Plane, 3: charts.Volume}
-_BETWEEN = (-0.5, 1.5)  # along the way to another checkpoint: both ends, and beyond
+_BETWEEN = (-0.5, 1.5)  # range of the axis to another checkpoint, which lies at 1
 
 
 class Departure(NamedTuple):
-    """Where one goes.
+    """A new place, not evaluated yet.
 
     Attributes
     ----------
     objective : Objective
-        Centred there.
+        Centred at the chart's centre.
     chart : Chart
     base : ndarray of shape (k, 2)
-        How far to look along each axis.
+        The ends of each axis.
     words : str
-        How the axes were chosen.
+        How the axes were chosen, for the breadcrumb.
     axes_info : dict
-        ``kind``, ``seed``, ``cosines``, and ``eigenvalues`` (each ``value`` and ``error``) where they are of the
-        Hessian.
+        ``kind``, ``seed``, ``cosines``, and for axes of the Hessian ``eigenvalues`` (each ``value`` and ``error``).
     """
 
     objective: Objective
@@ -61,34 +60,34 @@ def depart(
     checkpoint: str | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Departure:
-    """Find the chart of another place.
+    """Make the chart of a new place.
 
     Parameters
     ----------
     objective, chart, base
-        Of the place one leaves.
+        Of the current place.
     center : array of shape (k,), optional
-        Coordinates on its chart of the new centre; None: the same.
+        Coordinates of the new centre on the current chart; None: the same centre.
     kind : "keep", "random", "gradient", "hessian" or "checkpoint"
-        The new axes. The Hessian's are the largest and the smallest (most negative) eigenvalue's in turn; a gradient
-        and the way to a checkpoint leave the others to chance, by the seed.
+        The new axes. Those of the Hessian belong to its largest and smallest (most negative) eigenvalues in turn. With
+        the gradient or a checkpoint the remaining axes are random, drawn by the seed.
     seed : int
     checkpoint : str, optional
         A ``.safetensors`` file.
     check : callable
-        Called once a batch of data while directions are sought; what it raises ends the search.
+        Called before every batch of data while directions are computed; an exception that it raises ends that.
 
     Raises
     ------
     OptionError
-        If the checkpoint is no safetensors file: a request opens no pickle.
+        If the checkpoint is not a safetensors file: a request must not open a pickle.
     CheckpointError, DirectionError, ChartError
-        If there is no such direction.
+        If the direction cannot be computed.
     """
     moved = chart if center is None else chart.around(center)
     there = objective if center is None else objective.around(moved(np.zeros(len(chart.dims))))
     k, point = len(chart.dims), there.params
-    there.fingerprint  # noqa: B018 - known to the copy too, which is watched while it is differentiated
+    there.fingerprint  # noqa: B018 - computed here, so that the copy has it
     sought = _watched(there, check)
     info: dict[str, Any] = {"kind": kind}
     if kind == "keep":
@@ -113,20 +112,20 @@ def depart(
 
 
 def probes_of(chart: Chart, base: Array, seed: int = 0) -> Array:
-    """Where a faster way is held against the plain one: the points that a grid with these ends would take."""
+    """Return the points at which a faster path is compared with the plain one, as for a grid with these ends."""
     axes: dict[str, Any] = {dim: (low, high, 2) for dim, (low, high) in zip(chart.dims, base.tolist(), strict=True)}
     return probe_points(Grid(**axes), seed)
 
 
 def _way_to(objective: Objective, path: str) -> Any:
-    """From the centre to a checkpoint."""
+    """Return the direction from the centre to a checkpoint."""
     if not path.endswith(".safetensors"):
-        raise OptionError(f"{path} is no .safetensors file, and the explorer opens no other. Save the weights as one.")
+        raise OptionError(f"The explorer opens only .safetensors files, got {path}. Save the weights as one.")
     return directions.between(objective, objective.at(path))
 
 
 def _reach(objective: Objective, chart: Chart, base: Array, kind: str) -> Array:
-    """The ends of each axis: where the loss is ten times the centre's; as before, where there is no such thing."""
+    """Return the ends of each axis, where the loss is ten times the centre's; `base` if they cannot be found."""
     try:
         found = find_ranges(chart.dims, dict.fromkeys(chart.dims, AutoRange()), losses_of(objective, chart))
     except SamplerError:  # the loss at the centre is not positive
@@ -138,7 +137,7 @@ def _reach(objective: Objective, chart: Chart, base: Array, kind: str) -> Array:
 
 
 def _watched(objective: Objective, check: Callable[[], None]) -> Objective:
-    """The same objective, whose data asks before every batch whether to go on."""
+    """Return the objective with data that call `check` before every batch."""
     other = copy.copy(objective)
     if objective.batches is not None:
         other.batches = _InterruptibleBatches(objective.batches, check)  # type: ignore[assignment]

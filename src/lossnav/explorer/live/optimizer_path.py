@@ -1,7 +1,7 @@
-"""A ball: an optimiser that is dropped at a place of the chart and rolls through all of weight space.
+"""The path of an optimiser that starts at a point of the chart.
 
-It moves in every direction that the objective has, not in the chart alone; what is drawn of it is its shadow, beside
-how far it left the chart and the loss where it truly is.
+It moves through the whole weight space, not only in the chart. The picture shows its projection on the chart; each step
+also has the distance from the chart and the loss at the true position.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ MOMENTUM = 0.9
 
 
 class OptimizerStep(NamedTuple):
-    """Where the ball is.
+    """One step of an optimiser.
 
     Attributes
     ----------
     number : int
-        Steps taken; 0 is where it was dropped.
+        Number of the step; 0 is the start.
     loss : float
-        Of the objective, over all its data, at the ball itself.
+        Of the objective, over all its data, at the true position.
     at : ndarray of shape (k,)
-        Coordinates of the closest point of the chart.
+        Coordinates of the closest point of the chart (the projection).
     off : float
-        Distance from there, in units of weights.
+        Distance from the projection, in units of weights.
     """
 
     number: int
@@ -56,10 +56,10 @@ def roll(
     batch: int | None = None,
     seed: int = 0,
 ) -> Iterator[OptimizerStep]:
-    """Roll from a place of an affine chart, and say at every step where it is.
+    """Run an optimiser from a point of an affine chart, and yield every step.
 
-    The optimisers are torch's own, SGD (momentum 0.9) and Adam. BatchNorm and dropout are as the objective has them: it
-    is the landscape on the screen that the ball rolls over, not a training run.
+    The optimisers are torch's SGD (momentum 0.9) and Adam. BatchNorm and dropout are those of the objective: the
+    optimiser minimises the landscape that is shown, which is not a training run.
 
     Parameters
     ----------
@@ -70,21 +70,21 @@ def roll(
     lr : float
     steps : int
     batch : int, optional
-        Samples a step, drawn without replacement until too few are left for a batch; None: all of them.
+        Samples per step, drawn without replacement until too few are left for a batch; None: all samples.
     seed : int
-        Of the order in which samples are drawn.
+        Seed of the order of samples.
 
     Yields
     ------
     OptimizerStep
-        One where it was dropped and one after each step; the last is where the loss is no longer finite.
+        The start and the position after each step; ends at the first loss that is not finite.
 
     Raises
     ------
     ChartError
-        If the chart is bent: there is no shadow on it.
+        If the chart is not affine: there is no unique projection on it.
     OptionError
-        If the batch is larger than the data, or there is none.
+        If the batch is larger than the data, or the objective has no data.
 
     Examples
     --------
@@ -95,14 +95,17 @@ def roll(
     [1.0, 0.25, 0.0625]
     """
     if not chart.affine:
-        raise ChartError(f"A {type(chart).__name__} is bent, and a ball has no shadow on it. Use a line or a plane.")
+        raise ChartError(
+            f"An optimiser path needs a flat chart to be projected on, got a {type(chart).__name__}. Use a "
+            "line or a plane."
+        )
     batches = _MiniBatches(objective, batch, seed) if batch is not None else None
     point = {name: tensor.clone() for name, tensor in chart(start).items()}
     moving = _optimizer(optimizer, list(point.values()), lr)
     for number in range(steps + 1):
         last = number == steps
         place = chart.project(point)
-        here = algebra.Checkpoint(point, chart.buffers(place.coords))  # those of its shadow: of the landscape shown
+        here = algebra.Checkpoint(point, chart.buffers(place.coords))  # buffers as in the landscape that is shown
         if batches is None and not last:
             hessian = curvature.Hessian(objective, here)
             loss, flat, _ = hessian.derive()  # both in one pass over the data
@@ -120,21 +123,21 @@ def roll(
 
 
 class _MiniBatches(Iterator[Objective]):
-    """The objective on one mini-batch after the other."""
+    """Iterate over copies of the objective, each on one mini-batch."""
 
     def __init__(self, objective: Objective, size: int, seed: int) -> None:
         if objective.batches is None:
-            raise OptionError("This objective has no data to draw batches of. Roll without them.")
+            raise OptionError("This objective has no data, so batches cannot be drawn. Use all samples (no batch).")
         if objective.samples is None:
             objective.evaluate(objective.params)
         self.objective, self.size, self.total = objective, size, int(objective.samples or 0)
         if size > self.total:
-            raise OptionError(f"A batch of {size:,} is more than the {self.total:,} samples. Ask for fewer.")
+            raise OptionError(f"batch must be at most {self.total:,}, the number of samples, got {size:,}. Use fewer.")
         self.generator = torch.Generator().manual_seed(seed)
         self.waiting: list[int] = []
 
     def __next__(self) -> Objective:
-        if len(self.waiting) < self.size:  # what is left is too few for a batch
+        if len(self.waiting) < self.size:  # too few samples are left for a batch
             self.waiting = torch.randperm(self.total, generator=self.generator).tolist()
         rows, self.waiting = self.waiting[: self.size], self.waiting[self.size :]
         assert self.objective.batches is not None
@@ -142,7 +145,7 @@ class _MiniBatches(Iterator[Objective]):
         try:
             part.batches = self.objective.batches.take(sorted(rows))
         except DataError as error:
-            raise OptionError(f"No batches can be drawn: {error} Roll without them.") from error
+            raise OptionError(f"Batches cannot be drawn: {error} Use all samples (no batch).") from error
         return part
 
 

@@ -1,8 +1,8 @@
-"""A place one stands on: its objective and chart, how values are computed there, and the store that keeps them all.
+"""A place of a live session: its objective and chart, how points are evaluated, and the store that contains them.
 
-A value is on disk before anybody sees it: `measure` computes and writes, `flush` brings it to disk, and only then is it
-known to the place. The first values come by the plain path; `speed_up` looks for a faster way between two pieces of
-work, and has its kernel compiled in a thread beside them.
+A value is on disk before it is shown: `measure` evaluates and writes, `flush` brings the values to disk and then adds
+them to the place. The first values are computed by the plain path. `speed_up`, called between two tasks, looks for a
+faster path; its kernel is compiled in another thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lossnav.charts import meet
 from lossnav.engines import Local
 from lossnav.errors import LossnavWarning
 from lossnav.evaluation.provenance import about_chart, measured, versions
-from lossnav.explorer.stored.session import KIND, Place, key
+from lossnav.explorer.stored.place import KIND, Place, key
 from lossnav.storage.journal import Row, rows_of
 from lossnav.surface.run_record import RunRecord
 from lossnav.surface.run_store import Store
@@ -48,27 +48,27 @@ class LivePlace:
         Centred at the chart's centre.
     chart : Chart
     base : ndarray of shape (k, 2)
-        What is seen first; a store that is gone on from says its own.
+        The ends of each axis at first; a store that is resumed has its own.
     probes : ndarray of shape (m, k)
-        Where a faster way must agree with the plain one.
+        Points at which a faster path must agree with the plain one.
     store : Store
     engine : Local
     about : mapping
         ``number``, ``words``, ``center`` and ``axes_info`` of the place.
     beneath : xarray.Dataset, optional
-        A surface of the same objective on the same chart: its points are known.
+        A surface of the same objective on the same chart, whose points are reused.
     center : mapping
-        What was measured at the centre by the plain path, if it was.
+        Values at the centre by the plain path, if they are measured already.
 
     Attributes
     ----------
     place : Place
-        What is known, for all to read.
+        The measured points, for all threads to read.
 
     Raises
     ------
     PlanMismatchError
-        If the store holds something else.
+        If the store contains another run.
     StoreError
         If it cannot be written.
     """
@@ -96,7 +96,7 @@ class LivePlace:
         self.function: Any = self.plain
         self.center: dict[str, float] = {}
         self.center_samples: SampleLosses | None = None  # of the samples one by one, once they were asked for
-        self._waiting: list[Row] = []  # written, and not on disk for sure
+        self._waiting: list[Row] = []  # written, but perhaps not on disk yet
         self._beside: threading.Thread | None = None
         self._settled = engine.plan == "plain"
         self.record = RunRecord(chart.dims, self._provenance(), store=store)
@@ -117,7 +117,7 @@ class LivePlace:
             self.place.add(row)
 
     def _provenance(self) -> dict[str, Any]:
-        """How the points are measured (docs/schema.md)."""
+        """Return the attributes that say how the points are measured (docs/schema.md)."""
         axes = {dim: ends.tolist() for dim, ends in zip(self.chart.dims, self.base, strict=True)}
         return {
             **measured(self.objective, self.chart),
@@ -132,13 +132,13 @@ class LivePlace:
     # ------------------------------------------------------------------ measuring
 
     def find(self, point: ArrayLike) -> Row | None:
-        """What is known of a point, or was just measured."""
+        """Return the row of a point; None if it was not measured."""
         found = self.place.get(point)
         mine = key(point)
         return found or next((row for row in self._waiting if key(row.point) == mine), None)
 
     def measure(self, points: ArrayLike) -> list[Row]:
-        """Measure points of shape (m, k) that are not known, keep them, and return all; seen after `flush`."""
+        """Evaluate the points of shape (m, k) that were not measured, write them, and return the rows of all points."""
         places = np.asarray(points, np.float64)
         rows = [self.find(place) for place in places]
         new = np.array([i for i, row in enumerate(rows) if row is None], dtype=int)
@@ -149,7 +149,7 @@ class LivePlace:
         return [row for row in rows if row is not None]
 
     def flush(self) -> None:
-        """Bring what was measured to disk; then everybody may see it."""
+        """Bring the measured rows to disk; then add them to the place."""
         if self._waiting:
             self.record.flush()
             for row in self._waiting:
@@ -158,27 +158,29 @@ class LivePlace:
 
     @property
     def at_once(self) -> int:
-        """How many points are computed together best."""
+        """Number of points that are evaluated together."""
         return max(1, getattr(self.function, "points_at_once", 1))
 
     def _compute(self, points: Array) -> list[Row]:
         with self.record.timing():
             outcomes = list(self.engine.run(self.function, points))
         return [
-            self.record.add(points[outcome.number], dict(outcome.values), outcome.error)  # without skewness and samples
+            self.record.add(
+                points[outcome.number], dict(outcome.values), outcome.error
+            )  # values without skewness and samples
             for outcome in outcomes
         ]
 
-    # ------------------------------------------------------------------ going faster
+    # ------------------------------------------------------------------ faster paths
 
     def speed_up(self) -> None:
-        """Look for a faster way, where that has not been done; takes about as long as ten points."""
+        """Look for a faster path, once; this takes about as long as ten points."""
         if self._settled or (self._beside is not None and self._beside.is_alive()):
             return
         try:
             with compiling_later() as kernels, random_state.preserved(device=self.objective.device):
                 self.function = self.engine.prepare(self.plain, self.probes, None)
-        except LossnavWarning:  # where warnings are errors
+        except LossnavWarning:  # if warnings are errors
             self.function, kernels = self.plain, []
         self._settled = not kernels or self._beside is not None
         if not self._settled:
@@ -186,15 +188,15 @@ class LivePlace:
             self._beside.start()
 
     def close(self) -> None:
-        """Fold what was measured into the arrays of the store."""
+        """Write the measured rows to the arrays of the store."""
         self.flush()
         if self.record.changed:
             self.record.fold()
-        if self._beside is not None:  # last: what was measured does not wait for a compiler
+        if self._beside is not None:  # last: writing does not wait for the compiler
             self._beside.join()
 
 
 def _compile_all(kernels: Sequence[Kernel]) -> None:
     for kernel in kernels:
-        with suppress(NotReadableError):  # then a plan without it stays
+        with suppress(NotReadableError):  # the plan without the kernel remains
             kernel.function  # noqa: B018

@@ -1,4 +1,4 @@
-"""How a live session begins, and how it goes on from what an earlier one left: its places, one store each."""
+"""The places of a live session, each with a store of its own; an earlier session is resumed from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lossnav.engines import Local
 from lossnav.errors import OptionError, PlanMismatchError, SamplerError, StoreBusyError, StoreError
 from lossnav.explorer.live.new_axes import Departure, probes_of
 from lossnav.explorer.live.place import LivePlace
-from lossnav.explorer.stored.session import KIND, folder_of, place_store, place_stores
+from lossnav.explorer.stored.place import KIND
+from lossnav.explorer.stored.session import folder_of, place_store, place_stores
 from lossnav.surface import run_identity, zarr_io
 from lossnav.surface.run_store import Store
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from lossnav.charts import Chart
     from lossnav.objective.objective import Objective
 
-FOLDER = "lossnav-explore"  # in the working directory, where no store is named
+FOLDER = "lossnav-explore"  # in the working directory, if no store is given
 
 
 class LivePlaces(list[LivePlace]):
@@ -43,14 +44,14 @@ class LivePlaces(list[LivePlace]):
     overwrite : bool
     engine : Local
     center : mapping
-        What was measured at the centre, if it was.
+        Values at the centre, if they are measured already.
 
     Raises
     ------
     PlanMismatchError
-        If the store holds something else.
+        If the store contains another run.
     OptionError
-        If the store is a URL, or another explorer works in it.
+        If the store is a URL, or another explorer uses it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class LivePlaces(list[LivePlace]):
         self.title = f"{objective.name}, {type(chart).__name__.lower()}"
         place = as_path(store) if store is not None else _default(objective, chart, base)
         if not is_local(place):
-            raise OptionError(f"A live session keeps its places in folders, and {place} is none. Choose a path.")
+            raise OptionError(f"The store of a live session must be a folder, got {place}. Choose a path.")
         self.store = require_writable(place, overwrite=True, kind="surface")
         self._stores: list[Store] = []
         self._lock = _locked(folder_of(self.store))
@@ -81,7 +82,7 @@ class LivePlaces(list[LivePlace]):
     def _begin(
         self, objective: Objective, chart: Chart, base: Any, overwrite: bool, center: Mapping[str, float]
     ) -> None:
-        """Stand on the first place, and on those that an earlier session left."""
+        """Make the first place, and those of an earlier session."""
         about: dict[str, Any] = {"number": 0, "words": "start", "center": None, "axes_info": {}}
         own, beneath = self._own(overwrite)
         if overwrite:
@@ -100,9 +101,9 @@ class LivePlaces(list[LivePlace]):
                 self.append(self._open(number, path))
 
     def _own(self, overwrite: bool) -> tuple[Store, Any]:
-        """The store of the first place, and the surface that lies beneath it where its points are another sampler's.
+        """Return the store of the first place, and the surface of another sampler that it extends, or None.
 
-        That one is only read: it may be of a run that goes on.
+        That surface is only read: its run may still be going on.
         """
         try:
             own = self._store(self.store, overwrite)
@@ -122,14 +123,14 @@ class LivePlaces(list[LivePlace]):
         return self._stores[-1]
 
     def _let_go(self) -> None:
-        """Let others write into the stores."""
+        """Release the stores and the lock."""
         for store in self._stores:
             store.close()
         if self._lock is not None:
             self._lock.close()
 
     def settle(self, found: Departure, center: ArrayLike | None) -> LivePlace:
-        """Make a place of what was found, with a store of its own and its chart beside it."""
+        """Make a new place, with a store of its own and its chart beside it."""
         number = len(self)
         at = None if center is None else np.asarray(center, np.float64).tolist()
         about = {"number": number, "words": found.words, "center": at, "axes_info": found.axes_info}
@@ -151,11 +152,11 @@ class LivePlaces(list[LivePlace]):
         return made
 
     def close(self) -> None:
-        """Fold everything into the stores; all of them, even where one cannot be written."""
+        """Write the points of all places to their stores, also if one of them fails."""
         failure: StoreError | None = None
-        for ground in self:
+        for live_place in self:
             try:
-                ground.close()
+                live_place.close()
             except StoreError as error:
                 failure = error
         self._let_go()
@@ -163,7 +164,7 @@ class LivePlaces(list[LivePlace]):
             raise failure
 
     def _open(self, number: int, path: Path) -> LivePlace:
-        """A place that an earlier session left."""
+        """Open a place of an earlier session."""
         store = self._store(path)
         assert store.earlier is not None
         said = store.earlier.attrs
@@ -179,7 +180,9 @@ def _base(ends: ArrayLike, chart: Chart) -> Any:
     given = np.asarray(ends, np.float64)
     given = np.broadcast_to(given, (len(chart.dims), 2)) if given.shape == (2,) else given
     if given.shape != (len(chart.dims), 2) or not np.isfinite(given).all() or not (given[:, 0] < given[:, 1]).all():
-        raise SamplerError(f"ends={ends!r} are no ends of {', '.join(chart.dims)}. Use (-1, 1), or a pair for each.")
+        raise SamplerError(
+            f"ends must be (low, high), or a pair for each of {', '.join(chart.dims)}, got {ends!r}. Use (-1, 1)."
+        )
     return given.copy()
 
 
@@ -190,7 +193,7 @@ def _ends_of(surface: Any, base: Any) -> Any:
 
 
 def _default(objective: Objective, chart: Chart, base: Any) -> Path:
-    """A store of its own for each thing that is explored: named by the model, and by what makes two runs the same."""
+    """Return the default store: named by the model and by a hash of the objective, the chart and the ends."""
     axes = {dim: ends.tolist() for dim, ends in zip(chart.dims, base, strict=True)}
     plan = {"objective": objective.describe(), "chart": chart.describe(), "sampler": {"kind": KIND, "axes": axes}}
     versions = {"engine": {"precision": "native"}, "lossnav_version": "", "torch_version": ""}
@@ -198,27 +201,22 @@ def _default(objective: Objective, chart: Chart, base: Any) -> Path:
     return Path(FOLDER) / f"{name}-{run_identity.plan_hash(jsonable.jsonable(plan | versions))[:8]}.zarr"
 
 
-def _require_same(beneath: Any, ground: LivePlace) -> None:
-    """Refuse a surface whose points are not measurements of this objective on this chart."""
-    if made_by := run_identity.put_together(beneath.attrs):
+def _require_same(beneath: Any, live_place: LivePlace) -> None:
+    """Raise if the points of a surface are not measurements of this objective on this chart."""
+    if reason := run_identity.mismatch(beneath.attrs, live_place.record.attributes()):
         raise PlanMismatchError(
-            f"{ground.store} is no measurement of one run: it has {made_by} in its attributes. Choose another store."
-        )
-    asked = ground.record.attributes()
-    if different := run_identity.differences(beneath.attrs, asked, "objective", "chart", "engine"):
-        raise PlanMismatchError(
-            "The store holds another run:\n  " + "\n  ".join(different) + "\nChoose another store, or pass "
-            "overwrite=True (--overwrite)."
+            f"The surface in {live_place.store} {reason.rstrip()}\nChoose another store, or pass overwrite=True "
+            "(--overwrite)."
         )
 
 
 def _locked(folder: Path) -> IO[str] | None:
-    """Keep a second explorer out of the same stores; the system lets go when this process ends, however it does.
+    """Lock the folder against a second explorer; the system releases the lock when this process ends.
 
     Raises
     ------
     OptionError
-        If there is one.
+        If another explorer has the lock.
     """
     try:
         import fcntl
@@ -233,7 +231,7 @@ def _locked(folder: Path) -> IO[str] | None:
         other = lock.read().strip() or "another process"
         lock.close()
         raise OptionError(
-            f"Another explorer ({other}) works in {folder}. Use its page, or choose another store with -o."
+            f"Another explorer ({other}) uses {folder}. Use its page, or choose another store with -o."
         ) from None
     lock.truncate(0)
     lock.write(f"process {os.getpid()}")

@@ -1,4 +1,4 @@
-"""A live place begun: a chart and the ranges that are shown first."""
+"""Start or resume a live session."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lossnav.explorer.stored.session import Session, findings_of
 
 if TYPE_CHECKING:
     from lossnav.charts import Chart
-    from lossnav.explorer.live.worker import LiveDesk
+    from lossnav.explorer.live.worker import LiveHandler
     from lossnav.objective.objective import Objective
 
 
-_LEAST = 24  # points; of fewer a report says little but that they are few
+_LEAST = 24  # points; a report on fewer says little
 
 
 def begin(
@@ -32,24 +32,26 @@ def begin(
     store: Location | None = None,
     overwrite: bool = False,
     engine: Local | None = None,
-) -> LiveDesk:
-    """Begin a live session, or go on with one; see `lossnav.explorer.explore`."""
-    from lossnav.explorer.live.worker import LiveDesk
+) -> LiveHandler:
+    """Start a live session, or resume one; see `lossnav.explorer.explore`."""
+    from lossnav.explorer.live.worker import LiveHandler
 
     objective, chart = meet(objective, chart)
     objective.require_same_structure(chart.center, "the chart's centre")
-    objective = objective.apart()  # the worker's: whoever called goes on with the other
+    objective = objective.apart()  # for the worker; the caller keeps the other
     center: dict[str, float] = {}
     draws = random_state.draws(
         lambda: center.update(objective.evaluate(chart(np.zeros(len(chart.dims))))), objective.device
     )
     if len(chart.dims) > 3:
-        raise OptionError(f"A chart of {len(chart.dims)} coordinates cannot be shown. Use one of up to three.")
-    known = {} if draws else center  # without its seed it is another number
-    grounds = LivePlaces(objective, chart, _base(ends, chart), store, overwrite, engine or Local(), known)
-    session = Session([ground.place for ground in grounds], grounds.title, grounds.store, live=True)
+        raise OptionError(
+            f"The explorer shows charts of up to three coordinates, got {len(chart.dims)}. Use a line, plane or volume."
+        )
+    known = {} if draws else center  # evaluated without the seed, these are other values
+    live_places = LivePlaces(objective, chart, _base(ends, chart), store, overwrite, engine or Local(), known)
+    session = Session([live_place.place for live_place in live_places], live_places.title, live_places.store, live=True)
     if session.places[0].surface["loss"].size > _LEAST:
         session.report = findings_of(session.places[0].surface)
-    for ground in grounds:
-        ground.place.store = ground.store.place
-    return LiveDesk(session, grounds, draws)
+    for live_place in live_places:
+        live_place.place.store = live_place.store.place
+    return LiveHandler(session, live_places, draws)

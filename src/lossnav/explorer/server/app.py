@@ -1,4 +1,4 @@
-"""The routes of the explorer, and its socket. No numerics; starlette is imported on use."""
+"""The routes of the explorer and its socket. No numerics; starlette is imported on use."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lossnav.errors import LossnavError, MissingExtraError, OptionError, RequestError
+from lossnav.explorer import requests
 from lossnav.explorer.server import wire
 from lossnav.explorer.server.outbox import Outbox
 from lossnav.explorer.server.page_files import PAGE, files
 from lossnav.explorer.server.security import Guard
-from lossnav.explorer.stored.handlers import Client, Desk
+from lossnav.explorer.stored.handlers import Client, Handler
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,21 +26,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_EXPORTS, _MORE = 2, 8  # pages of their own that are written at a time, and that may wait for it
+_EXPORTS, _MORE = 2, 8  # exported pages that are written at the same time, and that may wait
 _BAD_DATA, _BAD_TEXT, _TRY_LATER = 1003, 1007, 1013  # RFC 6455, section 7.4.1
 
 
-def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterable[str] = ()) -> Guard:
-    """The ASGI application.
+def make_app(handler: Handler, token: str, hosts: Iterable[str] = (), proxies: Iterable[str] = ()) -> Guard:
+    """Make the ASGI application.
 
     Parameters
     ----------
-    desk : Desk
-        Who answers.
+    handler : Handler
+        Answers the requests.
     token : str
         The first part of every path.
     hosts, proxies : iterable of str
-        As of a `Guard`.
+        As in `Guard`.
 
     Raises
     ------
@@ -60,7 +61,7 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
     async def static(request: Request) -> Response:
         path = files().get(request.path_params["name"])
         if path is None:
-            return PlainTextResponse("There is no such file.\n", 404)
+            return PlainTextResponse("File not found.\n", 404)
         kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
         return FileResponse(path, media_type="text/javascript" if path.suffix == ".js" else kind)
 
@@ -71,14 +72,14 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
         from lossnav.explorer.stored.export_html import export_html
 
         if len(asking) >= _EXPORTS + _MORE:
-            return PlainTextResponse("Several pages are being written already. Try again in a moment.\n", 503)
+            return PlainTextResponse("Several pages are being exported. Try again in a moment.\n", 503)
         asking.add(request)
         asked = request.query_params
         try:
             number = asked.get("place", "0")
             place = int(number) if number.isdecimal() and len(number) < 10 else -1
             async with exports:
-                made = await beside(export_html, desk.session, place, asked.get("view"))
+                made = await beside(export_html, handler.session, place, asked.get("view"))
         except OptionError as error:
             return PlainTextResponse(f"{error}\n", 400)
         finally:
@@ -86,13 +87,13 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
         return HTMLResponse(made, headers={"content-disposition": "attachment; filename=lossnav.html"})
 
     async def talk(socket: WebSocket) -> None:
-        if len(desk.clients) >= wire.LIMITS["sockets"]:
+        if len(handler.clients) >= wire.LIMITS["sockets"]:
             await socket.close(_TRY_LATER)
             return
         await socket.accept()
         outbox = Outbox(socket)
         client = Client(outbox.deliver)
-        desk.join(client)
+        handler.join(client)
         try:
             while True:
                 await outbox.room()
@@ -101,7 +102,7 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
                     return
                 words = message.get("text")
                 if words is None:
-                    await outbox.end(_BAD_DATA, RequestError("A message is bytes. Send JSON as text."))
+                    await outbox.end(_BAD_DATA, RequestError("A message must be text, got bytes. Send JSON as text."))
                     return
                 try:
                     read = wire.read(words)
@@ -110,25 +111,25 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
                     return
                 if problem := await answered(client, read, outbox.full):
                     client.send(wire.problem(problem, wire.number_of(read)))
-        except (WebSocketDisconnect, RuntimeError):  # it went away while we were sending
+        except (WebSocketDisconnect, RuntimeError):  # the page closed while we were sending
             return
         except asyncio.CancelledError:
             if not outbox.gone:
                 raise
         finally:
-            desk.leave(client)
+            handler.leave(client)
             outbox.cancel()
 
     async def answered(client: Client, read: dict[str, Any], full: bool) -> Exception | None:
-        """Answer a request; return what is wrong with it."""
+        """Answer a request; return the error if it has one."""
         try:
             if full and read.get("type") != "stop":
-                raise OptionError("This page has not taken what it was sent before. Read that, and ask again.")
-            request = wire.parse(read, len(desk.session.place(client.place).dims))
-            await beside(desk.answer, client, request)
+                raise OptionError("This page has too many unread messages. Read them, then ask again.")
+            request = requests.parse(read, len(handler.session.place(client.place).dims))
+            await beside(handler.answer, client, request)
         except LossnavError as error:
             return error
-        except Exception as error:  # a bug of ours: it is said, and the page goes on
+        except Exception as error:  # a bug of ours: it is shown, and the page continues
             traceback.print_exc()
             return error
         return None
@@ -143,7 +144,7 @@ def make_app(desk: Desk, token: str, hosts: Iterable[str] = (), proxies: Iterabl
 
 
 async def beside(work: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a thread of its own, which nobody waits for when the server ends."""
+    """Call a function in a thread of its own; the end of the server does not wait for it."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[T] = loop.create_future()
 

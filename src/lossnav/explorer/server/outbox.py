@@ -1,7 +1,7 @@
-"""What waits to be sent to one page: in order, bounded, and not for ever where nobody takes it.
+"""The queue of messages to one page: ordered, bounded, and dropped if the page stops reading.
 
-A page that takes nothing (a network that is gone, a browser that was stopped) must cost the others neither memory nor
-one of the few sockets. Of what only its last state matters (progress, bookmarks, places) the last waits alone.
+A page that does not read (a lost network, a suspended browser) must not use up memory or one of the few sockets. Of
+messages about a state (progress, bookmarks, places) only the latest waits.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from lossnav.explorer.stored.handlers import Message
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
-FULL = 500  # messages that wait, from which on requests are refused
-STUFFED = 2 * FULL  # from which on no more are read
-STALLED = 20.0  # seconds for one message to be taken, after which nobody is thought to be there
+FULL = 500  # waiting messages; from here on requests are refused
+STUFFED = 2 * FULL  # from here on no requests are read
+STALLED = 20.0  # seconds for sending one message; after that the page is considered gone
 
 
 class Outbox:
-    """Messages on their way to one socket; `deliver` may be called from any thread.
+    """Queue of messages to one socket; `deliver` may be called from any thread.
 
-    Made in the task that serves the socket, which is cancelled where the page does not take what it is sent.
+    Construct it in the task that serves the socket. That task is cancelled if the page stops reading.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class Outbox:
     Attributes
     ----------
     gone : bool
-        Whether the page takes nothing any more.
+        Whether the page has stopped reading.
     """
 
     def __init__(self, socket: WebSocket) -> None:
@@ -50,7 +50,7 @@ class Outbox:
         self._sending = asyncio.create_task(self._send_all())
 
     def deliver(self, message: Message) -> None:
-        """Send by and by."""
+        """Add a message to the queue."""
         data: Any = message if isinstance(message, bytes) else wire.text(message)
         key = None if isinstance(message, bytes) else _key(message)
         with suppress(RuntimeError):  # the loop has ended
@@ -65,11 +65,11 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that nothing more should be asked for."""
+        """Whether so many messages wait that requests are refused."""
         return len(self._waiting) >= FULL
 
     async def room(self) -> None:
-        """Wait while too much waits even for refusals."""
+        """Wait while the queue is too full even for refusals."""
         await self._room.wait()
 
     async def _send_all(self) -> None:
@@ -84,14 +84,14 @@ class Outbox:
                     if not self.full:
                         self._room.set()
                 self._changed.clear()
-        except Exception:  # it is gone, or does not read
+        except Exception:  # the page is gone, or does not read
             self.gone = True
             self._waiting.clear()
             if self._serving is not None:
                 self._serving.cancel()
 
     async def end(self, code: int, error: Exception) -> None:
-        """Say why, and close."""
+        """Send the error, and close the socket."""
         self.cancel()
         with suppress(Exception):
             async with asyncio.timeout(STALLED):
@@ -99,12 +99,12 @@ class Outbox:
                 await self._socket.close(code)
 
     def cancel(self) -> None:
-        """Send nothing more."""
+        """Stop sending."""
         self._sending.cancel()
 
 
 def _key(message: Any) -> Hashable:
-    """What a message is the last state of; None where each one counts."""
+    """Return the state that a message is about, of which only the latest is sent; None if every message is sent."""
     kind = str(message["type"])
     if kind in ("bookmarks", "places"):
         return kind

@@ -8,9 +8,9 @@ PAGE = Path(__file__).parents[1] / "page"
 
 
 def files() -> dict[str, Path]:
-    """The files that are served, by their path below the page's folder, such as ``state/scene.js``.
+    """Return the files that are served, by their path in the folder of the page, such as ``state/scene.js``.
 
-    A request names one of these keys. No path of a request is ever joined to a folder.
+    A request must name one of these keys. The path of a request is never joined to a folder.
     """
     found = ((path.relative_to(PAGE), path) for path in PAGE.rglob("*") if path.is_file())
     return {name.as_posix(): path for name, path in found if not any(part.startswith(".") for part in name.parts)}

@@ -1,10 +1,9 @@
-"""Who may talk to the explorer: whoever knows the token, from a page of its own, under a name that is its own.
+"""Access control of the explorer: every request and socket must have the token, an allowed Host and no foreign Origin.
 
-The server listens on this machine alone, but so does every page in the browser beside it, and other users may be on
-the machine. So each request and each socket is checked three ways before anything else looks at it. The token in the
-path keeps out who has not been told. The Host keeps out a foreign name that was made to point here (DNS rebinding).
-The Origin keeps out a foreign page that somehow has the address (cross-site requests, and sockets, which no browser
-guards).
+The server listens on this machine only, but other users of the machine and every page in its browser can reach it. The
+token in the path keeps out whoever does not have the address. The Host header keeps out foreign names that resolve to
+this machine (DNS rebinding). The Origin header keeps out foreign pages that know the address (cross-site requests, and
+sockets, which browsers do not restrict).
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def new_token() -> str:
-    """24 random bytes in letters that a path may have."""
+    """Return 24 random bytes as characters that are valid in a path."""
     return secrets.token_urlsafe(24)
 
 
 class Guard:
-    """Lets through what has the token, our Host and no foreign Origin; takes the token off the path.
+    """ASGI middleware: passes requests with the token, an allowed Host and no foreign Origin; removes the token.
 
     Parameters
     ----------
     app : ASGI application
     token : str
     hosts : iterable of str
-        Names beside those of the loopback under which the server is reached, without a port: the ``--host`` given.
+        Allowed host names, without a port, in addition to those of the loopback address: the value of ``--host``.
     proxies : iterable of str
-        Names of proxies in front of it, which may speak TLS and listen on another port.
+        Host names of proxies in front of the server, which may use TLS and another port.
     """
 
     def __init__(self, app: Any, token: str, hosts: Iterable[str] = (), proxies: Iterable[str] = ()) -> None:
@@ -46,7 +45,7 @@ class Guard:
         self.hosts = {*LOOPBACK, *self.proxies, *(host.lower().strip("[]") for host in hosts)} - {""}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass on."""
+        """Refuse the request, or pass it on."""
         if scope["type"] not in ("http", "websocket"):
             return
         status, said = self.refusal(scope)
@@ -59,21 +58,21 @@ class Guard:
         await self.app(inner, receive, _with_headers(send, self.policy(scope)) if scope["type"] == "http" else send)
 
     def refusal(self, scope: Scope) -> tuple[int, str]:
-        """The status with which this is refused, and why; 0 where it is not."""
+        """Return the status and text of a refusal; 0 if the request is allowed."""
         host, origin = (_header(scope, name) for name in ("host", "origin"))
         if host is None or _name(host) not in self.hosts:
-            return 421, "This server does not go by that name. Start it with --allow-host NAME."
+            return 421, "This host name is not allowed. Start the explorer with --allow-host NAME."
         if origin is not None and not self._is_own(origin, host, scope):
-            return 403, "Another page's requests are not answered."
+            return 403, "Requests from other pages are refused. Open the address that lossnav explore printed."
         given = scope["path"].lstrip("/").partition("/")[0]
         if not hmac.compare_digest(given.encode(), self.token.encode()):
-            return 403, "Open the address that lossnav explore printed: the token in it is missing or wrong."
+            return 403, "The token in the address is missing or wrong. Open the address that lossnav explore printed."
         if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
-            return 405, "Only GET is answered."
+            return 405, "Only GET is allowed."
         return 0, ""
 
     def _is_own(self, origin: str, host: str, scope: Scope) -> bool:
-        """Whether a page at this origin is ours: at the very address that was asked, or at a name that was allowed."""
+        """Return whether an origin is the requested address itself or an allowed proxy."""
         try:
             parts = urlsplit(origin)
             name, _ = (parts.hostname or "").lower(), parts.port
@@ -86,7 +85,7 @@ class Guard:
         return same or name in self.proxies
 
     def policy(self, scope: Scope) -> dict[str, str]:
-        """Headers of every answer. Frames are not forbidden: a notebook shows the page in one, and has the token."""
+        """Return the headers of every answer. Framing is allowed: a notebook embeds the page, and has the token."""
         host = _header(scope, "host") or ""
         rules = {
             "default-src": "'none'",
@@ -94,7 +93,7 @@ class Guard:
             "style-src": "'self'",
             "img-src": "'self' data: blob:",
             "font-src": "'self' data:",
-            "connect-src": f"'self' ws://{host} wss://{host}",  # to some browsers 'self' is no socket
+            "connect-src": f"'self' ws://{host} wss://{host}",  # in some browsers 'self' does not include sockets
             "worker-src": "'self' blob:",
             "base-uri": "'none'",
             "form-action": "'none'",
@@ -102,14 +101,14 @@ class Guard:
         return {
             "content-security-policy": "; ".join(f"{name} {value}" for name, value in rules.items()),
             "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer",  # the address holds the token
+            "referrer-policy": "no-referrer",  # the address contains the token
             "cross-origin-resource-policy": "same-origin",
             "cache-control": "no-cache" if "/static/" in scope["path"] else "no-store",
         }
 
 
 def _name(host: str) -> str:
-    """A Host without its port; empty where it is none.
+    """Return a Host without its port; empty if it is invalid.
 
     >>> _name("LOCALHOST:8000"), _name("[::1]:8000"), _name("a@b")
     ('localhost', '::1', '')
@@ -124,7 +123,7 @@ def _name(host: str) -> str:
 
 
 def _header(scope: Scope, name: str) -> str | None:
-    """The value of a header; "?", which nothing matches, where it came more than once."""
+    """Return the value of a header; "?", which nothing matches, if it occurs more than once."""
     found = [value.decode("latin-1") for key, value in scope["headers"] if key.decode("latin-1").lower() == name]
     return None if not found else found[0] if len(found) == 1 else "?"
 
@@ -141,7 +140,7 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 
 
 async def _refuse(scope: Scope, send: Send, status: int, said: str) -> None:
-    """Answer with a status; a socket is refused before it is opened."""
+    """Send the status; a socket is refused before it is accepted."""
     kind = "http.response"
     if scope["type"] == "websocket":
         if "websocket.http.response" not in scope.get("extensions", {}):

@@ -1,7 +1,7 @@
-"""The Python that makes the view on the screen: "copy as code". No torch.
+"""The Python code that makes the view on the screen: "copy as code". No torch.
 
-A store may come from anybody, and this code is run by whoever copies it: what is read from one stands in it as a
-literal or as a name of ours, and which objective is explored is said by the session, not by what lies in its store.
+A store may come from anybody, and the user runs this code. So values read from a store appear in it only as literals or
+as names of ours, and the objective is that of the session, not the one named in its store.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lossnav._utils.paths import is_local, name_of
-from lossnav.explorer.stored.session import Place, Session
+from lossnav.explorer.stored.place import Place
+from lossnav.explorer.stored.session import Session
 from lossnav.surface.variables import DIM_LETTERS, is_straight
 
 _FINE = 65  # points along each axis of a window that is evaluated anew
@@ -21,7 +22,7 @@ _OPTIONS = ("checkpoint", "data_root", "missing_buffers", "mode", "params", "dev
 
 
 def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: bool = False) -> str:
-    """Write the script.
+    """Return the script.
 
     Parameters
     ----------
@@ -29,11 +30,11 @@ def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: b
     number : int
         Of the place.
     view : mapping
-        As the page has it: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line),
-        ``points``, ``colors``, ``domain`` and ``contours`` (first and step) as drawn, ``slice``. What is missing or
-        cannot be is left out.
+        Of the page: ``ranges`` (pairs), ``metric``, ``log``, ``kind`` (contour, heatmap, surface or line), ``points``,
+        ``colors``, ``domain`` and ``contours`` (first and step) as drawn, ``slice``. Missing and invalid entries are
+        ignored.
     shared : bool
-        Whether others read it: files are then named without the folders that they lie in here.
+        Whether the script is for others: it then names files without their folders.
     """
     place = session.place(number)
     ranges = _ranges(view.get("ranges"), place)
@@ -63,7 +64,7 @@ def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: b
 
 
 def _looks(view: Mapping[str, Any], kind: str) -> str:
-    """The call that gives a plane's picture the colours, their range and the contour levels of the view."""
+    """Return the call that sets the colours, their range and the contour levels of the view."""
     if kind == "line":
         return ""
     options = []
@@ -96,7 +97,7 @@ def _named(store: Any, shared: bool) -> str:
 
 def _stored(place: Place, ranges: list[tuple[float, float]], shared: bool) -> list[str]:
     if not isinstance(place.store, str | os.PathLike):
-        return ["surface = ...  # the one that is shown"]
+        return ["surface = ...  # the surface that was shown"]
     lines = [f"surface = ln.open({_named(place.store, shared)!r})"]
     if not place.surface.lossnav.is_grid:
         lines.append("surface = surface.lossnav.to_grid()")
@@ -117,7 +118,7 @@ def _live(place: Place, ranges: list[tuple[float, float]], shared: bool) -> list
 
 
 def _objective(said: Mapping[str, Any], shared: bool) -> list[str]:
-    """How the objective is had again."""
+    """Return the code that makes the objective."""
     origin = said.get("origin")
     if not origin or not _is_literal(origin) or (shared and os.path.sep in repr(origin)):
         return ["objective = ...  # the one that was explored"]
@@ -134,7 +135,7 @@ def _objective(said: Mapping[str, Any], shared: bool) -> list[str]:
 
 
 def _chart(place: Place, shared: bool) -> list[str]:
-    """How the chart is had again: drawn anew where it was drawn, else from its kept tensors."""
+    """Return the code that makes the chart: by the same random draw, or else from its stored tensors."""
     said = place.made_of["chart"]
     if place.number == 0 and is_straight(said) and (options := _drawing(said["directions"])):
         return [
@@ -152,7 +153,7 @@ def _chart(place: Place, shared: bool) -> list[str]:
 
 
 def _drawing(recipes: Any) -> list[str]:
-    """The options of the call that drew all these directions; none where they were not drawn by one."""
+    """Return the options of the one call that drew all these directions; empty if there is no such call."""
     first = recipes[0]
     if not all(_is_literal(recipe) and recipe.get("kind") == "random" for recipe in recipes):
         return []
@@ -169,7 +170,7 @@ def _drawing(recipes: Any) -> list[str]:
 
 
 def _keywords(pairs: Iterable[tuple[str, str]]) -> str:
-    """Arguments by their names; as a mapping where a name is none of an argument.
+    """Return arguments as code; as a mapping if a name is not valid for an argument.
 
     >>> _keywords([("alpha", "1")]), _keywords([("a=b", "1")])
     ('alpha=1', "**{'a=b': 1}")
@@ -181,7 +182,7 @@ def _keywords(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def _is_literal(value: Any) -> bool:
-    """Whether Python writes a value as what it reads as the same."""
+    """Return whether the ``repr`` of a value, read by Python, gives the same value."""
     if isinstance(value, Mapping):
         return all(isinstance(name, str) and _is_literal(part) for name, part in value.items())
     if isinstance(value, list | tuple):
@@ -190,7 +191,7 @@ def _is_literal(value: Any) -> bool:
 
 
 def _ranges(given: Any, place: Place) -> list[tuple[float, float]]:
-    """What of the view can be read; else the place's own."""
+    """Return the ranges of a view if they are valid; else those of the place."""
     try:
         ranges = [(float(low), float(high)) for low, high in given]
     except (TypeError, ValueError, OverflowError):

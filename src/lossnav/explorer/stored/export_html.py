@@ -1,8 +1,8 @@
-"""One HTML file that holds the page and the numbers: it can be mailed, and opens without a server or a network.
+"""Export as one HTML file with the page and the data; it opens without a server or a network.
 
-The page's own files are put into it as they are: styles in place of the link to them, and each module behind a name
-of its own (an import map of ``data:`` URLs), since a browser loads no module from a file. The numbers are the very
-messages and frames that a socket would bring, so the page reads both in one way. No torch.
+The files of the page are embedded unchanged: styles instead of the link to them, and modules by an import map of
+``data:`` URLs, since browsers do not load modules from a local file. The data are the same messages and frames that a
+socket would send, so that the page reads both in the same way. No torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from lossnav.errors import OptionError
 from lossnav.explorer.server import wire
 from lossnav.explorer.server.page_files import PAGE, files
 from lossnav.explorer.stored.copy_as_code import code_of
-from lossnav.explorer.stored.session import Place, Session, open_session
+from lossnav.explorer.stored.place import Place
+from lossnav.explorer.stored.session import Session, open_session
 
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' data:; style-src 'unsafe-inline'; img-src data: blob:"
 _LONGEST_VIEW = 4096  # characters
@@ -40,15 +41,15 @@ def write_html(
     store : path, fsspec URL or zarr store
     path : path
     view : str, optional
-        What stands after the ``#`` of the page's address.
+        The part of the page's address after ``#``.
     overwrite : bool
 
     Raises
     ------
     OutputExistsError, OutputNotWritableError, StoreError
-        If it cannot be written.
+        If the file cannot be written.
     NotASurfaceError
-        If there is no surface.
+        If the store is not a surface.
     """
     target = require_writable(path, overwrite)
     write_whole(target, export_html(open_session(store), view=view))
@@ -56,15 +57,15 @@ def write_html(
 
 
 def export_html(session: Session, place: int = 0, view: str | None = None) -> str:
-    """The page with all places in it, as text.
+    """Return the page with all places as text.
 
     Parameters
     ----------
     session : Session
     place : int
-        Which is shown first.
+        The place that is shown first.
     view : str, optional
-        As the page writes it into its address.
+        The part of the page's address after ``#``.
 
     Raises
     ------
@@ -73,7 +74,10 @@ def export_html(session: Session, place: int = 0, view: str | None = None) -> st
     """
     session.place(place)
     if view is not None and len(view) > _LONGEST_VIEW:
-        raise OptionError(f"A view of {len(view):,} characters is none. It has up to {_LONGEST_VIEW:,}.")
+        raise OptionError(
+            f"The view must have at most {_LONGEST_VIEW:,} characters, got {len(view):,}. Copy it from the "
+            "page's address."
+        )
     said: dict[str, Any] = {"places": [_place(session, each) for each in session.places], "place": place}
     if view is not None:
         said["view"] = view
@@ -92,7 +96,7 @@ def export_html(session: Session, place: int = 0, view: str | None = None) -> st
 
 
 def _place(session: Session, place: Place) -> dict[str, Any]:
-    """What a socket would bring of a place."""
+    """Return what a socket would send of a place."""
     message = session.message(place.number) | {"live": False, "store": None}
     frames = [base64.b64encode(frame).decode() for frame in place.frames()]
     code = code_of(session, place.number, {}, shared=True)
@@ -100,7 +104,7 @@ def _place(session: Session, place: Place) -> dict[str, Any]:
 
 
 def _modules(known: dict[str, Path]) -> str:
-    """The import map: each module by a name that does not depend on where it is."""
+    """Return the import map, which gives each module a name that does not depend on its folder."""
     urls = {
         _named(name): "data:text/javascript;base64," + base64.b64encode(_renamed(known, name).encode()).decode()
         for name in sorted(known)
@@ -110,7 +114,7 @@ def _modules(known: dict[str, Path]) -> str:
 
 
 def _renamed(known: dict[str, Path], module: str) -> str:
-    """A module's text, its relative imports by the names of the import map: a ``data:`` URL has no folder."""
+    """Return the text of a module with relative imports replaced by names of the import map."""
     folder = posixpath.dirname(module)
 
     def rename(found: re.Match[str]) -> str:
@@ -128,7 +132,7 @@ def _read(known: dict[str, Path], name: str) -> str:
 
 
 def _as_data(value: Any) -> str:
-    r"""JSON that may stand in a script of any page: no ``<`` begins a tag in it.
+    r"""Return JSON that is safe inside a script element: it has no ``<``.
 
     >>> _as_data({"title": "</script>"})
     '{"title": "\\u003c/script>"}'

@@ -1,8 +1,8 @@
-"""Where a window is evaluated: on places that every other window shares.
+"""The points at which a window is evaluated: all windows share one lattice.
 
-The places along an axis are middle + m 2^-k unit, with whole numbers m and k. A finer level holds every place of a
-coarser one, and so do all windows, wherever they lie: zooming and panning come upon places that are known already.
-A float is halved without rounding, so that a place has the same bits by whatever way it is come upon. No torch.
+The coordinates along an axis are middle + m 2^-k unit, with integers m and k. A finer level contains every point of a
+coarser one, and so do overlapping windows: zooming and panning reuse the points that are already evaluated. Halving a
+float does not round, so that a point has the same bits on every level and in every window. No torch.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-_COARSEST = 4  # steps across a window, at least, on its first level; less than twice as many
-_SLACK = 1e-9  # of a step: a window ends on a place in spite of rounding
+_COARSEST = 4  # minimum number of steps across a window on its first level; the maximum is below twice that
+_SLACK = 1e-9  # of a step: rounding does not move the end of a window off the lattice
 
 
 class Lattice:
-    """The places of a chart that windows share.
+    """The lattice of a chart.
 
     Parameters
     ----------
     base : array of shape (k, 2)
-        The ends of each axis, which are places themselves.
+        The ends of each axis, which are points of the lattice.
 
     Examples
     --------
@@ -40,18 +40,18 @@ class Lattice:
         self._unit = (self.base[:, 1] - self.base[:, 0]) / _COARSEST
 
     def levels(self, window: ArrayLike, side: int = 65, points: int = 4225) -> Iterator[list[Array]]:
-        """The axes of each level of a window, from coarse to fine, covering it.
+        """Yield the axes of each level that covers a window, from coarse to fine.
 
         Parameters
         ----------
         window : array of shape (k, 2)
         side, points : int
-            A level has at most so many places along each axis, and so many in all; the first one there is always.
+            Maximum number of points of a level along each axis, and in all. The first level is always yielded.
 
         Yields
         ------
         list of k ndarray
-            Increasing.
+            Increasing coordinates along each axis.
         """
         ranges = np.asarray(window, np.float64)
         depths = [

@@ -1,4 +1,4 @@
-"""What a report asks that a surface does not hold, measured at its centre; the half of a report that needs torch."""
+"""Measurements of a report at the centre of a surface; this part of a report needs torch."""
 
 from lossnav.reports.measuring.parts import measure
 

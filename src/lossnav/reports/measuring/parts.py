@@ -1,6 +1,6 @@
-"""What a report asks that a surface does not hold, measured at its centre by its objective.
+"""Measurements of a report at the centre of a surface, by its objective.
 
-One part after the other, each a few passes over the data; after Ctrl-C what is done is kept.
+They are done one after the other, each in a few passes over the data; after Ctrl-C the finished ones are kept.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from lossnav.reports.noise import local_minima_of
 from lossnav.surface.run_identity import differences
 from lossnav.surface.variables import is_straight
 
-_TOLERANCE = 0.05  # of the ends of the spectrum: their sign and size; the values themselves are surer by far
-_AT_ONCE = 4  # vectors a pass: their products are held beside the weights
-_MOST_MINIMA = 6  # whose depth is measured sample by sample: two passes each
-_STEPS, _SHORTER = 3, 8.0  # against the gradient, and how much shorter each is than the one before
-_INWARDS, _ABOVE_DIGITS = 5, 100.0  # steps along an eigenvector, and units in the last place that they are to show
-_CHECKED = 5  # points at which the arithmetic is held against float64
+_TOLERANCE = 0.05  # of the extreme eigenvectors; the eigenvalues are much more precise
+_AT_ONCE = 4  # vectors per pass: their products need as much memory as the weights
+_MOST_MINIMA = 6  # minima whose depth is measured sample by sample, in two passes each
+_STEPS, _SHORTER = 3, 8.0  # number of steps against the gradient, and the factor between their lengths
+_INWARDS, _ABOVE_DIGITS = 5, 100.0  # steps along an eigenvector, and units in the last place that they must exceed
+_CHECKED = 5  # points at which the losses are compared with float64
 
 
 def measure(
@@ -60,37 +60,37 @@ def measure(
     limit: int = 200,
     progress: bool | None = None,
 ) -> xr.Dataset:
-    """Measure at the centre of a surface what its report asks.
+    """Measure at the centre of a surface what its report needs.
 
     Parameters
     ----------
     subject : Subject
         With a surface.
     objective : Objective, optional
-        By default made again from where the surface says it came from; where that is code, it is the caller who says
-        whether it may be run (`lossnav.specs.trust`), and passes the objective.
+        By default made from the origin that the surface records. Whether code that it names may be run is up to the
+        caller (`lossnav.specs.trust`), who then passes the objective.
     chart : Chart, optional
-        By default made again; where that cannot be, only what is of the centre alone is measured, and where the
-        objective is not at the centre, only what is of no point.
+        By default made from the surface. If that is not possible, only the centre is measured; if the objective is not
+        at the centre, only what does not depend on the point.
     place : path, fsspec URL or zarr store, optional
-        Of the surface: directions that were kept lie beside it.
+        Store of the surface, beside which directions may be stored.
     seed, probes, limit, progress
         As in `report`.
 
     Returns
     -------
     xarray.Dataset
-        Without variables; its attributes are what was measured (docs/schema.md).
+        Without variables; its attributes are the measurements (docs/schema.md).
 
     Raises
     ------
     OptionError, PlanMismatchError
-        If there is no objective, or it or the chart is another one.
+        If there is no objective, or the objective or chart is not that of the surface.
     Interrupted
-        After Ctrl-C, with the dataset as far as it is.
+        After Ctrl-C, with the measurements so far.
     """
     if probes < 2 or limit < 2:
-        raise OptionError(f"probes={probes} and limit={limit} measure nothing. Use 2 or more of each; 8 and 200, say.")
+        raise OptionError(f"probes and limit must be at least 2, got {probes} and {limit}. The defaults are 8 and 200.")
     if objective is None:
         objective = objective_of(subject.objective, place if place is not None else "The surface")
     objective = objective.moving_as(subject.objective)
@@ -107,9 +107,9 @@ def measure(
         try:
             chart = chart_of(subject.attrs, objective, place)
         except ChartError as error:
-            without = str(error)  # then all that is of the centre alone, or of no point, is measured
+            without = str(error)  # then only the centre is measured, or what does not depend on the point
     elif jsonable(chart.describe()) != subject.chart:
-        raise PlanMismatchError("The chart is not the one of the surface. Pass that one, or leave out chart=.")
+        raise PlanMismatchError("The chart is not that of the surface. Pass that one, or leave out chart=.")
     measuring = _Measuring(subject, objective, chart, seed, probes, limit, progress)
     started = time.monotonic()
     attributes = {
@@ -136,18 +136,26 @@ def measure(
             try:
                 with StopRequests() as stop:
                     part()
-            except Interrupted as error:  # of what looks for eigenvalues
-                raise Interrupted("Stopped. The report says what is known so far.", made(), error.signal) from None
+            except Interrupted as error:  # from the search for eigenvalues
+                raise Interrupted(
+                    "Stopped. The report on the measurements so far is in the .partial of this exception.",
+                    made(),
+                    error.signal,
+                ) from None
             except KeyboardInterrupt as error:
                 stop.signal = stop.signal or signal_of(error)
             if stop.signal is not None:
-                raise Interrupted("Stopped. The report says what is known so far.", made(), stop.signal)
+                raise Interrupted(
+                    "Stopped. The report on the measurements so far is in the .partial of this exception.",
+                    made(),
+                    stop.signal,
+                )
             bar.advance()
     return made()
 
 
 class _Measuring:
-    """Parts of the work and what they found."""
+    """The measurements and their results."""
 
     def __init__(
         self,
@@ -183,12 +191,12 @@ class _Measuring:
     # ------------------------------------------------------------------ the parts
 
     def batches(self) -> None:
-        """BatchNorm layers, whether the loss of a sample depends on its batch, and what another draw changes."""
+        """Count BatchNorm layers; measure if a sample's loss depends on its batch, and the effect of another seed."""
         passes = self.here.forward_pass.passes
         modules = [] if isinstance(passes, FunctionPasses) else passes.whole.model.modules()
         if modules:
             self.found["batch_norms"] = sum(isinstance(module, BATCH_NORMS) for module in modules)
-        exact = self.exact()  # of losses near zero, single precision leaves half a digit
+        exact = self.exact()  # for losses near zero, single precision has few digits
         self.found["batch_dependence"] = batch_dependence(self.here if exact is None else exact)
         self.passes += 2
         if self.here.draws and self.here.mode != "train":
@@ -199,7 +207,7 @@ class _Measuring:
             self.passes += 2
 
     def center(self) -> None:
-        """Loss, gradient and in-plane curvature; and whether the directions lead along the weights."""
+        """Measure loss, gradient and in-plane curvature, and the cosines of the directions with the weights."""
         if self.chart is None:
             self._gradient = self._hessian.derive().gradient
             self.passes += 1
@@ -231,7 +239,7 @@ class _Measuring:
         }
 
     def ends(self) -> None:
-        """Both ends of the spectrum, unless they are known from a stored one."""
+        """Measure the extreme eigenvalues, unless a stored spectrum has them."""
         known = self.subject._of_spectrum()
         if "lambda_min" in known and "lambda_max" in known:
             self.found["center"] |= {name: known[name] for name in known if name.startswith("lambda")}
@@ -239,7 +247,7 @@ class _Measuring:
         if self._hessian.size == 1:
             self.found["center"] |= self._only()
             return
-        with turns.hiding(LossnavWarning):  # how sure they are is said beside them
+        with turns.hiding(LossnavWarning):  # their errors are recorded
             pairs = curvature.top_eigenpairs(
                 Hessian(self.here),
                 which="both",
@@ -255,7 +263,7 @@ class _Measuring:
             self.found["center"]["bends_down"] = self._bends_down(pairs.vectors[0], float(pairs.values[0]))
 
     def trace(self) -> None:
-        """The trace and that of each tensor's block, by random signs (Hutchinson 1990), unless it is known."""
+        """Measure the trace, and that of each tensor's block, by random signs (Hutchinson 1990)."""
         known = self.subject._of_spectrum()
         sizes = [self.here.params[name].numel() for name in self._hessian.names]
         rows = []
@@ -275,7 +283,7 @@ class _Measuring:
         self.found["traces"] = dict(zip(self._hessian.names, samples.mean(0).tolist(), strict=True))
 
     def others(self) -> None:
-        """Curvature along other random directions of the same kind as the chart's."""
+        """Measure the curvature along other random directions like the chart's."""
         options = None if self.chart is None else random_options(self.chart)
         if options is None:
             return
@@ -296,9 +304,9 @@ class _Measuring:
         }
 
     def step(self) -> None:
-        """What a step against the gradient gives, sample by sample; a shorter one where that is far less than promised.
+        """Measure the decrease by a step against the gradient; shorten the step if it is far below the bound.
 
-        The promise is of a loss as curved along the way as it is at the centre.
+        The bound holds if the curvature along the step is that at the centre.
         """
         if self._gradient is None:
             return
@@ -323,7 +331,7 @@ class _Measuring:
             self.found["step"] = best
 
     def pairs(self) -> None:
-        """Standard errors of differences of the picture's losses, sample by sample."""
+        """Measure standard errors of differences of the picture's losses, sample by sample."""
         subject = self.subject
         if self.chart is None:
             return
@@ -345,14 +353,14 @@ class _Measuring:
         self.found["differences"] = made
 
     def rounding(self) -> None:
-        """How far differences of the picture's losses are from those in float64."""
+        """Compare differences of the picture's losses with float64."""
         subject = self.subject
         if self.chart is None:
             return
         low, high = subject.ends_of_middle
         chosen = list(dict.fromkeys([int(subject.distances.argmin()), low, high, *subject.middle.tolist()]))[:_CHECKED]
         places = subject.places[chosen]
-        if subject.objective.get("dtype") == "float64":  # there is nothing wider to hold it against
+        if subject.objective.get("dtype") == "float64":  # there is nothing more precise to compare with
             return
         if subject.seeds is not None or places.shape[1] != len(self.chart.dims) or subject.attrs.get("control_variate"):
             return
@@ -365,9 +373,9 @@ class _Measuring:
         self.found["rounding"] = {"error": float(np.ptp(off)), "level": float(np.abs(off).max()), "points": len(chosen)}
 
     def twin(self) -> None:
-        """A network with one layer multiplied and the next divided that computes the same, and what that changes."""
+        """Measure a twin with one layer multiplied and the next divided, which computes the same function."""
         if self.here.forward_pass.is_function:
-            return  # no layer is seen
+            return  # its layers are not visible
         found, passes = rescaled_twin(
             self.here, self.found.get("traces", {}), self._curvature_of, self.seed, self.progress
         )
@@ -381,13 +389,13 @@ class _Measuring:
     # ------------------------------------------------------------------ inside
 
     def _bends_down(self, vector: Mapping[str, Tensor], curvature: float) -> bool | None:
-        """Whether the loss itself lies below its slope along an eigenvector: at a kink a Hessian knows nothing of it.
+        """Return whether the loss itself curves downwards along an eigenvector; at a kink the Hessian does not show it.
 
-        By f(t) + f(-t) - 2 f(0), from the middle of the picture inwards; None where the digits end first.
+        By the sign of f(t) + f(-t) - 2 f(0), from the middle of the picture inwards; None if rounding hides it.
         """
         gram = self.found["center"].get("gram")
         step = self.subject.reach_by(None if gram is None else np.asarray(gram)) or 1.0
-        here = self.exact() or self.here  # beside a large loss, single precision hides the small steps
+        here = self.exact() or self.here  # single precision hides small steps if the loss is large
         loss = here.evaluate(here.params)["loss"]
         eps = max(torch.finfo(tensor.dtype).eps for tensor in here.params.values())
         self.passes += 1
@@ -397,14 +405,14 @@ class _Measuring:
             self.passes += 2
             size = max(map(abs, [loss, *values]))
             if math.isfinite(size) and abs(curvature) * step**2 < _ABOVE_DIGITS * eps * size:
-                return None  # the digits end before what is near the centre was seen
+                return None  # rounding hides what is closer to the centre
             if sum(values) < 2 * loss:
                 return True
             step /= _SHORTER
         return False
 
     def _curvature_of(self, objective: Objective) -> Array | None:
-        """Curvature along the chart's random directions, drawn anew for the weights of an objective."""
+        """Return the curvature along the chart's random directions, drawn again for the weights of an objective."""
         options = None if self.chart is None else random_options(self.chart)
         if options is None:
             return None
@@ -414,7 +422,7 @@ class _Measuring:
         return np.array([float(v @ image) for v, image in zip(drawn, hessian.derive(drawn).products, strict=True)])
 
     def exact(self) -> Objective | None:
-        """The objective in float64; None where its loss or its model keeps tensors of its own that do not follow."""
+        """Return the objective in float64; None if its loss or model has tensors that cannot be converted."""
         if self._exact is None and not self._inexact:
             try:
                 self._exact = self.here.double()
@@ -436,7 +444,7 @@ class _Measuring:
 
 
 def random_options(chart: Chart) -> dict[str, Any] | None:
-    """What `directions.random` takes to draw the directions of a straight chart; None where they are no random ones."""
+    """Return the options of `directions.random` that draw the directions of an affine chart; None if not random."""
     recipes: list[Mapping[str, Any]] = [getattr(direction, "recipe", {}) for direction in chart.directions]
     names = ("n", "normalize", "distribution", "orthogonal", "exclude", "seed")
     options = [{name: recipe.get(name) for name in names} for recipe in recipes]

@@ -1,4 +1,4 @@
-"""Losses of single samples at a point: what differences of losses are sure to, and whether samples know their batch."""
+"""Losses of single samples at a point: errors of differences of losses, and dependence on the batch."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lossnav.objective.objective import Objective
 from lossnav.objective.reduction import single_terms
 from lossnav.surface.difference import ratio
 
-_DIGITS = 8  # units in the last place that the loss of a sample is off by
+_DIGITS = 8  # assumed error of a sample's loss in units in the last place
 
 
 def single_losses(
     objective: Objective, params: Mapping[str, Tensor], batches: Batches | None = None
 ) -> tuple[Tensor, Tensor] | None:
-    """Numerators and weights of every sample's loss, shape (n,) each, float64; None where the loss hides them.
+    """Return numerators and weights of every sample's loss, shape (n,) each, float64; None if not available.
 
-    The loss of `Objective.evaluate` is the sum of the ones over the sum of the others.
+    The loss of `Objective.evaluate` is the sum of the numerators over the sum of the weights.
     """
     if objective.batches is None:
         return None
@@ -35,11 +35,11 @@ def single_losses(
 def difference(
     objective: Objective, start: Mapping[str, Tensor], end: Mapping[str, Tensor]
 ) -> tuple[float, float | None]:
-    """By how much the loss is higher at the start than at the end, and its standard error over the samples.
+    """Return the loss at the start minus that at the end, and its standard error over the samples.
 
-    Samples are the same at both points, so the error is that of the mean of their differences d_i: s(d) / sqrt(n), of a
-    ratio with the residuals d_i - D w_i (Cochran 1977, eq. 6.13), and of a subset of N times sqrt(1 - n / N). None
-    where the losses of single samples cannot be had.
+    The samples are the same at both points, so the error is that of the mean of their differences d_i: s(d) / sqrt(n),
+    for a ratio with the residuals d_i - D w_i (Cochran 1977, eq. 6.13), and for a subset of N times sqrt(1 - n / N).
+    None if the losses of single samples are not available.
     """
     losses = [single_losses(objective, point) for point in (start, end)]
     if losses[0] is None or losses[1] is None:
@@ -50,12 +50,12 @@ def difference(
 
 
 def batch_dependence(objective: Objective) -> float | None:
-    """How far the loss of a sample depends on the others in its batch: the mean change, as a part of their spread.
+    """Return how much a sample's loss depends on its batch: the mean change relative to the spread of the losses.
 
-    Every other sample is evaluated without those between. Their spread is the mean distance of the losses from their
-    mean, to which a constant adds nothing; what may be rounding counts for nothing. None where that cannot be asked:
-    the loss hides single samples, there are few, random numbers are drawn (others for other batches), or BatchNorm
-    statistics are made of all the data anyway.
+    Every second sample is evaluated without the others. The spread is the mean distance of the losses from their mean,
+    which does not depend on a constant; a change within rounding counts as zero. None if this cannot be measured: the
+    losses of single samples are not available, there are few, random numbers are drawn (which depend on the batches),
+    or BatchNorm statistics are computed from all the data.
     """
     skipped = objective.bn == "recompute" or objective.draws
     found = None if skipped else single_losses(objective, objective.params)

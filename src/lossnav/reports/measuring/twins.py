@@ -1,7 +1,7 @@
-"""A twin of a network: one layer multiplied, a later one divided, the same function; and what that does to flatness.
+"""Rescaled twins: one layer multiplied, a later one divided, the same function, but another sharpness.
 
-In a ReLU network the two factors cancel, while the Hessian's eigenvalues move by their squares (Dinh et al. 2017): a
-sharpness that differs between twins is none of the function.
+In a ReLU network the two factors cancel, while the Hessian's eigenvalues change by their squares (Dinh et al. 2017): a
+sharpness that differs between twins is not a property of the function.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from lossnav.reports import thresholds
 
 FACTOR = 2.0
 
-_TRIED = 12  # pairs of layers, two passes each
-_DIGITS = 8  # units in the last place that a loss is off by
+_TRIED = 12  # maximum number of pairs of layers, two passes each
+_DIGITS = 8  # assumed error of a loss in units in the last place
 _TOLERANCE, _LIMIT = 0.05, 100  # of the twin's largest eigenvalue
 
 
@@ -35,26 +35,27 @@ def rescaled_twin(
     seed: int = 0,
     progress: bool | None = None,
 ) -> tuple[dict[str, Any], int]:
-    """Find two layers whose rescaling leaves the loss as it is, and say what it does to λmax, trace and picture.
+    """Find two layers whose rescaling does not change the loss, and its effect on λmax, trace and picture.
 
-    A layer is what has one prefix: all of it is multiplied (weight and bias), of the later one the weight is divided.
-    That the function is the same is not assumed but evaluated, at the centre and at weights a tenth smaller.
+    A layer is a set of tensors with the same prefix. All of the first layer is multiplied (weight and bias), and the
+    weight of the later one is divided. That the function is the same is tested, at the centre and at weights a tenth
+    smaller.
 
     Parameters
     ----------
     objective : Objective
         At the centre.
     traces : mapping of str to float
-        The trace of the Hessian's block of each tensor: that of the twin follows by the squares of the factors.
+        Trace of the Hessian's block of each tensor; that of the twin follows from the squares of the factors.
     curvature_of : callable
-        From an objective to the curvature along the picture's directions, drawn for its weights.
+        Maps an objective to the curvature along the picture's directions, drawn for its weights.
 
     Returns
     -------
     dict, int
         ``factor``, ``multiplied`` and ``divided`` (prefixes), ``loss`` and ``loss_rescaled``, ``lambda_max_rescaled``,
-        ``trace_rescaled``, ``picture_changes`` (largest relative change of the curvature; None where the directions
-        cannot be drawn anew); where no pair was found, how many were ``tried``. And the passes over the data it took.
+        ``trace_rescaled``, ``picture_changes`` (largest relative change of the curvature; None if the directions cannot
+        be drawn again); if no pair was found, the number ``tried``. And the number of passes over the data.
 
     References
     ----------
@@ -98,10 +99,10 @@ def rescaled_twin(
 
 
 def _allowed(objective: Objective, center: Mapping[str, float], shrunk: float) -> float:
-    """By how much the losses of networks that compute the same may differ: a part of what losses differ by at all.
+    """Return the tolerance for losses of networks that compute the same function, relative to typical differences.
 
-    The larger of the change where all weights shrink and the standard deviation of single samples, to neither of which
-    a constant adds anything; and the digits.
+    These are the larger of the change when all weights shrink and the standard deviation of single samples, neither of
+    which depends on a constant; plus rounding.
     """
     loss, error = center["loss"], center.get("loss_se", 0.0)
     spread = error * math.sqrt(objective.samples or 1)
@@ -114,7 +115,7 @@ def _allowed(objective: Objective, center: Mapping[str, float], shrunk: float) -
 
 
 def _pairs(objective: Objective) -> Iterator[tuple[tuple[str, list[str]], tuple[str, list[str]]]]:
-    """Consecutive layers as the parameters are listed: the tensors to multiply, and the weight to divide."""
+    """Yield consecutive layers in the order of the parameters: tensors to multiply, and weights to divide."""
     layers: dict[str, list[str]] = {}
     for name in objective.params:
         layers.setdefault(name.rpartition(".")[0] or name, []).append(name)

@@ -129,6 +129,17 @@ def embedding(call: OperatorCall) -> Labels:
     return call.labels("indices") + weight[1:]
 
 
+@rule("_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(call: OperatorCall) -> list[Labels]:
+    """Sums or means of rows by their number."""
+    weight = call.labels("weight")
+    call.fix(weight[0])
+    if call.get("per_sample_weights") is not None:
+        call.fix(call.labels("per_sample_weights")[0])
+    first = [call.fixed(call.outputs[0].shape[0]), weight[1]]
+    return [first, *([call.fixed(size) for size in other.shape] for other in call.outputs[1:])]
+
+
 @rule("index_select")
 def index_select(call: OperatorCall) -> Labels:
     """Entries of one axis by their number."""

@@ -193,6 +193,14 @@ def pad(call: OperatorCall) -> Labels:
     return own
 
 
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(call: OperatorCall) -> Labels:
+    """Channels of (groups, rest) in the order (rest, groups)."""
+    own = call.labels("self")
+    outside, inside = divide(own[1], own[1].size // call["groups"], call.reason)
+    return [own[0], product([inside, outside]), *own[2:]]
+
+
 @rule("view_as_complex")
 def view_as_complex(call: OperatorCall) -> Labels:
     """Pairs along the last axis become one number."""
@@ -217,6 +225,15 @@ def windows(call: OperatorCall) -> Labels:
         i = in_range(call["dimension"], len(own))
         call.fix(own[i])
         return [*own[:i], call.fixed(shape[i]), *own[i + 1 :], call.fixed(shape[-1])]
+    if call.name.startswith("pixel") and len(own) == 4:
+        for axis in own[2:]:
+            call.fix(axis)
+        places = [call.fixed(size) for size in shape[2:]]
+        if call.name == "pixel_unshuffle":
+            return [own[0], product([own[1], call.fixed(shape[1] // own[1].size)]), *places]
+        channels, inside = divide(own[1], own[1].size // shape[1], call.reason)
+        call.fix(inside)
+        return [own[0], channels, *places]
     if call.name == "im2col" and len(own) == 4:
         for axis in own[2:]:
             call.fix(axis)

@@ -43,6 +43,17 @@ def added_product(call: OperatorCall) -> Labels:
     return call.broadcast([contract(call, spec, a, b), added], call.outputs[0].shape)
 
 
+@rule("_cdist_forward")
+def distances(call: OperatorCall) -> Labels:
+    """Distances between rows: sums over an axis in any order."""
+    a, b = call.labels("x1"), call.labels("x2")
+    mark_sum(a[-1], b[-1])
+    mark_sum(b[-1], a[-1])
+    call.merge(a[-1], b[-1])
+    batch = call.broadcast([a[:-2], b[:-2]], call.outputs[0].shape[:-2])
+    return [*batch, a[-2], b[-2]]
+
+
 @rule("_grouped_mm")
 def grouped_product(call: OperatorCall) -> Labels:
     """Rows in groups, each group with a matrix of its own."""

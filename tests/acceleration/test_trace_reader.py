@@ -7,7 +7,8 @@ from torch.func import functional_call
 
 from fusible import AddsItsData, fuse, images, state_of, vectors
 from lossnav.acceleration.kernel import Kernel
-from lossnav.acceleration.trace_graph import NotReadableError, read
+from lossnav.acceleration.trace_graph import NotReadableError
+from lossnav.acceleration.trace_reader import read
 
 
 @pytest.mark.parametrize(
@@ -15,7 +16,7 @@ from lossnav.acceleration.trace_graph import NotReadableError, read
     [
         (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Flatten(), nn.Linear(36, 5)), images(4, 5), "grouped"),
         (nn.Sequential(nn.Linear(4, 5), nn.Tanh()), vectors(4), "aten.tanh"),
-        (nn.Conv2d(3, 4, 3), images(3, 5), "no vector"),
+        (nn.Conv2d(3, 4, 3), images(3, 5), "not a vector"),
         (nn.Linear(4, 5).double(), vectors(4).double(), "float32"),
         (nn.Sequential(nn.Linear(4, 5), nn.Softmax(0)), vectors(4), "softmax over samples"),
         (

@@ -7,7 +7,8 @@ import pytest
 
 import lossnav as ln
 from lossnav.explorer.stored import session as sessions
-from lossnav.explorer.stored.session import Place, open_session
+from lossnav.explorer.stored.place import Place
+from lossnav.explorer.stored.session import open_session
 from lossnav.storage.journal import Row, Rows
 from lossnav.surface import assemble, variables, zarr_io
 from talking import Browser, unframe
