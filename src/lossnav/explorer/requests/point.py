@@ -56,4 +56,5 @@ class PointRequest(Request):
 
     def _message(self, row: Row, finished: bool = False) -> dict[str, Any]:
         values = {"at": list(row.point), "values": dict(row.values), "status": row.status, "measured": True}
-        return {"type": "point", "id": self.id, "classes": None, "gradient": None, "difference": None, "finished": finished} | values
+        later = {"classes": None, "gradient": None, "difference": None}
+        return {"type": "point", "id": self.id, "finished": finished} | later | values
