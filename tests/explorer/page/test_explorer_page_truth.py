@@ -238,7 +238,7 @@ def test_what_is_refused_says_so_where_it_was_awaited(gated, serve, visit, tmp_p
     page.locator("#ball-form .main").click()
     wait(page, "() => lossnav.ball()?.finished")
     frames(page)
-    assert "draw batches" in page.locator("#ball-words").inner_text()
+    assert "batches cannot be drawn" in page.locator("#ball-words").inner_text()
     page.locator("#ball-close").click()
     state["fail"] = True
     click(page, [0.613, -0.377])
