@@ -314,7 +314,7 @@ def test_a_loss_that_is_no_function_is_found():
 
 def test_things_that_do_not_fit_are_refused(objective, plane):
     with pytest.raises(
-        errors.SamplerError, match=r"asks for \(alpha\) but the chart has \(alpha, beta\).*ln.Grid\(alpha="
+        errors.SamplerError, match=r"has the coordinates \(alpha\), but the chart has \(alpha, beta\).*ln.Grid\(alpha="
     ):
         ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 3)))
     other = ln.Objective.from_function(lambda p: p["x"].sum(), {"x": torch.ones(2)})

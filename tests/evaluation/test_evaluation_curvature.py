@@ -300,7 +300,7 @@ def test_what_cannot_be_asked():
     with pytest.raises(errors.OptionError, match="'half' is unknown"):
         ln.evaluate_curvature(ln.curvature.Hessian(objective, precision="half"), plane, GRID_OF_WALL)
     bent = ln.Objective(torch.nn.Linear(2, 1), "mse", (torch.zeros(4, 2), torch.zeros(4, 1)))
-    with pytest.raises(errors.OptionError, match="a Gauss-Newton matrix was given. Pass ln.curvature.Hessian"):
+    with pytest.raises(errors.OptionError, match="got a Gauss-Newton matrix. Pass ln.curvature.Hessian"):
         ln.evaluate_curvature(ln.curvature.GaussNewton(bent), plane, GRID_OF_WALL)
     with pytest.raises(errors.SamplerError):
         ln.evaluate_curvature(objective, plane, ln.Grid(alpha=(-1, 1, 3)))

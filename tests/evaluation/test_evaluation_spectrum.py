@@ -130,8 +130,8 @@ def test_what_is_no_spectrum_is_said(whole, surface, tmp_path):
     for broken, error, words in (
         (whole.assign_attrs(schema_version=2), errors.SchemaTooNewError, "version 2.*reads up to 1"),
         (whole.assign_attrs(schema_version="x"), errors.NotASpectrumError, "lacks its schema version"),
-        (whole.drop_vars("eigenvalue_error"), errors.NotASpectrumError, 'no variable "eigenvalue_error"'),
-        (whole.drop_vars("weight"), errors.NotASpectrumError, 'no variable "weight" over probe and step'),
+        (whole.drop_vars("eigenvalue_error"), errors.NotASpectrumError, 'lacks the variable "eigenvalue_error"'),
+        (whole.drop_vars("weight"), errors.NotASpectrumError, 'lacks the variable "weight" over probe and step'),
     ):
         with pytest.raises(error, match=words):
             groups.require_spectrum(broken)

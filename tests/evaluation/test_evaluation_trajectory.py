@@ -230,7 +230,7 @@ def test_surfaces_of_something_else_are_refused(run, trained, stored, tmp_path, 
     named = ln.Objective(everything, "cross_entropy", images, metrics={"distance": lambda out, y: out.mean()})
     with pytest.raises(errors.OptionError, match="have the same name, 'distance'"):
         ln.evaluate_trajectory(named, plane, run)
-    with pytest.raises(errors.OptionError, match="buffers='mine'"):
+    with pytest.raises(errors.OptionError, match="got 'mine'"):
         ln.evaluate_trajectory(objective, plane, run, buffers="mine")
 
 

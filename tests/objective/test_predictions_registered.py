@@ -61,7 +61,7 @@ def test_its_words_are_kept_with_a_surface_and_shown(registered, tmp_path):
 
 def test_a_name_that_is_taken_or_none_is_refused(registered):
     for name in ("accuracy", "confidence"):
-        with pytest.raises(errors.OptionError, match=f"a metric '{name}' already: .*another name"):
+        with pytest.raises(errors.OptionError, match=f"metric '{name}' is registered already: .*another name"):
             register_metric(name, "something else")(registered)
     for name in ("loss", "status", "two words", "", 5):
         with pytest.raises(errors.OptionError, match="cannot be called"):

@@ -8,7 +8,7 @@ import torch
 from lossnav.symmetry.groups import Action, Layout, PermutationGroup, compose, draw, identity, permute, permuted
 from lossnav.symmetry.matching import coordinates, rows
 
-HEADS, WIDTH, FREE = Layout("unit", 3, "heads"), Layout("unit", 2, "width"), Layout("unit", 4)
+HEADS, WIDTH, FREE = Layout("unit", 3, "heads"), Layout("unit", 2, "width", (), "heads"), Layout("unit", 4)
 GROUPS = [PermutationGroup("heads", 3), PermutationGroup("width", 2, within="heads")]
 PRODUCT = Layout("product", 6, None, (HEADS, WIDTH))
 
@@ -77,3 +77,16 @@ def test_units_are_told_apart_entry_by_entry():
     (matrix,) = rows(tensor, (axis, Layout("unit", 2)), "heads")
     assert matrix.shape == (3, 8)
     assert matrix[1].tolist() == [4, 5, 6, 7, 24, 25, 26, 27]
+
+
+def test_another_group_of_as_many_units_is_no_outer_one():
+    other = Layout("unit", 3, "other")  # as many as heads
+    p = chosen(6) | {"other": torch.tensor([2, 0, 1])}
+    tensor = torch.randn(3, 6)
+    made = permuted(tensor, (other, PRODUCT), p)
+    assert torch.equal(made, permuted(tensor[p["other"]], (Layout("unit", 3), PRODUCT), p))
+    deep = Layout("product", 18, None, (other, HEADS, WIDTH))
+    rows = permuted(torch.arange(18), (deep,), p).reshape(3, 3, 2)
+    for i, j, k in itertools.product(range(3), range(3), range(2)):
+        source = int(p["other"][i]) * 6 + int(p["heads"][j]) * 2 + int(p["width"][j, k])
+        assert int(rows[i, j, k]) == source

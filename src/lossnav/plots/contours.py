@@ -32,7 +32,7 @@ def paint(axes: Any, picture: Picture) -> Any:
     if len(heights):
         values = np.ma.masked_invalid(picture.drawn.T)
         lines = axes.contour(x.values, y.values, values, levels=heights, cmap=COLORMAP, norm=norm, linewidths=1.3)
-        words = dict(zip(lines.levels, distinct(chosen), strict=True))
+        words = dict(zip(lines.levels, distinct(chosen.tolist()), strict=True))
         axes.clabel(lines, fmt=words, fontsize=7, inline=True, inline_spacing=2)
     if (edge := _edge(picture)) is not None:
         axes.plot(*edge, color="0.8", linewidth=0.8, zorder=0)

@@ -88,9 +88,10 @@ def sites_of(symmetries: Symmetries, subject: CalledNetwork, batch: Any) -> list
         if len(action.names) == 1 and action.names[0] in found:
             for layout, axis in zip(action.axes, watch.labels(found[action.names[0]]), strict=True):
                 _name(layout, axis, names)
+    outers = {group.name: group.within for group in symmetries.groups}
     sites = []
     for call, name, operand, labels in watch.operands:
-        axes = tuple(_layout(axis, names) for axis in labels)
+        axes = tuple(_layout(axis, names).inside(outers) for axis in labels)
         if any(next(axis.groups(), None) for axis in axes):
             sites.append(Site(call, name, operand, axes))
     return sites

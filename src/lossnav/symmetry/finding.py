@@ -208,7 +208,7 @@ def find(subject: CalledNetwork, seed: int) -> Symmetries:
         held |= {(p.names[0], i): reason for p in actions for i, a in enumerate(p.axes) if name in a.groups()}
     fallen = set(refused)
     kept = [Action(p.names, tuple(axis.without(fallen) for axis in p.axes)) for p in actions]
-    kept = [action for action in kept if action.groups()]
+    kept = acting.settled([action for action in kept if action.groups()], proved)
     held = {place: why for place, why in held.items() if not any(_acts(p, place) for p in kept)}
     error = 0.0
     if proved:

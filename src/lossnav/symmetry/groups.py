@@ -30,12 +30,15 @@ class Layout:
     group : str or None
         Of a unit: which group permutes it; None where it is fixed.
     parts : tuple of Layout
+    within : str or None
+        Of a unit: the group in whose every unit it is permuted separately.
     """
 
     kind: Literal["unit", "product", "concatenation"]
     size: int
     group: str | None = None
     parts: tuple[Layout, ...] = ()
+    within: str | None = None
 
     def groups(self) -> Iterator[str]:
         """Names of the groups that act on it; one that acts in two places is named twice."""
@@ -47,12 +50,20 @@ class Layout:
     def without(self, dropped: frozenset[str] | set[str]) -> Layout:
         """Return the same with some groups fixed."""
         group = None if self.group in dropped else self.group
-        return Layout(self.kind, self.size, group, tuple(part.without(dropped) for part in self.parts))
+        within = None if group is None else self.within
+        return Layout(self.kind, self.size, group, tuple(part.without(dropped) for part in self.parts), within)
 
-    def renamed(self, names: Mapping[str, str]) -> Layout:
-        """Return the same with other names of groups."""
-        group = None if self.group is None else names.get(self.group, self.group)
-        return Layout(self.kind, self.size, group, tuple(part.renamed(names) for part in self.parts))
+    def inside(self, outers: Mapping[str, str | None]) -> Layout:
+        """Return the same with the outer groups of some groups, by name."""
+        within = self.within if self.group is None else outers.get(self.group, self.within)
+        return Layout(self.kind, self.size, self.group, tuple(part.inside(outers) for part in self.parts), within)
+
+    def units_within(self, outer: str | None) -> Iterator[str]:
+        """Names of the groups that act on it and lie within another."""
+        if self.group is not None and self.within is not None and self.within == outer:
+            yield self.group
+        for part in self.parts:
+            yield from part.units_within(outer)
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,12 @@ class PermutationGroup:
     error: float = field(default=float("nan"), compare=False)
 
 
+def settled(actions: Sequence[Action], groups: Sequence[PermutationGroup]) -> list[Action]:
+    """Return actions that know which groups lie within which."""
+    outers = {group.name: group.within for group in groups}
+    return [Action(action.names, tuple(axis.inside(outers) for axis in action.axes)) for action in actions]
+
+
 def permute(state: Mapping[str, Tensor], actions: Sequence[Action], permutations: Permutations) -> Params:
     """Permute tensors; a group without a permutation stays, and so does a tensor without a group.
 
@@ -133,10 +150,9 @@ def permuted(tensor: Tensor, axes: Sequence[Layout], permutations: Permutations)
         inner = [
             name
             for i, other in enumerate(axes)
-            for name in other.groups()
+            for name in other.units_within(axis.group)
             if i != outer and name in permutations and permutations[name].dim() == 2
         ]
-        inner = [name for name in inner if axis.group is not None and len(permutations[name]) == axis.size]
         inner = [name for name in inner if not any(_holds(other, axis.group, name) for other in axes)]
         if inner:
             order = permutations.get(str(axis.group), torch.arange(axis.size))
@@ -172,8 +188,9 @@ def order_of(axis: Layout, permutations: Permutations) -> Tensor:
     first, rest = axis.parts[0], axis.parts[1:]
     inside = rest[0] if len(rest) == 1 else Layout("product", axis.size // first.size, None, rest)
     outer = order_of(first, permutations)  # (first,)
-    rows = [name for name in set(inside.groups()) if name in permutations and permutations[name].dim() == 2]
-    if rows and first.group is not None:
+    own = set(inside.units_within(first.group))
+    rows = [name for name in own if name in permutations and permutations[name].dim() == 2]
+    if rows:
         each = [
             order_of(inside, permutations | {name: permutations[name][i] for name in rows}) for i in range(len(outer))
         ]

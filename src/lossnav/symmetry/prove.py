@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lossnav.errors import NotDeterministicError, ObjectiveError
 from lossnav.params import Params
-from lossnav.symmetry.groups import Action, PermutationGroup, Permutations, draw, permute
+from lossnav.symmetry.groups import Action, PermutationGroup, Permutations, draw, permute, settled
 from lossnav.symmetry.network import CalledNetwork, largest_difference
 from lossnav.symmetry.read import possible_outers
 
@@ -134,6 +134,7 @@ def prove(
         Why the others are not.
     """
     passed, refused = [], {}
+    actions = settled(actions, groups)
     for group in groups:
         made, reason = _alone(proof, group, groups, actions)
         if made is None:
@@ -147,7 +148,7 @@ def prove(
     if final != kept:  # an outer group fell: prove what is left of the inner ones
         kept = _jointly(proof, [], final, actions)
         refused |= {g.name: JOINTLY_BROKEN for g in final if g not in kept}
-    joint = proof.error(actions, draw(kept, proof.generator)) if kept else 0.0
+    joint = proof.error(settled(actions, kept), draw(kept, proof.generator)) if kept else 0.0
     return [replace(group, error=max(group.error, joint)) for group in kept], refused
 
 
@@ -166,7 +167,7 @@ def _alone(
         wide = replace(group, within=outer)
         every = [wide, *(g for g in groups if g.name == outer)]
         finer = {group.name: draw(every, proof.generator)[group.name]}
-        wider = proof.error(actions, finer)
+        wider = proof.error(settled(actions, [wide]), finer)
         if wider <= TOLERANCE:
             return replace(wide, error=max(error, wider)), ""
     return replace(group, error=error), ""
@@ -176,7 +177,7 @@ def _jointly(
     proof: Proof, kept: list[PermutationGroup], more: list[PermutationGroup], actions: Sequence[Action]
 ) -> list[PermutationGroup]:
     """Those of some more groups that are proved together with what is kept, by bisection."""
-    if not more or proof.error(actions, _draw_all([*kept, *more], proof)) <= TOLERANCE:
+    if not more or proof.error(settled(actions, [*kept, *more]), _draw_all([*kept, *more], proof)) <= TOLERANCE:
         return [*kept, *more]
     if len(more) == 1:
         return kept

@@ -7,6 +7,7 @@ from torch import nn
 
 import lossnav as ln
 from living import classifier
+from lossnav.acceleration import ChartFunction
 from lossnav.errors import ChartError, OptionError
 from lossnav.explorer.live import inspect_point
 from lossnav.explorer.live.optimizer_path import roll
@@ -93,3 +94,34 @@ def test_targets_that_do_not_count_are_left_out():
     objective = ln.Objective(nn.Linear(3, 4), "cross_entropy", (x, y))
     found = inspect_point.classes(objective, objective.params)
     assert found["counts"] == [2, 2, 0, 0] and np.isnan(found["accuracy"][2])
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 5.0, 0.5]])
+def test_the_difference_to_the_centre_has_the_paired_error_of_its_samples(weights):
+    torch.manual_seed(0)
+    x, y = torch.randn(60, 4), torch.randint(3, (60,))
+    model = nn.Linear(4, 3)
+    loss = nn.CrossEntropyLoss(weight=None if weights is None else torch.tensor(weights))
+    objective = ln.Objective(model, loss, (x, y))
+    plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=1, exclude=()))
+    function = ChartFunction(objective, plane)
+    found = inspect_point.difference(function, [0.3, -0.2])
+
+    def single(point):
+        with torch.no_grad():
+            outputs = torch.func.functional_call(model, point, x)
+            return nn.functional.cross_entropy(outputs, y, weight=loss.weight, reduction="none").double().numpy()
+
+    w = np.ones(60) if weights is None else np.array(weights)[y]
+    d = single(plane([0.3, -0.2])) - single(plane([0.0, 0.0]))
+    residuals = d - w * d.sum() / w.sum()
+    error = np.sqrt((residuals**2).sum() * 60 / 59) / w.sum()
+    assert found.value == pytest.approx(d.sum() / w.sum(), rel=1e-5)
+    assert found.error == pytest.approx(error, rel=1e-5)
+    again = inspect_point.difference(function, [0.3, -0.2], found.center)
+    assert (again.value, again.error) == (found.value, found.error)
+    apart = np.hypot(*[objective.evaluate(plane(at))["loss_se"] for at in ([0.3, -0.2], [0.0, 0.0])])
+    assert found.error < 0.9 * apart  # what the two errors would say
+    bowl = ln.Objective.from_function(lambda p: (p["x"] ** 2).sum(), {"x": torch.zeros(2)})
+    line = ln.Line(bowl.params, {"x": torch.ones(2)})
+    assert inspect_point.difference(ChartFunction(bowl, line), [1.0]) is None  # no samples, and no error made up

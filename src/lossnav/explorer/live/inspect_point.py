@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,11 +12,14 @@ from torch import Tensor
 
 from lossnav import curvature
 from lossnav import params as algebra
+from lossnav.acceleration import ChartFunction
 from lossnav.charts import Chart
 from lossnav.directions import lazy as lazily
 from lossnav.objective.functional import StepValues
 from lossnav.objective.loss import logits
 from lossnav.objective.objective import Objective
+from lossnav.storage.samples import SampleLosses
+from lossnav.surface.difference import ratio
 
 _MOST_CLASSES, _MOST_CONFUSED = 1000, 50  # classes that are listed, and classes of a confusion matrix
 
@@ -103,6 +106,62 @@ def slope(objective: Objective, chart: Chart, coords: ArrayLike) -> dict[str, An
         "in_plane_norm": float(np.sqrt(max(0.0, float(along @ parts)))),
         "out_of_plane_norm": algebra.norm(rest),
     }
+
+
+def difference(function: ChartFunction, coords: ArrayLike, center: SampleLosses | None = None) -> Difference | None:
+    """The loss at a place less that of the centre, with its paired standard error: both are over the same samples.
+
+    Parameters
+    ----------
+    function : ChartFunction
+    coords : array of shape (k,)
+    center : SampleLosses, optional
+        What an earlier call found at the centre.
+
+    Returns
+    -------
+    Difference or None
+        None where the losses of single samples cannot be had, or are not finite.
+
+    Examples
+    --------
+    >>> x = torch.linspace(-1, 1, 100).reshape(-1, 1)
+    >>> objective = Objective(torch.nn.Linear(1, 1), "mse", (x, x**2))
+    >>> from lossnav.charts import Line
+    >>> function = ChartFunction(objective, Line(objective.params, objective.params))
+    >>> found = difference(function, [0.0])
+    >>> found.value, found.error
+    (0.0, 0.0)
+    """
+    kept = function.keeping_samples()
+    if center is None:
+        center = getattr(kept(np.zeros(len(function.chart.dims))), "samples", None)
+    here = getattr(kept(np.asarray(coords, np.float64)), "samples", None)
+    if here is None or center is None:
+        return None
+    d = here.losses.astype(np.float64) - center.losses
+    if not np.isfinite(d).all():
+        return None
+    objective = function.objective
+    part = (objective.samples or 0) / objective.population if objective.population else 0.0
+    value, error = ratio(d, here.weights, part)
+    return Difference(value, error, center)
+
+
+class Difference(NamedTuple):
+    """A difference of two losses over the same samples.
+
+    Attributes
+    ----------
+    value, error : float
+        In units of the loss.
+    center : SampleLosses
+        Of the second of the two.
+    """
+
+    value: float
+    error: float
+    center: SampleLosses
 
 
 class _NoClassesError(Exception):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from lossnav.charts import Chart
     from lossnav.objective.objective import Objective
+    from lossnav.storage.samples import SampleLosses
 
 Array = NDArray[np.float64]
 
@@ -94,6 +95,7 @@ class LivePlace:
         self.plain = ChartFunction(objective, chart)
         self.function: Any = self.plain
         self.center: dict[str, float] = {}
+        self.center_samples: SampleLosses | None = None  # of the samples one by one, once they were asked for
         self._waiting: list[Row] = []  # written, but perhaps not on disk yet
         self._beside: threading.Thread | None = None
         self._settled = engine.plan == "plain"

@@ -54,6 +54,7 @@ let session = null;
 /** @type {Scene | null} */
 let scene = null;
 let moving = false; // while the view moves, colours stay and nothing is asked for
+let settling = false; // whether it rests once it is drawn
 /** @type {Range | null} */
 let frozen = null; // ends of the colours until then
 /** @type {Reading | null} */
@@ -240,6 +241,8 @@ function pan(x, y) {
 
 function settle() {
   clearTimeout(timers.settle);
+  settling = moving && timers.frame !== 0; // the last movement is not on the screen yet: the view rests after that
+  if (settling) return;
   moving = false;
   frozen = null;
   askWindow();
@@ -416,6 +419,8 @@ function goOn() {
 
 function paint() {
   timers.frame = 0;
+  if (settling) timers.settle = setTimeout(settle, SETTLE);
+  settling = false;
   if (!session || state.view.place !== session.place) return;
   const { view } = state;
   const shown = overlays();

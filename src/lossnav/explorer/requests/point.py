@@ -45,11 +45,16 @@ class PointRequest(Request):
         task.done = 1
         task.client.send(self._message(row))
         yield
-        found = {"classes": inspect_point.classes(live_place.objective, live_place.chart(self.at))}
+        found: dict[str, Any] = {"classes": inspect_point.classes(live_place.objective, live_place.chart(self.at))}
         yield
         found["gradient"] = inspect_point.slope(live_place.objective, live_place.chart, self.at)
+        yield
+        if (paired := inspect_point.difference(live_place.plain, self.at, live_place.center_samples)) is not None:
+            live_place.center_samples = paired.center
+            found["difference"] = {"value": paired.value, "error": paired.error}
         task.client.send(self._message(row, finished=True) | found)
 
     def _message(self, row: Row, finished: bool = False) -> dict[str, Any]:
         values = {"at": list(row.point), "values": dict(row.values), "status": row.status, "measured": True}
-        return {"type": "point", "id": self.id, "classes": None, "gradient": None, "finished": finished} | values
+        later = {"classes": None, "gradient": None, "difference": None}
+        return {"type": "point", "id": self.id, "finished": finished} | later | values

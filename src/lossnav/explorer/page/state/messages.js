@@ -79,6 +79,7 @@
  * @property {number} [status]
  * @property {Gradient | null} [gradient]
  * @property {Classes | null} [classes]
+ * @property {{ value: number, error: number } | null} [difference] To the centre, over the same samples.
  * @property {boolean} [finished]
  */
 /** @typedef {{ type: "line", id: number, t: number[], loss: number[], loss_se?: number[], finished?: boolean }} LineMessage */

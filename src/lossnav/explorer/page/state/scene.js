@@ -8,7 +8,7 @@
 /** @import { View } from "./view_state.js" */
 
 import { cover, inCell, visitSeen } from "./coverage.js";
-import { nearestIndex } from "./interpolation.js";
+import { nearestIndex, sample } from "./interpolation.js";
 import { contourLevels } from "./levels.js";
 import { OUTCOMES, stateOf } from "./outcome.js";
 import { withoutOutliers } from "./range.js";
@@ -163,6 +163,7 @@ export function compose(view, session, received, frozen = null, moving = frozen 
  * @param {Range} y
  */
 export function visibleRange(layers, coverage, x, y) {
+  if (!coverage.owner && layers.length === 1) return withoutOutliers(valuesIn(layers[0], x, y));
   /** @type {number[]} */
   const edges = [];
   const inside = layers.map(({ x: xs, y: ys, values }, k) => {
@@ -182,6 +183,33 @@ export function visibleRange(layers, coverage, x, y) {
     at += part.length;
   }
   return withoutOutliers(all);
+}
+
+/**
+ * Of one grid that is whole, which may have a million values: those of the nodes in a window, and those between nodes at its edges.
+ * @param {Pick<Layer, "x" | "y" | "values">} layer
+ * @param {Range} x
+ * @param {Range} y
+ */
+function valuesIn({ x: xs, y: ys, values }, x, y) {
+  const [left, right] = [Math.max(x[0], xs[0]), Math.min(x[1], xs[xs.length - 1])];
+  const [low, high] = [Math.max(y[0], ys[0]), Math.min(y[1], ys[ys.length - 1])];
+  if (!(left <= right && low <= high)) return new Float64Array(0);
+  const whole = left === xs[0] && right === xs[xs.length - 1] && low === ys[0] && high === ys[ys.length - 1];
+  if (whole) return values;
+  const inside = /** @param {Values} axis @param {number} a @param {number} b */ (axis, a, b) => axis.filter((v) => v >= a && v <= b);
+  const [across, up] = [inside(xs, left, right), inside(ys, low, high)];
+  const first = across.length ? xs.indexOf(across[0]) : 0;
+  const bottom = up.length ? ys.indexOf(up[0]) : 0;
+  const made = new Float64Array(across.length * up.length + 2 * (across.length + up.length) + 4);
+  let at = 0;
+  for (let i = first; i < first + across.length; i++) {
+    made.set(values.subarray(i * ys.length + bottom, i * ys.length + bottom + up.length), at);
+    at += up.length;
+  }
+  for (const px of [left, right]) for (const py of [low, high, ...up]) made[at++] = sample(xs, ys, values, px, py);
+  for (const py of [low, high]) for (const px of across) made[at++] = sample(xs, ys, values, px, py);
+  return made;
 }
 
 /**

@@ -92,7 +92,7 @@ export class LineProfile {
     const ends = line.finished && finite.length > 1 ? [line.loss[0], line.loss[line.loss.length - 1]] : null;
     const highest = finite.reduce((a, b) => Math.max(a, b), -Infinity);
     byId("line-words").textContent = ends
-      ? `A ${number(ends[0])}, B ${number(ends[1])}, barrier ${number(highest - Math.max(...ends), 3)} above the higher end`
+      ? `A ${number(ends[0])}, B ${number(ends[1])}, barrier ${number(highest - Math.max(...ends), 3)} above the higher end${banded ? "; band: error of each point, not of differences" : ""}`
       : `${count(line.t.length)} of ${count(line.points)} points`;
   }
 }

@@ -34,6 +34,7 @@ export function placeWords(at, session, spans) {
  * @property {number} [status]
  * @property {Gradient | null} [gradient]
  * @property {Classes | null} [classes]
+ * @property {{ value: number, error: number } | null} [difference]
  * @property {string} waiting What is still awaited.
  * @property {boolean} [pending] Whether nothing is known of it yet.
  * @property {string} [refused] Why nothing will be.
@@ -60,7 +61,7 @@ export function showPoint(reading, session, spans, connected) {
     const other = stateOf({ value, status: reading.status });
     row(name.replaceAll("_", " "), other ? outcomeWords(other, value) : FRACTIONS.test(name) ? percent(value) : number(value));
   }
-  if (session.center?.loss !== undefined && !outcome) row("against the centre", against(values.loss, session.center.loss));
+  if (session.center?.loss !== undefined && !outcome) row("against the centre", against(values.loss, session.center.loss, reading.difference));
   const { gradient } = reading;
   if (gradient) {
     row("|∇L|", number(gradient.norm));
@@ -80,11 +81,20 @@ export function showPoint(reading, session, spans, connected) {
   );
 }
 
-/** Below the sixth digit float32 differs by the order of its sums. @param {number} loss @param {number} center */
-function against(loss, center) {
+/**
+ * Below the sixth digit float32 differs by the order of its sums. The error is that of the difference, of the same samples: those of
+ * the two losses say little about it.
+ * @param {number} loss
+ * @param {number} center
+ * @param {Reading["difference"]} paired
+ */
+function against(loss, center, paired) {
   const more = loss - center;
   if (Math.abs(more) < 1e-6 * Math.abs(center)) return "the same to 6 digits";
-  return more > 0 ? `+${number(more, 3)}` : number(more, 3);
+  const sign = more > 0 ? "+" : "";
+  if (!paired || !Number.isFinite(paired.error)) return `${sign}${number(more, 3)}, error unknown`;
+  const [value, error] = withError(more, paired.error);
+  return error ? `${sign}${value} ±\u2009${error}, same samples` : `${sign}${number(more, 3)}, same samples`;
 }
 
 /** Accuracy a class as bars, and which class is taken for which. Rows are the true classes. @param {Classes | null} classes */

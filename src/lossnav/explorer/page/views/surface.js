@@ -96,6 +96,11 @@ export class SurfaceView {
   #moves() {
     this.turning = true;
     clearTimeout(this.resting);
+  }
+
+  /** Rest begins when the last turn is on the screen, however long that takes; before it nobody has seen it. */
+  #rests() {
+    clearTimeout(this.resting);
     this.resting = setTimeout(() => {
       this.turning = false;
       if (this.scene) this.paint(this.scene, this.overlays);
@@ -132,6 +137,7 @@ export class SurfaceView {
     paintFrame(renderer, scene, matrix, ratio);
     this.#paintMarkers(renderer, scene);
     this.#paintLabels(scene, width, height);
+    if (this.turning) this.#rests();
   }
 
   /** A mesh on the card, made once. @param {Renderer} renderer @param {string} key @param {() => Mesh} make */
