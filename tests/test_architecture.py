@@ -249,6 +249,17 @@ def named_twice(files):
     return sorted(name for name, meanings in found.items() if len(meanings) > 1)
 
 
+LONG = 450  # lines
+
+
+def test_a_long_file_says_why_in_its_head():
+    head = re.compile(r"longer\s+(//\s+)?than", re.MULTILINE)
+    files = [path for end in ("*.py", "*.js") for path in SOURCE.rglob(end)]
+    long = [path for path in files if path.read_text().count("\n") > LONG]
+    assert len(files) > 300
+    assert all(head.search("\n".join(path.read_text().splitlines()[:12])) for path in long), long
+
+
 def test_one_name_has_one_meaning():
     assert named_twice(sources()) == []
     assert named_twice({"a.py": "class Place:\n    pass", "b.py": "_Place = str | None"}) == ["Place"]

@@ -1,5 +1,6 @@
 // @ts-check
-// The page: joins the socket, the view and the pictures. What each of them does is in its own file.
+// The page: joins the socket, the view and the pictures. What each of them does is in its own file; this one is longer
+// than most because it alone knows all the others.
 
 /** @import { Coordinates, ErrorMessage, Frame, Message, PointMessage, Range, Row, Session } from "./state/messages.js" */
 /** @import { Layer, Overlays, Scene } from "./state/scene.js" */

@@ -1,6 +1,7 @@
 """Measurements of a report at the centre of a surface, by its objective.
 
-They are done one after the other, each in a few passes over the data; after Ctrl-C the finished ones are kept.
+They are done one after the other, each in a few passes over the data; after Ctrl-C the finished ones are kept. This
+file is longer than most because it is one list: each measurement is a method, in the order in which they are done.
 """
 
 from __future__ import annotations
