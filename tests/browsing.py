@@ -20,7 +20,7 @@ PATIENCE = 60_000  # ms: CI's machine is busy, and what has to come comes
 
 
 @pytest.fixture(scope="module")
-def browser():
+def chromium():
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
     with playwright.sync_playwright() as driver:
         started = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -29,13 +29,13 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser):
+def visit(chromium):
     """Opens pages; at the end none of them has complained, and none has asked another host for anything."""
     contexts, complaints, asked, own = [], [], [], set()
 
     def open_page(url, *, size=(1366, 768), scheme="light", ready=True, touch=False, allow=None):
         """`allow`: a word of complaints that are expected."""
-        context = browser.new_context(
+        context = chromium.new_context(
             viewport={"width": size[0], "height": size[1]},
             color_scheme=scheme,
             accept_downloads=True,

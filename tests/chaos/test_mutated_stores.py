@@ -200,7 +200,7 @@ def test_attributes_are_as_the_schema_says(store, changes, words):
 
 def test_a_link_to_nowhere(store, tmp_path):
     (tmp_path / "link.zarr").symlink_to("nowhere")
-    require_refused(tmp_path / "link.zarr", "does not open as Zarr")
+    require_refused(tmp_path / "link.zarr", "cannot be opened as Zarr")
     with pytest.raises(errors.StoreError):
         ln.evaluate(*two_writers.problem(), two_writers.GRID, store=tmp_path / "link.zarr", check=False)
     shutil.rmtree(store / "loss" / "c")

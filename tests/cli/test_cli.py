@@ -407,8 +407,8 @@ def test_the_same_call_goes_on_and_another_is_refused(project):
     other = lossnav("evaluate", "project.py:objective", "--grid", 7, "--seed", 1, cwd=project)
     assert other.returncode == 1
     assert "PlanMismatchError: run.zarr contains another run" in other.stderr
-    assert "sampler.axes: was" in other.stderr
-    assert "chart.directions: was" in other.stderr
+    assert "sampler.axes.alpha: was [-1.0, 1.0, 5], is [-1.0, 1.0, 7]" in other.stderr
+    assert "chart.directions[0].seed: was 0, is 1" in other.stderr
     assert "--overwrite" in other.stderr
     assert lossnav("evaluate", "project.py:objective", "--grid", 7, "--overwrite", cwd=project).returncode == 0
     assert ln.open(project / "run.zarr").sizes["alpha"] == 7

@@ -266,7 +266,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
         DirectionError,
         ["star"],
     ),
-    "through([a, b])": (lambda: ln.directions.through([MODEL, OTHER]), OptionError, ["star", "*points"]),
+    "through([a, b])": (lambda: ln.directions.through([MODEL, OTHER]), OptionError, ["one by one", "*points"]),
     "Line(params, model)": (
         lambda: ln.Line(objective().params, OTHER),
         DirectionError,
@@ -290,7 +290,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "a plane of one direction": (
         lambda: ln.Plane(objective().params, directions(1)[0]),
         ChartError,
-        ["takes 2 direction", "n=2"],
+        ["needs 2 direction", "n=2"],
     ),
     "a plane of the same direction": (
         lambda: ln.Plane(objective().params, *2 * directions(1)),
@@ -362,7 +362,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     # numbers and axes
     "n=0": (lambda: directions(0), OptionError, ["n=0", "1 or more"]),
     "n='2'": (lambda: directions("2"), OptionError, ["'2'", "n=2"]),
-    "seed=None": (lambda: ln.directions.random(objective(), seed=None), OptionError, ["seed=None", "whole number"]),
+    "seed=None": (lambda: ln.directions.random(objective(), seed=None), OptionError, ["seed=None", "integer"]),
     "Grid(51)": (lambda: ln.Grid(51), SamplerError, ["names", "ln.Grid(alpha=(-1, 1, 51))"]),
     "Adaptive((-1, 1))": (
         lambda: ln.Adaptive((-1, 1), (-1, 1)),

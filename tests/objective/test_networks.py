@@ -74,7 +74,7 @@ def test_a_state_dict_without_buffers_is_refused_or_completed_by_name(tmp_path):
     copied[1].running_mean.copy_(a[1].running_mean)
     copied[1].running_var.copy_(a[1].running_var)
     assert kept.evaluate(kept.params)["loss"] == pytest.approx(plain_loss(copied), rel=1e-6)
-    with pytest.raises(OptionError, match="missing='perhaps'"):
+    with pytest.raises(OptionError, match="missing must be 'refuse' or 'keep', got 'perhaps'"):
         objective.at(state, missing="perhaps")
     path = checkpoints.save(without, tmp_path / "b.safetensors")
     with pytest.raises(CheckpointMismatchError, match=r"b\.safetensors lacks"):

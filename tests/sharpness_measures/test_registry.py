@@ -80,7 +80,7 @@ def test_the_table_of_the_docs_is_that_of_the_registry(registered):
 
 def test_a_name_that_is_taken_is_refused(registered):
     for name in ("uphill", "sam"):
-        with pytest.raises(errors.OptionError, match=f"kind of sharpness '{name}' already: .*another name"):
+        with pytest.raises(errors.OptionError, match=f"kind of sharpness '{name}' is registered already: .*another"):
             register(name, **WORDS)(uphill)
     assert KINDS["sam"].measure.__name__ == "sam"
 

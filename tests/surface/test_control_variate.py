@@ -117,7 +117,7 @@ def test_what_has_no_samples_has_no_subset(objective):
     with pytest.raises(DataError, match="more than tensors"):
         mixed.subset(3)
     hidden = ln.Objective(nn.Linear(4, 3).eval(), lambda a, b: nn.functional.cross_entropy(a, b), (x, y))
-    with pytest.raises(OptionError, match="single samples"):
+    with pytest.raises(OptionError, match="per-sample losses"):
         hidden.subset("auto")
     assert math.isfinite(hidden.subset(3).evaluate(hidden.params)["loss"])
 
@@ -157,7 +157,7 @@ def test_surfaces_that_do_not_belong_together_are_refused(objective):
     whole = ln.evaluate(objective, plane(objective), ln.Grid(alpha=(-1, 1, 3), beta=(-1, 1, 3)))
     for key, value in (("loss", "mse"), ("model", "Other"), ("bn", "batch"), ("parameters", 3), ("samples", 1499)):
         other = whole.assign_attrs(objective=whole.attrs["objective"] | {key: value})
-        with pytest.raises(OptionError, match="different objectives: " + key if key != "samples" else "one of 1500"):
+        with pytest.raises(OptionError, match="objectives: " + key if key != "samples" else "drawn from 1500"):
             ln.control_variate(few, other)
     with pytest.raises(OptionError, match="six points"):
         ln.control_variate(few, ln.evaluate(objective, plane(objective), ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2))))

@@ -280,8 +280,13 @@ def test_another_plan_is_refused_item_by_item(objective, plane, tmp_path):
     made = ln.evaluate(objective, plane, grid, store=place)
     other = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=1))
     changes = {
-        "chart.directions: was": (objective, other, grid, {}),
-        "sampler.axes: was": (objective, plane, ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 3)), {}),
+        "chart.directions[0].seed: was 0, is 1": (objective, other, grid, {}),
+        "sampler.axes.alpha: was [-1.0, 1.0, 3], is": (
+            objective,
+            plane,
+            ln.Grid(alpha=(-1, 1, 5), beta=(-1, 1, 3)),
+            {},
+        ),
         "engine.precision: was 'native', is 'float64'": (
             objective,
             plane,
@@ -341,7 +346,7 @@ def test_the_last_digits_of_norms_are_those_of_the_threads_that_summed_them(
 
     monkeypatch.setattr(ln.Plane, "describe", elsewhere)
     if refused:
-        with pytest.raises(errors.PlanMismatchError, match=r"chart\.cosines: was"):
+        with pytest.raises(errors.PlanMismatchError, match=r"chart\.cosines\.\S+ was"):
             ln.evaluate(objective, plane, grid, store=place)
         return
     again = ln.evaluate(objective, plane, grid, store=place)

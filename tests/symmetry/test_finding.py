@@ -249,6 +249,15 @@ def test_an_operator_without_a_rule_fixes_what_it_meets(monkeypatch):
     assert found.groups == ()
 
 
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_units_that_are_dead_by_chance_are_still_units(width):
+    """All rows of this example are equal, so that all units of ReLU may be silent at once at random weights."""
+    for seed in range(25):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Linear(2, 2 * width), nn.ReLU(), nn.Linear(2 * width, 1))
+        assert [group.size for group in ln.symmetries(model, torch.ones(3, 2), seed=seed).groups] == [2 * width]
+
+
 @pytest.mark.parametrize("kind", ["rolled", "sorted"])
 def test_a_rule_that_is_wrong_is_caught_by_the_proof(monkeypatch, kind):
     wrong = (lambda call: call.labels("self")) if kind == "rolled" else lambda call: [call.labels("self")] * 2

@@ -90,7 +90,7 @@ def _are_rows(value: Any) -> bool:
 
 def _follows(key: str, was: Any, now: Any) -> bool:
     """Whether a difference within the chart follows from another one: a number or a hash computed from weights."""
-    is_hash = key.rpartition(".")[2] == "fingerprint"
+    is_hash = key.rpartition(".")[2] in ("fingerprint", "signature")
     return _is_computed(key) and (is_hash or (isinstance(was, float) and isinstance(now, float)))
 
 

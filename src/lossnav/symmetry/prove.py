@@ -25,6 +25,7 @@ from lossnav.symmetry.read import possible_outers
 
 TOLERANCE = 1e-10  # of the largest entry of an output; float64 leaves 1e-15 to 1e-13
 _NOISE = 0.3  # of a tensor's root mean square
+_MORE = 6  # points that are tried where a group is silent
 
 BROKEN = "the outputs change when it is permuted"
 JOINTLY_BROKEN = "the outputs change when it is permuted together with the others"
@@ -34,8 +35,8 @@ SILENT = "the outputs on the example do not depend on it"
 class Proof:
     """Weights in general position, and what the network gives there.
 
-    Where a group is silent at random weights (BatchNorm statistics that do not fit them may leave all units dead), the
-    proof goes on at the network's own weights with noise as well.
+    Where a group is silent at random weights (BatchNorm statistics that do not fit them, or chance, may leave all units
+    dead), the proof goes on at the network's own weights with noise, and then at other random weights, as well.
 
     Raises
     ------
@@ -60,9 +61,9 @@ class Proof:
                 "Pass a model without random draws, in eval mode."
             )
         self._points: list[tuple[Params, list[Tensor]]] = []
-        self._is_near = False
+        self._tried = 0
         if not self._go_to(self._random()):
-            self._go_near()
+            self._go_on()
 
     def error(self, actions: Sequence[Action], permutations: Permutations) -> float:
         """Largest difference of the outputs after permuting, as a fraction of their largest entry."""
@@ -75,9 +76,11 @@ class Proof:
         """Whether the outputs change when a single tensor is permuted: the first, or the last."""
         there = [p for p in actions if any(name in permutations for name in p.groups())]
         alone = list(dict.fromkeys((there[0], there[-1])))
-        if any(self.error([one], permutations) > TOLERANCE for one in alone):
-            return True
-        return self._go_near() and any(self.error([one], permutations) > TOLERANCE for one in alone)
+        while not any(self.error([one], permutations) > TOLERANCE for one in alone):
+            if self._tried == _MORE:
+                return False
+            self._go_on()
+        return True
 
     def _go_to(self, state: Params) -> bool:
         outputs = self.subject.outputs(state)
@@ -85,12 +88,13 @@ class Proof:
             self._points.append((state, outputs))
         return _finite(outputs)
 
-    def _go_near(self) -> bool:
-        """Prove at the network's own weights as well, if that is not done already."""
-        if self._is_near:
-            return False
-        self._is_near = True
-        return self._go_to(self._near()) or self._go_to(self.subject.state)
+    def _go_on(self) -> None:
+        """Prove at one more point: at the network's own weights first, then at other random ones."""
+        self._tried += 1
+        if self._tried > 1:
+            self._go_to(self._random())
+        elif not self._go_to(self._near()):
+            self._go_to(self.subject.state)
 
     def _random(self) -> Params:
         """Random weights through which signals pass; means about zero, variances about their own."""
