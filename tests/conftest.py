@@ -22,6 +22,31 @@ from torch import Tensor, nn
 import lossnav as ln
 from lossnav.surface import assemble
 
+LONG_TESTS = Path(__file__).parent / "long_tests.txt"  # whose first case took more than 0.3 s
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--daily",
+        action="store_true",
+        help="one case of each law that takes less than a third of a second, no browser and no cluster: some 90 s",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--daily"):
+        return
+    seen, kept = set(LONG_TESTS.read_text().split("\n")), []
+    for item in items:
+        law = item.nodeid.partition("[")[0]
+        if law not in seen and not any(item.get_closest_marker(name) for name in ("browser", "cluster", "slow")):
+            kept.append(item)
+        seen.add(law)
+    daily = set(kept)
+    config.hook.pytest_deselected(items=[item for item in items if item not in daily])
+    items[:] = kept
+
+
 settings.register_profile("no deadline", deadline=None)  # the first call of a test may import much
 settings.load_profile("no deadline")
 
