@@ -39,8 +39,7 @@ const ARROWS = 220; // ms after the last arrow key at which its point is asked f
 const connection = new Connection(receive, (word) => {
   progress.showConnection(word);
   if (word === "lost" || word === "restarted") {
-    profile.refuse(null, "the connection was lost");
-    optimizerPaths.refuse(null, "the connection was lost");
+    connection.refuse(null, "the connection was lost");
   }
   schedule();
   if (word === "open" || word === "page") {
@@ -110,15 +109,13 @@ function refuse({ id, said }) {
     reading = { ...reading, pending: false, waiting: "", refused: reading.pending ? said : undefined };
     schedule();
   }
-  if (known) {
-    profile.refuse(id, said);
-    optimizerPaths.refuse(id, said);
-  }
+  if (known) connection.refuse(id, said);
   progress.wrong(said);
 }
 
 /** @param {Message} message @param {Session} session */
 function take(message, session) {
+  if (connection.hand(message)) return;
   switch (message.type) {
     case "grid":
     case "points":
@@ -126,12 +123,6 @@ function take(message, session) {
       break;
     case "point":
       takePoint(message);
-      break;
-    case "line":
-      profile.take(message);
-      break;
-    case "ball":
-      optimizerPaths.take(message);
       break;
     case "progress":
       progress.take(message, asked.window);

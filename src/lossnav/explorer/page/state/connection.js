@@ -11,6 +11,11 @@ import { decodeFrame, parseMessage } from "./messages.js";
  * @property {number} [place]
  * @property {string} [view]
  */
+/**
+ * @typedef {object} Asker Who asks for something, and what is done with the answer.
+ * @property {(message: any) => void} take A message of its type.
+ * @property {(id: number | null, said: string) => void} refuse What was asked by that number does not come; null: nothing does.
+ */
 /** @typedef {"open" | "lost" | "restarted" | "page"} Status */
 
 export class Connection {
@@ -24,6 +29,8 @@ export class Connection {
     /** @type {{ id: number | null | undefined, type: string, sent: number }[]} */
     this.requests = [];
     this.number = 0;
+    /** @type {Map<string, Asker>} */
+    this.askers = new Map();
     /** @type {WebSocket | null} */
     this.socket = null;
     this.waiting = 500; // ms before the next try
@@ -32,6 +39,22 @@ export class Connection {
     this.stored = inside && parseMessage(inside.textContent ?? "");
     // Before anybody reads the view: that which was saved, unless a link says another.
     if (this.stored?.view && !location.hash) history.replaceState(null, "", `#${this.stored.view}`);
+  }
+
+  /** Answers of a type go to who asks for them. @param {Message["type"]} type @param {Asker} asker */
+  expect(type, asker) {
+    this.askers.set(type, asker);
+  }
+
+  /** Whether somebody took it. @param {Message} message */
+  hand(message) {
+    this.askers.get(message.type)?.take(message);
+    return this.askers.has(message.type);
+  }
+
+  /** @param {number | null} id @param {string} said */
+  refuse(id, said) {
+    for (const asker of this.askers.values()) asker.refuse(id, said);
   }
 
   open() {

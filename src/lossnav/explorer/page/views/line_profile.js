@@ -28,6 +28,7 @@ export class LineProfile {
   constructor(connection, changed) {
     this.connection = connection;
     this.changed = changed;
+    connection.expect("line", this);
     /** @type {Profile | null} */
     this.line = null;
     byId("line-close").addEventListener("click", () => this.clear());

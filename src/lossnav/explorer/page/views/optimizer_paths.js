@@ -34,6 +34,7 @@ export class OptimizerPaths {
   constructor(connection, changed) {
     this.connection = connection;
     this.changed = changed;
+    connection.expect("ball", this);
     /** @type {OptimizerPath[]} */
     this.all = [];
     /** @type {Coordinates} */
