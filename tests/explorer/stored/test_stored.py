@@ -39,6 +39,27 @@ def test_a_point_is_the_nearest_that_was_measured(browser, stored):
     assert browser.ask("point", id=2, at=[-9, -9])["values"]["loss"] == "inf"
 
 
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_a_stored_point_differs_from_the_centre_by_its_samples(tmp_path, dims):
+    torch.manual_seed(0)
+    x = torch.randn(60, 3)
+    objective = ln.Objective(torch.nn.Linear(3, 2), "cross_entropy", (x, (x[:, 0] > 0).long()))
+    chart = {1: ln.Line, 2: ln.Plane, 3: ln.Volume}[dims](objective.params, *ln.directions.random(objective, n=dims))
+    grid = ln.Grid(**{name: (-1, 1, 3) for name in chart.dims})
+    for keep in (True, False):
+        store = tmp_path / f"{keep}.zarr"
+        surface = ln.evaluate(objective, chart, grid, store=store, keep_samples=keep)
+        with ln.explore(store, block=False) as explorer, Browser(explorer) as page:
+            said = page.ask("point", id=1, at=[0.9] * dims)["difference"]
+            centre = page.ask("point", id=2, at=[0.0] * dims)["difference"]
+        if keep:
+            found = ln.difference(surface, [1.0] * dims, [0.0] * dims)
+            assert said == {"value": pytest.approx(found.value), "error": pytest.approx(found.error)}
+            assert centre == {"value": 0.0, "error": 0.0}
+        else:
+            assert said is None and centre is None
+
+
 def test_what_the_picture_cannot_say_stands_beside_it(browser, stored):
     lines = ln.report(stored).lines
     assert any(line.level == "unknown" for line in lines)

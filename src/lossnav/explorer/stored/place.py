@@ -21,6 +21,7 @@ from lossnav.explorer.stored.lattice import Array, Lattice
 from lossnav.storage.journal import Row, Rows
 from lossnav.storage.journal import rows_of as rows_in
 from lossnav.surface import assemble, resample, variables
+from lossnav.surface.difference import difference
 
 KIND = "Explorer"  # the sampler of a live session's surface
 
@@ -140,6 +141,14 @@ class Place:
         """Return all measured rows."""
         with self._lock:
             return list(self.known.values())
+
+    def difference(self, point: Sequence[float]) -> dict[str, float] | None:
+        """The loss at a measured point less that of the centre, with its paired error; None without stored samples."""
+        try:
+            found = difference(self.surface, point, [0.0] * len(self.dims))
+        except OptionError:  # no samples are stored, or the centre was not evaluated
+            return None
+        return {"value": found.value, "error": found.error}
 
     def nearest(self, at: ArrayLike) -> Row | None:
         """Return the row nearest to a point, in units of the ranges of the axes; None if there is none."""
