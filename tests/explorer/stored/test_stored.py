@@ -45,7 +45,7 @@ def test_a_stored_point_differs_from_the_centre_by_its_samples(tmp_path, dims):
     x = torch.randn(60, 3)
     objective = ln.Objective(torch.nn.Linear(3, 2), "cross_entropy", (x, (x[:, 0] > 0).long()))
     chart = {1: ln.Line, 2: ln.Plane, 3: ln.Volume}[dims](objective.params, *ln.directions.random(objective, n=dims))
-    grid = ln.Grid(**{name: (-1, 1, 3) for name in chart.dims})
+    grid = ln.Grid(**dict.fromkeys(chart.dims, (-1, 1, 3)))
     for keep in (True, False):
         store = tmp_path / f"{keep}.zarr"
         surface = ln.evaluate(objective, chart, grid, store=store, keep_samples=keep)
