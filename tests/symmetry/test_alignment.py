@@ -1,6 +1,7 @@
 """Alignment: permutations that were planted are found, and what comes out is the same network in another order."""
 
 import itertools
+import signal
 
 import numpy as np
 import pytest
@@ -10,8 +11,9 @@ from benchmarks import symmetry_networks as networks
 from torch import nn
 
 import lossnav as ln
-from lossnav.errors import CheckpointMismatchError, ObjectiveError, OptionError, StructureMismatchError
+from lossnav.errors import CheckpointMismatchError, Interrupted, ObjectiveError, OptionError, StructureMismatchError
 from lossnav.params import Checkpoint
+from lossnav.symmetry import alignment
 
 
 class ResidualMLP(nn.Module):
@@ -204,6 +206,30 @@ def test_the_same_call_gives_the_same_permutations():
     first, second = (ln.align(a, b, data=x, restarts=3, seed=7) for _ in range(2))
     assert first.values == second.values and len(first.values[0]) == 3
     assert all(torch.equal(p, second.permutations[1][n]) for n, p in first.permutations[1].items())
+
+
+@pytest.mark.parametrize("starts", [0, 1, 3])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_keeps_the_best_so_far(monkeypatch, starts, number):
+    torch.manual_seed(1)
+    (a, x), (b, _), (c, _) = mlp(), mlp(), mlp()
+    plain, calls = alignment.match, itertools.count()
+
+    def stopped(*given):
+        if next(calls) == starts:
+            signal.raise_signal(number)
+        return plain(*given)
+
+    whole = ln.align([a, b, c], data=x, restarts=4)
+    monkeypatch.setattr(alignment, "match", stopped)
+    with pytest.raises(Interrupted) as caught:
+        ln.align([a, b, c], data=x, restarts=4)
+    assert caught.value.signal == number
+    kept = caught.value.partial
+    assert kept.values[0] == whole.values[0][: starts + 1]
+    assert kept.values[1] == ()
+    assert kept.error < 1e-10
+    assert all(torch.equal(kept.points[2][name], tensor) for name, tensor in c.named_parameters())
 
 
 def test_printed_it_says_how_well():

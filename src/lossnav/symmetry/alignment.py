@@ -9,6 +9,9 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from lossnav._utils.conclusion import conclude
+from lossnav._utils.progress import Progress
+from lossnav._utils.signals import StopRequests
 from lossnav._utils.validation import described
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.objective.batch_tensors import map_tensors, to_double
@@ -102,6 +105,7 @@ def align(
     data: Any = None,
     seed: int = 0,
     symmetries: Symmetries | None = None,
+    progress: bool | None = None,
 ) -> Alignment:
     """Permute a network's units so that they are in the order of another's.
 
@@ -128,6 +132,8 @@ def align(
         Of random starts, of the order of groups, and of rows of activations.
     symmetries : Symmetries, optional
         Those of `a`, where they are known already.
+    progress : bool or None
+        Whether to show a progress bar of the starts (None: on a terminal).
 
     Returns
     -------
@@ -143,6 +149,8 @@ def align(
         If names or shapes of the networks differ; the second for a file.
     ObjectiveError
         If weights are not finite.
+    Interrupted
+        After Ctrl-C or SIGTERM, with the best alignment so far in ``.partial``: what it holds is proved too.
 
     References
     ----------
@@ -171,20 +179,23 @@ def align(
     symmetries = find(subject, seed) if symmetries is None else symmetries
     exact = [{name: to_double(tensor) for name, tensor in state.items()} for state in states]
     tensors = _tensors(symmetries, subject, exact, batches, method, seed)
-    found, values = _starts(symmetries, tensors, restarts, seed)
-    found, objective = _in_turns(symmetries, tensors, found, seed)
+    with Progress("align", restarts * (len(states) - 1), "starts", progress) as bar, StopRequests() as stop:
+        found, values = _starts(symmetries, tensors, restarts, seed, bar, stop)
+        found, objective = _in_turns(symmetries, tensors, found, seed, stop)
     actions = symmetries.actions
     points = []
     error = 0.0
     for network, state, wide, own in zip(networks, states, exact, found, strict=True):
-        made = permute(state, actions, own)
+        moved = permute(state, actions, own)
         points.append(
-            Checkpoint({n: made[n].clone() for n in network.params}, {n: made[n].clone() for n in network.buffers})
+            Checkpoint({n: moved[n].clone() for n in network.params}, {n: moved[n].clone() for n in network.buffers})
         )
         if own is not found[0]:
             error = max(error, subject.difference(wide, permute(wide, actions, own)))
     before = sum(_dot(tensors, k, j) for k in range(len(states)) for j in range(k))
-    return Alignment(tuple(points), tuple(found), values, objective, before, error, method, seed, symmetries)
+    made = Alignment(tuple(points), tuple(found), values, objective, before, error, method, seed, symmetries)
+    kept = "The best alignment so far is in the .partial of this exception."
+    return conclude(made, stop.signal, f"{sum(map(len, values))} starts", kept=kept)
 
 
 # ---------------------------------------------------------------------- what is given
@@ -268,9 +279,9 @@ def _tensors(
 
 
 def _starts(
-    symmetries: Symmetries, tensors: _Tensors, restarts: int, seed: int
+    symmetries: Symmetries, tensors: _Tensors, restarts: int, seed: int, bar: Progress, stop: StopRequests
 ) -> tuple[list[Permutations], tuple[tuple[float, ...], ...]]:
-    """Each network by itself to the first, from every start."""
+    """Each network by itself to the first, from every start; a network that a stop leaves out stays as it is."""
     groups = symmetries.groups
     found, values = [identity(groups)], []
     for k in range(1, len(tensors[0][1]) if tensors else 1):
@@ -278,20 +289,23 @@ def _starts(
         bound = (1 - _ALIKE) * sum(float(pair.target.norm() * pair.moving.norm()) for pair in pairs)
         ends: list[AscentResult] = []
         for i in range(restarts):
+            if stop.signal is not None:
+                break
             generator = torch.Generator().manual_seed(seed + i)
             start = (
                 identity(groups) if i == 0 else by_sorted_rows(groups, pairs) if i == 1 else symmetries.draw(seed + i)
             )
             ends.append(match(groups, pairs, start, generator))
+            bar.advance()
             if ends[-1].value >= bound:
                 break
         values.append(tuple(end.value for end in ends))
-        found.append(max(ends, key=lambda end: end.value).permutations)
+        found.append(max(ends, key=lambda end: end.value).permutations if ends else identity(groups))
     return found, tuple(values)
 
 
 def _in_turns(
-    symmetries: Symmetries, tensors: _Tensors, found: list[Permutations], seed: int
+    symmetries: Symmetries, tensors: _Tensors, found: list[Permutations], seed: int, stop: StopRequests
 ) -> tuple[list[Permutations], float]:
     """Each network but the first in turn to the mean of all others, until none gains."""
     count, groups = len(found), symmetries.groups
@@ -300,6 +314,8 @@ def _in_turns(
     generator = torch.Generator().manual_seed(seed)
     for _ in range(_MOST_ROUNDS if count > 2 else 0):
         for k in range(1, count):
+            if stop.signal is not None:
+                break
             pairs = [
                 TensorPair(torch.stack([now[j] for j in range(count) if j != k]).mean(0), own[k], axes)
                 for (axes, own), (_, now) in zip(tensors, moved, strict=True)
