@@ -22,14 +22,14 @@ from torch import Tensor, nn
 import lossnav as ln
 from lossnav.surface import assemble
 
-LONG_TESTS = Path(__file__).parent / "long_tests.txt"  # whose first case took more than 0.3 s
+LONG_TESTS = Path(__file__).parent / "long_tests.txt"  # whose first case took more than 0.2 s
 
 
 def pytest_addoption(parser):
     parser.addoption(
         "--daily",
         action="store_true",
-        help="one case of each law that takes less than a third of a second, no browser and no cluster: some 90 s",
+        help="one case of each law that takes less than a fifth of a second, no browser and no cluster",
     )
 
 
