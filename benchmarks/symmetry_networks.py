@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.symmetry_hugging_face import HUGGING_FACE, MORE, Network
+from benchmarks.workloads import TransformerBlock
 from lossnav import zoo
 
 # ---------------------------------------------------------------------- nine small ones, as of many a test
@@ -83,7 +84,7 @@ class TinyGPT(nn.Module):
     def __init__(self, vocabulary: int = 17, width: int = 16, heads: int = 4, depth: int = 2, length: int = 8) -> None:
         super().__init__()
         self.embed, self.place = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
-        self.blocks = nn.ModuleList(GPTBlock(width, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
         self.head.weight = self.embed.weight
 
@@ -93,27 +94,6 @@ class TinyGPT(nn.Module):
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.head(self.norm(x))
-        return out
-
-
-class GPTBlock(nn.Module):
-    """Causal attention and an MLP, each behind LayerNorm."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block."""
-        n, t, width = x.shape
-        parts = self.qkv(self.norm1(x)).split(width, 2)
-        q, k, v = (part.view(n, t, self.heads, width // self.heads).transpose(1, 2) for part in parts)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(n, t, width)
-        x = x + self.out(y)
-        out: Tensor = x + self.down(F.gelu(self.up(self.norm2(x))))
         return out
 
 

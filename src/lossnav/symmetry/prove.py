@@ -11,7 +11,7 @@ outputs, else nothing was shown.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -67,20 +67,26 @@ class Proof:
 
     def error(self, actions: Sequence[Action], permutations: Permutations) -> float:
         """Largest difference of the outputs after permuting, as a fraction of their largest entry."""
-        return max(
-            largest_difference(outputs, self.subject.outputs(permute(state, actions, permutations)))
-            for state, outputs in self._points
-        )
+        return max(self._errors(actions, permutations, self._points))
 
     def shows(self, actions: Sequence[Action], permutations: Permutations) -> bool:
         """Whether the outputs change when a single tensor is permuted: the first, or the last."""
         there = [p for p in actions if any(name in permutations for name in p.groups())]
         alone = list(dict.fromkeys((there[0], there[-1])))
-        while not any(self.error([one], permutations) > TOLERANCE for one in alone):
+        seen = 0
+        while True:  # points that were looked at already need no second look
+            new, seen = self._points[seen:], len(self._points)
+            if any(error > TOLERANCE for one in alone for error in self._errors([one], permutations, new)):
+                return True
             if self._tried == _MORE:
                 return False
             self._go_on()
-        return True
+
+    def _errors(
+        self, actions: Sequence[Action], permutations: Permutations, points: Sequence[tuple[Params, list[Tensor]]]
+    ) -> Iterator[float]:
+        for state, outputs in points:
+            yield largest_difference(outputs, self.subject.outputs(permute(state, actions, permutations)))
 
     def _go_to(self, state: Params) -> bool:
         outputs = self.subject.outputs(state)
