@@ -261,22 +261,44 @@ def test_a_server_that_was_restarted_is_not_tried_for_ever(serve, visit, tmp_pat
     assert page.locator("#connection").is_visible()
 
 
+LOOKED_AT = "lossnav.view.x?.every((v, k) => x && Math.abs(v - x[k]) < 1e-4)"  # an address rounds
+
+
 def test_back_goes_back_to_where_one_was(serve, visit, tmp_path):
     axis = np.linspace(-1, 1, 9)
     ln.save(made(hilly(*np.meshgrid(axis, axis)), ends=(-1, 1)), tmp_path / "run.zarr")
     page = visit(serve(tmp_path / "run.zarr").url)
+    seen = [None]
     for _ in range(2):
         page.mouse.move(*page.evaluate("() => lossnav.pixel([0.3, 0.3])"))
         page.mouse.wheel(0, -120)
-        wait(page, "() => lossnav.moving")
-        wait(page, "() => !lossnav.moving")
-    deep = page.evaluate("() => lossnav.view.x")
+        wait(page, f"x => lossnav.view.x && !({LOOKED_AT}) && !lossnav.moving", seen[-1])
+        seen.append(page.evaluate("() => lossnav.view.x"))
     page.go_back()
-    wait(page, "deep => lossnav.view.x && lossnav.view.x[1] - lossnav.view.x[0] > deep[1] - deep[0]", deep)
+    wait(page, f"x => {LOOKED_AT}", seen[1])
     page.go_back()
     wait(page, "() => lossnav.view.x === null")
     page.go_forward()
-    wait(page, "() => lossnav.view.x !== null")
+    wait(page, f"x => {LOOKED_AT}", seen[1])
+    page.go_forward()
+    wait(page, f"x => {LOOKED_AT}", seen[2])
+
+
+def test_back_goes_back_also_before_the_address_is_kept(serve, visit, tmp_path):
+    axis = np.linspace(-1, 1, 9)
+    ln.save(made(hilly(*np.meshgrid(axis, axis)), ends=(-1, 1)), tmp_path / "run.zarr")
+    page = visit(serve(tmp_path / "run.zarr").url)
+    wait(page, "() => lossnav.drawn()")
+    looked = page.evaluate("""() => new Promise(end => {
+        const map = document.querySelector("#map"), box = map.getBoundingClientRect();
+        const at = { clientX: box.x + box.width / 2, clientY: box.y + box.height / 2, bubbles: true, cancelable: true };
+        map.dispatchEvent(new WheelEvent("wheel", { deltaY: -120, ...at }));
+        const looked = lossnav.view.x;
+        addEventListener("popstate", () => end(looked), { once: true });
+        history.back();
+    })""")
+    assert looked is not None
+    wait(page, "() => !lossnav.moving && lossnav.view.x === null")
 
 
 def test_an_outlier_leaves_the_map_its_colours_and_ranges_are_read(serve, visit, tmp_path):

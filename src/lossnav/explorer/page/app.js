@@ -237,6 +237,7 @@ function settle() {
   if (settling) return;
   moving = false;
   frozen = null;
+  state.save(); // forward comes back to where the view rested
   askWindow();
   schedule();
 }

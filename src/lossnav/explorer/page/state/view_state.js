@@ -124,7 +124,8 @@ export class State {
     /** @type {ReturnType<typeof setTimeout> | undefined} */
     this.timer = undefined;
     this.marked = ""; // the address of the last entry
-    window.addEventListener("hashchange", () => {
+    // Not "hashchange": where one was may have the same address, while that of the view now is not kept yet.
+    window.addEventListener("popstate", () => {
       if (location.hash.replace(/^#/, "") === encodeView(this.view)) return;
       clearTimeout(this.timer); // this is where one was, and not what was about to be kept
       this.marked = "";
