@@ -12,15 +12,15 @@ processes *above* 1 GB. The exit code is 1 where one of these is not 0.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.chaos_commands import ZERO, Commands
-from benchmarks.common import machine
+from benchmarks.common import machine, parts_named
 
 # benchmarks/chaos_NAME.py has run(seed, count, folder, commands), COUNT and QUICK
 PARTS = ("stores", "kills", "writers", "threads", "messages", "signals", "disks", "clocks")
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     asked = parser.parse_args()
     rows: list[dict[str, Any]] = []
-    for row in _rows(asked.only.split(","), asked.seed, asked.quick):
+    for row in _rows(parts_named(asked.only, PARTS, "chaos"), asked.seed, asked.quick):
         rows.append(row)
         if not asked.json:
             print(_line(row), flush=True)
@@ -43,10 +43,9 @@ def main() -> None:
     raise SystemExit(int(any(row[name] for row in rows for name in ZERO)))
 
 
-def _rows(parts: list[str], seed: int, quick: bool) -> Iterator[dict[str, Any]]:
+def _rows(parts: dict[str, ModuleType], seed: int, quick: bool) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder, Commands(Path(folder)) as commands:
-        for part in parts:
-            module = importlib.import_module(f"benchmarks.chaos_{part}")
+        for part, module in parts.items():
             (place := Path(folder) / part).mkdir()
             tally = module.run(seed, module.QUICK if quick else module.COUNT, place, commands)
             yield {"part": part, **tally.row()}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -27,6 +29,17 @@ def options(description: str, only: str | None = None, keep: bool = False, cpu: 
     parser.add_argument("--quick", action="store_true", help="fewer rounds and smaller sizes, to see that it runs")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return parser.parse_args()
+
+
+def parts_named(names: str, known: Sequence[str], family: str) -> dict[str, ModuleType]:
+    """The modules benchmarks/FAMILY_NAME.py of some parts, loaded before any begins: a long run does not end on one."""
+    unknown = [name for name in names.split(",") if name not in known]
+    if unknown:
+        raise SystemExit(f"--only names {unknown[0]!r}. Choose some of {','.join(known)}.")
+    try:
+        return {name: importlib.import_module(f"benchmarks.{family}_{name}") for name in names.split(",")}
+    except ModuleNotFoundError as error:
+        raise SystemExit(f'{error}. Install what benchmarks need: pip install -e ".[dev]".') from error
 
 
 def paired(contenders: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

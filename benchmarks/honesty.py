@@ -10,11 +10,11 @@ hold. *Honest*: one of the two. On benign cases a warning is false.
 from __future__ import annotations
 
 import argparse
-import importlib
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
-from benchmarks.common import machine
+from benchmarks.common import machine, parts_named
 
 PARTS = (
     "intervals",
@@ -35,7 +35,7 @@ def main() -> None:
     asked = parser.parse_args()
     draws = asked.draws or (QUICK_DRAWS if asked.quick else DRAWS)
     found: list[dict[str, Any]] = []
-    for row in _rows(asked.only.split(","), asked.seed, draws):
+    for row in _rows(parts_named(asked.only, PARTS, "honesty"), asked.seed, draws):
         found.append(row)
         if not asked.json:
             print(_line(row), *(f"    {line}" for line in row.get("lines", [])), sep="\n", flush=True)
@@ -45,10 +45,10 @@ def main() -> None:
         print(json.dumps({"machine": machine(), "seed": asked.seed, "draws": draws, "rows": found}))
 
 
-def _rows(parts: list[str], seed: int, draws: int) -> Iterator[dict[str, Any]]:
+def _rows(parts: dict[str, ModuleType], seed: int, draws: int) -> Iterator[dict[str, Any]]:
     """Rows of all parts: part, case, benign, draws; covered, warned and honest as fractions; what else is said."""
-    for part in parts:
-        for row in importlib.import_module(f"benchmarks.honesty_{part}").rows(seed, draws):
+    for part, module in parts.items():
+        for row in module.rows(seed, draws):
             yield {"part": part, **row}
 
 

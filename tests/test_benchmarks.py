@@ -32,3 +32,15 @@ def test_benchmark_runs_quickly(name):
     assert result["machine"]["torch"]
     if "largest relative difference" in result:
         assert result["largest relative difference"] < 1e-5
+
+
+def test_parts_are_there_before_the_first_begins(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from benchmarks.common import parts_named
+
+    with pytest.raises(SystemExit, match="'threds'"):
+        parts_named("stores,threds", ("stores", "threads"), "chaos")
+    monkeypatch.setitem(sys.modules, "websockets", None)
+    monkeypatch.delitem(sys.modules, "benchmarks.chaos_messages", raising=False)
+    with pytest.raises(SystemExit, match="pip install"):
+        parts_named("stores,messages", ("stores", "messages"), "chaos")
