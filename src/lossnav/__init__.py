@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from lossnav import checkpoints, curvature, directions, errors, params, zoo
     from lossnav import plots as plot
     from lossnav.acceleration import Plan
-    from lossnav.charts import Chart, Line, Plane, RescaledBilinear, RescaledLine, Volume
+    from lossnav.charts import (
+        BezierCurve,
+        Chart,
+        Line,
+        Plane,
+        PolygonalChain,
+        RescaledBilinear,
+        RescaledLine,
+        Simplex,
+        Volume,
+    )
     from lossnav.engines import Engine, Local, Ray
     from lossnav.errors import Interrupted, LossnavError
     from lossnav.evaluation.curvature import evaluate_curvature
@@ -61,6 +71,9 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Volume": ("lossnav.charts", "Volume"),
     "RescaledLine": ("lossnav.charts", "RescaledLine"),
     "RescaledBilinear": ("lossnav.charts", "RescaledBilinear"),
+    "BezierCurve": ("lossnav.charts", "BezierCurve"),
+    "PolygonalChain": ("lossnav.charts", "PolygonalChain"),
+    "Simplex": ("lossnav.charts", "Simplex"),
     "Sampler": ("lossnav.samplers", "Sampler"),
     "Grid": ("lossnav.samplers", "Grid"),
     "Adaptive": ("lossnav.samplers", "Adaptive"),
@@ -103,6 +116,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
 
 __all__ = [
     "Adaptive",
+    "BezierCurve",
     "Chart",
     "Engine",
     "Grid",
@@ -114,10 +128,12 @@ __all__ = [
     "Plan",
     "Plane",
     "Points",
+    "PolygonalChain",
     "Ray",
     "RescaledBilinear",
     "RescaledLine",
     "Sampler",
+    "Simplex",
     "Trajectory",
     "Volume",
     "__version__",

@@ -137,6 +137,29 @@ def test_a_plane_and_a_volume_through_checkpoints(project, net):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("chart", "places"), [("chain", [0, 0.5, 1]), ("bezier", [0, 1]), ("simplex", None)])
+def test_curves_and_a_triangle_of_checkpoints(project, net, chart, places):
+    to = ("--checkpoint", "a.pt", "--to", "b.pt", "--to", "c.pt")
+    done = run("net.py:objective", *to, "--chart", chart, "--grid", 5, cwd=project)
+    surface = ln.open(project / "run.zarr")
+    losses = [net.objective.at(torch.load(project / f"{name}.pt")) for name in "abc"]
+    losses = [objective.evaluate(objective.params)["loss"] for objective in losses]
+    if places is None:
+        found = [float(surface["loss"].sel(w1=x, w2=y)) for x, y in ((0, 0), (1, 0), (0, 1))]
+    else:
+        found = [float(surface["loss"].sel(t=t)) for t in places]
+        losses = losses if len(places) == 3 else [losses[0], losses[2]]
+    np.testing.assert_allclose(found, losses, rtol=1e-6)
+    assert "c.pt" in done
+    assert ln.resume(project / "run.zarr", spec=f"{project}/net.py:objective")["loss"].identical(surface["loss"])
+
+
+def test_a_curve_needs_checkpoints(project):
+    done = lossnav("evaluate", "net.py:objective", "--chart", "bezier", cwd=project)
+    assert done.returncode == 2
+    assert "Name the others in order, each with --to." in " ".join(done.stderr.split())
+
+
 def test_a_line_is_gone_on_with_from_its_store_alone(project, net):
     command = ("evaluate", "net.py:slow", "--checkpoint", "a.pt", "--to", "b.pt", "--grid", 21, "--plan", "plain")
     done = lossnav_process(*command, cwd=project, STOP_AFTER="12")

@@ -2,6 +2,7 @@
 
 from lossnav.charts.affine import Line, Plane, Volume
 from lossnav.charts.base import Chart
+from lossnav.charts.curve import BezierCurve, Curve, Mixture, PolygonalChain, Simplex
 from lossnav.charts.directed import DirectedChart
 from lossnav.charts.meeting import meet
 from lossnav.charts.projection import Projection
@@ -9,14 +10,19 @@ from lossnav.charts.registry import ChartKind, kind_of, kinds, register
 from lossnav.charts.rescaled import RescaledBilinear, RescaledLine
 
 __all__ = [
+    "BezierCurve",
     "Chart",
     "ChartKind",
+    "Curve",
     "DirectedChart",
     "Line",
+    "Mixture",
     "Plane",
+    "PolygonalChain",
     "Projection",
     "RescaledBilinear",
     "RescaledLine",
+    "Simplex",
     "Volume",
     "kind_of",
     "kinds",

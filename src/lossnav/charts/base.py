@@ -396,6 +396,10 @@ class Chart(ABC):
         """
         return project(self, params)
 
+    def _closest(self, params: Mapping[str, Tensor]) -> tuple[Array, float]:
+        """Return the coordinates of the closest point that is found, and its distance; not for an affine chart."""
+        return numeric.closest(self._precise(), len(self.dims), params)
+
     @cached_property
     def _control(self) -> dict[str, Any]:
         return description.describe_control(self)

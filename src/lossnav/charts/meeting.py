@@ -87,6 +87,8 @@ def _with_required_buffers(chart: Chart, anatomy: Anatomy) -> list[Network]:
     """Return the control points whose buffers must be known: those that lie on the chart, where several do."""
     if len(chart._networks) == 1 or chart._is_fitted or not anatomy.missing(()):
         return []
+    if chart.anchors is not None and not any(network.buffers for network in chart._networks.values()):
+        return []  # made again from a file, which has those that vary
     places = chart.places()
     return [chart._networks[name] for name in places] if len(places) > 1 else []
 

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.charts import numeric
 from lossnav.directions import lazy as lazily
 from lossnav.errors import StructureMismatchError
 
@@ -40,7 +39,7 @@ def project(chart: Chart, params: Mapping[str, Tensor]) -> Projection:
             f"The point and the chart differ at {difference}. Take the point from a model of the same architecture."
         )
     if not chart.affine:
-        return Projection(*numeric.closest(chart._precise(), len(chart.dims), params))
+        return Projection(*chart._closest(params))
     basis = chart.basis
     offset = {name: tensor.detach().double() - chart.center[name].double() for name, tensor in params.items()}
     gram = lazily.gram(basis)  # (k, k)

@@ -108,7 +108,7 @@ def kinds() -> dict[str, ChartKind]:
     Examples
     --------
     >>> sorted(name for name, kind in kinds().items() if kind.word)
-    ['Line', 'Plane', 'RescaledBilinear', 'RescaledLine', 'Volume']
+    ['BezierCurve', 'Line', 'Plane', 'PolygonalChain', 'RescaledBilinear', 'RescaledLine', 'Simplex', 'Volume']
     """
     return dict(_KINDS)
 

@@ -167,7 +167,7 @@ def evaluate(
     is_known = sampler in by_word() and views.knows(chart, looks["kinds"])
     registered = None if is_known or spec.startswith("zoo:") else load()  # it may register what the options name
     kind = views.kind_of(chart, looks["kinds"], looks["to"])
-    dims = views.charts_by_word()[kind].dims
+    dims = views.dims_of(kind, to or ())
     points = _GRIDS.get(len(dims), 51) if grid is None else grid
     samples: Any = None if subset is None else subset_of(subset)
     if control is not None:

@@ -51,8 +51,8 @@ ChartWord = Annotated[
     str | None,
     typer.Option(
         "--chart",
-        help="line, plane, volume, rescaled-line or rescaled-bilinear. Default: plane; with --to, through the "
-        "checkpoints; for a gradient, line.",
+        help="line, plane, volume, rescaled-line or rescaled-bilinear; with --to also chain (segments), bezier or "
+        "simplex. Default: plane; with --to, through the checkpoints; for a gradient, line.",
     ),
 ]
 Kinds = Annotated[

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lossnav import charts, directions, samplers
-from lossnav.charts import Chart, DirectedChart
+from lossnav.charts import Chart, Curve, DirectedChart, Mixture
 from lossnav.checkpoints.weights import Missing
 from lossnav.errors import OptionError
 from lossnav.evaluation.trajectory import project
@@ -48,6 +48,8 @@ class View:
         The outermost checkpoints lie on points of the grid, those at 0 and 1 exactly.
         """
         dims = self.chart.dims
+        if isinstance(self.chart, Mixture):  # what lies beyond its ends was neither trained nor is between networks
+            return dict.fromkeys(dims, (0.0, 1.0))
         if self.places:
             columns = zip(*[[0.0] * len(dims), *self.places.values()], strict=True)
             return {dim: _around(min(column), max(column), n) for dim, column in zip(dims, columns, strict=True)}
@@ -194,6 +196,31 @@ def charts_by_word() -> dict[str, type[DirectedChart]]:
     return {kind.word: kind.chart for kind in known if kind.word and issubclass(kind.chart, DirectedChart)}
 
 
+def mixtures_by_word() -> dict[str, type[Mixture]]:
+    """Return the registered charts of which checkpoints are the control points, by their words on the command line.
+
+    Examples
+    --------
+    >>> sorted(mixtures_by_word())
+    ['bezier', 'chain', 'simplex']
+    """
+    known = charts.kinds().values()
+    return {kind.word: kind.chart for kind in known if kind.word and issubclass(kind.chart, Mixture)}
+
+
+def dims_of(kind: str, to: Sequence[Any] = ()) -> tuple[str, ...]:
+    """Return the coordinates of a chart by its word and its checkpoints, before it is made.
+
+    Examples
+    --------
+    >>> dims_of("plane"), dims_of("chain", ["b.pt", "c.pt"]), dims_of("simplex", ["b.pt", "c.pt"])
+    (('alpha', 'beta'), ('t',), ('w1', 'w2'))
+    """
+    if kind not in (mixed := mixtures_by_word()):
+        return charts_by_word()[kind].dims
+    return mixed[kind].dims if issubclass(mixed[kind], Curve) else tuple(f"w{i}" for i in range(1, len(to) + 1))
+
+
 def knows(chart: str | None, kinds: Sequence[str] = ()) -> bool:
     """Return whether the words for a chart and directions are registered; those of a SPEC are once it is loaded.
 
@@ -203,7 +230,7 @@ def knows(chart: str | None, kinds: Sequence[str] = ()) -> bool:
     (True, False)
     """
     known = _directions_on_command_line()
-    return (chart is None or chart in charts_by_word()) and all(name in known for name in kinds)
+    return (chart is None or chart in charts_by_word() | mixtures_by_word()) and all(name in known for name in kinds)
 
 
 def _directions_on_command_line() -> list[str]:
@@ -226,8 +253,18 @@ def kind_of(chart: str | None, kinds: Sequence[str] = (), to: Sequence[Any] = ()
     known = _directions_on_command_line()
     if unknown := [name for name in kinds if name not in known]:
         raise OptionError(f"Directions {unknown[0]!r} are unknown. Use {', '.join(known[:-1])} or {known[-1]}.")
-    if chart is not None and chart not in (words := charts_by_word()):
+    mixed = mixtures_by_word()
+    if chart is not None and chart not in (words := charts_by_word() | mixed):
         raise OptionError(f"There is no chart {chart!r}. Use {', '.join(words)}.")
+    if chart in mixed:
+        if not to:
+            raise OptionError(
+                f"A {chart} has checkpoints as its control points, the SPEC's own weights first. Name the others in "
+                "order, each with --to."
+            )
+        if len(to) > len(_STRAIGHT) and not issubclass(mixed[chart], Curve):
+            raise OptionError(f"A {chart} of {len(to) + 1} networks has no picture. Pass up to three --to.")
+        return chart
     if not to:
         several = _STRAIGHT[min(len(kinds), 3) - 1] if len(kinds) > 1 else "plane"
         return chart or ("line" if list(kinds) == ["gradient"] else several)
@@ -251,20 +288,30 @@ def _through(
         raise OptionError("A chart through checkpoints has its own directions. Leave out --directions.")
     names = _names([os.fspath(path) for path in to])
     ends = to if missing == "refuse" else [objective.at(path, missing) for path in to]
+    again: dict[str, Any] = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
+    run = None if trajectory is None else Trajectory.open(trajectory)
+    if kind in (mixed := mixtures_by_word()):
+        again["chart"] = kind
+        made: Chart = mixed[kind](objective, *ends)
+        known = dict(zip([*made.points][1:], names, strict=True))
+        places = {known[point]: list(place) for point, place in made.places().items() if point in known}
+        return View(_remembering(objective, again), made, places, run)
     if len(ends) == 1:
         found: tuple[Any, ...] = (directions.between(objective, ends[0]),)
         coordinates: list[list[float]] = [[1.0]]
     else:
         found = directions.through(objective, *ends)
         coordinates = [list(map(float, place)) for place in found[0].recipe["places"][1:]]
-    again = {"to": [_absolute(path) for path in to], "missing_buffers": missing}
-    run = None if trajectory is None else Trajectory.open(trajectory)
     places = dict(zip(names, coordinates, strict=True))
-    made = charts_by_word()[kind](objective, *found)
+    return View(_remembering(objective, again), charts_by_word()[kind](objective, *found), places, run)
+
+
+def _remembering(objective: Objective, view: Mapping[str, Any]) -> Objective:
+    """Return the objective; where it has a SPEC, its origin says how the chart is made."""
     if objective.origin is not None:
         objective = copy.copy(objective)
-        objective.origin = {**(objective.origin or {}), "view": again}
-    return View(objective, made, places, run)
+        objective.origin = {**(objective.origin or {}), "view": dict(view)}
+    return objective
 
 
 def _names(paths: Sequence[str]) -> list[str]:
