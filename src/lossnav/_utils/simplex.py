@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 _ROUNDING = 1e-12  # of weights: what is so near a corner, or so little outside, is there but for rounding
 
 
-class Simplex:
+class SimplexCoordinates:
     """One point, a segment, a triangle or a tetrahedron.
 
     Parameters
@@ -24,7 +24,7 @@ class Simplex:
 
     Examples
     --------
-    >>> segment = Simplex([[0.0, 0.0], [1.0, 0.0]])
+    >>> segment = SimplexCoordinates([[0.0, 0.0], [1.0, 0.0]])
     >>> segment.weights([0.25, 7.0]), segment.weights([-3.0, 0.0])
     (array([0.75, 0.25]), array([1., 0.]))
     >>> segment.holds([[0.25, 7.0], [-3.0, 0.0]])
@@ -96,7 +96,7 @@ class Triangulation:
     corners : array of shape (m, k)
         Different ones.
     metric : array of shape (k, k), optional
-        As of `Simplex`; what is a Delaunay triangulation depends on it.
+        As of `SimplexCoordinates`; what is a Delaunay triangulation depends on it.
 
     Examples
     --------
@@ -108,7 +108,7 @@ class Triangulation:
     def __init__(self, corners: ArrayLike, metric: ArrayLike | None = None) -> None:
         self.corners = np.atleast_2d(np.asarray(corners, np.float64))
         self._metric = np.eye(self.corners.shape[1]) if metric is None else np.asarray(metric, np.float64)
-        self._simplices = [(s, Simplex(self.corners[list(s)], self._metric)) for s in self._divided()]
+        self._simplices = [(s, SimplexCoordinates(self.corners[list(s)], self._metric)) for s in self._divided()]
 
     def weights(self, point: ArrayLike) -> Array:
         """Barycentric weights of the nearest point of the hull, shape (m,), in the simplex that it lies in."""
