@@ -208,9 +208,40 @@ def test_the_same_call_gives_the_same_permutations():
     assert all(torch.equal(p, second.permutations[1][n]) for n, p in first.permutations[1].items())
 
 
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("made", [residual, cnn])
+def test_starts_in_threads_are_those_of_one(threads, made):
+    torch.manual_seed(3)
+    (a, x), (b, _) = made(), made()
+    found = []
+    for count in (1, 3):
+        threads(count)
+        found.append(ln.align(a, b, data=x, restarts=5, seed=11))
+    assert found[0].values == found[1].values
+    assert all(torch.equal(p, found[1].permutations[1][n]) for n, p in found[0].permutations[1].items())
+
+
+def test_a_start_with_nothing_left_to_find_is_the_last_in_threads_too(threads):
+    torch.manual_seed(3)
+    a, x = residual()
+    found = ln.symmetries(a, x)
+    copy = found.permute(dict(a.state_dict()), found.draw(5))
+    threads(3)
+    alignment = ln.align(a, copy, data=x, restarts=6)
+    assert len(alignment.values[0]) <= 2
+    assert all(torch.equal(alignment.params[n], p) for n, p in a.named_parameters())
+
+
 @pytest.mark.parametrize("starts", [0, 1, 3])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_keeps_the_best_so_far(monkeypatch, starts, number):
+def test_a_stop_keeps_the_best_so_far(monkeypatch, threads, starts, number):
+    threads(1)  # a signal is raised at one start, and comes in the main thread
     torch.manual_seed(1)
     (a, x), (b, _), (c, _) = mlp(), mlp(), mlp()
     plain, calls = alignment.match, itertools.count()

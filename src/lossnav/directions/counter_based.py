@@ -22,10 +22,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lossnav._utils.threads import in_threads, raise_if_stopped
 from lossnav.directions.draw_parts import DrawPart, block, pieces, slices
 from lossnav.directions.filter_layout import ONE_BY_ONE, layout_of
 from lossnav.directions.gram_schmidt import triangle
-from lossnav.directions.threads import in_threads, raise_if_stopped
 from lossnav.errors import DirectionError
 from lossnav.params import Params, hollow
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
+from lossnav._utils.threads import in_threads
 from lossnav.directions.counter_based import Draws
 from lossnav.directions.draw_parts import DrawPart, block, pieces, slices
-from lossnav.directions.threads import in_threads
 from lossnav.errors import DirectionError
 from lossnav.params import Params
 

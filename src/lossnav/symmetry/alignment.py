@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from lossnav._utils.conclusion import conclude
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
+from lossnav._utils.threads import in_threads
 from lossnav._utils.validation import described
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.objective.batch_tensors import map_tensors, to_double
@@ -288,20 +291,49 @@ def _starts(
         pairs = [TensorPair(own[0], own[k], axes) for axes, own in tensors]
         bound = (1 - _ALIKE) * sum(float(pair.target.norm() * pair.moving.norm()) for pair in pairs)
         ends: list[AscentResult] = []
-        for i in range(restarts):
-            if stop.signal is not None:
+        for end in in_threads(_Ascents(symmetries, pairs, seed, bound, bar, stop), range(restarts)):
+            if end is None:
                 break
-            generator = torch.Generator().manual_seed(seed + i)
-            start = (
-                identity(groups) if i == 0 else by_sorted_rows(groups, pairs) if i == 1 else symmetries.draw(seed + i)
-            )
-            ends.append(match(groups, pairs, start, generator))
-            bar.advance()
-            if ends[-1].value >= bound:
+            ends.append(end)
+            if end.value >= bound:
                 break
         values.append(tuple(end.value for end in ends))
         found.append(max(ends, key=lambda end: end.value).permutations if ends else identity(groups))
     return found, tuple(values)
+
+
+class _Ascents:
+    """The ascent from each start. One is left out after a stop, and after an earlier one with nothing left to find."""
+
+    def __init__(
+        self,
+        symmetries: Symmetries,
+        pairs: Sequence[TensorPair],
+        seed: int,
+        bound: float,
+        bar: Progress,
+        stop: StopRequests,
+    ) -> None:
+        self._symmetries, self._pairs, self._seed, self._bound = symmetries, pairs, seed, bound
+        self._bar, self._stop = bar, stop
+        self._lock, self._last = threading.Lock(), math.inf
+
+    def __call__(self, i: int) -> AscentResult | None:
+        groups, pairs = self._symmetries.groups, self._pairs
+        if self._stop.signal is not None or i > self._last:
+            return None
+        if i == 0:
+            start = identity(groups)
+        elif i == 1:
+            start = by_sorted_rows(groups, pairs)
+        else:
+            start = self._symmetries.draw(self._seed + i)
+        made = match(groups, pairs, start, torch.Generator().manual_seed(self._seed + i))
+        with self._lock:
+            if made.value >= self._bound:
+                self._last = min(self._last, i)
+            self._bar.advance()
+        return made
 
 
 def _in_turns(
