@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from lossnav.surface.zarr_io import open_surface as open
     from lossnav.surface.zarr_io import save_surface as save
     from lossnav.symmetry import align, symmetries
+    from lossnav.symmetry.repair import repair
+    from lossnav.symmetry.repair_data import RepairData
     from lossnav.trajectory import callbacks as recording
     from lossnav.trajectory.recorder import Trajectory
 
@@ -84,6 +86,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "Plan": ("lossnav.acceleration", "Plan"),
     "symmetries": ("lossnav.symmetry", "symmetries"),
     "align": ("lossnav.symmetry", "align"),
+    "repair": ("lossnav.symmetry.repair", "repair"),
+    "RepairData": ("lossnav.symmetry.repair_data", "RepairData"),
     "spectrum": ("lossnav.evaluation.spectrum", "spectrum"),
     "evaluate_curvature": ("lossnav.evaluation.curvature", "evaluate_curvature"),
     "estimate": ("lossnav.evaluation.estimate", "estimate"),
@@ -130,6 +134,7 @@ __all__ = [
     "Points",
     "PolygonalChain",
     "Ray",
+    "RepairData",
     "RescaledBilinear",
     "RescaledLine",
     "Sampler",
@@ -160,6 +165,7 @@ __all__ = [
     "plot",
     "project",
     "recording",
+    "repair",
     "report",
     "resume",
     "save",

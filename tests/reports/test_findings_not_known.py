@@ -95,6 +95,12 @@ def unmeasured():
     return ln.report(picture())
 
 
+def repaired_somehow():
+    surface = picture()
+    surface.attrs["repair"] = {"data": "00"}
+    return surface
+
+
 NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and words of the reason
     "holes": (lambda: picture(status=np.zeros((21, 21), int)), "no point was evaluated"),
     "unfinished": (stopped, "does not record whether its sampler had finished"),
@@ -128,6 +134,7 @@ NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and w
     "descent": (picture, "the gradient at the centre was not measured"),
     "saddle": (picture, "the extreme eigenvalues of the Hessian were not measured"),
     "mean curvature": (picture, "no other curvature was measured"),
+    "repair": (repaired_somehow, "not which layers"),
     "random walk": (scaled, "scaled"),
     "norm drift": (drifting, "how the norm of the weights changed"),
     "off the plane": (lambda: along(0.0, 0.0), "does not leave the centre"),

@@ -20,6 +20,7 @@ from lossnav.engines.plan import Plan, Precision
 from lossnav.errors import ObjectiveError, OptionError
 from lossnav.objective.objective import Objective
 from lossnav.objective.reduction import Values
+from lossnav.params import Params
 from lossnav.specs.objective_of import rebuild
 
 _SMALLEST_BATCH = 1
@@ -39,7 +40,11 @@ class ChartFunction:
 
     def __call__(self, point: Point) -> Mapping[str, float]:
         """Return loss and metrics at some coordinates."""
-        return self.objective.evaluate(self.chart(point))
+        return self.objective.evaluate(self.at(point))
+
+    def at(self, point: Point) -> Params:
+        """Return the weights that are evaluated at some coordinates: those of the chart."""
+        return self.chart(point)
 
     def keeping_samples(self) -> ChartFunction:
         """Return the same function, whose values also contain the per-sample losses."""

@@ -4,7 +4,7 @@ from lossnav.charts.affine import Line, Plane, Volume
 from lossnav.charts.base import Chart
 from lossnav.charts.curve import BezierCurve, Curve, Mixture, PolygonalChain, Simplex
 from lossnav.charts.directed import DirectedChart
-from lossnav.charts.meeting import meet
+from lossnav.charts.meeting import ends_on, meet
 from lossnav.charts.projection import Projection
 from lossnav.charts.registry import ChartKind, kind_of, kinds, register
 from lossnav.charts.rescaled import RescaledBilinear, RescaledLine
@@ -24,6 +24,7 @@ __all__ = [
     "RescaledLine",
     "Simplex",
     "Volume",
+    "ends_on",
     "kind_of",
     "kinds",
     "meet",

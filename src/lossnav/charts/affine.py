@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lossnav import params as algebra
-from lossnav.charts.anchors import Anchors, find
+from lossnav.charts.anchors import Anchors, find, locate, points_of
 from lossnav.charts.control_points import moving_names
 from lossnav.charts.directed import DirectedChart
 from lossnav.charts.registry import register
 from lossnav.directions import lazy as lazily
 from lossnav.errors import DirectionError
+from lossnav.objective.networks import Network
 from lossnav.params import Params
 
 
@@ -48,6 +49,11 @@ class _Straight(DirectedChart):
                 f"n={len(self.directions)})."
             )
         return find(self._networks["center"], self.directions, self._gram, straight=True)
+
+    def _located(self) -> list[tuple[NDArray[np.float64], Network]]:
+        found = locate(self._networks["center"], self.directions, self._gram, straight=True)
+        ends = {end.fingerprint for direction in self.directions for end in points_of(direction)}
+        return [(place, network) for place, network in found if network.fingerprint in ends]
 
     def still(self) -> dict[str, int]:
         """Count the entries that are zero in all directions."""

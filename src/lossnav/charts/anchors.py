@@ -243,18 +243,29 @@ def find(
 ) -> Anchors | None:
     """Find the coordinates of the checkpoints to which a chart's directions lead; None if no buffers are known.
 
-    A chart along b - a contains b if its centre is a, and a if its centre is b. From these, further checkpoints follow
-    by the other directions.
-
     Raises
     ------
     ChartError
         If the centre has the weights of a checkpoint, but other buffers.
     """
+    anchored = [(place, network) for place, network in locate(center, directions, metric, straight) if network.buffers]
+    if not anchored:
+        return None
+    return Anchors([place for place, _ in anchored], [network.buffers for _, network in anchored], metric)
+
+
+def locate(
+    center: Network, directions: Sequence[Mapping[str, Tensor]], metric: ArrayLike, straight: bool
+) -> list[tuple[Array, Network]]:
+    """Find the checkpoints to which a chart's directions lead, with their coordinates; without any, the centre.
+
+    A chart along b - a contains b if its centre is a, and a if its centre is b. From these, further checkpoints follow
+    by the other directions.
+    """
     origin = np.zeros(len(directions))
     steps = _steps(directions) if straight else []
     if not steps:
-        return Anchors([origin], [center.buffers], metric) if center.buffers else None
+        return [(origin, center)]
     known = {center.fingerprint: (origin, _at_center(center, [network for step in steps for network in step[:2]]))}
     grown = bool(steps)
     while grown:
@@ -266,10 +277,7 @@ def find(
                     grown = True
     if any(name not in known for step in steps for name in (step[0].fingerprint, step[1].fingerprint)):
         _add_those_that_lie_on(known, center, directions, metric, steps)
-    anchored = [(place, network) for place, network in known.values() if network.buffers]
-    if not anchored:
-        return None
-    return Anchors([place for place, _ in anchored], [network.buffers for _, network in anchored], metric)
+    return list(known.values())
 
 
 def _add_those_that_lie_on(

@@ -230,6 +230,10 @@ class Chart(ABC):
         buffers = [self._networks[name].buffers for name in places]
         return Anchors(list(places.values()), buffers, np.eye(len(self.dims))) if buffers and all(buffers) else None
 
+    def _located(self) -> list[tuple[Array, Network]]:
+        """Return the checkpoints on this chart, with their coordinates."""
+        return [(np.asarray(place), self._networks[name]) for name, place in self.places().items()]
+
     def __call__(self, coords: ArrayLike) -> Params:
         """Return the point of weight space at some coordinates.
 

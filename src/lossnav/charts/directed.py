@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lossnav._utils.validation import require_directions
@@ -53,6 +53,10 @@ class DirectedChart(Chart):
     def _find_anchors(self) -> Anchors | None:
         """Return the checkpoints on this chart; for a chart that is not affine, only the centre if it has buffers."""
         return find(self._networks["center"], self.directions, np.eye(len(self.dims)), straight=False)
+
+    def _located(self) -> list[tuple[NDArray[np.float64], Network]]:
+        """Return the networks that the directions connect, where they lie on this chart: none if it is not straight."""
+        return []
 
     def around(self, coords: ArrayLike) -> Chart:
         """Return a chart with the same directions around the point at some coordinates of this one.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lossnav import params as algebra
 from lossnav._utils.moving import is_left_open
 from lossnav.charts.anchors import arrange, points_of, with_points
@@ -81,6 +84,45 @@ def fit(chart: Chart, objective: Objective) -> Chart:
     }
     fitted._is_fitted = True
     return fitted
+
+
+def ends_on(chart: Chart, objective: Objective) -> list[tuple[NDArray[np.float64], algebra.Checkpoint]]:
+    """Return the checkpoints that lie on a chart, with their coordinates, as networks of an objective.
+
+    They are the control points in `Chart.places`; on a line, plane or volume the networks that its directions connect.
+    A chart that was fitted to an objective has forgotten them.
+
+    Parameters
+    ----------
+    chart : Chart
+    objective : Objective
+        Its model tells parameters from buffers. Buffers that a checkpoint lacks are those of the objective.
+
+    Returns
+    -------
+    list of (ndarray of shape (k,), Checkpoint)
+
+    Raises
+    ------
+    StructureMismatchError, CheckpointMismatchError
+        If a checkpoint does not fit the model; the second for a file.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> import lossnav as ln
+    >>> a, b = nn.Linear(1, 1), nn.Linear(1, 1)
+    >>> objective = ln.Objective(a, "mse", (torch.ones(2, 1), torch.ones(2, 1)))
+    >>> [at.tolist() for at, _ in ends_on(ln.Line(objective, ln.directions.between(objective, b)), objective)]
+    [[0.0], [1.0]]
+    """
+    own = copy.copy(chart)
+    own._hold(*arrange(chart._networks, chart.directions, objective))
+    return [
+        (place, algebra.Checkpoint(network.params, objective.buffers_at({}, network.buffers)))
+        for place, network in own._located()
+    ]
 
 
 def _with_required_buffers(chart: Chart, anatomy: Anatomy) -> list[Network]:

@@ -23,6 +23,7 @@ from lossnav.errors import (
 )
 from lossnav.objective.batch_tensors import tensors
 from lossnav.objective.objective import Objective
+from lossnav.params import Params
 from lossnav.samplers import Sampler
 
 _REPEAT_TOLERANCE = 1e-5  # relative; another order of summation stays below it, dropout does not
@@ -57,23 +58,29 @@ def probe_points(sampler: Sampler, seed: int = 0) -> NDArray[np.float64]:
     return np.concatenate([np.zeros((1, len(box))), drawn, between, mesh(box)])
 
 
-def losses_of(objective: Objective, chart: Chart) -> Callable[[Point], Point]:
-    """Return a function that evaluates losses by the plain path; nan if a point raises."""
+def losses_of(
+    objective: Objective, chart: Chart, at: Callable[[Point], Params] | None = None
+) -> Callable[[Point], Point]:
+    """Return a function that evaluates losses by the plain path; nan if a point raises.
+
+    `at` returns the weights at some coordinates; by default it is the chart.
+    """
+    there = chart if at is None else at
 
     def losses(points: Point) -> Point:
         found = np.full(len(points), math.nan)
-        for outcome in Local(plan="plain").run(ChartFunction(objective, chart), points):
+        for outcome in Local(plan="plain").run(lambda point: objective.evaluate(there(point)), points):
             found[outcome.number] = outcome.values.get("loss", math.nan)
         return found
 
     return losses
 
 
-def _check_center(objective: Objective, chart: Chart) -> dict[str, float]:
-    """Evaluate the centre twice: the losses must be finite and equal."""
-    origin = np.zeros(len(chart.dims))
+def _check_center(function: ChartFunction) -> dict[str, float]:
+    """Evaluate the loss at the centre twice: both must be finite and equal."""
+    objective, origin = function.objective, np.zeros(len(function.chart.dims))
     keeping = objective.keeping_samples()
-    first, second = (keeping.evaluate(chart(origin)) for _ in range(2))
+    first, second = (keeping.evaluate(function.at(origin)) for _ in range(2))
     objective.samples = keeping.samples
     loss, again = first["loss"], second["loss"]
     if not math.isfinite(loss):

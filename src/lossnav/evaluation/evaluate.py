@@ -17,6 +17,7 @@ from lossnav.charts.io import save_chart
 from lossnav.engines import Engine, Local
 from lossnav.errors import OptionError
 from lossnav.evaluation.center import _check_center, require_fit
+from lossnav.evaluation.repaired import RepairedFunction
 from lossnav.evaluation.run import _Run, _Updates, require_samples
 from lossnav.objective.objective import Objective
 from lossnav.samplers import Sampler
@@ -41,6 +42,7 @@ def evaluate(
     progress: bool | None = None,
     resume: xr.Dataset | None = None,
     on_update: Callable[[xr.Dataset], object] | None = None,
+    repair: Any = None,
 ) -> xr.Dataset:
     """Evaluate an objective on a chart at the points a sampler asks for.
 
@@ -79,6 +81,11 @@ def evaluate(
         Called with a copy of the surface so far, without stored samples: after the first round of the sampler (for a
         grid, a coarse one), then repeatedly, and at the end. An exception that it raises ends the updates with a
         warning, not the run.
+    repair : RepairData, or training data in any form that the objective takes, optional
+        Evaluate the repaired network at every point (`lossnav.repair`, REPAIR): units get the statistics that lie
+        between those of the checkpoints on the chart, by barycentric coordinates; BatchNorm statistics are recomputed.
+        At the checkpoints nothing changes. By default 1,000 samples are drawn from the data with seed 0. The surface
+        records it in its attribute ``repair``; other repair data is another run. Fast plans are not used.
 
     Returns
     -------
@@ -93,7 +100,8 @@ def evaluate(
     NonFiniteCenterError, NotDeterministicError
         If the check of the centre fails.
     OptionError
-        If the surface to resume is of another run; or `keep_samples` is set but the per-sample losses are not
+        If the surface to resume is of another run; if `repair` is set and fewer than two checkpoints lie on the chart;
+        or `keep_samples` is set but the per-sample losses are not
         available, or the resumed surface lacks them.
     PlanMismatchError
         If the store contains another run; the message lists the differences.
@@ -114,8 +122,12 @@ def evaluate(
     array([25.,  0., 25.])
     """
     _require_nouns(objective, chart, sampler, engine)
+    function, about = ChartFunction(objective, chart), None
+    if repair is not None:
+        function = RepairedFunction(objective, chart, repair)
+        about = {"repair": function.about()}
     return measure(
-        ChartFunction(objective, chart),
+        function,
         sampler,
         engine=engine,
         store=store,
@@ -126,6 +138,7 @@ def evaluate(
         progress=progress,
         resume=resume,
         on_update=on_update,
+        about=about,
     )
 
 
@@ -170,7 +183,7 @@ def measure(
     ):
         require_samples_there(keep_samples, place, resume)
         with bar.phase("checking the centre"):
-            center = _check_center(objective, chart) if check else {}
+            center = _check_center(function) if check else {}
             if keep_samples or (place is not None and place.has_samples):
                 require_samples(objective, chart, center)
                 function = function.keeping_samples()
@@ -254,7 +267,7 @@ def stream(
     objective, chart = require_fit(objective, chart, sampler)
     pace = _Updates(None)
     with random_state.preserved(device=objective.device):
-        center = _check_center(objective, chart) if check else {}
+        center = _check_center(ChartFunction(objective, chart)) if check else {}
         run = _Run(ChartFunction(objective, chart), sampler, engine or Local(), center, resume)
     silent = Progress("evaluate", run.sampler.total, "points", show=False)
     steps, running = run.steps(silent), True

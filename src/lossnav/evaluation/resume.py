@@ -90,6 +90,11 @@ def resume(
             f"{name_of(store)} contains curvature, which resume does not evaluate. Repeat the same call of "
             "ln.evaluate_curvature: it resumes the run."
         )
+    if "repair" in said:
+        raise OptionError(
+            f"{name_of(store)} was evaluated with repair=, and does not contain the repair data. Repeat the same call "
+            "of ln.evaluate, with the same repair= and store=: it resumes the run."
+        )
     if objective is None:
         objective = objective_of(said["objective"], store, trust, spec=spec)
     objective = objective.moving_as(said["objective"])

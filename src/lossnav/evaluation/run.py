@@ -97,7 +97,7 @@ class _Run:
     ) -> None:
         objective, chart = plain.objective, plain.chart
         self.plain, self.engine = plain, engine
-        self.sampler = sampler = sampler.settle(losses_of(objective, chart))
+        self.sampler = sampler = sampler.settle(losses_of(objective, chart, plain.at))
         self.stop: StopRequests
         self.function: engine_base.PointFunction | None = None
         described, self._outcome = sampler_base.description_of(sampler), dict[str, Any]()

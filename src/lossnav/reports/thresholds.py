@@ -37,6 +37,12 @@ ONE_TENSOR = 0.9
 RADIAL = 0.5
 """|cosine| of a direction with the weights above which mostly their norm changes along it."""
 
+# ---------------------------------------------------------------------- between networks
+
+STATISTICS_STEP = 0.25
+"""Distance, in standard deviations, of a network's running mean from that of the repair data, above which the loss
+visibly jumps beside the network: a unit's share of active samples changes by a tenth."""
+
 # ---------------------------------------------------------------------- noise
 
 FEW_SAMPLES = 30

@@ -31,6 +31,7 @@ _NOT_OF_THE_PLAN = {  # what may differ, or becomes known, when a run is resumed
     "chart": ("axes",),  # words
     "sampler": ("outcome", "tolerance", "max_points"),  # known points stay valid when more are requested
     "curvature": (),
+    "repair": ("samples", "population", "batch_norm_step", "left"),  # these follow from the data and the ends
 }
 
 
@@ -101,7 +102,7 @@ def mismatch(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     """
     if made_by := put_together(there):
         return f"is not the measurement of one run: its attributes contain {made_by}."
-    if different := differences(there, asked, "objective", "chart", "engine"):
+    if different := differences(there, asked, "objective", "chart", "engine", "repair"):
         return "is a measurement of something else:\n  " + "\n  ".join(different) + "\n"
     return ""
 

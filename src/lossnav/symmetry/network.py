@@ -242,7 +242,7 @@ class CalledNetwork:
             ) from error
 
     def _called(self, step: Step, state: Params, batch: Any) -> Any:
-        with turns.alone(), random_state.preserved(0), _plain_attention(), InDouble():  # type: ignore[no-untyped-call]
+        with turns.alone(), random_state.preserved(0), plain_attention(), InDouble():  # type: ignore[no-untyped-call]
             (made,) = self._run(step, state, [batch])
         return made
 
@@ -292,7 +292,7 @@ def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 @contextmanager
-def _plain_attention() -> Iterator[None]:
+def plain_attention() -> Iterator[None]:
     """Torch's attention layers as operators that are known, and not as one kernel."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
