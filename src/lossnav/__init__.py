@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     )
     from lossnav.engines import Engine, Local, Ray
     from lossnav.errors import Interrupted, LossnavError
+    from lossnav.evaluation.connect import connect
+    from lossnav.evaluation.connection import open_connection
     from lossnav.evaluation.curvature import evaluate_curvature
     from lossnav.evaluation.ensemble import ensemble
     from lossnav.evaluation.estimate import estimate
@@ -88,6 +90,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "align": ("lossnav.symmetry", "align"),
     "repair": ("lossnav.symmetry.repair", "repair"),
     "RepairData": ("lossnav.symmetry.repair_data", "RepairData"),
+    "connect": ("lossnav.evaluation.connect", "connect"),
+    "open_connection": ("lossnav.evaluation.connection", "open_connection"),
     "spectrum": ("lossnav.evaluation.spectrum", "spectrum"),
     "evaluate_curvature": ("lossnav.evaluation.curvature", "evaluate_curvature"),
     "estimate": ("lossnav.evaluation.estimate", "estimate"),
@@ -144,6 +148,7 @@ __all__ = [
     "__version__",
     "align",
     "checkpoints",
+    "connect",
     "control_variate",
     "curvature",
     "difference",
@@ -159,6 +164,7 @@ __all__ = [
     "export",
     "interval",
     "open",
+    "open_connection",
     "open_spectrum",
     "open_trajectory",
     "params",

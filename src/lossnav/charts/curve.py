@@ -98,6 +98,10 @@ class Curve(Mixture):
 
     dims = ("t",)
 
+    def __init__(self, *points: End | Network, trained: Mapping[str, Any] | None = None) -> None:
+        self.trained = None if trained is None else dict(trained)
+        super().__init__(*points)
+
     def length(self, low: float = 0.0, high: float = 1.0) -> float:
         """Return the length of the curve between two t, in units of weights.
 
@@ -151,7 +155,7 @@ class Curve(Mixture):
 _ALONG = {"t": "along the curve from its start (0) to its end (1)"}
 
 
-@register(axes=_ALONG, word="bezier", complete=True)
+@register(axes=_ALONG, word="bezier", options=("trained",), complete=True)
 class BezierCurve(Curve):
     """w(t) = Σ_j C(n, j) t^j (1 - t)^(n - j) w_j, the Bézier curve of n + 1 control points.
 
@@ -162,6 +166,8 @@ class BezierCurve(Curve):
     ----------
     *points : mapping of str to Tensor, Objective, nn.Module or path of a checkpoint
         Two or more, in order. Buffers of the ends are used at the ends and interpolated between.
+    trained : mapping, optional
+        How the bends were trained, in JSON values, for the surface; `lossnav.connect` sets it.
 
     Raises
     ------
@@ -196,7 +202,7 @@ class BezierCurve(Curve):
         return np.array([[algebra.dot(covector, _mix(bends, [to_double(point) for point in self.points.values()]))]])
 
 
-@register(axes=_ALONG, word="chain", complete=True)
+@register(axes=_ALONG, word="chain", options=("trained",), complete=True)
 class PolygonalChain(Curve):
     """w(t) = Σ_j max(0, 1 - |t n - j|) w_j, the segments between n + 1 control points.
 
@@ -206,6 +212,8 @@ class PolygonalChain(Curve):
     ----------
     *points : mapping of str to Tensor, Objective, nn.Module or path of a checkpoint
         Two or more, in order. At each its own buffers are used, and between two they are interpolated.
+    trained : mapping, optional
+        How the bends were trained, in JSON values, for the surface; `lossnav.connect` sets it.
 
     Raises
     ------

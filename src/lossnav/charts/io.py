@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from lossnav import checkpoints, directions
 from lossnav import params as algebra
@@ -34,7 +35,12 @@ _CENTER, _POINT, _BUFFERS = "center", "point-", "buffers-"
 _LEAVE = "Remove the file, to make them again from their recipes, or evaluate again with save_directions=True."
 
 
-def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
+def save_chart(
+    chart: Chart,
+    target: str | os.PathLike[str],
+    also: Mapping[str, Tensor] | None = None,
+    about: Mapping[str, str] | None = None,
+) -> None:
     """Write control points and directions to a safetensors file; an existing file is replaced.
 
     Parameters
@@ -44,6 +50,10 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
         The file. Its tensors are named ``center/NAME``; ``point-POINT/NAME`` for other control points; ``0/NAME``,
         ``1/NAME``, … for directions; and ``buffers-0/NAME``, … if the checkpoints on the chart differ in buffers. Its
         metadata contain the chart's description. Tensors in which a direction is zero are omitted.
+    also : mapping of str to Tensor, optional
+        Further tensors in the file, with names of their own.
+    about : mapping of str to str, optional
+        Further metadata.
 
     Raises
     ------
@@ -58,7 +68,8 @@ def save_chart(chart: Chart, target: str | os.PathLike[str]) -> None:
         parts |= {f"{i}/{name}": tensor for name, tensor in direction.items() if bool((tensor != 0).any())}
     for i, buffers in enumerate(() if chart.anchors is None else chart.anchors.recorded):
         parts |= {f"{_BUFFERS}{i}/{name}": tensor.clone() for name, tensor in buffers.items()}
-    metadata = {"chart": json.dumps(described), "names": json.dumps(list(chart.center))}
+    parts |= also or {}
+    metadata = {"chart": json.dumps(described), "names": json.dumps(list(chart.center)), **(about or {})}
     if not is_url(target):
         checkpoints.save(parts, target, overwrite=True, metadata=metadata)
         return
