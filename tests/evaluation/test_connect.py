@@ -14,7 +14,7 @@ from torch import nn
 
 import lossnav as ln
 from lossnav import errors
-from lossnav.evaluation.minibatches import MiniBatches
+from lossnav.evaluation.minibatches import ShuffledData
 from lossnav.evaluation.path_training import learning_rate
 from lossnav.evaluation.slopes import Slopes
 
@@ -143,7 +143,7 @@ def test_bends_of_half_precision_move_by_steps_below_its_rounding():
 def test_minibatches_are_all_samples_once_a_pass():
     x = torch.arange(101.0).reshape(-1, 1)
     objective = ln.Objective(nn.Linear(1, 1), "mse", (x, x), batch_size=7)
-    data = MiniBatches(objective, 32, seed=5)
+    data = ShuffledData(objective, 32, seed=5)
     passes = [[batch[0][:, 0].tolist() for batch, _ in data.batches(i)] for i in range(2)]
     for one in passes:
         assert sorted(itertools.chain.from_iterable(one)) == x[:, 0].tolist()
@@ -302,7 +302,9 @@ def test_bad_input_is_refused_in_a_sentence(pair, tmp_path):
     with pytest.raises(errors.ObjectiveError, match="Use a smaller lr"):
         ln.connect(ring(), END, lr=1e20, epochs=9, store=store, progress=False)
     assert not store.exists()
-    with pytest.raises(errors.OptionError, match=r"first network is a model, .*ln\.Objective\(model, loss, data\)"):
+    with pytest.raises(
+        errors.OptionError, match=r"first network is a Net .a model.\..*ln\.Objective\(model, loss, data\)"
+    ):
         ln.connect(a, b)
 
 

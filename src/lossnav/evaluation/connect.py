@@ -23,7 +23,7 @@ from lossnav.charts import BezierCurve, PolygonalChain
 from lossnav.errors import NonFiniteCenterError, ObjectiveError, OptionError
 from lossnav.evaluation.connection import Connection, ConnectionFile
 from lossnav.evaluation.elastic_band import BETWEEN, train_band
-from lossnav.evaluation.minibatches import MiniBatches
+from lossnav.evaluation.minibatches import ShuffledData
 from lossnav.evaluation.path_training import PathState, TrainingOptions, straight, train_bends
 from lossnav.evaluation.slopes import Slopes
 from lossnav.objective.networks import End, coincidence, network_of
@@ -162,7 +162,7 @@ def connect(
     with random_state.preserved(device=a.device), Progress("connect", None, "steps", progress) as bar:
         with bar.phase("checking the ends"):
             ends.require_finite_losses()
-            data, slopes = MiniBatches(a, batch_size, seed), Slopes(a, policy)
+            data, slopes = ShuffledData(a, batch_size, seed), Slopes(a, policy)
         bar.total = epochs * data.steps * (cycles if kind == "band" else 1)
         done = state.cycle * epochs * data.steps + state.passes * data.steps + state.step
         bar.advance(done, known=True)
@@ -257,7 +257,7 @@ class _Profile:
 
     def __init__(self, objective: Objective, ends: _Ends, seed: int) -> None:
         count = objective.samples or 0
-        if count > _SAMPLES and objective.population is None and MiniBatches(objective, 1, 0).splits:
+        if count > _SAMPLES and objective.population is None and ShuffledData(objective, 1, 0).splits:
             objective = objective.subset(_SAMPLES, seed)
         self._objective, self._ends = objective.without_metrics(), ends
 

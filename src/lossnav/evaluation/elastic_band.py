@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lossnav import params as algebra
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
-from lossnav.evaluation.minibatches import MiniBatches
+from lossnav.evaluation.minibatches import ShuffledData
 from lossnav.evaluation.path_training import (
     PathState,
     TrainingOptions,
@@ -118,7 +118,7 @@ def insert_pivots(state: PathState, profile: Array) -> int:
 
 def train_band(
     slopes: Slopes,
-    data: MiniBatches,
+    data: ShuffledData,
     state: PathState,
     options: TrainingOptions,
     cycles: int,

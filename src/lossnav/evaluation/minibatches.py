@@ -14,7 +14,7 @@ from lossnav.objective.batch_tensors import Batch, map_tensors
 from lossnav.objective.objective import Objective
 
 
-class MiniBatches:
+class ShuffledData:
     """Passes over an objective's data in minibatches.
 
     Samples that are rows of tensors are shuffled anew in each pass, and split into minibatches of about one length.

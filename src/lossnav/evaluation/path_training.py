@@ -17,7 +17,7 @@ from lossnav._utils import mixing
 from lossnav._utils.progress import Progress
 from lossnav._utils.signals import StopRequests
 from lossnav.errors import ObjectiveError
-from lossnav.evaluation.minibatches import MiniBatches
+from lossnav.evaluation.minibatches import ShuffledData
 from lossnav.evaluation.slopes import Slopes
 from lossnav.params import Checkpoint, Params
 
@@ -125,7 +125,7 @@ def require_finite_step(loss: float, where: str, lr: float) -> None:
 def train_bends(
     kind: str,
     slopes: Slopes,
-    data: MiniBatches,
+    data: ShuffledData,
     state: PathState,
     options: TrainingOptions,
     buffers_at: Callable[[float], Params],
