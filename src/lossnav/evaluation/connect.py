@@ -148,7 +148,7 @@ def connect(
     trained: dict[str, Any] = {"kind": kind, "epochs": epochs, "batch_size": batch_size, "lr": lr, "momentum": momentum}
     trained |= {"weight_decay": weight_decay, "bn": policy, "seed": seed, "data": a.data_fingerprint}
     trained |= {"cycles": cycles} if kind == "band" else {}
-    ends = _Ends(a, b)
+    ends = _NetworkPair(a, b)
     state = straight(ends.points[0], ends.points[1], bends)
     file = None
     if store is not None:
@@ -191,14 +191,19 @@ def connect(
 
 
 def _made(
-    ends: _Ends, kind: str, state: PathState, trained: dict[str, Any], finished: bool, file: ConnectionFile | None
+    ends: _NetworkPair,
+    kind: str,
+    state: PathState,
+    trained: dict[str, Any],
+    finished: bool,
+    file: ConnectionFile | None,
 ) -> Connection:
     places, losses = (np.array(values, np.float64) for values in (state.places, state.losses))
     curve = ends.curve(kind, state, trained)
     return Connection(curve, places, losses, trained, finished, None if file is None else file.path)
 
 
-class _Ends:
+class _NetworkPair:
     """The two networks, and the curves between them."""
 
     def __init__(self, a: Objective, b: End) -> None:
@@ -255,7 +260,7 @@ class _Ends:
 class _Profile:
     """Losses along a band on a fixed part of the data, for the insertion of pivots."""
 
-    def __init__(self, objective: Objective, ends: _Ends, seed: int) -> None:
+    def __init__(self, objective: Objective, ends: _NetworkPair, seed: int) -> None:
         count = objective.samples or 0
         if count > _SAMPLES and objective.population is None and ShuffledData(objective, 1, 0).splits:
             objective = objective.subset(_SAMPLES, seed)
