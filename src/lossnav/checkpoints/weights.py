@@ -44,6 +44,8 @@ def save(
 ) -> Path:
     """Write weights and buffers to a safetensors file, completely or not at all.
 
+    A path that ends in ``.pt`` or ``.pth`` gets a file of torch.save, which has no metadata.
+
     Parameters
     ----------
     model : nn.Module or state dict
@@ -85,6 +87,9 @@ def write_state(
         seen[key] = name
         unique[name] = tensor.detach().to("cpu", copy=True).contiguous()
     with replacing(target, durable=durable) as new:
+        if target.suffix in (".pt", ".pth"):
+            torch.save(unique, new)
+            return
         try:
             save_file(unique, new, metadata={key: str(value) for key, value in (metadata or {}).items()})
         except SafetensorError as error:  # it contains the error of the system as text: "... (os error 28)"
