@@ -7,11 +7,16 @@ store that holds nothing (from the opening of the page; with ``from nothing`` al
 the first refinement after a zoom to where nothing is known, and what a click is told. A stored surface of 201×201 from
 the asking until its numbers are there. Where there is Chromium, also from the asking until they are drawn, on a page
 that is open and on one that is just being opened, whose socket asks first: on the screen two frames later.
+
+Then a surface of 1001×1001 is turned and its map dragged by 40 steps, one a frame: frames a second, the processor's
+time for each (of all processes of the browser), and how long after the last one all of it is there. Beside them what a
+page does of which one dot changes its colour: no page of this browser can be quicker. And a volume of 64×64×64.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import struct
@@ -51,6 +56,50 @@ WATCH = """(() => {
     window.opened = window.first();
 })()"""
 
+DRAG = """(which) => new Promise((end) => {
+    const target = document.getElementById(which);
+    const { x, y, width, height } = target.getBoundingClientRect();
+    target.setPointerCapture = () => {}; // there is no pointer
+    const fire = (type, dx, dy) => target.dispatchEvent(new PointerEvent(type, {
+        clientX: x + width / 2 + dx, clientY: y + height / 2 + dy, pointerId: 1, bubbles: true, pointerType: "mouse",
+    }));
+    const whole = lossnav.triangles();
+    const began = performance.now();
+    let steps = 0;
+    fire("pointerdown", 0, 0);
+    const step = () => {
+        if (++steps <= 40) {
+            fire("pointermove", 3 * Math.sin(steps / 4) * steps, steps / 2);
+            requestAnimationFrame(step);
+            return;
+        }
+        const rested = performance.now();
+        const triangles = lossnav.triangles();
+        fire("pointerup", 0, 40);
+        const look = () => {
+            if (lossnav.moving || lossnav.triangles() < whole) return requestAnimationFrame(look);
+            const rest = (performance.now() - rested) / 1000;
+            end({ seconds: (rested - began) / 1000, steps: 40, rest, triangles, whole });
+        };
+        look();
+    };
+    requestAnimationFrame(step);
+})"""
+DOT = """() => new Promise((end) => {
+    const dot = document.createElement("div");
+    dot.style = "position: fixed; left: 0; top: 0; width: 4px; height: 4px";
+    document.body.append(dot);
+    const began = performance.now();
+    let steps = 0;
+    const step = () => {
+        dot.style.background = steps % 2 ? "red" : "blue";
+        if (++steps <= 40) return requestAnimationFrame(step);
+        dot.remove();
+        end({ seconds: (performance.now() - began) / 1000, steps: 40 });
+    };
+    requestAnimationFrame(step);
+})"""
+
 
 def main() -> None:
     chosen = options(__doc__ or "")
@@ -62,11 +111,13 @@ def main() -> None:
     plane = ln.Plane(objective.params, *ln.directions.random(objective, n=2, seed=0))
     result: dict[str, Any] = {"machine": machine(), "model": recipe.name, "rounds": rounds}
     result["target: first picture, zoom, 201x201"] = [1.5, 0.5, 0.3]
+    result["target: frames a second, rest, 64x64x64"] = [15, 0.5, 1.5]
     with tempfile.TemporaryDirectory() as folder:
         result |= live(objective, plane, Path(folder), rounds, chosen.quick)
         result |= stored(Path(folder), rounds)
         if CHROMIUM is not None:
             result |= drawn(objective, plane, Path(folder), rounds)
+            result |= moved(Path(folder), 3 if chosen.quick else 5)
     report(result, chosen.json)
 
 
@@ -138,7 +189,7 @@ def drawn(objective: ln.Objective, plane: ln.Plane, folder: Path, rounds: int) -
             context.close()
             return first, more
 
-        with ln.explore(folder / "big.zarr", block=False) as running:
+        with ln.explore(folder / "big-201.zarr", block=False) as running:
             _, anew = once(running.url, rounds)
             opened = [once(running.url, 0)[0] for _ in range(rounds)]
         moving = []
@@ -153,17 +204,80 @@ def drawn(objective: ln.Objective, plane: ln.Plane, folder: Path, rounds: int) -
     }
 
 
-def big(folder: Path) -> Path:
-    """A bowl with ripples on 201 x 201 points."""
-    objective = ln.Objective.from_function(lambda p: 1 + (p["x"] ** 2).sum(), {"x": np_tensor([0.0, 0.0])})
-    plane = ln.Plane(objective.params, {"x": np_tensor([1.0, 0.0])}, {"x": np_tensor([0.0, 1.0])})
-    surface = ln.evaluate(objective, plane, ln.Grid(alpha=(-1, 1, 2), beta=(-1, 1, 2)), progress=False)
-    axis = np.linspace(-1, 1, 201)
-    a, b = np.meshgrid(axis, axis, indexing="ij")
-    made = surface.interp(alpha=axis, beta=axis).assign(status=(("alpha", "beta"), np.ones((201, 201), np.uint8)))
-    made["loss"] = (("alpha", "beta"), 1 + a**2 + b**2 + 0.1 * np.sin(20 * a) * np.cos(15 * b))
+def moved(folder: Path, rounds: int) -> dict[str, Any]:
+    """Turning and dragging 1001 x 1001 points, and a volume of 64 x 64 x 64 drawn."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        return {}
+    result: dict[str, Any] = {}
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        shown = browser.new_page(viewport={"width": 1366, "height": 768})
+        shown.add_init_script(WATCH)
+        with ln.explore(big(folder, 1001), block=False) as running:
+            shown.goto(running.url)
+            shown.evaluate("() => opened")
+            for name, which in ("1001x1001 turned", "surface"), ("1001x1001 dragged", "map"), ("one dot changes", None):
+                runs = []
+                for _ in range(rounds):
+                    before = processor_time()
+                    run = shown.evaluate(DRAG, which) if which else shown.evaluate(DOT)
+                    runs.append(run | {"processor": processor_time() - before})
+                result[f"{name}, frames a second"] = statistics.median(run["steps"] / run["seconds"] for run in runs)
+                result[f"{name}, processor ms a frame"] = statistics.median(
+                    1000 * run["processor"] / run["steps"] for run in runs
+                )
+                if which:
+                    result[f"{name}, all of it after"] = statistics.median(run["rest"] for run in runs)
+                    result[f"{name}, triangles meanwhile"] = runs[0]["triangles"]
+        with ln.explore(big(folder, 64, 3), block=False) as running:
+            shown.goto(running.url)
+            shown.evaluate("() => opened")
+            again = [shown.evaluate("() => again()") / 1000 for _ in range(rounds)]
+            opened = []
+            for _ in range(rounds):
+                shown.reload()
+                opened.append(shown.evaluate("() => opened") / 1000)
+        browser.close()
+    result["64x64x64 drawn"] = statistics.median(again)
+    result["64x64x64 drawn, page being opened"] = statistics.median(opened)
+    return result
+
+
+def processor_time() -> float:
+    """Seconds of all processes that this one has started, and that those have, of which the browser is one."""
+    spent, parents = {}, {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        number = int(path.parent.name)
+        parents[number], spent[number] = int(words[1]), int(words[11]) + int(words[12])
+
+    def is_ours(number: int) -> bool:
+        while number := parents.get(number, 0):
+            if number == os.getpid():
+                return True
+        return False
+
+    return sum(ticks for number, ticks in spent.items() if is_ours(number)) / os.sysconf("SC_CLK_TCK")
+
+
+def big(folder: Path, n: int = 201, k: int = 2) -> Path:
+    """A bowl with ripples on n points along each of k axes."""
+    dims = ("alpha", "beta", "gamma")[:k]
+    objective = ln.Objective.from_function(lambda p: 1 + (p["x"] ** 2).sum(), {"x": np_tensor([0.0] * k)})
+    chart = {2: ln.Plane, 3: ln.Volume}[k](objective.params, *({"x": np_tensor(row)} for row in np.eye(k).tolist()))
+    surface = ln.evaluate(objective, chart, ln.Grid(**dict.fromkeys(dims, (-1, 1, 2))), progress=False)
+    axis = np.linspace(-1, 1, n)
+    at = np.meshgrid(*[axis] * k, indexing="ij")
+    made = surface.interp(dict.fromkeys(dims, axis)).assign(status=(dims, np.ones([n] * k, np.uint8)))
+    ripples = 0.1 * np.sin(20 * at[0]) * np.cos(15 * at[1])
+    made["loss"] = (dims, 1 + sum((part**2 for part in at), ripples))
     made.attrs = surface.attrs
-    return made.lossnav.save(folder / "big.zarr", overwrite=True)  # type: ignore[no-any-return]
+    return made.lossnav.save(folder / f"big-{n}.zarr", overwrite=True)  # type: ignore[no-any-return]
 
 
 def np_tensor(values: list[float]) -> Any:

@@ -1,6 +1,11 @@
-"""What the tests of the explorer's page in a browser share: Chromium, pages that must not complain, servers."""
+"""What the tests of the explorer's page in a browser share: browsers, pages that must not complain, servers."""
 
+import os
 import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -17,30 +22,82 @@ ARGUMENTS = [
     "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 PATIENCE = 60_000  # ms: CI's machine is busy, and what has to come comes
+FIREFOX = shutil.which("firefox-esr") or shutil.which("firefox")
+
+
+def pytest_generate_tests(metafunc):
+    """A module's tests run in the browsers that it names in BROWSERS."""
+    if "browser_name" in metafunc.fixturenames:
+        metafunc.parametrize("browser_name", getattr(metafunc.module, "BROWSERS", ["chromium"]), scope="module")
 
 
 @pytest.fixture(scope="module")
-def chromium():
+def driver():
     playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
-    with playwright.sync_playwright() as driver:
-        started = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with playwright.sync_playwright() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def browser(browser_name, driver, tmp_path_factory):
+    with {"chromium": chromium, "firefox": firefox}[browser_name](driver, tmp_path_factory) as started:
+        yield started
+
+
+@contextmanager
+def chromium(driver, _):
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    started = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    yield started
+    started.close()
+
+
+@contextmanager
+def firefox(driver, tmp_path_factory):
+    """The Firefox of the machine. Without a display it has no WebGL, so it is given one."""
+    if FIREFOX is None:
+        pytest.skip("no Firefox: apt-get install firefox-esr")
+    if shutil.which("Xvfb") is None:
+        pytest.skip("no display for Firefox: apt-get install xvfb")
+    relay = tmp_path_factory.mktemp("firefox") / "firefox"
+    program = Path(__file__).with_name("firefox_relay.py")
+    relay.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{program}" "{FIREFOX}" "$@"\n')
+    relay.chmod(0o755)
+    reads, writes = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writes), "-screen", "0", "2600x1600x24", "-nolisten", "tcp"]
+    screen = subprocess.Popen(command, pass_fds=[writes], stderr=subprocess.DEVNULL)
+    try:
+        os.close(writes)
+        with os.fdopen(reads) as said:
+            number = said.readline().strip()  # once it takes windows
+        started = driver.firefox.launch(
+            channel="moz-firefox",
+            executable_path=relay,
+            headless=False,
+            env={**os.environ, "DISPLAY": f":{number}", "LIBGL_ALWAYS_SOFTWARE": "1"},
+            firefox_user_prefs={
+                "webgl.force-enabled": True,
+                "layout.css.prefers-color-scheme.content-override": 1,  # light
+            },
+        )
         yield started
         started.close()
+    finally:
+        screen.terminate()
+        screen.wait()
 
 
 @pytest.fixture
-def visit(chromium):
+def visit(browser, browser_name):
     """Opens pages; at the end none of them has complained, and none has asked another host for anything."""
     contexts, complaints, asked, own = [], [], [], set()
 
     def open_page(url, *, size=(1366, 768), scheme="light", ready=True, touch=False, allow=None):
         """`allow`: a word of complaints that are expected."""
-        context = chromium.new_context(
-            viewport={"width": size[0], "height": size[1]},
-            color_scheme=scheme,
-            accept_downloads=True,
-            has_touch=touch,
-            is_mobile=touch,
+        emulated = {"has_touch": touch, "is_mobile": touch} if browser_name == "chromium" else {}  # Firefox has neither
+        context = browser.new_context(
+            viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, accept_downloads=True, **emulated
         )
         contexts.append(context)
         context.set_default_timeout(PATIENCE)
@@ -48,6 +105,9 @@ def visit(chromium):
         own.add(urlsplit(url).netloc)
 
         def hear(said):
+            # In Firefox a screenshot tries to add a style of its own; a style of the page's would be blocked in Chromium too.
+            if browser_name == "firefox" and "blocked an inline style" in said.text:
+                return
             if said.type == "error" and (allow is None or allow not in said.text):
                 complaints.append(said.text)
 
@@ -58,12 +118,15 @@ def visit(chromium):
         page.goto(url)
         if ready:
             page.wait_for_function("() => window.lossnav && window.lossnav.ready")
+        if browser_name == "firefox" and scheme == "dark":
+            page.locator("#theme").click()  # it is not told what the system prefers
+            frames(page)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert not complaints
+    assert not complaints, complaints
     assert {urlsplit(url).netloc for url in asked if not url.startswith(("data:", "blob:"))} <= own
     assert asked
 

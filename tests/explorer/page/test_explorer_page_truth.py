@@ -9,15 +9,12 @@ import pytest
 import torch
 
 import lossnav as ln
-from browsing import CHROMIUM, click, drawn, frames, wait
+from browsing import click, drawn, frames, wait
 from conftest import made
 
 pytest_plugins = ["browsing"]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+BROWSERS = ["chromium", "firefox"]
 
 
 def hilly(a, b):
@@ -39,7 +36,9 @@ def picture(page, which):
     """A canvas as it is on the screen, as bytes (height, width, 3), and where it lies."""
     image = pytest.importorskip("PIL.Image")
     box = page.locator(which).bounding_box()
-    return np.asarray(image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")).astype(int), box
+    return np.asarray(image.open(io.BytesIO(page.screenshot(clip=box, caret="initial"))).convert("RGB")).astype(
+        int
+    ), box
 
 
 def bilinear(axis, values, at):
@@ -393,3 +392,29 @@ def test_it_fits_its_targets_are_large_and_its_words_can_be_read(serve, visit, t
     )
     assert min(cards) >= 240
     assert page.evaluate(FAINT) == []  # words against what lies behind them (WCAG 2.2, 1.4.3)
+
+
+def test_very_many_points_are_turned_and_dragged_as_some_of_them_and_rest_as_all(serve, visit, tmp_path):
+    axis = np.linspace(-1, 1, 601)
+    ln.save(made(hilly(*np.meshgrid(axis, axis, indexing="ij")), ends=(-1, 1)), tmp_path / "run.zarr")
+    page = visit(serve(tmp_path / "run.zarr").url)
+    whole = 2 * 600 * 600
+    assert page.evaluate("() => lossnav.triangles()") == whole
+    page.evaluate("""() => {
+        window.seen = new Set(); // of the pictures on the screen
+        const look = () => { seen.add(lossnav.triangles()); requestAnimationFrame(look); };
+        look();
+    }""")
+    for which in ("#surface", "#map"):
+        page.evaluate("() => seen.clear()")
+        box = page.locator(which).bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        for step in range(1, 9):
+            page.mouse.move(x + 6 * step, y + 2 * step)
+            frames(page, 1)
+        page.mouse.up()
+        wait(page, "whole => seen.size > 1 && !lossnav.moving && lossnav.triangles() === whole", whole)
+        meanwhile = page.evaluate("() => Math.min(...seen)")
+        assert 2 * 100 * 100 <= meanwhile <= whole / 4, which  # some of the points, over all of the place

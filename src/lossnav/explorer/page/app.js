@@ -55,6 +55,7 @@ let session = null;
 let scene = null;
 let moving = false; // while the view moves, colours stay and nothing is asked for
 let settling = false; // whether it rests once it is drawn
+let turned = false; // whether the next picture differs from the last by the eye alone
 /** @type {Range | null} */
 let frozen = null; // ends of the colours until then
 /** @type {Reading | null} */
@@ -401,6 +402,11 @@ function overlays() {
 }
 
 function schedule() {
+  turned = false;
+  soon();
+}
+
+function soon() {
   if (!timers.frame && !awaited) timers.frame = requestAnimationFrame(paint);
 }
 
@@ -417,6 +423,10 @@ function paint() {
   if (!session || state.view.place !== session.place) return;
   const { view } = state;
   const shown = overlays();
+  if (turned && scene) {
+    surface.paint(scene, shown); // all else is as it was
+    return;
+  }
   if (session.shape === "line") {
     scene = null;
     curve.paint(view, session, received, shown);
@@ -425,9 +435,12 @@ function paint() {
     scene = compose(view, session, received, frozen, moving);
     map.paint(scene, shown);
     surface.paint(scene, shown);
-    showColorbar(byId("scale"), scene, reading?.values[scene.variable.name]);
-    showReport(session.report ?? [], moving ? {} : holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated), moving ? null : beyondOf(scene));
+    if (!moving) {
+      showColorbar(byId("scale"), scene, reading?.values[scene.variable.name]);
+      showReport(session.report ?? [], holesOf(scene), scene.layers.some(({ grid }) => grid.interpolated), beyondOf(scene));
+    }
   }
+  if (moving && !news.length) return; // what stands beside the pictures follows when they rest
   toolbar.show(scene, view, session, scene?.domain ?? curve.read?.heights ?? [0, 1]);
   showPoint(view.at ? reading : null, session, spansOf(), connection.answers);
   showClasses((view.at && reading?.classes) ?? null);
@@ -468,7 +481,11 @@ state.listen((changed) => {
   if (changed.has("place") && session && state.view.place !== session.place) actions.go(state.view.place);
   if ((changed.has("x") || changed.has("y")) && !moving) askWindow();
   if (changed.has("at") && session && JSON.stringify(state.view.at) !== askedAt) ask(0);
-  schedule();
+  if (changed.size > 1 || !changed.has("camera")) schedule();
+  else {
+    turned ||= !timers.frame;
+    soon();
+  }
 });
 startTheme(byId("theme"));
 onThemeChange(schedule);

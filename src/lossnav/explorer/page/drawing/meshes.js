@@ -188,8 +188,47 @@ function slope(values, axis, k, n, at, stride) {
   return found - found === 0 ? found : 0;
 }
 
-// The six tetrahedra that share a cube's diagonal, by corners numbered x + 2 y + 4 z.
+// The six tetrahedra that share a cube's diagonal, by corners numbered x + 2 y + 4 z: each corner lies beyond those before it.
 const TETRAHEDRA = [[0, 1, 3, 7], [0, 3, 2, 7], [0, 2, 6, 7], [0, 6, 4, 7], [0, 4, 5, 7], [0, 5, 1, 7]];
+
+/** Of each of the 256 ways in which a cube's corners lie above a level (a bit a corner): its triangles, as edges from a corner (their upper three bits) along a diagonal or side (their lower three). */
+const CUBES = Array.from({ length: 256 }, (_, above) => {
+  /** @param {number} a @param {number} b */
+  const edge = (a, b) => (Math.min(a, b) << 3) | (a ^ b);
+  return Uint8Array.from(TETRAHEDRA.flatMap((corners) => {
+    const over = corners.filter((c) => above & (1 << c));
+    const under = corners.filter((c) => !(above & (1 << c)));
+    if (!over.length || !under.length) return [];
+    if (over.length === 2) {
+      const [p, q, r, s] = [edge(over[0], under[0]), edge(over[0], under[1]), edge(over[1], under[1]), edge(over[1], under[0])];
+      return [p, q, r, p, r, s];
+    }
+    const [one, three] = over.length === 1 ? [over[0], under] : [under[0], over];
+    return three.map((c) => edge(one, c));
+  }));
+});
+
+/** Numbers that are added one by one: a list of plain numbers would be copied once more, and a volume makes millions. */
+class Growing {
+  /** @param {typeof Float32Array | typeof Uint32Array} kind */
+  constructor(kind) {
+    this.kind = kind;
+    this.all = new kind(1 << 14);
+    this.length = 0;
+  }
+
+  /** Makes room for so many more. @param {number} many */
+  reserve(many) {
+    if (this.length + many <= this.all.length) return;
+    const larger = new this.kind(2 * (this.all.length + many));
+    larger.set(this.all);
+    this.all = larger;
+  }
+
+  done() {
+    return this.all.slice(0, this.length);
+  }
+}
 
 /**
  * Where a volume has one value, by marching tetrahedra (Doi and Koide 1991): no case is ambiguous.
@@ -200,64 +239,60 @@ const TETRAHEDRA = [[0, 1, 3, 7], [0, 3, 2, 7], [0, 2, 6, 7], [0, 6, 4, 7], [0, 
  */
 export function isosurfaceMesh([x, y, z], values, level) {
   const [nx, ny, nz] = [x.length, y.length, z.length];
-  /** @type {number[]} */
-  const vertices = [];
-  /** @type {number[]} */
-  const indexes = [];
-  /** @type {Map<number, number>} */
-  const made = new Map();
-  const size = nx * ny * nz;
-  /** @param {number} i @param {number} j @param {number} k */
-  const flat = (i, j, k) => (i * ny + j) * nz + k;
-  /** @param {number} at */
-  const slopes = (at) => {
-    const k = at % nz;
-    const j = Math.floor(at / nz) % ny;
-    const i = Math.floor(at / (nz * ny));
-    return [slope(values, x, i, nx, at, ny * nz), slope(values, y, j, ny, at, nz), slope(values, z, k, nz, at, 1)];
-  };
-  /** @param {number} at */
-  const placeOf = (at) => [x[Math.floor(at / (nz * ny))], y[Math.floor(at / nz) % ny], z[at % nz]];
-  /** On the edge between two corners, once. @param {number} a @param {number} b */
-  const vertex = (a, b) => {
-    const key = a < b ? a * size + b : b * size + a;
-    const there = made.get(key);
-    if (there !== undefined) return there;
+  const slab = ny * nz;
+  const vertices = new Growing(Float32Array);
+  const indexes = new Growing(Uint32Array);
+  const away = Int32Array.from({ length: 8 }, (_, c) => (c & 1) * slab + ((c >> 1) & 1) * nz + (c >> 2)); // from a corner to one beyond it
+  // The vertex on each edge, one more than its number, by the edge's first corner: of this slab of corners and of the next.
+  const made = [new Int32Array(8 * slab), new Int32Array(8 * slab)];
+  /** @param {number} i @param {number} j @param {number} k Of the edge's first corner. @param {number} way */
+  const vertex = (i, j, k, way) => {
+    const a = i * slab + j * nz + k;
+    const b = a + away[way];
     const t = (level - values[a]) / (values[b] - values[a]);
-    /** @param {number[]} p @param {number[]} q */
-    const mix = (p, q) => p.map((v, c) => v + t * (q[c] - v));
-    vertices.push(...mix(placeOf(a), placeOf(b)), ...mix(slopes(a), slopes(b)), level);
-    made.set(key, vertices.length / 7 - 1);
-    return vertices.length / 7 - 1;
+    const [di, dj, dk] = [way & 1, (way >> 1) & 1, way >> 2];
+    /** @param {number} p @param {number} q */
+    const mix = (p, q) => p + t * (q - p);
+    vertices.reserve(7);
+    const { all, length } = vertices;
+    all[length] = mix(x[i], x[i + di]);
+    all[length + 1] = mix(y[j], y[j + dj]);
+    all[length + 2] = mix(z[k], z[k + dk]);
+    all[length + 3] = mix(slope(values, x, i, nx, a, slab), slope(values, x, i + di, nx, b, slab));
+    all[length + 4] = mix(slope(values, y, j, ny, a, nz), slope(values, y, j + dj, ny, b, nz));
+    all[length + 5] = mix(slope(values, z, k, nz, a, 1), slope(values, z, k + dk, nz, b, 1));
+    all[length + 6] = level;
+    vertices.length += 7;
+    return vertices.length / 7;
+  };
+  /** The four corners beside one another at a height: a bit for each that lies above, a fifth if one is no number. @param {number} at */
+  const four = (at) => {
+    const [a, b, c, d] = [values[at], values[at + slab], values[at + nz], values[at + slab + nz]];
+    const sum = a + b + c + d;
+    return (a > level ? 1 : 0) | (b > level ? 2 : 0) | (c > level ? 4 : 0) | (d > level ? 8 : 0) | (sum - sum === 0 ? 0 : 16);
   };
   for (let i = 0; i + 1 < nx; i++) {
+    made[(i + 1) & 1].fill(0);
     for (let j = 0; j + 1 < ny; j++) {
+      let low = four(i * slab + j * nz);
       for (let k = 0; k + 1 < nz; k++) {
-        const corners = [0, 1, 2, 3, 4, 5, 6, 7].map((c) => flat(i + (c & 1), j + ((c >> 1) & 1), k + (c >> 2)));
-        let above = 0;
-        let finite = true;
-        for (const at of corners) {
-          if (values[at] > level) above++;
-          finite &&= values[at] - values[at] === 0;
-        }
-        if (!finite || above === 0 || above === 8) continue;
-        for (const tetrahedron of TETRAHEDRA) {
-          const ends = tetrahedron.map((c) => corners[c]);
-          const over = ends.filter((at) => values[at] > level);
-          const under = ends.filter((at) => !(values[at] > level));
-          if (!over.length || !under.length) continue;
-          if (over.length === 2) {
-            const [p, q, r, s] = [
-              vertex(over[0], under[0]), vertex(over[0], under[1]), vertex(over[1], under[1]), vertex(over[1], under[0]),
-            ];
-            indexes.push(p, q, r, p, r, s);
-          } else {
-            const [one, three] = over.length === 1 ? [over[0], under] : [under[0], over];
-            indexes.push(...three.map((at) => vertex(one, at)));
-          }
+        const high = four(i * slab + j * nz + k + 1);
+        const above = (low & 15) | ((high & 15) << 4);
+        const broken = (low | high) & 16;
+        low = high;
+        if (broken || above === 0 || above === 255) continue;
+        const edges = CUBES[above];
+        indexes.reserve(edges.length);
+        for (let e = 0; e < edges.length; e++) {
+          const corner = edges[e] >> 3;
+          const [a, b, c] = [i + (corner & 1), j + ((corner >> 1) & 1), k + (corner >> 2)];
+          const there = made[a & 1];
+          const name = 8 * (b * nz + c) + (edges[e] & 7);
+          if (!there[name]) there[name] = vertex(a, b, c, edges[e] & 7);
+          indexes.all[indexes.length++] = there[name] - 1;
         }
       }
     }
   }
-  return { vertices: new Float32Array(vertices), indexes: new Uint32Array(indexes), origin: [0, 0, 0] };
+  return { vertices: /** @type {Float32Array} */ (vertices.done()), indexes: /** @type {Uint32Array} */ (indexes.done()), origin: [0, 0, 0] };
 }

@@ -122,7 +122,8 @@ function isPlayed() {
 export class Renderer {
   /** @param {HTMLCanvasElement} canvas */
   constructor(canvas) {
-    const gl = canvas.getContext("webgl2", { antialias: !isPlayed(), alpha: true, premultipliedAlpha: true });
+    this.played = isPlayed();
+    const gl = canvas.getContext("webgl2", { antialias: !this.played, alpha: true, premultipliedAlpha: true });
     if (!gl) throw new Error("no WebGL 2");
     this.gl = gl;
     this.mesh = program(gl, MESH_VERTEX, MESH_FRAGMENT);

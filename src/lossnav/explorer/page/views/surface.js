@@ -27,7 +27,7 @@ import { drawnOf, scaled } from "../state/scene.js";
 const TURN = 0.008; // radians a pixel
 const LIFT = 0.001; // lines lie this much before the surface they lie on
 const MESHES = 48; // on the card
-const LIVELY = 250; // cells along a side that can be turned fast without a graphics card
+const LIVELY = { card: 250, played: 120 }; // cells along a side that can be turned fast: with a graphics card, and where a processor plays one
 const REST = 150; // ms after the last turn at which all of them are drawn
 const MANY = 6000; // measured points that are still worth marking
 
@@ -157,10 +157,10 @@ export class SurfaceView {
   /** @param {Renderer} renderer @param {Scene} scene */
   #paintSurface(renderer, scene) {
     const steps = scene.view.lines && scene.levels.length ? [scene.levels[0], scene.step] : [0, 0];
-    const coarse = scene.moving || this.turning;
+    const most = scene.moving || this.turning ? LIVELY[renderer.played ? "played" : "card"] : Infinity;
     this.triangles = 0;
     scene.layers.forEach((_, k) => {
-      const mesh = this.#mesh(renderer, meshName(scene, k, coarse), () => layerMesh(scene, k, coarse));
+      const mesh = this.#mesh(renderer, meshName(scene, k, most), () => layerMesh(scene, k, most));
       renderer.drawMesh(mesh, { ...boxIn(scene), domain: scene.domain, steps });
       this.triangles += mesh.count / 3;
     });
@@ -195,7 +195,7 @@ export class SurfaceView {
     const { scene } = this;
     if (!scene || !this.renderer) return null;
     const layers = scene.layers.map((layer, k) => {
-      const { vertices, indexes, origin } = scene.volume ? surfaceMesh(layer.x, layer.y, layer.values, layer.grid.slice ?? null) : layerMesh(scene, k, false);
+      const { vertices, indexes, origin } = scene.volume ? surfaceMesh(layer.x, layer.y, layer.values, layer.grid.slice ?? null) : layerMesh(scene, k);
       const of = (/** @type {number} */ c, /** @type {number} */ o) => Array.from({ length: vertices.length / 7 }, (_, v) => vertices[7 * v + c] + origin[o]);
       return { x: of(0, 0), y: of(1, 1), heights: of(6, 2), triangles: indexes.length / 3 };
     });
@@ -359,24 +359,24 @@ const clipsOf = (scene, k) => [scene.x, scene.y].map((ends, d) => clipOf(ends, s
 /** The window's length, rounded to a power of two: of how many pieces a cell is. @param {Scene} scene */
 const lengthsOf = (scene) => [scene.x, scene.y].map(([a, b]) => 2 ** Math.round(Math.log2(b - a)));
 
-/** How many nodes of a layer are left out while it turns; 1: none. @param {Scene} scene @param {number} k @param {boolean} coarse */
-function strideOf(scene, k, coarse) {
-  if (!coarse || scene.coverage.owner) return 1;
+/** Of how many nodes of a layer one is drawn. @param {Scene} scene @param {number} k @param {number} most Cells along a side. */
+function strideOf(scene, k, most) {
+  if (scene.coverage.owner) return 1;
   const { x, y } = scene.layers[k];
-  return Math.max(1, Math.ceil(Math.max(...clipsOf(scene, k).map(([a, b], d) => cellIndex([x, y][d], b) - cellIndex([x, y][d], a))) / LIVELY));
+  return Math.max(1, Math.ceil(Math.max(...clipsOf(scene, k).map(([a, b], d) => cellIndex([x, y][d], b) - cellIndex([x, y][d], a))) / most));
 }
 
-/** What a mesh depends on. @param {Scene} scene @param {number} k @param {boolean} coarse */
-function meshName(scene, k, coarse) {
+/** What a mesh depends on. @param {Scene} scene @param {number} k @param {number} most */
+function meshName(scene, k, most) {
   const over = scene.layers.slice(k + 1).map(({ grid }) => grid.key);
   const { grid } = scene.layers[k];
-  return [grid.key, scene.variable.name, scene.view.log, clipsOf(scene, k), lengthsOf(scene), over, strideOf(scene, k, coarse)].join("/");
+  return [grid.key, scene.variable.name, scene.view.log, clipsOf(scene, k), lengthsOf(scene), over, strideOf(scene, k, most)].join("/");
 }
 
-/** @param {Scene} scene @param {number} k @param {boolean} coarse @returns {Mesh} */
-function layerMesh(scene, k, coarse) {
+/** @param {Scene} scene @param {number} k @param {number} most @returns {Mesh} */
+function layerMesh(scene, k, most = Infinity) {
   const { x, y, values } = scene.layers[k];
-  const stride = strideOf(scene, k, coarse);
+  const stride = strideOf(scene, k, most);
   const clip = clipsOf(scene, k);
   if (stride === 1) return seenMesh({ x, y, values }, scene.coverage, k, clip, lengthsOf(scene));
   const thin = thinned(x, y, values, stride);
