@@ -270,7 +270,8 @@ def big(folder: Path, n: int = 201, k: int = 2) -> Path:
     dims = ("alpha", "beta", "gamma")[:k]
     objective = ln.Objective.from_function(lambda p: 1 + (p["x"] ** 2).sum(), {"x": np_tensor([0.0] * k)})
     chart = {2: ln.Plane, 3: ln.Volume}[k](objective.params, *({"x": np_tensor(row)} for row in np.eye(k).tolist()))
-    surface = ln.evaluate(objective, chart, ln.Grid(**dict.fromkeys(dims, (-1, 1, 2))), progress=False)
+    ends: dict[str, Any] = dict.fromkeys(dims, (-1, 1, 2))
+    surface = ln.evaluate(objective, chart, ln.Grid(**ends), progress=False)
     axis = np.linspace(-1, 1, n)
     at = np.meshgrid(*[axis] * k, indexing="ij")
     made = surface.interp(dict.fromkeys(dims, axis)).assign(status=(dims, np.ones([n] * k, np.uint8)))

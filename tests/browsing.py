@@ -105,7 +105,7 @@ def visit(browser, browser_name):
         own.add(urlsplit(url).netloc)
 
         def hear(said):
-            # In Firefox a screenshot tries to add a style of its own; a style of the page's would be blocked in Chromium too.
+            # In Firefox a screenshot tries to add a style; one of the page's own would be blocked in Chromium too.
             if browser_name == "firefox" and "blocked an inline style" in said.text:
                 return
             if said.type == "error" and (allow is None or allow not in said.text):

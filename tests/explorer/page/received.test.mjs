@@ -165,3 +165,20 @@ test("a frame is not changed by what is added to it", () => {
   assert.deepEqual(frame, before);
   assert.deepEqual(rowOf(frame, 5), { loss: frame.values.loss[5], status: 1 });
 });
+
+test("what lies beside the surface has grids of its own: neither gives way to the other, each shows its variables", () => {
+  const received = new Received();
+  const axis = linspace(-1, 1, 9);
+  const beside = (/** @type {number} */ n) => {
+    const few = linspace(-1, 1, n);
+    return gridFrame([few, few], { lambda_max: onGrid([few, few], (a, b) => a * b), status: new Float64Array(n * n).fill(1) }, { beside: "curvature" });
+  };
+  for (const n of [9, 5, 17]) {
+    received.add(plane(9));
+    received.add(beside(n));
+    assert.deepEqual(sizes(received), [9]);
+    assert.deepEqual(received.seenIn(0, [-1, 1], [-1, 1], "lambda_max").grids.map(({ shape }) => shape[0]), [n]);
+    assert.ok(received.nearest(0, [axis[3], axis[3]], [2, 2])?.values.loss !== undefined); // a point is the surface's
+    received.renew(0);
+  }
+});

@@ -30,6 +30,7 @@ import { LineProfile } from "./views/line_profile.js";
 import { MapView } from "./views/map.js";
 import { OptimizerPaths } from "./views/optimizer_paths.js";
 import { placeWords, showClasses, showFacts, showPoint, showReport } from "./views/panel.js";
+import { showSpectrum } from "./views/spectrum.js";
 import { SurfaceView } from "./views/surface.js";
 
 const SETTLE = 90; // ms after the view's last movement at which its window is asked for
@@ -450,6 +451,7 @@ function paint() {
   optimizerPaths.show(view.place);
   const plots = ["line-card", "ball-card"].filter((id) => !byId(id).hidden).length;
   showCrossSections(session.shape === "line" || plots ? null : scene);
+  showSpectrum(plots ? null : (session.spectrum ?? null));
   byId("facts-card").hidden = plots === 2 && window.innerWidth > 820; // there is no room for everything
   byId("map-words").textContent = describe();
   if (!news.length) return;

@@ -28,12 +28,13 @@ class PointRequest(Request):
     at: NDArray[np.float64] = fields.coordinates()
 
     def stored(self, handler: Handler, client: Client) -> None:
-        """Send the nearest measured point, and its difference to the centre if samples are stored."""
+        """Send the nearest measured point, the curvature there, and its difference to the centre if it is stored."""
         place = handler.session.place(client.place)
         row = place.nearest(self.at)
         if row is None:
             raise OptionError("No point has been measured here yet. Open a surface that has points.")
-        client.send(self._message(row, finished=True) | {"difference": place.difference(row.point)})
+        beside = {} if place.curvature is None else {"curvature": place.curvature.at(row.point)}
+        client.send(self._message(row, finished=True) | beside | {"difference": place.difference(row.point)})
 
     def work(self, task: Task) -> Iterator[None]:
         """Send the values first, then what takes longer."""

@@ -11,7 +11,8 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lossnav._utils.paths import is_local, name_of
+from lossnav._utils.paths import inside, is_local, name_of
+from lossnav.explorer.stored.beside import CURVATURE
 from lossnav.explorer.stored.place import Place
 from lossnav.explorer.stored.session import Session
 from lossnav.surface.variables import DIM_LETTERS, is_straight
@@ -39,10 +40,12 @@ def code_of(session: Session, number: int, view: Mapping[str, Any], *, shared: b
     place = session.place(number)
     ranges = _ranges(view.get("ranges"), place)
     lines = ["import lossnav as ln", ""]
-    lines += _stored(place, ranges, shared) if not session.live else _live(place, ranges, shared)
-    options = []
     metric = view.get("metric")
-    if isinstance(metric, str) and metric in place.names and metric != "loss":
+    of = place.curvature if isinstance(metric, str) and metric not in place.names else None
+    beside = of is not None and metric in of.names
+    lines += _stored(place, ranges, shared, beside) if not session.live else _live(place, ranges, shared)
+    options = []
+    if isinstance(metric, str) and (beside or metric in place.names) and metric != "loss":
         options.append(f"variable={metric!r}")
     if isinstance(view.get("log"), bool):
         options.append(f"log={view['log']}")
@@ -95,11 +98,12 @@ def _named(store: Any, shared: bool) -> str:
     return os.path.basename(name.rstrip("/\\")) if shared else name
 
 
-def _stored(place: Place, ranges: list[tuple[float, float]], shared: bool) -> list[str]:
+def _stored(place: Place, ranges: list[tuple[float, float]], shared: bool, beside: bool) -> list[str]:
     if not isinstance(place.store, str | os.PathLike):
         return ["surface = ...  # the surface that was shown"]
-    lines = [f"surface = ln.open({_named(place.store, shared)!r})"]
-    if not place.surface.lossnav.is_grid:
+    named = _named(place.store, shared)
+    lines = [f"surface = ln.open({str(inside(named, CURVATURE)) if beside else named!r})"]
+    if not beside and not place.surface.lossnav.is_grid:
         lines.append("surface = surface.lossnav.to_grid()")
     if "seed" in place.surface.coords or place.surface.attrs.get("ensemble"):
         lines.append("surface = surface.lossnav.over_seeds()")

@@ -17,6 +17,7 @@ from lossnav._utils.geometry import unpacked
 from lossnav._utils.paths import Location
 from lossnav.errors import OptionError
 from lossnav.explorer.server import wire
+from lossnav.explorer.stored.beside import Curvature
 from lossnav.explorer.stored.lattice import Array, Lattice
 from lossnav.storage.journal import Row, Rows
 from lossnav.storage.journal import rows_of as rows_in
@@ -63,6 +64,8 @@ class Place:
     axes_info : dict
         Results about the axes, such as eigenvalues.
     store : path, URL, zarr store or None
+    curvature : Curvature or None
+        Evaluated on the same chart.
     made_of : mapping
         The ``objective`` and ``chart`` of the measurement; in a live session those of the session, not of its store.
     """
@@ -89,6 +92,7 @@ class Place:
         self.lattice = Lattice(self.base)
         self.axes_info: dict[str, Any] = {}
         self.store: Location | None = None
+        self.curvature: Curvature | None = None
         self.made_of: Mapping[str, Any] = surface.attrs
         self._is_own = surface.attrs.get("sampler", {}).get("kind") != KIND
         self.explored = grows or not self._is_own
@@ -108,13 +112,18 @@ class Place:
 
     @property
     def variables(self) -> list[dict[str, str]]:
-        """The measured variables with their units, the loss first."""
+        """The measured variables with their units, the loss first, those of the curvature last."""
         described = []
         for name in self.names:
             attributes = self.surface[name].attrs if name in self.surface else {}
             words = attributes.get("long_name", f"{name}, mean over the data")
             described.append({"name": name, "units": attributes.get("units", "1"), "long_name": words})
-        return described
+        return described + (self.curvature.variables if self.curvature is not None and self._maps_curvature else [])
+
+    @property
+    def _maps_curvature(self) -> bool:
+        """Whether the curvature is a picture of its own: on a grid. At single points it is read there."""
+        return self.curvature is not None and self.curvature.surface.lossnav.is_grid and len(self.dims) > 1
 
     @property
     def names(self) -> list[str]:
@@ -182,7 +191,7 @@ class Place:
         with self._drawing:  # computed once, also if several pages ask at the same time
             if self._frames is None:
                 self._frames = list(self._stored_frames(_INTERPOLATED)) if self._is_own else []
-        return [*self._frames, *(self._explored_frames() if self.explored else [])]
+        return [*self._frames, *(self._explored_frames() if self.explored else []), *self._curvature_frames()]
 
     def first_frames(self) -> list[bytes] | None:
         """Return frames to show first, if computing `frames` takes seconds (very many points on no grid); else None.
@@ -192,7 +201,8 @@ class Place:
         many = self._is_own and not self.surface.lossnav.is_grid and self.surface["loss"].size > _SOON
         if self._frames is not None or not many:
             return None
-        return [*self._stored_frames(_AT_FIRST), *(self._explored_frames() if self.explored else [])]
+        explored = self._explored_frames() if self.explored else []
+        return [*self._stored_frames(_AT_FIRST), *explored, *self._curvature_frames()]
 
     def block(self, axes: Sequence[Array], window: int | None = None, level: int = 0, final: bool = True) -> bytes:
         """Return the frame of a grid with these axes; nan and status 0 where nothing was measured."""
@@ -229,6 +239,14 @@ class Place:
             yield self._points_frame()
         else:
             yield self._grid_of(surface, interpolated="interpolated" in surface)
+
+    def _curvature_frames(self) -> Iterator[bytes]:
+        if self.curvature is None or not self._maps_curvature:
+            return
+        surface = self.curvature.surface
+        axes = [surface[dim].values.astype(np.float64) for dim in self.dims]
+        values = {name: surface[name].values for name in [*self.curvature.names, "status"]}
+        yield self._grid(axes, values, beside="curvature")
 
     def _grid_of(self, surface: xr.Dataset, interpolated: bool) -> bytes:
         axes = [surface[dim].values.astype(np.float64) for dim in self.dims]

@@ -16,6 +16,7 @@ from lossnav._utils.paths import Location, as_path, is_local, name_of, require_w
 from lossnav._version import __version__
 from lossnav.errors import LossnavError, NotATrajectoryError, OptionError, StoreError
 from lossnav.explorer.server import wire
+from lossnav.explorer.stored.beside import curvature_beside, spectrum_beside
 from lossnav.explorer.stored.place import SHAPES, Place
 from lossnav.reports import report
 from lossnav.reports.report import with_beside
@@ -40,6 +41,8 @@ class Session:
     ----------
     path : dict or None
         The trajectory in the store, as lists.
+    spectrum : dict or None
+        The spectrum at the centre, as lists.
     report : list of dict
         Lines of `lossnav.report` on the stored surface: ``level``, ``check``, ``said``, ``do``.
     bookmarks : list of dict
@@ -50,6 +53,7 @@ class Session:
         self.places, self.title, self.store, self.live = places, title, store, live
         places[0].store = store
         self.path: dict[str, Any] | None = None
+        self.spectrum: dict[str, Any] | None = None
         self.report: list[dict[str, str]] = []
         if store is not None:
             with suppress(NotATrajectoryError):
@@ -96,6 +100,7 @@ class Session:
             "title": self.title,
             "center": said.get("center", {}),
             "trajectory": self.path if number == 0 else None,
+            "spectrum": self.spectrum if number == 0 else None,
             "report": self.report if number == 0 else [],
             "bookmarks": self.bookmarks,
             "limits": wire.LIMITS,
@@ -151,6 +156,7 @@ def open_session(store: Location) -> Session:
     store = as_path(store)
     opened = zarr_io.open_surface(store)
     first = Place(0, opened)
+    first.curvature = curvature_beside(store, first.dims)
     places = [first]
     for number, path in place_stores(store).items() if is_local(store) else ():
         with suppress(StoreError):
@@ -165,6 +171,7 @@ def open_session(store: Location) -> Session:
             places[-1].axes_info = said.get("axes_info", {})
             places[-1].store = path
     session = Session(places, Path(name_of(store)).stem, store)
+    session.spectrum = spectrum_beside(store)
     session.report = findings_of(store, opened)
     return session
 

@@ -82,6 +82,7 @@ export const svg = (tag, attributes = {}, ...children) => fill(document.createEl
  * @property {SVGSVGElement} curve
  * @property {SVGSVGElement} line-plot
  * @property {SVGSVGElement} ball-plot
+ * @property {SVGSVGElement} spectrum-plot
  * @property {HTMLButtonElement} centre
  * @property {HTMLButtonElement} line-from
  * @property {HTMLButtonElement} axes-open

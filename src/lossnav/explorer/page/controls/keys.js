@@ -20,7 +20,7 @@ export function listenToKeys(act) {
     const typing = target.matches("input:not([type=checkbox]):not([type=radio]), select, textarea, [contenteditable]");
     if (event.ctrlKey || event.metaKey || event.altKey || typing || document.querySelector("dialog[open]")) return;
     if (event.key in ARROWS) {
-      if (target.matches("input")) return; // a radio or a slider moves by arrows itself
+      if (target.matches("input, #panel, #classes")) return; // a radio or a slider moves by arrows itself, and what scrolls scrolls
       event.preventDefault();
       const [dx, dy] = ARROWS[event.key];
       if (target.id === "surface") act.turn(dx * 14, -dy * 14);

@@ -18,6 +18,20 @@
  * @property {number[] | null} [loss]
  */
 /**
+ * @typedef {object} Spectrum Eigenvalues and their density, as `lossnav.plot.spectrum` draws them.
+ * @property {string} name Of the matrix.
+ * @property {number[]} eigenvalues Ascending.
+ * @property {number[]} errors
+ * @property {number[]} ranks Of each, counted from its end.
+ * @property {number} smallest How many are of the lower end.
+ * @property {number[]} value
+ * @property {number[]} density NaN in the gaps.
+ * @property {number[]} density_error Standard errors.
+ * @property {number} floor Of the density's logarithmic axis.
+ * @property {Range} ends
+ * @property {string} note
+ */
+/**
  * @typedef {object} Session What the page is told first of a place.
  * @property {"session"} type
  * @property {boolean} live Whether more can be evaluated.
@@ -30,6 +44,7 @@
  * @property {"line" | "plane" | "volume"} shape
  * @property {{ loss?: number, accuracy?: number }} [center]
  * @property {Trajectory | null} [trajectory]
+ * @property {Spectrum | null} [spectrum] Beside the surface, at its centre.
  * @property {ReportItem[]} [report]
  * @property {Bookmark[]} [bookmarks]
  * @property {Record<string, any>} [objective]
@@ -49,6 +64,7 @@
  * @property {number | null} [window] The request that it answers; none for the place's own grid.
  * @property {number} [level]
  * @property {boolean} [interpolated]
+ * @property {string} [beside] What lies beside the surface, such as "curvature": it has variables of its own.
  * @property {Coordinates[] | null} [measured]
  * @property {number} [received]
  */
@@ -79,6 +95,7 @@
  * @property {number} [status]
  * @property {Gradient | null} [gradient]
  * @property {Classes | null} [classes]
+ * @property {Row} [curvature] Beside the surface, at this point.
  * @property {{ value: number, error: number } | null} [difference] To the centre, over the same samples.
  * @property {boolean} [finished]
  */

@@ -80,10 +80,10 @@ export class Received {
     if (!isOfWindow(grid)) here.grids = here.grids.filter((other) => !other.stale);
     // The same points once more: more of them are known. And what is whole hides for ever what lies under it.
     /** @param {Grid} other */
-    const gives = (other) => isOfWindow(other) === isOfWindow(grid) && (sameAxes(other, grid) || (isOfWindow(grid) && hides(grid, other)));
+    const gives = (other) => other.beside === grid.beside && isOfWindow(other) === isOfWindow(grid) && (sameAxes(other, grid) || (isOfWindow(grid) && hides(grid, other)));
     here.grids = here.grids.filter((other) => !gives(other));
     // Between very many points a coarse grid is shown until the fine one is there.
-    if (!isOfWindow(grid) && grid.interpolated) here.grids = here.grids.filter((other) => isOfWindow(other) || !other.interpolated);
+    if (!isOfWindow(grid) && grid.interpolated) here.grids = here.grids.filter((other) => isOfWindow(other) || other.beside || !other.interpolated);
     here.grids.push(grid);
     const windows = here.grids.filter(isOfWindow);
     if (windows.length > KEPT) {
@@ -97,10 +97,11 @@ export class Received {
    * @param {number} place
    * @param {Range} x
    * @param {Range} y
+   * @param {string} metric A grid of the curvature alone has no loss, and the other way round.
    * @returns {{ grids: Grid[], coverage: Coverage }}
    */
-  seenIn(place, x, y) {
-    const all = this.of(place).grids.filter((grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y)).flatMap(levelsOf);
+  seenIn(place, x, y, metric = "loss") {
+    const all = this.#with(place, metric).filter((grid) => grid.axes.length >= 2 && meets(grid.extent[0], x) && meets(grid.extent[1], y)).flatMap(levelsOf);
     all.sort(coarseToFine);
     // What a whole finer one hides in all of this window is not looked at: that is most of what a zoom leaves behind.
     const clipped = all.map(({ extent }) => extent.map(([a, b], d) => /** @type {Range} */ ([Math.max(a, [x, y][d][0]), Math.min(b, [x, y][d][1])])));
@@ -110,20 +111,28 @@ export class Received {
     return this.seen;
   }
 
+  /** The grids on which a variable is drawn: those of what lies beside the surface, if it is theirs. @param {number} place @param {string} metric */
+  #with(place, metric) {
+    const { grids } = this.of(place);
+    const beside = grids.filter((grid) => grid.beside && Object.hasOwn(grid.values, metric));
+    return beside.length ? beside : grids.filter((grid) => !grid.beside);
+  }
+
   /** @param {number} place */
   lines(place) {
-    return this.of(place).grids.filter((grid) => grid.axes.length === 1).sort(coarseToFine);
+    return this.of(place).grids.filter((grid) => grid.axes.length === 1 && !grid.beside).sort(coarseToFine);
   }
 
   /**
    * The grid of a volume that shows most of a window: complete rather than under way, then the finest.
    * @param {number} place
    * @param {Range[]} window
+   * @param {string} metric
    */
-  volume(place, window) {
+  volume(place, window, metric = "loss") {
     /** @param {Grid} grid */
     const part = ({ extent }) => Math.round(20 * window.reduce((all, ends, i) => all * overlap(extent[i], ends), 1));
-    const volumes = this.of(place).grids.filter((grid) => grid.axes.length === 3);
+    const volumes = this.#with(place, metric).filter((grid) => grid.axes.length === 3);
     volumes.sort((a, b) => part(b) - part(a) || Number(isComplete(b)) - Number(isComplete(a)) || a.steps[0] - b.steps[0] || b.order - a.order);
     return volumes[0] ?? null;
   }
@@ -148,7 +157,7 @@ export class Received {
     };
     const { grids, points } = this.of(place);
     for (const grid of grids) {
-      if (grid.interpolated || grid.axes.length !== at.length) continue;
+      if (grid.interpolated || grid.beside || grid.axes.length !== at.length) continue;
       const indexes = grid.axes.map((axis, i) => nearestIndex(axis, at[i]));
       const flat = indexes.reduce((sum, k, i) => sum * grid.shape[i] + k, 0);
       if (grid.values.status && grid.values.status[flat] === 0) continue;

@@ -135,13 +135,13 @@ function cut(volume, x, y, z, k) {
 export function compose(view, session, received, frozen = null, moving = frozen !== null) {
   const variable = variableOf(view, session);
   const [x, y] = windowOf(view, session);
-  const volume = session.shape === "volume" ? received.volume(view.place, [x, y]) : null;
-  const { grids, coverage } = volume ? cover([sliceOf(volume, view.slice)]) : received.seenIn(view.place, x, y);
+  const volume = session.shape === "volume" ? received.volume(view.place, [x, y], variable.name) : null;
+  const { grids, coverage } = volume ? cover([sliceOf(volume, view.slice)]) : received.seenIn(view.place, x, y, variable.name);
   /** @type {Layer[]} */
   const layers = grids.map((grid) => ({
     grid, x: grid.axes[0], y: grid.axes[1], raw: grid.values[variable.name], values: drawnOf(grid, variable.name, view.log), extent: grid.extent,
   }));
-  const points = volume ? null : received.of(view.place).points;
+  const points = volume || grids[0]?.beside ? null : received.of(view.place).points;
   /** @type {Range | null} */
   const chosen = view.range ? [scaled(view.range[0], view.log), scaled(view.range[1], view.log)] : frozen;
   const wanted = chosen && chosen[0] < chosen[1] ? chosen : null;

@@ -34,6 +34,7 @@ export function placeWords(at, session, spans) {
  * @property {number} [status]
  * @property {Gradient | null} [gradient]
  * @property {Classes | null} [classes]
+ * @property {Row} [curvature]
  * @property {{ value: number, error: number } | null} [difference]
  * @property {string} waiting What is still awaited.
  * @property {boolean} [pending] Whether nothing is known of it yet.
@@ -62,6 +63,7 @@ export function showPoint(reading, session, spans, connected) {
     row(name.replaceAll("_", " "), other ? outcomeWords(other, value) : FRACTIONS.test(name) ? percent(value) : number(value));
   }
   if (session.center?.loss !== undefined && !outcome) row("against the centre", against(values.loss, session.center.loss, reading.difference));
+  for (const [name, words] of curvatureWords(reading.curvature ?? {}, session)) row(name, words);
   const { gradient } = reading;
   if (gradient) {
     row("|∇L|", number(gradient.norm));
@@ -79,6 +81,24 @@ export function showPoint(reading, session, spans, connected) {
     reading.waiting && connected && !refused && el("p", { class: "note waiting" }, reading.waiting),
     el("dl", { class: "numbers" }, rows),
   );
+}
+
+/**
+ * What was measured of the curvature at a point, each number with its error. Norms and the second derivatives in the plane are exact to rounding.
+ * @param {Row} values
+ * @param {Session} session
+ * @returns {[name: string, words: string][]}
+ */
+function curvatureWords(values, session) {
+  return Object.entries(values).filter(([name]) => !name.endsWith("_error")).map(([name, value]) => {
+    const shown = name.replaceAll("_", " ");
+    const variable = (session.variables ?? []).find((v) => v.name === name);
+    const error = values[`${name}_error`];
+    if (!Number.isFinite(value)) return [shown, "unknown"];
+    if (error === undefined) return [shown, `${number(value)} ${unit(variable)}`];
+    const [figure, within] = withError(value, error);
+    return [shown, within ? `${figure} ±\u2009${within} ${unit(variable)}` : `${number(value)} ${unit(variable)}, ${error < Infinity ? "exact to rounding" : "error unknown"}`];
+  });
 }
 
 /**
@@ -118,7 +138,7 @@ export function showClasses(classes) {
     el("caption", {}, "true class down, taken for across"),
     el("thead", {}, el("tr", {}, el("td"), labels.map((label) => el("th", { scope: "col" }, String(label))))),
     el("tbody", {}, confusion.map((line, i) => el("tr", {}, el("th", { scope: "row" }, String(labels[i])), line.map((value, j) => {
-      const cell = el("td", { class: `figures${value ? "" : " none"}`, title: `${labels[i]} taken for ${labels[j]}: ${value}` }, value ? String(value) : "·");
+      const cell = el("td", { class: `figures${value ? "" : " none"}`, title: `${labels[i]} taken for ${labels[j]}: ${value}` }, value ? String(value) : "");
       if (value) {
         const t = Math.sqrt(value / most);
         cell.style.background = cssColor("viridis", t);
