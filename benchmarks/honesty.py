@@ -4,7 +4,7 @@ Each part draws cases with a truth that is known or computed independently, asks
 and counts. *Covered*: the truth lies within the stated error. *Warned*: lossnav says itself that the error does not
 hold. *Honest*: one of the two. On benign cases a warning is false.
 
-    python -m benchmarks.honesty --seed S [--only intervals,adaptive,spectra,report] [--draws N] [--quick] [--json]
+    python -m benchmarks.honesty --seed S [--only intervals,adaptive,...] [--draws N] [--quick] [--json]
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ PARTS = (
     "adaptive",
     "spectra",
     "report",
+    "barriers",
 )  # benchmarks/honesty_NAME.py has rows(seed, draws)
 DRAWS, QUICK_DRAWS = 400, 2
 

@@ -10,7 +10,7 @@ from conftest import ROOT
 
 SHARED = {"__init__", "common", "curvature_peers", "peers", "workloads"}  # what the benchmarks are made of
 SHARED |= {"honesty_report", "honesty_report_cases", "honesty_report_planted", "honesty_report_truth"}
-SHARED |= {"honesty_intervals", "honesty_adaptive", "honesty_spectra"}
+SHARED |= {"honesty_intervals", "honesty_adaptive", "honesty_spectra", "honesty_barriers"}
 SHARED |= {"symmetry_networks", "symmetry_hugging_face"}
 SOME = {
     "adaptive": "digits,line",

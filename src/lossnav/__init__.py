@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from lossnav.reports.report import report
     from lossnav.samplers import Adaptive, Grid, Points, Sampler
     from lossnav.sharpness_measures import sharpness
+    from lossnav.surface.barrier import barrier
     from lossnav.surface.control_variate import control_variate
     from lossnav.surface.difference import difference
     from lossnav.surface.groups import open_spectrum, open_trajectory
@@ -101,6 +102,7 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "ensemble": ("lossnav.evaluation.ensemble", "ensemble"),
     "control_variate": ("lossnav.surface.control_variate", "control_variate"),
     "evaluate_subset": ("lossnav.evaluation.subset", "evaluate_subset"),
+    "barrier": ("lossnav.surface.barrier", "barrier"),
     "interval": ("lossnav.surface.intervals", "interval"),
     "difference": ("lossnav.surface.difference", "difference"),
     "Trajectory": ("lossnav.trajectory.recorder", "Trajectory"),
@@ -147,6 +149,7 @@ __all__ = [
     "Volume",
     "__version__",
     "align",
+    "barrier",
     "checkpoints",
     "connect",
     "control_variate",

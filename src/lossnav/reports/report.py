@@ -10,7 +10,7 @@ import xarray as xr
 from lossnav._utils import validation
 from lossnav._utils.paths import Location, inside, is_local, is_trajectory, name_of
 from lossnav.errors import NotASurfaceError, NotATrajectoryError, OptionError
-from lossnav.reports import between, center, directions, held_parameters, noise, paths, points
+from lossnav.reports import between, center, curves, directions, held_parameters, noise, paths, points
 from lossnav.reports.evidence import Subject
 from lossnav.reports.findings import Report
 from lossnav.surface.groups import open_group, open_trajectory, save_group
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 REPORT, CURVATURE, SPECTRUM = "report", "curvature", "spectrum"  # groups beside a surface
 
-_CHECKS = (points, directions, held_parameters, noise, center, paths, between)
+_CHECKS = (points, directions, held_parameters, noise, center, paths, between, curves)
 
 
 def report(
