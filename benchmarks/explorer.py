@@ -63,7 +63,8 @@ DRAG = """(which) => new Promise((end) => {
     const fire = (type, dx, dy) => target.dispatchEvent(new PointerEvent(type, {
         clientX: x + width / 2 + dx, clientY: y + height / 2 + dy, pointerId: 1, bubbles: true, pointerType: "mouse",
     }));
-    const whole = lossnav.triangles();
+    const triangles = () => lossnav.triangles?.() ?? NaN; // an older page does not say
+    const whole = triangles();
     const began = performance.now();
     let steps = 0;
     fire("pointerdown", 0, 0);
@@ -74,12 +75,12 @@ DRAG = """(which) => new Promise((end) => {
             return;
         }
         const rested = performance.now();
-        const triangles = lossnav.triangles();
+        const meanwhile = triangles();
         fire("pointerup", 0, 40);
         const look = () => {
-            if (lossnav.moving || lossnav.triangles() < whole) return requestAnimationFrame(look);
+            if (lossnav.moving || triangles() < whole) return requestAnimationFrame(look);
             const rest = (performance.now() - rested) / 1000;
-            end({ seconds: (rested - began) / 1000, steps: 40, rest, triangles, whole });
+            end({ seconds: (rested - began) / 1000, steps: 40, rest, triangles: meanwhile });
         };
         look();
     };

@@ -1,5 +1,6 @@
 """The explorer's page for everybody: axe-core finds nothing serious, words contrast, all by keyboard."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def test_nothing_serious_in_any_state(serve, visit, check, tmp_path, size, schem
     words = [{"level": level, "check": level, "said": "It is said.", "do": "Look."} for level in ("error", "info")]
     explorer.handler.session.report = words
     page = visit(explorer.url, size=size, scheme=scheme, touch=touch)
-    wait(page, "() => !lossnav.busy && lossnav.selection?.finished")
+    wait(page, "() => lossnav.selection?.finished")
     assert page.locator("#classes-card").is_visible()
     check(page, "live, with classes and a report", least)
     dialogs = ["help", "share", "bookmarks", "axes", "ball"]
@@ -109,6 +110,7 @@ def test_nothing_serious_in_any_state(serve, visit, check, tmp_path, size, schem
         check(page, f"dialog: {name}", least)
         page.keyboard.press("Escape")
     page.locator("#ball-open").click()
+    page.locator('#ball-form [name="steps"]').fill("3")
     page.locator("#ball-form .main").click()
     wait(page, "() => lossnav.ball()?.finished")
     page.locator("#line-from").click()
@@ -148,3 +150,49 @@ def test_all_of_it_by_keyboard(serve, visit, tmp_path):
         page.keyboard.press("Escape")
         assert dialog.count() == 0
         assert page.evaluate("() => document.activeElement.id") == opener
+
+
+def colours(page, which):
+    image = pytest.importorskip("PIL.Image")
+    box = page.locator(which).bounding_box()
+    return np.asarray(image.open(io.BytesIO(page.screenshot(clip=box))).convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_toolbar_that_scrolls_shows_where_it_goes_on(serve, visit, tmp_path, scheme):
+    page = visit(serve(store(tmp_path / "run.zarr", 2)).url, size=(390, 844), scheme=scheme)
+    most = page.evaluate(
+        "() => { const c = document.getElementById('controls'); return c.scrollWidth - c.clientWidth }"
+    )
+    assert most > 40
+    for at, (left, right) in ((0, (False, True)), (most // 2, (True, True)), (most, (True, False))):
+        page.evaluate("at => { document.getElementById('controls').scrollLeft = at }", at)
+        frames(page, 3)
+        row = colours(page, "#controls")[2]  # above what it holds
+        ground = row[len(row) // 2]
+        assert (np.abs(row[1] - ground).max() > 12) == left, at
+        assert (np.abs(row[-2] - ground).max() > 12) == right, at
+
+
+@pytest.mark.parametrize("deep", [0.5, 1.2])  # on the picture, and below it
+def test_a_ball_under_the_surface_is_seen(serve, visit, tmp_path, deep):
+    """It leaves the plane, and its true loss lies below the surface, which one looks at from above."""
+    pit = ln.Objective.from_function(
+        lambda p: 3 + 0.3 * (p["x"][:2] ** 2).sum() + (p["x"][2] - deep) ** 2, {"x": torch.zeros(3)}
+    )
+    plane = ln.Plane(pit.params, *[{"x": row} for row in torch.eye(3)[:2]])
+    page = visit(serve(pit, plane, store=tmp_path / "live.zarr").url + "#camera=0.6,1.1,5.2&at=0.3,0.2&lines=0")
+    wait(page, "() => !lossnav.busy && lossnav.selection?.finished")
+    frames(page, 3)
+    before = colours(page, "#surface")
+    page.locator("#ball-open").click()
+    page.locator('#ball-form [name="steps"]').fill("30")
+    page.locator("#ball-form .main").click()
+    wait(page, "() => lossnav.ball()?.finished && !lossnav.busy")
+    frames(page, 3)
+    ball = page.evaluate("() => lossnav.ball()")
+    assert ball["loss"][-1] < 3 + deep**2 / 4 < 3 + deep**2 < ball["projected"][-1]
+    after = colours(page, "#surface")
+    changed = np.abs(after - before).max(2) > 40
+    orange = changed & (after[..., 0] > after[..., 2] + 60)
+    assert orange.sum() > 30  # a disc or a ring of 13 pixels

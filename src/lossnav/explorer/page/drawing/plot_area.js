@@ -13,7 +13,7 @@ const LEFT = 62; // at least
 const LETTER = 6.4; // pixels of a digit among the ticks, at most
 const BOTTOM = 46;
 const TOP = 12;
-const RIGHT = 14;
+const RIGHT = 14; // at least
 
 /**
  * One scale for both axes where they are alike in length, else all of the room.
@@ -25,13 +25,14 @@ const RIGHT = 14;
 export function plotArea({ x, y }, width, height) {
   let h = Math.max(40, height - TOP - BOTTOM);
   const left = gutter(y, h);
-  let w = Math.max(40, width - left - RIGHT);
+  const right = Math.max(RIGHT, overhang(x, width - left - RIGHT));
+  let w = Math.max(40, width - left - right);
   const ratio = (x[1] - x[0]) / (y[1] - y[0]);
   if (ratio >= 0.5 && ratio <= 2) {
     if (w > h * ratio) w = h * ratio;
     else h = w / ratio;
   }
-  const free = Math.max(0, width - left - RIGHT - w);
+  const free = Math.max(0, width - left - right - w);
   return [Math.floor(left + free / 2), TOP, Math.floor(w), Math.floor(h)]; // whole pixels: those of the map are painted one by one
 }
 
@@ -59,6 +60,11 @@ function worded(ends, about) {
 export function gutter(ends, room) {
   const longest = Math.max(0, ...ticksUp(ends, room).words.map(({ length }) => length));
   return Math.max(LEFT, Math.ceil(30 + longest * LETTER));
+}
+
+/** How far the words of a tick at the right end may reach beyond it, in pixels. @param {Range} ends @param {number} room */
+function overhang(ends, room) {
+  return Math.ceil((Math.max(0, ...ticksAcross(ends, Math.max(40, room)).words.map(({ length }) => length)) * LETTER) / 2);
 }
 
 /** @param {Ends} ends @param {Box} box */

@@ -204,27 +204,29 @@ export class SurfaceView {
   }
 
   /**
-   * A path over the surface at its true loss, and its shadow on it. Returns where it was drawn.
+   * A path over the surface at its true loss, and its shadow on it. Returns where it was drawn, and where its end is marked: `away`
+   * if that is only the shadow, since the loss there is not on the picture.
    * @param {Renderer} renderer
    * @param {Scene} scene
    * @param {Path} path
    * @param {string} color
    * @param {number} width
-   * @returns {Vector[]}
+   * @returns {{ high: Vector[], end: Vector, away: boolean }}
    */
   #path(renderer, scene, path, color, width) {
     const { ratio } = this;
     if (scene.volume) {
       const { slice } = scene.layers[0].grid;
-      renderer.polyline(path.at.map((at) => worldOf(scene, [at[0], at[1], at[2] ?? slice])), [...rgb(color), 1], width * ratio, LIFT);
-      return [];
+      const places = path.at.map((at) => worldOf(scene, [at[0], at[1], at[2] ?? slice])).map((p) => (inBox(p) ? p : NOWHERE));
+      renderer.polyline(places, [...rgb(color), 1], width * ratio, LIFT);
+      return { high: [], end: places.at(-1) ?? NOWHERE, away: false };
     }
     const shadow = path.at.map((at) => onSurface(scene, at)).map((p) => (inBox(p) ? p : NOWHERE));
     renderer.polyline(shadow, [0.05, 0.06, 0.08, 0.55], 1.6 * ratio, LIFT);
     const { loss } = path;
     if (scene.variable.name !== "loss" || !loss) {
       renderer.polyline(shadow, [...rgb(color), 1], width * ratio, 1.2 * LIFT);
-      return [];
+      return { high: [], end: shadow.at(-1) ?? NOWHERE, away: false };
     }
     // At its true loss: where it has left the plane it leaves the surface too.
     const high = path.at.map((at, k) => worldOf(scene, [at[0], at[1], scaled(loss[k], scene.view.log)])).map((p) => (nearBox(p) ? p : NOWHERE));
@@ -238,7 +240,8 @@ export class SurfaceView {
     renderer.segments(stems, [...rgb(color), 0.5], 0.6 * ratio, LIFT);
     renderer.polyline(high, [0.05, 0.06, 0.08, 0.75], (width + 1.3) * ratio, LIFT);
     renderer.polyline(high, [...rgb(color), 1], width * ratio, 2 * LIFT);
-    return high;
+    const end = high.at(-1) ?? NOWHERE;
+    return end.every(Number.isFinite) ? { high, end, away: false } : { high, end: shadow.at(-1) ?? NOWHERE, away: true };
   }
 
   /** @param {Renderer} renderer @param {Scene} scene */
@@ -251,19 +254,20 @@ export class SurfaceView {
     const dark = [0.06, 0.07, 0.09, 1];
     const { trajectory } = scene.session;
     if (trajectory && scene.view.path) {
-      const high = this.#path(renderer, scene, { at: trajectory.at, loss: trajectory.loss }, colors.path, 1.3);
+      const { high } = this.#path(renderer, scene, { at: trajectory.at, loss: trajectory.loss }, colors.path, 1.3);
       const marks = epochsOf(trajectory).map(({ index }) => high[index] ?? NOWHERE);
       renderer.points(marks, white, dark, 6 * ratio, 3 * LIFT);
     }
     for (const path of overlays.optimizerPaths ?? []) {
-      const high = this.#path(renderer, scene, path, colors.ball, 1.5);
-      const last = high.findLast((p) => p.every(Number.isFinite));
+      const { high, end, away } = this.#path(renderer, scene, path, colors.ball, 1.5);
+      // A disc where it is; a ring on the surface where its loss lies beyond the picture.
+      const [fill, rim] = away ? [white, rgb(colors.ball)] : [/** @type {Color} */ ([...rgb(colors.ball), 1]), dark];
       // Below the surface, as a ball that has left the plane for lower ground is, it shines through.
       renderer.behind(() => {
         renderer.polyline(high, [...rgb(colors.ball), 0.55], 1.5 * ratio, -LIFT);
-        if (last) renderer.points([last], [...rgb(colors.ball), 0.55], [1, 1, 1, 0.4], 12 * ratio, -LIFT);
+        renderer.points([end], [...rgb(colors.ball), 0.55], [1, 1, 1, 0.4], 12 * ratio, -LIFT);
       });
-      if (last) renderer.points([last], [...rgb(colors.ball), 1], dark, 13 * ratio, 4 * LIFT);
+      renderer.points([end], fill, /** @type {Color} */ ([...rim.slice(0, 3), 1]), 13 * ratio, 4 * LIFT);
     }
     if (overlays.line && !scene.volume) {
       const { from, to } = overlays.line;
