@@ -162,6 +162,8 @@ def test_instability_is_of_the_classification_error():
 
 
 def test_what_has_no_barrier_is_refused():
+    with pytest.raises(errors.NotASurfaceError):
+        barrier("run.zarr")
     plane = made(np.ones((3, 3)))
     with pytest.raises(errors.OptionError, match=r"has 2 \(alpha, beta\)"):
         barrier(plane)

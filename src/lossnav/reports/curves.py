@@ -23,9 +23,11 @@ def check(subject: Subject) -> Iterator[Finding]:
         said = f"The curve has {bends} bends that somebody chose: the loss along another curve may be lower."
         yield Finding("curve", "note", said, do, {"bends": bends, "trained": False})
         return
+    epochs = trained.get("epochs")
+    passes = f"{epochs} pass{'' if epochs == 1 else 'es'}"
     kind, mine = _KINDS.get(str(trained.get("kind")), "curve"), subject.attrs.get("objective", {}).get("data")
     same = bool(mine) and mine == trained.get("data")
-    values = {"bends": bends, "trained": True, "epochs": trained.get("epochs"), "same_data": same}
+    values = {"bends": bends, "trained": True, "epochs": epochs, "same_data": same}
     values |= {"bn": trained.get("bn")}
     where = "on the data of this surface, so the loss between the ends may be lower than on held-out data"
     if not same:
@@ -33,7 +35,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield Finding(
         "curve",
         "note",
-        f"The {kind} with {bends} bend{'' if bends == 1 else 's'} was trained for {trained.get('epochs')} passes "
+        f"The {kind} with {bends} bend{'' if bends == 1 else 's'} was trained for {passes} "
         f"{where}. The loss along it is an upper bound for the best path.",
         do if not same else f"{do} Evaluate it on held-out data too.",
         values,

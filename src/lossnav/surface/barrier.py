@@ -23,7 +23,7 @@ from lossnav.surface.assemble import points_of
 from lossnav.surface.difference import has_samples, paired, ratio
 from lossnav.surface.intervals import Interval, place_of, recorded
 from lossnav.surface.run_identity import put_together
-from lossnav.surface.variables import NON_FINITE, OK
+from lossnav.surface.variables import NON_FINITE, OK, validate
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -138,6 +138,8 @@ def barrier(surface: xr.Dataset, *, ends: Sequence[float] = (0.0, 1.0), level: f
 
     Raises
     ------
+    NotASurfaceError
+        If it is no surface.
     OptionError
         If the chart has several coordinates, an end was not evaluated, a loss between is not finite, or there is no
         point between.
@@ -157,6 +159,7 @@ def barrier(surface: xr.Dataset, *, ends: Sequence[float] = (0.0, 1.0), level: f
     >>> found.above_line.value, found.at, round(found.above_end.value, 6)
     (0.25, 0.5, 0.0625)
     """
+    validate(surface)
     if not 0 < level < 1:
         raise OptionError(f"level must be a number between 0 and 1, got {level!r}. Example: level=0.95.")
     dims = list(surface.attrs.get("chart", {}).get("dims", ()))
