@@ -7,13 +7,15 @@ each snapshot from the plane, and the loss at the snapshot beside that at its pr
 from __future__ import annotations
 
 import math
+import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from lossnav import params as algebra
 from lossnav._utils import jsonable, lazy_import, random_state, turns
@@ -32,6 +34,7 @@ from lossnav.errors import (
     PlanMismatchError,
     StructureMismatchError,
 )
+from lossnav.objective.networks import End, network_of
 from lossnav.objective.objective import Objective
 from lossnav.params import Params
 from lossnav.surface import assemble, seeds, variables, zarr_io
@@ -50,15 +53,16 @@ _NAMES = ("snapshot", "step", "epoch", "training_loss", "residual", "distance")
 _SAVE_SECONDS = 10.0  # between two writes of a path that is being evaluated
 
 
-def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = None) -> xr.Dataset:
-    """Project every snapshot of a trajectory on an affine chart.
+def project(trajectory: Trajectory | End | Sequence[End], chart: Chart, *, progress: bool | None = None) -> xr.Dataset:
+    """Project every snapshot of a trajectory, or networks, on an affine chart.
 
     Only one snapshot at a time is in memory.
 
     Parameters
     ----------
-    trajectory : Trajectory
-        It must have the chart's tensors.
+    trajectory : Trajectory; or Objective, nn.Module, path or dict of str to Tensor; or a sequence of these
+        It must have the chart's tensors. Of several networks, such as points of a curve, each is a snapshot. Pictures
+        take the result as a mark: ``ln.plot.contour(surface, marks={"bend": ln.project(bend, plane)})``.
     chart : Line, Plane or Volume
     progress : bool or None
         See `Progress`.
@@ -92,14 +96,44 @@ def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = Non
     >>> float(path["alpha"][0]), float(path["residual"][0]), float(path["distance"][0])
     (3.0, 4.0, 5.0)
     """
-    require(trajectory, "trajectory")
     require(chart, "chart")
     gram = lazily.gram(chart.basis)
+    if isinstance(trajectory, Mapping | str | os.PathLike | nn.Module | Objective):
+        trajectory = [trajectory]
+    if isinstance(trajectory, list | tuple):
+        return _projected(_networks(trajectory, chart), chart, gram, np.arange(len(trajectory)))
+    require(trajectory, "trajectory")
+    assert not isinstance(trajectory, Sequence)
     _require_tensors(trajectory, chart.center, "the chart")
-    places, residuals, distances = [], [], []
     frozen = not chart.center.keys() <= trajectory.structure.keys()
-    for i in track(range(len(trajectory)), "project", "snapshots", progress):
-        params = trajectory.state(i) if frozen else trajectory[i]
+    numbers = track(range(len(trajectory)), "project", "snapshots", progress)
+    path = _projected(
+        (trajectory.state(i) if frozen else trajectory[i] for i in numbers), chart, gram, trajectory.steps
+    )
+    for name, marks in (("epoch", trajectory.epochs), ("training_loss", trajectory.losses)):
+        if not np.isnan(marks).all():
+            path[name] = ("snapshot", marks)
+    return _described(path.set_coords([name for name in ("epoch",) if name in path]))
+
+
+def _networks(ends: Sequence[Any], chart: Chart) -> Iterator[Params]:
+    """The chart's tensors of each of some networks."""
+    for end in ends:
+        network = network_of(end)
+        state = network.params | network.held | network.buffers
+        own = {name: tensor for name, tensor in state.items() if name in chart.center}
+        if difference := algebra.first_difference(own, chart.center):
+            raise StructureMismatchError(
+                f"{network.source} and the chart differ at {difference}. Pass a network with the names and shapes of "
+                "the chart's centre."
+            )
+        yield state
+
+
+def _projected(points: Iterable[Params], chart: Chart, gram: NDArray[np.float64], steps: Any) -> xr.Dataset:
+    """Project points of weight space, one snapshot each."""
+    places, residuals, distances = [], [], []
+    for params in points:
         here = {name: params[name].to(tensor.device) for name, tensor in chart.center.items()}
         coords, residual = chart.project(here)
         places.append(coords)
@@ -109,14 +143,10 @@ def project(trajectory: Trajectory, chart: Chart, *, progress: bool | None = Non
     path = xr.Dataset(
         {"residual": ("snapshot", np.array(residuals)), "distance": ("snapshot", np.array(distances))},
         coords={
-            "step": ("snapshot", trajectory.steps),
+            "step": ("snapshot", steps),
             **{dim: ("snapshot", coordinates[:, i]) for i, dim in enumerate(chart.dims)},
         },
     )
-    for name, marks in (("epoch", trajectory.epochs), ("training_loss", trajectory.losses)):
-        if not np.isnan(marks).all():
-            path[name] = ("snapshot", marks)
-    path = path.set_coords([name for name in ("epoch",) if name in path])
     path.attrs = {
         "schema": TRAJECTORY_SCHEMA,
         "schema_version": TRAJECTORY_VERSION,

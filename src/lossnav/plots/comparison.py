@@ -144,7 +144,7 @@ def draw(figure: Any, comparison: Comparison) -> None:
     whole = comparison.whole
     if comparison.kind == "line":
         axes = figure.add_subplot()
-        for picture, label, (color, stroke, _) in _looks(comparison):
+        for picture, label, (color, stroke, _) in looks(comparison):
             lines.paint(axes, picture, {"curve": label}, color=color, linestyle=stroke)
         lines.label_axes(axes, whole)
         axes.set_title(whole.title, color="0.25", loc="left", pad=8)
@@ -191,7 +191,7 @@ def interactive(comparison: Comparison) -> Any:
     whole = comparison.whole
     if comparison.kind == "line":
         figure = go.Figure()
-        for picture, label, (color, _, dash) in _looks(comparison):
+        for picture, label, (color, _, dash) in looks(comparison):
             figure.add_traces(lines.traces(picture, {"curve": label}, color, dash))
         return lines.label_figure(figure, whole)
     drawer: Any = {"contour": contours, "heatmap": heatmaps, "surface": surface3d}[comparison.kind]
@@ -232,7 +232,7 @@ def interactive(comparison: Comparison) -> Any:
     return figure
 
 
-def _looks(comparison: Comparison) -> list[tuple[Picture, str, tuple[str, str, str]]]:
+def looks(comparison: Comparison) -> list[tuple[Picture, str, tuple[str, str, str]]]:
     """Each picture with its label, its colour, and its line style for matplotlib and plotly."""
     looks = ((color, *stroke) for stroke, color in itertools.product(_STROKES, _COLORS))
     return list(zip(comparison.pictures, comparison.labels, itertools.cycle(looks), strict=False))

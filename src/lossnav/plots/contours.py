@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import marks as markers
 from lossnav.plots import trajectory
 from lossnav.plots.picture import CENTER_COLOR, Picture
 from lossnav.plots.scales import COLORMAP, color_bar_words, color_norm, color_ticks, distinct, lines_of
@@ -65,6 +66,7 @@ def mark_plane(axes: Any, picture: Picture) -> None:
     x, y = picture.axes
     if picture.track is not None:
         trajectory.mark(axes, picture.track)
+    markers.mark(axes, picture)
     if picture.center is not None:
         axes.plot(
             [0], [0], marker="o", color=CENTER_COLOR, markersize=6, markeredgecolor="white", markeredgewidth=1, zorder=6
@@ -172,7 +174,7 @@ def marks(picture: Picture) -> list[Any]:
                 showlegend=False,
             )
         )
-    return made
+    return [*made, *markers.traces(picture)]
 
 
 def label_plane(figure: Any, picture: Picture) -> Any:

@@ -10,13 +10,15 @@ Each function takes a surface and returns a figure of the backend::
 
 ``write(kind, surface, path)`` writes a file, and ``write(kind, [a, b], path)`` one of several surfaces; the file
 extension chooses the backend. ``animate(surface, "turn.gif")`` writes an animation.
+
+This file is longer than the others because it holds the public functions with their documentation.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,11 +30,13 @@ from lossnav._utils.validation import described, no_surface, require_place
 from lossnav.errors import OptionError
 from lossnav.plots import animation as _animation
 from lossnav.plots import comparison as _comparison
+from lossnav.plots import connectivity as _connectivity
 from lossnav.plots import contours as _contour
 from lossnav.plots import heatmaps as _heatmap
 from lossnav.plots import lines as _line
 from lossnav.plots import spectra as _spectrum
 from lossnav.plots import surface3d as _surface3d
+from lossnav.plots.marks import Marks, marks_of, note_of
 from lossnav.plots.picture import dims_of, prepare
 from lossnav.plots.style import style
 from lossnav.plots.trajectory import track_of
@@ -40,9 +44,11 @@ from lossnav.reports import report
 from lossnav.reports.findings import TITLE, panel
 
 Backend = Literal["plotly", "matplotlib"]
+Drawable = xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]
 
 KINDS = ("line", "contour", "heatmap", "surface")
 SPECTRUM = "spectrum"
+CONNECTIVITY = "connectivity"
 
 _DRAWERS: dict[str, Any] = {"line": _line, "contour": _contour, "heatmap": _heatmap, "surface": _surface3d}
 _DIMS = {"line": 1, "contour": 2, "heatmap": 2, "surface": 2}
@@ -50,7 +56,13 @@ _LOG_BY_DEFAULT = {"line": False, "contour": True, "heatmap": False, "surface": 
 
 
 def line(
-    dataset: xr.Dataset, *, variable: str = "loss", log: bool = False, points: bool = False, backend: Backend = "plotly"
+    dataset: xr.Dataset,
+    *,
+    variable: str = "loss",
+    log: bool = False,
+    points: bool = False,
+    marks: Marks = True,
+    backend: Backend = "plotly",
 ) -> Any:
     """Draw a 1-D surface as a curve, with a band of one standard error if it has `loss_se`.
 
@@ -67,6 +79,9 @@ def line(
         Logarithmic vertical axis.
     points : bool
         Mark the measured points.
+    marks : mapping of str to coordinates, or bool
+        What to mark, by label: coordinates, rows of them (a curve), or a result of `lossnav.project`. By default (True)
+        the networks that the directions were made through (`directions.through`).
     backend : "plotly" or "matplotlib"
 
     Returns
@@ -81,7 +96,7 @@ def line(
     OptionError
         If the variable is missing, or the surface has another number of coordinates.
     """
-    return _figure("line", dataset, variable, log, backend, points)
+    return _figure("line", dataset, variable, log, backend, points, marks=marks)
 
 
 def contour(
@@ -91,6 +106,7 @@ def contour(
     log: bool = True,
     points: bool = False,
     trajectory: xr.Dataset | None = None,
+    marks: Marks = True,
     backend: Backend = "plotly",
 ) -> Any:
     """Draw contour lines of a plane, with its centre marked.
@@ -99,7 +115,7 @@ def contour(
     `lossnav.project` or `lossnav.evaluate_trajectory` on the surface's own plane: it is drawn with its epochs, coloured
     by its distance from the plane. Raises the errors of `line`, and OptionError for a trajectory on another plane.
     """
-    return _figure("contour", dataset, variable, log, backend, points, trajectory)
+    return _figure("contour", dataset, variable, log, backend, points, trajectory, marks=marks)
 
 
 def heatmap(
@@ -109,6 +125,7 @@ def heatmap(
     log: bool = False,
     points: bool = False,
     trajectory: xr.Dataset | None = None,
+    marks: Marks = True,
     backend: Backend = "plotly",
 ) -> Any:
     """Draw every measured point of a plane as a coloured cell.
@@ -116,7 +133,7 @@ def heatmap(
     Parameters as in `line`; ``log`` colours by the logarithm; ``trajectory`` as in `contour`. Raises the errors of
     `contour`.
     """
-    return _figure("heatmap", dataset, variable, log, backend, points, trajectory)
+    return _figure("heatmap", dataset, variable, log, backend, points, trajectory, marks=marks)
 
 
 def surface(
@@ -126,6 +143,7 @@ def surface(
     log: bool = False,
     points: bool = False,
     trajectory: xr.Dataset | None = None,
+    marks: Marks = True,
     backend: Backend = "plotly",
 ) -> Any:
     """Draw a plane as a surface in three dimensions.
@@ -134,7 +152,7 @@ def surface(
     `lossnav.evaluate_trajectory`: one line lies on the surface, another shows the loss at the snapshots themselves,
     and stems connect them, coloured by the distance from the plane. Raises the errors of `contour`.
     """
-    return _figure("surface", dataset, variable, log, backend, points, trajectory)
+    return _figure("surface", dataset, variable, log, backend, points, trajectory, marks=marks)
 
 
 def compare(
@@ -183,6 +201,36 @@ def compare(
     return _figure(kind, several, variable, log, backend, points, labels=labels)
 
 
+def connectivity(
+    rows: Mapping[str, xr.Dataset], *, variable: str = "loss", log: bool = False, backend: Backend = "plotly"
+) -> Any:
+    """Draw several paths between two networks on one axis, with error bands and the barrier of each.
+
+    Such as the line as trained, aligned, aligned and repaired, and a curve. Every coordinate runs from 0 (one network)
+    to 1 (the other). A diamond marks the measured point furthest above the straight line between the values of the
+    ends (below it for an accuracy), and the legend says how far it is.
+
+    Parameters
+    ----------
+    rows : mapping of str to xarray.Dataset
+        Surfaces on lines and curves, by label, with points at 0 and 1.
+    variable, log, backend
+        As in `line`.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    OptionError
+        If there is no path, one is over several coordinates, has no points at 0 and 1, or lacks the variable.
+    NotASurfaceError
+        If one is not a surface.
+    """
+    return _figure(CONNECTIVITY, rows, variable, log, backend, False)
+
+
 def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotly") -> Any:
     """Draw the density of eigenvalues with a band of one standard error, and the eigenvalues at both ends as ticks.
 
@@ -212,7 +260,7 @@ def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotl
 
 def write(
     kind: str,
-    dataset: xr.Dataset | Sequence[xr.Dataset],
+    dataset: Drawable,
     path: str | os.PathLike[str] | None = None,
     *,
     variable: str = "loss",
@@ -220,14 +268,15 @@ def write(
     points: bool = False,
     trajectory: xr.Dataset | None = None,
     labels: Sequence[str] | None = None,
+    marks: Marks = True,
     overwrite: bool = False,
 ) -> Path:
     """Draw a surface, or several as in `compare`, into a file.
 
     Parameters
     ----------
-    kind : "line", "contour", "heatmap" or "surface"; "spectrum" for a spectrum
-    dataset : xarray.Dataset, or a sequence of them
+    kind : "line", "contour", "heatmap" or "surface"; "spectrum" for a spectrum; "connectivity" for paths
+    dataset : xarray.Dataset, or a sequence of them; paths by label for "connectivity"
     path : path
         ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive and self-contained, with the
         report of a surface below it (`lossnav.report`).
@@ -240,6 +289,9 @@ def write(
         A training run to draw on a plane; see `contour` and `surface`.
     labels : sequence of str, optional
         For several surfaces.
+    marks : mapping of str to coordinates, or bool
+        What to mark, by label: coordinates, rows of them (a curve), or a result of `lossnav.project`. By default (True)
+        the networks that the directions were made through (`directions.through`).
     overwrite : bool
 
     Raises
@@ -252,7 +304,7 @@ def write(
     suffix = Path(path).suffix.lower()
     if suffix not in (".png", ".svg", ".pdf", ".html"):
         raise OptionError(f"{path} must end in .png, .svg, .pdf or .html, got {suffix or 'no ending'!r}.")
-    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels, marks)
     target = require_writable(path, overwrite)
     if suffix == ".html":
         script = _comparison.ONE_CAMERA if drawer is _comparison else None
@@ -281,18 +333,19 @@ def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]
     given = [part for part in (kind, dataset, path) if part is not None]
     of = ", ".join(described(part) for part in given)
     file = next((os.fspath(p) for p in given if isinstance(p, str | os.PathLike) and Path(p).suffix), "picture.png")
-    wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM)), "contour")
+    wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM, CONNECTIVITY)), "contour")
     raise OptionError(
         f"write takes a kind, a surface and a path, in this order, got {of}. Type "
         f'ln.plot.write("{wanted}", surface, "{file}").'
     )
 
 
-def _with_panel(
-    page: str, dataset: xr.Dataset | Sequence[xr.Dataset], trajectory: xr.Dataset | None, picture: Any
-) -> str:
+def _with_panel(page: str, dataset: Drawable, trajectory: xr.Dataset | None, picture: Any) -> str:
     """A plotly page with the report below the picture."""
-    if isinstance(dataset, Sequence):
+    if isinstance(picture, _connectivity.PathPictures):
+        assert isinstance(dataset, Mapping)
+        said = {str(label): report(each) for label, each in dataset.items()}
+    elif isinstance(dataset, Sequence):
         said = dict(zip(picture.labels, (report(each) for each in dataset), strict=True))
     else:
         said = {"": report(dataset, *([] if trajectory is None else [trajectory]))}
@@ -357,15 +410,16 @@ def animate(
 
 def _figure(
     kind: str,
-    dataset: xr.Dataset | Sequence[xr.Dataset],
+    dataset: Drawable,
     variable: str,
     log: bool | None,
     backend: str,
     points: bool,
     trajectory: xr.Dataset | None = None,
     labels: Sequence[str] | None = None,
+    marks: Marks = True,
 ) -> Any:
-    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels)
+    drawer, picture = _prepared(kind, dataset, variable, log, points, trajectory, labels, marks)
     if backend == "plotly":
         return drawer.interactive(picture)
     if backend != "matplotlib":
@@ -380,18 +434,25 @@ def _figure(
 
 def _prepared(
     kind: str,
-    dataset: xr.Dataset | Sequence[xr.Dataset],
+    dataset: Drawable,
     variable: str,
     log: bool | None,
     points: bool,
     trajectory: xr.Dataset | None = None,
     labels: Sequence[str] | None = None,
+    marks: Marks = True,
 ) -> tuple[Any, Any]:
     """Who draws, and what."""
-    if kind == SPECTRUM and not isinstance(dataset, Sequence):
+    by_label = isinstance(dataset, Mapping) and not isinstance(dataset, xr.Dataset)
+    if kind == SPECTRUM and not isinstance(dataset, Sequence) and not by_label:
+        assert isinstance(dataset, xr.Dataset)
         return _spectrum, _spectrum.prepare(dataset, log=log is None or log)
+    if kind == CONNECTIVITY or by_label:
+        if kind != CONNECTIVITY:
+            raise OptionError(f"{kind} draws a surface, got surfaces by label. Use connectivity for these.")
+        return _connectivity, _connectivity.prepare(dataset, variable, bool(log))
     if kind not in KINDS:
-        raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM))}.")
+        raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM, CONNECTIVITY))}.")
     scale = _LOG_BY_DEFAULT[kind] if log is None else log
     if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
         raise OptionError("A trajectory is drawn on one plane. Use contour, heatmap or surface.")
@@ -399,7 +460,10 @@ def _prepared(
         raise no_surface(dataset)
     if isinstance(dataset, Sequence):
         return _comparison, _comparison.compare(dataset, labels, kind, variable, scale, _DIMS[kind], points)
+    assert isinstance(dataset, xr.Dataset)
     picture = prepare(dataset, variable, scale, _DIMS[kind], points)
+    found = marks_of(marks, dataset, dims_of(dataset))
+    picture = replace(picture, marks=found, note="; ".join(filter(None, (note_of(found), picture.note))))
     if trajectory is None:
         return _DRAWERS[kind], picture
     track = track_of(trajectory, dataset, picture, variable)

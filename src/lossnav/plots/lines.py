@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lossnav.plots import marks
 from lossnav.plots.picture import CENTER_COLOR, LINE_COLOR, Picture
 from lossnav.plots.style import finish, layout
 
@@ -25,6 +26,7 @@ def draw(figure: Any, picture: Picture) -> None:
     edges = np.concatenate([axis.values[:1], (axis.values[1:] + axis.values[:-1]) / 2, axis.values[-1:]])
     for i in np.flatnonzero(picture.holes):
         axes.axvspan(edges[i], edges[i + 1], color="0.93", linewidth=0, zorder=0)
+    marks.mark_line(axes, picture)
     label_axes(axes, picture)
     finish(figure, picture)
 
@@ -77,6 +79,7 @@ def interactive(picture: Picture) -> Any:
             name="centre",
             hovertemplate=f"centre<br>{picture.label}: %{{y:.5g}}<extra></extra>",
         )
+    marks.mark_figure(figure, picture)
     return label_figure(figure, picture)
 
 

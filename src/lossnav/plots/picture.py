@@ -18,6 +18,7 @@ from lossnav.surface.seeds import of_one_seed
 from lossnav.surface.variables import FAILED, NOT_EVALUATED, OK, validate
 
 if TYPE_CHECKING:
+    from lossnav.plots.marks import Mark
     from lossnav.plots.trajectory import Track
 
 CENTER_COLOR = "#d62728"
@@ -77,6 +78,8 @@ class Picture:
         Ends of each axis, if not those of this picture.
     track : Track or None
         A training run to draw.
+    marks : tuple of Mark
+        Networks and curves to draw.
     """
 
     values: NDArray[np.float64]
@@ -97,6 +100,7 @@ class Picture:
     limits: tuple[float, float] | None = None
     frame: tuple[tuple[float, float], ...] | None = None
     track: Track | None = None
+    marks: tuple[Mark, ...] = ()
 
     def scaled(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Convert values of the variable to the unit of `values`."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lossnav.plots import trajectory
+from lossnav.plots import marks, trajectory
 from lossnav.plots.picture import CENTER_COLOR, Picture, meanings
 from lossnav.plots.scales import COLORMAP, color_norm, lines_of
 from lossnav.plots.style import finish, hover, layout
@@ -84,6 +84,7 @@ def paint(axes: Any, picture: Picture) -> Any:
         height = math.log10(picture.center) if picture.log else picture.center
         axes.plot([0, 0], [0, 0], [floor, height], color=CENTER_COLOR, linewidth=0.8, linestyle="--", zorder=10)
         axes.plot([0], [0], [height], "o", color=CENTER_COLOR, markersize=4, zorder=11)
+    marks.mark_3d(axes, picture, floor)
     axes.set_xlabel(x.letter, labelpad=2)
     axes.set_ylabel(y.letter, labelpad=2)
     axes.tick_params(labelsize=7, pad=0)
@@ -159,7 +160,7 @@ def traces(picture: Picture) -> list[Any]:
                 showlegend=False,
             )
         )
-    return made
+    return [*made, *marks.traces_3d(picture)]
 
 
 def scene(picture: Picture) -> dict[str, Any]:
