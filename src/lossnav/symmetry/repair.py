@@ -31,7 +31,7 @@ from lossnav.symmetry.units import Layer, LayerKey, Moments, NormLayer, Trail, m
 
 Array = NDArray[np.float64]
 
-_ROUNDING = 64  # times the resolution of the dtype, of a unit's root mean square: it varies by rounding alone
+_ROUNDING = 4  # times the resolution of the dtype, of a unit's root mean square: it varies by rounding alone
 
 
 class RepairedPoint(Checkpoint):
