@@ -1,5 +1,7 @@
 """Pictures of surfaces: matplotlib for papers, plotly for interactive views. Works without torch.
 
+This file is longer than the others because it holds the public functions with their documentation.
+
 Each function takes a surface and returns a figure of the backend::
 
     ln.plot.contour(surface).show()
@@ -10,8 +12,6 @@ Each function takes a surface and returns a figure of the backend::
 
 ``write(kind, surface, path)`` writes a file, and ``write(kind, [a, b], path)`` one of several surfaces; the file
 extension chooses the backend. ``animate(surface, "turn.gif")`` writes an animation.
-
-This file is longer than the others because it holds the public functions with their documentation.
 """
 
 from __future__ import annotations
