@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lossnav.evaluation.spectrum import spectrum
     from lossnav.evaluation.subset import evaluate_subset
     from lossnav.evaluation.trajectory import evaluate_trajectory, project
+    from lossnav.evaluation.tree import tree
     from lossnav.explorer import explore
     from lossnav.exports import export
     from lossnav.objective.objective import Objective
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from lossnav.surface.difference import difference
     from lossnav.surface.groups import open_spectrum, open_trajectory
     from lossnav.surface.intervals import interval
+    from lossnav.surface.minima_tree import open_tree
     from lossnav.surface.zarr_io import open_surface as open
     from lossnav.surface.zarr_io import save_surface as save
     from lossnav.symmetry import align, symmetries
@@ -93,6 +95,8 @@ _LAZY: dict[str, tuple[str, str | None]] = {
     "RepairData": ("lossnav.symmetry.repair_data", "RepairData"),
     "connect": ("lossnav.evaluation.connect", "connect"),
     "open_connection": ("lossnav.evaluation.connection", "open_connection"),
+    "tree": ("lossnav.evaluation.tree", "tree"),
+    "open_tree": ("lossnav.surface.minima_tree", "open_tree"),
     "spectrum": ("lossnav.evaluation.spectrum", "spectrum"),
     "evaluate_curvature": ("lossnav.evaluation.curvature", "evaluate_curvature"),
     "estimate": ("lossnav.evaluation.estimate", "estimate"),
@@ -170,6 +174,7 @@ __all__ = [
     "open_connection",
     "open_spectrum",
     "open_trajectory",
+    "open_tree",
     "params",
     "plot",
     "project",
@@ -182,6 +187,7 @@ __all__ = [
     "spectrum",
     "stream",
     "symmetries",
+    "tree",
     "zoo",
 ]
 

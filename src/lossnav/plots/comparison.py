@@ -24,7 +24,7 @@ from lossnav.plots.style import note_below
 from lossnav.surface.variables import validate
 
 # Okabe & Ito 2008, told apart by the colour-blind too, the lightest left out; then again with other strokes
-_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#000000")
 _STROKES = (("-", "solid"), ("--", "dash"), (":", "dot"))  # of matplotlib, of plotly
 
 _PANEL = {"contour": (2.75, 2.75), "heatmap": (2.75, 2.75), "surface": (3.4, 3.0)}  # inches
@@ -234,7 +234,7 @@ def interactive(comparison: Comparison) -> Any:
 
 def looks(comparison: Comparison) -> list[tuple[Picture, str, tuple[str, str, str]]]:
     """Each picture with its label, its colour, and its line style for matplotlib and plotly."""
-    looks = ((color, *stroke) for stroke, color in itertools.product(_STROKES, _COLORS))
+    looks = ((color, *stroke) for stroke, color in itertools.product(_STROKES, COLORS))
     return list(zip(comparison.pictures, comparison.labels, itertools.cycle(looks), strict=False))
 
 

@@ -36,19 +36,20 @@ from lossnav.plots import heatmaps as _heatmap
 from lossnav.plots import lines as _line
 from lossnav.plots import spectra as _spectrum
 from lossnav.plots import surface3d as _surface3d
+from lossnav.plots import trees as _tree
 from lossnav.plots.marks import Marks, marks_of, note_of
 from lossnav.plots.picture import dims_of, prepare
 from lossnav.plots.style import style
 from lossnav.plots.trajectory import track_of
 from lossnav.reports import report
 from lossnav.reports.findings import TITLE, panel
+from lossnav.surface.minima_tree import MinimaTree
 
 Backend = Literal["plotly", "matplotlib"]
-Drawable = xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]
+Drawable = xr.Dataset | MinimaTree | Sequence[xr.Dataset] | Mapping[str, xr.Dataset]
 
 KINDS = ("line", "contour", "heatmap", "surface")
-SPECTRUM = "spectrum"
-CONNECTIVITY = "connectivity"
+SPECTRUM, CONNECTIVITY, TREE = "spectrum", "connectivity", "tree"
 
 _DRAWERS: dict[str, Any] = {"line": _line, "contour": _contour, "heatmap": _heatmap, "surface": _surface3d}
 _DIMS = {"line": 1, "contour": 2, "heatmap": 2, "surface": 2}
@@ -258,6 +259,34 @@ def spectrum(dataset: xr.Dataset, *, log: bool = True, backend: Backend = "plotl
     return _figure(SPECTRUM, dataset, "loss", log, backend, False)
 
 
+def tree(minima: MinimaTree, *, backend: Backend = "plotly") -> Any:
+    """Draw how minima hang together: a disconnectivity graph, with a bar of one standard error at each pass.
+
+    The height is the loss. Two branches meet at the lowest known pass between them, which is an upper bound; minima of
+    one basin have one colour.
+
+    Parameters
+    ----------
+    minima : MinimaTree
+        A result of `lossnav.tree`.
+    backend : "plotly" or "matplotlib"
+
+    Returns
+    -------
+    plotly.graph_objects.Figure or matplotlib.figure.Figure
+
+    Raises
+    ------
+    OptionError
+        If the loss at a minimum is not finite.
+
+    References
+    ----------
+    Becker & Karplus 1997, "The topology of multidimensional potential energy surfaces".
+    """
+    return _figure(TREE, minima, "loss", None, backend, False)
+
+
 def write(
     kind: str,
     dataset: Drawable,
@@ -275,8 +304,8 @@ def write(
 
     Parameters
     ----------
-    kind : "line", "contour", "heatmap" or "surface"; "spectrum" for a spectrum; "connectivity" for paths
-    dataset : xarray.Dataset, or a sequence of them; paths by label for "connectivity"
+    kind : "line", "contour", "heatmap" or "surface"; also "spectrum", "connectivity" and "tree"
+    dataset : xarray.Dataset, or a sequence of them; paths by label for "connectivity"; a MinimaTree for "tree"
     path : path
         ``.png``, ``.svg`` or ``.pdf`` by matplotlib; ``.html`` by plotly, interactive and self-contained, with the
         report of a surface below it (`lossnav.report`).
@@ -311,7 +340,7 @@ def write(
         page = drawer.interactive(picture).to_html(
             include_plotlyjs=True, full_html=True, post_script=script, default_height="88vh"
         )
-        if kind != SPECTRUM:  # which says itself how sure it is
+        if not isinstance(dataset, MinimaTree) and kind != SPECTRUM:  # which say themselves how sure they are
             page = _with_panel(page, dataset, trajectory, picture)
         write_whole(target, page)
     else:
@@ -333,7 +362,7 @@ def _require_order(kind: Any, dataset: Any, path: Any) -> str | os.PathLike[str]
     given = [part for part in (kind, dataset, path) if part is not None]
     of = ", ".join(described(part) for part in given)
     file = next((os.fspath(p) for p in given if isinstance(p, str | os.PathLike) and Path(p).suffix), "picture.png")
-    wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM, CONNECTIVITY)), "contour")
+    wanted = next((p for p in given if isinstance(p, str) and p in (*KINDS, SPECTRUM, CONNECTIVITY, TREE)), "contour")
     raise OptionError(
         f"write takes a kind, a surface and a path, in this order, got {of}. Type "
         f'ln.plot.write("{wanted}", surface, "{file}").'
@@ -443,6 +472,12 @@ def _prepared(
     marks: Marks = True,
 ) -> tuple[Any, Any]:
     """Who draws, and what."""
+    if isinstance(dataset, MinimaTree) or kind == TREE:
+        if not (isinstance(dataset, MinimaTree) and kind == TREE):
+            raise OptionError(
+                'The plot "tree" is of what ln.tree returns. Use ln.plot.tree(ln.tree([objective, "b.pt"])).'
+            )
+        return _tree, _tree.prepare(dataset)
     by_label = isinstance(dataset, Mapping) and not isinstance(dataset, xr.Dataset)
     if kind == SPECTRUM and not isinstance(dataset, Sequence) and not by_label:
         assert isinstance(dataset, xr.Dataset)
@@ -452,7 +487,7 @@ def _prepared(
             raise OptionError(f"{kind} draws a surface, got surfaces by label. Use connectivity for these.")
         return _connectivity, _connectivity.prepare(dataset, variable, bool(log))
     if kind not in KINDS:
-        raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM, CONNECTIVITY))}.")
+        raise OptionError(f"There is no plot {kind!r}. Use {', '.join((*KINDS, SPECTRUM, CONNECTIVITY, TREE))}.")
     scale = _LOG_BY_DEFAULT[kind] if log is None else log
     if trajectory is not None and (_DIMS[kind] != 2 or isinstance(dataset, Sequence)):
         raise OptionError("A trajectory is drawn on one plane. Use contour, heatmap or surface.")
