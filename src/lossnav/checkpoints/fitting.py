@@ -289,7 +289,8 @@ def _mismatch(
     """Return how a file and a model differ, and what to do."""
     part = state.part if isinstance(state, Stored) else ""
     adapter = state.adapter if isinstance(state, Stored) else None
-    begin = f"The weights do not fit {what}: "
+    whose = f" of {state.source}" if isinstance(state, Stored) else ""
+    begin = f"The weights{whose} do not fit {what}: "
     if adapter is not None:
         kind, base = adapter.get("peft_type", "adapter"), adapter.get("base_model_name_or_path")
         of = f" of {base}" if base else ""

@@ -11,13 +11,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lossnav.cli import between, connect, draw, evaluate, explore, measure, train
+    from lossnav.cli import between, connect, draw, evaluate, explore, measure, train, tree
     from lossnav.cli.command import app
     from lossnav.cli.options import engine_of
 
-__all__ = ["app", "between", "connect", "draw", "engine_of", "evaluate", "explore", "main", "measure", "train"]
+__all__ = ["app", "between", "connect", "draw", "engine_of", "evaluate", "explore", "main", "measure", "train", "tree"]
 
-_COMMANDS = ("train", "evaluate", "measure", "between", "connect", "draw", "explore")  # in the order of the help
+_COMMANDS = (
+    "train",
+    "evaluate",
+    "measure",
+    "between",
+    "connect",
+    "tree",
+    "draw",
+    "explore",
+)  # in the order of the help
 _PLACES = {"app": "command", "engine_of": "options"}
 
 

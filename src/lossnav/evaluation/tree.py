@@ -25,7 +25,7 @@ from lossnav.objective.networks import End, Network, together
 from lossnav.objective.objective import Objective
 from lossnav.params import Checkpoint
 from lossnav.samplers import Grid
-from lossnav.surface.difference import difference
+from lossnav.surface.barrier import barrier
 from lossnav.surface.minima_tree import MinimaTree
 from lossnav.symmetry import align as align_two
 from lossnav.symmetry import symmetries
@@ -261,25 +261,18 @@ def _equal(a: Checkpoint, b: Checkpoint) -> bool:
 
 
 def _numbers(surface: xr.Dataset, level: float) -> dict[str, float]:
-    """Of a line: its highest loss, and the barrier, with an interval that is simultaneous over its points."""
+    """Of a line: its highest loss, and the barrier above its larger end, simultaneous over its points."""
     loss, coordinates = surface["loss"].values, surface["alpha"].values
     if not np.isfinite(loss).all():
         unknown = dict.fromkeys(("pass_error", "barrier_error", "barrier_low"), math.nan)
         where = float(coordinates[int(np.flatnonzero(~np.isfinite(loss))[0])])
         return {"pass_loss": math.inf, "barrier": math.inf, "where": where, **unknown}
-    each = 1 - (1 - level) / (2 * len(loss))
-    low = max(
-        min(difference(surface, [t], [end], level=each).low for end in (0.0, 1.0)) for t in map(float, coordinates)
-    )
-    top = int(np.argmax(loss))
-    end = 0.0 if loss[0] >= loss[-1] else 1.0
-    above = difference(surface, [float(coordinates[top])], [end])
-    error = float(surface["loss_se"].values[top]) if "loss_se" in surface else math.nan
+    top, found = int(np.argmax(loss)), barrier(surface, level=level)
     return {
         "pass_loss": float(loss[top]),
-        "pass_error": error,
-        "barrier": above.value,
-        "barrier_error": above.error,
-        "barrier_low": low,
-        "where": float(coordinates[top]),
+        "pass_error": float(surface["loss_se"].values[top]) if "loss_se" in surface else math.nan,
+        "barrier": found.above_end.value,
+        "barrier_error": found.above_end.error,
+        "barrier_low": found.above_end.low,
+        "where": found.highest,
     }

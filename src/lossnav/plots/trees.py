@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +63,7 @@ def prepare(tree: MinimaTree) -> TreePicture:
     covered = {i for root in roots if isinstance(root, Merge) for i in root.minima}
     roots += [i for i in range(len(tree.names)) if i not in covered]
     order = [i for root in roots for i in ((root,) if isinstance(root, int) else root.minima)]
-    place = {i: float(k) for k, i in enumerate(order)}
-    across: dict[int | Merge, float] = {}
-    across.update(place)
+    across: dict[int | Merge, float] = {i: float(k) for k, i in enumerate(order)}
     branches = []
     for merge in whole:  # from the lowest up: parts come first
         left, right = sorted((across[part], _height(tree, part)) for part in merge.parts)
@@ -83,7 +82,7 @@ def prepare(tree: MinimaTree) -> TreePicture:
         said.append("branches that do not meet: no finite pass")
     title = f"{count} minima, {len(tree.leaves)} {'basin' if len(tree.leaves) == 1 else 'basins'}"
     return TreePicture(
-        tuple(place[i] for i in range(count)),
+        tuple(across[i] for i in range(count)),
         tuple(float(v) for v in tree.loss),
         tuple(float(v) for v in tree.loss_error),
         tuple(COLORS[basin[i] % len(COLORS)] for i in range(count)),
@@ -146,14 +145,16 @@ def interactive(picture: TreePicture) -> Any:
         y=picture.y,
         error_y={"type": "data", "array": [0 if math.isnan(v) else v for v in picture.y_error]},
         customdata=[
-            (name, "unknown" if math.isnan(v) else f"{v:.2g}")
+            (html.escape(name), "unknown" if math.isnan(v) else f"{v:.2g}")
             for name, v in zip(picture.names, picture.y_error, strict=True)
         ],
         mode="markers",
         marker={"size": 11, "color": list(picture.colors)},
         hovertemplate="%{customdata[0]}<br>loss %{y:.5g}, standard error %{customdata[1]}<extra></extra>",
     )
-    figure.update_xaxes(tickvals=list(picture.x), ticktext=list(picture.names), showgrid=False, zeroline=False)
+    figure.update_xaxes(
+        tickvals=list(picture.x), ticktext=[html.escape(name) for name in picture.names], showgrid=False, zeroline=False
+    )
     figure.update_yaxes(title="loss")
     figure.update_layout(showlegend=False)
     return layout(figure, picture)  # type: ignore[arg-type]

@@ -164,6 +164,11 @@ class MinimaTree:
             lines.append(f"{pair:<{2 * width + 3}}  {f'<= {merge.height:.4g}':<12}  {said}")
         return "\n".join(lines)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return all fields as JSON holds them, and `edges` and `leaves`; numbers that JSON lacks are words."""
+        held = {field.name: getattr(self, field.name) for field in fields(self)}
+        return cast(dict[str, Any], jsonable({**held, "edges": self.edges, "leaves": self.leaves}))
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write it as JSON, whole or not at all.
 
@@ -172,8 +177,7 @@ class MinimaTree:
         StoreError
             If the file cannot be written.
         """
-        held = {field.name: getattr(self, field.name) for field in fields(self)}
-        write_whole(path, json.dumps({"format": FORMAT, **jsonable(held)}, indent=1))
+        write_whole(path, json.dumps({"format": FORMAT, **self.to_dict()}, indent=1))
 
 
 def open_tree(path: str | os.PathLike[str]) -> MinimaTree:
