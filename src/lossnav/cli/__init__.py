@@ -17,16 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["app", "between", "connect", "draw", "engine_of", "evaluate", "explore", "main", "measure", "train", "tree"]
 
-_COMMANDS = (
-    "train",
-    "evaluate",
-    "measure",
-    "between",
-    "connect",
-    "tree",
-    "draw",
-    "explore",
-)  # in the order of the help
+# in the order of the help
+_COMMANDS = ("train", "evaluate", "measure", "between", "connect", "tree", "draw", "explore")
 _PLACES = {"app": "command", "engine_of": "options"}
 
 

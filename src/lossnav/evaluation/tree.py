@@ -127,7 +127,7 @@ def tree(
     at = [objective, *(objective.at(dict(end) | end.buffers | n.held) for end, n in _rest(ends, networks))]
     found = symmetries(objective, seed=seed) if align else None
     losses = [one.evaluate(one.params) for one in at]
-    made = _Passes(objective, at, ends, found, restarts, points, seed, folder, overwrite)
+    made = _PairwiseLines(objective, at, ends, found, restarts, points, seed, folder, overwrite)
     count = len(ends)
     pairs = list(itertools.combinations(range(count), 2))
     columns: dict[str, Any] = {name: np.full((count, count), math.nan) for name in MATRICES}
@@ -210,7 +210,7 @@ def _folder(store: str | os.PathLike[str] | None) -> Path | None:
     return folder
 
 
-class _Passes:
+class _PairwiseLines:
     """The highest loss between two minima, with its errors."""
 
     def __init__(

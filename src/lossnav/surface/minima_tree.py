@@ -188,6 +188,10 @@ def open_tree(path: str | os.PathLike[str]) -> MinimaTree:
     path : path
         Of `MinimaTree.save` or ``lossnav tree``.
 
+    Returns
+    -------
+    MinimaTree
+
     Raises
     ------
     StoreError
