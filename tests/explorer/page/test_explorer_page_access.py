@@ -94,6 +94,7 @@ def test_nothing_serious_in_any_state(serve, visit, check, tmp_path, size, schem
     ln.spectrum(network, top=1, density=True, store=tmp_path / "beside.zarr", progress=False)
     page = visit(serve(tmp_path / "beside.zarr").url, size=size, scheme=scheme, touch=touch)
     wait(page, "() => lossnav.selection?.finished")
+    frames(page, 3)
     assert page.locator("#spectrum-card").is_visible() and "lambda max" in page.locator("#point").inner_text()
     check(page, "curvature and spectrum", least)
     explorer = serve(network, plane, store=tmp_path / "live.zarr")
@@ -101,6 +102,7 @@ def test_nothing_serious_in_any_state(serve, visit, check, tmp_path, size, schem
     explorer.handler.session.report = words
     page = visit(explorer.url, size=size, scheme=scheme, touch=touch)
     wait(page, "() => lossnav.selection?.finished")
+    frames(page, 3)
     assert page.locator("#classes-card").is_visible()
     check(page, "live, with classes and a report", least)
     dialogs = ["help", "share", "bookmarks", "axes", "ball"]
