@@ -85,8 +85,10 @@ def covered(draws, n, height, seed=0, points=15):
     line = float((truth - ((1 - t) * truth[0] + t * truth[-1])).max())
     end = float(truth.max() - max(truth[0], truth[-1]))
     held = np.zeros(2, int)
+    whole, _ = bumpy(np.random.default_rng(seed), draws * n, height, points)
     for i in range(draws):
-        surface, _ = bumpy(np.random.default_rng([seed, i]), n, height, points)
+        surface = whole.isel(sample=slice(i * n, (i + 1) * n))
+        surface["loss"] = surface["sample_loss"].astype(float).mean("sample")
         found = barrier(surface)
         for j, (interval, value) in enumerate(((found.above_line, line), (found.above_end, end))):
             held[j] += interval.low <= value <= interval.high
