@@ -39,7 +39,7 @@ def driver():
 
 
 @pytest.fixture(scope="module")
-def browser(browser_name, driver, tmp_path_factory):
+def started_browser(browser_name, driver, tmp_path_factory):
     with {"chromium": chromium, "firefox": firefox}[browser_name](driver, tmp_path_factory) as started:
         yield started
 
@@ -89,14 +89,14 @@ def firefox(driver, tmp_path_factory):
 
 
 @pytest.fixture
-def visit(browser, browser_name):
+def visit(started_browser, browser_name):
     """Opens pages; at the end none of them has complained, and none has asked another host for anything."""
     contexts, complaints, asked, own = [], [], [], set()
 
     def open_page(url, *, size=(1366, 768), scheme="light", ready=True, touch=False, allow=None):
         """`allow`: a word of complaints that are expected."""
         emulated = {"has_touch": touch, "is_mobile": touch} if browser_name == "chromium" else {}  # Firefox has neither
-        context = browser.new_context(
+        context = started_browser.new_context(
             viewport={"width": size[0], "height": size[1]}, color_scheme=scheme, accept_downloads=True, **emulated
         )
         contexts.append(context)

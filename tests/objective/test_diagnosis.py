@@ -255,7 +255,7 @@ MISTAKES: dict[str, tuple[Any, type[Exception], list[str]]] = {
     "stream(model)": (lambda: next(ln.stream(MODEL, line(), ln.Grid(alpha=AXIS))), OptionError, ["Sequential"]),
     "on_chart(model)": (lambda: ln.evaluate_curvature(MODEL, line(), ln.Grid(alpha=AXIS)), OptionError, ["Sequential"]),
     "pca(list of weights)": (lambda: ln.directions.pca([{}, {}, {}]), OptionError, ["a list of 3", "ln.Trajectory"]),
-    "project(model, plane)": (lambda: ln.project(MODEL, plane()), OptionError, ["Sequential", "ln.Trajectory"]),
+    "project(array, plane)": (lambda: ln.project(np.zeros(3), plane()), OptionError, ["ndarray", "ln.Trajectory"]),
     "Plane(params, directions)": (
         lambda: ln.Plane(objective().params, directions()),
         DirectionError,

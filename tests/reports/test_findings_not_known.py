@@ -101,6 +101,12 @@ def repaired_somehow():
     return surface
 
 
+def trained_somehow():
+    surface = picture()
+    surface.attrs["chart"] |= {"kind": "BezierCurve", "points": ["0", "1", "2"], "options": {"trained": {"epochs": 2}}}
+    return surface
+
+
 NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and words of the reason
     "holes": (lambda: picture(status=np.zeros((21, 21), int)), "no point was evaluated"),
     "unfinished": (stopped, "does not record whether its sampler had finished"),
@@ -135,6 +141,7 @@ NOT_KNOWN = {  # of each line: a surface or path in which it is not known, and w
     "saddle": (picture, "the extreme eigenvalues of the Hessian were not measured"),
     "mean curvature": (picture, "no other curvature was measured"),
     "repair": (repaired_somehow, "not which layers"),
+    "curve": (trained_somehow, "is not recorded"),
     "random walk": (scaled, "scaled"),
     "norm drift": (drifting, "how the norm of the weights changed"),
     "off the plane": (lambda: along(0.0, 0.0), "does not leave the centre"),

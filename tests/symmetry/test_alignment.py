@@ -304,3 +304,13 @@ def test_a_state_dict_cannot_come_first():
     a, x = mlp()
     with pytest.raises(OptionError, match="first network"):
         ln.align(a.state_dict(), a, data=x)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_networks_without_any_symmetry_stay_as_they_are(count):
+    made = [nn.Linear(3, 2) for _ in range(count)]
+    alignment = ln.align(made, data=torch.randn(5, 3))
+    assert alignment.error == 0 and len(alignment.points) == count
+    assert "groups      0" in str(alignment)
+    for network, point in zip(made, alignment.points, strict=True):
+        assert all(torch.equal(point[name], tensor) for name, tensor in network.named_parameters())

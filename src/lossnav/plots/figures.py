@@ -21,7 +21,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import xarray as xr
 
@@ -480,8 +480,7 @@ def _prepared(
         return _tree, _tree.prepare(dataset)
     by_label = isinstance(dataset, Mapping) and not isinstance(dataset, xr.Dataset)
     if kind == SPECTRUM and not isinstance(dataset, Sequence) and not by_label:
-        assert isinstance(dataset, xr.Dataset)
-        return _spectrum, _spectrum.prepare(dataset, log=log is None or log)
+        return _spectrum, _spectrum.prepare(cast(xr.Dataset, dataset), log=log is None or log)
     if kind == CONNECTIVITY or by_label:
         if kind != CONNECTIVITY:
             raise OptionError(f"{kind} draws a surface, got surfaces by label. Use connectivity for these.")
@@ -495,7 +494,7 @@ def _prepared(
         raise no_surface(dataset)
     if isinstance(dataset, Sequence):
         return _comparison, _comparison.compare(dataset, labels, kind, variable, scale, _DIMS[kind], points)
-    assert isinstance(dataset, xr.Dataset)
+    dataset = cast(xr.Dataset, dataset)  # anything else is refused there
     picture = prepare(dataset, variable, scale, _DIMS[kind], points)
     found = marks_of(marks, dataset, dims_of(dataset))
     picture = replace(picture, marks=found, note="; ".join(filter(None, (note_of(found), picture.note))))

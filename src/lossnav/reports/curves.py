@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lossnav.reports.evidence import Subject
-from lossnav.reports.findings import Finding
+from lossnav.reports.findings import Finding, unknown
 from lossnav.surface.barrier import is_optimised
 
 _KINDS = {"bezier": "Bézier curve", "chain": "chain", "band": "band"}
@@ -26,7 +26,11 @@ def check(subject: Subject) -> Iterator[Finding]:
     epochs = trained.get("epochs")
     passes = f"{epochs} pass{'' if epochs == 1 else 'es'}"
     kind, mine = _KINDS.get(str(trained.get("kind")), "curve"), subject.attrs.get("objective", {}).get("data")
-    same = bool(mine) and mine == trained.get("data")
+    if not mine or not trained.get("data"):
+        because = "the data that the curve was trained on, or that of this surface, is not recorded."
+        yield unknown("curve", because, do, {"bends": bends, "trained": True, "epochs": epochs})
+        return
+    same = mine == trained["data"]
     values = {"bends": bends, "trained": True, "epochs": epochs, "same_data": same}
     values |= {"bn": trained.get("bn")}
     where = "on the data of this surface, so the loss between the ends may be lower than on held-out data"

@@ -183,7 +183,7 @@ def align(
     exact = [{name: to_double(tensor) for name, tensor in state.items()} for state in states]
     tensors = _tensors(symmetries, subject, exact, batches, method, seed)
     with Progress("align", restarts * (len(states) - 1), "starts", progress) as bar, StopRequests() as stop:
-        found, values = _starts(symmetries, tensors, restarts, seed, bar, stop)
+        found, values = _starts(symmetries, tensors, len(states), restarts, seed, bar, stop)
         found, objective = _in_turns(symmetries, tensors, found, seed, stop)
     actions = symmetries.actions
     points = []
@@ -282,12 +282,12 @@ def _tensors(
 
 
 def _starts(
-    symmetries: Symmetries, tensors: _Tensors, restarts: int, seed: int, bar: Progress, stop: StopRequests
+    symmetries: Symmetries, tensors: _Tensors, count: int, restarts: int, seed: int, bar: Progress, stop: StopRequests
 ) -> tuple[list[Permutations], tuple[tuple[float, ...], ...]]:
     """Each network by itself to the first, from every start; a network that a stop leaves out stays as it is."""
     groups = symmetries.groups
     found, values = [identity(groups)], []
-    for k in range(1, len(tensors[0][1]) if tensors else 1):
+    for k in range(1, count):
         pairs = [TensorPair(own[0], own[k], axes) for axes, own in tensors]
         bound = (1 - _ALIKE) * sum(float(pair.target.norm() * pair.moving.norm()) for pair in pairs)
         ends: list[AscentResult] = []
