@@ -66,9 +66,8 @@ class Connection:
         ]
         if len(self.losses):
             tail = self.losses[-max(1, len(self.losses) // 10) :]
-            lines.append(
-                f"loss        {tail.mean():.4g}, the mean of the last {len(tail):,} minibatches at their own t"
-            )
+            of = f"the mean of the last {len(tail):,} minibatches" if len(tail) > 1 else "of the last minibatch"
+            lines.append(f"loss        {tail.mean():.4g}, {of}, each at its own t")
         lines += [f"file        {self.path}"] if self.path is not None else []
         return "\n".join([*lines, "note        what the loss does along it is an upper bound for the best curve"])
 
