@@ -150,7 +150,7 @@ def test_curves_and_a_triangle_of_checkpoints(project, net, chart, places):
         found = [float(surface["loss"].sel(t=t)) for t in places]
         losses = losses if len(places) == 3 else [losses[0], losses[2]]
     np.testing.assert_allclose(found, losses, rtol=1e-6)
-    assert "c.pt" in done
+    assert "c.pt" in done.stdout + done.stderr
     assert ln.resume(project / "run.zarr", spec=f"{project}/net.py:objective")["loss"].identical(surface["loss"])
 
 

@@ -29,7 +29,7 @@ def tree(
     align: Annotated[
         bool, typer.Option("--align/--no-align", help="Permute the second of each two towards the first.")
     ] = True,
-    level: Annotated[float, typer.Option(help="Probability with which all intervals together hold.")] = 0.95,
+    level: Annotated[float, typer.Option(help="Probability with which no basins are told apart that are one.")] = 0.95,
     subset: Annotated[str | None, typer.Option(help="Number of random samples of the data, or auto.")] = None,
     data_root: DataRoot = None,
     missing_buffers: MissingBuffers = "refuse",

@@ -72,7 +72,10 @@ def tree(
     points : int
         On each line, both ends included; at least 3. A pass that lies between two points is seen less high.
     level : float
-        Probability with which the intervals of all barriers together hold, at all points of their lines (Bonferroni).
+        Probability, above 0.5, with which no basins are told apart that are one. Two are told apart only if every
+        barrier between them is shown to be above 0, so pairs need no correction (Berger 1982, intersection-union
+        tests); the n - 1 places at which branches meet share the error (Bonferroni), and intervals are one-sided and
+        simultaneous over the points of a line.
     seed : int
         Of alignments.
     store : path, optional
@@ -120,8 +123,8 @@ def tree(
     labels = _names(minima, names)
     if isinstance(points, bool) or not isinstance(points, int) or points < 3:
         raise OptionError(f"points is {described(points)}. Pass a whole number from 3 upwards: both ends and between.")
-    if not 0 < level < 1:
-        raise OptionError(f"level is {level!r}. Pass a probability such as 0.95.")
+    if not 0.5 < level < 1:
+        raise OptionError(f"level is {level!r}. Pass a probability between 0.5 and 1, such as 0.95.")
     folder = _folder(store)
     ends = [Checkpoint(dict(network.params), dict(network.buffers)) for network in networks]
     at = [objective, *(objective.at(dict(end) | end.buffers | n.held) for end, n in _rest(ends, networks))]
@@ -133,7 +136,7 @@ def tree(
     columns: dict[str, Any] = {name: np.full((count, count), math.nan) for name in MATRICES}
     loss = np.array([float(one["loss"]) for one in losses])
     error = np.array([float(one.get("loss_se", math.nan)) for one in losses])
-    each = 1 - (1 - level) / len(pairs)
+    each = 1 - 2 * (1 - level) / (count - 1)  # of an interval with two sides, of which one is looked at
     done, signal = 0, None
     with Progress("tree", len(pairs), "pairs", progress) as bar, StopRequests() as stop:
         for i, j in pairs:

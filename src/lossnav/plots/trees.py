@@ -76,7 +76,7 @@ def prepare(tree: MinimaTree) -> TreePicture:
         + ("a straight line" if tree.path == "line" else tree.path)
         + (", after alignment)" if tree.aligned else ", not aligned)"),
         "bars: one standard error",
-        f"one colour a basin, {tree.level:.0%} for all together",
+        f"one colour a basin, told apart at {tree.level:.0%}",
     ]
     if len(whole) < len(tree.merges):
         said.append("branches that do not meet: no finite pass")

@@ -73,11 +73,11 @@ class MinimaTree:
     barrier, barrier_error : array, shape (n, n)
         The pass minus the larger of the two ends, and its paired standard error; NaN if unknown.
     barrier_low : array, shape (n, n)
-        Lower end of the interval of the barrier, simultaneous over the path and over all pairs; NaN if unknown.
+        Lower end of the interval of the barrier, simultaneous over the path; NaN if unknown.
     where : array, shape (n, n)
         Where on the path the pass is: 0 at the first of the two, 1 at the second.
     level : float
-        Probability with which all intervals together hold.
+        Probability with which no basins are told apart that are one.
     aligned : bool
         Whether the second of each two was permuted towards the first.
     path : str
