@@ -158,13 +158,13 @@ def test_a_store_holds_what_memory_does_and_reads_it_when_asked(tmp_path, sample
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["grid", "adaptive"])
-def test_killed_at_every_write_and_gone_on_from_it_holds_the_same_bits(tmp_path, kind):
+def test_killed_at_a_write_and_gone_on_from_it_holds_the_same_bits(tmp_path, kind):
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["killing", "lossnav.evaluation.evaluate", "lossnav.surface.run_store"])
     whole = ln.evaluate(*killing.regression(), killing.SAMPLERS[kind], keep_samples=True)
     number, exitcode = 0, 9
     while exitcode == 9:
-        number += 1
+        number += 1 if number < 12 else 3  # at each of the first writes, and at every third of those that are alike
         store = tmp_path / f"{number}.zarr"
         process = processes.Process(target=killing.keep_samples_until_write, args=(kind, store, number, 24))
         process.start()

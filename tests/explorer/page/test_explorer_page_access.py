@@ -76,8 +76,7 @@ def store(path, k):
     return path
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("size", "scheme"), zip(SIZES, ["light", "dark", "light", "dark"], strict=True), ids=str)
 def test_nothing_serious_in_any_state(serve, visit, check, tmp_path, size, scheme):
     touch = size[0] == 390
     least = 44 if touch else 24
