@@ -75,6 +75,7 @@ def connect(
     from lossnav.evaluation.evaluate import evaluate
     from lossnav.samplers import Grid
     from lossnav.specs.objective_of import load_objective
+    from lossnav.surface.barrier import barrier as measure
 
     if len(checkpoints) > 2:
         raise OptionError(f"A curve has two ends, and {len(checkpoints)} checkpoints are named. Name A and B.")
@@ -100,24 +101,19 @@ def connect(
         measured = objective if on is None else load_objective(on, **how)
         surface = evaluate(measured, made.curve, Grid(t=(0.0, 1.0, points)), store=run, overwrite=overwrite,
                            save_directions=True, keep_samples=_has_samples(measured), progress=True)  # fmt: skip
-        values["barrier"] = _barrier_of(surface).to_dict()
+        rise = measure(surface)
+        values["barrier"] = rise.to_dict()
     if as_json:
         typer.echo(as_text(values))
         return
     typer.echo(str(made))
     if run is not None:
-        typer.echo(f"{_barrier_of(surface)}\n{run}")
+        typer.echo(f"{rise}\n{run}")
 
 
 def _has_samples(objective: Any) -> bool:
     """Whether the loss of single samples is known."""
     return "loss_se" in objective.evaluate(objective.params)
-
-
-def _barrier_of(surface: Any) -> Any:
-    from lossnav.surface.barrier import barrier as found
-
-    return found(surface)
 
 
 @app.command()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from lossnav.objective.objective import Objective
 from lossnav.params import Checkpoint
 from lossnav.samplers import Grid
 from lossnav.surface.barrier import barrier
-from lossnav.surface.minima_tree import MinimaTree
+from lossnav.surface.minima_tree import MATRICES, MinimaTree
 from lossnav.symmetry import align as align_two
 from lossnav.symmetry import symmetries
 from lossnav.symmetry.finding import Symmetries
@@ -127,15 +127,16 @@ def tree(
         raise OptionError(f"level is {level!r}. Pass a probability between 0.5 and 1, such as 0.95.")
     folder = _folder(store)
     ends = [Checkpoint(dict(network.params), dict(network.buffers)) for network in networks]
-    at = [objective, *(objective.at(dict(end) | end.buffers | n.held) for end, n in _rest(ends, networks))]
+    others = zip(ends[1:], networks[1:], strict=True)
+    at = [objective, *(objective.at(dict(end) | end.buffers | network.held) for end, network in others)]
     found = symmetries(objective, seed=seed) if align else None
-    losses = [one.evaluate(one.params) for one in at]
+    values = [one.evaluate(one.params) for one in at]
+    loss = np.array([float(one["loss"]) for one in values])
+    error = np.array([float(one.get("loss_se", math.nan)) for one in values])
     made = _PairwiseLines(objective, at, ends, found, restarts, points, seed, folder, overwrite)
     count = len(ends)
     pairs = list(itertools.combinations(range(count), 2))
     columns: dict[str, Any] = {name: np.full((count, count), math.nan) for name in MATRICES}
-    loss = np.array([float(one["loss"]) for one in losses])
-    error = np.array([float(one.get("loss_se", math.nan)) for one in losses])
     each = 1 - 2 * (1 - level) / (count - 1)  # of an interval with two sides, of which one is looked at
     done, signal = 0, None
     with Progress("tree", len(pairs), "pairs", progress) as bar, StopRequests() as stop:
@@ -147,6 +148,8 @@ def tree(
             except Interrupted as stopped:
                 signal = stopped.signal
                 break
+            if numbers is None:  # one network, and no line: its loss is that of either, up to rounding
+                numbers = dict.fromkeys(MATRICES, 0.0) | {"pass_loss": loss[i], "pass_error": error[i]}
             for name, value in numbers.items():
                 columns[name][i, j] = columns[name][j, i] = value
             columns["where"][j, i] = 1 - columns["where"][i, j]
@@ -156,8 +159,7 @@ def tree(
     np.fill_diagonal(columns["pass_error"], error)
     for name in ("barrier", "barrier_error", "barrier_low", "where"):
         np.fill_diagonal(columns[name], 0.0)
-    path = "line"
-    result = MinimaTree(labels, loss, error, **columns, level=level, aligned=align, path=path, seed=seed)
+    result = MinimaTree(labels, loss, error, **columns, level=level, aligned=align, path="line", seed=seed)
     signal = stop.signal if signal is None else signal
     if folder is not None and signal is None:
         result.save(folder / FILE)
@@ -165,13 +167,6 @@ def tree(
     if folder is not None:
         kept = f"{kept} The lines are in {folder}: the same call continues."
     return conclude(result, signal, f"{done} of {len(pairs)} pairs", kept=kept)
-
-
-MATRICES = ("pass_loss", "pass_error", "barrier", "barrier_error", "barrier_low", "where")
-
-
-def _rest(ends: Sequence[Checkpoint], networks: Sequence[Network]) -> Iterator[tuple[Checkpoint, Network]]:
-    return zip(ends[1:], networks[1:], strict=True)
 
 
 def _networks(minima: Sequence[End]) -> tuple[Objective, list[Network]]:
@@ -232,17 +227,16 @@ class _PairwiseLines:
         self._restarts, self._points, self._seed = restarts, points, seed
         self._folder, self._overwrite = folder, overwrite
 
-    def between(self, i: int, j: int, level: float) -> dict[str, float]:
+    def between(self, i: int, j: int, level: float) -> dict[str, float] | None:
+        """Measure the line between two minima; None where they are one network."""
         start, end = self._ends[i], self._ends[j]
         if self._found is not None:
             aligned = align_two(
                 self._at[i], end, symmetries=self._found, restarts=self._restarts, seed=self._seed, progress=False
             )
             start, end = aligned.points
-        if _equal(start, end):  # one network, and no line: its loss is that of either, up to rounding
-            here = self._at[i].evaluate(self._at[i].params)
-            same = dict.fromkeys(("barrier", "barrier_error", "barrier_low", "where"), 0.0)
-            return {"pass_loss": float(here["loss"]), "pass_error": float(here.get("loss_se", math.nan)), **same}
+        if _equal(start, end):
+            return None
         return _numbers(self._line(i, j, start, end), level)
 
     def _line(self, i: int, j: int, start: Checkpoint, end: Checkpoint) -> xr.Dataset:

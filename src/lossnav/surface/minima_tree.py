@@ -26,7 +26,7 @@ from lossnav._utils.paths import write_whole
 from lossnav.errors import OptionError, StoreError
 
 Array = NDArray[np.float64]
-_MATRICES = ("pass_loss", "pass_error", "barrier", "barrier_error", "barrier_low", "where")
+MATRICES = ("pass_loss", "pass_error", "barrier", "barrier_error", "barrier_low", "where")
 _VECTORS = ("loss", "loss_error")
 FORMAT = "lossnav tree 1"
 
@@ -223,7 +223,7 @@ def _tree_of(held: Any) -> MinimaTree:
     names = tuple(held["names"])
     if len(names) < 2 or not all(isinstance(name, str) for name in names):
         raise ValueError("its names are not at least two texts")
-    arrays = {name: _array(name, held[name], (len(names), len(names))) for name in _MATRICES}
+    arrays = {name: _array(name, held[name], (len(names), len(names))) for name in MATRICES}
     arrays |= {name: _array(name, held[name], (len(names),)) for name in _VECTORS}
     if not isinstance(held["aligned"], bool) or not isinstance(held["path"], str) or not isinstance(held["seed"], int):
         raise ValueError("how it was made is not recorded")

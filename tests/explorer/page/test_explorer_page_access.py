@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import lossnav as ln
-from browsing import frames, wait
+from browsing import CONTRAST, frames, wait
 from conftest import made
 
 pytest_plugins = ["browsing"]
@@ -30,23 +30,16 @@ SMALL = """least => [...document.querySelectorAll("button, input, select, a, sum
     }).filter(([, side]) => side < least - 0.5)"""
 
 # Of words in SVG, which axe-core leaves to the eye: against what lies behind the plot.
-FAINT = """() => {
-    const parts = c => (c.match(/[\\d.]+/g) ?? []).map(Number);
-    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    const light = c => c.slice(0, 3).reduce((sum, v, k) => sum + linear(v / 255) * [0.2126, 0.7152, 0.0722][k], 0);
-    const behind = e => {
-        for (; e; e = e.parentElement) {
-            const c = parts(getComputedStyle(e).backgroundColor);
-            if (c.length === 3 || c[3] > 0.99) return c;
-        }
-        return [255, 255, 255];
-    };
+FAINT = (
+    f"() => {{{CONTRAST}"
+    + """
     return [...document.querySelectorAll("svg text")].filter(e => e.checkVisibility()).map(e => {
         const [a, b] = [parts(getComputedStyle(e).fill), behind(e.ownerSVGElement.parentElement)].map(light)
             .sort((p, q) => q - p);
         return [e.textContent, (a + 0.05) / (b + 0.05)];
     }).filter(([, ratio]) => ratio < 4.5);
 }"""
+)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lossnav as ln
-from browsing import click, drawn, frames, wait
+from browsing import CONTRAST, click, drawn, frames, wait
 from conftest import made
 
 pytest_plugins = ["browsing"]
@@ -348,17 +348,9 @@ def test_each_axis_through_the_point_has_its_own_abscissa(serve, visit, tmp_path
         assert ticks and all(ends[0] <= tick <= ends[1] for tick in ticks)
 
 
-FAINT = """() => {
-    const parts = c => (c.match(/[\\d.]+/g) ?? []).map(Number);
-    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
-    const light = c => c.slice(0, 3).reduce((sum, v, k) => sum + linear(v / 255) * [0.2126, 0.7152, 0.0722][k], 0);
-    const behind = e => {
-        for (; e; e = e.parentElement) {
-            const c = parts(getComputedStyle(e).backgroundColor);
-            if (c.length === 3 || c[3] > 0.99) return c;
-        }
-        return [255, 255, 255];
-    };
+FAINT = (
+    f"() => {{{CONTRAST}"
+    + """
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
     while (walker.nextNode()) {
         const e = walker.currentNode.parentElement, words = walker.currentNode.data.trim();
@@ -368,6 +360,7 @@ FAINT = """() => {
     }
     return found;
 }"""
+)
 
 
 @pytest.mark.parametrize("size", [(390, 844), (1024, 768), (1440, 900), (2560, 1440)])
